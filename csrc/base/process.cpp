@@ -1,0 +1,103 @@
+// Affinity from sched_getaffinity, quotas from the cgroup files, forks from pthread_atfork.
+#include "base/process.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+namespace ais {
+namespace {
+
+std::atomic<std::uint64_t> g_generation{0};
+
+// The library is loaded before any object that asks for the generation exists, so registering at load misses no fork.
+const int g_registered = pthread_atfork(nullptr, nullptr, [] { g_generation.fetch_add(1, std::memory_order_relaxed); });
+
+double quota_in(const std::string& folder) {
+  std::ifstream v2(folder + "/cpu.max");
+  std::string limit;
+  double period = 0;
+  if (v2 >> limit >> period) return limit == "max" || period <= 0 ? 0 : std::strtod(limit.c_str(), nullptr) / period;
+  std::ifstream quota_file(folder + "/cpu.cfs_quota_us");
+  std::ifstream period_file(folder + "/cpu.cfs_period_us");
+  double quota = 0;
+  if (quota_file >> quota && period_file >> period && quota > 0 && period > 0) return quota / period;
+  return 0;
+}
+
+// The lowest quota on the way from this process's cgroup up to the root; 0 where there is none.
+double cgroup_quota() {
+  double lowest = 0;
+  auto take = [&lowest](double quota) {
+    if (quota > 0 && (lowest == 0 || quota < lowest)) lowest = quota;
+  };
+  std::ifstream self("/proc/self/cgroup");
+  std::string line;
+  while (std::getline(self, line)) {  // "0::/path" (v2) or "4:cpu,cpuacct:/path" (v1)
+    const std::size_t first = line.find(':');
+    const std::size_t second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    std::string path = line.substr(second + 1);
+    std::string root;
+    if (controllers.empty()) {
+      root = "/sys/fs/cgroup";
+    } else if (("," + controllers + ",").find(",cpu,") != std::string::npos) {
+      root = "/sys/fs/cgroup/cpu";
+    } else {
+      continue;
+    }
+    while (true) {
+      take(quota_in(root + (path == "/" ? "" : path)));
+      if (path.empty() || path == "/") break;
+      path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
+    }
+  }
+  return lowest;
+}
+
+}  // namespace
+
+std::uint64_t fork_generation() {
+  (void)g_registered;
+  return g_generation.load(std::memory_order_relaxed);
+}
+
+std::vector<int> allowed_cpus() {
+  std::vector<int> cpus;
+  for (int size = CPU_SETSIZE; cpus.empty() && size <= (1 << 20); size *= 4) {  // a kernel with more CPUs refuses a small set
+    cpu_set_t* set = CPU_ALLOC(size);
+    const std::size_t bytes = CPU_ALLOC_SIZE(size);
+    CPU_ZERO_S(bytes, set);
+    if (sched_getaffinity(0, bytes, set) == 0) {
+      for (int cpu = 0; cpu < size; ++cpu) {
+        if (CPU_ISSET_S(cpu, bytes, set)) cpus.push_back(cpu);
+      }
+    }
+    CPU_FREE(set);
+  }
+  if (cpus.empty()) cpus.push_back(0);
+  return cpus;
+}
+
+int usable_cpu_count() {
+  const int allowed = static_cast<int>(allowed_cpus().size());
+  const double quota = cgroup_quota();
+  if (quota <= 0) return allowed;
+  return std::clamp(static_cast<int>(quota + 0.999), 1, allowed);
+}
+
+std::int64_t monotonic_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
+}
+
+}  // namespace ais

@@ -1,0 +1,23 @@
+// What this process is: which processors it may use, and whether it was forked since an object was made.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace ais {
+
+// Counts the forks between the first process and this one. An object that must not be used or released in a forked
+// child (a device session: its threads did not come along) stores the generation it was made in and compares.
+std::uint64_t fork_generation();
+
+// Processors in this thread's affinity mask, in ascending order; never empty.
+std::vector<int> allowed_cpus();
+
+// How many processors' worth of time this process may use: the affinity mask, lowered by a cgroup quota (v2 `cpu.max` or v1
+// `cpu.cfs_quota_us`, rounded up). At least 1.
+int usable_cpu_count();
+
+// Nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share.
+std::int64_t monotonic_ns();
+
+}  // namespace ais

@@ -1,0 +1,118 @@
+// Element types, shapes, and a tensor that somebody else owns.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ais {
+
+// The numbers are AscendCL's aclDataType where it has one, because callers index tables with them. float8 of the two
+// "fnuz" kinds and uint4, which AscendCL lacks, start at 100. X(name, number, bits of one element, numpy's name).
+#define AIS_DTYPES(X)                            \
+  X(Float32, 0, 32, "float32")                   \
+  X(Float16, 1, 16, "float16")                   \
+  X(Int8, 2, 8, "int8")                          \
+  X(Int32, 3, 32, "int32")                       \
+  X(UInt8, 4, 8, "uint8")                        \
+  X(Int16, 6, 16, "int16")                       \
+  X(UInt16, 7, 16, "uint16")                     \
+  X(UInt32, 8, 32, "uint32")                     \
+  X(Int64, 9, 64, "int64")                       \
+  X(UInt64, 10, 64, "uint64")                    \
+  X(Float64, 11, 64, "float64")                  \
+  X(Bool, 12, 8, "bool")                         \
+  X(Complex64, 16, 64, "complex64")              \
+  X(Complex128, 17, 128, "complex128")           \
+  X(BFloat16, 27, 16, "bfloat16")                \
+  X(Int4, 29, 4, "int4")                         \
+  X(Float8E5M2, 35, 8, "float8_e5m2")            \
+  X(Float8E4M3FN, 36, 8, "float8_e4m3fn")        \
+  X(Float8E4M3FNUZ, 100, 8, "float8_e4m3fnuz")   \
+  X(Float8E5M2FNUZ, 101, 8, "float8_e5m2fnuz")   \
+  X(UInt4, 102, 4, "uint4")
+
+enum class DType : std::int32_t {
+#define AIS_DTYPE(name, number, bits, numpy) k##name = number,
+  AIS_DTYPES(AIS_DTYPE)
+#undef AIS_DTYPE
+  kUndefined = -1,
+};
+
+constexpr std::size_t dtype_bits(DType dtype) {
+  switch (dtype) {
+#define AIS_DTYPE(name, number, bits, numpy) \
+  case DType::k##name:                       \
+    return bits;
+    AIS_DTYPES(AIS_DTYPE)
+#undef AIS_DTYPE
+    default:
+      return 0;
+  }
+}
+
+constexpr std::string_view dtype_name(DType dtype) {
+  switch (dtype) {
+#define AIS_DTYPE(name, number, bits, numpy) \
+  case DType::k##name:                       \
+    return numpy;
+    AIS_DTYPES(AIS_DTYPE)
+#undef AIS_DTYPE
+    default:
+      return "undefined";
+  }
+}
+
+using Shape = std::vector<std::int64_t>;  // -1 where a dimension is dynamic
+
+// "(1, 3, -1)", as Python prints it.
+inline std::string shape_text(const Shape& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (i != 0) text += ", ";
+    text += std::to_string(shape[i]);
+  }
+  if (shape.size() == 1) text += ",";
+  return text + ")";
+}
+
+inline bool is_dynamic(const Shape& shape) {
+  for (std::int64_t dim : shape) {
+    if (dim < 0) return true;
+  }
+  return false;
+}
+
+// Elements in a shape without dynamic dimensions; false when the product, taken over its non-zero dimensions, does not fit in
+// 62 bits (so that a zero hides no overflow and the bytes of any dtype still fit in 64).
+inline bool count_elements(const Shape& shape, std::size_t* out) {
+  constexpr std::uint64_t kLimit = std::uint64_t{1} << 58;
+  std::uint64_t product = 1;
+  bool empty = false;
+  for (std::int64_t dim : shape) {
+    if (dim < 0) return false;
+    if (dim == 0) {
+      empty = true;
+      continue;
+    }
+    if (static_cast<std::uint64_t>(dim) > kLimit / product) return false;
+    product *= static_cast<std::uint64_t>(dim);
+  }
+  *out = empty ? 0 : static_cast<std::size_t>(product);
+  return true;
+}
+
+// Bytes of `elements` as a device holds them: 4-bit types are packed in pairs, the first in the low half.
+constexpr std::size_t packed_bytes(DType dtype, std::size_t elements) { return (elements * dtype_bits(dtype) + 7) / 8; }
+
+// A tensor over memory that somebody else owns and keeps alive. `bytes` is what the shape needs, packed.
+struct TensorView {
+  void* data = nullptr;
+  std::size_t bytes = 0;
+  DType dtype = DType::kUndefined;
+  Shape shape;
+};
+
+}  // namespace ais

@@ -1,0 +1,23 @@
+// What the files of csrc/bind share: one register_* function a file, and the way a Status becomes a Python exception.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "base/status.hpp"
+
+namespace ais::bind {
+
+namespace py = pybind11;
+
+// Throws the exception of ais_bench.errors that stands for the status; returns when it is Ok. Needs the GIL.
+void raise_if_error(const Status& status);
+
+template <typename T>
+T value_or_raise(Result<T> result) {
+  if (!result.ok()) raise_if_error(result.status());
+  return result.take();
+}
+
+void register_errors(py::module_& module);
+
+}  // namespace ais::bind

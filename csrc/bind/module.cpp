@@ -1,0 +1,7 @@
+// The extension module: ais_bench._native.
+#include "bind/bind.hpp"
+
+PYBIND11_MODULE(_native, module) {
+  module.doc() = "Native parts of ais_bench. Private: import from ais_bench.session.";
+  ais::bind::register_errors(module);
+}

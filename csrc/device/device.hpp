@@ -1,0 +1,137 @@
+// One interface to a device runtime. device/ort (ONNX Runtime on the CPU) and device/acl (AscendCL on an NPU) implement it.
+//
+//   Runtime   a vendor library, opened once per process        Device   one device of it
+//   Model     one model loaded on one device                   Binding  one model's inputs and outputs, fixed, run many times
+//
+// Ownership: a Model keeps its Device alive, a Binding its Model, a Buffer its Device; release in any order, from any thread.
+// Threads: every call may come from any thread. Model::execute may run concurrently with itself; a Binding may not.
+// Processes: nothing here survives a fork. In a child the calls answer ForkedChild, and destructors release nothing, because
+// the threads that a release would wait for exist only in the parent.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.hpp"
+#include "base/tensor.hpp"
+
+namespace ais::device {
+
+// An input or output of a model. A dynamic dimension is -1. `bytes` is the largest size the model declares, 0 when open.
+struct TensorDesc {
+  std::string name;
+  DType dtype = DType::kUndefined;
+  int format = 2;  // AscendCL's aclFormat: 0 NCHW, 1 NHWC, 2 ND
+  Shape shape;
+  std::size_t bytes = 0;
+};
+
+// Which dimensions a model was built to vary, and the values it was built for. Shapes outside the list do not run.
+enum class GearKind { kNone, kBatch, kImageSize, kDims };
+struct Gears {
+  GearKind kind = GearKind::kNone;
+  // One entry a gear: {n} for kBatch, {height, width} for kImageSize, and for kDims a value for every dynamic
+  // dimension of all inputs, in order.
+  std::vector<Shape> values;
+};
+
+struct ModelInfo {
+  std::vector<TensorDesc> inputs;
+  std::vector<TensorDesc> outputs;
+  Gears gears;
+};
+
+// Memory of a device (or of the host, where the device reads that). Freed with the last copy.
+struct Buffer {
+  std::shared_ptr<void> data;
+  std::size_t bytes = 0;
+};
+
+// One output of one execution.
+//   before: `data` and `capacity` name memory of the device that the caller owns, and `shape` the exact result shape;
+//           or `data` is null, and the runtime finds both.
+//   after:  `data`, `bytes` and `shape` describe the result. Where the runtime allocated it, `owner` keeps it alive.
+struct Output {
+  void* data = nullptr;
+  std::size_t capacity = 0;
+  std::size_t bytes = 0;
+  Shape shape;
+  std::shared_ptr<void> owner;
+};
+
+class Binding {
+ public:
+  virtual ~Binding() = default;
+  // Runs once over the bound memory. One thread at a time.
+  virtual Status run() = 0;
+  // What the last run wrote; an output that was bound without memory has a new owner after every run.
+  virtual const std::vector<Output>& outputs() const = 0;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const ModelInfo& info() const = 0;
+
+  // Runs once. `inputs` are in the model's order, over memory of this device, with their exact shapes; gear models take
+  // their gear from the shapes. The memory is the caller's and only has to live until the call returns.
+  virtual Status execute(const std::vector<TensorView>& inputs, std::vector<Output>* outputs) = 0;
+
+  // Fixes inputs and outputs for many runs. The memory must outlive the binding.
+  virtual Result<std::unique_ptr<Binding>> bind(const std::vector<TensorView>& inputs, std::vector<Output> outputs) = 0;
+
+  // Asks every execution that is running now to stop; each answers Cancelled. Later executions are not affected.
+  virtual void cancel() = 0;
+};
+
+// Where a model comes from: a file, or bytes that only have to live until load returns.
+struct ModelSource {
+  std::string path;
+  const void* bytes = nullptr;
+  std::size_t size = 0;
+  std::string name() const { return bytes == nullptr ? path : "<" + std::to_string(size) + " bytes in memory>"; }
+};
+
+// Options of one runtime, by name. An unknown name is InvalidArgument and lists the known ones.
+using Options = std::map<std::string, std::string>;
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual int id() const = 0;
+  // True: execute reads and writes ordinary host memory, and the copy calls are plain memcpy.
+  virtual bool host_visible() const = 0;
+  virtual Result<Buffer> allocate(std::size_t bytes) = 0;
+  virtual Status copy_to_device(void* device, const void* host, std::size_t bytes) = 0;
+  virtual Status copy_to_host(void* host, const void* device, std::size_t bytes) = 0;
+  virtual Status copy_on_device(void* to, const void* from, std::size_t bytes) = 0;
+  // Tells the device about host memory that many copies will use, so that they run at full speed. Unsupported is an answer
+  // a caller can ignore.
+  virtual Status register_host(void* host, std::size_t bytes) = 0;
+  virtual Status unregister_host(void* host) = 0;
+  virtual Result<std::shared_ptr<Model>> load(const ModelSource& source, const Options& options) = 0;
+};
+
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+  virtual std::string name() const = 0;
+  virtual std::string version() const = 0;
+  virtual int device_count() const = 0;
+  virtual Result<std::shared_ptr<Device>> open(int device_id) = 0;
+  // Releases what the process holds of the vendor's library beyond devices and models. It can be used again after.
+  virtual Status finalize() = 0;
+};
+
+// "ort" or "acl", by the content of the model, not by its file name.
+Result<std::string> runtime_for(const ModelSource& source);
+
+// The runtime of that name, opened at the first call. `libraries` are the paths to try, best first; only the first successful
+// call's are used. A library that cannot be opened is Unavailable and lists every path tried.
+Result<Runtime*> open_runtime(const std::string& name, const std::vector<std::string>& libraries);
+
+}  // namespace ais::device
