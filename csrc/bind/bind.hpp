@@ -19,5 +19,6 @@ T value_or_raise(Result<T> result) {
 }
 
 void register_errors(py::module_& module);
+void register_process(py::module_& module);
 
 }  // namespace ais::bind

@@ -1,0 +1,13 @@
+// What this process may use, and whom it lives with.
+#include "base/process.hpp"
+
+#include "bind/bind.hpp"
+
+namespace ais::bind {
+
+void register_process(py::module_& module) {
+  module.def("usable_cpu_count", &usable_cpu_count);
+  module.def("die_with_parent", &die_with_parent, py::arg("parent"));
+}
+
+}  // namespace ais::bind
