@@ -22,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TaskTimeout, TransportError
@@ -70,6 +71,7 @@ class Dispatcher:
         self.bell = Doorbell()
         self.resolved: deque[Task] = deque()  # done, and their futures do not know yet
         self.prefer_owner = False  # arrays of new_feeds are about: look where feeds lie
+        self.wake_when_idle = False
         self._settings = settings
         self._cores = cores
         self._wake_supervisor = wake_supervisor
@@ -81,6 +83,7 @@ class Dispatcher:
         self._arrived: deque[Reply] = deque()
         self._dropped: deque[Task] = deque()
         self._background_idle = False
+        self._door: Callable[[], PoolError] | None = None
         self._refusals: dict[int | None, Callable[[], PoolError]] = {}  # by device; None: every task
         self._deadlines: list[tuple[int, int, Task]] = []
         self._deadline_count = itertools.count()
@@ -102,8 +105,9 @@ class Dispatcher:
         worker = None
         wake = False
         with self._lock:
-            if self._refusals:
-                self._refuse(task)
+            refusal = self._door or (self._refusal_of(task) if self._refusals else None)
+            if refusal is not None:
+                raise refusal()
             if self._outstanding == 0:
                 self._active_since_ns = time.monotonic_ns()
             self._outstanding += 1
@@ -166,8 +170,11 @@ class Dispatcher:
     def wake_background(self) -> None:
         """Makes that thread look again."""
         with self._lock:
-            if self.collector.background.asleep:
-                self.collector.background.wake()
+            background = self.collector.background
+            background.finished += 1  # it compares before it sleeps
+            if background.asleep:
+                background.wake()
+        self.bell.ring()
 
     # ---- replies ----
 
@@ -220,6 +227,8 @@ class Dispatcher:
         self._outstanding -= 1
         if self._outstanding == 0:
             self._wall_ns += time.monotonic_ns() - self._active_since_ns
+            if self.wake_when_idle:
+                self._wake_supervisor()
         if task.future is not None:
             self._futures -= 1
             self.resolved.append(task)
@@ -249,11 +258,16 @@ class Dispatcher:
 
     def _next(self) -> tuple[ReadyWorker, deque[Task]] | None:
         for queue in (*self._pinned.values(), self._shared):
-            while queue and queue[0].done:
+            while queue and self._is_over(queue[0]):
                 del queue[0]
             if queue and (worker := self._pick(queue[0])) is not None:
                 return worker, queue
         return None
+
+    def _is_over(self, task: Task) -> bool:
+        if not task.done and task.future is not None and task.future.cancelled():
+            self._finish(task, CancelledError())
+        return task.done
 
     def _pick(self, task: Task) -> ReadyWorker | None:
         best, best_load = None, MOST_IN_FLIGHT * 8
@@ -393,7 +407,10 @@ class Dispatcher:
                 else:
                     again.append(task)
             for task in reversed(again):
-                self._queue_of(task).appendleft(task)
+                if (refusal := self._refusal_of(task)) is not None:
+                    self._finish(task, refusal())
+                else:
+                    self._queue_of(task).appendleft(task)
             self.retries[worker.device] = self.retries.get(worker.device, 0) + len(again)
         self.dispatch()
         self.bell.ring()
@@ -420,15 +437,18 @@ class Dispatcher:
                     self._finish(task, error())
         self.bell.ring()
 
-    def readmit(self) -> None:
-        """Takes back the refusal of everything: there is hope again."""
+    def readmit(self, device: int | None) -> None:
+        """Takes back a refusal: there is hope again."""
         with self._lock:
-            self._refusals.pop(None, None)
+            self._refusals.pop(device, None)
 
-    def _refuse(self, task: Task) -> None:
-        error = self._refusals.get(None) or (self._refusals.get(task.device) if task.device is not None else None)
-        if error is not None:
-            raise error()
+    def close_door(self, error: Callable[[], PoolError]) -> None:
+        """No new tasks from now on, for good; those accepted go on."""
+        with self._lock:
+            self._door = error
+
+    def _refusal_of(self, task: Task) -> Callable[[], PoolError] | None:
+        return self._refusals.get(None) or (self._refusals.get(task.device) if task.device is not None else None)
 
     def overdue(self) -> float | None:
         """Fails tasks past their time, kills workers that are at one, and returns in how many seconds to look again."""

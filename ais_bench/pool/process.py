@@ -66,9 +66,8 @@ class Exit(NamedTuple):
 
     def __str__(self) -> str:
         if self.signal is not None:
-            with contextlib.suppress(ValueError):
-                return f"killed by {signal.Signals(self.signal).name}"
-            return f"killed by signal {self.signal}"
+            known = self.signal in set(signal.Signals)
+            return f"was killed by {signal.Signals(self.signal).name if known else f'signal {self.signal}'}"
         return "ended for an unknown reason" if self.exit_code is None else f"exited with code {self.exit_code}"
 
 
