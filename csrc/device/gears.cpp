@@ -109,6 +109,22 @@ Result<Shape> gear_of(GearKind kind, const std::vector<TensorDesc>& inputs, cons
   return gear;
 }
 
+void set_largest_sizes(const Gears& gears, std::vector<TensorDesc>* inputs) {
+  for (const Shape& gear : gears.values) {
+    std::size_t next = 0;  // of a kDims gear: its values go over all inputs in order
+    for (TensorDesc& desc : *inputs) {
+      if (!is_dynamic(desc.shape)) continue;
+      if (gears.kind != GearKind::kDims) next = 0;
+      Shape shape = desc.shape;
+      for (std::size_t dim : dynamic_dims(desc)) {
+        if (next < gear.size()) shape[dim] = gear[next++];
+      }
+      std::size_t elements = 0;
+      if (count_elements(shape, &elements)) desc.bytes = std::max(desc.bytes, packed_bytes(desc.dtype, elements));
+    }
+  }
+}
+
 std::string gears_text(const Gears& gears) {
   std::string text;
   for (const Shape& gear : gears.values) {

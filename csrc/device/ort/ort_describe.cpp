@@ -102,6 +102,7 @@ Status read_gears(const Api& api, OrtSession* session, ModelInfo* info) {
   api.ReleaseModelMetadata(metadata);
   AIS_TRY(status);
   AIS_ASSIGN(info->gears, device::parse_gears(declared, info->inputs));
+  device::set_largest_sizes(info->gears, &info->inputs);
   return Status();
 }
 
