@@ -1,4 +1,4 @@
-// What this process may use, and whom it lives with.
+// Whom this process lives with.
 #include "base/process.hpp"
 
 #include "bind/bind.hpp"
@@ -6,7 +6,6 @@
 namespace ais::bind {
 
 void register_process(py::module_& module) {
-  module.def("usable_cpu_count", &usable_cpu_count);
   module.def("die_with_parent", &die_with_parent, py::arg("parent"));
 }
 
