@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
+import numpy as np
+
 from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TaskTimeout, TransportError
 from ais_bench.pool.collect import Collector
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
@@ -491,6 +493,15 @@ class Dispatcher:
         return error
 
     # ---- about it all ----
+
+    def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[Any]:
+        """Arrays in the memory of the worker with the fewest tasks; tasks of them go there while it has room."""
+        with self._lock:
+            self.prefer_owner = True
+            lane = min(self._workers, key=lambda worker: (not worker.open, worker.load)).lane if self._workers else None
+        if lane is None:
+            return [np.empty(shape, dtype) for shape, dtype in specs]  # all are being restarted; these are copied
+        return lane.new_feeds(specs)
 
     @property
     def outstanding(self) -> int:

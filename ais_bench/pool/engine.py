@@ -81,6 +81,13 @@ class Engine:
                     return
                 changed.wait()
 
+    def wait_until_gone(self, device_id: int) -> None:
+        """Until the last worker of a removed device has ended."""
+        changed = self.supervisor.changed
+        with changed:
+            while not self._closed and any(seat.device.id == device_id for seat in self.supervisor.seats):
+                changed.wait()
+
     def _check_hope(self, seats: Sequence[Seat], device_ids: Sequence[int], needed: int) -> None:
         if self._closed:
             raise PoolClosed("the pool was closed while it started")

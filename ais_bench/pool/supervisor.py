@@ -308,10 +308,7 @@ class Supervisor(threading.Thread):
 
     def _after_death(self, seat: Seat, error: BaseException, *, answered: int, final: bool) -> None:
         if seat.state == "stopping":
-            seat.worker, seat.pid, seat.state, seat.due = None, None, "empty", None
-            if seat.device.removed:
-                with self.changed:
-                    self.seats = [other for other in self.seats if other is not seat]
+            self._empty(seat)
         else:
             seat.after_death(self._settings, time.monotonic(), error, answered=answered, final=final)
             if seat.state == "aside":
@@ -333,7 +330,7 @@ class Supervisor(threading.Thread):
     def _stop_seat(self, seat: Seat, grace_s: float) -> None:
         worker = seat.worker
         if worker is None:
-            seat.state, seat.due, seat.settled = "empty", None, True
+            self._empty(seat)
             return
         seat.state = "stopping"
         if grace_s == 0 or isinstance(worker, StartingWorker):
@@ -343,6 +340,13 @@ class Supervisor(threading.Thread):
             worker.ready.lane.close()
             worker.process.control.send(Stop())
             seat.due = time.monotonic() + grace_s
+
+    def _empty(self, seat: Seat) -> None:
+        seat.worker, seat.pid, seat.state, seat.due, seat.settled = None, None, "empty", None, True
+        if seat.device.removed:
+            with self.changed:
+                self.seats = [other for other in self.seats if other is not seat]
+        self._notify()
 
     def _close_if_abandoned(self) -> None:
         """Nobody holds the pool any more: what was accepted is finished, then everything ends."""
