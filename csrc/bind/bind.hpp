@@ -19,5 +19,7 @@ T value_or_raise(Result<T> result) {
 }
 
 void register_errors(py::module_& module);
+void register_shm_lane(py::module_& module);
+void register_shm_channel(py::module_& module);
 
 }  // namespace ais::bind

@@ -31,7 +31,8 @@ struct DTypeTables {
     const py::object ml_dtypes = py::module_::import("ml_dtypes");
     for (std::size_t i = 0; i < std::size(kDTypes); ++i) {
       const std::string name(kNumpyDTypes[i]);
-      const py::object spec = py::hasattr(ml_dtypes, name.c_str()) ? ml_dtypes.attr(name.c_str()) : py::str(name);
+      py::object spec = py::str(name);
+      if (py::hasattr(ml_dtypes, name.c_str())) spec = ml_dtypes.attr(name.c_str());
       py::dtype dtype = py::dtype::from_args(spec);
       by_type_num.emplace(dtype.num(), kDTypes[i]);
       by_number.emplace(static_cast<std::int32_t>(kDTypes[i]), dtype.release().ptr());
@@ -76,15 +77,14 @@ std::size_t count_of(const std::int64_t* dims, std::size_t rank) {
   return count;
 }
 
-py::object make_array(const TensorView& tensor, void* data, bool writable) {
+py::object make_array(DType dtype, const std::int64_t* dims, std::size_t rank, void* data, bool writable) {
   static_assert(sizeof(Py_intptr_t) == sizeof(std::int64_t));
-  const auto found = tables().by_number.find(static_cast<std::int32_t>(tensor.dtype));
+  const auto found = tables().by_number.find(static_cast<std::int32_t>(dtype));
   if (found == tables().by_number.end()) throw std::logic_error("a tensor of an unknown type passed the frame's check");
   auto& api = NumpyApi::get();
   Py_INCREF(found->second);  // stolen by the next call
   PyObject* array = api.PyArray_NewFromDescr_(
-      api.PyArray_Type_, found->second, static_cast<int>(tensor.shape.size()),
-      reinterpret_cast<const Py_intptr_t*>(tensor.shape.data()), nullptr, data,
+      api.PyArray_Type_, found->second, static_cast<int>(rank), reinterpret_cast<const Py_intptr_t*>(dims), nullptr, data,
       data != nullptr && writable ? NumpyApi::NPY_ARRAY_WRITEABLE_ : 0, nullptr);
   if (array == nullptr) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(array);
@@ -101,37 +101,32 @@ DType tensor_dtype(const py::dtype& dtype) {
 }
 
 FeedArrays::FeedArrays(py::handle feeds, const shm::Region* region) : frame_bytes_(2 * shm::kPayloadAlignment) {
-  PyObject* fast = PySequence_Fast(feeds.ptr(), "feeds are a sequence of arrays");
-  if (fast == nullptr) {
-    PyErr_Clear();
+  if (PyBytes_Check(feeds.ptr()) || PyUnicode_Check(feeds.ptr()) || !py::hasattr(feeds, "__iter__")) {
     raise_feed_error(std::string("feeds are a sequence of arrays, not ") + Py_TYPE(feeds.ptr())->tp_name);
   }
-  sequence_ = py::reinterpret_steal<py::object>(fast);
-  const Py_ssize_t count = PySequence_Fast_GET_SIZE(fast);
-  arrays_.reserve(static_cast<std::size_t>(count));
-  for (Py_ssize_t i = 0; i < count; ++i) add(PySequence_Fast_GET_ITEM(fast, i));
-  py::list kept;
-  bool any = false;
+  // A tuple, because the caller may change a list while Python code runs below or the GIL is released.
+  sequence_ = py::reinterpret_steal<py::object>(PySequence_Tuple(feeds.ptr()));
+  if (!sequence_) throw py::error_already_set();
+  arrays_.reserve(static_cast<std::size_t>(PyTuple_GET_SIZE(sequence_.ptr())));
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(sequence_.ptr()); ++i) add(PyTuple_GET_ITEM(sequence_.ptr(), i));
   for (FeedArray& array : arrays_) {
     frame_bytes_ += 24 + 8 * array.rank;
     array.in_arena = region != nullptr && array.bytes != 0 && region->contains(array.data) && same_layout(array.dtype) &&
                      reinterpret_cast<std::uintptr_t>(array.data) % shm::kPayloadAlignment == 0;
     if (array.in_arena) {
-      any = true;
+      any_in_arena_ = true;
       continue;
     }
     frame_bytes_ += shm::aligned(array.bytes, shm::kPayloadAlignment);
     copied_bytes_ += array.bytes;
   }
-  // The sequence may be the caller's list, so the arrays themselves are kept.
-  if (any) kept_ = py::reinterpret_steal<py::object>(PySequence_Tuple(fast));
 }
 
 void FeedArrays::add(py::handle feed) {
   auto& api = NumpyApi::get();
   py::handle source = feed;
   if (!api.PyArray_Check_(source.ptr())) {
-    static PyObject* const as_array = py::module_::import("numpy").attr("asarray").release().ptr();
+    static PyObject* const as_array = py::object(py::module_::import("numpy").attr("asarray")).release().ptr();
     // Only what speaks numpy's protocols is an array here: a list or a number is a mistake in this API.
     if (!py::hasattr(feed, "__array__") && !PyObject_CheckBuffer(feed.ptr())) {
       raise_feed_error("an input is an array, not " + std::string(Py_TYPE(feed.ptr())->tp_name));
@@ -160,6 +155,17 @@ void FeedArrays::add(py::handle feed) {
   arrays_.push_back({array->data, packed_bytes(type, count_of(dims, rank)), type, dims, rank, false});
 }
 
+py::list FeedArrays::copy() const {
+  py::list copies;
+  for (const FeedArray& array : arrays_) {
+    py::object made = make_array(array.dtype, array.dims, array.rank, nullptr, true);
+    const std::size_t bytes = same_layout(array.dtype) ? array.bytes : count_of(array.dims, array.rank);
+    if (bytes != 0) std::memcpy(py::detail::array_proxy(made.ptr())->data, array.data, bytes);
+    copies.append(std::move(made));
+  }
+  return copies;
+}
+
 bool FeedArrays::write(shm::FrameWriter* writer, const shm::Region& region) const {
   for (std::size_t i = 0; i < arrays_.size(); ++i) {
     const FeedArray& array = arrays_[i];
@@ -180,7 +186,7 @@ bool FeedArrays::write(shm::FrameWriter* writer, const shm::Region& region) cons
 }
 
 py::object copy_tensor(const TensorView& tensor) {
-  py::object array = make_array(tensor, nullptr, true);
+  py::object array = make_array(tensor.dtype, tensor.shape.data(), tensor.shape.size(), nullptr, true);
   void* out = py::detail::array_proxy(array.ptr())->data;
   if (tensor.bytes == 0) return array;
   if (!same_layout(tensor.dtype)) {
@@ -196,7 +202,7 @@ py::object copy_tensor(const TensorView& tensor) {
 }
 
 py::object view_tensor(const TensorView& tensor, py::handle base, bool writable) {
-  py::object array = make_array(tensor, tensor.data, writable);
+  py::object array = make_array(tensor.dtype, tensor.shape.data(), tensor.shape.size(), tensor.data, writable);
   Py_INCREF(base.ptr());  // stolen by the next call
   if (NumpyApi::get().PyArray_SetBaseObject_(array.ptr(), base.ptr()) != 0) throw py::error_already_set();
   return array;

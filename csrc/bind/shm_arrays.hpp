@@ -37,8 +37,10 @@ class FeedArrays {
   // Bytes of a frame with these arrays; an upper bound.
   std::size_t frame_bytes() const { return frame_bytes_; }
   std::size_t copied_bytes() const { return copied_bytes_; }
-  // A tuple of the arrays that are named in place, or null.
-  PyObject* take_kept() { return kept_.release().ptr(); }
+  // What must live until the worker is done with the task: the arrays that are named in place. Null where there are none.
+  py::object kept() const { return any_in_arena_ ? sequence_ : py::object(); }
+  // The arrays as new ones.
+  py::list copy() const;
 
   // Copies into the writer's slot. False: no room. Call without the GIL where copied_bytes() is large.
   bool write(shm::FrameWriter* writer, const shm::Region& region) const;
@@ -49,9 +51,9 @@ class FeedArrays {
   py::object sequence_;
   std::vector<py::object> copies_;
   std::vector<FeedArray> arrays_;
-  py::object kept_;
   std::size_t frame_bytes_ = 0;
   std::size_t copied_bytes_ = 0;
+  bool any_in_arena_ = false;
 };
 
 // A new array with a copy of the tensor.

@@ -187,6 +187,7 @@ Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
     usual_result_ = std::max(out->used, usual_result_ - usual_result_ / 64);
   }
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
+  last_done_ns_ = result.done_ns;
   out->token = flight.token;
   out->kind = kind;
   out->result = std::move(flight.result);
@@ -217,23 +218,51 @@ Status Lane::run_again_larger(Flight* flight, std::uint64_t needed) {
   return Status();
 }
 
-std::vector<Token> Lane::abandon() {
+// Needs the mutex.
+std::vector<Lane::Flight*> Lane::flights_in_order() {
+  std::vector<Flight*> flights;
+  for (Flight& flight : flights_) {
+    if (flight.used) flights.push_back(&flight);
+  }
+  std::sort(flights.begin(), flights.end(), [](const Flight* a, const Flight* b) { return a->task.seq < b->task.seq; });
+  return flights;
+}
+
+std::vector<Lane::Unfinished> Lane::abandon() {
   if (forked()) return {};
   close();
   const std::lock_guard<std::mutex> lock(mutex_);
-  std::vector<Flight*> left;
-  for (Flight& flight : flights_) {
-    if (flight.used) left.push_back(&flight);
-  }
-  std::sort(left.begin(), left.end(), [](const Flight* a, const Flight* b) { return a->task.seq < b->task.seq; });
-  std::vector<Token> tokens;
-  for (Flight* flight : left) {
-    tokens.push_back(flight->token);
+  std::vector<Unfinished> unfinished;
+  for (Flight* flight : flights_in_order()) {
+    Unfinished left;
+    left.token = flight->token;
+    left.kind = static_cast<Kind>(flight->task.kind);
+    left.readable = read_frame(region_->data(), {flight->task.table_offset, flight->task.table_bytes}, flight->feeds.span(),
+                               {kDataOffset, region_->size() - kDataOffset}, &left.feeds);
+    left.lease = std::move(flight->feeds);
+    unfinished.push_back(std::move(left));
     *flight = Flight();
     free_flights_.push_back(static_cast<std::uint32_t>(flight - flights_.data()));
   }
-  in_flight_.fetch_sub(tokens.size(), std::memory_order_relaxed);
-  return tokens;
+  in_flight_.fetch_sub(unfinished.size(), std::memory_order_relaxed);
+  return unfinished;
+}
+
+Result<std::optional<Lane::Oldest>> Lane::oldest() {
+  AIS_TRY(usable());
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::int64_t last_done_ns = last_done_ns_;
+  std::vector<std::uint64_t> answered;
+  Status looked = results_.each_unread([&](const ResultDescriptor& result) {
+    last_done_ns = std::max(last_done_ns, std::min(result.done_ns, monotonic_ns()));
+    answered.push_back(result.seq);
+  });
+  if (!looked.ok()) return refuse(std::move(looked));
+  for (const Flight* flight : flights_in_order()) {
+    if (std::find(answered.begin(), answered.end(), flight->task.seq) != answered.end()) continue;
+    return std::optional<Oldest>({flight->token.task, std::max(flight->task.submitted_ns, last_done_ns)});
+  }
+  return std::optional<Oldest>();
 }
 
 Result<Lease> Lane::lease_feeds(std::size_t bytes) {

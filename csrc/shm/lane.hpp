@@ -71,6 +71,15 @@ class Lane {
     TaskTimes times;  // without the parent's part of copy_out, and without end_to_end
   };
 
+  // A task that a dead worker left, with its feeds as they lie in the feed slot.
+  struct Unfinished {
+    Token token;
+    Kind kind = Kind::kTensors;
+    Status readable;  // Corrupt where the worker wrote over the feeds' table
+    std::vector<TensorView> feeds;
+    Lease lease;
+  };
+
   static Result<std::unique_ptr<Lane>> create(std::shared_ptr<Bell> parent_bell, const LaneOptions& options);
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
@@ -85,9 +94,16 @@ class Lane {
   // death. On Corrupt the lane is closed.
   Result<bool> take(Reply* out);
 
-  // Closes, and returns the tokens of all tasks without a reply, in the order of submission. The worker must be dead, or its
-  // late replies are lost.
-  std::vector<Token> abandon();
+  // Closes, and returns all tasks without a reply, in the order of submission. The worker must be dead, or its late replies are
+  // lost.
+  std::vector<Unfinished> abandon();
+
+  // The task submitted first that has no published reply, and since when the worker can have been at it.
+  struct Oldest {
+    void* task = nullptr;
+    std::int64_t since_ns = 0;
+  };
+  Result<std::optional<Oldest>> oldest();
 
   // A slot for feeds that the caller fills before it submits. Empty: the arena is used up for now.
   Result<Lease> lease_feeds(std::size_t bytes);
@@ -120,6 +136,7 @@ class Lane {
   Status refuse(Status status);
   Status push(Flight flight);
   Result<bool> accept(const ResultDescriptor& result, Reply* out);
+  std::vector<Flight*> flights_in_order();
   Status run_again_larger(Flight* flight, std::uint64_t needed);
 
   const std::shared_ptr<Bell> parent_bell_;
@@ -137,6 +154,7 @@ class Lane {
   std::vector<std::uint32_t> free_flights_;
   std::uint64_t published_ = 0;
   std::size_t drafts_ = 0;
+  std::int64_t last_done_ns_ = 0;    // when the reply that was taken last had been published
   std::uint64_t usual_result_ = 0;  // the largest recent result, fading
   std::atomic<std::size_t> in_flight_{0};
 };

@@ -56,6 +56,7 @@ class Port {
 
   void close();
   bool closed() const;
+  const std::shared_ptr<Region>& region() const { return region_; }
 
  private:
   Port(std::shared_ptr<Region> region, std::shared_ptr<Bell> parent_bell);

@@ -65,6 +65,20 @@ class Consumer {
   Consumer(std::atomic<std::uint64_t>* write_pos, std::atomic<std::uint64_t>* read_pos, const void* entries)
       : write_pos_(write_pos), read_pos_(read_pos), entries_(static_cast<const std::uint8_t*>(entries)) {}
 
+  // Calls `look` with a copy of each entry that is published and not taken, oldest first. Takes none.
+  template <typename Look>
+  Status each_unread(Look look) {
+    const std::uint64_t seen = write_pos_->load(std::memory_order_acquire);  // SYNC(publish)
+    if (seen < write_seen_ || seen - read_ > kRingSlots) return corrupt_position("write", read_, seen);
+    write_seen_ = seen;
+    for (std::uint64_t i = read_; i < write_seen_; ++i) {
+      Entry entry;
+      fetch(&entry, entries_ + (i % kRingSlots) * sizeof(Entry), sizeof(Entry));
+      look(entry);
+    }
+    return Status();
+  }
+
   // False: nothing is published that was not taken. Else a copy of the oldest entry, which is then the producer's again.
   Result<bool> try_pop(Entry* out) {
     if (read_ == write_seen_) {

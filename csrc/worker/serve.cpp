@@ -4,12 +4,6 @@
 namespace ais::worker {
 namespace {
 
-// Nothing but tensors can be run here: whoever submits objects starts workers that handle them in Python.
-Status check(const shm::Task& task) {
-  if (task.kind == shm::Kind::kTensors) return Status();
-  return Status(Code::kUnsupported, "this worker takes arrays, and was given a Python object");
-}
-
 Status answer(shm::Port* port, shm::Task* task, const Status& run, const shm::RunTimes& times) {
   // Twice what was asked for: outputs whose size depends on the data may need more the next time.
   if (task->writer.full()) return port->too_large(task, 2 * task->writer.needed());
@@ -22,16 +16,15 @@ Status answer(shm::Port* port, shm::Task* task, const Status& run, const shm::Ru
 
 }  // namespace
 
-Result<Stopped> serve(shm::Port* port, Handler* handler, std::uint64_t* served) {
-  shm::Task task;
+Result<Stopped> serve(shm::Port* port, Handler* handler, shm::Task* task, std::uint64_t* served) {
   while (true) {
-    AIS_ASSIGN(const shm::Next next, port->next(shm::kNoDeadline, &task));
+    AIS_ASSIGN(const shm::Next next, port->next(shm::kNoDeadline, task));
     if (next == shm::Next::kClosed) return Stopped::kClosed;
     if (next != shm::Next::kTask) return Stopped::kInterrupted;
+    if (task->kind != shm::Kind::kTensors) return Stopped::kObject;
     shm::RunTimes times;
-    Status run = check(task);
-    if (run.ok()) run = handler->run(task, &task.writer, &times);
-    AIS_TRY(answer(port, &task, run, times));
+    const Status run = handler->run(*task, &task->writer, &times);
+    AIS_TRY(answer(port, task, run, times));
     ++*served;
   }
 }

@@ -9,10 +9,11 @@
 
 namespace ais::worker {
 
-enum class Stopped { kClosed, kInterrupted };
+enum class Stopped { kClosed, kInterrupted, kObject };
 
-// Serves tasks until the lane is closed and drained, or a signal handler ran in this thread (call again to go on). `served`
-// counts up. A failure means that the lane can not be used any more.
-Result<Stopped> serve(shm::Port* port, Handler* handler, std::uint64_t* served);
+// Serves tasks until the lane is closed and drained, a signal handler ran in this thread, or `task` holds a Python object, which
+// the caller handles and answers; call again to go on after the latter two. `served` counts up. A failure means that the lane can
+// not be used any more.
+Result<Stopped> serve(shm::Port* port, Handler* handler, shm::Task* task, std::uint64_t* served);
 
 }  // namespace ais::worker
