@@ -48,6 +48,7 @@ class DeviceInfo(NamedTuple):
     stats: Stats
     restarts: int
     retries: int
+    lost: int  # tasks that failed with a worker that died
     load_s: float
     workers: int
 
@@ -152,10 +153,11 @@ class DevicePool:
 
     # ---- tasks ----
 
-    def run(self, feeds: Sequence[Any], **how: Any) -> Any:
-        """One task, and its result. `how`: the keywords of Task."""
+    def run(self, task: Task) -> Task:
+        """Starts one task, made with a Waiter of its own, and returns it when it is done."""
         self.start()
-        return self._engine.dispatcher.run(Task(feeds, Waiter(), **how))
+        self._engine.dispatcher.run(task)
+        return task
 
     def run_all(self, tasks: Callable[[Waiter], list[Task]]) -> list[Task]:
         """Starts all the tasks that `tasks` makes and returns when they are done. Their buffers must not change meanwhile."""
@@ -173,15 +175,13 @@ class DevicePool:
             raise
         return made
 
-    def submit(self, feeds: Sequence[Any], *, timeout: float | None = None, **how: Any) -> Future[Any]:
-        """One task as a future. The feeds may be reused as soon as this returns. Cancelling works until the result is there.
-
-        `timeout` seconds from now, wherever the task is then, the future fails with TaskTimeout.
-        """
+    def submit(self, make: Callable[[Waiter, Future[Any]], Task], timeout: float | None = None) -> Future[Any]:
+        """The task that `make` makes, as a future. Its feeds may be reused as soon as this returns; cancelling works until the
+        result is there. `timeout` seconds from now, wherever the task is then, the future fails with TaskTimeout."""
         self.start()
         engine = self._engine
         future = engine.future()
-        engine.dispatcher.start(Task(feeds, engine.dispatcher.collector.background, future=future, **how), timeout=timeout)
+        engine.dispatcher.start(make(engine.dispatcher.collector.background, future), timeout=timeout)
         return future
 
     def ordered(self, items: Iterable[T], make: Callable[[T, int, Waiter], Task]) -> Iterator[Task]:
@@ -220,13 +220,14 @@ class DevicePool:
 
     def device_infos(self) -> list[DeviceInfo]:
         """A record for each device."""
-        supervisor, retries = self._engine.supervisor, self._engine.dispatcher.retries
+        supervisor, dispatcher = self._engine.supervisor, self._engine.dispatcher
         return [
             DeviceInfo(
                 device.id,
                 device.stats,
                 device.restarts,
-                retries.get(device.id, 0),
+                dispatcher.retries.get(device.id, 0),
+                dispatcher.lost.get(device.id, 0),
                 device.load_s,
                 sum(seat.device is device for seat in supervisor.seats),
             )

@@ -95,7 +95,8 @@ class Dispatcher:
         self._futures = 0
         self._active_since_ns = 0
         self._wall_ns = 0
-        self.retries: dict[int, int] = {}
+        self.retries: dict[int, int] = {}  # by device: tasks that its dead workers left to others
+        self.lost: dict[int, int] = {}  # and those that failed with them
 
     # ---- tasks in ----
 
@@ -144,8 +145,8 @@ class Dispatcher:
         heapq.heappush(self._deadlines, (time.monotonic_ns() + int(timeout * 1e9), next(self._deadline_count), task))
         return self._deadlines[0][2] is task
 
-    def run(self, task: Task) -> Any:
-        """Starts the task and waits for its result."""
+    def run(self, task: Task) -> None:
+        """Starts the task and waits until it is done."""
         try:
             self.start(task)
             while not task.done:
@@ -153,7 +154,6 @@ class Dispatcher:
         except BaseException:
             self.drop((task,))
             raise
-        return task.result()
 
     def drop(self, tasks: Iterable[Task]) -> None:
         """Forgets tasks: not sent any more, or their replies ignored. Takes no lock, so it is safe in a destructor."""
@@ -211,7 +211,7 @@ class Dispatcher:
         task: Task = reply.task
         worker = task.worker
         if worker is not None:
-            task.worker = None
+            task.worker, task.ran_on = None, worker.device
             worker.answered += 1
             self._unload(worker)
             if worker.adaptive:
@@ -404,7 +404,8 @@ class Dispatcher:
                     continue
                 task.worker, task.feeds = None, feeds
                 task.strikes += position == 0  # the worker was at the first one; the others only waited
-                if task.strikes >= self._settings.max_attempts:
+                if task.strikes >= self._settings.max_attempts or feeds is None:  # None: its last worker wrote over them
+                    self.lost[worker.device] = self.lost.get(worker.device, 0) + 1
                     self._finish(task, died(task))
                 else:
                     again.append(task)
@@ -520,3 +521,4 @@ class Dispatcher:
             self._wall_ns = 0
             self._active_since_ns = time.monotonic_ns()
             self.retries.clear()
+            self.lost.clear()

@@ -314,7 +314,8 @@ class Supervisor(threading.Thread):
             if seat.state == "aside":
                 self._set_aside(seat)
             else:
-                log.warning("%s; it is started again", error, extra={"device_id": seat.device.id})
+                # What it wrote has been logged line by line.
+                log.warning("%s; it is started again", str(error).split("; the last")[0], extra={"device_id": seat.device.id})
         self._notify()
 
     def _set_aside(self, seat: Seat) -> None:

@@ -65,6 +65,7 @@ class Task:
         "kind",
         "mode",
         "option",
+        "ran_on",
         "reply",
         "strikes",
         "taken",
@@ -76,7 +77,6 @@ class Task:
         self,
         feeds: Sequence[Any],
         waiter: Waiter,
-        *,
         mode: int = 0,
         kind: int = TENSORS,
         option: int = 0,
@@ -93,6 +93,7 @@ class Task:
         self.index = index
         self.future = future
         self.worker: ReadyWorker | None = None
+        self.ran_on: int | None = None  # the device that answered
         self.taken = False  # the caller's buffers are not needed any more
         self.done = False
         self.strikes = 0

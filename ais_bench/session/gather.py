@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,6 +39,12 @@ def whole_arrays(
             whole[index][start:stop] = array[: stop - start]
         start = stop
     return whole
+
+
+def regroup(items: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
+    """A flat list cut into lists of these lengths."""
+    edges = [0, *itertools.accumulate(lengths)]
+    return [list(items[low:high]) for low, high in itertools.pairwise(edges)]
 
 
 def no_samples(outputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:

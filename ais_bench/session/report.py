@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ais_bench.pool import DeviceInfo, WorkerInfo
+from ais_bench.pool import DeviceInfo, Task, WorkerInfo
 from ais_bench.shm import Stats
 
+KEPT_TIMES = 100_000
 STAGES = ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms")
 
 
@@ -140,9 +142,35 @@ def _counts(info: DeviceInfo, wall_s: float) -> Counts:
     )
 
 
-class LastTimes(dict[int, list[float]]):
-    """End-to-end milliseconds of the last call by device. Read it as `session.summary()` or `session.summary[device]`."""
+class LastTimes(dict[int, Any]):
+    """End-to-end milliseconds of the last call by device. Read it as `session.summary()` or `session.summary[device]`.
+
+    A call that streams keeps the newest 100,000 of each device.
+    """
 
     def __call__(self) -> dict[int, list[float]]:
-        """A copy, {device id: [milliseconds, ...]}."""
-        return {device: list(times) for device, times in self.items()}
+        """A copy, {device id: [milliseconds, ...]}, in the order of the feeds."""
+        return {device: list(times) for device, times in list(self.items())}
+
+    def note_one(self, task: Task) -> None:
+        """A call of one task."""
+        self.clear()
+        if task.reply is not None:
+            self[task.ran_on or 0] = [task.reply.end_to_end_ns / 1e6]
+
+    def note_done(self, tasks: Iterable[Task]) -> None:
+        """A call of several tasks."""
+        for _task in self.note_all(tasks):
+            continue
+
+    def note_all(self, tasks: Iterable[Task]) -> Iterator[Task]:
+        """Passes the tasks of a call on, taking their times on the way."""
+        self.clear()
+        for task in tasks:
+            reply = task.reply
+            if reply is not None:
+                times = self.get(task.ran_on or 0)
+                if times is None:
+                    times = self[task.ran_on or 0] = deque(maxlen=KEPT_TIMES)
+                times.append(reply.end_to_end_ns / 1e6)
+            yield task

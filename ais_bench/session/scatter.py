@@ -42,6 +42,11 @@ def as_feeds(feeds: Any, inputs: Sequence[tensor_desc]) -> Sequence[Any]:
     return to_sequence(feeds, [desc.name for desc in inputs])
 
 
+def one_set(feeds: Any) -> Any:
+    """An element of a pipeline's list: a bare array stands for the feeds of a model with one input."""
+    return [feeds] if isinstance(feeds, (np.ndarray, np.generic)) or hasattr(feeds, "__dlpack__") else feeds
+
+
 def as_arrays(arrays: Any, inputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:
     """The whole data set as one array for each input, all with the same length along axis 0. Raises FeedError."""
     several = [arrays] if isinstance(arrays, np.ndarray) and len(inputs) == 1 else as_feeds(arrays, inputs)
