@@ -4,8 +4,6 @@ VENV ?= .venv
 JOBS ?= $(shell nproc)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# The versions of pyproject.toml's `lint` extra.
-LINTERS = $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lint"])')
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inc')
 
 .DEFAULT_GOAL := help
@@ -25,7 +23,7 @@ test: $(INSTALLED) ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(INSTALLED) ## formatting, lint and types
-	$(BIN)/python -m pip install --quiet $(LINTERS)
+	$(BIN)/python -m pip install --quiet --group lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -77,8 +77,10 @@ class InferSession:
         self._native = self.session._native
         self.outputs_names = [desc.name for desc in self.get_outputs()]
         if debug:
-            logging.getLogger("ais_bench").setLevel(logging.DEBUG)
-            _logger.debug("loaded %s", self.session)
+            _show_debug_log()
+        _logger.debug("loaded %s", self.session)
+        if acl_json_path and self._native.runtime != "acl":
+            _logger.warning("acl_json_path has no effect: %s runs on a CPU device", self.model_path)
 
     # What the model looks like
 
@@ -299,3 +301,10 @@ class InferSession:
     def _to_arrays(self, tensors: list[Tensor]) -> list[NDArray[Any]]:
         self.convert_tensors_to_host(tensors)
         return self.convert_tensors_to_arrays(tensors)
+
+
+def _show_debug_log() -> None:
+    logger = logging.getLogger("ais_bench")
+    logger.setLevel(logging.DEBUG)
+    if not logger.hasHandlers():  # a program that set up its logging decides where the lines go
+        logger.addHandler(logging.StreamHandler())

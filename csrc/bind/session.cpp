@@ -206,6 +206,7 @@ void register_session(py::module_& module) {
            })
       .def_property_readonly("closed", &Session::closed)
       .def_property_readonly("device_id", [](const Session& self) { return self.device()->id(); })
+      .def_property_readonly("runtime", [](const Session& self) { return self.device()->runtime(); })
       .def_property("loop", &Session::loop, &Session::set_loop);
   register_iteration(module);
   module.def("memory_times", &memory_times, py::arg("direction"));

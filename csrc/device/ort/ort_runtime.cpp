@@ -19,6 +19,7 @@ class OrtDevice final : public device::Device, public std::enable_shared_from_th
   OrtDevice(const Api& api, int id) : api_(api), id_(id) {}
 
   int id() const override { return id_; }
+  std::string runtime() const override { return "ort"; }
   bool host_visible() const override { return true; }
 
   Result<device::Buffer> allocate(std::size_t bytes) override {
