@@ -90,7 +90,9 @@ def _from_torch(tensor: Any, index: int) -> NDArray[Any]:
 def _from_dlpack(value: Any, index: int) -> NDArray[Any]:
     device = value.__dlpack_device__() if hasattr(value, "__dlpack_device__") else (1, 0)
     if int(device[0]) not in _DLPACK_HOST:
-        raise FeedError(f"input {index} is a {_type_name(value)} on DLPack device {tuple(map(int, device))}; copy it to the host first")
+        raise FeedError(
+            f"input {index} is a {_type_name(value)} on DLPack device {tuple(map(int, device))}; copy it to the host first"
+        )
     try:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,9 @@ PURE_RANDOM = "pure_infer_data_random"
 class infer_options:
     """Options of `run_pipeline` over files.
 
-    `output_dir` ("" saves nothing), `out_format` ("BIN", "NPY" or "TXT"), `auto_dym_shape`/`auto_dym_dims` (set the shapes from each
-    item's arrays), `pure_infer_mode` (made-up data; the file names say which). `output_names` and `shapes_list` are kept for
-    callers that set them and are not used.
+    `output_dir` ("" saves nothing), `out_format` ("BIN", "NPY" or "TXT"), `auto_dym_shape` and `auto_dym_dims` (set the shapes
+    from each item's arrays), `pure_infer_mode` (made-up data; the file names say which). `output_names` and `shapes_list` are
+    kept for callers that set them, and are not used.
     """
 
     def __init__(self) -> None:
@@ -41,8 +41,16 @@ class infer_options:
         self.shapes_list: list[list[list[int]]] = []
 
 
-def run(session: InferenceSession, infiles: Sequence[Sequence[str]], options: infer_options, extra_sessions: Sequence[InferenceSession] = ()) -> None:
-    """Run every item; session k of n takes items k, k+n, ... on a thread of its own. Raises what the first failing item raised."""
+def run(
+    session: InferenceSession,
+    infiles: Sequence[Sequence[str]],
+    options: infer_options,
+    extra_sessions: Sequence[InferenceSession] = (),
+) -> None:
+    """Run every item; session k of n takes items k, k+n, ...
+
+    on a thread of its own. Raises what the first failing item raised.
+    """
     if options.out_format not in _SAVERS:
         raise ConfigError(f"out_format is {options.out_format!r}; it is one of {', '.join(_SAVERS)}")
     sessions = [session, *(extra_sessions or ())]
@@ -56,8 +64,18 @@ def run(session: InferenceSession, infiles: Sequence[Sequence[str]], options: in
             future.result()
 
 
-def run_in_memory(session: InferenceSession, names: Sequence[str], inputs_list: Sequence[Sequence[Any]], shapes_list: Sequence[Sequence[Sequence[int]]], auto_shape: bool, auto_dims: bool) -> list[list[Tensor]]:
-    """Run every item of `inputs_list`, with the shapes of `shapes_list` where they are to be set. Returns host tensors per item."""
+def run_in_memory(
+    session: InferenceSession,
+    names: Sequence[str],
+    inputs_list: Sequence[Sequence[Any]],
+    shapes_list: Sequence[Sequence[Sequence[int]]],
+    auto_shape: bool,
+    auto_dims: bool,
+) -> list[list[Tensor]]:
+    """Run every item of `inputs_list`, with the shapes of `shapes_list` where they are to be set.
+
+    Returns host tensors per item.
+    """
     results = []
     for position, inputs in enumerate(inputs_list):
         if auto_shape or auto_dims:
@@ -77,7 +95,10 @@ def tensor_from_files(desc: tensor_desc, files: Sequence[str]) -> Tensor:
         raise FeedError(f"input '{desc.name}' has the open shape {tuple(desc.shape)}; a tensor from files needs a fixed one")
     wanted = int(np.prod(desc.shape, dtype=np.int64)) * kind.itemsize
     if len(data) != wanted:
-        raise FeedError(f"input '{desc.name}' takes {wanted} bytes, shape {tuple(desc.shape)} of {kind}; the files {list(files)} have {len(data)}")
+        raise FeedError(
+            f"input '{desc.name}' takes {wanted} bytes, shape {tuple(desc.shape)} of {kind}; "
+            f"the files {list(files)} have {len(data)}"
+        )
     return Tensor(np.frombuffer(data, kind).reshape(desc.shape))
 
 
@@ -111,7 +132,9 @@ def _read(file: str) -> NDArray[Any]:
 
 def _made_up(file: str, desc: tensor_desc) -> NDArray[Any]:
     if desc.realsize == 0:
-        raise FeedError(f"input '{desc.name}' has the open shape {tuple(desc.shape)}; set the shapes before made-up data is run")
+        raise FeedError(
+            f"input '{desc.name}' has the open shape {tuple(desc.shape)}; set the shapes before made-up data is run"
+        )
     if file == PURE_ZERO:
         return np.zeros(desc.realsize, np.uint8)
     if file == PURE_RANDOM:
@@ -125,7 +148,8 @@ def _numpy_dtype(desc: tensor_desc) -> np.dtype[Any]:
     except TypeError:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, desc.datatype.name))
+        kind: np.dtype[Any] = np.dtype(getattr(ml_dtypes, desc.datatype.name))
+        return kind
 
 
 def _save_text(path: str, array: NDArray[Any]) -> None:
@@ -138,4 +162,4 @@ def _save_raw(path: str, array: NDArray[Any]) -> None:
     array.tofile(path)
 
 
-_SAVERS = {"BIN": _save_raw, "NPY": np.save, "TXT": _save_text}
+_SAVERS: dict[str, Callable[[str, NDArray[Any]], None]] = {"BIN": _save_raw, "NPY": np.save, "TXT": _save_text}

@@ -25,16 +25,16 @@ _logger = logging.getLogger("ais_bench.session")
 class InferSession:
     """One model, loaded on one device of this process.
 
-    Feeds: any iterable with one entry for each input, a mapping by input name, or an array whose first axis runs over the inputs.
-    An entry is a numpy array or scalar, a torch CPU tensor, an `aclruntime.Tensor` or anything with DLPack. Its bytes are read as
-    the model's element type and shape; only the byte size is checked, and nothing is cast. Where the model leaves dimensions
-    open they are taken from the array. Feeds may be overwritten as soon as a call returns.
+    Feeds: any iterable with one entry for each input, a mapping by input name, or an array whose first axis runs over the
+        inputs. An entry is a numpy array or scalar, a torch CPU tensor, an `aclruntime.Tensor` or anything with DLPack. Its
+        bytes are read as the model's element type and shape; only the byte size is checked, and nothing is cast. Where the
+        model leaves dimensions open they are taken from the array. Feeds may be overwritten as soon as a call returns.
 
     Outputs: a list of new arrays of the model's element types and true shapes, independent of the session and of each other.
 
-    Errors are those of `ais_bench.errors`, all of them RuntimeErrors; after one from a run the session is still usable. Threads may
-    share a session, and the GIL is released while the device works. A session does not work in a forked child of the process that
-    made it. Dropping the last reference frees the device.
+    Errors are those of `ais_bench.errors`, all of them RuntimeErrors; after one from a run the session is still usable.
+    Threads may share a session, and the GIL is released while the device works. A session does not work in a forked child
+    of the process that made it. Dropping the last reference frees the device.
 
     Args:
         device_id: the device, an int or its text. CPU devices are 0 to the number of processors the process may use, less 1.
@@ -77,8 +77,10 @@ class InferSession:
         self._native = self.session._native
         self.outputs_names = [desc.name for desc in self.get_outputs()]
         if debug:
-            logging.getLogger("ais_bench").setLevel(logging.DEBUG)
-            _logger.debug("loaded %s", self.session)
+            _show_debug_log()
+        _logger.debug("loaded %s", self.session)
+        if acl_json_path and self._native.runtime != "acl":
+            _logger.warning("acl_json_path has no effect: %s runs on a CPU device", self.model_path)
 
     # What the model looks like
 
@@ -99,7 +101,8 @@ class InferSession:
 
         Args:
             feeds: see the class.
-            mode: "static", "dymbatch", "dymhw", "dymdims" or "dymshape". Models with gears hold the three in the middle to them.
+            mode: "static", "dymbatch", "dymhw", "dymdims" or "dymshape". Models with gears hold the three in the middle to
+                them.
             custom_sizes: bytes of the outputs, for "dymshape": a hint that never limits a result.
             out_array: True for numpy arrays on the host, False for `aclruntime.Tensor`s on the device.
 
@@ -110,7 +113,9 @@ class InferSession:
         outputs = self._native.infer(feeds, mode, out_array)
         return outputs if out_array else [Tensor(tensor) for tensor in outputs]
 
-    def infer_pipeline(self, feeds_list: Iterable[Any], mode: str = "static", custom_sizes: Any = 100000) -> list[list[NDArray[Any]]]:
+    def infer_pipeline(
+        self, feeds_list: Iterable[Any], mode: str = "static", custom_sizes: Any = 100000
+    ) -> list[list[NDArray[Any]]]:
         """Run many sets of feeds and return their outputs in order. Shapes may differ from set to set.
 
         For a model of one input an element may be the bare input instead of a list.
@@ -130,8 +135,8 @@ class InferSession:
     ) -> list[NDArray[Any]]:
         """Run `iteration_times` times, each run taking inputs from the outputs of the one before; return the last outputs.
 
-        `in_out_list[i]` is the output that input i takes from the second run on, -1 to keep what was fed. What is handed on never
-        leaves the device. Results are the same for either value of `mem_copy`.
+        `in_out_list[i]` is the output that input i takes from the second run on, -1 to keep what was fed. What is handed on
+        never leaves the device. Results are the same for either value of `mem_copy`.
         """
         times = as_int("iteration_times", iteration_times, 1)
         if times == 1:
@@ -172,7 +177,10 @@ class InferSession:
         return self.session._first_inner_run(self.outputs_names, feeds, mode)
 
     def inner_run(self, in_out_list: Sequence[int], get_outputs: bool = False, mem_copy: bool = True) -> list[Tensor] | None:
-        """Run again, inputs taken from the outputs of the run before. Returns tensors on the device with `get_outputs`, else None."""
+        """Run again, inputs taken from the outputs of the run before.
+
+        Returns tensors on the device with `get_outputs`, else None.
+        """
         outputs = self.session.inner_run(in_out_list, self.outputs_names, get_outputs, mem_copy)
         return outputs if get_outputs else None
 
@@ -191,7 +199,9 @@ class InferSession:
         self.session.set_dynamic_batchsize(dymBatch)
 
     def set_dynamic_hw(self, w: Any, h: Any) -> None:
-        """Fix the image size of `run`, in the order of the model's dynamic dimensions. Whatever they are called, the first number is
+        """Fix the image size of `run`, in the order of the model's dynamic dimensions.
+
+        Whatever they are called, the first number is
         the first dimension, the height of an NCHW model."""
         self.session.set_dynamic_hw(w, h)
 
@@ -205,7 +215,8 @@ class InferSession:
 
     def set_custom_outsize(self, custom_sizes: Any) -> None:
         """Accept a hint about output sizes in bytes; results are never limited by it."""
-        self.session.set_custom_outsize([custom_sizes] if isinstance(custom_sizes, (int, np.integer)) else custom_sizes or [])
+        one = isinstance(custom_sizes, (int, np.integer))
+        self.session.set_custom_outsize([int(custom_sizes)] if one else custom_sizes or [])
 
     def set_loop_count(self, loop: Any) -> None:
         """Set the executions per call, at least 1."""
@@ -269,7 +280,10 @@ class InferSession:
 
     @staticmethod
     def finalize() -> None:
-        """Free every session of this process and what the runtimes hold besides. Twice is fine, and so are new sessions after it."""
+        """Free every session of this process and what the runtimes hold besides.
+
+        Twice is fine, and so are new sessions after it.
+        """
         InferenceSession.finalize()
 
     def __enter__(self) -> InferSession:
@@ -287,3 +301,10 @@ class InferSession:
     def _to_arrays(self, tensors: list[Tensor]) -> list[NDArray[Any]]:
         self.convert_tensors_to_host(tensors)
         return self.convert_tensors_to_arrays(tensors)
+
+
+def _show_debug_log() -> None:
+    logger = logging.getLogger("ais_bench")
+    logger.setLevel(logging.DEBUG)
+    if not logger.hasHandlers():  # a program that set up its logging decides where the lines go
+        logger.addHandler(logging.StreamHandler())

@@ -34,7 +34,7 @@ class _LiveOptions(session_options):
         self.acl_json_path = given.acl_json_path
 
     @property
-    def loop(self) -> int:  # type: ignore[override]
+    def loop(self) -> int:
         """Runs per call."""
         return self._native.loop
 
@@ -49,11 +49,20 @@ infer_options = file_pipeline.infer_options
 class InferenceSession:
     """One model on one device.
 
-    `run` executes with the shapes that the newest `set_*` call fixed, or the model's own; an input's bytes are read as that shape,
-    and only their number is checked. Errors are those of `ais_bench.errors`, all RuntimeErrors. Threads may share a session.
+    `run` executes with the shapes that the newest `set_*` call fixed, or the model's own; an input's bytes are read as that
+    shape, and only their number is checked. Errors are those of `ais_bench.errors`, all RuntimeErrors. Threads may share a
+    session.
     """
 
-    def __init__(self, model_path: Any, device_id: Any, options: session_options, *, _runtime_options: Mapping[str, str] | None = None, _runtime: str = "") -> None:
+    def __init__(
+        self,
+        model_path: Any,
+        device_id: Any,
+        options: session_options,
+        *,
+        _runtime_options: Mapping[str, str] | None = None,
+        _runtime: str = "",
+    ) -> None:
         self._native = _native.Session(
             as_model(model_path),
             as_int("device_id", device_id, 0),
@@ -82,8 +91,8 @@ class InferenceSession:
     def run(self, output_names: Sequence[str], feeds: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
         """Run once (`loop` times) and return one tensor on the device for each name.
 
-        `feeds` is a list in the model's order or a mapping by input name, of `Tensor`, `BaseTensor` or arrays. Tensors on the host
-        are taken as they are.
+        `feeds` is a list in the model's order or a mapping by input name, of `Tensor`, `BaseTensor` or arrays. Tensors on
+        the host are taken as they are.
         """
         indexes = self._indexes(output_names)
         outputs = self._native.run(feeds)
@@ -100,12 +109,14 @@ class InferenceSession:
         self._iteration = iteration
         return []
 
-    def inner_run(self, in_out_list: Sequence[int], output_names: Sequence[str], get_outputs: bool, mem_copy: bool) -> list[Tensor]:
+    def inner_run(
+        self, in_out_list: Sequence[int], output_names: Sequence[str], get_outputs: bool, mem_copy: bool
+    ) -> list[Tensor]:
         """Run again with inputs taken from the outputs of the run before.
 
-        `in_out_list[i]` is the output that input i takes, negative to leave the input. With `get_outputs` the outputs are returned,
-        in memory of their own. Nothing leaves the device in between, and no input shares memory with an output of the same run, for
-        either value of `mem_copy`.
+        `in_out_list[i]` is the output that input i takes, negative to leave the input. With `get_outputs` the outputs are
+        returned, in memory of their own. Nothing leaves the device in between, and no input shares memory with an output of
+        the same run, for either value of `mem_copy`.
         """
         if self._iteration is None:
             raise ConfigError("inner_run goes on from a first run; call first_inner_run before it")
@@ -120,7 +131,8 @@ class InferenceSession:
         """Run many items, in one of two forms.
 
         `(infiles, infer_options, extra_sessions)`: each item is a list of files, one an input; results are written to files.
-        `(names, inputs_list, shapes_list, auto_shape, auto_dims)`: each item is a list of inputs; returns host tensors per item.
+        `(names, inputs_list, shapes_list, auto_shape, auto_dims)`: each item is a list of inputs; returns host tensors per
+        item.
         """
         if len(arguments) == 3:
             infiles, options, extra_sessions = arguments
@@ -128,7 +140,10 @@ class InferenceSession:
             return None
         if len(arguments) == 5:
             return file_pipeline.run_in_memory(self, *arguments)
-        raise TypeError("run_pipeline takes (infiles, infer_options, extra_sessions) or (names, inputs_list, shapes_list, auto_shape, auto_dims)")
+        raise TypeError(
+            "run_pipeline takes (infiles, infer_options, extra_sessions) "
+            "or (names, inputs_list, shapes_list, auto_shape, auto_dims)"
+        )
 
     def set_staticbatch(self) -> int:
         """Go back to the model's own shapes."""

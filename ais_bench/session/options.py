@@ -40,7 +40,10 @@ def as_model(value: Any) -> str | bytes:
 
 
 def check_custom_sizes(sizes: Any) -> None:
-    """Check the output sizes of a `dymshape` run: an int, a sequence of ints, or None. They are a hint and never limit a result."""
+    """Check the output sizes of a `dymshape` run: an int, a sequence of ints, or None.
+
+    They are a hint and never limit a result.
+    """
     if sizes is None or isinstance(sizes, (int, np.integer)):
         return
     if isinstance(sizes, (list, tuple, np.ndarray)) and all(isinstance(size, (int, np.integer)) for size in sizes):

@@ -76,7 +76,9 @@ class Summary:
         """Note an output file of one run."""
         self.infodict["filesinfo"].setdefault(sample_id, {"infiles": [], "outfiles": []})["outfiles"].append(outfile)
 
-    def report(self, batchsize: float, output_prefix: str | None = None, display_all_summary: bool = False, multi_threads: bool = False) -> None:
+    def report(
+        self, batchsize: float, output_prefix: str | None = None, display_all_summary: bool = False, multi_threads: bool = False
+    ) -> None:
         """Print the figures, and write them to `<output_prefix>_summary.json` unless the prefix is None.
 
         `batchsize` is what the throughput counts per run, unless batch sizes were noted: then it is their mean. With
@@ -95,7 +97,9 @@ class Summary:
             print(f"D2H_latency (ms): {d2h}")
         print(f"throughput 1000*batchsize.mean({batch:g})/NPU_compute_time.mean({mean}): {throughput}")
         print("------------------------------------------------------")
-        self.infodict.update(NPU_compute_time=asdict(compute), H2D_latency=asdict(h2d), D2H_latency=asdict(d2h), throughput=throughput)
+        self.infodict.update(
+            NPU_compute_time=asdict(compute), H2D_latency=asdict(h2d), D2H_latency=asdict(d2h), throughput=throughput
+        )
         if output_prefix is not None:
             with open(f"{output_prefix}_summary.json", "w", encoding="utf-8") as file:
                 json.dump(self.infodict, file, indent=2, default=str)

@@ -13,7 +13,8 @@ __all__ = ["ExecTimes", "MemorySummary", "TimeSpan", "sumary"]
 class TimeSpan(float):
     """The milliseconds of one execution. Also the pair (start, end), in milliseconds since the session was made.
 
-    Programs for this API read an entry as a number or unpack it as a pair; this is both. It pickles, and json writes the number.
+    Programs for this API read an entry as a number or unpack it as a pair; this is both. It pickles, and json writes the
+    number.
     """
 
     __slots__ = ("end", "start")
@@ -86,7 +87,6 @@ class MemorySummary:
     array had to be copied. Every function works on the class and on an instance, in both spellings. The newest 1,048,576 of
     each direction are kept. Any thread may call them.
     """
-
 
     @staticmethod
     def get_h2d_time_list() -> list[float]:

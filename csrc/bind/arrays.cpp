@@ -125,7 +125,8 @@ py::array new_array(DType dtype, const Shape& shape) {
   for (std::size_t i = 0; i < shape.size(); ++i) dims[i] = static_cast<Py_intptr_t>(shape[i]);
   PyObject* descr = numpy_descr(dtype);
   Py_INCREF(descr);  // the call takes a reference
-  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, static_cast<int>(shape.size()), dims.data(), nullptr, nullptr, 0, nullptr);
+  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, static_cast<int>(shape.size()), dims.data(), nullptr,
+                                              nullptr, 0, nullptr);
   if (array == nullptr) throw py::error_already_set();
   return py::reinterpret_steal<py::array>(array);
 }
@@ -205,7 +206,8 @@ py::list NumpySink::take() {
     Slot& slot = slots_[i];
     if (is_four_bit(slot.dtype)) {
       auto array = py::reinterpret_borrow<py::array>(slot.array);
-      unpack(slot.packed.data(), slot.dtype, static_cast<std::size_t>(array.size()), static_cast<std::uint8_t*>(array.mutable_data()));
+      unpack(slot.packed.data(), slot.dtype, static_cast<std::size_t>(array.size()),
+             static_cast<std::uint8_t*>(array.mutable_data()));
     }
     PyList_SET_ITEM(outputs.ptr(), static_cast<Py_ssize_t>(i), slot.array.release().ptr());
   }

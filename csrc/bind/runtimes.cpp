@@ -1,10 +1,10 @@
 // The opened runtimes by name. All state here is guarded by the GIL.
 #include "bind/runtimes.hpp"
 
+#include <pybind11/stl.h>
+
 #include <map>
 #include <vector>
-
-#include <pybind11/stl.h>
 
 #include "base/process.hpp"
 #include "bind/bind.hpp"
@@ -28,7 +28,8 @@ std::string& current() {
 device::Runtime* runtime_named(const std::string& name) {
   const auto found = opened().find(name);
   if (found != opened().end()) return found->second;
-  const auto libraries = py::module_::import("ais_bench.session.libraries").attr("candidates")(name).cast<std::vector<std::string>>();
+  const auto libraries =
+      py::module_::import("ais_bench.session.libraries").attr("candidates")(name).cast<std::vector<std::string>>();
   device::Runtime* runtime = value_or_raise(device::open_runtime(name, libraries));
   opened()[name] = runtime;
   return runtime;

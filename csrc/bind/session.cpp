@@ -45,7 +45,8 @@ py::list to_list(std::vector<session::Tensor> tensors) {
   return list;
 }
 
-SessionPtr open(const py::object& model, int device_id, int loop, const device::Options& options, const std::string& runtime_name) {
+SessionPtr open(const py::object& model, int device_id, int loop, const device::Options& options,
+                const std::string& runtime_name) {
   session::SessionConfig config;
   py::buffer_info bytes;
   if (py::isinstance<py::str>(model)) {
@@ -89,7 +90,8 @@ py::list run(Session& self, const py::object& given) {
   return outputs;
 }
 
-py::list iterate(const SessionPtr& self, const py::object& given, const std::string& mode, const std::vector<int>& chain, std::int64_t times) {
+py::list iterate(const SessionPtr& self, const py::object& given, const std::string& mode, const std::vector<int>& chain,
+                 std::int64_t times) {
   const ShapeRule rule = rule_for(mode);
   const Feeds feeds = to_feeds(given, self->info().inputs);
   NumpySink sink(self->info());
@@ -149,19 +151,23 @@ std::vector<float> memory_times(const std::string& direction) {
   return (direction == "h2d" ? times.to_device : times.to_host).read(0, &total, &clears);
 }
 
-void set_shapes(Session& self, Result<std::vector<Shape>> shapes) { raise_if_error(self.set_shapes(value_or_raise(std::move(shapes)))); }
+void set_shapes(Session& self, Result<std::vector<Shape>> shapes) {
+  raise_if_error(self.set_shapes(value_or_raise(std::move(shapes))));
+}
 
 void register_iteration(py::module_& module) {
   py::class_<Iteration>(module, "Iteration")
       .def(py::init<SessionPtr>(), py::arg("session"))
-      .def("first",
-           [](Iteration& self, Session& owner, const py::object& given, const std::optional<std::string>& mode) {
-             const ShapeRule rule = mode ? rule_for(*mode) : kSetting;
-             const Feeds feeds = to_feeds(given, owner.info().inputs);
-             raise_if_error(without_gil([&] { return self.first(feeds.feeds, rule); }));
-           },
-           py::arg("session"), py::arg("feeds"), py::arg("mode"))
-      .def("step", [](Iteration& self, const std::vector<int>& chain) { raise_if_error(without_gil([&] { return self.step(chain); })); })
+      .def(
+          "first",
+          [](Iteration& self, Session& owner, const py::object& given, const std::optional<std::string>& mode) {
+            const ShapeRule rule = mode ? rule_for(*mode) : kSetting;
+            const Feeds feeds = to_feeds(given, owner.info().inputs);
+            raise_if_error(without_gil([&] { return self.first(feeds.feeds, rule); }));
+          },
+          py::arg("session"), py::arg("feeds"), py::arg("mode"))
+      .def("step", [](Iteration& self,
+                      const std::vector<int>& chain) { raise_if_error(without_gil([&] { return self.step(chain); })); })
       .def("outputs", [](Iteration& self) { return to_list(value_or_raise(without_gil([&] { return self.outputs(); }))); });
 }
 
@@ -172,22 +178,35 @@ void register_session(py::module_& module) {
       .def(py::init(&open), py::arg("model"), py::arg("device_id"), py::arg("loop"), py::arg("options"), py::arg("runtime"))
       .def("inputs", [](const Session& self) { return describe(self.info().inputs); })
       .def("outputs", [](const Session& self) { return describe(self.info().outputs); })
-      .def("gears", [](const Session& self) { return py::make_tuple(device::gear_mode(self.info().gears.kind), self.info().gears.values); })
+      .def("gears",
+           [](const Session& self) {
+             return py::make_tuple(device::gear_mode(self.info().gears.kind), self.info().gears.values);
+           })
       .def("infer", &infer, py::arg("feeds"), py::arg("mode"), py::arg("out_array"))
       .def("run", &run, py::arg("feeds"))
       .def("iterate", &iterate, py::arg("feeds"), py::arg("mode"), py::arg("chain"), py::arg("times"))
       .def("real_sizes", &real_sizes)
       .def("set_static", [](Session& self) { raise_if_error(self.set_shapes(std::nullopt)); })
       .def("set_batch", [](Session& self, std::int64_t batch) { set_shapes(self, session::batch_setting(self.info(), batch)); })
-      .def("set_image", [](Session& self, std::int64_t height, std::int64_t width) { set_shapes(self, session::image_setting(self.info(), height, width)); })
-      .def("set_dims", [](Session& self, const std::string& text) { set_shapes(self, session::dims_setting(self.info(), text)); })
-      .def("set_shape", [](Session& self, const std::string& text) { set_shapes(self, session::shape_setting(self.info(), text)); })
+      .def("set_image", [](Session& self, std::int64_t height,
+                           std::int64_t width) { set_shapes(self, session::image_setting(self.info(), height, width)); })
+      .def("set_dims",
+           [](Session& self, const std::string& text) { set_shapes(self, session::dims_setting(self.info(), text)); })
+      .def("set_shape",
+           [](Session& self, const std::string& text) { set_shapes(self, session::shape_setting(self.info(), text)); })
       .def("exec_times", &exec_times, py::arg("since"))
       .def("clear_exec_times", [](Session& self) { self.exec_times().clear(); })
       .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })
-      .def("close", [](Session& self) { without_gil([&] { self.close(); return 0; }); })
+      .def("close",
+           [](Session& self) {
+             without_gil([&] {
+               self.close();
+               return 0;
+             });
+           })
       .def_property_readonly("closed", &Session::closed)
       .def_property_readonly("device_id", [](const Session& self) { return self.device()->id(); })
+      .def_property_readonly("runtime", [](const Session& self) { return self.device()->runtime(); })
       .def_property("loop", &Session::loop, &Session::set_loop);
   register_iteration(module);
   module.def("memory_times", &memory_times, py::arg("direction"));

@@ -59,7 +59,8 @@ py::buffer_info buffer_of(PyTensor& self) {
   if (format == nullptr) throw py::buffer_error("the buffer protocol has no letter for this element type; use numpy.asarray");
   const auto item = static_cast<py::ssize_t>(dtype_bits(tensor.dtype()) / 8);
   std::vector<py::ssize_t> shape(tensor.shape().begin(), tensor.shape().end());
-  return py::buffer_info(tensor.data(), item, format, static_cast<py::ssize_t>(shape.size()), shape, py::detail::c_strides(shape, item));
+  return py::buffer_info(tensor.data(), item, format, static_cast<py::ssize_t>(shape.size()), shape,
+                         py::detail::c_strides(shape, item));
 }
 
 py::object as_array(const PyTensor& self, const py::object& dtype) {
@@ -94,8 +95,9 @@ void register_tensor(py::module_& module) {
       .def(py::init<const PyTensor&>(), py::arg("tensor"))  // shares its memory
       .def(py::init([](const py::object& array) { return PyTensor{tensor_from(array)}; }), py::arg("array"))
       .def_buffer(&buffer_of)
-      .def("__array__", [](const PyTensor& self, const py::object& dtype, const py::object&) { return as_array(self, dtype); },
-           py::arg("dtype") = py::none(), py::arg("copy") = py::none())
+      .def(
+          "__array__", [](const PyTensor& self, const py::object& dtype, const py::object&) { return as_array(self, dtype); },
+          py::arg("dtype") = py::none(), py::arg("copy") = py::none())
       .def("to_device", &to_device, py::arg("device_id"))
       .def("to_host", &to_host)
       .def_property_readonly("device", [](const PyTensor& self) { return self.tensor.device_id(); })

@@ -82,7 +82,8 @@ Result<Gears> parse_gears(const std::map<std::string, std::string>& declared, co
     Shape gear;
     if (!parse_list(part, &gear)) return bad("where '" + part + "' is not a list of positive whole numbers");
     if (gear.size() != wanted) {
-      return bad("where '" + part + "' has " + std::to_string(gear.size()) + " values; the inputs need " + std::to_string(wanted));
+      return bad("where '" + part + "' has " + std::to_string(gear.size()) + " values; the inputs need " +
+                 std::to_string(wanted));
     }
     gears.values.push_back(gear);
   }
@@ -102,8 +103,10 @@ Result<Shape> gear_of(GearKind kind, const std::vector<TensorDesc>& inputs, cons
     } else if (gear.empty()) {
       gear = values;
     } else if (gear != values) {
-      return Status(Code::kFeedMismatch, "input '" + inputs[i].name + "' has " + shape_text(values) + " in its dynamic dimensions and "
-                                         "an input before it " + shape_text(gear) + "; they must agree");
+      return Status(Code::kFeedMismatch, "input '" + inputs[i].name + "' has " + shape_text(values) +
+                                             " in its dynamic dimensions and "
+                                             "an input before it " +
+                                             shape_text(gear) + "; they must agree");
     }
   }
   return gear;

@@ -25,7 +25,8 @@ Status mismatch(const TensorDesc& desc, const TensorView& view, const std::strin
   return Status(Code::kFeedMismatch, "input '" + desc.name + "' takes " + wanted + ", shape " +
                                          (desc.ranked ? shape_text(desc.shape) : std::string("of any rank")) + " of " +
                                          std::string(dtype_name(desc.dtype)) + "; it was given " + std::to_string(view.bytes) +
-                                         " bytes, shape " + shape_text(view.shape) + " of " + std::string(dtype_name(view.dtype)));
+                                         " bytes, shape " + shape_text(view.shape) + " of " +
+                                         std::string(dtype_name(view.dtype)));
 }
 
 bool bytes_match(const TensorDesc& desc, const Shape& shape, const TensorView& view) {
@@ -57,15 +58,16 @@ Status check_gear(const device::ModelInfo& info, Mode mode, const std::vector<Sh
   if (gears.kind == GearKind::kNone || mode == Mode::kShape) return Status();
   const char* wanted = device::gear_mode(gears.kind);
   if (mode != Mode::kStatic && std::string_view(wanted) != mode_name(mode)) {
-    return Status(Code::kFeedMismatch, "the model was built for mode '" + std::string(wanted) + "' with gears " + device::gears_text(gears) +
-                                           "; it was run in mode '" + mode_name(mode) + "'");
+    return Status(Code::kFeedMismatch, "the model was built for mode '" + std::string(wanted) + "' with gears " +
+                                           device::gears_text(gears) + "; it was run in mode '" + mode_name(mode) + "'");
   }
   AIS_ASSIGN(const Shape gear, device::gear_of(gears.kind, info.inputs, shapes));
   if (std::find(gears.values.begin(), gears.values.end(), gear) != gears.values.end()) return Status();
   std::string given;
   for (std::size_t i = 0; i < gear.size(); ++i) given += (i == 0 ? "" : ",") + std::to_string(gear[i]);
-  return Status(Code::kFeedMismatch, "the inputs need gear " + given + ", and the model has only gears " + device::gears_text(gears) +
-                                         " (" + wanted + "); pad or split the inputs to one of them");
+  return Status(Code::kFeedMismatch, "the inputs need gear " + given + ", and the model has only gears " +
+                                         device::gears_text(gears) + " (" + wanted +
+                                         "); pad or split the inputs to one of them");
 }
 
 }  // namespace

@@ -20,7 +20,8 @@ enum class Mode { kStatic, kBatch, kImageSize, kDims, kShape };
 Result<Mode> parse_mode(std::string_view text);
 const char* mode_name(Mode mode);
 
-// An input's exact shape when `view` is fed where `desc` is declared. FeedMismatch names the input, both byte sizes and both shapes.
+// An input's exact shape when `view` is fed where `desc` is declared. FeedMismatch names the input, both byte sizes and both
+// shapes.
 Result<Shape> fit(const device::TensorDesc& desc, const TensorView& view);
 
 // All inputs at once: the number of feeds, every fit, and the gears. `pattern` stands in for the shapes of info.inputs when the

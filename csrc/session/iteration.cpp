@@ -72,16 +72,18 @@ Status Iteration::run_turn() {
 
 Status Iteration::check_chain(const std::vector<int>& chain) const {
   const auto& info = session_->info_;
-  if (model_ == nullptr) return Status(Code::kInvalidArgument, "there was no first run to go on from; call first_inner_run before inner_run");
+  if (model_ == nullptr)
+    return Status(Code::kInvalidArgument, "there was no first run to go on from; call first_inner_run before inner_run");
   if (chain.size() != info.inputs.size()) {
     return Status(Code::kInvalidArgument, "in_out_list has " + std::to_string(chain.size()) + " entries; the model has " +
-                                              std::to_string(info.inputs.size()) + " inputs, and each needs one (-1 to keep it)");
+                                              std::to_string(info.inputs.size()) +
+                                              " inputs, and each needs one (-1 to keep it)");
   }
   for (std::size_t i = 0; i < chain.size(); ++i) {
     if (chain[i] < 0) continue;
     if (static_cast<std::size_t>(chain[i]) >= info.outputs.size()) {
-      return Status(Code::kInvalidArgument, "in_out_list[" + std::to_string(i) + "] is " + std::to_string(chain[i]) + "; the model has outputs 0 to " +
-                                                std::to_string(info.outputs.size() - 1));
+      return Status(Code::kInvalidArgument, "in_out_list[" + std::to_string(i) + "] is " + std::to_string(chain[i]) +
+                                                "; the model has outputs 0 to " + std::to_string(info.outputs.size() - 1));
     }
   }
   return Status();

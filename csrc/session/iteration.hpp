@@ -34,8 +34,8 @@ class Iteration {
 
  private:
   struct Turn {
-    std::vector<device::Buffer> memory;          // one an output of known shape
-    std::unique_ptr<device::Binding> binding;    // writes into memory; null until it is needed
+    std::vector<device::Buffer> memory;        // one an output of known shape
+    std::unique_ptr<device::Binding> binding;  // writes into memory; null until it is needed
   };
 
   Status check_chain(const std::vector<int>& chain) const;
@@ -44,12 +44,12 @@ class Iteration {
 
   std::shared_ptr<Session> session_;
   std::shared_ptr<device::Model> model_;
-  std::vector<TensorView> inputs_;        // of the next run
-  std::vector<device::Buffer> owned_;     // one an input: its memory where it is not an output's
-  std::vector<device::Output> last_;      // of the last run
+  std::vector<TensorView> inputs_;     // of the next run
+  std::vector<device::Buffer> owned_;  // one an input: its memory where it is not an output's
+  std::vector<device::Output> last_;   // of the last run
   std::vector<int> chain_;
   Turn turns_[2];
-  int turn_ = 0;                          // whose memory the next run writes
+  int turn_ = 0;  // whose memory the next run writes
 };
 
 }  // namespace ais::session

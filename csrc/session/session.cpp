@@ -11,11 +11,13 @@ namespace ais::session {
 namespace {
 
 Status closed_status() {
-  return Status(Code::kClosed, "the session was freed (free_resource or finalize); make a new InferSession to run the model again");
+  return Status(Code::kClosed,
+                "the session was freed (free_resource or finalize); make a new InferSession to run the model again");
 }
 
 Status forked_status() {
-  return Status(Code::kForkedChild, "this session was made in the process that this one was forked from; make a new InferSession here");
+  return Status(Code::kForkedChild,
+                "this session was made in the process that this one was forked from; make a new InferSession here");
 }
 
 // Whether the model's elements may be read where they lie. A caller's bytes may start anywhere (a slice of a file, say).
@@ -131,7 +133,8 @@ void Session::note_kinds(const std::vector<TensorView>& views) {
     if (kind_warned_[i]) continue;
     kind_warned_[i] = true;
     kind_warnings_.push_back("input '" + info_.inputs[i].name + "' takes " + std::string(dtype_name(info_.inputs[i].dtype)) +
-                             " and was given " + std::string(dtype_name(views[i].dtype)) + "; its bytes are used as they are, nothing is converted");
+                             " and was given " + std::string(dtype_name(views[i].dtype)) +
+                             "; its bytes are used as they are, nothing is converted");
     warnings_pending_.store(true, std::memory_order_relaxed);
   }
 }
@@ -142,7 +145,8 @@ std::vector<std::string> Session::take_kind_warnings() {
   return std::exchange(kind_warnings_, {});
 }
 
-Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs, std::vector<device::Buffer>* held) {
+Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs,
+                      std::vector<device::Buffer>* held) {
   inputs->reserve(feeds.size());
   for (const Feed& feed : feeds) inputs->push_back(feed.view);
   const std::optional<std::vector<Shape>> setting = rule.use_setting ? shapes() : std::nullopt;
@@ -155,8 +159,9 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
     input.shape = std::move(fitted[i]);
     const device::Device* where = feeds[i].device.get();
     if (where != nullptr && where->id() != device_->id()) {
-      return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " + std::to_string(where->id()) +
-                                             "; this session is on device " + std::to_string(device_->id()) + ", call to_host() on the tensor first");
+      return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " +
+                                             std::to_string(where->id()) + "; this session is on device " +
+                                             std::to_string(device_->id()) + ", call to_host() on the tensor first");
     }
     if (where != nullptr) continue;
     const CopyTimer timer(log);
@@ -170,7 +175,8 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
 }
 
 // Memory for the outputs whose shape is known: the caller's own where the device can write there, else the device's.
-Status Session::place_outputs(OutputSink* sink, std::vector<device::Output>* outputs, std::vector<device::Buffer>* held, std::vector<void*>* host) {
+Status Session::place_outputs(OutputSink* sink, std::vector<device::Output>* outputs, std::vector<device::Buffer>* held,
+                              std::vector<void*>* host) {
   outputs->resize(info_.outputs.size());
   host->assign(info_.outputs.size(), nullptr);
   for (std::size_t i = 0; i < info_.outputs.size(); ++i) {
@@ -180,7 +186,9 @@ Status Session::place_outputs(OutputSink* sink, std::vector<device::Output>* out
     output.shape = desc.shape;
     if (sink != nullptr && device_->host_visible()) {
       output.data = sink->reserve(i, desc, desc.shape, output.capacity);
-      if (output.data == nullptr) return Status(Code::kOutOfMemory, "there is no room for output '" + desc.name + "' of " + std::to_string(output.capacity) + " bytes");
+      if (output.data == nullptr)
+        return Status(Code::kOutOfMemory,
+                      "there is no room for output '" + desc.name + "' of " + std::to_string(output.capacity) + " bytes");
       (*host)[i] = output.data;
     } else {
       AIS_ASSIGN(device::Buffer buffer, device_->allocate(output.capacity));
@@ -207,7 +215,9 @@ Status Session::deliver(const std::vector<device::Output>& outputs, OutputSink* 
     const CopyTimer timer(log);
     if (host[i] != nullptr && output.data == host[i]) continue;  // written in place
     void* to = sink->reserve(i, info_.outputs[i], output.shape, output.bytes);
-    if (to == nullptr) return Status(Code::kOutOfMemory, "there is no room for output '" + info_.outputs[i].name + "' of " + std::to_string(output.bytes) + " bytes");
+    if (to == nullptr)
+      return Status(Code::kOutOfMemory, "there is no room for output '" + info_.outputs[i].name + "' of " +
+                                            std::to_string(output.bytes) + " bytes");
     AIS_TRY(device_->copy_to_host(to, output.data, output.bytes));
   }
   return Status();

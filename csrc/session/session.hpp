@@ -33,8 +33,8 @@ struct Feed {
 class OutputSink {
  public:
   virtual ~OutputSink() = default;
-  // Memory for at least `bytes` of output `index`. Called once an output: before the run where the shape is known, else after it.
-  // Null refuses, and the run fails with OutOfMemory.
+  // Memory for at least `bytes` of output `index`. Called once an output: before the run where the shape is known, else after
+  // it. Null refuses, and the run fails with OutOfMemory.
   virtual void* reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) = 0;
 };
 
@@ -104,8 +104,10 @@ class Session : public std::enable_shared_from_this<Session> {
 
   Result<std::shared_ptr<device::Model>> model() const;
   // Feeds as inputs on the device. `held` keeps the copies alive that had to be made.
-  Status stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs, std::vector<device::Buffer>* held);
-  Status place_outputs(OutputSink* sink, std::vector<device::Output>* outputs, std::vector<device::Buffer>* held, std::vector<void*>* host);
+  Status stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs,
+               std::vector<device::Buffer>* held);
+  Status place_outputs(OutputSink* sink, std::vector<device::Output>* outputs, std::vector<device::Buffer>* held,
+                       std::vector<void*>* host);
   Status deliver(const std::vector<device::Output>& outputs, OutputSink* sink, const std::vector<void*>& host);
   Status execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs);
   // Times one call of `once` and logs it.
@@ -122,10 +124,10 @@ class Session : public std::enable_shared_from_this<Session> {
   TimeLog<Span> exec_times_;
 
   mutable std::mutex lock_;
-  std::shared_ptr<device::Model> model_;        // guarded by lock_; null when closed
-  std::optional<std::vector<Shape>> shapes_;    // guarded by lock_
-  std::vector<std::string> kind_warnings_;      // guarded by lock_
-  std::vector<bool> kind_warned_;               // guarded by lock_
+  std::shared_ptr<device::Model> model_;      // guarded by lock_; null when closed
+  std::optional<std::vector<Shape>> shapes_;  // guarded by lock_
+  std::vector<std::string> kind_warnings_;    // guarded by lock_
+  std::vector<bool> kind_warned_;             // guarded by lock_
   std::atomic<bool> warnings_pending_{false};
 };
 

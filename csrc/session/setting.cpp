@@ -68,7 +68,7 @@ Result<std::vector<Shape>> parse(const ModelInfo& info, const std::string& text)
     std::size_t to = std::min(text.find(';', from), text.size());
     const std::string entry = text.substr(from, to - from);
     from = to + 1;
-    if (entry.empty()) continue;  // a trailing semicolon
+    if (entry.empty()) continue;                 // a trailing semicolon
     const std::size_t colon = entry.rfind(':');  // a name may hold colons
     if (colon == std::string::npos) return wrong("'" + entry + "' is not 'name:d0,d1,...'");
     Shape shape;
@@ -83,7 +83,8 @@ Result<std::vector<Shape>> parse(const ModelInfo& info, const std::string& text)
     bool agrees = !desc.ranked || shape.size() == desc.shape.size();
     for (std::size_t i = 0; agrees && i < desc.shape.size(); ++i) agrees = desc.shape[i] < 0 || desc.shape[i] == shape[i];
     if (!agrees) {
-      return wrong("input '" + desc.name + "' has shape " + shape_text(desc.shape) + "; " + shape_text(shape) + " does not agree with it");
+      return wrong("input '" + desc.name + "' has shape " + shape_text(desc.shape) + "; " + shape_text(shape) +
+                   " does not agree with it");
     }
     shapes.push_back(shape);
     by_name.erase(found);

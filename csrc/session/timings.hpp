@@ -51,7 +51,7 @@ class TimeLog {
 
  private:
   mutable std::mutex lock_;
-  std::vector<T> entries_;    // guarded by lock_, like the rest; a ring once it is full
+  std::vector<T> entries_;  // guarded by lock_, like the rest; a ring once it is full
   std::uint64_t total_ = 0;
   std::uint64_t clears_ = 0;
 };
