@@ -1,12 +1,72 @@
-"""Native parts of ais_bench. Private: import from ais_bench.session, ais_bench.shm."""
+"""Typed face of the native extension. Private: the public names are in `ais_bench.session`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-# ---- csrc/bind/shm_*.cpp: re-exported and explained by ais_bench.shm -----------------------------------------------------------
+class Tensor:
+    def __init__(self, array: Any) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]: ...
+    def to_device(self, device_id: int) -> None: ...
+    def to_host(self) -> None: ...
+    @property
+    def device(self) -> int: ...
+    @property
+    def shape(self) -> list[int]: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def _dtype_number(self) -> int: ...
+
+class Session:
+    def __init__(self, model: str | bytes, device_id: int, loop: int, options: Mapping[str, str], runtime: str) -> None: ...
+    def inputs(self) -> list[tuple[str, int, int, list[int], int]]: ...
+    def outputs(self) -> list[tuple[str, int, int, list[int], int]]: ...
+    def gears(self) -> tuple[str, list[list[int]]]: ...
+    def infer(self, feeds: Any, mode: str, out_array: bool) -> list[Any]: ...
+    def run(self, feeds: Any) -> list[Tensor]: ...
+    def iterate(self, feeds: Any, mode: str, chain: Sequence[int], times: int) -> list[NDArray[Any]]: ...
+    def real_sizes(self) -> list[int]: ...
+    def set_static(self) -> None: ...
+    def set_batch(self, batch: int, /) -> None: ...
+    def set_image(self, height: int, width: int, /) -> None: ...
+    def set_dims(self, text: str, /) -> None: ...
+    def set_shape(self, text: str, /) -> None: ...
+    def exec_times(self, since: int) -> tuple[list[tuple[float, float]], int, int]: ...
+    def clear_exec_times(self) -> None: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def device_id(self) -> int: ...
+    @property
+    def runtime(self) -> str: ...
+    @property
+    def loop(self) -> int: ...
+    @loop.setter
+    def loop(self, value: int) -> None: ...
+
+class Iteration:
+    def __init__(self, session: Session) -> None: ...
+    def first(self, session: Session, feeds: Any, mode: str | None) -> None: ...
+    def step(self, chain: Sequence[int], /) -> None: ...
+    def outputs(self) -> list[Tensor]: ...
+
+def memory_times(direction: str) -> list[float]: ...
+def clear_memory_times() -> None: ...
+def finalize() -> None: ...
+def usable_cpu_count() -> int: ...
+def allowed_cpus() -> list[int]: ...
+def runtime_for(path: str, /) -> str: ...
+def runtime_version(name: str, /) -> str: ...
+def device_count(name: str, /) -> int: ...
+def _status_codes() -> dict[str, int]: ...
+def _raise_status(code: int, message: str, /) -> None: ...
+
+# ---- csrc/bind/shm_*.cpp: re-exported and explained by ais_bench.shm ----
 
 class Doorbell:
     """One word in shared memory on which the parent sleeps and which every worker rings. Any thread."""
@@ -20,7 +80,7 @@ class Doorbell:
         """Take one before looking at the lanes; `wait` returns at once if the bell was rung since."""
 
     def wait(self, ticket: int, timeout: float | None = None, spin_us: float = 0.0) -> bool:
-        """Spin for `spin_us`, then sleep until the bell is rung, a signal comes (both True) or `timeout` seconds pass (False).
+        """Spin for `spin_us`, then sleep until the bell is rung or a signal comes (True), or for `timeout` seconds (False).
 
         The GIL is released. Python signal handlers have run when it returns; what they raise is raised.
         """
@@ -60,7 +120,7 @@ class Reply(NamedTuple):
     """One reply of a worker. Natively a struct sequence: attributes and unpacking, without `_replace`."""
 
     task: Any
-    outputs: list[npt.NDArray[Any]] | None
+    outputs: list[NDArray[Any]] | None
     error: BaseException | None
     kind: int
     queued_ns: int
@@ -105,35 +165,34 @@ class Lane:
     def closed(self) -> bool:
         """Whether either side closed the lane."""
 
-    def try_submit(
-        self, feeds: Iterable[Any], mode: int, task: object, *, kind: int = 0, option: int = 0
-    ) -> bool:
+    def try_submit(self, feeds: Iterable[Any], mode: int, task: object, *, kind: int = 0, option: int = 0) -> bool:
         """Copy the feeds into a slot and publish the task; False when there is no room now.
 
-        Arrays that lie in this lane's arena (`new_feeds`, lent outputs) are not copied but kept alive until the reply. The GIL is
-        released for large copies. Raises FeedError for what is no array, TransportError when the lane is closed or corrupt.
+        Arrays that lie in this lane's arena (`new_feeds`, lent outputs) are not copied but kept alive until the reply.
+        The GIL is released for large copies. Raises FeedError for what is no array, TransportError when the lane is
+        closed or corrupt.
         """
 
     def poll(self) -> Reply | None:
         """Return the next reply, or None. Never blocks; works after close and after the worker's death.
 
-        Outputs are new arrays, or (large ones, a few at a time) arrays over the result slot, which stays lent while they live.
-        Raises TransportError when the worker wrote what it cannot; the lane is closed then.
+        Outputs are new arrays, or (large ones, a few at a time) arrays over the result slot, which stays lent while they
+        live. Raises TransportError when the worker wrote what it cannot; the lane is closed then.
         """
 
-    def abandon(self) -> list[tuple[Any, list[npt.NDArray[Any]] | None, int]]:
+    def abandon(self) -> list[tuple[Any, list[NDArray[Any]] | None, int]]:
         """Close, and return (task, feeds, kind) of all tasks without a reply, in order of submission.
 
         The feeds lie in the dead worker's arena and keep it alive; None where the worker wrote over their table.
         """
 
     def oldest(self) -> tuple[Any, int] | None:
-        """Return the first task without a published reply, and since when (CLOCK_MONOTONIC, ns) the worker can be at it."""
+        """Return the first task without a published reply, and since when the worker can be at it (monotonic ns)."""
 
-    def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[npt.NDArray[Any]]:
+    def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[NDArray[Any]]:
         """Return uninitialised arrays of (shape, dtype) in one feed slot, which they keep."""
 
-    def owns(self, array: npt.NDArray[Any]) -> bool:
+    def owns(self, array: NDArray[Any]) -> bool:
         """Whether the array's memory is in this lane's arena."""
 
     def warm(self, feed_bytes: int, result_bytes: int, tasks: int) -> None:
@@ -154,7 +213,7 @@ class Task(NamedTuple):
     """One task in the worker. Natively a struct sequence."""
 
     id: int
-    feeds: list[npt.NDArray[Any]]
+    feeds: list[NDArray[Any]]
     mode: int
     option: int
     kind: int
@@ -187,10 +246,10 @@ class Channel:
         copy_in_ns: int = 0,
         copy_out_ns: int = 0,
     ) -> None:
-        """Copy the outputs into the result slot and publish. With `execute_ns` 0 the time since the task was taken counts.
+        """Copy the outputs into the result slot and publish.
 
-        Outputs that do not fit make the parent submit the task again with a larger slot. Raises ConfigError for a task that was
-        answered already.
+        With `execute_ns` 0 the time since the task was taken counts. Outputs that do not fit make the parent submit the
+        task again with a larger slot. Raises ConfigError for a task that was answered already.
         """
 
     def fail(self, task: Task, code: int, message: str, vendor_code: int = 0) -> None:
@@ -199,5 +258,5 @@ class Channel:
     def close(self) -> None:
         """Close the lane from this side. Any thread."""
 
-def take(feeds: Iterable[Any]) -> list[npt.NDArray[Any]]:
+def take(feeds: Iterable[Any]) -> list[NDArray[Any]]:
     """Return copies of the feeds, C-contiguous and in native byte order. Raises FeedError as `try_submit` does."""
