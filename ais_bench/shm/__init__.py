@@ -5,8 +5,8 @@
     Lane     ---- feeds in a slot, a descriptor -> Channel
     Lane     <- a descriptor, outputs in a slot -- Channel
 
-A `Lane` is the parent's end of one worker's arena, a `Channel` the worker's. The memory is an anonymous memfd that the worker is
-given as a descriptor. Layout, ownership and ordering are stated in csrc/shm/layout.hpp and docs/memory-model.md.
+A `Lane` is the parent's end of one worker's arena, a `Channel` the worker's. The memory is an anonymous memfd that the
+worker is given as a descriptor. Layout, ownership and ordering are stated in csrc/shm/layout.hpp and docs/memory-model.md.
 """
 
 from ais_bench._native import Channel, Doorbell, EchoHandler, Lane, NativeHandler, Reply, Stats, Task, take

@@ -1,8 +1,8 @@
 """Python objects as buffers that fit into a slot, and back.
 
-An object becomes one pickle (protocol 5) and, out of band, the memory of its large arrays, which is copied once instead of
-being pickled. Classes and functions of the caller's `__main__` exist in no module that a worker could import, so they travel
-by value (dill). Back in the process they come from they are found by name again, so that `isinstance` holds for results.
+An object becomes one pickle (protocol 5) and, out of band, the memory of its large arrays, which is copied once instead
+of being pickled. Classes and functions of the caller's `__main__` exist in no module that a worker could import, so they
+travel by value (dill). Back in the process they come from they are found by name again: `isinstance` holds for results.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
 // numpy arrays to frames and back.
 #pragma once
 
-#include <pybind11/numpy.h>
-
 #include <cstdint>
-#include <memory>
-#include <vector>
 
 #include "base/tensor.hpp"
+#include "bind/arrays.hpp"
 #include "bind/bind.hpp"
 #include "shm/frame.hpp"
 #include "shm/memfd.hpp"
@@ -17,28 +14,18 @@ namespace ais::bind {
 // From this many bytes on a copy is worth letting other threads run (GIL), and a result worth lending instead of copying.
 constexpr std::size_t kLarge = std::size_t{64} << 10;
 
-// An array that can go into a frame: C-contiguous, in native byte order, of a type that tensors have.
-struct FeedArray {
-  const void* data;
-  std::size_t bytes;  // in a frame
-  DType dtype;
-  const std::int64_t* dims;
-  std::size_t rank;
-  bool in_arena;  // lies in the arena already, aligned: it is named instead of copied
-};
-
-// The arrays of one call, and what keeps them alive. Needs the GIL, but for write().
+// The arrays of one task or reply, on their way into a slot. Needs the GIL, but for write().
 class FeedArrays {
  public:
-  // `feeds` is any iterable of arrays. Throws FeedError on what is no array of a known type. An array that is not C-contiguous
-  // or not in native byte order is copied here.
-  FeedArrays(py::handle feeds, const shm::Region* region);
+  // `given` is any iterable of inputs. Arrays that lie in `region` (may be null) already are named there instead of copied.
+  // Throws FeedError for what cannot be an input.
+  FeedArrays(py::handle given, const shm::Region* region);
 
   // Bytes of a frame with these arrays; an upper bound.
   std::size_t frame_bytes() const { return frame_bytes_; }
   std::size_t copied_bytes() const { return copied_bytes_; }
   // What must live until the worker is done with the task: the arrays that are named in place. Null where there are none.
-  py::object kept() const { return any_in_arena_ ? sequence_ : py::object(); }
+  py::object kept() const;
   // The arrays as new ones.
   py::list copy() const;
 
@@ -46,23 +33,20 @@ class FeedArrays {
   bool write(shm::FrameWriter* writer, const shm::Region& region) const;
 
  private:
-  void add(py::handle array);
+  bool in_place(const TensorView& view) const;
 
-  py::object sequence_;
-  std::vector<py::object> copies_;
-  std::vector<FeedArray> arrays_;
-  std::size_t frame_bytes_ = 0;
+  const shm::Region* region_;
+  Feeds feeds_;
+  std::size_t frame_bytes_;
   std::size_t copied_bytes_ = 0;
-  bool any_in_arena_ = false;
+  bool any_in_place_ = false;
 };
 
 // A new array with a copy of the tensor.
-py::object copy_tensor(const TensorView& tensor);
-// An array over the tensor's memory, which `base` keeps alive.
-py::object view_tensor(const TensorView& tensor, py::handle base, bool writable);
-// True for types of which numpy's elements are laid out as a frame's (all but the 4-bit ones).
+py::array copy_tensor(const TensorView& tensor);
+// An array over the tensor's memory, which `base` keeps alive. A copy where numpy lays the type out differently (4-bit types).
+py::array view_tensor(const TensorView& tensor, py::handle base, bool writable);
+// Whether view_tensor can do without a copy.
 bool same_layout(DType dtype);
-// The tensor type of a numpy dtype, kUndefined where there is none.
-DType tensor_dtype(const py::dtype& dtype);
 
 }  // namespace ais::bind

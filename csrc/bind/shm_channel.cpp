@@ -144,7 +144,7 @@ class PyChannel {
     py::object result = py::reinterpret_steal<py::object>(tuple);
     py::list feeds;
     for (const TensorView& view : task.feeds) {
-      feeds.append(same_layout(view.dtype) ? view_tensor(view, base_, false) : copy_tensor(view));
+      feeds.append(view_tensor(view, base_, false));
     }
     PyStructSequence_SetItem(tuple, 0, PyLong_FromUnsignedLongLong(task.seq));
     PyStructSequence_SetItem(tuple, 1, feeds.release().ptr());

@@ -168,7 +168,7 @@ class PyLane {
         const py::capsule base = keep_alive(FeedsLeft{std::move(left.lease), std::move(kept)});
         py::list arrays;
         for (const TensorView& view : left.feeds) {
-          arrays.append(same_layout(view.dtype) ? view_tensor(view, base, true) : copy_tensor(view));
+          arrays.append(view_tensor(view, base, true));
         }
         feeds = std::move(arrays);
       }
@@ -251,12 +251,12 @@ py::list PyLane::new_feeds(const std::vector<std::pair<Shape, py::object>>& spec
   std::size_t bytes = 0;
   for (const auto& [shape, spec] : specs) {
     TensorView view;
-    view.dtype = tensor_dtype(py::dtype::from_args(spec));
+    Feeds keep;
+    view.dtype = to_feed(py::array(py::dtype::from_args(spec), 0), 0, &keep).view.dtype;
     view.shape = shape;
     std::size_t elements = 0;
-    if (view.dtype == DType::kUndefined || !count_elements(shape, &elements)) {
-      raise_if_error(Status(Code::kFeedMismatch, "no feeds of shape " + shape_text(shape) + " and dtype " +
-                                                     std::string(py::str(spec))));
+    if (!count_elements(shape, &elements)) {
+      raise_if_error(Status(Code::kFeedMismatch, "feeds need a whole shape, this is " + shape_text(shape)));
     }
     view.bytes = packed_bytes(view.dtype, elements);
     bytes = shm::aligned(bytes, shm::kPayloadAlignment) + view.bytes;
@@ -273,8 +273,7 @@ py::list PyLane::new_feeds(const std::vector<std::pair<Shape, py::object>>& spec
   for (TensorView& view : views) {
     view.data = next;
     next += shm::aligned(view.bytes, shm::kPayloadAlignment);
-    // 4-bit types have another layout in numpy, and are packed when they are submitted.
-    arrays.append(same_layout(view.dtype) ? view_tensor(view, base, true) : copy_tensor(view));
+    arrays.append(view_tensor(view, base, true));
   }
   return arrays;
 }

@@ -21,7 +21,7 @@ struct EntryHead {
   std::uint64_t bytes;
 };
 
-static_assert(sizeof(TableHead) == 8 && sizeof(EntryHead) == 24);
+static_assert(sizeof(TableHead) == 8 && sizeof(EntryHead) == FrameWriter::entry_bytes(0));
 
 Status corrupt(const std::string& what) { return Status(Code::kCorrupt, "a frame in shared memory " + what); }
 
@@ -67,7 +67,7 @@ bool FrameWriter::finish(Span* table) {
   std::size_t bytes = sizeof(TableHead);
   for (std::size_t i = 0; i < count_; ++i) {
     if (!entries_[i].set) return false;
-    bytes += sizeof(EntryHead) + entries_[i].rank * sizeof(std::int64_t);
+    bytes += entry_bytes(entries_[i].rank);
   }
   const std::size_t at = aligned(used_, sizeof(std::int64_t));
   needed_ = aligned(needed_, kPayloadAlignment) + bytes;
@@ -85,7 +85,7 @@ bool FrameWriter::finish(Span* table) {
                            entry.bytes};
     std::memcpy(out, &packed, sizeof packed);
     std::memcpy(out + sizeof packed, entry.dims, entry.rank * sizeof(std::int64_t));
-    out += sizeof packed + entry.rank * sizeof(std::int64_t);
+    out += entry_bytes(entry.rank);
   }
   used_ = at + bytes;
   *table = {slot_.offset + at, bytes};

@@ -52,6 +52,9 @@ class FrameWriter {
   // Writes the table and returns its place. False where it has no room, or a tensor before the last was never reserved.
   bool finish(Span* table);
 
+  // Bytes of the table for one tensor.
+  static constexpr std::size_t entry_bytes(std::size_t rank) { return 24 + rank * sizeof(std::int64_t); }
+
   // What the frame needs in all, counting the tensors that found no room; valid after a refusal.
   std::size_t needed() const { return needed_; }
   // True when a tensor or the table found no room.
