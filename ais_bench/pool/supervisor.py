@@ -10,7 +10,6 @@ Workers are started by this thread and no other, because the kernel kills them w
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import logging
@@ -53,6 +52,7 @@ class Supervisor(threading.Thread):
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._on_wake)
+        self._waking = threading.RLock()  # re-entrant: a destructor may run, and wake, inside of `wake`
         self._asked: deque[Callable[[], None]] = deque()
         self._check_deadlines_at: float | None = None
         self._epochs = itertools.count(1)
@@ -63,8 +63,9 @@ class Supervisor(threading.Thread):
 
     def wake(self) -> None:
         """Makes the thread look at what is due. Safe in a destructor."""
-        with contextlib.suppress(OSError):  # the thread has ended, and closed it
-            os.eventfd_write(self._wake_fd, 1)
+        with self._waking:
+            if self._wake_fd >= 0:  # else the thread has ended
+                os.eventfd_write(self._wake_fd, 1)
 
     def ask(self, action: Callable[[], None]) -> None:
         """Has the thread do something."""
@@ -126,7 +127,8 @@ class Supervisor(threading.Thread):
     def close_descriptors(self) -> None:
         """Closes the epoll and the eventfd. Nothing is unregistered: a forked child shares the epoll with its parent."""
         self._selector.close()
-        wake_fd, self._wake_fd = self._wake_fd, -1
+        with self._waking:
+            wake_fd, self._wake_fd = self._wake_fd, -1
         if wake_fd >= 0:
             os.close(wake_fd)
 

@@ -90,7 +90,7 @@ class SessionHandler:
         self._session = session
         self._preprocess = preprocess
         self._postprocess = postprocess
-        self.native = session._native.handler() if preprocess is None and postprocess is None else None
+        self.native = None
 
     def describe(self) -> Description:
         """Inputs and outputs of the model."""
