@@ -210,6 +210,11 @@ class EchoHandler(NativeHandler):
 
     def __init__(self) -> None: ...
 
+class SessionHandler(NativeHandler):
+    """Runs a session on every task, outputs straight into the result slot."""
+
+    def __init__(self, session: Session) -> None: ...
+
 class Task(NamedTuple):
     """One task in the worker. Natively a struct sequence."""
 

@@ -14,6 +14,7 @@
 #include "shm/port.hpp"
 #include "worker/handler.hpp"
 #include "worker/serve.hpp"
+#include "worker/session_handler.hpp"
 
 namespace ais::bind {
 namespace {
@@ -172,6 +173,8 @@ class PyChannel {
 void register_shm_channel(py::module_& module) {
   py::class_<worker::Handler, std::shared_ptr<worker::Handler>>(module, "NativeHandler");
   py::class_<worker::EchoHandler, worker::Handler, std::shared_ptr<worker::EchoHandler>>(module, "EchoHandler").def(py::init());
+  py::class_<worker::SessionHandler, worker::Handler, std::shared_ptr<worker::SessionHandler>>(module, "SessionHandler")
+      .def(py::init<std::shared_ptr<session::Session>>(), py::arg("session"));
   py::class_<PyChannel>(module, "Channel")
       .def(py::init<int, int>(), py::arg("arena_fd"), py::arg("doorbell_fd"))
       .def("serve", &PyChannel::serve, py::arg("handler"), py::arg("on_object") = py::none())
