@@ -175,7 +175,7 @@ class Engine:
             if seat.worker is not None:
                 with contextlib.suppress(OSError):
                     seat.worker.process.close()
-        self.supervisor.close_descriptors()
+        self.supervisor.forget()
 
 
 def _closed_error() -> PoolError:

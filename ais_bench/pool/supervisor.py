@@ -132,6 +132,11 @@ class Supervisor(threading.Thread):
         if wake_fd >= 0:
             os.close(wake_fd)
 
+    def forget(self) -> None:
+        """In a forked child, where this thread does not exist and its locks may be held for ever."""
+        self._waking = threading.RLock()
+        self.close_descriptors()
+
     def _fail(self, error: BaseException) -> None:
         """A defect in here must not leave callers waiting: everything fails, and the workers die with this thread."""
 

@@ -16,6 +16,7 @@ from ais_bench.pool.pickling import loads
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.infer_session import InferSession
 from ais_bench.shm import OBJECT, Task, decode, encode
+from ais_bench.shm import SessionHandler as NativeSession
 
 MODES = ("static", "dymbatch", "dymhw", "dymdims", "dymshape")  # a task's mode is an index into this
 
@@ -90,7 +91,7 @@ class SessionHandler:
         self._session = session
         self._preprocess = preprocess
         self._postprocess = postprocess
-        self.native = None
+        self.native = NativeSession(session._native) if preprocess is None and postprocess is None else None
 
     def describe(self) -> Description:
         """Inputs and outputs of the model."""
