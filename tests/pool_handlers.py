@@ -19,7 +19,7 @@ from ais_bench.shm import EchoHandler, Task
 class Obedient:
     """Does what the first feed says, an int64 array [order, argument, ...], and answers with the feeds."""
 
-    ECHO, SLEEP_MS, KILL_SELF, SEGFAULT, HANG, RAISE, EXIT, PRINT, LOG, WHO, STOP_SELF, ONCE = range(12)
+    ECHO, SLEEP_MS, KILL_SELF, SEGFAULT, HANG, RAISE, EXIT, PRINT, LOG, WHO, STOP_SELF, ONCE, SLOW_ON_0 = range(13)
     native = None
 
     def __init__(self, context: WorkerContext, marks: str = "") -> None:
@@ -38,6 +38,8 @@ class Obedient:
         order, argument = (int(value) for value in task.feeds[0].ravel()[:2])
         if order == self.SLEEP_MS:
             time.sleep(argument / 1e3)
+        elif order == self.SLOW_ON_0:
+            time.sleep(argument / 1e3 if self.context.device_id == 0 else 0)
         elif order == self.HANG:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             while True:

@@ -19,6 +19,19 @@ from ais_bench.shm import Doorbell
 STAND_BY_S = 0.001  # how long the background leaves the lead to callers that come and go
 
 
+class _NoBell:
+    """Stands in for the doorbell once no worker is left that could ring it."""
+
+    def ticket(self) -> int:
+        return 0
+
+    def wait(self, _ticket: int, _timeout: float | None = None, _spin_us: float = 0.0) -> bool:
+        return True
+
+    def ring(self) -> None:
+        return None
+
+
 class Collector:
     """The lead and those who sleep. Shares the lock of its dispatcher, whose `drain` delivers what has arrived."""
 
@@ -27,11 +40,15 @@ class Collector:
     ) -> None:
         self.background = Waiter()
         self._lock = lock
-        self._bell = bell
+        self.bell: Doorbell | _NoBell = bell
         self._drain = drain
         self._spin_us = spin_us
         self._leader: Waiter | None = None
         self._sleepers: dict[Waiter, None] = {}
+
+    def silence(self) -> None:
+        """No worker is left: the doorbell's descriptor and memory can go, although somebody may keep the closed pool."""
+        self.bell = _NoBell()
 
     def progress(self, waiter: Waiter, seen: int, timeout: float | None = None) -> None:
         """Returns when `waiter.finished` differs from `seen`, when anything else has changed, or after `timeout` seconds."""
@@ -45,7 +62,7 @@ class Collector:
                     self._leader = waiter
                 else:
                     if self._leader is self.background:
-                        self._bell.ring()
+                        self.bell.ring()
                     self._sleepers[waiter] = None
                     waiter.prepare()
             if leading:
@@ -72,9 +89,9 @@ class Collector:
             self.progress(waiter, seen)
 
     def _lead(self, waiter: Waiter, seen: int, timeout: float | None) -> None:
-        ticket = self._bell.ticket()
+        ticket = self.bell.ticket()
         if self._drain() == 0 and waiter.finished == seen:
-            self._bell.wait(ticket, timeout, 0.0 if waiter is self.background else self._spin_us())
+            self.bell.wait(ticket, timeout, 0.0 if waiter is self.background else self._spin_us())
             self._drain()
 
     def _pass_on(self, waiter: Waiter, leading: bool) -> None:

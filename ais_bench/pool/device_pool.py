@@ -22,7 +22,7 @@ import numpy as np
 
 from ais_bench.errors import ConfigError, PoolClosed
 from ais_bench.pool import streams
-from ais_bench.pool.engine import Engine, foreign_error
+from ais_bench.pool.engine import Engine, closed_error, foreign_error
 from ais_bench.pool.pickling import dumps_by_value
 from ais_bench.pool.protocol import Factory
 from ais_bench.pool.settings import PoolSettings, check_device_id, check_device_ids
@@ -116,6 +116,8 @@ class DevicePool:
         engine = self._engine
         if engine.foreign:
             raise foreign_error()
+        if engine.closed:
+            raise closed_error()
         return engine
 
     @property

@@ -70,7 +70,6 @@ class Dispatcher:
     """See the top of the file. Every method from any thread, but for those of the supervisor."""
 
     def __init__(self, settings: PoolSettings, cores: int, wake_supervisor: Callable[[], None]) -> None:
-        self.bell = Doorbell()
         self.resolved: deque[Task] = deque()  # done, and their futures do not know yet
         self.prefer_owner = False  # arrays of new_feeds are about: look where feeds lie
         self.wake_when_idle = False
@@ -78,7 +77,7 @@ class Dispatcher:
         self._cores = cores
         self._wake_supervisor = wake_supervisor
         self._lock = threading.Lock()
-        self.collector = Collector(self._lock, self.bell, self.drain, self._spin_us)
+        self.collector = Collector(self._lock, Doorbell(), self.drain, self._spin_us)
         self._workers: tuple[ReadyWorker, ...] = ()
         self._shared: deque[Task] = deque()
         self._pinned: dict[int, deque[Task]] = {}
@@ -176,7 +175,7 @@ class Dispatcher:
             background.finished += 1  # it compares before it sleeps
             if background.asleep:
                 background.wake()
-        self.bell.ring()
+        self.collector.bell.ring()
 
     # ---- replies ----
 
@@ -219,10 +218,11 @@ class Dispatcher:
             if isinstance(reply.error, DeviceLost):
                 self._condemn(worker, reply.error)
         if not task.done:
-            task.reply = reply
-            self._finish(task)
+            # Not the reply itself: it holds the task, and outputs in a cycle would keep their slot until the next collection.
+            task.outputs, task.answer_kind, task.end_to_end_ns = reply.outputs, reply.kind, reply.end_to_end_ns
+            self._finish(task, reply.error)
 
-    def _finish(self, task: Task, error: BaseException | None = None) -> None:
+    def _finish(self, task: Task, error: BaseException | None) -> None:
         task.error = error
         task.feeds = None
         task.done = True
@@ -380,7 +380,7 @@ class Dispatcher:
             self._workers = (*self._workers, worker)
             self._refusals.pop(worker.device, None)
         self.dispatch()
-        self.bell.ring()
+        self.collector.bell.ring()
 
     def retire(self, device: int) -> None:
         """No new tasks for the workers of a device; queued ones that asked for it fail."""
@@ -416,7 +416,7 @@ class Dispatcher:
                     self._queue_of(task).appendleft(task)
             self.retries[worker.device] = self.retries.get(worker.device, 0) + len(again)
         self.dispatch()
-        self.bell.ring()
+        self.collector.bell.ring()
 
     def _condemn(self, worker: ReadyWorker, why: BaseException) -> None:
         if worker.open or worker.verdict is None:
@@ -438,7 +438,7 @@ class Dispatcher:
             for task in doomed:
                 if not task.done:
                     self._finish(task, error())
-        self.bell.ring()
+        self.collector.bell.ring()
 
     def readmit(self, device: int | None) -> None:
         """Takes back a refusal: there is hope again."""
@@ -483,7 +483,7 @@ class Dispatcher:
                 later.append(now_ns + int(limit * 1e9))
             self._watched = bool(later)
         self.dispatch()
-        self.bell.ring()
+        self.collector.bell.ring()
         return max(0.0, (min(later) - time.monotonic_ns()) / 1e9) if later else None
 
     @staticmethod

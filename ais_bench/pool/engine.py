@@ -43,7 +43,8 @@ class Engine:
         self.supervisor = Supervisor(settings, factory, Place.here(), self.dispatcher)
         self._resolver: Resolver | None = None
         self._lock = threading.Lock()
-        self._closed = False
+        self.closed = False  # no new work
+        self._ending = False
         _hook_once()
         _live.add(self)
         self.supervisor.start()
@@ -85,11 +86,11 @@ class Engine:
         """Until the last worker of a removed device has ended."""
         changed = self.supervisor.changed
         with changed:
-            while not self._closed and any(seat.device.id == device_id for seat in self.supervisor.seats):
+            while not self.closed and any(seat.device.id == device_id for seat in self.supervisor.seats):
                 changed.wait()
 
     def _check_hope(self, seats: Sequence[Seat], device_ids: Sequence[int], needed: int) -> None:
-        if self._closed:
+        if self.closed:
             raise PoolClosed("the pool was closed while it started")
         lost = [device for device in device_ids if not any(s.hopeful for s in seats if s.device.id == device)]
         if len(device_ids) - len(lost) >= needed:
@@ -110,7 +111,7 @@ class Engine:
         """A future that the resolver will see to."""
         if self._resolver is None:
             with self._lock:
-                if self._resolver is None and not self._closed:
+                if self._resolver is None and not self.closed:
                     resolver = Resolver(self.dispatcher)
                     resolver.start()
                     self._resolver = resolver
@@ -120,7 +121,7 @@ class Engine:
 
     def abandon(self) -> None:
         """The owner was dropped. Takes no lock, so it is safe in a destructor."""
-        if self.foreign or self._closed:
+        if self.foreign or self.closed:
             return
         self.dispatcher.wake_when_idle = True
         self.supervisor.abandoned = True
@@ -131,9 +132,10 @@ class Engine:
         callback of a future; returns when no process and no thread is left (but the calling one)."""
         if self.foreign:
             return
-        self.dispatcher.close_door(_closed_error)
+        self.dispatcher.close_door(closed_error)
+        accepted, self.closed = not self.closed, True
         try:
-            if not force and not self._closed:
+            if not force and accepted:
                 self._finish_accepted()
         finally:
             # An interrupt while we waited must not leave anything behind either.
@@ -152,14 +154,15 @@ class Engine:
 
     def _end(self, *, force: bool) -> None:
         with self._lock:
-            first, self._closed = not self._closed, True
+            first, self._ending = not self._ending, True
         force = force or self.dispatcher.outstanding > 0
-        self.dispatcher.refuse(None, _closed_error)
+        self.dispatcher.refuse(None, closed_error)
         if first or force:
             self.supervisor.stop(force=force)
         if threading.current_thread() is not self.supervisor:
             self.supervisor.join()
-        self.dispatcher.refuse(None, _closed_error)  # what its last workers left behind
+        self.dispatcher.refuse(None, closed_error)  # what its last workers left behind
+        self.dispatcher.collector.silence()
         resolver = self._resolver
         if resolver is not None:
             resolver.stop()
@@ -178,7 +181,8 @@ class Engine:
         self.supervisor.forget()
 
 
-def _closed_error() -> PoolError:
+def closed_error() -> PoolError:
+    """The error of every use after `close`."""
     return PoolClosed("the pool is closed")
 
 

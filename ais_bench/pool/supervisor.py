@@ -29,7 +29,7 @@ from ais_bench.pool.protocol import Failed, LogLine, Ready, Start, Stop
 from ais_bench.pool.seats import Device, RunningWorker, Seat, StartingWorker, broken, died, start_error
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
-from ais_bench.shm import Lane
+from ais_bench.shm import Doorbell, Lane
 
 log = logging.getLogger("ais_bench.pool")
 output_log = logging.getLogger("ais_bench.worker")
@@ -195,14 +195,16 @@ class Supervisor(threading.Thread):
     # ---- starting ----
 
     def _start(self, seat: Seat) -> None:
-        lane = Lane(self._dispatcher.bell, epoch=next(self._epochs), stats=seat.device.stats)
-        process = WorkerProcess(self._place, (lane.fd, self._dispatcher.bell.fd))
+        bell = self._dispatcher.collector.bell
+        assert isinstance(bell, Doorbell)
+        lane = Lane(bell, epoch=next(self._epochs), stats=seat.device.stats)
+        process = WorkerProcess(self._place, (lane.fd, bell.fd))
         process.control.send(
             Start(
                 parent_pid=os.getpid(),
                 device_id=seat.device.id,
                 arena_fd=lane.fd,
-                doorbell_fd=self._dispatcher.bell.fd,
+                doorbell_fd=bell.fd,
                 share=seat.share,
                 spin=self._settings.spin != 0,
                 log_level=logging.getLogger().getEffectiveLevel(),

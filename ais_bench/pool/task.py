@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ais_bench.pool.pickling import loads_error
-from ais_bench.shm import OBJECT, TENSORS, Reply, decode
+from ais_bench.shm import OBJECT, TENSORS, decode
 
 if TYPE_CHECKING:
     from ais_bench.pool.dispatch import ReadyWorker
@@ -51,13 +51,15 @@ class Waiter:
 class Task:
     """Feeds on the way to outputs.
 
-    `done` goes from False to True once, under the dispatcher's lock, and says that `reply` or `error` is there. Whatever
+    `done` goes from False to True once, under the dispatcher's lock, and says that `outputs` or `error` is there. Whatever
     arrives for a task that is done is dropped, so that nothing is delivered twice.
     """
 
     __slots__ = (
+        "answer_kind",
         "device",
         "done",
+        "end_to_end_ns",
         "error",
         "feeds",
         "future",
@@ -65,8 +67,8 @@ class Task:
         "kind",
         "mode",
         "option",
+        "outputs",
         "ran_on",
-        "reply",
         "strikes",
         "taken",
         "waiter",
@@ -97,19 +99,19 @@ class Task:
         self.taken = False  # the caller's buffers are not needed any more
         self.done = False
         self.strikes = 0
-        self.reply: Reply | None = None
+        self.outputs: list[Any] | None = None
+        self.answer_kind = TENSORS
+        self.end_to_end_ns = 0
         self.error: BaseException | None = None
 
     def result(self) -> Any:
         """The outputs, or the object that the handler answered with; raises the task's error. Call when `done`."""
         if self.error is not None:
             raise self.error
-        reply = self.reply
-        assert reply is not None
-        if reply.kind == TENSORS:
-            return reply.outputs
-        if reply.error is not None:
-            raise reply.error
-        if reply.kind == OBJECT:
-            return decode(reply.outputs)
-        raise loads_error(decode(reply.outputs))
+        assert self.outputs is not None
+        if self.answer_kind == TENSORS:
+            return self.outputs
+        answer = decode(self.outputs)
+        if self.answer_kind == OBJECT:
+            return answer
+        raise loads_error(answer)

@@ -155,8 +155,8 @@ class LastTimes(dict[int, Any]):
     def note_one(self, task: Task) -> None:
         """A call of one task."""
         self.clear()
-        if task.reply is not None:
-            self[task.ran_on or 0] = [task.reply.end_to_end_ns / 1e6]
+        if task.ran_on is not None:
+            self[task.ran_on] = [task.end_to_end_ns / 1e6]
 
     def note_done(self, tasks: Iterable[Task]) -> None:
         """A call of several tasks."""
@@ -167,10 +167,9 @@ class LastTimes(dict[int, Any]):
         """Passes the tasks of a call on, taking their times on the way."""
         self.clear()
         for task in tasks:
-            reply = task.reply
-            if reply is not None:
-                times = self.get(task.ran_on or 0)
+            if task.ran_on is not None:
+                times = self.get(task.ran_on)
                 if times is None:
-                    times = self[task.ran_on or 0] = deque(maxlen=KEPT_TIMES)
-                times.append(reply.end_to_end_ns / 1e6)
+                    times = self[task.ran_on] = deque(maxlen=KEPT_TIMES)
+                times.append(task.end_to_end_ns / 1e6)
             yield task
