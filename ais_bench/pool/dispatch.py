@@ -113,6 +113,7 @@ class Dispatcher:
             if self._outstanding == 0:
                 self._active_since_ns = time.monotonic_ns()
             self._outstanding += 1
+            task.accepted = True
             if task.future is not None:
                 self._futures += 1
                 if self._background_idle and task.waiter.asleep:
@@ -343,7 +344,7 @@ class Dispatcher:
             self._finish(task, error)
 
     def _forget(self, task: Task) -> None:
-        if not task.done:
+        if task.accepted and not task.done:
             self._finish(task, PoolError("the call that wanted this task has ended"))
 
     def _load(self, worker: ReadyWorker, task: Task) -> None:

@@ -56,6 +56,7 @@ class Task:
     """
 
     __slots__ = (
+        "accepted",
         "answer_kind",
         "device",
         "done",
@@ -96,6 +97,7 @@ class Task:
         self.future = future
         self.worker: ReadyWorker | None = None
         self.ran_on: int | None = None  # the device that answered
+        self.accepted = False  # it counts, until it is done
         self.taken = False  # the caller's buffers are not needed any more
         self.done = False
         self.strikes = 0
