@@ -124,7 +124,7 @@ class Engine:
         if self.foreign or self.closed:
             return
         self.dispatcher.wake_when_idle = True
-        self.supervisor.abandoned = True
+        self.supervisor.abandoned = self._wind_up
         self.supervisor.wake()
 
     def close(self, *, force: bool) -> None:
@@ -161,13 +161,16 @@ class Engine:
             self.supervisor.stop(force=force)
         if threading.current_thread() is not self.supervisor:
             self.supervisor.join()
-        self.dispatcher.refuse(None, closed_error)  # what its last workers left behind
+        self._wind_up()
+        if self._resolver is not None and threading.current_thread() is not self._resolver:
+            self._resolver.join()
+
+    def _wind_up(self) -> None:
+        """No worker is left, and none will come."""
+        self.dispatcher.refuse(None, closed_error)  # what the last workers left behind
         self.dispatcher.collector.silence()
-        resolver = self._resolver
-        if resolver is not None:
-            resolver.stop()
-            if threading.current_thread() is not resolver:
-                resolver.join()
+        if self._resolver is not None:
+            self._resolver.stop()
         _live.discard(self)
 
     def forget(self) -> None:

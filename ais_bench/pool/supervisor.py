@@ -57,7 +57,7 @@ class Supervisor(threading.Thread):
         self._check_deadlines_at: float | None = None
         self._epochs = itertools.count(1)
         self._stopping = False
-        self.abandoned = False
+        self.abandoned: Callable[[], None] | None = None  # what to call at the end, once nobody holds the pool any more
 
     # ---- any thread ----
 
@@ -123,6 +123,8 @@ class Supervisor(threading.Thread):
         finally:
             self.close_descriptors()
             self._notify()
+            if self.abandoned is not None:
+                self.abandoned()
 
     def close_descriptors(self) -> None:
         """Closes the epoll and the eventfd. Nothing is unregistered: a forked child shares the epoll with its parent."""
@@ -360,7 +362,7 @@ class Supervisor(threading.Thread):
 
     def _close_if_abandoned(self) -> None:
         """Nobody holds the pool any more: what was accepted is finished, then everything ends."""
-        if not self.abandoned or self._stopping:
+        if self.abandoned is None or self._stopping:
             return
         self._dispatcher.dispatch()  # forgets what was dropped, so that it does not count
         if self._dispatcher.outstanding == 0:
