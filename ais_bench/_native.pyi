@@ -199,6 +199,9 @@ class Lane:
     def warm(self, feed_bytes: int, result_bytes: int, tasks: int) -> None:
         """Make slots for `tasks` tasks exist, so that the first ones do not wait for memory. Releases the GIL."""
 
+    def trim(self) -> None:
+        """Give back the memory of all slots that are not in use."""
+
     def close(self) -> None:
         """Let the worker finish what is published and stop. Wakes both sides. Idempotent."""
 

@@ -27,13 +27,24 @@ void relax() {
 #endif
 }
 
+constexpr std::uint64_t kOneRing = std::uint64_t{1} << 32;
+
+long sleep_on(std::atomic<std::uint64_t>* word, std::uint32_t ticket, std::int64_t deadline_ns) {
+  timespec deadline{};
+  if (deadline_ns != kNoDeadline) {
+    deadline.tv_sec = static_cast<time_t>(deadline_ns / 1'000'000'000);
+    deadline.tv_nsec = static_cast<long>(deadline_ns % 1'000'000'000);
+  }
+  // WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC.
+  const long result = syscall(SYS_futex, epoch_half(word), FUTEX_WAIT_BITSET, ticket,
+                              deadline_ns == kNoDeadline ? nullptr : &deadline, nullptr, FUTEX_BITSET_MATCH_ANY);
+  return result == 0 ? 0 : errno;
+}
+
 }  // namespace
 
 void Doorbell::ring() const {
-  std::uint64_t old = word_->load(std::memory_order_relaxed);  // only a guess for the exchange
-  while (!word_->compare_exchange_weak(old, std::uint64_t{epoch_of(old) + 1} << 32, std::memory_order_acq_rel,  // SYNC(bell)
-                                       std::memory_order_relaxed)) {
-  }
+  const std::uint64_t old = word_->fetch_add(kOneRing, std::memory_order_acq_rel);  // SYNC(bell)
   if (static_cast<std::uint32_t>(old) != 0) {
     syscall(SYS_futex, epoch_half(word_), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
   }
@@ -50,23 +61,18 @@ Wake Doorbell::wait(std::uint32_t ticket, std::int64_t deadline_ns, std::int64_t
       }
     } while (monotonic_ns() < until);
   }
-  while (true) {
-    // B1: announce and compare in one step.
-    const std::uint64_t old = word_->fetch_or(1, std::memory_order_acq_rel);  // SYNC(bell)
-    if (epoch_of(old) != ticket) return Wake::kRung;
-    timespec deadline{};
-    if (deadline_ns != kNoDeadline) {
-      deadline.tv_sec = static_cast<time_t>(deadline_ns / 1'000'000'000);
-      deadline.tv_nsec = static_cast<long>(deadline_ns % 1'000'000'000);
-    }
-    // WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC.
-    const long result = syscall(SYS_futex, epoch_half(word_), FUTEX_WAIT_BITSET, ticket,
-                                deadline_ns == kNoDeadline ? nullptr : &deadline, nullptr, FUTEX_BITSET_MATCH_ANY);
-    const int reason = result == 0 ? 0 : errno;
-    if (this->ticket() != ticket) return Wake::kRung;
-    if (reason == ETIMEDOUT) return Wake::kTimeout;
-    if (reason == EINTR) return Wake::kInterrupted;
+  // B1: announce and compare in one step.
+  const std::uint64_t old = word_->fetch_add(1, std::memory_order_acq_rel);  // SYNC(bell)
+  Wake wake = Wake::kRung;
+  if (epoch_of(old) == ticket) {
+    long reason = 0;
+    do {
+      reason = sleep_on(word_, ticket, deadline_ns);
+    } while (reason == 0 && this->ticket() == ticket);  // the kernel may wake for nothing
+    if (this->ticket() == ticket) wake = reason == ETIMEDOUT ? Wake::kTimeout : Wake::kInterrupted;
   }
+  word_->fetch_sub(1, std::memory_order_relaxed);  // B3; nothing is published with it
+  return wake;
 }
 
 }  // namespace ais::shm

@@ -1,14 +1,15 @@
 // A doorbell: one word in shared memory that any thread of any process may ring, and any may sleep on.
 //
 //   bits 63..32  epoch: counts the rings, wraps           (the half that the futex compares)
-//   bits 31..0   1 while somebody may be asleep, else 0
+//   bits 31..0   how many may be asleep
 //
-// B1  Both halves change only together, by read-modify-write of the whole word. So either a sleeper's announcement comes first,
-//     and the ring sees it and wakes; or the ring comes first, and the announcement sees a newer epoch and does not sleep.
+// B1  Both halves change only by read-modify-write of the whole word. So either a sleeper's announcement comes first, and the
+//     ring sees it and wakes; or the ring comes first, and the announcement sees a newer epoch and does not sleep.
 // B2  SYNC(bell): whoever rings has published first; the ring is a release. Taking a ticket, and seeing a newer epoch, are
 //     acquires. So looking after taking a ticket finds everything that was published before the rings the ticket counts.
-// B3  A ring takes the announcement down and wakes all, so a burst of rings costs one system call. A sleeper that was killed or
-//     gave up leaves the announcement up: one needless wake.
+// B3  Only a sleeper takes its own announcement down. If a ring did, a ringer that is killed or stopped between that and its
+//     system call would leave a sleeper whom no later ring wakes. A sleeper that is killed leaves its announcement up: a
+//     needless system call a ring.
 // B4  "The word changed", "woken" and "interrupted" all mean: look again. Only Timeout means that the time is over.
 //
 // Use: ticket = bell.ticket(); look; if there was nothing: bell.wait(ticket, ...); repeat.

@@ -290,6 +290,10 @@ Status Lane::warm(std::size_t feed_bytes, std::size_t result_bytes, std::size_t 
   return Status();
 }
 
+void Lane::trim() {
+  if (!forked()) slots_->trim();
+}
+
 void Lane::close() {
   if (forked()) return;
   header_->closed.store(1, std::memory_order_release);  // SYNC(close)

@@ -111,6 +111,9 @@ class Lane {
   // Makes slots for `tasks` tasks of these sizes exist, so that the first ones do not pay for it.
   Status warm(std::size_t feed_bytes, std::size_t result_bytes, std::size_t tasks);
 
+  // Gives back the memory of all slots that are not in use.
+  void trim();
+
   void close();
   bool closed() const;
   std::size_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
