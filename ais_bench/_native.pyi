@@ -149,7 +149,11 @@ class Lane:
         result_bytes: int = 0,
         stats: Stats | None = None,
     ) -> None:
-        """Make the arena. Sizes are virtual (0: 1 TiB, results a 1024th of it); memory is used as it is touched."""
+        """Make the arena.
+
+        Sizes are virtual, memory is used as it is touched. 0: 256 GiB or what the limits of the process allow, and a
+        1024th of that for a result; a result that needs more gets it by being computed again.
+        """
 
     @property
     def fd(self) -> int:

@@ -90,8 +90,8 @@ void produce(const SharedMemory& shared, std::uint64_t count, bool slow) {
   }
 }
 
-// Takes entries until `count` or until `stop` says so; returns how many. Each is checked whole and in order. The payload is read
-// before the entry is given back, so here "take" is peek and pop.
+// Takes entries until `count` or until `stop` says so; returns how many. Each is checked whole and in order. The payload is
+// read before the entry is given back, so here "take" is peek and pop.
 std::uint64_t consume(const SharedMemory& shared, std::uint64_t count, bool slow, const std::atomic<bool>* stop = nullptr) {
   auto ring = shared.consumer();
   const Doorbell readable(&shared->readable);
