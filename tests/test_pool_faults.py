@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 import pytest
+from pool_handlers import Marking, Obedient, Unwilling, order
+from pool_support import leaves_nothing, wait_until  # noqa: F401
 
 from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
-from pool_handlers import Marking, Obedient, Unwilling, order
-from pool_support import leaves_nothing, wait_until  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 PATIENT = PoolSettings(max_restarts=1000, restart_backoff=0, task_timeout=30)
@@ -245,7 +245,9 @@ def test_the_ledger_balances_under_random_deaths() -> None:
         pool.start()
         tormentor = Tormentor(pool, seed)
         tormentor.start()
-        tasks = pool.ordered(range(count), lambda n, index, waiter: Task(order(poison.get(n, 0), n, n * n), waiter, index=index))
+        tasks = pool.ordered(
+            range(count), lambda n, index, waiter: Task(order(poison.get(n, 0), n, n * n), waiter, index=index)
+        )
         delivered, failed = [], []
         for task in tasks:
             if task.error is None:

@@ -17,11 +17,11 @@ from typing import Any
 
 import psutil
 import pytest
+from pool_handlers import Marking, Obedient, order
+from pool_support import environment, gone, leaves_nothing, run_script, wait_until  # noqa: F401
 
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
-from pool_handlers import Marking, Obedient, order
-from pool_support import environment, gone, leaves_nothing, run_script, wait_until  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -75,7 +75,12 @@ def test_a_program_on_standard_input() -> None:
 def test_the_interactive_interpreter() -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-i", "-q"], stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
+        [sys.executable, "-i", "-q"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
     )
     os.close(theirs)
     lines = SCRIPT.replace("\n\nFACTOR", "\n\n\nFACTOR").replace("\n    ", "\n    ")

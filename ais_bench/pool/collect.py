@@ -35,9 +35,7 @@ class _NoBell:
 class Collector:
     """The lead and those who sleep. Shares the lock of its dispatcher, whose `drain` delivers what has arrived."""
 
-    def __init__(
-        self, lock: threading.Lock, bell: Doorbell, drain: Callable[[], int], spin_us: Callable[[], float]
-    ) -> None:
+    def __init__(self, lock: threading.Lock, bell: Doorbell, drain: Callable[[], int], spin_us: Callable[[], float]) -> None:
         self.background = Waiter()
         self._lock = lock
         self.bell: Doorbell | _NoBell = bell

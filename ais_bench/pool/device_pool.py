@@ -71,9 +71,7 @@ class DevicePool:
         needed = self._settings.min_devices
         if needed is not None and needed > len(self._devices):
             raise ConfigError(f"min_devices is {needed}, but there are {len(self._devices)} devices")
-        self._engine = Engine(
-            self._settings, dumps_by_value(factory), len(self._devices) * self._settings.workers_per_device
-        )
+        self._engine = Engine(self._settings, dumps_by_value(factory), len(self._devices) * self._settings.workers_per_device)
         self._begun = False
         self._settled = False
         weakref.finalize(self, self._engine.abandon).atexit = False
@@ -216,9 +214,7 @@ class DevicePool:
 
     def workers(self) -> list[WorkerInfo]:
         """A line for each worker's place."""
-        return [
-            WorkerInfo(seat.pid, seat.device.id, seat.state, seat.restarts) for seat in self._engine.supervisor.seats
-        ]
+        return [WorkerInfo(seat.pid, seat.device.id, seat.state, seat.restarts) for seat in self._engine.supervisor.seats]
 
     def device_infos(self) -> list[DeviceInfo]:
         """A record for each device."""

@@ -310,9 +310,7 @@ class Dispatcher:
                     self._take_back(task, worker, feeds, error)
         return sent or task.done
 
-    def _take_back(
-        self, task: Task, worker: ReadyWorker, feeds: Sequence[Any] | None, error: BaseException | None
-    ) -> None:
+    def _take_back(self, task: Task, worker: ReadyWorker, feeds: Sequence[Any] | None, error: BaseException | None) -> None:
         task.worker = None
         self._unload(worker)
         if task.done:

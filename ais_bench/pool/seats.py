@@ -50,8 +50,8 @@ class Device:
 class Seat:
     """One worker's place: its device, its share of the processors, and who is there now.
 
-        waiting --(due)--> loading --Ready--> ready --death--> waiting ... after too many in a row: aside --(due)--> loading
-        any of them --stop--> stopping --death--> empty
+    waiting --(due)--> loading --Ready--> ready --death--> waiting ... after too many in a row: aside --(due)--> loading
+    any of them --stop--> stopping --death--> empty
     """
 
     device: Device

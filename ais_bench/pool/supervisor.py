@@ -222,9 +222,7 @@ class Supervisor(threading.Thread):
         seat.pid, seat.state, seat.due = process.pid, "loading", now + self._settings.start_timeout
         self._listen(process.pidfd, lambda _events: self._on_death(seat))
         self._listen(process.output_fd, lambda _events: self._on_output(seat))
-        self._selector.register(
-            process.control, self._wanted_events(process), lambda events: self._on_control(seat, events)
-        )
+        self._selector.register(process.control, self._wanted_events(process), lambda events: self._on_control(seat, events))
 
     def _listen(self, fd: int, action: Callable[[int], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, action)

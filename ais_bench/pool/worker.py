@@ -135,5 +135,3 @@ class _ToParent(logging.Handler):
             os._exit(PARENT_GONE)
         except Exception:
             self.handleError(record)
-
-

@@ -1,6 +1,6 @@
 """MultiDeviceSession: one model on all devices.
 
-    feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
+feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
 """
 
 from __future__ import annotations
@@ -220,9 +220,7 @@ class MultiDeviceSession:
         self.summary.note_one(task)
         return task.result()
 
-    def submit(
-        self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static"
-    ) -> Future[Any]:
+    def submit(self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static") -> Future[Any]:
         """Run one set of feeds and return a future of its outputs. The feeds may be reused at once. `cancel` works.
 
         `device`: the one to run on; None: whichever has room. `timeout`: seconds from now until the future fails with
@@ -300,9 +298,7 @@ class MultiDeviceSession:
         lists = {device: [list(feeds) for feeds in several] for device, several in scatter.by_device(feeds_list).items()}
         flat = {device: [scatter.one_set(one) for feeds in several for one in feeds] for device, several in lists.items()}
         outputs = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how))
-        return {
-            device: gather.regroup(outputs[device], [len(feeds) for feeds in several]) for device, several in lists.items()
-        }
+        return {device: gather.regroup(outputs[device], [len(feeds) for feeds in several]) for device, several in lists.items()}
 
     def infer_iteration(
         self,
@@ -335,7 +331,9 @@ class MultiDeviceSession:
 
         def tasks(waiter: Waiter) -> list[Task]:
             # One of each device in turn, so that all devices start at once.
-            turns = itertools.zip_longest(*([(device, index, one) for index, one in enumerate(several)] for device, several in lists.items()))
+            turns = itertools.zip_longest(
+                *([(device, index, one) for index, one in enumerate(several)] for device, several in lists.items())
+            )
             return [
                 make(one, waiter=waiter, device=device, index=index)
                 for turn in turns
