@@ -224,8 +224,8 @@ class DevicePool:
                 device.id,
                 device.stats,
                 device.restarts,
-                dispatcher.retries.get(device.id, 0),
-                dispatcher.lost.get(device.id, 0),
+                dispatcher.account.retries.get(device.id, 0),
+                dispatcher.account.lost.get(device.id, 0),
                 device.load_s,
                 sum(seat.device is device for seat in supervisor.seats),
             )

@@ -22,10 +22,11 @@ from collections.abc import Callable, Sequence
 
 from ais_bench.errors import PoolBroken, PoolError, TaskTimeout
 from ais_bench.pool.cores import CoreShare
-from ais_bench.pool.dispatch import Dispatcher, ReadyWorker
+from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.pickling import loads_error
 from ais_bench.pool.process import Place, WorkerProcess
 from ais_bench.pool.protocol import Failed, LogLine, Ready, Start, Stop
+from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.seats import Device, RunningWorker, Seat, StartingWorker, broken, died, start_error
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
@@ -363,7 +364,7 @@ class Supervisor(threading.Thread):
         if self.abandoned is None or self._stopping:
             return
         self._dispatcher.dispatch()  # forgets what was dropped, so that it does not count
-        if self._dispatcher.outstanding == 0:
+        if self._dispatcher.account.outstanding == 0:
             self._stopping = True
             for seat in self.seats:
                 self._stop_seat(seat, STOP_GRACE_S)

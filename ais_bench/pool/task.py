@@ -11,7 +11,7 @@ from ais_bench.pool.pickling import loads_error
 from ais_bench.shm import OBJECT, TENSORS, decode
 
 if TYPE_CHECKING:
-    from ais_bench.pool.dispatch import ReadyWorker
+    from ais_bench.pool.ready_worker import ReadyWorker
 
 
 class Waiter:

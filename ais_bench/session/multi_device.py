@@ -38,8 +38,8 @@ class MultiDeviceSession:
     """One model, loaded in a worker process on each device. Feeds and outputs are those of InferSession.
 
     Workers start on first use, or with `start()`, stay for later calls, and end with `close()`, with the last reference, or
-    with this process. They are fresh interpreters: no main guard is needed, and notebooks and `python -c` work. Every method may be
-    called from any thread. A session does not work in a forked child of the process that made it.
+    with this process. They are fresh interpreters: no main guard is needed, and notebooks and `python -c` work. Every method
+    may be called from any thread. A session does not work in a forked child of the process that made it.
 
     Args:
         model_path, acl_json_path, debug, loop: as for InferSession.
