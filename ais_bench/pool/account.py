@@ -100,8 +100,10 @@ class Refusals:
         """There is hope again."""
         self._by_device.pop(device, None)
 
+    def of_new(self, task: Task) -> MakeError | None:
+        """The same for a task that is not accepted yet."""
+        return self.door or (self.of(task) if self._by_device else None)
+
     def of(self, task: Task) -> MakeError | None:
         """The refusal that applies to the task."""
-        if not self._by_device:
-            return None
         return self._by_device.get(None) or (self._by_device.get(task.device) if task.device is not None else None)

@@ -160,15 +160,16 @@ class DevicePool:
         return task
 
     def run_all(self, tasks: Callable[[Waiter], list[Task]]) -> list[Task]:
-        """Starts all the tasks that `tasks` makes and returns when they are done. Their buffers must not change meanwhile."""
+        """Starts the tasks that `tasks` makes and returns when all are done. Their buffers must not change meanwhile."""
         self.start()
         dispatcher = self._engine.dispatcher
         waiter = Waiter()
         made = tasks(waiter)
         try:
-            for task in made:
+            to_come = [task for task in made if not task.done]
+            for task in to_come:
                 dispatcher.start(task)
-            while (seen := waiter.finished) < len(made):
+            while (seen := waiter.finished) < len(to_come):
                 dispatcher.collector.progress(waiter, seen)
         except BaseException:
             dispatcher.drop(made)

@@ -28,10 +28,13 @@ import numpy as np
 from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TaskTimeout, TransportError
 from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
-from ais_bench.pool.ready_worker import MOST_IN_FLIGHT, ReadyWorker
+from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
 from ais_bench.pool.task import Task
 from ais_bench.shm import Doorbell, Reply, take
+
+ADAPT_EVERY = 8  # replies between two looks at what a worker's tasks cost
+IMPOSSIBLE_LOAD = 1 << 30
 
 
 class Dispatcher:
@@ -66,7 +69,7 @@ class Dispatcher:
         Raises PoolClosed or PoolBroken. What is wrong with the feeds becomes the task's error.
         """
         with self._lock:
-            refusal = self._refusals.door or self._refusals.of(task)
+            refusal = self._refusals.of_new(task)
             if refusal is not None:
                 raise refusal()
             self.account.accept(task)
@@ -102,8 +105,12 @@ class Dispatcher:
 
     def run(self, task: Task) -> None:
         """Starts the task and waits until it is done."""
+        collector = self.collector
+        ticket = collector.bell.ticket()
         try:
             self.start(task)
+            if task.taken and not task.done:
+                collector.progress(task.waiter, 0, None, ticket)
             while not task.done:
                 self.collector.progress(task.waiter, 0)
         except BaseException:
@@ -163,20 +170,20 @@ class Dispatcher:
         return count
 
     def _deliver(self, reply: Reply) -> None:
-        task: Task = reply.task
+        task, outputs, error, kind, _queued_ns, copy_in_ns, execute_ns, copy_out_ns, end_to_end_ns, _done_ns = reply
         worker = task.worker
         if worker is not None:
             task.worker, task.ran_on = None, worker.device
             worker.answered += 1
             self._unload(worker)
-            if worker.adaptive:
-                worker.adapt(reply.copy_in_ns + reply.execute_ns + reply.copy_out_ns)
-            if isinstance(reply.error, DeviceLost):
-                worker.condemn(reply.error)
+            if worker.adaptive and worker.answered % ADAPT_EVERY == 1:
+                worker.adapt(copy_in_ns + execute_ns + copy_out_ns)
+            if error is not None and isinstance(error, DeviceLost):
+                worker.condemn(error)
         if not task.done:
             # Not the reply itself: it holds the task, and outputs in a cycle would keep their slot until the next collection.
-            task.outputs, task.answer_kind, task.end_to_end_ns = reply.outputs, reply.kind, reply.end_to_end_ns
-            self._finish(task, reply.error)
+            task.outputs, task.answer_kind, task.end_to_end_ns = outputs, kind, end_to_end_ns
+            self._finish(task, error)
 
     def _finish(self, task: Task, error: BaseException | None) -> None:
         task.error = error
@@ -225,10 +232,13 @@ class Dispatcher:
         return task.done
 
     def _pick(self, task: Task) -> ReadyWorker | None:
-        best, best_load = None, MOST_IN_FLIGHT * 8
+        best, best_load = None, IMPOSSIBLE_LOAD
+        device = task.device
         for worker in self._workers:
             load = worker.load
-            if load >= best_load or worker.room <= 0 or (task.device is not None and worker.device != task.device):
+            if load >= best_load or load >= worker.limit or (device is not None and worker.device != device):
+                continue
+            if not worker.open or worker.alone:
                 continue
             if task.strikes and load:
                 continue  # a suspect runs alone, so that a second death names it for certain

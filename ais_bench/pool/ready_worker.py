@@ -29,11 +29,6 @@ class ReadyWorker:
         self.alone = False  # it works on a suspect, and on nothing else
         self.verdict: BaseException | None = None  # why it was killed, where that was our doing
 
-    @property
-    def room(self) -> int:
-        """How many more tasks it takes now."""
-        return self.limit - self.load if self.open and not self.alone else 0
-
     def adapt(self, cost_ns: int) -> None:
         """Lets short tasks queue up in the worker, so that it need not wait for the parent between them."""
         self.limit = min(MOST_IN_FLIGHT, FEWEST_IN_FLIGHT + WORK_IN_HAND_NS // (cost_ns + 1))

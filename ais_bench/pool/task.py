@@ -106,6 +106,13 @@ class Task:
         self.end_to_end_ns = 0
         self.error: BaseException | None = None
 
+    @classmethod
+    def failed(cls, error: Exception, waiter: Waiter, index: int | None, device: int | None = None) -> Task:
+        """A task that ended before it began, in the place it would have had."""
+        task = cls((), waiter, index=index, device=device)
+        task.error, task.done = error, True
+        return task
+
     def result(self) -> Any:
         """The outputs, or the object that the handler answered with; raises the task's error. Call when `done`."""
         if self.error is not None:
