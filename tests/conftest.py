@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import models
 import psutil
 import pytest
-
-import models
 
 
 def _descriptors() -> set[tuple[str, str]]:
@@ -69,3 +68,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         return str(file)
 
     return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the models that a conformance test found refused, with the reasons."""
+    refused: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("passed", []):
+        for reason, names in report.user_properties:
+            refused.setdefault(reason, []).extend(names)
+    for reason, names in sorted(refused.items()):
+        terminalreporter.write_line(f"{reason}: {len(names)} models: {', '.join(sorted(names))}")
