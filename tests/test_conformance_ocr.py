@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference import Reference, same
 
 from ais_bench.session import InferSession
-from reference import Reference, same
 
 SHAPES = {
     "det": [(1, 3, 64, 96), (1, 3, 128, 64), (1, 3, 32, 32), (1, 3, 64, 96)],
