@@ -1,138 +1,115 @@
-"""The arrows of the floor plan, read from the imports and includes."""
+"""The arrows of ARCHITECTURE.md, read from the sources: who may import and include whom."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-import ais_bench
+ROOT = Path(__file__).resolve().parent.parent
 
-PACKAGE = Path(ais_bench.__file__).parent
-CSRC = PACKAGE.parent / "csrc"
-
-# What the files of a folder may import of ais_bench, themselves and ais_bench.errors apart. The native module is below all.
+# Package of ais_bench -> the packages and modules of ais_bench that it may import.
 PYTHON = {
     "errors": set(),
-    "shm": {"_native"},
-    "pool": {"shm", "_native"},
-    "session": {"pool", "shm", "_native"},
+    "shm": {"_native", "errors"},
+    "pool": {"_native", "errors", "shm"},
+    "session": {"_native", "errors", "pool", "shm"},
     "infer": {"session"},
-    "evaluate": {"session", "infer"},
-    "cli": {"evaluate", "session", "infer"},
+    "emulator": {"_native", "errors"},
+    "evaluate": {"errors", "infer", "session"},
+    "cli": {"errors", "evaluate", "infer", "session"},
 }
-# What the files of a folder under csrc/ may include of others.
-NATIVE = {
+# Folder of csrc -> the folders it may include.
+CPP = {
     "base": set(),
     "device": {"base"},
-    "session": {"device", "base"},
+    "device/ort": {"base", "device"},
+    "device/acl": {"base", "device"},
+    "session": {"base", "device"},
     "shm": {"base"},
-    "worker": {"session", "shm", "device", "base"},
-    "bind": {"worker", "session", "shm", "device", "base"},
-    "emulator": set(),
+    "worker": {"base", "device", "session", "shm"},
+    "bind": {"base", "device", "session", "shm", "worker"},
+}
+# What only these folders may say, because it belongs to a vendor or to one concern.
+WORDS = {
+    r"\bOrt[A-Z]\w*": {"device/ort"},
+    r"\bacl(rt|mdl|Init|Finalize|Get|Create|Destroy)\w*": {"device/acl"},
+    r"\bdl(open|sym)\s*\(": {"base"},
+    r"\bpy::|\bpybind11::": {"bind"},
+    r"\bSYS_futex\b": {"shm"},
+    r"\bmemfd_create\b": {"shm"},
 }
 
 
-def python_files() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
-
-
-def native_files() -> list[Path]:
-    return sorted(path for suffix in ("cpp", "hpp", "inc") for path in CSRC.rglob(f"*.{suffix}"))
-
-
-needs_sources = pytest.mark.skipif(not CSRC.is_dir(), reason="the C++ sources are not beside the installed package")
-
-
-def _imports(path: Path) -> Iterator[str]:
-    """The modules a file imports, in full."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import, which hides where it points"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            assert node.level == 0, f"{path}: relative imports hide the arrows"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {parts[1] for parts in (name.split(".") for name in names) if parts[0] == "ais_bench" and len(parts) > 1}
 
 
-def _area(name: str) -> str | None:
-    parts = name.split(".")
-    return parts[1] if parts[0] == "ais_bench" and len(parts) > 1 else None
+def sources(folder: str) -> list[Path]:
+    return [path for path in (ROOT / "csrc" / folder).iterdir() if path.suffix in {".cpp", ".hpp", ".inc"}]
 
 
-@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_python_imports_point_down(path: Path) -> None:
-    mine = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    used = {area for area in map(_area, _imports(path)) if area not in (None, mine, "errors")}
-    if mine == "__init__":
-        assert not used, "the package's root imports nothing, another distribution may replace it"
-    else:
-        assert mine in PYTHON, f"{mine} is not on the floor plan"
-        assert used <= PYTHON[mine]
+@pytest.mark.parametrize("package", sorted(PYTHON))
+def test_python_packages_import_only_what_lies_below(package: str) -> None:
+    folder = ROOT / "ais_bench" / package
+    files = list(folder.rglob("*.py")) if folder.is_dir() else [*(ROOT / "ais_bench").glob(f"{package}.py")]
+    for path in files:
+        assert imported(path) <= PYTHON[package] | {package}, path
 
 
-def test_the_check_of_imports_sees_imports() -> None:
-    seen = {area for path in python_files() for area in map(_area, _imports(path))}
-    assert {"session", "_native", "errors"} <= seen
+def test_every_python_package_has_a_rule() -> None:
+    packages = {path.stem for path in (ROOT / "ais_bench").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert packages - {"__init__", "__main__"} <= set(PYTHON)
 
 
-@pytest.mark.parametrize("module", ["infer/__init__", "infer/interface", "infer/summary"])
-def test_import_paths_hold_names_only(module: str) -> None:
-    for node in ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8")).body:
-        assert isinstance(node, (ast.Import, ast.ImportFrom, ast.Expr, ast.Assign)), f"{module} holds logic: {ast.dump(node)}"
+@pytest.mark.parametrize("folder", sorted(CPP))
+def test_native_folders_include_only_what_lies_below(folder: str) -> None:
+    files = sources(folder)
+    assert files
+    for path in files:
+        for header in re.findall(r'#include "([^"]+)"', path.read_text()):
+            target = str(Path(header).parent)
+            runtimes = folder == "device" and header == "device/runtimes.hpp"
+            assert target in CPP[folder] | {folder} or runtimes, f"{path} includes {header}"
 
 
-@needs_sources
-def test_native_includes_point_down() -> None:
-    seen = set()
-    for path in native_files():
-        mine = path.relative_to(CSRC).parts[0]
-        assert mine in NATIVE, f"{mine} is not on the floor plan"
-        for target in re.findall(r'#include "(\w+)/', path.read_text(encoding="utf-8")):
-            seen.add((mine, target))
-            assert target == mine or target in NATIVE[mine], f"{path.relative_to(CSRC)} includes {target}/"
-    assert {("bind", "session"), ("session", "device"), ("device", "base")} <= seen
+@pytest.mark.parametrize("word", sorted(WORDS))
+def test_words_of_one_concern_stay_in_its_folder(word: str) -> None:
+    for folder in set(CPP) - WORDS[word]:
+        for path in sources(folder):
+            code = re.sub(r"//[^\n]*|\"(?:[^\"\\]|\\.)*\"", "", path.read_text())
+            assert not re.search(word, code), f"{path} says {re.search(word, code)}"
 
 
-def _code(path: Path) -> str:
-    """A file without its comments and strings."""
-    text = path.read_text(encoding="utf-8")
-    return re.sub(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', " ", text, flags=re.DOTALL)
+def test_native_code_throws_only_at_the_edge() -> None:
+    for folder in set(CPP) - {"bind"}:
+        for path in sources(folder):
+            assert not re.search(r"\bthrow\b", re.sub(r"//[^\n]*", "", path.read_text())), path
 
 
-@needs_sources
-@pytest.mark.parametrize(
-    ("words", "folders"),
-    [
-        (r"\bOrt[A-Z]\w*|\bORT_\w+", ("device/ort",)),
-        (r"\bacl(?:rt|mdl|op)?[A-Z]\w*|\bACL_\w+", ("device/acl", "emulator")),
-        (r"\bdl(?:open|sym|close|error)\b", ("base/dylib.cpp",)),
-        (r"\bpy::|\bPy[A-Z]\w*_\w+", ("bind",)),
-    ],
-    ids=["onnxruntime", "AscendCL", "dlopen", "Python"],
-)
-def test_names_stay_in_their_folder(words: str, folders: tuple[str, ...]) -> None:
-    homes = [CSRC / folder for folder in folders]
-    found_at_home = False
-    for path in native_files():
-        at_home = any(home == path or home in path.parents for home in homes)
-        found = re.findall(words, _code(path))
-        found_at_home = found_at_home or (at_home and bool(found))
-        # What `device` knows of a vendor is the one function that opens its runtime.
-        assert at_home or not found, f"{path.relative_to(CSRC)} has {sorted(set(found))}"
-    assert found_at_home or "device/acl" in folders
+def test_importing_starts_nothing_and_loads_no_vendor_library() -> None:
+    program = """
+import sys, threading
+import ais_bench.infer.interface, ais_bench.infer.summary, aclruntime
+maps = open("/proc/self/maps").read()
+heavy = {"onnxruntime", "torch", "ml_dtypes", "onnx", "multiprocess", "dill"} & set(sys.modules)
+print(threading.active_count(), sorted(heavy), "libonnxruntime" in maps, "libascendcl" in maps)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[0] == "1 [] False False", result.stdout
 
 
-@needs_sources
-def test_exceptions_are_thrown_in_bind_alone() -> None:
-    for path in native_files():
-        if CSRC / "bind" not in path.parents and CSRC / "emulator" not in path.parents:
-            assert not re.search(r"\bthrow\b", _code(path)), path
-
-
-@needs_sources
-def test_files_stay_readable() -> None:
-    for path in [*native_files(), *python_files()]:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 450, f"{path} is too long to be one thing"
+def test_nothing_that_callers_need_lies_in_the_package_file() -> None:
+    tree = ast.parse((ROOT / "ais_bench" / "__init__.py").read_text())
+    assert [type(node) for node in tree.body] == [ast.Expr], "another distribution may overwrite this file with an empty one"

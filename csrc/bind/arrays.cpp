@@ -218,16 +218,18 @@ py::list NumpySink::take() {
   return outputs;
 }
 
-py::array tensor_to_array(const session::Tensor& tensor) {
-  py::array array = new_array(tensor.dtype(), tensor.shape());
-  if (is_packed(tensor.dtype())) {
-    unpack(static_cast<const std::uint8_t*>(tensor.data()), tensor.dtype(), static_cast<std::size_t>(array.size()),
+py::array array_from(const TensorView& view) {
+  py::array array = new_array(view.dtype, view.shape);
+  if (is_packed(view.dtype)) {
+    unpack(static_cast<const std::uint8_t*>(view.data), view.dtype, static_cast<std::size_t>(array.size()),
            static_cast<std::uint8_t*>(array.mutable_data()));
-  } else if (tensor.bytes() != 0) {
-    std::memcpy(array.mutable_data(), tensor.data(), tensor.bytes());
+  } else if (view.bytes != 0) {
+    std::memcpy(array.mutable_data(), view.data, view.bytes);
   }
   return array;
 }
+
+py::array tensor_to_array(const session::Tensor& tensor) { return array_from(tensor.view()); }
 
 session::Tensor tensor_from(py::handle given) {
   Feeds keep;

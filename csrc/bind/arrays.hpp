@@ -51,6 +51,8 @@ class NumpySink final : public session::OutputSink {
   std::vector<Slot> slots_;
 };
 
+// An array with the values of host memory.
+py::array array_from(const TensorView& view);
 // An array with the tensor's values.
 py::array tensor_to_array(const session::Tensor& tensor);
 // A host tensor with the array's values.
