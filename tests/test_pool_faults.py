@@ -133,6 +133,14 @@ def test_a_stopped_worker_is_found_by_the_deadline() -> None:
         wait_until(lambda: pool.workers()[0].pid not in (victim, None))
 
 
+def test_a_lost_device_counts_as_a_death(pool: DevicePool) -> None:
+    before = {worker.pid for worker in pool.workers()}
+    with pytest.raises(WorkerDied, match="the driver gave up on device"):
+        one(pool, Obedient.LOSE_DEVICE)
+    wait_until(lambda: restarts(pool) == 2 and all(worker.state == "ready" for worker in pool.workers()))
+    assert not before & {worker.pid for worker in pool.workers()}
+
+
 def test_an_idle_worker_that_dies_is_replaced(pool: DevicePool) -> None:
     victim = pool.workers()[1].pid
     assert victim is not None

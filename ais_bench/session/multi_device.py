@@ -157,7 +157,7 @@ class MultiDeviceSession:
             pool.start()
         except BaseException:
             with self._lock:
-                if self._pool is pool:  # it is closed; the next call may start another one
+                if self._pool is pool and not self._closed:  # the next call may start another one
                     self._pool = None
             raise
         if not self._inputs:
