@@ -19,6 +19,7 @@ T value_or_raise(Result<T> result) {
 }
 
 void register_errors(py::module_& module);
+void register_process(py::module_& module);
 void register_runtimes(py::module_& module);
 void register_session(py::module_& module);
 void register_tensor(py::module_& module);
