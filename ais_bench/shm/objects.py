@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
-import dill
 import numpy as np
 import numpy.typing as npt
 
@@ -64,6 +63,8 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         if obj.__module__ not in ("__main__", "__mp_main__") and "<" not in obj.__qualname__:
             return NotImplemented
+        import dill  # costs tens of milliseconds, and few programs get here
+
         return _by_value, (obj.__module__, obj.__qualname__, dill.dumps(obj, recurse=True))
 
 
@@ -91,4 +92,6 @@ def _by_name(module: str, qualname: str, value: bytes) -> Any:
 @functools.lru_cache(maxsize=256)
 def _load(value: bytes) -> Any:
     """Load a class or function once, so that two objects of a class that came by value have one class."""
+    import dill
+
     return dill.loads(value)
