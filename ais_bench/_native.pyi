@@ -213,7 +213,7 @@ class NativeHandler:
     """What `Channel.serve` runs."""
 
 class EchoHandler(NativeHandler):
-    """Outputs are the feeds; `option` is a number of microseconds to be busy. For tests and measurements."""
+    """Outputs are the feeds, in mode 1 there are none; `option` is a number of microseconds to be busy. For tests."""
 
     def __init__(self) -> None: ...
 

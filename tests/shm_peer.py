@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ais_bench.shm import OBJECT, RAISED, Channel, Doorbell, EchoHandler, Lane, Reply, decode, encode
+from ais_bench.shm import OBJECT, RAISED, Channel, Doorbell, EchoHandler, Lane, Reply, SessionHandler, decode, encode
 
 PATIENCE_S = 60.0
 
@@ -23,11 +23,11 @@ PATIENCE_S = 60.0
 class Peer:
     """A lane and the process at its other end."""
 
-    def __init__(self, body: str, **lane_options: Any) -> None:
+    def __init__(self, body: str, *arguments: str, **lane_options: Any) -> None:
         self.bell = Doorbell()
         self.lane = Lane(self.bell, **lane_options)
         fds = (self.lane.fd, self.bell.fd)
-        command = [sys.executable, __file__, body, *map(str, fds)]
+        command = [sys.executable, __file__, body, *map(str, fds), *arguments]
         self.process = subprocess.Popen(command, pass_fds=fds, stdout=subprocess.PIPE)
         self.lane.release_fd()
 
@@ -57,9 +57,9 @@ class Peer:
 
 
 @contextmanager
-def peer(body: str, **lane_options: Any) -> Iterator[Peer]:
+def peer(body: str, *arguments: str, **lane_options: Any) -> Iterator[Peer]:
     """Start a peer; close its lane and see it end at the end."""
-    made = Peer(body, **lane_options)
+    made = Peer(body, *arguments, **lane_options)
     try:
         yield made
         made.lane.close()
@@ -80,6 +80,12 @@ def tasks_of(channel: Channel) -> Iterator[Any]:
 
 def native(channel: Channel) -> None:
     channel.serve(EchoHandler())
+
+
+def model(channel: Channel) -> None:
+    from ais_bench.session import InferSession
+
+    channel.serve(SessionHandler(InferSession(0, sys.argv[4])._native))
 
 
 def native_and_objects(channel: Channel) -> None:
@@ -136,7 +142,7 @@ def scribble(channel: Channel) -> None:
         os.write(1, b"taken\n")
 
 
-BODIES = {body.__name__: body for body in (native, native_and_objects, objects, double, fail, backwards, hold, scribble)}
+BODIES = {body.__name__: body for body in (native, model, native_and_objects, objects, double, fail, backwards, hold, scribble)}
 
 if __name__ == "__main__":
     BODIES[sys.argv[1]](Channel(int(sys.argv[2]), int(sys.argv[3])))

@@ -63,7 +63,7 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         if obj.__module__ not in ("__main__", "__mp_main__") and "<" not in obj.__qualname__:
             return NotImplemented
-        import dill  # here, because it takes 30 ms of a worker's start and most workers never need it
+        import dill  # costs tens of milliseconds, and few programs get here
 
         return _by_value, (obj.__module__, obj.__qualname__, dill.dumps(obj, recurse=True))
 
