@@ -279,6 +279,34 @@ def test_tensors_made_for_a_session(model: ModelPath, tmp_path: Path) -> None:
         assert session.convert_tensors_to_arrays(outputs)[0].tolist() == [8, 6, 4, 2]
         with pytest.raises(FeedError, match="16 bytes"):
             session.create_tensor_from_fileslist(session.get_inputs()[0], [str(tmp_path / "a.bin")] * 2)
+def test_threads_take_turns_in_one_iteration(model: ModelPath) -> None:
+    with InferSession(0, model("batch")) as session, ThreadPoolExecutor(4) as threads:
+        session.first_inner_run([X])
+
+        def step(_: int) -> Any:
+            return session.inner_run([0], get_outputs=True)[0]
+
+        results = [to_numpy(tensor) for tensor in threads.map(step, range(200))]
+        assert all(np.array_equal(np.abs(result), X) for result in results)
+
+
+@pytest.mark.parametrize("shapes", [None, 5, "x:99999999999999999999", "x:1,4;x:2,4", "x:72057594037927937,4"])
+def test_shapes_set_that_make_no_sense(model: ModelPath, shapes: Any) -> None:
+    with InferSession(0, model("batch")) as session:
+        with pytest.raises(ConfigError):
+            session.set_dynamic_shape(shapes)
+        assert session.get_inputs()[0].realsize == 0
+        assert np.array_equal(to_numpy(session.run([X])[0]), -X)
+
+
+def test_output_sizes_are_hints_in_any_form(model: ModelPath) -> None:
+    with InferSession(0, model("batch")) as session:
+        for sizes in (None, 100, np.int64(100), [100], np.array([100, 200])):
+            session.set_custom_outsize(sizes)
+        with pytest.raises(ConfigError, match="custom_sizes"):
+            session.set_custom_outsize("100")
+
+
 
 
 @pytest.mark.parametrize(("format_", "suffix"), [("BIN", "bin"), ("NPY", "npy"), ("TXT", "txt")])
