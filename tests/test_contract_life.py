@@ -70,10 +70,11 @@ def test_free_twice_and_load_again(model: ModelPath) -> None:
     again.free_resource()
 
 
-def test_inner_run_after_a_free_raises(model: ModelPath) -> None:
+@pytest.mark.parametrize("free", [InferSession.free_resource, lambda _: InferSession.finalize()])
+def test_inner_run_after_a_free_raises(model: ModelPath, free: Callable[[InferSession], None]) -> None:
     session = InferSession(0, model("batch"))
     session.first_inner_run([X])
-    session.free_resource()
+    free(session)
     with pytest.raises(RuntimeError):
         session.inner_run([0])
 

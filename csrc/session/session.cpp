@@ -113,8 +113,7 @@ Status Session::cancel() {
 }
 
 Status Session::set_shapes(std::optional<std::vector<Shape>> shapes) {
-  AIS_ASSIGN(const auto alive, model());
-  (void)alive;
+  AIS_TRY(check_open());
   const std::lock_guard<std::mutex> guard(lock_);
   shapes_ = std::move(shapes);
   return Status();

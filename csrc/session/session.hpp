@@ -80,6 +80,8 @@ class Session : public std::enable_shared_from_this<Session> {
   // Frees the model. Twice is fine. Runs that are executing finish first; later ones answer Closed.
   void close();
   bool closed() const;
+  // Closed or ForkedChild where calls would answer that.
+  Status check_open() const { return model().take_status(); }
   // Closes every session of this process.
   static void close_all();
 
