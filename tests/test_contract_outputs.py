@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,7 @@ def test_exec_times_are_floats_in_milliseconds_and_pairs(model: ModelPath) -> No
         assert json.loads(json.dumps(times)) == [float(time) for time in times]
 
 
+        assert statistics.mean(times) == pytest.approx(np.mean(times))
 @pytest.mark.parametrize(("summary", "reset"), [("summary", "reset_summaryinfo"), ("sumary", "reset_sumaryinfo")])
 def test_both_spellings_of_the_summary(model: ModelPath, summary: str, reset: str) -> None:
     with InferSession(0, model("batch")) as session:

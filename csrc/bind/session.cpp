@@ -28,7 +28,12 @@ auto without_gil(Call call) {
   return call();
 }
 
-ShapeRule rule_for(const std::string& mode) { return {value_or_raise(session::parse_mode(mode)), false}; }
+// Callers pass anything for a mode; what is no text is as wrong as an unknown one.
+ShapeRule rule_for(const py::object& mode) {
+  const std::string text = py::isinstance<py::str>(mode) ? mode.cast<std::string>() : py::repr(mode).cast<std::string>();
+  return {value_or_raise(session::parse_mode(text)), false};
+}
+constexpr std::int64_t kSignalCheckNs = 50'000'000;  // how soon Ctrl-C ends a long iteration
 constexpr ShapeRule kSetting{session::Mode::kShape, true};
 
 void emit_warnings(Session& self) {
@@ -100,9 +105,11 @@ py::list iterate(const SessionPtr& self, const py::object& given, const std::str
   NumpySink sink(self->info());
   Status status = without_gil([&]() -> Status {
     Iteration iteration(self);
+    std::int64_t checked_ns = monotonic_ns();
     AIS_TRY(iteration.first(feeds.feeds, rule));
     for (std::int64_t i = 1; i < times; ++i) {
-      if (i % 1024 == 0) {
+      if (const std::int64_t now_ns = monotonic_ns(); now_ns - checked_ns > kSignalCheckNs) {
+        checked_ns = now_ns;
         const py::gil_scoped_acquire gil;
         if (PyErr_CheckSignals() != 0) return Status(Code::kCancelled, "interrupted");
       }

@@ -200,8 +200,9 @@ Status Session::place_outputs(OutputSink* sink, std::vector<device::Output>* out
 
 Status Session::execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) {
   const std::vector<device::Output> placed = *outputs;
-  for (int i = loop_; i > 0; --i) {
-    if (i != loop_) *outputs = placed;
+  const int loop = loop_;  // another thread may set it meanwhile
+  for (int i = 0; i < loop; ++i) {
+    if (i != 0) *outputs = placed;
     AIS_TRY(timed([&] { return model->execute(inputs, outputs); }));
   }
   return Status();
