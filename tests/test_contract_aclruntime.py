@@ -84,6 +84,15 @@ def test_a_tensor_on_a_device_does_not_convert() -> None:
 
 
 def test_a_tensor_on_a_missing_device_names_those_there_are() -> None:
+@pytest.mark.parametrize("device", ["first", None, 0.5, -1, 2**40])
+def test_a_device_that_is_no_number_is_named(device: Any) -> None:
+    tensor = aclruntime.Tensor(A)
+    with pytest.raises(ConfigError, match="device_id"):
+        tensor.to_device(device)
+    tensor.to_device("0")
+    assert tensor.device == 0
+
+
     with pytest.raises(RuntimeError, match="4095"):
         aclruntime.Tensor(X).to_device(4095)
 
@@ -268,17 +277,6 @@ def test_inner_run_without_a_first_says_so(model: ModelPath) -> None:
         session.inner_run([0])
 
 
-def test_tensors_made_for_a_session(model: ModelPath, tmp_path: Path) -> None:
-    A.tofile(tmp_path / "a.bin")
-    with InferSession(0, model("sub_then_swap")) as session:
-        from_file = session.create_tensor_from_fileslist(session.get_inputs()[0], [str(tmp_path / "a.bin")])
-        (from_array,) = session.create_tensor_from_arrays_to_device([B])
-        assert from_file.device == from_array.device == 0
-        outputs = session.run([from_file, from_array])
-        session.convert_tensors_to_host(outputs)
-        assert session.convert_tensors_to_arrays(outputs)[0].tolist() == [8, 6, 4, 2]
-        with pytest.raises(FeedError, match="16 bytes"):
-            session.create_tensor_from_fileslist(session.get_inputs()[0], [str(tmp_path / "a.bin")] * 2)
 def test_threads_take_turns_in_one_iteration(model: ModelPath) -> None:
     with InferSession(0, model("batch")) as session, ThreadPoolExecutor(4) as threads:
         session.first_inner_run([X])
@@ -309,6 +307,17 @@ def test_output_sizes_are_hints_in_any_form(model: ModelPath) -> None:
 
 
 
+def test_tensors_made_for_a_session(model: ModelPath, tmp_path: Path) -> None:
+    A.tofile(tmp_path / "a.bin")
+    with InferSession(0, model("sub_then_swap")) as session:
+        from_file = session.create_tensor_from_fileslist(session.get_inputs()[0], [str(tmp_path / "a.bin")])
+        (from_array,) = session.create_tensor_from_arrays_to_device([B])
+        assert from_file.device == from_array.device == 0
+        outputs = session.run([from_file, from_array])
+        session.convert_tensors_to_host(outputs)
+        assert session.convert_tensors_to_arrays(outputs)[0].tolist() == [8, 6, 4, 2]
+        with pytest.raises(FeedError, match="16 bytes"):
+            session.create_tensor_from_fileslist(session.get_inputs()[0], [str(tmp_path / "a.bin")] * 2)
 @pytest.mark.parametrize(("format_", "suffix"), [("BIN", "bin"), ("NPY", "npy"), ("TXT", "txt")])
 def test_runs_over_files(model: ModelPath, tmp_path: Path, format_: str, suffix: str) -> None:
     for number in range(3):
@@ -322,7 +331,10 @@ def test_runs_over_files(model: ModelPath, tmp_path: Path, format_: str, suffix:
     }
     with InferSession(0, model("sub_then_swap")) as session, InferSession(0, model("sub_then_swap")) as other:
         session.run_pipeline(files, str(tmp_path), outfmt=format_, extra_session=[other])
-        assert (len(session.summary()), len(other.summary())) == (2, 1)
+        assert (len(session.summary()), len(other.summary())) == (3, 1)  # the other's is counted with the first session's
+        assert float(other.summary()[0]) == pytest.approx(float(session.summary()[2]))
+        starts = [start for start, _ in session.summary()]
+        assert all(0 < start < 60_000 for start in starts)
     for number in range(3):
         path = tmp_path / f"a{number}_0.{suffix}"
         assert readers[format_](path).tolist() == (A + number - B).tolist()

@@ -204,6 +204,13 @@ void register_session(py::module_& module) {
            [](Session& self, const std::string& text) { set_shapes(self, session::dims_setting(self.info(), text)); })
       .def("set_shape",
            [](Session& self, const std::string& text) { set_shapes(self, session::shape_setting(self.info(), text)); })
+      .def("append_times", &Session::append_times, py::arg("other"), py::arg("since"))
+      .def(
+          "to_device",
+          [](const Session& self, PyTensor& tensor) {
+            raise_if_error(without_gil([&] { return tensor.tensor.to_device(self.device()); }));
+          },
+          py::arg("tensor"))
       .def("exec_times", &exec_times, py::arg("since"))
       .def("clear_exec_times", [](Session& self) { self.exec_times().clear(); })
       .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })

@@ -26,6 +26,10 @@ bool is_aligned(const TensorView& view) {
   return reinterpret_cast<std::uintptr_t>(view.data) % std::min<std::size_t>(item, 8) == 0;
 }
 
+std::string device_text(const device::Device& device) {
+  return std::to_string(device.id()) + " of runtime '" + device.runtime() + "'";
+}
+
 // The live sessions of this process, for close_all.
 struct Registry {
   std::mutex lock;
@@ -106,6 +110,15 @@ void Session::close_all() {
   for (const auto& session : live) session->close();
 }
 
+void Session::append_times(const Session& other, std::uint64_t since) {
+  std::uint64_t total = 0;
+  std::uint64_t clears = 0;
+  const double shift_ms = static_cast<double>(other.born_ns_ - born_ns_) * 1e-6;
+  for (const Span& span : other.exec_times_.read(since, &total, &clears)) {
+    exec_times_.add({span.start_ms + shift_ms, span.end_ms + shift_ms});
+  }
+}
+
 Status Session::cancel() {
   AIS_ASSIGN(const std::shared_ptr<device::Model> running, model());
   running->cancel();
@@ -157,10 +170,10 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
     input.dtype = info_.inputs[i].dtype;
     input.shape = std::move(fitted[i]);
     const device::Device* where = feeds[i].device.get();
-    if (where != nullptr && where->id() != device_->id()) {
+    if (where != nullptr && !same_device(*where, *device_)) {
       return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " +
-                                             std::to_string(where->id()) + "; this session is on device " +
-                                             std::to_string(device_->id()) + ", call to_host() on the tensor first");
+                                             device_text(*where) + "; this session is on device " + device_text(*device_) +
+                                             ", call to_host() on the tensor first");
     }
     if (where != nullptr) continue;
     const CopyTimer timer(log);
