@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from scripts import run_script
 
 import aclruntime
 from ais_bench.errors import FeedError, FeedWarning
@@ -237,7 +238,21 @@ def test_dlpack_producers(model: Path_) -> None:
             session.infer([OnlyDLPack(X, device=(2, 0))], "dymbatch")
 
 
-@pytest.mark.parametrize("value", [3, 2.5, [1.0, 2.0], None, "text", b"bytes", np.array(["a"]), np.array([{}])])
+@pytest.mark.parametrize(
+    "value",
+    [
+        3,
+        2.5,
+        [1.0, 2.0],
+        None,
+        "text",
+        b"bytes",
+        np.array(["a"]),
+        np.array([{}]),
+        np.zeros(4, "V4"),
+        np.zeros(4, ml_dtypes.float8_e3m4),
+    ],
+)
 def test_what_is_no_array_is_named(model: Path_, value: Any) -> None:
     with InferSession(0, model("batch")) as session:
         with pytest.raises(FeedError, match="input 0 is a") as error:
@@ -275,21 +290,6 @@ def test_an_input_that_the_model_hands_through_is_not_shared(model: Path_) -> No
         assert output.ravel().tolist() == np.array(tensor).ravel().tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_pipeline_elements_may_be_bare_arrays(model: Path_) -> None:
-    with InferSession(0, model("batch")) as session:
-        results = session.infer_pipeline([X, [X * 2], (X[:1],)], mode="dymbatch")
-        assert [output.tolist() for (output,) in results] == [(-X).tolist(), (X * -2).tolist(), (-X[:1]).tolist()]
-        one = np.ones((1, 4), np.float32)
-        assert [len(outputs) for outputs in session.infer_pipeline([one, one], "dymshape")] == [1, 1]
-
-
-TORCH = ("float32", "float64", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64", "bool")
-
-
-@pytest.mark.parametrize("name", TORCH)
-def test_torch_tensors_of_every_listed_class(model: Path_, name: str) -> None:
-    torch = pytest.importorskip("torch")
-    elements = {np.dtype(kind).name: element for element, kind in ELEMENTS.items()}
 def test_an_open_input_that_the_model_hands_through_is_not_shared(model: Path_) -> None:
     x = np.arange(4, dtype=np.float32)
     with InferSession(0, model("hand_through")) as session:
@@ -334,6 +334,21 @@ def test_torch_tensors_that_numpy_cannot_hold_are_named() -> None:
     assert "input 0 is a torch tensor of torch.quint8" in printed
 
 
+def test_pipeline_elements_may_be_bare_arrays(model: Path_) -> None:
+    with InferSession(0, model("batch")) as session:
+        results = session.infer_pipeline([X, [X * 2], (X[:1],)], mode="dymbatch")
+        assert [output.tolist() for (output,) in results] == [(-X).tolist(), (X * -2).tolist(), (-X[:1]).tolist()]
+        one = np.ones((1, 4), np.float32)
+        assert [len(outputs) for outputs in session.infer_pipeline([one, one], "dymshape")] == [1, 1]
+
+
+TORCH = ("float32", "float64", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64", "bool")
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_torch_tensors_of_every_listed_class(model: Path_, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    elements = {np.dtype(kind).name: element for element, kind in ELEMENTS.items()}
     tensor = torch.tensor([[0, 1, 1], [1, 0, 1]]).to(getattr(torch, name))
     with InferSession(0, model(f"identity-{elements[name]}")) as session:
         for fed in (tensor, tensor.t().contiguous().t(), tensor.clone().share_memory_()):
