@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,6 @@ def test_a_tensor_on_a_device_does_not_convert() -> None:
     assert np.array_equal(np.array(tensor), X)
 
 
-def test_a_tensor_on_a_missing_device_names_those_there_are() -> None:
 @pytest.mark.parametrize("device", ["first", None, 0.5, -1, 2**40])
 def test_a_device_that_is_no_number_is_named(device: Any) -> None:
     tensor = aclruntime.Tensor(A)
@@ -93,6 +93,7 @@ def test_a_device_that_is_no_number_is_named(device: Any) -> None:
     assert tensor.device == 0
 
 
+def test_a_tensor_on_a_missing_device_names_those_there_are() -> None:
     with pytest.raises(RuntimeError, match="4095"):
         aclruntime.Tensor(X).to_device(4095)
 
@@ -263,7 +264,8 @@ def test_iteration_by_hand_with_inner_run(model: ModelPath) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chain", "message"), [([0], "2 inputs"), ([0, 2], "outputs 0 to 1"), (None, "in_out_list"), ([0, 0.5], "whole number")]
+    ("chain", "message"),
+    [([0], "2 inputs"), ([0, 2], "outputs 0 to 1"), (None, "in_out_list"), ([0, 0.5], "whole number"), (5, "a list")],
 )
 def test_a_chain_that_does_not_fit_is_explained(model: ModelPath, chain: Any, message: str) -> None:
     with InferSession(0, model("sub_then_swap")) as session:
@@ -305,8 +307,6 @@ def test_output_sizes_are_hints_in_any_form(model: ModelPath) -> None:
             session.set_custom_outsize("100")
 
 
-
-
 def test_tensors_made_for_a_session(model: ModelPath, tmp_path: Path) -> None:
     A.tofile(tmp_path / "a.bin")
     with InferSession(0, model("sub_then_swap")) as session:
@@ -318,6 +318,8 @@ def test_tensors_made_for_a_session(model: ModelPath, tmp_path: Path) -> None:
         assert session.convert_tensors_to_arrays(outputs)[0].tolist() == [8, 6, 4, 2]
         with pytest.raises(FeedError, match="16 bytes"):
             session.create_tensor_from_fileslist(session.get_inputs()[0], [str(tmp_path / "a.bin")] * 2)
+
+
 @pytest.mark.parametrize(("format_", "suffix"), [("BIN", "bin"), ("NPY", "npy"), ("TXT", "txt")])
 def test_runs_over_files(model: ModelPath, tmp_path: Path, format_: str, suffix: str) -> None:
     for number in range(3):

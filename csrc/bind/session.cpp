@@ -67,15 +67,14 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   config.device_id = device_id;
   config.loop = loop;
   config.options = options;
-  std::string name = value_or_raise(device::runtime_for(config.source));
-  if (!runtime_name.empty()) name = runtime_name;
+  const std::string name = value_or_raise(device::runtime_for(config.source, runtime_name));
   device::Runtime* runtime = runtime_named(name);
   SessionPtr session = value_or_raise(without_gil([&] { return Session::open(runtime, config); }));
   set_current_runtime(name);
   return session;
 }
 
-py::list infer(Session& self, const py::object& given, const std::string& mode, bool out_array) {
+py::list infer(Session& self, const py::object& given, const py::object& mode, bool out_array) {
   const ShapeRule rule = rule_for(mode);
   const Feeds feeds = to_feeds(given, self.info().inputs);
   py::list outputs;
@@ -98,15 +97,15 @@ py::list run(Session& self, const py::object& given) {
   return outputs;
 }
 
-py::list iterate(const SessionPtr& self, const py::object& given, const std::string& mode, const std::vector<int>& chain,
+py::list iterate(const SessionPtr& self, const py::object& given, const py::object& mode, const std::vector<int>& chain,
                  std::int64_t times) {
   const ShapeRule rule = rule_for(mode);
   const Feeds feeds = to_feeds(given, self->info().inputs);
   NumpySink sink(self->info());
   Status status = without_gil([&]() -> Status {
     Iteration iteration(self);
-    std::int64_t checked_ns = monotonic_ns();
     AIS_TRY(iteration.first(feeds.feeds, rule));
+    std::int64_t checked_ns = monotonic_ns();
     for (std::int64_t i = 1; i < times; ++i) {
       if (const std::int64_t now_ns = monotonic_ns(); now_ns - checked_ns > kSignalCheckNs) {
         checked_ns = now_ns;
@@ -170,7 +169,7 @@ void register_iteration(py::module_& module) {
       .def(py::init<SessionPtr>(), py::arg("session"))
       .def(
           "first",
-          [](Iteration& self, Session& owner, const py::object& given, const std::optional<std::string>& mode) {
+          [](Iteration& self, Session& owner, const py::object& given, const std::optional<py::object>& mode) {
             const ShapeRule rule = mode ? rule_for(*mode) : kSetting;
             const Feeds feeds = to_feeds(given, owner.info().inputs);
             raise_if_error(without_gil([&] { return self.first(feeds.feeds, rule); }));
@@ -204,6 +203,7 @@ void register_session(py::module_& module) {
            [](Session& self, const std::string& text) { set_shapes(self, session::dims_setting(self.info(), text)); })
       .def("set_shape",
            [](Session& self, const std::string& text) { set_shapes(self, session::shape_setting(self.info(), text)); })
+      .def("exec_times", &exec_times, py::arg("since"))
       .def("append_times", &Session::append_times, py::arg("other"), py::arg("since"))
       .def(
           "to_device",
@@ -211,7 +211,6 @@ void register_session(py::module_& module) {
             raise_if_error(without_gil([&] { return tensor.tensor.to_device(self.device()); }));
           },
           py::arg("tensor"))
-      .def("exec_times", &exec_times, py::arg("since"))
       .def("clear_exec_times", [](Session& self) { self.exec_times().clear(); })
       .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })
       .def("close",
