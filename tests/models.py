@@ -137,6 +137,19 @@ def hand_through() -> onnx.ModelProto:
 
 
 @_model
+def misdeclared() -> onnx.ModelProto:
+    """y = -x over float32 [n], where the model claims that y is float32 [2]."""
+    return one_node("Neg", [("x", ["n"])], [("y", [2])])
+
+
+@_model
+def too_large() -> onnx.ModelProto:
+    """y float32 [2^45], 128 TiB of the same number."""
+    shape = onnx.numpy_helper.from_array(np.array([2**45]), "shape")
+    return wrap([helper.make_node("Expand", ["x", "shape"], ["y"])], values([("x", [1])]), values([("y", [2**45])]), [shape])
+
+
+@_model
 def old_style() -> onnx.ModelProto:
     """y = x + weight, float32 [2], where the initializer is listed among the graph's inputs as old files do."""
     weight = onnx.numpy_helper.from_array(np.array([10, 20], np.float32), "weight")

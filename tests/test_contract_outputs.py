@@ -87,6 +87,18 @@ def test_data_dependent_shapes_come_back_true_in_every_mode(model: ModelPath, mo
             assert np.array_equal(where, np.nonzero(x.reshape(3, 4)))
 
 
+def test_a_shape_that_the_model_declares_wrongly_comes_back_true(model: ModelPath, capfd: pytest.CaptureFixture[str]) -> None:
+    with InferSession(0, model("misdeclared")) as session:
+        for size in (2, 3, 2, 5, 1):
+            x = np.arange(size, dtype=np.float32)
+            assert session.infer([x])[0].tolist() == (-x).tolist()
+            (tensor,) = session.infer([x], out_array=False)
+            tensor.to_host()
+            assert np.array(tensor).tolist() == (-x).tolist()
+            assert session.infer_iteration([x], [0], 4)[0].tolist() == x.tolist()
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("sizes", [1, np.int64(1), [1], [10**9], 10**9, 10**15, None, (np.int32(4),)])
 def test_custom_sizes_are_only_a_hint(model: ModelPath, sizes: Any) -> None:
     with InferSession(0, model("nonzero")) as session:

@@ -136,7 +136,7 @@ Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries)
   // Newer libraries start a telemetry thread with the environment. A child forked after that waits for it for ever when it
   // exits, so the thread must not be started on a caller's behalf. A caller's own setting stands.
   setenv("ORT_DISABLE_TELEMETRY", "1", /*overwrite=*/0);
-  AIS_TRY(api->check(api->CreateEnv(kLogError, "ais_bench", &api->env), Code::kUnavailable));
+  AIS_TRY(api->check(api->CreateEnv(kLogFatal, "ais_bench", &api->env), Code::kUnavailable));
   AIS_TRY(api->check(api->CreateCpuMemoryInfo(kAllocatorArena, kMemTypeDefault, &api->cpu_memory), Code::kUnavailable));
   AIS_TRY(api->check(api->GetAllocatorWithDefaultOptions(&api->allocator), Code::kUnavailable));
   return api;

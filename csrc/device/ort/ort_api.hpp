@@ -32,7 +32,7 @@ struct OrtModelMetadata;
 enum ErrorCode { kNoSuchFile = 3, kInvalidArgument = 2, kInvalidProtobuf = 7, kNotImplemented = 9, kInvalidGraph = 10 };
 enum OnnxType { kTypeTensor = 1, kTypeSequence = 2, kTypeMap = 3, kTypeOpaque = 4, kTypeSparse = 5, kTypeOptional = 6 };
 constexpr int kElementString = 8;
-constexpr int kLogError = 3;
+constexpr int kLogFatal = 4;  // errors are returned, and need not be printed too
 constexpr int kAllocatorArena = 1;
 constexpr int kMemTypeDefault = 0;
 

@@ -139,7 +139,7 @@ Status OrtModel::wrap_outputs(const std::vector<device::Output>& outputs, RunSta
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const device::Output& output = outputs[i];
     OrtValue* value = nullptr;
-    if (output.data != nullptr) {
+    if (output.data != nullptr && !shapes_vary_) {
       AIS_ASSIGN(value, borrow(output.data, output.capacity, info_.outputs[i].dtype, output.shape));
     }
     state->bound.push_back(value);
@@ -169,11 +169,13 @@ Status OrtModel::run(RunState* state, std::vector<device::Output>* outputs) {
   Status status = run_once(state);
   const bool any_bound =
       std::any_of(state->bound.begin(), state->bound.end(), [](OrtValue* value) { return value != nullptr; });
-  if (!status.ok() && any_bound && status.message().find("shape verification failed") != std::string::npos) {
-    // The model's result has another shape than the model declares. Let the runtime allocate; a run has no side effects.
+  if (!status.ok() && status.code() != Code::kCancelled && any_bound) {
+    // The result may have another shape than the model declares, which every version of the library reports in other words. Let
+    // the library allocate; a run has no side effects. If that is right once, it is from now on.
     release_values(&state->bound);
     state->bound.assign(output_names_.size(), nullptr);
     status = run_once(state);
+    if (status.ok()) shapes_vary_ = true;
   }
   if (!status.ok()) {
     for (std::size_t i = 0; i < state->outputs.size(); ++i) {

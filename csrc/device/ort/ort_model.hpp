@@ -7,6 +7,7 @@
 // instructions, never during a run.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -68,6 +69,7 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
   const std::uint64_t generation_;
   std::vector<const char*> input_names_;
   std::vector<const char*> output_names_;
+  std::atomic<bool> shapes_vary_{false};  // outputs have other shapes than declared: none is bound
 
   std::mutex lock_;
   std::vector<std::unique_ptr<RunState>> free_;  // guarded by lock_

@@ -69,7 +69,7 @@ Status fill(const Api& api, const device::Options& options, OrtSessionOptions* o
   AIS_TRY(api.check(api.SetInterOpNumThreads(out, inter_threads), bad));
   AIS_TRY(api.check(api.SetSessionGraphOptimizationLevel(out, level), bad));
   AIS_TRY(api.check(api.SetSessionExecutionMode(out, mode), bad));
-  AIS_TRY(api.check(api.SetSessionLogSeverityLevel(out, kLogError), bad));
+  AIS_TRY(api.check(api.SetSessionLogSeverityLevel(out, kLogFatal), bad));
   AIS_TRY(api.check(arena != 0 ? api.EnableCpuMemArena(out) : api.DisableCpuMemArena(out), bad));
   AIS_TRY(api.check(pattern != 0 ? api.EnableMemPattern(out) : api.DisableMemPattern(out), bad));
   for (const auto& option : options) {
