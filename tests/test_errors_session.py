@@ -178,13 +178,22 @@ def test_feeds_that_do_not_fit(model: ModelPath, feeds: Any, parts: list[str]) -
         assert np.array_equal(session.infer([X], "dymshape")[0], -X)
 
 
-def test_a_run_that_fails_on_the_device(model: ModelPath) -> None:
+def test_a_run_that_fails_on_the_device(model: ModelPath, capfd: pytest.CaptureFixture[str]) -> None:
     with InferSession(0, model("gather")) as session:
         for index in (99, -99):
             with pytest.raises((errors.FeedError, errors.InferenceError), match=f"{index} must be within"):
                 session.infer([np.array([index])])
         assert session.summary().exec_time_list == []  # a failed run is no execution
         assert session.infer([np.array([1])])[0].tolist() == [2]
+    assert capfd.readouterr().err == ""  # the exception says it, nothing else does
+
+
+def test_outputs_that_no_memory_can_hold(model: ModelPath, capfd: pytest.CaptureFixture[str]) -> None:
+    with InferSession(0, model("too_large"), graph_optimization_level="disable") as session:
+        for out_array in (True, False):
+            with pytest.raises(errors.DeviceMemoryError, match="140737488355328 bytes"):
+                session.infer([np.ones(1, np.float32)], out_array=out_array)
+    assert capfd.readouterr().err == ""
 
 
 def test_shapes_that_do_not_fit_each_other(model: ModelPath) -> None:

@@ -180,7 +180,13 @@ NumpySink::NumpySink(const device::ModelInfo& info) : slots_(info.outputs.size()
     const device::TensorDesc& desc = info.outputs[i];
     std::size_t bytes = 0;
     if (!session::known_bytes(desc, &bytes)) continue;
-    make(&slots_[i], desc.dtype, desc.shape, bytes);
+    try {
+      make(&slots_[i], desc.dtype, desc.shape, bytes);
+    } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_MemoryError)) throw;
+      raise_if_error(Status(Code::kOutOfMemory, "the host has no memory for output '" + desc.name + "' of " +
+                                                    std::to_string(bytes) + " bytes"));
+    }
     slots_[i].fresh = true;
   }
 }
@@ -200,7 +206,7 @@ void* NumpySink::reserve(std::size_t index, const device::TensorDesc& desc, cons
     try {
       make(&slot, desc.dtype, shape, bytes);
     } catch (py::error_already_set& error) {
-      error.discard_as_unraisable("ais_bench output allocation");
+      if (!error.matches(PyExc_MemoryError)) error.discard_as_unraisable("ais_bench output allocation");
       return nullptr;
     }
   }
