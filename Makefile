@@ -33,8 +33,8 @@ asan: ## the test suite against an extension built with sanitizers (set ARGS for
 	$(VENV)-asan/bin/python -m pip install --quiet --upgrade pip
 	mkdir -p build/asan
 	AIS_BENCH_BUILD_DIR=build/asan AIS_BENCH_CFLAGS="$(SANITIZE)" AIS_BENCH_LDFLAGS="$(SANITIZE)" $(VENV)-asan/bin/python -m pip install --quiet --no-cache-dir '.[test]'
-	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0:alloc_dealloc_mismatch=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(library).so))" PYTHONMALLOC=malloc \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(VENV)-asan/bin/pytest -n $(JOBS) $(ARGS)
 
 lint: $(INSTALLED) ## formatting, lint and types

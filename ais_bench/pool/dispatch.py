@@ -28,9 +28,9 @@ import numpy as np
 from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TaskTimeout, TransportError
 from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
-from ais_bench.pool.ready_worker import ReadyWorker
+from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, NAP_US, ReadyWorker
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
-from ais_bench.pool.task import Task
+from ais_bench.pool.task import Task, Waiter
 from ais_bench.shm import Doorbell, Reply, take
 
 ADAPT_EVERY = 8  # replies between two looks at what a worker's tasks cost
@@ -60,6 +60,7 @@ class Dispatcher:
         self._deadlines = Deadlines()
         self._watched = False  # the supervisor will look at the deadlines by itself
         self._busy = 0  # workers with something to do
+        self._streams = 0  # iterators under way that keep the workers' queues filled
 
     # ---- tasks in ----
 
@@ -116,6 +117,29 @@ class Dispatcher:
         except BaseException:
             self.drop((task,))
             raise
+
+    def stream_begins(self) -> None:
+        """An iterator will keep the queues filled until `stream_ends`."""
+        with self._lock:
+            self._streams += 1
+
+    def stream_ends(self) -> None:
+        """Takes no lock, so it is safe in a destructor; a count that a race leaves too high only makes a worker nap once."""
+        self._streams -= 1
+        if self._streams <= 0:
+            for worker in self._workers:
+                if worker.naps:
+                    worker.let_nap(False)
+
+    def progress_of_stream(self, waiter: Waiter, seen: int) -> None:
+        """`collector.progress`, but lets short replies gather: every wake-up costs as much as several of them."""
+        if self.full_of_short_tasks():
+            time.sleep(NAP_US / 1e6)
+        self.collector.progress(waiter, seen)
+
+    def full_of_short_tasks(self) -> bool:
+        """Every worker has work for much longer than a nap takes."""
+        return all(worker.load >= MANY_IN_FLIGHT for worker in self._workers if worker.open)
 
     def drop(self, tasks: Iterable[Task]) -> None:
         """Forgets tasks: not sent any more, or their replies ignored. Takes no lock, so it is safe in a destructor."""
@@ -177,7 +201,7 @@ class Dispatcher:
             worker.answered += 1
             self._unload(worker)
             if worker.adaptive and worker.answered % ADAPT_EVERY == 1:
-                worker.adapt(copy_in_ns + execute_ns + copy_out_ns)
+                worker.adapt(copy_in_ns + execute_ns + copy_out_ns, self._streams)
             if error is not None and isinstance(error, DeviceLost):
                 worker.condemn(error)
         if not task.done:

@@ -58,19 +58,21 @@ def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     """The tasks of the intake, each when it is done, in order. At most a window of them exists at a time."""
     under_way: deque[Task] = deque()
     waiter = intake.waiter
+    dispatcher.stream_begins()
     try:
         while True:
             seen = waiter.finished
             intake.fill(under_way, dispatcher.window)
             if not under_way:
                 break
-            if under_way[0].done:
+            while under_way and under_way[0].done:
                 yield under_way.popleft()
-            else:
-                dispatcher.collector.progress(waiter, seen)
+            if under_way:
+                dispatcher.progress_of_stream(waiter, seen)
         if intake.error is not None:
             raise intake.error
     finally:
+        dispatcher.stream_ends()
         dispatcher.drop(under_way)
 
 
