@@ -170,13 +170,18 @@ class Lane:
     def closed(self) -> bool:
         """Whether either side closed the lane."""
 
-    def try_submit(self, feeds: Iterable[Any], mode: int, task: object, *, kind: int = 0, option: int = 0) -> bool:
+    def try_submit(
+        self, feeds: Iterable[Any], mode: int, task: object, *, kind: int = 0, option: int = 0, ring: bool = True
+    ) -> bool:
         """Copy the feeds into a slot and publish the task; False when there is no room now.
 
         Arrays that lie in this lane's arena (`new_feeds`, lent outputs) are not copied but kept alive until the reply.
         The GIL is released for large copies. Raises FeedError for what is no array, TransportError when the lane is
-        closed or corrupt.
+        closed or corrupt. Without `ring` the worker may not see the task before the next `ring()`.
         """
+
+    def ring(self) -> None:
+        """Wake the worker for what was submitted without `ring`."""
 
     def poll(self) -> Reply | None:
         """Return the next reply, or None. Never blocks; works after close and after the worker's death.

@@ -168,7 +168,8 @@ class DevicePool:
         try:
             to_come = [task for task in made if not task.done]
             for task in to_come:
-                dispatcher.start(task)
+                dispatcher.start(task, hold=True)
+            dispatcher.ring()
             while (seen := waiter.finished) < len(to_come):
                 dispatcher.collector.progress(waiter, seen)
         except BaseException:

@@ -63,9 +63,10 @@ class Dispatcher:
 
     # ---- tasks in ----
 
-    def start(self, task: Task, *, timeout: float | None = None) -> None:
+    def start(self, task: Task, *, timeout: float | None = None, hold: bool = False) -> None:
         """Sends the task, or queues it. `timeout`: seconds from now until it fails with TaskTimeout, wherever it is then.
 
+        `hold`: more will follow at once, and then `ring`; the worker need not be woken for each.
         Raises PoolClosed or PoolBroken. What is wrong with the feeds becomes the task's error.
         """
         with self._lock:
@@ -78,11 +79,12 @@ class Dispatcher:
             worker = None if self._queue_of(task) else self._pick(task)
             if worker is not None:
                 self._load(worker, task)
+                ring = worker.wants_ring(hold)
             wake = timeout is not None and self._deadlines.add(task, timeout)
             wake = wake or (not self._watched and self._settings.task_timeout is not None)
             self._watched = self._watched or wake
         if worker is not None:
-            self._push(task, worker)
+            self._push(task, worker, ring)
         else:
             self._enqueue(task)
         if wake:
@@ -210,13 +212,22 @@ class Dispatcher:
                     del self._dropped[0]
                 found = self._next()
                 if found is None:
-                    return
+                    break
                 worker, queue = found
                 task = queue[0]
                 self._load(worker, task)
                 del queue[0]
-            if not self._push(task, worker):
-                return
+                ring = worker.wants_ring(hold=True)
+            if not self._push(task, worker, ring):
+                break
+        self.ring()
+
+    def ring(self) -> None:
+        """Wakes the workers that were sent tasks without being woken."""
+        for worker in self._workers:
+            if worker.unrung:
+                worker.unrung = False
+                worker.lane.ring()
 
     def _next(self) -> tuple[ReadyWorker, deque[Task]] | None:
         for queue in (*self._pinned.values(), self._shared):
@@ -247,14 +258,14 @@ class Dispatcher:
             best, best_load = worker, load
         return best
 
-    def _push(self, task: Task, worker: ReadyWorker) -> bool:
+    def _push(self, task: Task, worker: ReadyWorker, ring: bool) -> bool:
         """Copies the feeds over. False: no room after all, and the task is at the head of its queue again."""
         feeds, task.feeds = task.feeds, None
         sent = False
         error: BaseException | None = None
         try:
             if feeds is not None:
-                sent = worker.lane.try_submit(feeds, task.mode, task, kind=task.kind, option=task.option)
+                sent = worker.lane.try_submit(feeds, task.mode, task, kind=task.kind, option=task.option, ring=ring)
         except (TransportError, SessionClosed) as refused:
             with self._lock:
                 worker.condemn(refused)
@@ -263,6 +274,8 @@ class Dispatcher:
         finally:
             if sent:
                 task.taken = True
+                if not ring:
+                    worker.unrung = True
             else:
                 with self._lock:
                     self._take_back(task, worker, feeds, error)

@@ -31,6 +31,12 @@ class Intake(Generic[T]):
 
     def fill(self, under_way: deque[Task], window: int) -> None:
         """Starts tasks until `window` of them are under way, the newest waits for room, or the items end."""
+        try:
+            self._fill(under_way, window)
+        finally:
+            self._dispatcher.ring()
+
+    def _fill(self, under_way: deque[Task], window: int) -> None:
         while self.open and len(under_way) < window:
             latest = self._latest
             if latest is not None and not (latest.taken or latest.done):
@@ -51,7 +57,7 @@ class Intake(Generic[T]):
             self._latest = task
             under_way.append(task)
             if not task.done:
-                self._dispatcher.start(task)
+                self._dispatcher.start(task, hold=True)
 
 
 def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
@@ -61,7 +67,10 @@ def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     try:
         while True:
             seen = waiter.finished
-            intake.fill(under_way, dispatcher.window)
+            window = dispatcher.window
+            # In batches while there is something to deliver: workers that are woken for single tasks sleep in between.
+            if len(under_way) <= window - window // 4 or not under_way[0].done:
+                intake.fill(under_way, window)
             if not under_way:
                 break
             if under_way[0].done:

@@ -98,7 +98,7 @@ class PyLane {
     for (shm::Lane::Unfinished& left : lane_->abandon()) drop(left.token);
   }
 
-  bool try_submit(py::handle feeds, int mode, py::handle task, int kind, std::uint64_t option) {
+  bool try_submit(py::handle feeds, int mode, py::handle task, int kind, std::uint64_t option, bool ring) {
     const std::int64_t begun_ns = monotonic_ns();
     const FeedArrays arrays(feeds, lane_->region().get());
     auto draft = value_or_raise(lane_->begin(arrays.frame_bytes()));
@@ -121,6 +121,7 @@ class PyLane {
                                   static_cast<shm::Kind>(kind), option, begun_ns, token));
     Py_INCREF(task.ptr());  // in time: whoever polls needs the GIL, too
     kept.release();
+    if (ring) lane_->ring();
     return true;
   }
 
@@ -357,7 +358,8 @@ void register_shm_lane(py::module_& module) {
           "spin_us", [](PyLane& self) { return self.lane().spin_ns() / 1000.0; },
           [](PyLane& self, double us) { self.lane().set_spin_ns(static_cast<std::uint32_t>(std::clamp(us, 0.0, 1e6) * 1000)); })
       .def("try_submit", &PyLane::try_submit, py::arg("feeds"), py::arg("mode"), py::arg("task"), py::kw_only(),
-           py::arg("kind") = 0, py::arg("option") = 0)
+           py::arg("kind") = 0, py::arg("option") = 0, py::arg("ring") = true)
+      .def("ring", [](PyLane& self) { self.lane().ring(); })
       .def("poll", &PyLane::poll)
       .def("abandon", &PyLane::abandon)
       .def("oldest", &PyLane::oldest)

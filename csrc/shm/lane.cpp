@@ -118,7 +118,6 @@ Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t 
     AIS_TRY(push(std::move(flight)));
     in_flight_.fetch_add(1, std::memory_order_relaxed);
   }
-  worker_bell_.ring();
   return Status();
 }
 

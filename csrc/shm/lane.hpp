@@ -86,9 +86,13 @@ class Lane {
 
   // Slots for feeds of `bytes` in all (table included). nullopt: no room now. Closed, Corrupt or ForkedChild otherwise.
   Result<std::optional<Draft>> begin(std::size_t bytes);
-  // Publishes the frame that was written into the draft's feed slot, and rings the worker. `begun_ns`: when submit began.
+  // Publishes the frame that was written into the draft's feed slot; the worker may sleep on until ring(). `begun_ns`: when
+  // submit began.
   Status publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
                  std::int64_t begun_ns, Token token);
+  // Wakes the worker for what was published: once for several tasks, because waking a sleeper is a system call on this side and a
+  // switch on the other.
+  void ring() const { worker_bell_.ring(); }
 
   // The next reply into `out` (whose vectors are reused); false where there is none. Works after close and after the worker's
   // death. On Corrupt the lane is closed.

@@ -62,6 +62,7 @@ void submit(Lane* lane, const std::vector<std::uint8_t>& bytes, std::uint64_t op
   Span table;
   CHECK(writer.finish(&table));
   CHECK_OK(lane->publish(std::move(*draft), table, writer.used(), 0, Kind::kTensors, option, monotonic_ns(), {token, nullptr}));
+  lane->ring();
 }
 
 Lane::Reply reply_of(const Pair& pair) {
