@@ -1,4 +1,4 @@
-"""All devices against what else there is, in one run: bare processes, the hand-written pool, multiprocessing.Pool. Prints ratios.
+"""All devices against bare processes, the hand-written pool and multiprocessing.Pool, in one run. Prints ratios.
 
     python benchmarks/bench_pool.py [--seconds N] [--devices N]
 
@@ -138,7 +138,8 @@ def cold_start(path: str, devices: int) -> None:
     )
     bare = (
         "import numpy as np, onnxruntime as o\n"
-        f"s = o.InferenceSession({path!r}, providers=['CPUExecutionProvider'])\ns.run(None, {{s.get_inputs()[0].name: {run}[0]}})"
+        f"s = o.InferenceSession({path!r}, providers=['CPUExecutionProvider'])\n"
+        f"s.run(None, {{s.get_inputs()[0].name: {run}[0]}})"
     )
     mine, times = ratios(
         lambda: subprocess.run([sys.executable, "-c", ours], check=True),
@@ -156,6 +157,8 @@ def death(folder: str, devices: int) -> None:
         session.start()
         spans = []
         for _ in range(10):
+            while any(worker.state != "ready" for worker in session.report().workers):
+                time.sleep(0.01)
             future = session.submit(0.2, device=None)
             time.sleep(0.05)  # it is being worked on
             busy = next(worker for worker in session.report().workers if _is_at_work(worker.pid))
