@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pool_handlers import Echo, Obedient, order
-from pool_support import leaves_nothing, wait_until  # noqa: F401
+from pool_support import wait_until
 
 from ais_bench.errors import FeedError, PoolClosed, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
