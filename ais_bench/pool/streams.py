@@ -62,7 +62,7 @@ def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     try:
         while True:
             seen = waiter.finished
-            intake.fill(under_way, dispatcher.window)
+            intake.fill(under_way, dispatcher.crew.window)
             if not under_way:
                 break
             while under_way and under_way[0].done:
@@ -83,7 +83,7 @@ def unordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     try:
         while True:
             seen = waiter.finished
-            intake.fill(under_way, dispatcher.window)
+            intake.fill(under_way, dispatcher.crew.window)
             if not under_way:
                 break
             done: list[Task] = []
