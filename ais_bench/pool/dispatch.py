@@ -89,6 +89,47 @@ class Dispatcher:
         if wake:
             self._wake_supervisor()
 
+    def reserve(self, wanted: int) -> tuple[ReadyWorker | None, int]:
+        """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `send` them, and
+        `give_back` what is left. (None, 0): there is none, or a task has to go the long way, by `start`.
+        """
+        with self._lock:
+            if (
+                self._shared
+                or self.prefer_owner
+                or self._refusals.any
+                or (self._settings.task_timeout is not None and not self._watched)
+            ):
+                return None, 0
+            best, room = None, 0
+            for worker in self._workers:
+                free = worker.limit - worker.load
+                if free > room and worker.open and not worker.alone:
+                    best, room = worker, free
+            if best is None:
+                return None, 0
+            places = min(wanted, room)
+            self.account.accept_many(places)
+            if best.load == 0:
+                self._begin_work(best)
+            best.load += places
+            return best, places
+
+    def send(self, task: Task, worker: ReadyWorker) -> bool:
+        """Takes up a place reserved. False: it did not fit after all, and waits in the queue."""
+        task.accepted = True
+        task.worker = worker
+        return self._push(task, worker)
+
+    def give_back(self, worker: ReadyWorker, places: int) -> None:
+        """Places that were reserved and not taken up."""
+        with self._lock:
+            self.account.settle_many(places)
+            if self.wake_when_idle and self.account.outstanding == 0:
+                self._wake_supervisor()
+            for _ in range(places):
+                self._unload(worker)
+
     def _enqueue(self, task: Task) -> None:
         error = None
         if task.future is not None:  # the caller may reuse his buffers as soon as he has the future
@@ -322,12 +363,16 @@ class Dispatcher:
 
     def _load(self, worker: ReadyWorker, task: Task) -> None:
         task.worker = worker
+        if worker.load == 0:
+            self._begin_work(worker)
         worker.alone = task.strikes > 0
         worker.load += 1
-        if worker.load == 1:
-            self._busy += 1
-            if self._busy == self._cores:
-                self._let_workers_spin(False)
+
+    def _begin_work(self, worker: ReadyWorker) -> None:
+        worker.alone = False
+        self._busy += 1
+        if self._busy == self._cores:
+            self._let_workers_spin(False)
 
     def _unload(self, worker: ReadyWorker) -> None:
         if worker.load == 0:
