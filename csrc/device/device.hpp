@@ -22,12 +22,16 @@
 namespace ais::device {
 
 // An input or output of a model. A dynamic dimension is -1. `bytes` is the largest size the model declares, 0 when open.
+// Without `ranked` even the number of dimensions is open, and `shape` is empty.
 struct TensorDesc {
   std::string name;
   DType dtype = DType::kUndefined;
   int format = 2;  // AscendCL's aclFormat: 0 NCHW, 1 NHWC, 2 ND
   Shape shape;
+  bool ranked = true;
   std::size_t bytes = 0;
+
+  bool open() const { return !ranked || is_dynamic(shape); }  // the shape is not known before a run
 };
 
 // Which dimensions a model was built to vary, and the values it was built for. Shapes outside the list do not run.
@@ -81,7 +85,8 @@ class Model {
   // their gear from the shapes. The memory is the caller's and only has to live until the call returns.
   virtual Status execute(const std::vector<TensorView>& inputs, std::vector<Output>* outputs) = 0;
 
-  // Fixes inputs and outputs for many runs. The memory must outlive the binding.
+  // Fixes inputs and outputs for many runs. The memory must outlive the binding. An output that turns out to have another
+  // shape than the one it was bound with is handed out in memory of the runtime, as if it had been bound without any.
   virtual Result<std::unique_ptr<Binding>> bind(const std::vector<TensorView>& inputs, std::vector<Output> outputs) = 0;
 
   // Asks every execution that is running now to stop; each answers Cancelled. Later executions are not affected.
@@ -96,7 +101,7 @@ struct ModelSource {
   std::string name() const { return bytes == nullptr ? path : "<" + std::to_string(size) + " bytes in memory>"; }
 };
 
-// Options of one runtime, by name. An unknown name is InvalidArgument and lists the known ones.
+// Options of one runtime, by name; open and load get the same set. An unknown name is InvalidArgument and lists the known ones.
 using Options = std::map<std::string, std::string>;
 
 class Device {
@@ -122,7 +127,7 @@ class Runtime {
   virtual std::string name() const = 0;
   virtual std::string version() const = 0;
   virtual int device_count() const = 0;
-  virtual Result<std::shared_ptr<Device>> open(int device_id) = 0;
+  virtual Result<std::shared_ptr<Device>> open(int device_id, const Options& options) = 0;
   // Releases what the process holds of the vendor's library beyond devices and models. It can be used again after.
   virtual Status finalize() = 0;
 };

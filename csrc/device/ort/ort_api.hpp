@@ -1,0 +1,64 @@
+// The part of ONNX Runtime's C API that is used, declared without its header and resolved at run time.
+//
+// The library exports one symbol, OrtGetApiBase, which hands out a table of function pointers. ort_api.inc lists the entries
+// used; it is included once to declare the struct below and once to fill it, so the two cannot drift. Enums are passed as
+// int, which is what they are in C.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/dylib.hpp"
+#include "base/status.hpp"
+#include "base/tensor.hpp"
+
+namespace ais::ort {
+
+struct OrtStatus;
+struct OrtEnv;
+struct OrtSession;
+struct OrtSessionOptions;
+struct OrtRunOptions;
+struct OrtValue;
+struct OrtMemoryInfo;
+struct OrtAllocator;
+struct OrtTypeInfo;
+struct OrtTensorTypeAndShapeInfo;
+struct OrtModelMetadata;
+
+enum ErrorCode { kNoSuchFile = 3, kInvalidArgument = 2, kInvalidProtobuf = 7, kNotImplemented = 9, kInvalidGraph = 10 };
+enum OnnxType { kTypeTensor = 1, kTypeSequence = 2, kTypeMap = 3, kTypeOpaque = 4, kTypeSparse = 5, kTypeOptional = 6 };
+constexpr int kElementString = 8;
+constexpr int kLogError = 3;
+constexpr int kAllocatorArena = 1;
+constexpr int kMemTypeDefault = 0;
+
+struct Api {
+#define ORT_FN(slot, ret, name, params) ret(*name) params = nullptr;
+#include "device/ort/ort_api.inc"
+#undef ORT_FN
+
+  Dylib library;
+  std::string version;                 // of the library, "1.32.0"
+  OrtEnv* env = nullptr;               // one a process, never released: sessions may end after static destructors
+  OrtMemoryInfo* cpu_memory = nullptr;
+  OrtAllocator* allocator = nullptr;
+
+  // Ok, or a status with the library's number and text; `fallback` is the code for numbers that say nothing more precise.
+  Status check(OrtStatus* status, Code fallback) const;
+};
+
+// Opens the library, resolves the table and makes the environment. A library older than 1.17 is refused by its version.
+Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries);
+
+// ONNX's element type to ours and back; kUndefined and 0 where there is no counterpart.
+DType dtype_of(int element_type);
+int element_type_of(DType dtype);
+
+// "float", "string"...: for messages about types we refuse.
+std::string type_name(int onnx_type);
+
+}  // namespace ais::ort

@@ -1,0 +1,119 @@
+// Reading names, types and shapes through the C API, and gears from the model's metadata.
+#include "device/ort/ort_describe.hpp"
+
+#include <set>
+
+#include "base/file.hpp"
+#include "device/gears.hpp"
+#include "device/onnx_file.hpp"
+
+namespace ais::ort {
+namespace {
+
+using device::ModelInfo;
+using device::TensorDesc;
+
+Status refuse(const std::string& role, const std::string& name, const std::string& type) {
+  return Status(Code::kUnsupported, role + " '" + name + "' of the model is a " + type +
+                                        "; only tensors of numbers and booleans can be fed and returned here");
+}
+
+Status read_tensor(const Api& api, const std::string& role, const OrtTypeInfo* type, TensorDesc* desc) {
+  int kind = 0;
+  AIS_TRY(api.check(api.GetOnnxTypeFromTypeInfo(type, &kind), Code::kModelLoad));
+  if (kind != kTypeTensor) return refuse(role, desc->name, type_name(kind));
+  const OrtTensorTypeAndShapeInfo* tensor = nullptr;  // owned by `type`
+  AIS_TRY(api.check(api.CastTypeInfoToTensorInfo(type, &tensor), Code::kModelLoad));
+  int element = 0;
+  AIS_TRY(api.check(api.GetTensorElementType(tensor, &element), Code::kModelLoad));
+  desc->dtype = dtype_of(element);
+  if (desc->dtype == DType::kUndefined) {
+    return refuse(role, desc->name, element == kElementString ? "tensor of strings" : "tensor of element type " + std::to_string(element));
+  }
+  std::size_t rank = 0;
+  AIS_TRY(api.check(api.GetDimensionsCount(tensor, &rank), Code::kModelLoad));
+  desc->shape.resize(rank);
+  AIS_TRY(api.check(api.GetDimensions(tensor, desc->shape.data(), rank), Code::kModelLoad));
+  std::size_t elements = 0;
+  if (count_elements(desc->shape, &elements)) desc->bytes = packed_bytes(desc->dtype, elements);
+  return Status();
+}
+
+// One direction of the model: the three calls that differ are handed in.
+template <typename Count, typename Name, typename Type>
+Status read_side(const Api& api, OrtSession* session, const std::string& role, Count count_of, Name name_of, Type type_of,
+                 std::vector<TensorDesc>* out) {
+  std::size_t count = 0;
+  AIS_TRY(api.check(count_of(session, &count), Code::kModelLoad));
+  out->resize(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    TensorDesc& desc = (*out)[i];
+    char* name = nullptr;
+    AIS_TRY(api.check(name_of(session, i, api.allocator, &name), Code::kModelLoad));
+    desc.name = name;
+    AIS_TRY(api.check(api.AllocatorFree(api.allocator, name), Code::kModelLoad));
+    OrtTypeInfo* type = nullptr;
+    AIS_TRY(api.check(type_of(session, i, &type), Code::kModelLoad));
+    Status status = read_tensor(api, role, type, &desc);
+    api.ReleaseTypeInfo(type);
+    if (!status.ok()) return status;
+  }
+  return Status();
+}
+
+// A tensor that declares no shape looks like a scalar to the C API; the file knows better.
+Status mark_unranked(const device::ModelSource& source, ModelInfo* info) {
+  bool doubt = false;
+  for (auto* side : {&info->inputs, &info->outputs}) {
+    for (const TensorDesc& desc : *side) doubt = doubt || desc.shape.empty();
+  }
+  if (!doubt) return Status();
+  std::set<std::string> names;
+  if (source.bytes != nullptr) {
+    names = device::unranked_tensors(static_cast<const std::uint8_t*>(source.bytes), source.size);
+  } else {
+    AIS_ASSIGN(MappedFile file, MappedFile::open(source.path));
+    names = device::unranked_tensors(file.data(), file.size());
+  }
+  for (auto* side : {&info->inputs, &info->outputs}) {
+    for (TensorDesc& desc : *side) {
+      if (!desc.shape.empty() || names.count(desc.name) == 0) continue;
+      desc.ranked = false;
+      desc.bytes = 0;
+    }
+  }
+  return Status();
+}
+
+Status read_gears(const Api& api, OrtSession* session, ModelInfo* info) {
+  OrtModelMetadata* metadata = nullptr;
+  AIS_TRY(api.check(api.SessionGetModelMetadata(session, &metadata), Code::kModelLoad));
+  std::map<std::string, std::string> declared;
+  Status status;
+  for (const char* key : device::kGearKeys) {
+    char* text = nullptr;
+    status = api.check(api.ModelMetadataLookupCustomMetadataMap(metadata, api.allocator, key, &text), Code::kModelLoad);
+    if (!status.ok()) break;
+    if (text == nullptr) continue;
+    declared[key] = text;
+    status = api.check(api.AllocatorFree(api.allocator, text), Code::kModelLoad);
+    if (!status.ok()) break;
+  }
+  api.ReleaseModelMetadata(metadata);
+  AIS_TRY(status);
+  AIS_ASSIGN(info->gears, device::parse_gears(declared, info->inputs));
+  return Status();
+}
+
+}  // namespace
+
+Result<ModelInfo> describe(const Api& api, OrtSession* session, const device::ModelSource& source) {
+  ModelInfo info;
+  AIS_TRY(read_side(api, session, "input", api.SessionGetInputCount, api.SessionGetInputName, api.SessionGetInputTypeInfo, &info.inputs));
+  AIS_TRY(read_side(api, session, "output", api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo, &info.outputs));
+  AIS_TRY(mark_unranked(source, &info));
+  AIS_TRY(read_gears(api, session, &info));
+  return info;
+}
+
+}  // namespace ais::ort

@@ -1,0 +1,99 @@
+// One table of the options; what is not in it is refused with the list.
+#include "device/ort/ort_options.hpp"
+
+#include <cerrno>
+#include <cstdlib>
+#include <set>
+
+#include "base/process.hpp"
+
+namespace ais::ort {
+namespace {
+
+// Session configuration entries of ONNX Runtime that a CPU session has a use for; passed on as they are.
+const std::set<std::string> kConfigEntries = {
+    "session.disable_prepacking",        "session.dynamic_block_base",          "session.force_spinning_stop",
+    "session.inter_op.allow_spinning",   "session.intra_op.allow_spinning",     "session.intra_op_thread_affinities",
+    "session.set_denormal_as_zero",      "session.use_device_allocator_for_initializers", "session.use_env_allocators",
+    "optimization.minimal_build_optimizations", "mlas.enable_gemm_fastmath_arm64_bfloat16",
+};
+const std::set<std::string> kOwnOptions = {"devices", "enable_cpu_mem_arena", "enable_mem_pattern", "execution_mode",
+                                           "graph_optimization_level", "inter_op_num_threads", "threads"};
+
+Status invalid(const std::string& name, const std::string& value, const std::string& wanted) {
+  return Status(Code::kInvalidArgument, "option " + name + " is '" + value + "'; it takes " + wanted);
+}
+
+Result<int> one_of(const device::Options& options, const std::string& name, const std::string& fallback,
+                   const std::map<std::string, int>& choices) {
+  const auto given = options.find(name);
+  const std::string value = given == options.end() ? fallback : given->second;
+  const auto choice = choices.find(value);
+  if (choice != choices.end()) return choice->second;
+  std::string names;
+  for (const auto& entry : choices) names += (names.empty() ? "" : ", ") + entry.first;
+  return invalid(name, value, "one of: " + names);
+}
+
+Status check_names(const device::Options& options) {
+  for (const auto& option : options) {
+    if (kOwnOptions.count(option.first) != 0 || kConfigEntries.count(option.first) != 0) continue;
+    std::string names;
+    for (const auto* set : {&kOwnOptions, &kConfigEntries}) {
+      for (const std::string& name : *set) names += (names.empty() ? "" : ", ") + name;
+    }
+    return Status(Code::kInvalidArgument, "there is no option '" + option.first + "' for an ONNX model on a CPU device; there are: " + names);
+  }
+  return Status();
+}
+
+Status fill(const Api& api, const device::Options& options, OrtSessionOptions* out) {
+  AIS_ASSIGN(const int threads, option_int(options, "threads", usable_cpu_count(), 1, 1024));
+  AIS_ASSIGN(const int inter_threads, option_int(options, "inter_op_num_threads", 1, 1, 1024));
+  AIS_ASSIGN(const int level, one_of(options, "graph_optimization_level", "all",
+                                     {{"disable", 0}, {"basic", 1}, {"extended", 2}, {"layout", 3}, {"all", 99}}));
+  AIS_ASSIGN(const int mode, one_of(options, "execution_mode", "sequential", {{"sequential", 0}, {"parallel", 1}}));
+  AIS_ASSIGN(const int arena, one_of(options, "enable_cpu_mem_arena", "1", {{"0", 0}, {"1", 1}}));
+  AIS_ASSIGN(const int pattern, one_of(options, "enable_mem_pattern", "1", {{"0", 0}, {"1", 1}}));
+  const Code bad = Code::kInvalidArgument;
+  AIS_TRY(api.check(api.SetIntraOpNumThreads(out, threads), bad));
+  AIS_TRY(api.check(api.SetInterOpNumThreads(out, inter_threads), bad));
+  AIS_TRY(api.check(api.SetSessionGraphOptimizationLevel(out, level), bad));
+  AIS_TRY(api.check(api.SetSessionExecutionMode(out, mode), bad));
+  AIS_TRY(api.check(api.SetSessionLogSeverityLevel(out, kLogError), bad));
+  AIS_TRY(api.check(arena != 0 ? api.EnableCpuMemArena(out) : api.DisableCpuMemArena(out), bad));
+  AIS_TRY(api.check(pattern != 0 ? api.EnableMemPattern(out) : api.DisableMemPattern(out), bad));
+  for (const auto& option : options) {
+    if (kConfigEntries.count(option.first) == 0) continue;
+    AIS_TRY(api.check(api.AddSessionConfigEntry(out, option.first.c_str(), option.second.c_str()), bad));
+  }
+  return Status();
+}
+
+}  // namespace
+
+Result<int> option_int(const device::Options& options, const std::string& name, int fallback, int low, int high) {
+  const auto given = options.find(name);
+  if (given == options.end()) return fallback;
+  errno = 0;
+  char* end = nullptr;
+  const long value = std::strtol(given->second.c_str(), &end, 10);
+  if (errno != 0 || end == given->second.c_str() || *end != '\0' || value < low || value > high) {
+    return invalid(name, given->second, "a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+  }
+  return static_cast<int>(value);
+}
+
+Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Options& options) {
+  AIS_TRY(check_names(options));
+  OrtSessionOptions* out = nullptr;
+  AIS_TRY(api.check(api.CreateSessionOptions(&out), Code::kSystem));
+  Status status = fill(api, options, out);
+  if (!status.ok()) {
+    api.ReleaseSessionOptions(out);
+    return status;
+  }
+  return out;
+}
+
+}  // namespace ais::ort

@@ -1,0 +1,86 @@
+// ONNX Runtime as a device runtime: every processor this process may use is a device.
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "base/process.hpp"
+#include "device/ort/ort_api.hpp"
+#include "device/ort/ort_model.hpp"
+#include "device/ort/ort_options.hpp"
+#include "device/runtimes.hpp"
+
+namespace ais::ort {
+namespace {
+
+constexpr std::size_t kAlignment = 64;  // a cache line, and what the widest vector loads like
+
+class OrtDevice final : public device::Device, public std::enable_shared_from_this<OrtDevice> {
+ public:
+  OrtDevice(const Api& api, int id) : api_(api), id_(id) {}
+
+  int id() const override { return id_; }
+  bool host_visible() const override { return true; }
+
+  Result<device::Buffer> allocate(std::size_t bytes) override {
+    const std::size_t rounded = (bytes + kAlignment) / kAlignment * kAlignment;  // at least one line: never a null pointer
+    void* data = rounded < bytes ? nullptr : std::aligned_alloc(kAlignment, rounded);
+    if (data == nullptr) return Status(Code::kOutOfMemory, "the host has no " + std::to_string(bytes) + " bytes of memory left");
+    return device::Buffer{std::shared_ptr<void>(data, std::free), bytes};
+  }
+
+  Status copy_to_device(void* to, const void* from, std::size_t bytes) override { return copy_on_device(to, from, bytes); }
+  Status copy_to_host(void* to, const void* from, std::size_t bytes) override { return copy_on_device(to, from, bytes); }
+  Status copy_on_device(void* to, const void* from, std::size_t bytes) override {
+    if (bytes != 0) std::memcpy(to, from, bytes);
+    return Status();
+  }
+
+  // Host memory is this device's memory: there is nothing to tell it.
+  Status register_host(void*, std::size_t) override { return Status(); }
+  Status unregister_host(void*) override { return Status(); }
+
+  Result<std::shared_ptr<device::Model>> load(const device::ModelSource& source, const device::Options& options) override {
+    return OrtModel::load(api_, shared_from_this(), source, options);
+  }
+
+ private:
+  const Api& api_;
+  const int id_;
+};
+
+class OrtRuntime final : public device::Runtime {
+ public:
+  explicit OrtRuntime(std::unique_ptr<Api> api) : api_(std::move(api)) {}
+
+  std::string name() const override { return "ort"; }
+  std::string version() const override { return api_->version; }
+  int device_count() const override { return static_cast<int>(allowed_cpus().size()); }
+
+  // Option "devices" replaces the count: a pool's worker is pinned to its share of the processors and sees only those.
+  Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override {
+    AIS_ASSIGN(const int count, option_int(options, "devices", device_count(), 1, 1 << 20));
+    if (device_id < 0 || device_id >= count) {
+      return Status(Code::kUnavailable, "there is no CPU device " + std::to_string(device_id) + "; this process may use " +
+                                            std::to_string(count) + " processor" + (count == 1 ? "" : "s") + ", so there " +
+                                            (count == 1 ? "is only device 0" : "are devices 0 to " + std::to_string(count - 1)));
+    }
+    return std::shared_ptr<device::Device>(std::make_shared<OrtDevice>(*api_, device_id));
+  }
+
+  Status finalize() override { return Status(); }  // the environment stays: others may hold sessions in it
+
+ private:
+  const std::unique_ptr<Api> api_;
+};
+
+}  // namespace
+}  // namespace ais::ort
+
+namespace ais::device {
+
+Result<std::unique_ptr<Runtime>> open_ort(const std::vector<std::string>& libraries) {
+  AIS_ASSIGN(std::unique_ptr<ort::Api> api, ort::load_api(libraries));
+  return std::unique_ptr<Runtime>(std::make_unique<ort::OrtRuntime>(std::move(api)));
+}
+
+}  // namespace ais::device
