@@ -1,6 +1,7 @@
 """The native extension: every source under csrc/ but the emulator's, compiled in parallel. The rest is in pyproject.toml."""
 
 import os
+import tempfile
 from glob import glob
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
@@ -10,6 +11,10 @@ FOLDERS = ["base", "device", "device/ort", "device/acl", "session", "shm", "work
 # Sanitizer builds add to these, see the Makefile.
 CFLAGS = os.environ.get("AIS_BENCH_CFLAGS", "").split()
 LDFLAGS = os.environ.get("AIS_BENCH_LDFLAGS", "").split()
+
+# A source tree that cannot be written to is built elsewhere.
+SCRATCH = None if os.access(".", os.W_OK) else tempfile.mkdtemp(prefix="ais_bench-build-")
+OPTIONS = {"build": {"build_base": SCRATCH}, "egg_info": {"egg_base": SCRATCH}} if SCRATCH else {}
 
 ParallelCompile("AIS_BENCH_BUILD_JOBS").install()
 setup(
@@ -24,5 +29,6 @@ setup(
             extra_link_args=["-ldl", "-pthread", *LDFLAGS],
         )
     ],
+    options=OPTIONS,
     cmdclass={"build_ext": build_ext},
 )

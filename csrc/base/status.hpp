@@ -13,20 +13,20 @@
 namespace ais {
 
 // X(name, when to choose it)
-#define AIS_STATUS_CODES(X)                                                                  \
-  X(Ok, "it worked")                                                                         \
-  X(InvalidArgument, "an option or argument is wrong; nothing was done")                     \
-  X(FeedMismatch, "the inputs given do not fit the model")                                   \
-  X(Unavailable, "no such library, driver or device here; installing something may help")    \
-  X(ModelLoad, "this file does not load on this device")                                     \
-  X(Unsupported, "this device, library or model cannot do it, now or later")                 \
-  X(OutOfMemory, "memory ran out, on the host or the device; less of it may work")           \
-  X(Execution, "this run failed; the session may still be good")                             \
-  X(Cancelled, "somebody asked for the run to stop")                                         \
-  X(DeviceLost, "the device or its context is gone; only a new process helps")               \
-  X(Closed, "the caller closed or freed it before")                                          \
-  X(ForkedChild, "the object belongs to the parent process; open a new one here")            \
-  X(Timeout, "the deadline passed first")                                                    \
+#define AIS_STATUS_CODES(X)                                                                 \
+  X(Ok, "it worked")                                                                        \
+  X(InvalidArgument, "an option or argument is wrong; nothing was done")                    \
+  X(FeedMismatch, "the inputs given do not fit the model")                                  \
+  X(Unavailable, "no such library, driver or device here; installing something may help")   \
+  X(ModelLoad, "this file does not load on this device")                                    \
+  X(Unsupported, "this device, library or model cannot do it, now or later")                \
+  X(OutOfMemory, "memory ran out, on the host or the device; less of it may work")          \
+  X(Execution, "this run failed; the session may still be good")                            \
+  X(Cancelled, "somebody asked for the run to stop")                                        \
+  X(DeviceLost, "the device or its context is gone; only a new process helps")              \
+  X(Closed, "the caller closed or freed it before")                                         \
+  X(ForkedChild, "the object belongs to the parent process; open a new one here")           \
+  X(Timeout, "the deadline passed first")                                                   \
   X(Corrupt, "shared memory holds what it cannot hold; somebody wrote where they must not") \
   X(System, "the operating system refused; the message has its error number")
 
@@ -91,18 +91,18 @@ class [[nodiscard]] Result {
 };
 
 // Return early on failure. `AIS_ASSIGN(auto x, f());` declares x from a Result.
-#define AIS_TRY(expr)                                             \
-  do {                                                            \
-    if (::ais::Status ais_status_ = (expr); !ais_status_.ok()) {  \
-      return ais_status_;                                         \
-    }                                                             \
+#define AIS_TRY(expr)                                            \
+  do {                                                           \
+    if (::ais::Status ais_status_ = (expr); !ais_status_.ok()) { \
+      return ais_status_;                                        \
+    }                                                            \
   } while (0)
 #define AIS_CONCAT_(a, b) a##b
 #define AIS_CONCAT(a, b) AIS_CONCAT_(a, b)
 #define AIS_ASSIGN(decl, expr) AIS_ASSIGN_(AIS_CONCAT(ais_result_, __COUNTER__), decl, expr)
-#define AIS_ASSIGN_(tmp, decl, expr)          \
-  auto tmp = (expr);                          \
-  if (!tmp.ok()) return tmp.take_status();    \
+#define AIS_ASSIGN_(tmp, decl, expr)       \
+  auto tmp = (expr);                       \
+  if (!tmp.ok()) return tmp.take_status(); \
   decl = tmp.take()
 
 }  // namespace ais

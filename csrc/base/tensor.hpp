@@ -11,34 +11,34 @@ namespace ais {
 
 // The numbers are AscendCL's aclDataType where it has one, because callers index tables with them. float8 of the two
 // "fnuz" kinds and uint4, which AscendCL lacks, start at 100. X(name, number, bits of one element, numpy's name).
-#define AIS_DTYPES(X)                            \
-  X(Float32, 0, 32, "float32")                   \
-  X(Float16, 1, 16, "float16")                   \
-  X(Int8, 2, 8, "int8")                          \
-  X(Int32, 3, 32, "int32")                       \
-  X(UInt8, 4, 8, "uint8")                        \
-  X(Int16, 6, 16, "int16")                       \
-  X(UInt16, 7, 16, "uint16")                     \
-  X(UInt32, 8, 32, "uint32")                     \
-  X(Int64, 9, 64, "int64")                       \
-  X(UInt64, 10, 64, "uint64")                    \
-  X(Float64, 11, 64, "float64")                  \
-  X(Bool, 12, 8, "bool")                         \
-  X(Complex64, 16, 64, "complex64")              \
-  X(Complex128, 17, 128, "complex128")           \
-  X(BFloat16, 27, 16, "bfloat16")                \
-  X(Int4, 29, 4, "int4")                         \
-  X(Float8E5M2, 35, 8, "float8_e5m2")            \
-  X(Float8E4M3FN, 36, 8, "float8_e4m3fn")        \
-  X(Float8E4M3FNUZ, 100, 8, "float8_e4m3fnuz")   \
-  X(Float8E5M2FNUZ, 101, 8, "float8_e5m2fnuz")   \
+#define AIS_DTYPES(X)                          \
+  X(Float32, 0, 32, "float32")                 \
+  X(Float16, 1, 16, "float16")                 \
+  X(Int8, 2, 8, "int8")                        \
+  X(Int32, 3, 32, "int32")                     \
+  X(UInt8, 4, 8, "uint8")                      \
+  X(Int16, 6, 16, "int16")                     \
+  X(UInt16, 7, 16, "uint16")                   \
+  X(UInt32, 8, 32, "uint32")                   \
+  X(Int64, 9, 64, "int64")                     \
+  X(UInt64, 10, 64, "uint64")                  \
+  X(Float64, 11, 64, "float64")                \
+  X(Bool, 12, 8, "bool")                       \
+  X(Complex64, 16, 64, "complex64")            \
+  X(Complex128, 17, 128, "complex128")         \
+  X(BFloat16, 27, 16, "bfloat16")              \
+  X(Int4, 29, 4, "int4")                       \
+  X(Float8E5M2, 35, 8, "float8_e5m2")          \
+  X(Float8E4M3FN, 36, 8, "float8_e4m3fn")      \
+  X(Float8E4M3FNUZ, 100, 8, "float8_e4m3fnuz") \
+  X(Float8E5M2FNUZ, 101, 8, "float8_e5m2fnuz") \
   X(UInt4, 102, 4, "uint4")
 
 enum class DType : std::int32_t {
 #define AIS_DTYPE(name, number, bits, numpy) k##name = number,
   AIS_DTYPES(AIS_DTYPE)
 #undef AIS_DTYPE
-  kUndefined = -1,
+      kUndefined = -1,
 };
 
 constexpr std::size_t dtype_bits(DType dtype) {

@@ -61,9 +61,8 @@ void register_errors(py::module_& module) {
 #undef AIS_CODE
     return codes;
   });
-  module.def("_raise_status", [](int code, const std::string& message) {
-    raise_if_error(Status(static_cast<Code>(code), message, 7));
-  });
+  module.def("_raise_status",
+             [](int code, const std::string& message) { raise_if_error(Status(static_cast<Code>(code), message, 7)); });
 }
 
 }  // namespace ais::bind

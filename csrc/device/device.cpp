@@ -25,13 +25,16 @@ Result<std::string> classify(const ModelSource& source, const std::uint8_t* data
     case OnnxCheck::kYes:
       return std::string("ort");
     case OnnxCheck::kTruncated:
-      return Status(Code::kModelLoad, "cannot load the model '" + source.name() + "': it begins as an ONNX file and ends inside a "
-                                      "field after " + std::to_string(size) + " bytes; it is truncated, copy it again");
+      return Status(Code::kModelLoad, "cannot load the model '" + source.name() +
+                                          "': it begins as an ONNX file and ends inside a "
+                                          "field after " +
+                                          std::to_string(size) + " bytes; it is truncated, copy it again");
     case OnnxCheck::kNo:
       break;
   }
-  return Status(Code::kModelLoad, "cannot load the model '" + source.name() + "': its content is neither an ONNX model nor a compiled "
-                                  "model (.om); the file name does not matter, the content does");
+  return Status(Code::kModelLoad, "cannot load the model '" + source.name() +
+                                      "': its content is neither an ONNX model nor a compiled "
+                                      "model (.om); the file name does not matter, the content does");
 }
 
 struct Entry {
@@ -60,7 +63,8 @@ Result<Runtime*> open_runtime(const std::string& name, const std::vector<std::st
     }
     return entry->runtime.get();
   }
-  return Status(Code::kInvalidArgument, "there is no runtime '" + name + "'; there are 'ort' (ONNX Runtime) and 'acl' (AscendCL)");
+  return Status(Code::kInvalidArgument,
+                "there is no runtime '" + name + "'; there are 'ort' (ONNX Runtime) and 'acl' (AscendCL)");
 }
 
 }  // namespace ais::device

@@ -108,6 +108,7 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual int id() const = 0;
+  virtual std::string runtime() const = 0;  // its runtime's name
   // True: execute reads and writes ordinary host memory, and the copy calls are plain memcpy.
   virtual bool host_visible() const = 0;
   virtual Result<Buffer> allocate(std::size_t bytes) = 0;

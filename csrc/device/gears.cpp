@@ -82,7 +82,8 @@ Result<Gears> parse_gears(const std::map<std::string, std::string>& declared, co
     Shape gear;
     if (!parse_list(part, &gear)) return bad("where '" + part + "' is not a list of positive whole numbers");
     if (gear.size() != wanted) {
-      return bad("where '" + part + "' has " + std::to_string(gear.size()) + " values; the inputs need " + std::to_string(wanted));
+      return bad("where '" + part + "' has " + std::to_string(gear.size()) + " values; the inputs need " +
+                 std::to_string(wanted));
     }
     gears.values.push_back(gear);
   }
@@ -102,11 +103,29 @@ Result<Shape> gear_of(GearKind kind, const std::vector<TensorDesc>& inputs, cons
     } else if (gear.empty()) {
       gear = values;
     } else if (gear != values) {
-      return Status(Code::kFeedMismatch, "input '" + inputs[i].name + "' has " + shape_text(values) + " in its dynamic dimensions and "
-                                         "an input before it " + shape_text(gear) + "; they must agree");
+      return Status(Code::kFeedMismatch, "input '" + inputs[i].name + "' has " + shape_text(values) +
+                                             " in its dynamic dimensions and "
+                                             "an input before it " +
+                                             shape_text(gear) + "; they must agree");
     }
   }
   return gear;
+}
+
+void set_largest_sizes(const Gears& gears, std::vector<TensorDesc>* inputs) {
+  for (const Shape& gear : gears.values) {
+    std::size_t next = 0;  // of a kDims gear: its values go over all inputs in order
+    for (TensorDesc& desc : *inputs) {
+      if (!is_dynamic(desc.shape)) continue;
+      if (gears.kind != GearKind::kDims) next = 0;
+      Shape shape = desc.shape;
+      for (std::size_t dim : dynamic_dims(desc)) {
+        if (next < gear.size()) shape[dim] = gear[next++];
+      }
+      std::size_t elements = 0;
+      if (count_elements(shape, &elements)) desc.bytes = std::max(desc.bytes, packed_bytes(desc.dtype, elements));
+    }
+  }
 }
 
 std::string gears_text(const Gears& gears) {

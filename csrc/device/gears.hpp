@@ -20,6 +20,9 @@ Result<Gears> parse_gears(const std::map<std::string, std::string>& declared, co
 // Gears::values. FeedMismatch when the shapes do not agree with each other on a batch or an image size.
 Result<Shape> gear_of(GearKind kind, const std::vector<TensorDesc>& inputs, const std::vector<Shape>& shapes);
 
+// Sets `bytes` of every dynamic input to what its largest gear needs.
+void set_largest_sizes(const Gears& gears, std::vector<TensorDesc>* inputs);
+
 // "1; 2; 4" or "224,224; 448,448": for messages.
 std::string gears_text(const Gears& gears);
 

@@ -29,27 +29,27 @@ std::string unfit(const Dylib& library) {
 }
 
 // X(ours, ONNXTensorElementDataType)
-#define AIS_ORT_TYPES(X)  \
-  X(Float32, 1)           \
-  X(UInt8, 2)             \
-  X(Int8, 3)              \
-  X(UInt16, 4)            \
-  X(Int16, 5)             \
-  X(Int32, 6)             \
-  X(Int64, 7)             \
-  X(Bool, 9)              \
-  X(Float16, 10)          \
-  X(Float64, 11)          \
-  X(UInt32, 12)           \
-  X(UInt64, 13)           \
-  X(Complex64, 14)        \
-  X(Complex128, 15)       \
-  X(BFloat16, 16)         \
-  X(Float8E4M3FN, 17)     \
-  X(Float8E4M3FNUZ, 18)   \
-  X(Float8E5M2, 19)       \
-  X(Float8E5M2FNUZ, 20)   \
-  X(UInt4, 21)            \
+#define AIS_ORT_TYPES(X) \
+  X(Float32, 1)          \
+  X(UInt8, 2)            \
+  X(Int8, 3)             \
+  X(UInt16, 4)           \
+  X(Int16, 5)            \
+  X(Int32, 6)            \
+  X(Int64, 7)            \
+  X(Bool, 9)             \
+  X(Float16, 10)         \
+  X(Float64, 11)         \
+  X(UInt32, 12)          \
+  X(UInt64, 13)          \
+  X(Complex64, 14)       \
+  X(Complex128, 15)      \
+  X(BFloat16, 16)        \
+  X(Float8E4M3FN, 17)    \
+  X(Float8E4M3FNUZ, 18)  \
+  X(Float8E5M2, 19)      \
+  X(Float8E5M2FNUZ, 20)  \
+  X(UInt4, 21)           \
   X(Int4, 22)
 
 }  // namespace
@@ -116,8 +116,9 @@ Status Api::check(OrtStatus* status, Code fallback) const {
 Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries) {
   Result<Dylib> library = Dylib::open_first("ONNX Runtime's C library", libraries, unfit);
   if (!library.ok()) {
-    return Status(Code::kUnavailable, library.take_status().message() + "\nInstall it with 'pip install onnxruntime', or name "
-                                      "the library file in the environment variable AIS_BENCH_ORT_LIBRARY.");
+    return Status(Code::kUnavailable, library.take_status().message() +
+                                          "\nInstall it with 'pip install onnxruntime', or name "
+                                          "the library file in the environment variable AIS_BENCH_ORT_LIBRARY.");
   }
   auto api = std::make_unique<Api>();
   api->library = library.take();

@@ -42,8 +42,8 @@ struct Api {
 #undef ORT_FN
 
   Dylib library;
-  std::string version;                 // of the library, "1.32.0"
-  OrtEnv* env = nullptr;               // one a process, never released: sessions may end after static destructors
+  std::string version;    // of the library, "1.32.0"
+  OrtEnv* env = nullptr;  // one a process, never released: sessions may end after static destructors
   OrtMemoryInfo* cpu_memory = nullptr;
   OrtAllocator* allocator = nullptr;
 

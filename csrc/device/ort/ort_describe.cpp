@@ -28,7 +28,8 @@ Status read_tensor(const Api& api, const std::string& role, const OrtTypeInfo* t
   AIS_TRY(api.check(api.GetTensorElementType(tensor, &element), Code::kModelLoad));
   desc->dtype = dtype_of(element);
   if (desc->dtype == DType::kUndefined) {
-    return refuse(role, desc->name, element == kElementString ? "tensor of strings" : "tensor of element type " + std::to_string(element));
+    return refuse(role, desc->name,
+                  element == kElementString ? "tensor of strings" : "tensor of element type " + std::to_string(element));
   }
   std::size_t rank = 0;
   AIS_TRY(api.check(api.GetDimensionsCount(tensor, &rank), Code::kModelLoad));
@@ -102,6 +103,7 @@ Status read_gears(const Api& api, OrtSession* session, ModelInfo* info) {
   api.ReleaseModelMetadata(metadata);
   AIS_TRY(status);
   AIS_ASSIGN(info->gears, device::parse_gears(declared, info->inputs));
+  device::set_largest_sizes(info->gears, &info->inputs);
   return Status();
 }
 
@@ -109,8 +111,10 @@ Status read_gears(const Api& api, OrtSession* session, ModelInfo* info) {
 
 Result<ModelInfo> describe(const Api& api, OrtSession* session, const device::ModelSource& source) {
   ModelInfo info;
-  AIS_TRY(read_side(api, session, "input", api.SessionGetInputCount, api.SessionGetInputName, api.SessionGetInputTypeInfo, &info.inputs));
-  AIS_TRY(read_side(api, session, "output", api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo, &info.outputs));
+  AIS_TRY(read_side(api, session, "input", api.SessionGetInputCount, api.SessionGetInputName, api.SessionGetInputTypeInfo,
+                    &info.inputs));
+  AIS_TRY(read_side(api, session, "output", api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo,
+                    &info.outputs));
   AIS_TRY(mark_unranked(source, &info));
   AIS_TRY(read_gears(api, session, &info));
   return info;

@@ -14,8 +14,9 @@ namespace {
 char g_no_bytes[64];  // stands for the memory of a tensor without elements: the runtime refuses a null pointer
 
 Status forked() {
-  return Status(Code::kForkedChild, "this session was made in the process that this one was forked from, and its threads did not come "
-                                    "along; make a new InferSession in this process");
+  return Status(Code::kForkedChild,
+                "this session was made in the process that this one was forked from, and its threads did not come "
+                "along; make a new InferSession in this process");
 }
 
 std::string advice(const Status& status) {
@@ -36,8 +37,10 @@ class OrtBinding final : public device::Binding {
       : model_(std::move(model)), state_(std::move(state)), outputs_(std::move(outputs)) {}
   ~OrtBinding() override {
     outputs_.clear();
-    if (!model_->inherited()) model_->give_back(std::move(state_));
-    else state_.release();  // the runtime's objects in it cannot be released here
+    if (!model_->inherited())
+      model_->give_back(std::move(state_));
+    else
+      state_.release();  // the runtime's objects in it cannot be released here
   }
 
   Status run() override { return model_->inherited() ? forked() : model_->run(state_.get(), &outputs_); }
@@ -58,7 +61,8 @@ Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::share
                            : api.CreateSessionFromArray(api.env, source.bytes, source.size, session_options, &session);
   api.ReleaseSessionOptions(session_options);
   if (Status status = api.check(created, Code::kModelLoad); !status.ok()) {
-    return Status(status.code(), "cannot load the model '" + source.name() + "': " + status.message() + advice(status), status.vendor_code());
+    return Status(status.code(), "cannot load the model '" + source.name() + "': " + status.message() + advice(status),
+                  status.vendor_code());
   }
   Result<device::ModelInfo> info = describe(api, session, source);
   if (!info.ok()) {
@@ -115,8 +119,8 @@ void OrtModel::release_values(std::vector<OrtValue*>* values) {
 
 Result<OrtValue*> OrtModel::borrow(void* data, std::size_t bytes, DType dtype, const Shape& shape) const {
   OrtValue* value = nullptr;
-  AIS_TRY(api_.check(api_.CreateTensorWithDataAsOrtValue(api_.cpu_memory, data == nullptr || bytes == 0 ? g_no_bytes : data, bytes,
-                                                         shape.data(), shape.size(), element_type_of(dtype), &value),
+  AIS_TRY(api_.check(api_.CreateTensorWithDataAsOrtValue(api_.cpu_memory, data == nullptr || bytes == 0 ? g_no_bytes : data,
+                                                         bytes, shape.data(), shape.size(), element_type_of(dtype), &value),
                      Code::kFeedMismatch));
   return value;
 }
@@ -163,7 +167,8 @@ Status OrtModel::run_once(RunState* state) {
 
 Status OrtModel::run(RunState* state, std::vector<device::Output>* outputs) {
   Status status = run_once(state);
-  const bool any_bound = std::any_of(state->bound.begin(), state->bound.end(), [](OrtValue* value) { return value != nullptr; });
+  const bool any_bound =
+      std::any_of(state->bound.begin(), state->bound.end(), [](OrtValue* value) { return value != nullptr; });
   if (!status.ok() && any_bound && status.message().find("shape verification failed") != std::string::npos) {
     // The model's result has another shape than the model declares. Let the runtime allocate; a run has no side effects.
     release_values(&state->bound);
@@ -208,7 +213,8 @@ Status OrtModel::collect(RunState* state, std::vector<device::Output>* outputs) 
     AIS_TRY(status);
     AIS_TRY(api_.check(api_.GetTensorMutableData(value, &output.data), Code::kExecution));
     std::size_t elements = 0;
-    if (!count_elements(output.shape, &elements)) return Status(Code::kExecution, "output '" + info_.outputs[i].name + "' is too large");
+    if (!count_elements(output.shape, &elements))
+      return Status(Code::kExecution, "output '" + info_.outputs[i].name + "' is too large");
     output.bytes = packed_bytes(info_.outputs[i].dtype, elements);
   }
   return Status();
@@ -224,7 +230,8 @@ Status OrtModel::execute(const std::vector<TensorView>& inputs, std::vector<devi
   return status;
 }
 
-Result<std::unique_ptr<device::Binding>> OrtModel::bind(const std::vector<TensorView>& inputs, std::vector<device::Output> outputs) {
+Result<std::unique_ptr<device::Binding>> OrtModel::bind(const std::vector<TensorView>& inputs,
+                                                        std::vector<device::Output> outputs) {
   if (inherited()) return forked();
   AIS_ASSIGN(std::unique_ptr<RunState> state, take_state());
   Status status = wrap_inputs(inputs, state.get());

@@ -35,7 +35,8 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
 
   const device::ModelInfo& info() const override { return info_; }
   Status execute(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) override;
-  Result<std::unique_ptr<device::Binding>> bind(const std::vector<TensorView>& inputs, std::vector<device::Output> outputs) override;
+  Result<std::unique_ptr<device::Binding>> bind(const std::vector<TensorView>& inputs,
+                                                std::vector<device::Output> outputs) override;
   void cancel() override;
 
  private:

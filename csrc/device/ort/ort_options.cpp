@@ -12,13 +12,21 @@ namespace {
 
 // Session configuration entries of ONNX Runtime that a CPU session has a use for; passed on as they are.
 const std::set<std::string> kConfigEntries = {
-    "session.disable_prepacking",        "session.dynamic_block_base",          "session.force_spinning_stop",
-    "session.inter_op.allow_spinning",   "session.intra_op.allow_spinning",     "session.intra_op_thread_affinities",
-    "session.set_denormal_as_zero",      "session.use_device_allocator_for_initializers", "session.use_env_allocators",
-    "optimization.minimal_build_optimizations", "mlas.enable_gemm_fastmath_arm64_bfloat16",
+    "session.disable_prepacking",
+    "session.dynamic_block_base",
+    "session.force_spinning_stop",
+    "session.inter_op.allow_spinning",
+    "session.intra_op.allow_spinning",
+    "session.intra_op_thread_affinities",
+    "session.set_denormal_as_zero",
+    "session.use_device_allocator_for_initializers",
+    "session.use_env_allocators",
+    "optimization.minimal_build_optimizations",
+    "mlas.enable_gemm_fastmath_arm64_bfloat16",
 };
-const std::set<std::string> kOwnOptions = {"devices", "enable_cpu_mem_arena", "enable_mem_pattern", "execution_mode",
-                                           "graph_optimization_level", "inter_op_num_threads", "threads"};
+const std::set<std::string> kOwnOptions = {"devices",        "enable_cpu_mem_arena",     "enable_mem_pattern",
+                                           "execution_mode", "graph_optimization_level", "inter_op_num_threads",
+                                           "threads"};
 
 Status invalid(const std::string& name, const std::string& value, const std::string& wanted) {
   return Status(Code::kInvalidArgument, "option " + name + " is '" + value + "'; it takes " + wanted);
@@ -42,7 +50,8 @@ Status check_names(const device::Options& options) {
     for (const auto* set : {&kOwnOptions, &kConfigEntries}) {
       for (const std::string& name : *set) names += (names.empty() ? "" : ", ") + name;
     }
-    return Status(Code::kInvalidArgument, "there is no option '" + option.first + "' for an ONNX model on a CPU device; there are: " + names);
+    return Status(Code::kInvalidArgument,
+                  "there is no option '" + option.first + "' for an ONNX model on a CPU device; there are: " + names);
   }
   return Status();
 }

@@ -19,12 +19,14 @@ class OrtDevice final : public device::Device, public std::enable_shared_from_th
   OrtDevice(const Api& api, int id) : api_(api), id_(id) {}
 
   int id() const override { return id_; }
+  std::string runtime() const override { return "ort"; }
   bool host_visible() const override { return true; }
 
   Result<device::Buffer> allocate(std::size_t bytes) override {
     const std::size_t rounded = (bytes + kAlignment) / kAlignment * kAlignment;  // at least one line: never a null pointer
     void* data = rounded < bytes ? nullptr : std::aligned_alloc(kAlignment, rounded);
-    if (data == nullptr) return Status(Code::kOutOfMemory, "the host has no " + std::to_string(bytes) + " bytes of memory left");
+    if (data == nullptr)
+      return Status(Code::kOutOfMemory, "the host has no " + std::to_string(bytes) + " bytes of memory left");
     return device::Buffer{std::shared_ptr<void>(data, std::free), bytes};
   }
 
@@ -60,9 +62,10 @@ class OrtRuntime final : public device::Runtime {
   Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override {
     AIS_ASSIGN(const int count, option_int(options, "devices", device_count(), 1, 1 << 20));
     if (device_id < 0 || device_id >= count) {
-      return Status(Code::kUnavailable, "there is no CPU device " + std::to_string(device_id) + "; this process may use " +
-                                            std::to_string(count) + " processor" + (count == 1 ? "" : "s") + ", so there " +
-                                            (count == 1 ? "is only device 0" : "are devices 0 to " + std::to_string(count - 1)));
+      return Status(Code::kUnavailable,
+                    "there is no CPU device " + std::to_string(device_id) + "; this process may use " + std::to_string(count) +
+                        " processor" + (count == 1 ? "" : "s") + ", so there " +
+                        (count == 1 ? "is only device 0" : "are devices 0 to " + std::to_string(count - 1)));
     }
     return std::shared_ptr<device::Device>(std::make_shared<OrtDevice>(*api_, device_id));
   }

@@ -1,0 +1,37 @@
+# Every contributor task. `make` alone lists them. Each target makes the virtual environment it needs.
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= $(shell nproc)
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inc')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check bench wheel asan native-test clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(INSTALLED): pyproject.toml setup.py $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps 'rapidocr-onnxruntime==1.4.4' # for its three models; its dependencies are not needed
+	touch $@
+
+test: $(INSTALLED) ## run the tests (set ARGS for pytest)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: $(INSTALLED) ## formatting, lint and types
+	$(BIN)/python -m pip install --quiet --group lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest ais_bench._native aclruntime --allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist
+	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.hpp,$(SOURCES))
+
+wheel: ## build a wheel into dist/
+	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+clean: ## remove everything that was built
+	rm -rf build dist *.egg-info $(VENV) ais_bench/*.so

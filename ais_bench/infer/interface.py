@@ -1,0 +1,5 @@
+"""The API guide's classes, under the path it gives."""
+
+from ais_bench.session import InferSession, MemorySummary
+
+__all__ = ["InferSession", "MemorySummary"]

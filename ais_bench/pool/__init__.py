@@ -1,0 +1,1 @@
+"""The device pool: worker processes, supervision, dispatch."""

@@ -1,0 +1,165 @@
+"""Running a session over files, and over lists of inputs, for `InferenceSession.run_pipeline`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ais_bench.errors import ConfigError, FeedError
+from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session.tensor import Tensor
+
+if TYPE_CHECKING:
+    from ais_bench.session.inference_session import InferenceSession
+
+__all__ = ["infer_options", "run", "run_in_memory", "tensor_from_files"]
+
+PURE_ZERO = "pure_infer_data_zero"
+PURE_RANDOM = "pure_infer_data_random"
+
+
+class infer_options:
+    """Options of `run_pipeline` over files.
+
+    `output_dir` ("" saves nothing), `out_format` ("BIN", "NPY" or "TXT"), `auto_dym_shape` and `auto_dym_dims` (set the shapes
+    from each item's arrays), `pure_infer_mode` (made-up data; the file names say which). `output_names` and `shapes_list` are
+    kept for callers that set them, and are not used.
+    """
+
+    def __init__(self) -> None:
+        self.output_dir = ""
+        self.out_format = "BIN"
+        self.auto_dym_shape = False
+        self.auto_dym_dims = False
+        self.pure_infer_mode = False
+        self.output_names: list[str] = []
+        self.shapes_list: list[list[list[int]]] = []
+
+
+def run(
+    session: InferenceSession,
+    infiles: Sequence[Sequence[str]],
+    options: infer_options,
+    extra_sessions: Sequence[InferenceSession] = (),
+) -> None:
+    """Run every item; session k of n takes items k, k+n, ...
+
+    on a thread of its own. Raises what the first failing item raised.
+    """
+    if options.out_format not in _SAVERS:
+        raise ConfigError(f"out_format is {options.out_format!r}; it is one of {', '.join(_SAVERS)}")
+    sessions = [session, *(extra_sessions or ())]
+
+    def share(index: int) -> None:
+        for files in infiles[index :: len(sessions)]:
+            _run_item(sessions[index], files, options)
+
+    with ThreadPoolExecutor(len(sessions), "ais_bench-pipeline") as threads:
+        for future in [threads.submit(share, index) for index in range(len(sessions))]:
+            future.result()
+
+
+def run_in_memory(
+    session: InferenceSession,
+    names: Sequence[str],
+    inputs_list: Sequence[Sequence[Any]],
+    shapes_list: Sequence[Sequence[Sequence[int]]],
+    auto_shape: bool,
+    auto_dims: bool,
+) -> list[list[Tensor]]:
+    """Run every item of `inputs_list`, with the shapes of `shapes_list` where they are to be set.
+
+    Returns host tensors per item.
+    """
+    results = []
+    for position, inputs in enumerate(inputs_list):
+        if auto_shape or auto_dims:
+            _set_shapes(session, shapes_list[position], auto_shape)
+        outputs = session.run(names, inputs)
+        for tensor in outputs:
+            tensor.to_host()
+        results.append(outputs)
+    return results
+
+
+def tensor_from_files(desc: tensor_desc, files: Sequence[str]) -> Tensor:
+    """Return a host tensor of `desc` with the bytes of raw files, one after the other; they must fill it exactly."""
+    data = b"".join(Path(file).read_bytes() for file in files)
+    kind = _numpy_dtype(desc)
+    if any(dim < 0 for dim in desc.shape):
+        raise FeedError(f"input '{desc.name}' has the open shape {tuple(desc.shape)}; a tensor from files needs a fixed one")
+    wanted = int(np.prod(desc.shape, dtype=np.int64)) * kind.itemsize
+    if len(data) != wanted:
+        raise FeedError(
+            f"input '{desc.name}' takes {wanted} bytes, shape {tuple(desc.shape)} of {kind}; "
+            f"the files {list(files)} have {len(data)}"
+        )
+    return Tensor(np.frombuffer(data, kind).reshape(desc.shape))
+
+
+def _run_item(session: InferenceSession, files: Sequence[str], options: infer_options) -> None:
+    descs = session.get_inputs()
+    if len(files) != len(descs):
+        raise FeedError(f"an item has {len(files)} files {list(files)}; the model takes {len(descs)} inputs")
+    arrays = [_made_up(file, desc) if options.pure_infer_mode else _read(file) for file, desc in zip(files, descs, strict=True)]
+    if options.auto_dym_shape or options.auto_dym_dims:
+        _set_shapes(session, [array.shape for array in arrays], options.auto_dym_shape)
+    outputs = session.run([desc.name for desc in session.get_outputs()], arrays)
+    if not options.output_dir:
+        return
+    for index, tensor in enumerate(outputs):
+        tensor.to_host()
+        stem = Path(options.output_dir, f"{Path(files[0]).stem}_{index}")
+        _SAVERS[options.out_format](f"{stem}.{options.out_format.lower()}", np.asarray(tensor))
+
+
+def _set_shapes(session: InferenceSession, shapes: Sequence[Sequence[int]], as_shape: bool) -> None:
+    names = [desc.name for desc in session.get_inputs()]
+    text = ";".join(f"{name}:{','.join(map(str, shape))}" for name, shape in zip(names, shapes, strict=True))
+    (session.set_dynamic_shape if as_shape else session.set_dynamic_dims)(text)
+
+
+def _read(file: str) -> NDArray[Any]:
+    if file.endswith(".npy"):
+        return np.asarray(np.load(file, allow_pickle=False))
+    return np.fromfile(file, np.uint8)
+
+
+def _made_up(file: str, desc: tensor_desc) -> NDArray[Any]:
+    if desc.realsize == 0:
+        raise FeedError(
+            f"input '{desc.name}' has the open shape {tuple(desc.shape)}; set the shapes before made-up data is run"
+        )
+    if file == PURE_ZERO:
+        return np.zeros(desc.realsize, np.uint8)
+    if file == PURE_RANDOM:
+        return np.random.default_rng().integers(0, 255, desc.realsize, np.uint8)
+    raise ConfigError(f"made-up data is named {PURE_ZERO!r} or {PURE_RANDOM!r}; got {file!r}")
+
+
+def _numpy_dtype(desc: tensor_desc) -> np.dtype[Any]:
+    try:
+        return np.dtype(desc.datatype.name)
+    except TypeError:
+        import ml_dtypes
+
+        kind: np.dtype[Any] = np.dtype(getattr(ml_dtypes, desc.datatype.name))
+        return kind
+
+
+def _save_text(path: str, array: NDArray[Any]) -> None:
+    rows = array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(1, 1)
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(" ".join(str(value) for value in row.tolist()) + "\n" for row in rows)
+
+
+def _save_raw(path: str, array: NDArray[Any]) -> None:
+    array.tofile(path)
+
+
+_SAVERS: dict[str, Callable[[str, NDArray[Any]], None]] = {"BIN": _save_raw, "NPY": np.save, "TXT": _save_text}

@@ -1,0 +1,310 @@
+"""InferSession: one model on one device, arrays in, arrays out. The class most programs use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ais_bench.errors import ConfigError
+from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session.feeds import to_sequence
+from ais_bench.session.inference_session import InferenceSession, session_options
+from ais_bench.session.options import as_int, as_model, check_custom_sizes, runtime_options
+from ais_bench.session.tensor import Tensor
+from ais_bench.session.times import sumary
+
+__all__ = ["InferSession"]
+
+_logger = logging.getLogger("ais_bench.session")
+
+
+class InferSession:
+    """One model, loaded on one device of this process.
+
+    Feeds: any iterable with one entry for each input, a mapping by input name, or an array whose first axis runs over the
+        inputs. An entry is a numpy array or scalar, a torch CPU tensor, an `aclruntime.Tensor` or anything with DLPack. Its
+        bytes are read as the model's element type and shape; only the byte size is checked, and nothing is cast. Where the
+        model leaves dimensions open they are taken from the array. Feeds may be overwritten as soon as a call returns.
+
+    Outputs: a list of new arrays of the model's element types and true shapes, independent of the session and of each other.
+
+    Errors are those of `ais_bench.errors`, all of them RuntimeErrors; after one from a run the session is still usable.
+    Threads may share a session, and the GIL is released while the device works. A session does not work in a forked child
+    of the process that made it. Dropping the last reference frees the device.
+
+    Args:
+        device_id: the device, an int or its text. CPU devices are 0 to the number of processors the process may use, less 1.
+        model_path: a path, or the model's content as bytes. The content decides what it is, not the suffix.
+        acl_json_path: AscendCL's profiling and dump settings; of no effect on a CPU device.
+        debug: log the model's description and more at DEBUG.
+        loop: executions per call, at least 1; the outputs are the last one's.
+        threads: threads that compute one run on a CPU device; default all processors the process may use.
+        graph_optimization_level: "disable", "basic", "extended", "layout" or "all" (the default), for ONNX models.
+        provider_options: further options of the runtime by name; an unknown name raises ConfigError with the known ones.
+        runtime: "ort" or "acl", to override what the content says.
+    """
+
+    def __init__(
+        self,
+        device_id: Any,
+        model_path: Any,
+        acl_json_path: str | None = None,
+        debug: bool = False,
+        loop: int = 1,
+        *,
+        threads: int | None = None,
+        graph_optimization_level: str | None = None,
+        provider_options: Mapping[str, Any] | None = None,
+        runtime: str | None = None,
+    ) -> None:
+        self.device_id = as_int("device_id", device_id, 0)
+        self.model_path = as_model(model_path)
+        options = session_options()
+        options.loop = self.loop = as_int("loop", loop, 1)
+        options.log_level = 1 if debug else 2
+        options.acl_json_path = acl_json_path or ""
+        self.session = InferenceSession(
+            self.model_path,
+            self.device_id,
+            options,
+            _runtime_options=runtime_options(threads, graph_optimization_level, provider_options),
+            _runtime=runtime or "",
+        )
+        self._native = self.session._native
+        self.outputs_names = [desc.name for desc in self.get_outputs()]
+        if debug:
+            _show_debug_log()
+        _logger.debug("loaded %s", self.session)
+        if acl_json_path and self._native.runtime != "acl":
+            _logger.warning("acl_json_path has no effect: %s runs on a CPU device", self.model_path)
+
+    # What the model looks like
+
+    def get_inputs(self) -> list[tensor_desc]:
+        """Describe the inputs, in the model's order."""
+        self.intensors_desc = self.session.get_inputs()
+        return self.intensors_desc
+
+    def get_outputs(self) -> list[tensor_desc]:
+        """Describe the outputs, in the model's order."""
+        self.outtensors_desc = self.session.get_outputs()
+        return self.outtensors_desc
+
+    # Running
+
+    def infer(self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000, out_array: bool = True) -> list[Any]:
+        """Run one set of feeds.
+
+        Args:
+            feeds: see the class.
+            mode: "static", "dymbatch", "dymhw", "dymdims" or "dymshape". Models with gears hold the three in the middle to
+                them.
+            custom_sizes: bytes of the outputs, for "dymshape": a hint that never limits a result.
+            out_array: True for numpy arrays on the host, False for `aclruntime.Tensor`s on the device.
+
+        Returns a list with one entry for each output. Raises FeedError, InferenceError and others.
+        """
+        if mode == "dymshape":
+            check_custom_sizes(custom_sizes)
+        outputs = self._native.infer(feeds, mode, out_array)
+        return outputs if out_array else [Tensor(tensor) for tensor in outputs]
+
+    def infer_pipeline(
+        self, feeds_list: Iterable[Any], mode: str = "static", custom_sizes: Any = 100000
+    ) -> list[list[NDArray[Any]]]:
+        """Run many sets of feeds and return their outputs in order. Shapes may differ from set to set.
+
+        For a model of one input an element may be the bare input instead of a list.
+        """
+        if mode == "dymshape":
+            check_custom_sizes(custom_sizes)
+        return [self._native.infer(self._one_set(feeds), mode, True) for feeds in feeds_list]
+
+    def infer_iteration(
+        self,
+        feeds: Any,
+        in_out_list: Sequence[int] | None = None,
+        iteration_times: int = 1,
+        mode: str = "static",
+        custom_sizes: Any = 100000,
+        mem_copy: bool = True,
+    ) -> list[NDArray[Any]]:
+        """Run `iteration_times` times, each run taking inputs from the outputs of the one before; return the last outputs.
+
+        `in_out_list[i]` is the output that input i takes from the second run on, -1 to keep what was fed. What is handed on
+        never leaves the device. Results are the same for either value of `mem_copy`.
+        """
+        times = as_int("iteration_times", iteration_times, 1)
+        if times == 1:
+            return self.infer(feeds, mode, custom_sizes)
+        if in_out_list is None:
+            raise ConfigError(f"in_out_list says which output feeds which input; {times} iterations need one")
+        if mode == "dymshape":
+            check_custom_sizes(custom_sizes)
+        return self._native.iterate(feeds, mode, [as_int("in_out_list entry", index, -(2**31)) for index in in_out_list], times)
+
+    def run(self, feeds: Any, out_array: bool = False) -> list[Any]:
+        """Run with the shapes that the newest `set_*` call fixed. Returns tensors on the device, or arrays with `out_array`."""
+        outputs = self.session.run(self.outputs_names, feeds)
+        return self._to_arrays(outputs) if out_array else outputs
+
+    def run_pipeline(
+        self,
+        infilelist: Sequence[Sequence[str]],
+        output: str,
+        auto_shape: bool = False,
+        auto_dims: bool = False,
+        outfmt: str = "BIN",
+        pure_infer_mode: bool = False,
+        extra_session: Sequence[Any] | None = None,
+    ) -> None:
+        """Run lists of files, one file an input, and write the results to files in the folder `output` ("" writes none)."""
+        from ais_bench.session.file_pipeline import infer_options
+
+        options = infer_options()
+        options.output_dir, options.out_format = output or "", outfmt
+        options.auto_dym_shape, options.auto_dym_dims, options.pure_infer_mode = auto_shape, auto_dims, pure_infer_mode
+        self.session.run_pipeline(infilelist, options, [getattr(extra, "session", extra) for extra in extra_session or ()])
+
+    def first_inner_run(self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000) -> list[Tensor]:
+        """Run once and keep inputs and outputs on the device for `inner_run`. Returns an empty list."""
+        if mode == "dymshape":
+            check_custom_sizes(custom_sizes)
+        return self.session._first_inner_run(self.outputs_names, feeds, mode)
+
+    def inner_run(self, in_out_list: Sequence[int], get_outputs: bool = False, mem_copy: bool = True) -> list[Tensor] | None:
+        """Run again, inputs taken from the outputs of the run before.
+
+        Returns tensors on the device with `get_outputs`, else None.
+        """
+        outputs = self.session.inner_run(in_out_list, self.outputs_names, get_outputs, mem_copy)
+        return outputs if get_outputs else None
+
+    def cancel(self) -> None:
+        """Ask the runs that are executing now, in other threads, to stop; each raises InferenceCancelled."""
+        self._native.cancel()
+
+    # Shapes for run()
+
+    def set_staticbatch(self) -> None:
+        """Go back to the model's own shapes."""
+        self.session.set_staticbatch()
+
+    def set_dynamic_batchsize(self, dymBatch: Any) -> None:
+        """Fix the batch size of `run`."""
+        self.session.set_dynamic_batchsize(dymBatch)
+
+    def set_dynamic_hw(self, w: Any, h: Any) -> None:
+        """Fix the image size of `run`, in the order of the model's dynamic dimensions.
+
+        Whatever they are called, the first number is
+        the first dimension, the height of an NCHW model."""
+        self.session.set_dynamic_hw(w, h)
+
+    def set_dynamic_dims(self, dym_dims: str) -> None:
+        """Fix the shapes of `run` to a gear: "name:d0,d1;name2:d0"."""
+        self.session.set_dynamic_dims(dym_dims)
+
+    def set_dynamic_shape(self, dym_shape: str) -> None:
+        """Fix the shapes of `run`: "name:d0,d1;name2:d0"."""
+        self.session.set_dynamic_shape(dym_shape)
+
+    def set_custom_outsize(self, custom_sizes: Any) -> None:
+        """Accept a hint about output sizes in bytes; results are never limited by it."""
+        one = isinstance(custom_sizes, (int, np.integer))
+        self.session.set_custom_outsize([int(custom_sizes)] if one else custom_sizes or [])
+
+    def set_loop_count(self, loop: Any) -> None:
+        """Set the executions per call, at least 1."""
+        self.loop = as_int("loop", loop, 1)
+        self._native.loop = self.loop
+
+    def get_max_dym_batchsize(self) -> int:
+        """Return the largest batch gear, 0 where the model has none."""
+        return self.session.get_max_dym_batchsize()
+
+    # Tensors
+
+    def create_tensor_from_arrays_to_device(self, arrays: Any) -> Any:
+        """Copy an array to the device and return the tensor; a list of arrays gives a list of tensors."""
+        if isinstance(arrays, (list, tuple)):
+            return [self.create_tensor_from_arrays_to_device(array) for array in arrays]
+        tensor = Tensor(arrays)
+        tensor.to_device(self.device_id)
+        return tensor
+
+    def create_tensor_from_fileslist(self, desc: tensor_desc, files: Sequence[str]) -> Tensor:
+        """Return a tensor on the device with the bytes of raw files, one after the other; they must fill it exactly."""
+        return self.session.create_tensor_from_fileslist(desc, files)
+
+    def convert_tensors_to_host(self, tensors: Iterable[Tensor]) -> None:
+        """Move tensors to the host, in place."""
+        for tensor in tensors:
+            tensor.to_host()
+
+    def convert_tensors_to_arrays(self, tensors: Iterable[Tensor]) -> list[NDArray[Any]]:
+        """Return new arrays with the values of host tensors."""
+        return [np.array(tensor) for tensor in tensors]
+
+    # Times
+
+    def summary(self) -> sumary:
+        """Return the times of all executions since the session was made or reset, in milliseconds, oldest first.
+
+        It is a list of floats, and its `exec_time_list` is the same; an entry also unpacks into (start, end).
+        """
+        return self.session.sumary()
+
+    sumary = summary
+
+    def reset_summaryinfo(self) -> None:
+        """Forget the times."""
+        self.session.reset_sumaryinfo()
+
+    reset_sumaryinfo = reset_summaryinfo
+
+    # Life
+
+    def set_context(self) -> None:
+        """Do nothing: every call finds its device by itself, from any thread."""
+
+    def free_resource(self) -> None:
+        """Free the model. Twice is fine; a later run raises SessionClosed."""
+        session = getattr(self, "session", None)  # absent when __init__ failed and a subclass's __del__ calls this
+        if session is not None:
+            session.free_resource()
+
+    @staticmethod
+    def finalize() -> None:
+        """Free every session of this process and what the runtimes hold besides.
+
+        Twice is fine, and so are new sessions after it.
+        """
+        InferenceSession.finalize()
+
+    def __enter__(self) -> InferSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.free_resource()
+
+    def _one_set(self, feeds: Any) -> Any:
+        """Wrap a bare input of a one-input model."""
+        bare = isinstance(feeds, (np.ndarray, np.generic, Tensor)) or hasattr(feeds, "__dlpack__")
+        names = [name for name, *_ in self._native.inputs()]
+        return ([feeds] if len(names) == 1 else to_sequence(feeds, names)) if bare else feeds
+
+    def _to_arrays(self, tensors: list[Tensor]) -> list[NDArray[Any]]:
+        self.convert_tensors_to_host(tensors)
+        return self.convert_tensors_to_arrays(tensors)
+
+
+def _show_debug_log() -> None:
+    logger = logging.getLogger("ais_bench")
+    logger.setLevel(logging.DEBUG)
+    if not logger.hasHandlers():  # a program that set up its logging decides where the lines go
+        logger.addHandler(logging.StreamHandler())

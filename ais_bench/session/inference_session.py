@@ -1,0 +1,231 @@
+"""The low-level session, as the `aclruntime` module offers it: tensors in, tensors out, shapes set beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ais_bench import _native
+from ais_bench.errors import ConfigError, FeedError
+from ais_bench.session import file_pipeline
+from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session.options import as_int, as_model
+from ais_bench.session.tensor import Tensor
+from ais_bench.session.times import ExecTimes, sumary
+
+__all__ = ["InferenceSession", "infer_options", "model", "session_options"]
+
+
+class session_options:
+    """Options of a session: `loop` (runs per call, at least 1), `log_level` (1 debug to 4 error), `acl_json_path`."""
+
+    def __init__(self) -> None:
+        self.loop = 1
+        self.log_level = 2
+        self.acl_json_path = ""
+
+
+class _LiveOptions(session_options):
+    """The options of an open session: assigning `loop` takes effect on its next run."""
+
+    def __init__(self, native: _native.Session, given: session_options) -> None:
+        self._native = native
+        self.log_level = given.log_level
+        self.acl_json_path = given.acl_json_path
+
+    @property
+    def loop(self) -> int:
+        """Runs per call."""
+        return self._native.loop
+
+    @loop.setter
+    def loop(self, value: int) -> None:
+        self._native.loop = as_int("loop", value, 1)
+
+
+infer_options = file_pipeline.infer_options
+
+
+class InferenceSession:
+    """One model on one device.
+
+    `run` executes with the shapes that the newest `set_*` call fixed, or the model's own; an input's bytes are read as that
+    shape, and only their number is checked. Errors are those of `ais_bench.errors`, all RuntimeErrors. Threads may share a
+    session.
+    """
+
+    def __init__(
+        self,
+        model_path: Any,
+        device_id: Any,
+        options: session_options,
+        *,
+        _runtime_options: Mapping[str, str] | None = None,
+        _runtime: str = "",
+    ) -> None:
+        self._native = _native.Session(
+            as_model(model_path),
+            as_int("device_id", device_id, 0),
+            as_int("loop", options.loop, 1),
+            dict(_runtime_options or {}),
+            _runtime,
+        )
+        self._options = _LiveOptions(self._native, options)
+        self._times = ExecTimes(self._native)
+        self._iteration: _native.Iteration | None = None
+        self._output_names = [name for name, *_ in self._native.outputs()]
+
+    def options(self) -> session_options:
+        """Return the live options: assigning `loop` takes effect."""
+        return self._options
+
+    def get_inputs(self) -> list[tensor_desc]:
+        """Describe the inputs; `realsize` reflects the newest `set_*` call."""
+        sizes = self._native.real_sizes()
+        return [tensor_desc._from_native(native, size) for native, size in zip(self._native.inputs(), sizes, strict=True)]
+
+    def get_outputs(self) -> list[tensor_desc]:
+        """Describe the outputs."""
+        return [tensor_desc._from_native(native) for native in self._native.outputs()]
+
+    def run(self, output_names: Sequence[str], feeds: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
+        """Run once (`loop` times) and return one tensor on the device for each name.
+
+        `feeds` is a list in the model's order or a mapping by input name, of `Tensor`, `BaseTensor` or arrays. Tensors on
+        the host are taken as they are.
+        """
+        indexes = self._indexes(output_names)
+        outputs = self._native.run(feeds)
+        return [Tensor(outputs[index]) for index in indexes]
+
+    def first_inner_run(self, output_names: Sequence[str], feeds: Sequence[Any]) -> list[Tensor]:
+        """Run once and keep inputs and outputs on the device for `inner_run`. Returns an empty list."""
+        return self._first_inner_run(output_names, feeds, None)
+
+    def _first_inner_run(self, output_names: Sequence[str], feeds: Any, mode: str | None) -> list[Tensor]:
+        self._indexes(output_names)
+        iteration = _native.Iteration(self._native)
+        iteration.first(self._native, feeds, mode)
+        self._iteration = iteration
+        return []
+
+    def inner_run(
+        self, in_out_list: Sequence[int], output_names: Sequence[str], get_outputs: bool, mem_copy: bool
+    ) -> list[Tensor]:
+        """Run again with inputs taken from the outputs of the run before.
+
+        `in_out_list[i]` is the output that input i takes, negative to leave the input. With `get_outputs` the outputs are
+        returned, in memory of their own. Nothing leaves the device in between, and no input shares memory with an output of
+        the same run, for either value of `mem_copy`.
+        """
+        if self._iteration is None:
+            raise ConfigError("inner_run goes on from a first run; call first_inner_run before it")
+        indexes = self._indexes(output_names)
+        self._iteration.step([int(index) for index in in_out_list])
+        if not get_outputs:
+            return []
+        outputs = self._iteration.outputs()
+        return [Tensor(outputs[index]) for index in indexes]
+
+    def run_pipeline(self, *arguments: Any) -> list[list[Tensor]] | None:
+        """Run many items, in one of two forms.
+
+        `(infiles, infer_options, extra_sessions)`: each item is a list of files, one an input; results are written to files.
+        `(names, inputs_list, shapes_list, auto_shape, auto_dims)`: each item is a list of inputs; returns host tensors per
+        item.
+        """
+        if len(arguments) == 3:
+            infiles, options, extra_sessions = arguments
+            file_pipeline.run(self, infiles, options, extra_sessions)
+            return None
+        if len(arguments) == 5:
+            return file_pipeline.run_in_memory(self, *arguments)
+        raise TypeError(
+            "run_pipeline takes (infiles, infer_options, extra_sessions) "
+            "or (names, inputs_list, shapes_list, auto_shape, auto_dims)"
+        )
+
+    def set_staticbatch(self) -> int:
+        """Go back to the model's own shapes."""
+        self._native.set_static()
+        return 0
+
+    def set_dynamic_batchsize(self, batch: Any) -> int:
+        """Fix the batch: the first dynamic dimension of every input."""
+        self._native.set_batch(as_int("batch size", batch, 1))
+        return 0
+
+    def set_dynamic_hw(self, height: Any, width: Any) -> int:
+        """Fix the image size, in the order of the model's two dynamic dimensions: height, then width."""
+        self._native.set_image(as_int("height", height, 1), as_int("width", width, 1))
+        return 0
+
+    def set_dynamic_dims(self, dims: str) -> int:
+        """Fix all shapes to one of the model's gears: "name:d0,d1;name2:d0", every input once."""
+        self._native.set_dims(dims)
+        return 0
+
+    def set_dynamic_shape(self, shapes: str) -> int:
+        """Fix all shapes: "name:d0,d1;name2:d0", every input once."""
+        self._native.set_shape(shapes)
+        return 0
+
+    def set_custom_outsize(self, sizes: Iterable[int]) -> int:
+        """Accept a hint about output sizes in bytes. Results are never limited by it."""
+        for size in sizes:
+            as_int("output size", size, 0, 2**62)
+        return 0
+
+    def get_max_dym_batchsize(self) -> int:
+        """Return the largest batch gear, 0 where the model has none."""
+        kind, gears = self._native.gears()
+        return max((gear[0] for gear in gears), default=0) if kind == "dymbatch" else 0
+
+    def sumary(self) -> sumary:
+        """Return the times of all executions, in milliseconds."""
+        return self._times.read()
+
+    def reset_sumaryinfo(self) -> int:
+        """Forget the times."""
+        self._times.clear()
+        return 0
+
+    def create_tensor_from_fileslist(self, desc: tensor_desc, files: Sequence[str]) -> Tensor:
+        """Return a tensor on the device with the bytes of raw files, one after the other; they must fill it exactly."""
+        tensor = file_pipeline.tensor_from_files(desc, files)
+        tensor.to_device(self._native.device_id)
+        return tensor
+
+    def free_resource(self) -> int:
+        """Free the model. Twice is fine; a later run raises SessionClosed."""
+        self._iteration = None
+        self._native.close()
+        return 0
+
+    @staticmethod
+    def finalize() -> int:
+        """Free every session of this process and what the runtimes hold besides. Twice is fine."""
+        _native.finalize()
+        return 0
+
+    def _indexes(self, output_names: Sequence[str]) -> list[int]:
+        try:
+            return [self._output_names.index(name) for name in output_names]
+        except ValueError:
+            raise FeedError(f"outputs {list(output_names)} were asked for; the model has {self._output_names}") from None
+
+    def __repr__(self) -> str:
+        lines = ["<Model>", f"device:\t{self._native.device_id}"]
+        for title, side in (("input", self.get_inputs()), ("output", self.get_outputs())):
+            lines.append(f"{title}:")
+            for index, desc in enumerate(side):
+                shape = ", ".join(map(str, desc.shape)) + ("," if len(desc.shape) == 1 else "")
+                lines.append(f"  #{index}    {desc.name}  ({shape})  {desc.datatype.name}  {desc.size}  {desc.realsize}")
+        return "\n".join(lines) + "\n"
+
+    __str__ = __repr__
+
+
+def model(modelPath: Any, deviceId: Any = 0, options: session_options | None = None) -> InferenceSession:
+    """Open a session; the same as `InferenceSession` with default options."""
+    return InferenceSession(modelPath, deviceId, options if options is not None else session_options())

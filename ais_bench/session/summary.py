@@ -1,0 +1,133 @@
+"""The figures of a benchmark run: computing time, copy times, throughput; printed, and kept in a JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ListInfo", "Summary", "summary"]
+
+PERCENTILE = 99
+
+
+@dataclass
+class ListInfo:
+    """Statistics of a list of times, in milliseconds. All zero for an empty list."""
+
+    min: float = 0.0
+    max: float = 0.0
+    mean: float = 0.0
+    median: float = 0.0
+    percentile: float = 0.0
+
+    @classmethod
+    def of(cls, times: Sequence[Any]) -> ListInfo:
+        """Compute them. An entry is a number, or a (start, end) pair that stands for its difference."""
+        values = np.asarray([_milliseconds(entry) for entry in times], np.float64)
+        if values.size == 0:
+            return cls()
+        low, high, mean = float(values.min()), float(values.max()), float(values.mean())
+        return cls(low, high, mean, float(np.median(values)), float(np.percentile(values, PERCENTILE)))
+
+    def __str__(self) -> str:
+        return (
+            f"min = {self.min}, max = {self.max}, mean = {self.mean}, median = {self.median}, "
+            f"percentile({PERCENTILE}%) = {self.percentile}"
+        )
+
+
+class Summary:
+    """Collects the times of a run. The three lists may be assigned; it pickles.
+
+    Attributes:
+        npu_compute_time_list: milliseconds, or (start, end) pairs in milliseconds, of every execution.
+        h2d_latency_list, d2h_latency_list: milliseconds of every copy to and from the device.
+        infodict: what the JSON file will hold; `add_args` and the file lists go in here.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+        self.infodict: dict[str, Any] = {"filesinfo": {}}
+
+    def reset(self) -> None:
+        """Empty the lists."""
+        self.npu_compute_time_list: list[Any] = []
+        self.h2d_latency_list: list[float] = []
+        self.d2h_latency_list: list[float] = []
+        self._batchsizes: list[int] = []
+
+    def add_args(self, args: Any) -> None:
+        """Keep the command line in the JSON file."""
+        self.infodict["args"] = args
+
+    def add_batchsize(self, batchsize: int) -> None:
+        """Note the batch size of one run, where it varies."""
+        self._batchsizes.append(batchsize)
+
+    def add_sample_id_infiles(self, sample_id: int, infiles: Any) -> None:
+        """Note the input files of one run."""
+        self.infodict["filesinfo"].setdefault(sample_id, {"infiles": [], "outfiles": []})["infiles"].append(infiles)
+
+    def append_sample_id_outfile(self, sample_id: int, outfile: Any) -> None:
+        """Note an output file of one run."""
+        self.infodict["filesinfo"].setdefault(sample_id, {"infiles": [], "outfiles": []})["outfiles"].append(outfile)
+
+    def report(
+        self, batchsize: float, output_prefix: str | None = None, display_all_summary: bool = False, multi_threads: bool = False
+    ) -> None:
+        """Print the figures, and write them to `<output_prefix>_summary.json` unless the prefix is None.
+
+        `batchsize` is what the throughput counts per run, unless batch sizes were noted: then it is their mean. With
+        `multi_threads` executions may overlap, and the throughput is taken from the time that at least one was running.
+        """
+        compute = ListInfo.of(self.npu_compute_time_list)
+        h2d, d2h = ListInfo.of(self.h2d_latency_list), ListInfo.of(self.d2h_latency_list)
+        batch = float(np.mean(self._batchsizes)) if self._batchsizes else float(batchsize)
+        mean = self._busy_mean(compute.mean) if multi_threads else compute.mean
+        throughput = 1000 * batch / mean if mean > 0 else 0.0
+        print("-----------------Performance Summary------------------")
+        if display_all_summary:
+            print(f"H2D_latency (ms): {h2d}")
+        print(f"NPU_compute_time (ms): {compute}")
+        if display_all_summary:
+            print(f"D2H_latency (ms): {d2h}")
+        print(f"throughput 1000*batchsize.mean({batch:g})/NPU_compute_time.mean({mean}): {throughput}")
+        print("------------------------------------------------------")
+        self.infodict.update(
+            NPU_compute_time=asdict(compute), H2D_latency=asdict(h2d), D2H_latency=asdict(d2h), throughput=throughput
+        )
+        if output_prefix is not None:
+            with open(f"{output_prefix}_summary.json", "w", encoding="utf-8") as file:
+                json.dump(self.infodict, file, indent=2, default=str)
+
+    def _busy_mean(self, plain_mean: float) -> float:
+        """Time with at least one execution running, per execution; the plain mean where the entries are no pairs."""
+        pairs = sorted(pair for pair in map(_pair, self.npu_compute_time_list) if pair is not None)
+        if not pairs or len(pairs) != len(self.npu_compute_time_list):
+            return plain_mean
+        busy, (start, end) = 0.0, pairs[0]
+        for next_start, next_end in pairs[1:]:
+            if next_start > end:
+                busy, start = busy + end - start, next_start
+            end = max(end, next_end)
+        return (busy + end - start) / len(pairs)
+
+
+def _pair(entry: Any) -> tuple[float, float] | None:
+    try:
+        start, end = entry
+    except TypeError:
+        return None
+    return float(start), float(end)
+
+
+def _milliseconds(entry: Any) -> float:
+    pair = _pair(entry)
+    return float(entry) if pair is None else pair[1] - pair[0]
+
+
+summary = Summary()

@@ -1,0 +1,76 @@
+"""Tensors with memory of their own, on the host or on a device: what `infer(out_array=False)` returns."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ais_bench import _native
+from ais_bench.errors import ConfigError, FeedError
+from ais_bench.session.descriptors import dtype
+
+__all__ = ["BaseTensor", "Tensor", "batch", "type"]
+
+
+class type(enum.IntEnum):
+    """Where a tensor's memory is."""
+
+    memory_host = 0
+    memory_device = 1
+    memory_dvpp = 2
+
+
+class Tensor(_native.Tensor):
+    """A tensor on the host (`device` is -1) or on a device.
+
+    `Tensor(array)` copies a numpy array, or anything else an input can be, to host memory; `Tensor(tensor)` shares its
+    memory. `to_device(id)` and `to_host()` move it, in place, and do nothing where it is there already. On the host it
+    offers the buffer protocol and converts with `numpy.array(tensor)`; on a device both raise RuntimeError. Its memory is
+    freed with it, whatever became of the session it came from. Any thread may use it, one at a time.
+    """
+
+    @property
+    def dtype(self) -> dtype:
+        """The element type."""
+        return dtype(self._dtype_number)
+
+    @property
+    def type(self) -> type:
+        """Where the memory is."""
+        return type.memory_host if self.device < 0 else type.memory_device
+
+    def to_dvpp(self, device_id: int) -> None:
+        """Move to a device's media memory, which is ordinary device memory here."""
+        self.to_device(device_id)
+
+    def __repr__(self) -> str:
+        shape = ", ".join(map(str, self.shape)) + ("," if len(self.shape) == 1 else "")
+        return f"<Tensor>\nshape:\t({shape})\ndtype:\t{self.dtype.name}\ndevice:\t{self.device}"
+
+    __str__ = __repr__
+
+
+class BaseTensor:
+    """Host memory that somebody else keeps alive: an address and a number of bytes. Only for feeding it to a run at once."""
+
+    def __init__(self, address: int, nbytes: int) -> None:
+        if nbytes < 0 or (address == 0 and nbytes > 0):
+            raise ConfigError(f"a BaseTensor is an address and a size in bytes; got address {address} and {nbytes} bytes")
+        self.buf = int(address)
+        self.size = int(nbytes)
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"version": 3, "typestr": "|u1", "shape": (self.size,), "data": (self.buf, True)}
+
+
+def batch(inputs: Sequence[Tensor], keep_dims: bool = False) -> Tensor:
+    """Join host tensors of one dtype: on a new axis 0, or, with `keep_dims`, along the axis 0 they have."""
+    if not inputs:
+        raise FeedError("there are no tensors to join")
+    arrays: list[NDArray[Any]] = [np.asarray(tensor) for tensor in inputs]
+    return Tensor(np.concatenate(arrays) if keep_dims else np.stack(arrays))

@@ -1,0 +1,1 @@
+"""Shared memory between a parent and its workers."""

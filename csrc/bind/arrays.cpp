@@ -1,0 +1,237 @@
+// Conversions between numpy's arrays and ours.
+#include "bind/arrays.hpp"
+
+#include <array>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "bind/bind.hpp"
+#include "bind/tensor.hpp"
+
+namespace ais::bind {
+namespace {
+
+struct DescrEntry {
+  DType dtype;
+  const char* name;
+  bool builtin;  // numpy has it; else ml_dtypes
+  PyObject* descr;
+};
+
+bool numpy_has(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16:
+    case DType::kInt4:
+    case DType::kUInt4:
+    case DType::kFloat8E5M2:
+    case DType::kFloat8E4M3FN:
+    case DType::kFloat8E4M3FNUZ:
+    case DType::kFloat8E5M2FNUZ:
+      return false;
+    default:
+      return true;
+  }
+}
+
+// Filled under the GIL as types are first met, and never emptied.
+std::vector<DescrEntry>& descr_table() {
+  static auto* const table = new std::vector<DescrEntry>{
+#define AIS_DTYPE(name, number, bits, numpy) {DType::k##name, numpy, numpy_has(DType::k##name), nullptr},
+      AIS_DTYPES(AIS_DTYPE)
+#undef AIS_DTYPE
+  };
+  return *table;
+}
+
+PyObject* descr_of(DescrEntry* entry) {
+  if (entry->descr == nullptr) {
+    py::object type = entry->builtin ? py::object(py::str(entry->name)) : py::module_::import("ml_dtypes").attr(entry->name);
+    entry->descr = py::dtype::from_args(std::move(type)).release().ptr();
+  }
+  return entry->descr;
+}
+
+bool is_four_bit(DType dtype) { return dtype_bits(dtype) == 4; }
+
+// The DType of an array in native byte order; kUndefined for anything else.
+DType dtype_of(const py::array& array) {
+  PyObject* descr = py::detail::array_proxy(array.ptr())->descr;
+  for (const DescrEntry& entry : descr_table()) {
+    if (entry.descr == descr) return entry.dtype;
+  }
+  const py::dtype dtype = array.dtype();
+  const char order = dtype.byteorder();
+  if (order != '=' && order != '|') return DType::kUndefined;
+  if (dtype.num() >= 256 && !py::module_::import("sys").attr("modules").contains("ml_dtypes")) return DType::kUndefined;
+  for (DescrEntry& entry : descr_table()) {
+    if (!entry.builtin && dtype.num() < 256) continue;  // do not import ml_dtypes to find out that it is not needed
+    if (dtype.equal(py::reinterpret_borrow<py::object>(descr_of(&entry)))) return entry.dtype;
+  }
+  return DType::kUndefined;
+}
+
+void pack(const std::uint8_t* from, std::size_t elements, std::vector<std::uint8_t>* to) {
+  to->assign((elements + 1) / 2, 0);
+  for (std::size_t i = 0; i < elements; ++i) {
+    const auto nibble = static_cast<std::uint8_t>(from[i] & 0x0f);
+    (*to)[i / 2] = static_cast<std::uint8_t>((*to)[i / 2] | (i % 2 == 0 ? nibble : nibble << 4));
+  }
+}
+
+// ml_dtypes keeps an int4 sign-extended and a uint4 zero-extended in its byte.
+void unpack(const std::uint8_t* from, DType dtype, std::size_t elements, std::uint8_t* to) {
+  for (std::size_t i = 0; i < elements; ++i) {
+    std::uint8_t nibble = i % 2 == 0 ? from[i / 2] & 0x0f : from[i / 2] >> 4;
+    if (dtype == DType::kInt4 && (nibble & 0x08) != 0) nibble |= 0xf0;
+    to[i] = nibble;
+  }
+}
+
+// Views `given` as a feed if it is an array that can be used where it lies.
+bool view_array(py::handle given, session::Feed* feed, Feeds* keep) {
+  if (!py::isinstance<py::array>(given)) return false;
+  const auto array = py::reinterpret_borrow<py::array>(given);
+  if ((array.flags() & py::array::c_style) == 0) return false;
+  const DType dtype = dtype_of(array);
+  if (dtype == DType::kUndefined) return false;
+  TensorView& view = feed->view;
+  view.dtype = dtype;
+  view.shape.assign(array.shape(), array.shape() + array.ndim());
+  view.data = const_cast<void*>(array.data());
+  const auto elements = static_cast<std::size_t>(array.size());
+  view.bytes = packed_bytes(dtype, elements);
+  if (is_four_bit(dtype)) {
+    keep->packed.emplace_back();
+    pack(static_cast<const std::uint8_t*>(array.data()), elements, &keep->packed.back());
+    view.data = keep->packed.back().data();
+  }
+  return true;
+}
+
+}  // namespace
+
+PyObject* numpy_descr(DType dtype) {
+  for (DescrEntry& entry : descr_table()) {
+    if (entry.dtype == dtype) return descr_of(&entry);
+  }
+  throw py::value_error("there is no numpy dtype for element type " + std::to_string(static_cast<int>(dtype)));
+}
+
+py::array new_array(DType dtype, const Shape& shape) {
+  auto& api = py::detail::npy_api::get();
+  std::array<Py_intptr_t, 64> dims;
+  if (shape.size() > dims.size()) throw py::value_error("an array has at most 64 dimensions");
+  for (std::size_t i = 0; i < shape.size(); ++i) dims[i] = static_cast<Py_intptr_t>(shape[i]);
+  PyObject* descr = numpy_descr(dtype);
+  Py_INCREF(descr);  // the call takes a reference
+  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, static_cast<int>(shape.size()), dims.data(), nullptr,
+                                              nullptr, 0, nullptr);
+  if (array == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::array>(array);
+}
+
+session::Feed to_feed(py::handle given, std::size_t index, Feeds* keep) {
+  session::Feed feed;
+  if (view_array(given, &feed, keep)) return feed;
+  if (py::isinstance<PyTensor>(given)) {
+    const auto& tensor = given.cast<const PyTensor&>().tensor;
+    feed.view = tensor.view();
+    feed.device = tensor.device();
+    return feed;
+  }
+  py::object array = py::module_::import("ais_bench.session.feeds").attr("to_array")(given, index);
+  if (!view_array(array, &feed, keep)) throw py::type_error("to_array returned something that is not a plain array");
+  keep->owners.push_back(std::move(array));
+  return feed;
+}
+
+Feeds to_feeds(py::handle given, const std::vector<device::TensorDesc>& inputs) {
+  Feeds result;
+  py::object items = py::reinterpret_borrow<py::object>(given);
+  if (!PyList_CheckExact(given.ptr()) && !PyTuple_CheckExact(given.ptr())) {
+    py::list names;
+    for (const auto& desc : inputs) names.append(desc.name);
+    items = py::module_::import("ais_bench.session.feeds").attr("to_sequence")(given, names);
+  }
+  const auto sequence = py::reinterpret_borrow<py::sequence>(items);
+  const std::size_t count = sequence.size();
+  result.feeds.reserve(count);
+  result.packed.reserve(count);
+  result.owners.reserve(count * 2);
+  for (std::size_t i = 0; i < count; ++i) {
+    py::object item = sequence[i];
+    result.feeds.push_back(to_feed(item, i, &result));
+    result.owners.push_back(std::move(item));  // the caller may change the list while the GIL is released
+  }
+  return result;
+}
+
+NumpySink::NumpySink(const device::ModelInfo& info) : slots_(info.outputs.size()) {
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    const device::TensorDesc& desc = info.outputs[i];
+    std::size_t bytes = 0;
+    if (!session::known_bytes(desc, &bytes)) continue;
+    make(&slots_[i], desc.dtype, desc.shape, bytes);
+    slots_[i].fresh = true;
+  }
+}
+
+void NumpySink::make(Slot* slot, DType dtype, const Shape& shape, std::size_t bytes) {
+  slot->array = new_array(dtype, shape);
+  slot->dtype = dtype;
+  if (is_four_bit(dtype)) slot->packed.resize(bytes + 1);  // never a null pointer
+}
+
+void* NumpySink::reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) {
+  Slot& slot = slots_[index];
+  if (slot.fresh && !desc.open() && shape == desc.shape) {
+    slot.fresh = false;
+  } else {
+    const py::gil_scoped_acquire gil;
+    try {
+      make(&slot, desc.dtype, shape, bytes);
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("ais_bench output allocation");
+      return nullptr;
+    }
+  }
+  if (is_four_bit(slot.dtype)) return slot.packed.data();
+  return py::detail::array_proxy(slot.array.ptr())->data;
+}
+
+py::list NumpySink::take() {
+  py::list outputs(slots_.size());
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    Slot& slot = slots_[i];
+    if (is_four_bit(slot.dtype)) {
+      auto array = py::reinterpret_borrow<py::array>(slot.array);
+      unpack(slot.packed.data(), slot.dtype, static_cast<std::size_t>(array.size()),
+             static_cast<std::uint8_t*>(array.mutable_data()));
+    }
+    PyList_SET_ITEM(outputs.ptr(), static_cast<Py_ssize_t>(i), slot.array.release().ptr());
+  }
+  return outputs;
+}
+
+py::array tensor_to_array(const session::Tensor& tensor) {
+  py::array array = new_array(tensor.dtype(), tensor.shape());
+  if (is_four_bit(tensor.dtype())) {
+    unpack(static_cast<const std::uint8_t*>(tensor.data()), tensor.dtype(), static_cast<std::size_t>(array.size()),
+           static_cast<std::uint8_t*>(array.mutable_data()));
+  } else if (tensor.bytes() != 0) {
+    std::memcpy(array.mutable_data(), tensor.data(), tensor.bytes());
+  }
+  return array;
+}
+
+session::Tensor tensor_from(py::handle given) {
+  Feeds keep;
+  keep.packed.reserve(1);
+  const session::Feed feed = to_feed(given, 0, &keep);
+  session::Tensor tensor = value_or_raise(session::Tensor::on_host(feed.view.dtype, feed.view.shape));
+  if (feed.view.bytes != 0) std::memcpy(tensor.data(), feed.view.data, feed.view.bytes);
+  return tensor;
+}
+
+}  // namespace ais::bind

@@ -1,0 +1,59 @@
+// numpy arrays to feeds, and outputs to numpy arrays.
+//
+// A C-contiguous array in native byte order is used where it lies. Anything else (another container, torch and DLPack tensors,
+// scalars, views with strides, big-endian arrays) goes through ais_bench.session.feeds, which returns such an array or raises.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <vector>
+
+#include "session/session.hpp"
+
+namespace ais::bind {
+
+namespace py = pybind11;
+
+// The numpy dtype of a DType; a borrowed reference that lives for ever. Types numpy lacks come from ml_dtypes. Needs the GIL.
+PyObject* numpy_descr(DType dtype);
+
+// A new array with uninitialised memory of its own.
+py::array new_array(DType dtype, const Shape& shape);
+
+// The feeds of one run and whatever must stay alive for it. `owners` hold references: release them under the GIL.
+struct Feeds {
+  std::vector<session::Feed> feeds;
+  std::vector<py::object> owners;
+  std::vector<std::vector<std::uint8_t>> packed;  // 4-bit inputs: numpy has one element a byte, devices two
+};
+
+// `inputs` are the model's, for feeds given by name. Raises FeedError for what cannot be an input.
+Feeds to_feeds(py::handle given, const std::vector<device::TensorDesc>& inputs);
+session::Feed to_feed(py::handle given, std::size_t index, Feeds* keep);
+
+// Delivers outputs into new arrays. Make it and take from it with the GIL held; the run in between needs none.
+class NumpySink final : public session::OutputSink {
+ public:
+  explicit NumpySink(const device::ModelInfo& info);
+  void* reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) override;
+  py::list take();
+
+ private:
+  struct Slot {
+    py::object array;
+    DType dtype = DType::kUndefined;
+    std::vector<std::uint8_t> packed;
+    bool fresh = false;  // made for the declared shape, and not handed out yet
+  };
+  void make(Slot* slot, DType dtype, const Shape& shape, std::size_t bytes);
+
+  std::vector<Slot> slots_;
+};
+
+// An array with the tensor's values.
+py::array tensor_to_array(const session::Tensor& tensor);
+// A host tensor with the array's values.
+session::Tensor tensor_from(py::handle given);
+
+}  // namespace ais::bind

@@ -1,0 +1,72 @@
+// The opened runtimes by name. All state here is guarded by the GIL.
+#include "bind/runtimes.hpp"
+
+#include <pybind11/stl.h>
+
+#include <map>
+#include <vector>
+
+#include "base/process.hpp"
+#include "bind/bind.hpp"
+#include "session/session.hpp"
+
+namespace ais::bind {
+namespace {
+
+std::map<std::string, device::Runtime*>& opened() {
+  static auto* const runtimes = new std::map<std::string, device::Runtime*>;
+  return *runtimes;
+}
+
+std::string& current() {
+  static auto* const name = new std::string("ort");
+  return *name;
+}
+
+}  // namespace
+
+device::Runtime* runtime_named(const std::string& name) {
+  const auto found = opened().find(name);
+  if (found != opened().end()) return found->second;
+  const auto libraries =
+      py::module_::import("ais_bench.session.libraries").attr("candidates")(name).cast<std::vector<std::string>>();
+  device::Runtime* runtime = value_or_raise(device::open_runtime(name, libraries));
+  opened()[name] = runtime;
+  return runtime;
+}
+
+void set_current_runtime(const std::string& name) { current() = name; }
+
+std::shared_ptr<device::Device> open_current_device(int device_id) {
+  return value_or_raise(runtime_named(current())->open(device_id, {}));
+}
+
+void finalize_runtimes() {
+  std::vector<device::Runtime*> runtimes;
+  for (const auto& entry : opened()) runtimes.push_back(entry.second);
+  Status status;
+  {
+    const py::gil_scoped_release nogil;
+    session::Session::close_all();
+    for (device::Runtime* runtime : runtimes) {
+      Status finalized = runtime->finalize();
+      if (status.ok()) status = std::move(finalized);
+    }
+  }
+  raise_if_error(status);
+}
+
+void register_runtimes(py::module_& module) {
+  module.def("finalize", &finalize_runtimes);
+  module.def("usable_cpu_count", &usable_cpu_count);
+  module.def("allowed_cpus", &allowed_cpus);
+  module.def("runtime_for", [](const std::string& path) {
+    device::ModelSource source;
+    source.path = path;
+    return value_or_raise(device::runtime_for(source));
+  });
+  module.def("runtime_version", [](const std::string& name) { return runtime_named(name)->version(); });
+  module.def("device_count", [](const std::string& name) { return runtime_named(name)->device_count(); });
+}
+
+}  // namespace ais::bind

@@ -1,0 +1,219 @@
+// _native.Session and _native.Iteration: convert, release the GIL, delegate, convert back.
+#include "session/session.hpp"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <utility>
+
+#include "bind/arrays.hpp"
+#include "bind/bind.hpp"
+#include "bind/runtimes.hpp"
+#include "bind/tensor.hpp"
+#include "device/gears.hpp"
+#include "session/iteration.hpp"
+#include "session/setting.hpp"
+
+namespace ais::bind {
+namespace {
+
+using session::Iteration;
+using session::Session;
+using session::ShapeRule;
+using SessionPtr = std::shared_ptr<Session>;
+
+template <typename Call>
+auto without_gil(Call call) {
+  const py::gil_scoped_release nogil;
+  return call();
+}
+
+ShapeRule rule_for(const std::string& mode) { return {value_or_raise(session::parse_mode(mode)), false}; }
+constexpr ShapeRule kSetting{session::Mode::kShape, true};
+
+void emit_warnings(Session& self) {
+  if (!self.has_kind_warnings()) return;
+  py::object category = py::module_::import("ais_bench.errors").attr("FeedWarning");
+  for (const std::string& text : self.take_kind_warnings()) {
+    if (PyErr_WarnEx(category.ptr(), text.c_str(), 2) != 0) throw py::error_already_set();
+  }
+}
+
+py::list to_list(std::vector<session::Tensor> tensors) {
+  py::list list;
+  for (session::Tensor& tensor : tensors) list.append(PyTensor{std::move(tensor)});
+  return list;
+}
+
+SessionPtr open(const py::object& model, int device_id, int loop, const device::Options& options,
+                const std::string& runtime_name) {
+  session::SessionConfig config;
+  py::buffer_info bytes;
+  if (py::isinstance<py::str>(model)) {
+    config.source.path = model.cast<std::string>();
+  } else {
+    bytes = py::reinterpret_borrow<py::buffer>(model).request();
+    config.source.bytes = bytes.ptr;
+    config.source.size = static_cast<std::size_t>(bytes.size * bytes.itemsize);
+  }
+  config.device_id = device_id;
+  config.loop = loop;
+  config.options = options;
+  std::string name = value_or_raise(device::runtime_for(config.source));
+  if (!runtime_name.empty()) name = runtime_name;
+  device::Runtime* runtime = runtime_named(name);
+  SessionPtr session = value_or_raise(without_gil([&] { return Session::open(runtime, config); }));
+  set_current_runtime(name);
+  return session;
+}
+
+py::list infer(Session& self, const py::object& given, const std::string& mode, bool out_array) {
+  const ShapeRule rule = rule_for(mode);
+  const Feeds feeds = to_feeds(given, self.info().inputs);
+  py::list outputs;
+  if (out_array) {
+    NumpySink sink(self.info());
+    raise_if_error(without_gil([&] { return self.run(feeds.feeds, rule, &sink); }));
+    outputs = sink.take();
+  } else {
+    outputs = to_list(value_or_raise(without_gil([&] { return self.run_on_device(feeds.feeds, rule); })));
+  }
+  emit_warnings(self);
+  return outputs;
+}
+
+// With the shapes set before: the low-level module's run.
+py::list run(Session& self, const py::object& given) {
+  const Feeds feeds = to_feeds(given, self.info().inputs);
+  py::list outputs = to_list(value_or_raise(without_gil([&] { return self.run_on_device(feeds.feeds, kSetting); })));
+  emit_warnings(self);
+  return outputs;
+}
+
+py::list iterate(const SessionPtr& self, const py::object& given, const std::string& mode, const std::vector<int>& chain,
+                 std::int64_t times) {
+  const ShapeRule rule = rule_for(mode);
+  const Feeds feeds = to_feeds(given, self->info().inputs);
+  NumpySink sink(self->info());
+  Status status = without_gil([&]() -> Status {
+    Iteration iteration(self);
+    AIS_TRY(iteration.first(feeds.feeds, rule));
+    for (std::int64_t i = 1; i < times; ++i) {
+      if (i % 1024 == 0) {
+        const py::gil_scoped_acquire gil;
+        if (PyErr_CheckSignals() != 0) return Status(Code::kCancelled, "interrupted");
+      }
+      AIS_TRY(iteration.step(chain));
+    }
+    return iteration.deliver(&sink);
+  });
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  raise_if_error(status);
+  emit_warnings(*self);
+  return sink.take();
+}
+
+py::list describe(const std::vector<device::TensorDesc>& side) {
+  py::list list;
+  for (const auto& desc : side) {
+    list.append(py::make_tuple(desc.name, static_cast<int>(desc.dtype), desc.format, desc.shape, desc.bytes));
+  }
+  return list;
+}
+
+// Bytes that the next run with the shapes set expects of every input.
+std::vector<std::size_t> real_sizes(const Session& self) {
+  std::vector<std::size_t> sizes;
+  const auto shapes = self.shapes();
+  for (std::size_t i = 0; i < self.info().inputs.size(); ++i) {
+    const device::TensorDesc& desc = self.info().inputs[i];
+    std::size_t elements = 0;
+    const bool set = shapes.has_value() && count_elements((*shapes)[i], &elements);
+    sizes.push_back(set ? packed_bytes(desc.dtype, elements) : desc.bytes);
+  }
+  return sizes;
+}
+
+// (start, end) pairs in milliseconds from entry `since` on, how many there were, and how often they were cleared.
+py::tuple exec_times(Session& self, std::uint64_t since) {
+  std::uint64_t total = 0;
+  std::uint64_t clears = 0;
+  const auto spans = self.exec_times().read(since, &total, &clears);
+  py::list list(spans.size());
+  for (std::size_t i = 0; i < spans.size(); ++i) list[i] = py::make_tuple(spans[i].start_ms, spans[i].end_ms);
+  return py::make_tuple(list, total, clears);
+}
+
+std::vector<float> memory_times(const std::string& direction) {
+  std::uint64_t total = 0;
+  std::uint64_t clears = 0;
+  session::MemoryTimes& times = session::memory_times();
+  return (direction == "h2d" ? times.to_device : times.to_host).read(0, &total, &clears);
+}
+
+void set_shapes(Session& self, Result<std::vector<Shape>> shapes) {
+  raise_if_error(self.set_shapes(value_or_raise(std::move(shapes))));
+}
+
+void register_iteration(py::module_& module) {
+  py::class_<Iteration>(module, "Iteration")
+      .def(py::init<SessionPtr>(), py::arg("session"))
+      .def(
+          "first",
+          [](Iteration& self, Session& owner, const py::object& given, const std::optional<std::string>& mode) {
+            const ShapeRule rule = mode ? rule_for(*mode) : kSetting;
+            const Feeds feeds = to_feeds(given, owner.info().inputs);
+            raise_if_error(without_gil([&] { return self.first(feeds.feeds, rule); }));
+          },
+          py::arg("session"), py::arg("feeds"), py::arg("mode"))
+      .def("step", [](Iteration& self,
+                      const std::vector<int>& chain) { raise_if_error(without_gil([&] { return self.step(chain); })); })
+      .def("outputs", [](Iteration& self) { return to_list(value_or_raise(without_gil([&] { return self.outputs(); }))); });
+}
+
+}  // namespace
+
+void register_session(py::module_& module) {
+  py::class_<Session, SessionPtr>(module, "Session")
+      .def(py::init(&open), py::arg("model"), py::arg("device_id"), py::arg("loop"), py::arg("options"), py::arg("runtime"))
+      .def("inputs", [](const Session& self) { return describe(self.info().inputs); })
+      .def("outputs", [](const Session& self) { return describe(self.info().outputs); })
+      .def("gears",
+           [](const Session& self) {
+             return py::make_tuple(device::gear_mode(self.info().gears.kind), self.info().gears.values);
+           })
+      .def("infer", &infer, py::arg("feeds"), py::arg("mode"), py::arg("out_array"))
+      .def("run", &run, py::arg("feeds"))
+      .def("iterate", &iterate, py::arg("feeds"), py::arg("mode"), py::arg("chain"), py::arg("times"))
+      .def("real_sizes", &real_sizes)
+      .def("set_static", [](Session& self) { raise_if_error(self.set_shapes(std::nullopt)); })
+      .def("set_batch", [](Session& self, std::int64_t batch) { set_shapes(self, session::batch_setting(self.info(), batch)); })
+      .def("set_image", [](Session& self, std::int64_t height,
+                           std::int64_t width) { set_shapes(self, session::image_setting(self.info(), height, width)); })
+      .def("set_dims",
+           [](Session& self, const std::string& text) { set_shapes(self, session::dims_setting(self.info(), text)); })
+      .def("set_shape",
+           [](Session& self, const std::string& text) { set_shapes(self, session::shape_setting(self.info(), text)); })
+      .def("exec_times", &exec_times, py::arg("since"))
+      .def("clear_exec_times", [](Session& self) { self.exec_times().clear(); })
+      .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })
+      .def("close",
+           [](Session& self) {
+             without_gil([&] {
+               self.close();
+               return 0;
+             });
+           })
+      .def_property_readonly("closed", &Session::closed)
+      .def_property_readonly("device_id", [](const Session& self) { return self.device()->id(); })
+      .def_property_readonly("runtime", [](const Session& self) { return self.device()->runtime(); })
+      .def_property("loop", &Session::loop, &Session::set_loop);
+  register_iteration(module);
+  module.def("memory_times", &memory_times, py::arg("direction"));
+  module.def("clear_memory_times", [] {
+    session::memory_times().to_device.clear();
+    session::memory_times().to_host.clear();
+  });
+}
+
+}  // namespace ais::bind

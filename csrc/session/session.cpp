@@ -1,0 +1,266 @@
+// Opening, staging, running, delivering, closing.
+#include "session/session.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/process.hpp"
+
+namespace ais::session {
+namespace {
+
+Status closed_status() {
+  return Status(Code::kClosed,
+                "the session was freed (free_resource or finalize); make a new InferSession to run the model again");
+}
+
+Status forked_status() {
+  return Status(Code::kForkedChild,
+                "this session was made in the process that this one was forked from; make a new InferSession here");
+}
+
+// Whether the model's elements may be read where they lie. A caller's bytes may start anywhere (a slice of a file, say).
+bool is_aligned(const TensorView& view) {
+  const std::size_t item = std::max<std::size_t>(dtype_bits(view.dtype) / 8, 1);
+  return reinterpret_cast<std::uintptr_t>(view.data) % std::min<std::size_t>(item, 8) == 0;
+}
+
+// The live sessions of this process, for close_all.
+struct Registry {
+  std::mutex lock;
+  std::vector<Session*> sessions;  // guarded by lock
+};
+
+Registry& registry() {
+  static PerProcess<Registry> registry;
+  return registry.get();
+}
+
+}  // namespace
+
+bool known_bytes(const device::TensorDesc& desc, std::size_t* bytes) {
+  std::size_t elements = 0;
+  if (desc.open() || !count_elements(desc.shape, &elements)) return false;
+  *bytes = packed_bytes(desc.dtype, elements);
+  return true;
+}
+
+Result<std::shared_ptr<Session>> Session::open(device::Runtime* runtime, const SessionConfig& config) {
+  if (config.loop < 1) return Status(Code::kInvalidArgument, "loop is " + std::to_string(config.loop) + "; it is at least 1");
+  AIS_ASSIGN(std::shared_ptr<device::Device> device, runtime->open(config.device_id, config.options));
+  AIS_ASSIGN(std::shared_ptr<device::Model> model, device->load(config.source, config.options));
+  auto session = std::shared_ptr<Session>(new Session(std::move(device), std::move(model), config.loop));
+  Registry& all = registry();
+  const std::lock_guard<std::mutex> guard(all.lock);
+  all.sessions.push_back(session.get());
+  return session;
+}
+
+Session::Session(std::shared_ptr<device::Device> device, std::shared_ptr<device::Model> model, int loop)
+    : device_(std::move(device)),
+      info_(model->info()),
+      generation_(fork_generation()),
+      born_ns_(monotonic_ns()),
+      loop_(loop),
+      model_(std::move(model)),
+      kind_warned_(info_.inputs.size(), false) {}
+
+Session::~Session() {
+  if (inherited()) return;
+  Registry& all = registry();
+  const std::lock_guard<std::mutex> guard(all.lock);
+  all.sessions.erase(std::remove(all.sessions.begin(), all.sessions.end(), this), all.sessions.end());
+}
+
+Result<std::shared_ptr<device::Model>> Session::model() const {
+  if (inherited()) return forked_status();
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (model_ == nullptr) return closed_status();
+  return model_;
+}
+
+void Session::close() {
+  if (inherited()) return;
+  std::shared_ptr<device::Model> model;  // released outside the lock: it may take a while
+  const std::lock_guard<std::mutex> guard(lock_);
+  model.swap(model_);
+}
+
+bool Session::closed() const {
+  if (inherited()) return true;
+  const std::lock_guard<std::mutex> guard(lock_);
+  return model_ == nullptr;
+}
+
+void Session::close_all() {
+  std::vector<std::shared_ptr<Session>> live;
+  {
+    Registry& all = registry();
+    const std::lock_guard<std::mutex> guard(all.lock);
+    for (Session* session : all.sessions) {
+      // Null where the last owner is letting go right now; its destructor waits for the lock we hold.
+      if (auto alive = session->weak_from_this().lock()) live.push_back(std::move(alive));
+    }
+  }
+  for (const auto& session : live) session->close();
+}
+
+Status Session::cancel() {
+  AIS_ASSIGN(const std::shared_ptr<device::Model> running, model());
+  running->cancel();
+  return Status();
+}
+
+Status Session::set_shapes(std::optional<std::vector<Shape>> shapes) {
+  AIS_ASSIGN(const auto alive, model());
+  (void)alive;
+  const std::lock_guard<std::mutex> guard(lock_);
+  shapes_ = std::move(shapes);
+  return Status();
+}
+
+std::optional<std::vector<Shape>> Session::shapes() const {
+  if (inherited()) return std::nullopt;
+  const std::lock_guard<std::mutex> guard(lock_);
+  return shapes_;
+}
+
+void Session::note_kinds(const std::vector<TensorView>& views) {
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    if (!kind_differs(info_.inputs[i].dtype, views[i].dtype)) continue;
+    const std::lock_guard<std::mutex> guard(lock_);
+    if (kind_warned_[i]) continue;
+    kind_warned_[i] = true;
+    kind_warnings_.push_back("input '" + info_.inputs[i].name + "' takes " + std::string(dtype_name(info_.inputs[i].dtype)) +
+                             " and was given " + std::string(dtype_name(views[i].dtype)) +
+                             "; its bytes are used as they are, nothing is converted");
+    warnings_pending_.store(true, std::memory_order_relaxed);
+  }
+}
+
+std::vector<std::string> Session::take_kind_warnings() {
+  const std::lock_guard<std::mutex> guard(lock_);
+  warnings_pending_.store(false, std::memory_order_relaxed);
+  return std::exchange(kind_warnings_, {});
+}
+
+Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs,
+                      std::vector<device::Buffer>* held) {
+  inputs->reserve(feeds.size());
+  for (const Feed& feed : feeds) inputs->push_back(feed.view);
+  const std::optional<std::vector<Shape>> setting = rule.use_setting ? shapes() : std::nullopt;
+  AIS_ASSIGN(std::vector<Shape> fitted, fit_all(info_, rule.mode, setting ? &*setting : nullptr, *inputs));
+  note_kinds(*inputs);
+  TimeLog<float>* log = &memory_times().to_device;
+  for (std::size_t i = 0; i < feeds.size(); ++i) {
+    TensorView& input = (*inputs)[i];
+    input.dtype = info_.inputs[i].dtype;
+    input.shape = std::move(fitted[i]);
+    const device::Device* where = feeds[i].device.get();
+    if (where != nullptr && where->id() != device_->id()) {
+      return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " +
+                                             std::to_string(where->id()) + "; this session is on device " +
+                                             std::to_string(device_->id()) + ", call to_host() on the tensor first");
+    }
+    if (where != nullptr) continue;
+    const CopyTimer timer(log);
+    if (device_->host_visible() && is_aligned(input)) continue;
+    AIS_ASSIGN(device::Buffer buffer, device_->allocate(input.bytes));
+    AIS_TRY(device_->copy_to_device(buffer.data.get(), input.data, input.bytes));
+    input.data = buffer.data.get();
+    held->push_back(std::move(buffer));
+  }
+  return Status();
+}
+
+// Memory for the outputs whose shape is known: the caller's own where the device can write there, else the device's.
+Status Session::place_outputs(OutputSink* sink, std::vector<device::Output>* outputs, std::vector<device::Buffer>* held,
+                              std::vector<void*>* host) {
+  outputs->resize(info_.outputs.size());
+  host->assign(info_.outputs.size(), nullptr);
+  for (std::size_t i = 0; i < info_.outputs.size(); ++i) {
+    const device::TensorDesc& desc = info_.outputs[i];
+    device::Output& output = (*outputs)[i];
+    if (!known_bytes(desc, &output.capacity)) continue;
+    output.shape = desc.shape;
+    if (sink != nullptr && device_->host_visible()) {
+      output.data = sink->reserve(i, desc, desc.shape, output.capacity);
+      if (output.data == nullptr)
+        return Status(Code::kOutOfMemory,
+                      "there is no room for output '" + desc.name + "' of " + std::to_string(output.capacity) + " bytes");
+      (*host)[i] = output.data;
+    } else {
+      AIS_ASSIGN(device::Buffer buffer, device_->allocate(output.capacity));
+      output.data = buffer.data.get();
+      held->push_back(std::move(buffer));
+    }
+  }
+  return Status();
+}
+
+Status Session::execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) {
+  const std::vector<device::Output> placed = *outputs;
+  for (int i = loop_; i > 0; --i) {
+    if (i != loop_) *outputs = placed;
+    AIS_TRY(timed([&] { return model->execute(inputs, outputs); }));
+  }
+  return Status();
+}
+
+Status Session::deliver(const std::vector<device::Output>& outputs, OutputSink* sink, const std::vector<void*>& host) {
+  TimeLog<float>* log = &memory_times().to_host;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const device::Output& output = outputs[i];
+    const CopyTimer timer(log);
+    if (host[i] != nullptr && output.data == host[i]) continue;  // written in place
+    void* to = sink->reserve(i, info_.outputs[i], output.shape, output.bytes);
+    if (to == nullptr)
+      return Status(Code::kOutOfMemory, "there is no room for output '" + info_.outputs[i].name + "' of " +
+                                            std::to_string(output.bytes) + " bytes");
+    AIS_TRY(device_->copy_to_host(to, output.data, output.bytes));
+  }
+  return Status();
+}
+
+Status Session::run(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink, RunTimes* times) {
+  AIS_ASSIGN(const std::shared_ptr<device::Model> loaded, model());
+  if (times != nullptr) times->start_ns = monotonic_ns();
+  std::vector<TensorView> inputs;
+  std::vector<device::Buffer> held;
+  AIS_TRY(stage(feeds, rule, &inputs, &held));
+  if (times != nullptr) times->staged_ns = monotonic_ns();
+  std::vector<device::Output> outputs;
+  std::vector<void*> host;
+  AIS_TRY(place_outputs(sink, &outputs, &held, &host));
+  AIS_TRY(execute(loaded.get(), inputs, &outputs));
+  if (times != nullptr) times->executed_ns = monotonic_ns();
+  AIS_TRY(deliver(outputs, sink, host));
+  if (times != nullptr) times->delivered_ns = monotonic_ns();
+  return Status();
+}
+
+Result<std::vector<Tensor>> Session::run_on_device(const std::vector<Feed>& feeds, ShapeRule rule) {
+  AIS_ASSIGN(const std::shared_ptr<device::Model> loaded, model());
+  std::vector<TensorView> inputs;
+  std::vector<device::Buffer> held;
+  AIS_TRY(stage(feeds, rule, &inputs, &held));
+  std::vector<device::Output> outputs;
+  std::vector<device::Buffer> kept;
+  std::vector<void*> host;
+  AIS_TRY(place_outputs(nullptr, &outputs, &kept, &host));
+  AIS_TRY(execute(loaded.get(), inputs, &outputs));
+  std::vector<Tensor> tensors;
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    std::size_t bytes = 0;
+    device::Buffer mine = known_bytes(info_.outputs[i], &bytes) ? std::move(kept[next++]) : device::Buffer();
+    device::Output& output = outputs[i];
+    if (output.owner != nullptr) mine.data = std::shared_ptr<void>(output.owner, output.data);
+    mine.bytes = output.bytes;
+    tensors.emplace_back(info_.outputs[i].dtype, std::move(output.shape), std::move(mine), device_);
+  }
+  return tensors;
+}
+
+}  // namespace ais::session

@@ -1,0 +1,148 @@
+// One model on one device: feeds checked and staged, run, outputs delivered, everything timed.
+//
+// Memory: feeds belong to the caller and are only read until the call returns. On a host-visible device they are the model's
+// inputs as they are, and outputs of known shape are written straight into the caller's memory; otherwise they are copied.
+// Threads: every call from any thread, runs concurrently. A run holds the model, so close() during a run takes effect after it.
+// Processes: in a forked child every call answers ForkedChild, without touching a lock that the parent may have held.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.hpp"
+#include "base/tensor.hpp"
+#include "device/device.hpp"
+#include "session/feeds.hpp"
+#include "session/tensor.hpp"
+#include "session/timings.hpp"
+
+namespace ais::session {
+
+// An input as the caller has it: on the host, or (a tensor) on a device.
+struct Feed {
+  TensorView view;
+  std::shared_ptr<device::Device> device;  // null: on the host
+};
+
+// Where outputs go: host memory of the caller's.
+class OutputSink {
+ public:
+  virtual ~OutputSink() = default;
+  // Memory for at least `bytes` of output `index`. Called once an output: before the run where the shape is known, else after
+  // it. Null refuses, and the run fails with OutOfMemory.
+  virtual void* reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) = 0;
+};
+
+// What one run cost, in nanoseconds of CLOCK_MONOTONIC; with loop > 1 the execution covers all of them.
+struct RunTimes {
+  std::int64_t start_ns = 0;
+  std::int64_t staged_ns = 0;
+  std::int64_t executed_ns = 0;
+  std::int64_t delivered_ns = 0;
+};
+
+// How the shapes of a run are found: by mode from the feeds, or by the setting made before (see setting.hpp).
+struct ShapeRule {
+  Mode mode = Mode::kStatic;
+  bool use_setting = false;
+};
+
+struct SessionConfig {
+  device::ModelSource source;
+  int device_id = 0;
+  int loop = 1;
+  device::Options options;
+};
+
+class Session : public std::enable_shared_from_this<Session> {
+ public:
+  static Result<std::shared_ptr<Session>> open(device::Runtime* runtime, const SessionConfig& config);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  const device::ModelInfo& info() const { return info_; }
+  const std::shared_ptr<device::Device>& device() const { return device_; }
+
+  // Runs `loop` times and delivers the outputs of the last. `times` may be null.
+  Status run(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink, RunTimes* times = nullptr);
+  // The same, with the outputs left on the device.
+  Result<std::vector<Tensor>> run_on_device(const std::vector<Feed>& feeds, ShapeRule rule);
+
+  // Asks every run that is executing now to stop; each answers Cancelled.
+  Status cancel();
+
+  // Frees the model. Twice is fine. Runs that are executing finish first; later ones answer Closed.
+  void close();
+  bool closed() const;
+  // Closes every session of this process.
+  static void close_all();
+
+  void set_loop(int loop) { loop_ = loop; }
+  int loop() const { return loop_; }
+
+  // The shapes that runs with use_setting take; nullopt goes back to the model's own.
+  Status set_shapes(std::optional<std::vector<Shape>> shapes);
+  std::optional<std::vector<Shape>> shapes() const;
+
+  TimeLog<Span>& exec_times() { return exec_times_; }
+
+  // Names of inputs that were fed an element type of another kind than the model's since the last call; each input is named
+  // once in a session's life.
+  std::vector<std::string> take_kind_warnings();
+  bool has_kind_warnings() const { return warnings_pending_.load(std::memory_order_relaxed); }
+
+ private:
+  friend class Iteration;
+
+  Session(std::shared_ptr<device::Device> device, std::shared_ptr<device::Model> model, int loop);
+
+  Result<std::shared_ptr<device::Model>> model() const;
+  // Feeds as inputs on the device. `held` keeps the copies alive that had to be made.
+  Status stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs,
+               std::vector<device::Buffer>* held);
+  Status place_outputs(OutputSink* sink, std::vector<device::Output>* outputs, std::vector<device::Buffer>* held,
+                       std::vector<void*>* host);
+  Status deliver(const std::vector<device::Output>& outputs, OutputSink* sink, const std::vector<void*>& host);
+  Status execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs);
+  // Times one call of `once` and logs it.
+  template <typename Once>
+  Status timed(Once once);
+  void note_kinds(const std::vector<TensorView>& views);
+  bool inherited() const { return generation_ != fork_generation(); }
+
+  const std::shared_ptr<device::Device> device_;
+  const device::ModelInfo info_;
+  const std::uint64_t generation_;
+  const std::int64_t born_ns_;
+  std::atomic<int> loop_;
+  TimeLog<Span> exec_times_;
+
+  mutable std::mutex lock_;
+  std::shared_ptr<device::Model> model_;      // guarded by lock_; null when closed
+  std::optional<std::vector<Shape>> shapes_;  // guarded by lock_
+  std::vector<std::string> kind_warnings_;    // guarded by lock_
+  std::vector<bool> kind_warned_;             // guarded by lock_
+  std::atomic<bool> warnings_pending_{false};
+};
+
+template <typename Once>
+Status Session::timed(Once once) {
+  const std::int64_t start = monotonic_ns();
+  Status status = once();
+  const std::int64_t end = monotonic_ns();
+  if (status.ok()) {
+    exec_times_.add({static_cast<double>(start - born_ns_) * 1e-6, static_cast<double>(end - born_ns_) * 1e-6});
+  }
+  return status;
+}
+
+// Bytes of a declared shape, and whether that shape is known before a run.
+bool known_bytes(const device::TensorDesc& desc, std::size_t* bytes);
+
+}  // namespace ais::session

@@ -1,0 +1,119 @@
+// From texts and numbers to one shape an input.
+#include "session/setting.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+
+#include "device/gears.hpp"
+
+namespace ais::session {
+namespace {
+
+using device::GearKind;
+using device::ModelInfo;
+using device::TensorDesc;
+
+Status wrong(const std::string& message) { return Status(Code::kInvalidArgument, message); }
+
+Status need_gears(const ModelInfo& info, GearKind kind, const Shape& gear) {
+  const device::Gears& gears = info.gears;
+  if (gears.kind == GearKind::kNone) return Status();
+  const std::string have = "the model has gears " + device::gears_text(gears) + " (" + device::gear_mode(gears.kind) + ")";
+  if (gears.kind != kind) return Status(Code::kFeedMismatch, have + "; " + device::gear_mode(kind) + " does not apply to it");
+  if (std::find(gears.values.begin(), gears.values.end(), gear) != gears.values.end()) return Status();
+  return Status(Code::kFeedMismatch, have + "; the value set is not one of them");
+}
+
+// Puts `values` into the first open dimensions from `first` on of every input that has at least as many.
+Result<std::vector<Shape>> fill(const ModelInfo& info, const Shape& values, const char* what) {
+  std::vector<Shape> shapes;
+  bool any = false;
+  for (const TensorDesc& desc : info.inputs) {
+    Shape shape = desc.shape;
+    std::vector<std::size_t> open;
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      if (shape[i] < 0) open.push_back(i);
+    }
+    // An image size goes into the last two open dimensions (a batch may be open before them), a batch into the first.
+    if (open.size() >= values.size()) {
+      const std::size_t skip = values.size() == 1 ? 0 : open.size() - values.size();
+      for (std::size_t i = 0; i < values.size(); ++i) shape[open[skip + i]] = values[i];
+      any = true;
+    }
+    shapes.push_back(std::move(shape));
+  }
+  if (!any) return wrong(std::string("the model has no open dimensions to set ") + what + " in");
+  return shapes;
+}
+
+Status parse_shape(const std::string& entry, const std::string& text, Shape* out) {
+  const char* at = text.c_str();
+  while (true) {
+    char* end = nullptr;
+    const long long value = std::strtoll(at, &end, 10);
+    if (end == at || value < 0) return wrong("'" + entry + "' is not 'name:d0,d1,...' with whole numbers of at least 0");
+    out->push_back(value);
+    while (*end == ' ') ++end;
+    if (*end == '\0') return Status();
+    if (*end != ',') return wrong("'" + entry + "' is not 'name:d0,d1,...' with whole numbers of at least 0");
+    at = end + 1;
+  }
+}
+
+Result<std::vector<Shape>> parse(const ModelInfo& info, const std::string& text) {
+  std::map<std::string, Shape> by_name;
+  std::size_t from = 0;
+  while (from <= text.size()) {
+    std::size_t to = std::min(text.find(';', from), text.size());
+    const std::string entry = text.substr(from, to - from);
+    from = to + 1;
+    if (entry.empty()) continue;                 // a trailing semicolon
+    const std::size_t colon = entry.rfind(':');  // a name may hold colons
+    if (colon == std::string::npos) return wrong("'" + entry + "' is not 'name:d0,d1,...'");
+    Shape shape;
+    AIS_TRY(parse_shape(entry, entry.substr(colon + 1), &shape));
+    by_name[entry.substr(0, colon)] = shape;
+  }
+  std::vector<Shape> shapes;
+  for (const TensorDesc& desc : info.inputs) {
+    const auto found = by_name.find(desc.name);
+    if (found == by_name.end()) return wrong("'" + text + "' gives no shape for input '" + desc.name + "'");
+    const Shape& shape = found->second;
+    bool agrees = !desc.ranked || shape.size() == desc.shape.size();
+    for (std::size_t i = 0; agrees && i < desc.shape.size(); ++i) agrees = desc.shape[i] < 0 || desc.shape[i] == shape[i];
+    if (!agrees) {
+      return wrong("input '" + desc.name + "' has shape " + shape_text(desc.shape) + "; " + shape_text(shape) +
+                   " does not agree with it");
+    }
+    shapes.push_back(shape);
+    by_name.erase(found);
+  }
+  if (!by_name.empty()) return wrong("the model has no input '" + by_name.begin()->first + "'");
+  return shapes;
+}
+
+}  // namespace
+
+Result<std::vector<Shape>> batch_setting(const ModelInfo& info, std::int64_t batch) {
+  if (batch <= 0) return wrong("a batch size is at least 1; " + std::to_string(batch) + " was given");
+  AIS_TRY(need_gears(info, GearKind::kBatch, {batch}));
+  return fill(info, {batch}, "a batch size");
+}
+
+Result<std::vector<Shape>> image_setting(const ModelInfo& info, std::int64_t height, std::int64_t width) {
+  if (height <= 0 || width <= 0) return wrong("an image's height and width are at least 1");
+  AIS_TRY(need_gears(info, GearKind::kImageSize, {height, width}));
+  return fill(info, {height, width}, "an image size");
+}
+
+Result<std::vector<Shape>> dims_setting(const ModelInfo& info, const std::string& text) {
+  AIS_ASSIGN(std::vector<Shape> shapes, parse(info, text));
+  AIS_ASSIGN(const Shape gear, device::gear_of(GearKind::kDims, info.inputs, shapes));
+  AIS_TRY(need_gears(info, GearKind::kDims, gear));
+  return shapes;
+}
+
+Result<std::vector<Shape>> shape_setting(const ModelInfo& info, const std::string& text) { return parse(info, text); }
+
+}  // namespace ais::session

@@ -1,0 +1,51 @@
+// Moving a tensor between host and device; each real copy is timed.
+#include "session/tensor.hpp"
+
+#include <cstdlib>
+#include <utility>
+
+#include "session/timings.hpp"
+
+namespace ais::session {
+
+Result<device::Buffer> allocate_host(std::size_t bytes) {
+  constexpr std::size_t kLine = 64;
+  const std::size_t rounded = (bytes + kLine) / kLine * kLine;
+  void* data = rounded < bytes ? nullptr : std::aligned_alloc(kLine, rounded);
+  if (data == nullptr) return Status(Code::kOutOfMemory, "the host has no " + std::to_string(bytes) + " bytes of memory left");
+  return device::Buffer{std::shared_ptr<void>(data, std::free), bytes};
+}
+
+Result<Tensor> Tensor::on_host(DType dtype, Shape shape) {
+  std::size_t elements = 0;
+  if (!count_elements(shape, &elements)) return Status(Code::kInvalidArgument, "shape " + shape_text(shape) + " is too large");
+  AIS_ASSIGN(device::Buffer buffer, allocate_host(packed_bytes(dtype, elements)));
+  return Tensor(dtype, std::move(shape), std::move(buffer), nullptr);
+}
+
+Status Tensor::to_device(const std::shared_ptr<device::Device>& device) {
+  if (device_ != nullptr && device_->id() == device->id()) return Status();
+  if (device_ != nullptr) AIS_TRY(to_host());  // from another device: by way of the host, which always works
+  const CopyTimer timer(&memory_times().to_device);
+  if (!device->host_visible()) {
+    AIS_ASSIGN(device::Buffer buffer, device->allocate(buffer_.bytes));
+    AIS_TRY(device->copy_to_device(buffer.data.get(), buffer_.data.get(), buffer_.bytes));
+    buffer_ = std::move(buffer);
+  }
+  device_ = device;
+  return Status();
+}
+
+Status Tensor::to_host() {
+  if (device_ == nullptr) return Status();
+  const CopyTimer timer(&memory_times().to_host);
+  if (!device_->host_visible()) {
+    AIS_ASSIGN(device::Buffer buffer, allocate_host(buffer_.bytes));
+    AIS_TRY(device_->copy_to_host(buffer.data.get(), buffer_.data.get(), buffer_.bytes));
+    buffer_ = std::move(buffer);
+  }
+  device_ = nullptr;
+  return Status();
+}
+
+}  // namespace ais::session

@@ -1,0 +1,87 @@
+"""Read a few hundred lines of text with PP-OCRv4's recogniser, on every device of this machine, and score the answers.
+
+    python examples/evaluate_ocr.py [number of lines]
+
+The model comes from the rapidocr-onnxruntime wheel (`pip install --no-deps rapidocr-onnxruntime`). The lines are rendered here,
+in varying widths, so the true text is known. No main guard is needed: workers never import this file.
+"""
+
+import importlib.util
+import random
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from ais_bench.session import MultiDeviceSession
+
+COUNT = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+WORDS = "river stone market winter paper silver garden seven orange bridge letter number planet window ocean copper yellow train".split()
+HEIGHT = 48  # the height the model was trained on; the width is free
+
+spec = importlib.util.find_spec("rapidocr_onnxruntime")
+if spec is None:
+    sys.exit("the model is missing; get it with: pip install --no-deps rapidocr-onnxruntime")
+MODEL = Path(spec.submodule_search_locations[0], "models", "ch_PP-OCRv4_rec_infer.onnx")
+METADATA = {entry.key: entry.value for entry in onnx.load(MODEL).metadata_props}
+ALPHABET = ["", *METADATA["character"].split("\n"), " "]
+
+
+def make_line(rng):
+    words = rng.sample(WORDS, rng.randint(1, 5)) + [str(rng.randint(10, 9999))]
+    rng.shuffle(words)
+    return " ".join(words)
+
+
+def render(text):
+    """Return the line as the model wants it: float32 (1, 3, 48, width) in [-1, 1]."""
+    font = ImageFont.load_default(34)
+    width = int(font.getlength(text)) + 24
+    image = Image.new("RGB", (width, HEIGHT), "white")
+    ImageDraw.Draw(image).text((12, HEIGHT // 2), text, font=font, fill="black", anchor="lm")
+    return (np.asarray(image, np.float32).transpose(2, 0, 1)[None] / 127.5) - 1.0
+
+
+def decode(outputs):
+    """Greedy CTC: the best symbol of every step, repeats and blanks (symbol 0) dropped."""
+    best = outputs[0][0].argmax(axis=-1)
+    kept = best[(best != 0) & (best != np.concatenate(([0], best[:-1])))]
+    return "".join(ALPHABET[index] for index in kept).strip()
+
+
+def evaluate(session, title):
+    """Run all lines through a session; return the texts read and the seconds it took."""
+    start = time.perf_counter()
+    outputs = session.map(([image] for image in images), mode="dymshape")
+    texts = [decode(result) for result in tqdm(outputs, title, len(images), unit="line")]
+    return texts, time.perf_counter() - start
+
+
+rng = random.Random(0)
+truth = [make_line(rng) for _ in range(COUNT)]
+images = [render(text) for text in truth]
+
+# One computing thread for each device, so that one device alone has the same share of the machine.
+with MultiDeviceSession(MODEL, threads=1) as session:
+    session.start()  # workers load the model now, so that loading is not timed
+    devices = session.devices
+    texts, seconds = evaluate(session, f"devices {list(devices)}")
+    report = session.report()
+
+with MultiDeviceSession(MODEL, devices=devices[:1], threads=1) as session:
+    session.start()
+    alone, alone_seconds = evaluate(session, f"device {devices[0]} alone")
+
+wrong = [(want, got) for want, got in zip(truth, texts, strict=True) if want != got]
+print(report)
+for want, got in wrong[:5]:
+    print(f"misread: {want!r} as {got!r}")
+print(f"accuracy: {COUNT - len(wrong)} of {COUNT} lines, {1 - len(wrong) / COUNT:.1%}")
+print(f"answers equal to one device alone: {texts == alone}")
+print(f"{len(devices)} devices: {seconds:.2f} s; one alone: {alone_seconds:.2f} s; {alone_seconds / seconds:.2f} times as fast")
+if texts != alone:
+    sys.exit(1)
