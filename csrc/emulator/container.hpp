@@ -12,11 +12,11 @@
 // A file of another length than 32 + D + G is refused. The description:
 //   {"soc": "Ascend310P3", "name": "resnet",
 //    "inputs":  [{"name", "dtype", "format", "shape": [..-1..], "range": [[min, max]..], "graph_dtype"}, ...],
-//    "outputs": [{"name", "dtype", "format", "shapes": [[dims of gear 0], ...]}, ...],
+//    "outputs": [{"name", "dtype", "format", "shapes": [[dims of gear 0], ...], "largest": [..]}, ...],
 //    "gears":   {"kind": "none" | "batch" | "hw" | "dims" | "shape", "values": [[..]..], "order": [input..]},
 //    "aipp":    [{"input": index, "mode": "static" | "dynamic", ...the settings of ATC's configuration}, ...]}
 // dtype and format are AscendCL's numbers. A dimension -1 varies; in an output it is known only after a run. "shapes" has one entry
-// a gear, and one where there are no gears. max -1 is open. "values" has one list a gear: {n}, {h, w}, or a value for every dynamic
+// a gear, and one where there are no gears; "largest" is there when every range is bounded. max -1 is open. "values" has one list a gear: {n}, {h, w}, or a value for every dynamic
 // dimension in "order", which lists the inputs as ATC's --input-shape did. With AIPP "shape" and "graph_dtype" are the graph's.
 #pragma once
 
@@ -56,7 +56,7 @@ struct OutputSpec {
   int dtype = 0;
   int format = 2;
   std::vector<Shape> shapes;  // one a gear
-  std::size_t bytes = 0;      // of the largest gear; 0 when not known before a run
+  std::size_t bytes = 0;      // of the largest gear, or of the largest shape of a bounded range; 0 when not known before a run
 };
 
 struct ModelSpec {

@@ -42,7 +42,9 @@ std::string code_name(aclError code) {
 }
 
 aclError fail(aclError code, const std::string& text) {
-  std::string full = "E" + std::to_string(code) + ": " + code_name(code) + ": " + text;
+  const std::string number = "E" + std::to_string(code) + ": ";
+  // A failure that comes out of a stream was written by this function before.
+  std::string full = text.compare(0, number.size(), number) == 0 ? text : number + code_name(code) + ": " + text;
   if (g_shared) {
     const std::lock_guard<std::mutex> lock(shared_mutex());
     shared_store().recent = std::move(full);

@@ -1,8 +1,6 @@
 // Walking and emptying the tables.
 #include "emulator/objects.hpp"
 
-#include <array>
-
 #include "emulator/memory.hpp"
 #include "emulator/stream.hpp"
 
@@ -25,7 +23,10 @@ std::vector<std::string> without_context(bool take) {
   collect(&all.datasets, take, &names);
   collect(&all.buffers, take, &names);
   collect(&all.model_descs, take, &names);
-  collect(&all.tensor_descs, take, &names);
+  for (const auto& entry : all.tensor_descs.all()) {
+    if (!entry.second->in_dataset) names.push_back(handle_name(entry.first));
+    if (take) all.tensor_descs.take(entry.first);
+  }
   collect(&all.aipp, take, &names);
   collect(&all.load_configs, take, &names);
   collect(&all.exec_configs, take, &names);
@@ -60,6 +61,15 @@ void unload_model(const std::shared_ptr<Model>& model) {
     if (objects().models.erase(model->id) == 0) return;
   }
   memory().uncharge(model->device, model->charged);
+}
+
+void replace_desc(Dataset* dataset, std::size_t index, std::shared_ptr<TensorDesc> desc) {
+  if (dataset->descs[index] != nullptr) objects().tensor_descs.take(dataset->descs[index]);
+  dataset->descs[index] = nullptr;
+  if (desc == nullptr) return;
+  desc->in_dataset = true;
+  desc->array.clear();
+  dataset->descs[index] = static_cast<aclTensorDesc*>(objects().tensor_descs.add(std::move(desc)));
 }
 
 std::vector<std::string> release_objects_of(const std::shared_ptr<Context>& context) {

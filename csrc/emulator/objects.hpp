@@ -3,7 +3,9 @@
 // As in the real library, buffers, datasets and descriptions have no locks: one thread at a time.
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -31,7 +33,8 @@ struct TensorDesc {
   std::vector<std::array<std::int64_t, 2>> ranges;
   std::string name;
   void* address = nullptr;
-  std::vector<std::pair<const void*, std::shared_ptr<TensorDesc>>> array;  // of aclmdlCreateAndGetOpDesc: all of them
+  std::vector<const void*> array;  // of aclmdlCreateAndGetOpDesc: the handles of all, this one first
+  bool in_dataset = false;  // a dataset's own: the program may read it, and does not destroy it
 };
 
 struct Dataset {
@@ -112,6 +115,13 @@ std::vector<std::string> release_objects_of(const std::shared_ptr<Context>& cont
 std::vector<std::string> release_objects();
 // The names of everything alive but memory and contexts.
 std::vector<std::string> living_objects();
+
+// Puts a desc of its own into a dataset (or, null, none) and ends the one that was there: handles to that are dead from here on.
+void replace_desc(Dataset* dataset, std::size_t index, std::shared_ptr<TensorDesc> desc);
+
+// Reads a model's description: a file that is missing is 100003, one that is no model for the emulator 145006 or 507008.
+aclError read_spec(const void* data, std::size_t size, const std::string& name, std::shared_ptr<const ModelSpec>* out);
+aclError read_spec_file(const char* path, std::shared_ptr<const ModelSpec>* out);
 
 // Takes a model out of the machine and gives its memory back.
 void unload_model(const std::shared_ptr<Model>& model);

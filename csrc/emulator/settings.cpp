@@ -150,7 +150,7 @@ Result<Settings> read_settings() {
   const std::string strict = variable("AIS_EMULATOR_ON_VIOLATION", "report");
   if (strict != "report" && strict != "abort") return bad("AIS_EMULATOR_ON_VIOLATION", strict, "'report' or 'abort'");
   out.abort_on_violation = strict == "abort";
-  out.ort_library = variable("AIS_EMULATOR_ORT_LIBRARY");
+  out.ort_library = variable("AIS_BENCH_ORT_LIBRARY");
   return out;
 }
 

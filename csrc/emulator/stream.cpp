@@ -40,7 +40,7 @@ void Stream::submit(Task task) {
 }
 
 void Stream::work() {
-  interrupt_hangs_by(&stopping_);
+  interrupt_hangs_by(&end_hangs_);
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
@@ -76,6 +76,23 @@ aclError Stream::synchronize(int timeout_ms, aclError timeout_code) {
   return fail(code, error_text_);
 }
 
+aclError Stream::wait_submitted() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const std::uint64_t goal = submitted_;
+  changed_.wait(lock, [&] { return done_ >= goal; });
+  return error_ == ACL_SUCCESS ? ACL_SUCCESS : fail(error_, error_text_);
+}
+
+void Stream::abort() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  done_ += queue_.size();
+  queue_.clear();
+  end_hangs_ = true;
+  changed_.wait(lock, [&] { return done_ == submitted_; });
+  end_hangs_ = false;
+  error_ = ACL_SUCCESS;
+}
+
 bool Stream::idle() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return done_ == submitted_;
@@ -85,6 +102,7 @@ void Stream::stop(bool drop) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;
+    end_hangs_ = true;
     if (drop) {
       done_ += queue_.size();
       queue_.clear();

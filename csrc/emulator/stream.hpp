@@ -38,7 +38,11 @@ class Stream {
   // Waits until everything submitted before is done; -1 waits without limit, another timeout answers `timeout_code`. The code and
   // text of the first failure since the last synchronisation are left for the calling thread.
   aclError synchronize(int timeout_ms, aclError timeout_code);
+  // Waits for everything submitted; leaves a failure for the next synchronisation and returns ACL_SUCCESS, or the failure's code.
+  aclError wait_submitted();
   bool idle() const;
+  // Drops queued work, and ends an injected hang in the work in progress; the stream can be used again.
+  void abort();
   // Ends the thread: after the queued work, or with `drop` without it. Work in progress is waited for; an injected hang ends.
   void stop(bool drop);
 
@@ -56,6 +60,7 @@ class Stream {
   aclError error_ = ACL_SUCCESS;
   std::string error_text_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> end_hangs_{false};
   std::thread thread_;
 };
 
@@ -92,5 +97,11 @@ using Events = HandleTable<Event, Kind::kEvent>;
 
 Streams& streams();
 Events& events();
+
+// The stream of that handle, or (NULL) the current context's default stream. 107003 for a stream of another context.
+struct Scope;
+aclError find_stream(const Scope& scope, aclrtStream handle, std::shared_ptr<Stream>* out);
+// All streams of the current context's device.
+aclError synchronize_device(const Scope& scope, int timeout_ms);
 
 }  // namespace ais::emulator
