@@ -44,8 +44,17 @@ setup(
             cxx_std=17,
             extra_compile_args=["-O3", "-Wall", "-Wextra", *CFLAGS],
             extra_link_args=["-ldl", "-pthread", *LDFLAGS],
-        )
+        ),
+        Extension(
+            EMULATOR,
+            EMULATOR_SOURCES,
+            depends=glob("csrc/**/*.hpp", recursive=True) + glob("csrc/**/*.inc", recursive=True),
+            include_dirs=["csrc"],
+            language="c++",
+            extra_compile_args=["-std=c++17", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", *CFLAGS],
+            extra_link_args=["-ldl", "-pthread", *LDFLAGS],
+        ),
     ],
     options=OPTIONS,
-    cmdclass={"build_ext": build_ext},
+    cmdclass={"build_ext": BuildExt},
 )
