@@ -150,15 +150,15 @@ TaskResult Execution::compute(std::int64_t ready_ns) {
   }
   Device& device = *machine().device(model_->device);
   Status status;
+  aclError code = ACL_ERROR_GE_PARAM_INVALID;  // of a failure to prepare
   const std::int64_t end = device.compute.run(ready_ns, device.draw_exec_ns(), [&] {
     status = prepare_inputs(&views);
-    if (status.ok()) status = model_->graph->execute(views, &results);
+    if (!status.ok()) return;
+    code = ACL_ERROR_GE_FAILURE;
+    status = model_->graph->execute(views, &results);
   });
-  if (!status.ok()) {
-    const bool feeds = status.code() == Code::kInvalidArgument || status.code() == Code::kFeedMismatch;
-    return {feeds ? ACL_ERROR_GE_PARAM_INVALID : ACL_ERROR_GE_FAILURE, status.message(), end};
-  }
-  if (const aclError code = deliver(results)) return task_failure(code);
+  if (!status.ok()) return {code, status.message(), end};
+  if (const aclError undelivered = deliver(results)) return task_failure(undelivered);
   return {ACL_SUCCESS, "", end};
 }
 
