@@ -122,7 +122,12 @@ class TestLoading:
     def test_from_memory(self, acl, static_om):
         content = static_om.read_bytes()
         model_id = ctypes.c_uint32()
-        acl.ok("aclmdlLoadFromMem", content_buffer := ctypes.create_string_buffer(content, len(content)), len(content), ctypes.byref(model_id))
+        acl.ok(
+            "aclmdlLoadFromMem",
+            content_buffer := ctypes.create_string_buffer(content, len(content)),
+            len(content),
+            ctypes.byref(model_id),
+        )
         ctypes.memset(content_buffer, 0, len(content))  # it may be released after the call
         desc = acl.aclmdlCreateDesc()
         acl.ok("aclmdlGetDesc", desc, model_id)
@@ -148,9 +153,17 @@ class TestLoading:
         acl.ok("aclmdlLoadFromFileWithMem", path, ctypes.byref(model_id), blocks[0], work.value, blocks[1], weight.value)
         assert acl.emulator.memory_used(0) == before
         acl.ok("aclmdlUnload", model_id)
-        assert acl.aclmdlLoadFromFileWithMem(path, ctypes.byref(model_id), blocks[0], work.value - 1, blocks[1], weight.value) == 145000
+        assert (
+            acl.aclmdlLoadFromFileWithMem(path, ctypes.byref(model_id), blocks[0], work.value - 1, blocks[1], weight.value)
+            == 145000
+        )
         host = acl.malloc_host(weight.value)
-        assert acl.aclmdlLoadFromMemWithMem(content, len(content), ctypes.byref(model_id), blocks[0], work.value, host, weight.value) == 145007
+        assert (
+            acl.aclmdlLoadFromMemWithMem(
+                content, len(content), ctypes.byref(model_id), blocks[0], work.value, host, weight.value
+            )
+            == 145007
+        )
         acl.ok("aclrtFreeHost", host)
         for block in blocks:
             acl.ok("aclrtFree", block)
@@ -277,7 +290,11 @@ class TestDescription:
         acl.ok("aclmdlGetInputDynamicGearCount", model.desc, ANY, ctypes.byref(count))
         gears = (IODims * count.value)()
         acl.ok("aclmdlGetInputDynamicDims", model.desc, ANY, gears, count.value)
-        assert [gear.shape() for gear in gears] == [(1, 1, 40, 20, 1, 20, 1, 1), (1, 1, 40, 40, 1, 40, 2, 2), (1, 1, 40, 80, 1, 60, 4, 4)]
+        assert [gear.shape() for gear in gears] == [
+            (1, 1, 40, 20, 1, 20, 1, 1),
+            (1, 1, 40, 40, 1, 40, 2, 2),
+            (1, 1, 40, 80, 1, 60, 4, 4),
+        ]
         assert acl.aclmdlGetInputDynamicDims(model.desc, ANY, gears, 2) == 100000
         assert acl.aclmdlGetInputDynamicDims(model.desc, 0, gears, 3) == 100000
         assert [model.dims("aclmdlGetInputDims", i) for i in range(3)] == [(1, 1, 40, -1), (1, -1), (-1, -1)]
@@ -390,13 +407,18 @@ class TestStaticExecution:
 
         @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         def callback(info):
-            ids = {name: getattr(acl, f"aclrtGet{name}FromExceptionInfo")(info) for name in ("TaskId", "StreamId", "DeviceId", "ErrorCode")}
+            ids = {
+                name: getattr(acl, f"aclrtGet{name}FromExceptionInfo")(info)
+                for name in ("TaskId", "StreamId", "DeviceId", "ErrorCode")
+            }
             name = ctypes.create_string_buffer(64)
             descs, counts = [ctypes.c_void_p(), ctypes.c_void_p()], [ctypes.c_size_t(), ctypes.c_size_t()]
             code = acl.aclmdlCreateAndGetOpDesc(ids["DeviceId"], ids["StreamId"], ids["TaskId"], name, 64, ctypes.byref(descs[0]),
                                                 ctypes.byref(counts[0]), ctypes.byref(descs[1]), ctypes.byref(counts[1]))  # fmt: skip
             second = acl.aclGetTensorDescByIndex(descs[0], 1)
-            seen.update(ids, code=code, name=name.value, counts=[c.value for c in counts], size=acl.aclGetTensorDescSize(second))
+            seen.update(
+                ids, code=code, name=name.value, counts=[c.value for c in counts], size=acl.aclGetTensorDescSize(second)
+            )
             for desc in descs:
                 acl.aclDestroyTensorDesc(desc)
             assert acl.aclrtGetTaskIdFromExceptionInfo(None) == 0xFFFFFFFF
@@ -495,6 +517,13 @@ class TestGears:
         assert acl.aclmdlSetDynamicBatchSize(99, feeds.handle, index, 2) == 145003
         assert acl.aclmdlSetDynamicHWSize(model.id, feeds.handle, index, 1, 1) == 145013
 
+    def test_gears_for_what_the_model_declares_as_fixed(self, acl, tmp_path):
+        model = acl.load(pack(models.add(tmp_path), tmp_path / "m.om", input_shape="a:-1,4;b:-1,4", dynamic_batch_size="1,3"))
+        feeds, results = self._feeds(acl, model, [np.ones((3, 4), np.float32)] * 2), Dataset(acl, [48])
+        acl.ok("aclmdlSetDynamicBatchSize", model.id, feeds.handle, 2, 3)
+        assert model.run(feeds, results) == 0
+        assert acl.to_host(results.addresses[0], (12,)).tolist() == [2] * 12
+
     def test_the_index_buffer(self, acl, batch_om):
         model = acl.load(batch_om)
         x, results = np.zeros((8, 3), np.float32), Dataset(acl, [128])
@@ -560,13 +589,23 @@ class TestGears:
             acl.ok("aclmdlSetInputDynamicDims", model.id, feeds.handle, index, ctypes.byref(gear))
             assert model.run(feeds, results) == 0
             assert acl.to_host(results.addresses[0], (1,)).tolist() == [total]
-        for dims, code in (((1, 1, 40, 20, 1, 20, 1), 145012), ((1, 1, 41, 20, 1, 20, 1, 1), 145012), ((1, 1, 40, 20, 1, 40, 1, 1), 145013), ((), 100000)):
+        for dims, code in (
+            ((1, 1, 40, 20, 1, 20, 1), 145012),
+            ((1, 1, 41, 20, 1, 20, 1, 1), 145012),
+            ((1, 1, 40, 20, 1, 40, 1, 1), 145013),
+            ((), 100000),
+        ):
             wrong = IODims(dimCount=len(dims))
             wrong.dims[: len(dims)] = dims
             assert acl.aclmdlSetInputDynamicDims(model.id, feeds.handle, index, ctypes.byref(wrong)) == code
 
     def test_dims_in_the_order_of_the_conversion(self, acl, tmp_path):
-        path = pack(models.three(tmp_path), tmp_path / "m.om", input_shape="mask:-1,-1;data:1,1,40,-1;label:1,-1", dynamic_dims="1,2,20,5;3,4,40,6")
+        path = pack(
+            models.three(tmp_path),
+            tmp_path / "m.om",
+            input_shape="mask:-1,-1;data:1,1,40,-1;label:1,-1",
+            dynamic_dims="1,2,20,5;3,4,40,6",
+        )
         model = acl.load(path)
         gears = (IODims * 2)()
         acl.ok("aclmdlGetInputDynamicDims", model.desc, ANY, gears, 2)
@@ -591,7 +630,11 @@ class TestDynamicShape:
             address = acl.aclGetDataBufferAddr(results.buffers[0])
             desc = acl.aclmdlGetDatasetTensorDesc(results.handle, 0)
             assert acl.aclGetTensorDescSize(desc) == acl.aclGetDataBufferSizeV2(results.buffers[0]) == rows * 16
-            assert (acl.aclGetTensorDescType(desc), acl.aclGetTensorDescFormat(desc), acl.aclGetTensorDescElementCount(desc)) == (0, 2, rows * 4)
+            assert (
+                acl.aclGetTensorDescType(desc),
+                acl.aclGetTensorDescFormat(desc),
+                acl.aclGetTensorDescElementCount(desc),
+            ) == (0, 2, rows * 4)
             assert np.array_equal(acl.to_host(address, (rows, 4)), _expected(x))
             acl.ok("aclrtFree", address)
             feeds.close()
@@ -638,7 +681,11 @@ class TestObjects:
     def test_data_buffers_and_datasets(self, acl):
         buffer, dataset = acl.aclCreateDataBuffer(4096, 8), acl.aclmdlCreateDataset()
         acl.ok("aclUpdateDataBuffer", buffer, 8192, 5_000_000_000)
-        assert (acl.aclGetDataBufferAddr(buffer), acl.aclGetDataBufferSizeV2(buffer), acl.aclGetDataBufferSize(buffer)) == (8192, 5_000_000_000, 705032704)
+        assert (acl.aclGetDataBufferAddr(buffer), acl.aclGetDataBufferSizeV2(buffer), acl.aclGetDataBufferSize(buffer)) == (
+            8192,
+            5_000_000_000,
+            705032704,
+        )
         acl.ok("aclmdlAddDatasetBuffer", dataset, buffer)
         assert acl.aclmdlGetDatasetNumBuffers(dataset) == 1
         assert acl.aclmdlGetDatasetBuffer(dataset, 0) == buffer
@@ -658,7 +705,11 @@ class TestObjects:
         value, span = ctypes.c_int64(), (ctypes.c_int64 * 2)()
         acl.ok("aclGetTensorDescDimV2", desc, 2, ctypes.byref(value))
         assert (value.value, acl.aclGetTensorDescDim(desc, 1), acl.aclGetTensorDescDim(desc, 3)) == (4, -1, -1)
-        assert (acl.aclGetTensorDescNumDims(desc), acl.aclGetTensorDescElementCount(desc), acl.aclGetTensorDescSize(desc)) == (3, 0, 0)
+        assert (acl.aclGetTensorDescNumDims(desc), acl.aclGetTensorDescElementCount(desc), acl.aclGetTensorDescSize(desc)) == (
+            3,
+            0,
+            0,
+        )
         assert acl.aclGetTensorDescDimV2(desc, 3, ctypes.byref(value)) == 100000
         acl.aclSetTensorDescName(desc, b"name")
         assert acl.aclGetTensorDescName(desc) == b"name"
@@ -703,7 +754,9 @@ class TestAipp:
     def test_static(self, acl, tmp_path):
         config = tmp_path / "aipp.cfg"
         config.write_text(self.STATIC)
-        path = pack(models.image(tmp_path, size=(4, 6)), tmp_path / "m.om", input_shape={"picture": [2, 3, 4, 6]}, insert_op_conf=config)
+        path = pack(
+            models.image(tmp_path, size=(4, 6)), tmp_path / "m.om", input_shape={"picture": [2, 3, 4, 6]}, insert_op_conf=config
+        )
         model = acl.load(path)
         assert (model.inputs, model.input_size(0)) == (1, 2 * 8 * 6 * 3)
         assert (acl.aclmdlGetInputDataType(model.desc, 0), acl.aclmdlGetInputFormat(model.desc, 0)) == (4, 1)
@@ -722,7 +775,9 @@ class TestAipp:
     def test_static_yuv_dims(self, acl, tmp_path):
         config = tmp_path / "aipp.cfg"
         config.write_text("aipp_op { aipp_mode: static input_format: YUV420SP_U8 csc_switch: false }")
-        model = acl.load(pack(models.image(tmp_path, size=(4, 6)), tmp_path / "m.om", input_shape="picture:1,3,4,6", insert_op_conf=config))
+        model = acl.load(
+            pack(models.image(tmp_path, size=(4, 6)), tmp_path / "m.om", input_shape="picture:1,3,4,6", insert_op_conf=config)
+        )
         assert model.dims("aclmdlGetInputDims", 0) == (1, 4, 6, 3)
         assert model.dims("aclmdlGetInputDimsV2", 0) == (1, 6, 6, 1)
         assert model.input_size(0) == 36
@@ -731,7 +786,9 @@ class TestAipp:
     def dynamic(self, acl, tmp_path):
         config = tmp_path / "aipp.cfg"
         config.write_text("aipp_op { aipp_mode: dynamic related_input_rank: 0 max_src_image_size: 1000 }")
-        return acl.load(pack(models.image(tmp_path, size=(4, 6)), tmp_path / "m.om", input_shape="picture:2,3,4,6", insert_op_conf=config))
+        return acl.load(
+            pack(models.image(tmp_path, size=(4, 6)), tmp_path / "m.om", input_shape="picture:2,3,4,6", insert_op_conf=config)
+        )
 
     def test_dynamic_description(self, acl, dynamic):
         assert acl.aclmdlGetInputNameByIndex(dynamic.desc, 1) == AIPP
@@ -758,7 +815,10 @@ class TestAipp:
         acl.ok("aclmdlSetAIPPDtcPixelMean", settings, 4, 5, 6, 0, 1)
         acl.ok("aclmdlSetAIPPDtcPixelMin", settings, 0.5, 0, 0, 0, 0)
         acl.ok("aclmdlSetAIPPPixelVarReci", settings, 0.5, 1, 2, 1, 0)
-        feeds, results = Dataset(acl, [(acl.to_device(yuv), 1000), dynamic.input_size(1)]), Dataset(acl, [dynamic.output_size(0), dynamic.output_size(1)])
+        feeds, results = (
+            Dataset(acl, [(acl.to_device(yuv), 1000), dynamic.input_size(1)]),
+            Dataset(acl, [dynamic.output_size(0), dynamic.output_size(1)]),
+        )
         assert dynamic.run(feeds, results) == 145000  # nothing was set for this dataset
         if by_picture:
             acl.ok("aclmdlSetAIPPByInputIndex", dynamic.id, feeds.handle, 0, settings)
@@ -778,7 +838,9 @@ class TestAipp:
             planes = np.stack([luma, chroma[..., 0] - 128, chroma[..., 1] - 128])
             rgb = np.clip((np.tensordot(np.reshape(matrix, (3, 3)), planes, 1) + 128) >> 8, 0, 255).astype(np.float32)
             mean, low, scale = (([1, 2, 3], [0.5, 0, 0], [0.5, 1, 2]), ([4, 5, 6], [0, 0, 0], [1, 1, 1]))[n]
-            expected[n] = (rgb - np.float32(mean)[:, None, None] - np.float32(low)[:, None, None]) * np.float32(scale)[:, None, None]
+            expected[n] = (rgb - np.float32(mean)[:, None, None] - np.float32(low)[:, None, None]) * np.float32(scale)[
+                :, None, None
+            ]
         assert np.allclose(acl.to_host(results.addresses[0], (2, 3, 4, 6)), 2 * expected, atol=1e-3)
 
     def test_ranges(self, acl):

@@ -51,7 +51,8 @@ aclError Function::enter(int device_id, Scope* scope) {
   if (!all.initialised()) return fail(ACL_ERROR_UNINITIALIZE, std::string(name_) + " before aclInit");
   if (need_ == Need::kInit) return ACL_SUCCESS;
   if (scope->context == nullptr) {
-    return fail(ACL_ERROR_RT_CONTEXT_NULL, std::string(name_) + ": this thread has no current context (aclrtSetCurrentContext)");
+    return fail(ACL_ERROR_RT_CONTEXT_NULL,
+                std::string(name_) + ": this thread has no current context (aclrtSetCurrentContext)");
   }
   if (!scope->context->alive) {
     return fail(ACL_ERROR_RT_INVALID_HANDLE, std::string(name_) + ": this thread's current context, " +

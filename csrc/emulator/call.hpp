@@ -96,7 +96,9 @@ class Function {
   template <typename... Args>
   void record(const Scope& scope, const std::string& result, bool succeeded, const Args&... args) {
     std::string text;
-    [[maybe_unused]] const auto add = [&](const auto& argument) { text += (text.empty() ? "" : ", ") + argument_text(argument, succeeded); };
+    [[maybe_unused]] const auto add = [&](const auto& argument) {
+      text += (text.empty() ? "" : ", ") + argument_text(argument, succeeded);
+    };
     (add(args), ...);
     record_call(name_, text, result, scope.device_id);
   }

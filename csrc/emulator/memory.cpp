@@ -229,7 +229,8 @@ aclError Memory::unregister_host(void* address) {
     state().retire(alias);
     break;
   }
-  if (found->storage.use_count() > 1) violation(allocation_name(*found) + " was unregistered while a stream's work still uses it");
+  if (found->storage.use_count() > 1)
+    violation(allocation_name(*found) + " was unregistered while a stream's work still uses it");
   state().retire(found);
   return ACL_SUCCESS;
 }
@@ -259,12 +260,13 @@ aclError Memory::resolve(const void* address, std::size_t size, const char* what
     return ACL_SUCCESS;
   }
   if (found->freed) {
-    return fail(ACL_ERROR_RT_PARAM_INVALID, std::string(what) + " lies in " + allocation_name(*found) + ", which was freed (use after free)");
+    return fail(ACL_ERROR_RT_PARAM_INVALID,
+                std::string(what) + " lies in " + allocation_name(*found) + ", which was freed (use after free)");
   }
   const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(address) - found->address);
   if (offset > found->size || size > found->size - offset) {
-    return fail(ACL_ERROR_RT_PARAM_INVALID, std::string(what) + ": " + std::to_string(size) + " bytes at offset " + std::to_string(offset) +
-                                                " go beyond the end of " + allocation_name(*found));
+    return fail(ACL_ERROR_RT_PARAM_INVALID, std::string(what) + ": " + std::to_string(size) + " bytes at offset " +
+                                                std::to_string(offset) + " go beyond the end of " + allocation_name(*found));
   }
   out->kind = found->kind;
   out->device = found->device;
