@@ -1,7 +1,7 @@
 """AscendCL through ctypes: the functions of the emulator with their C types, for the emulator's own tests.
 
-A letter a parameter: p pointer, s text, z size_t, i int32, u uint32, q uint64, l int64, b int8, h int16, B uint8, f float. The result
-follows "->", aclError (i) where nothing does; "-" is void.
+A letter a parameter: p pointer, s text, z size_t, i int32, u uint32, q uint64, l int64, b int8, h int16, B uint8, H uint16,
+f float. The result follows "->", aclError (i) where nothing does; "-" is void.
 """
 
 from __future__ import annotations

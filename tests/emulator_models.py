@@ -73,7 +73,8 @@ def gather(folder: Path) -> Path:
     """picked = table[index]: an index that is out of range makes the run fail."""
     table = numpy_helper.from_array(np.arange(4, dtype=np.float32), "table")
     return _save(folder / "gather.onnx", [helper.make_node("Gather", ["table", "index"], ["picked"])],
-                 [helper.make_tensor_value_info("index", TensorProto.INT64, [2])], [_float("picked", [2])], (table,))  # fmt: skip
+                 [helper.make_tensor_value_info("index", TensorProto.INT64, [2])], [_float("picked", [2])],
+                 (table,))  # fmt: skip
 
 
 def long_name(folder: Path, length: int = 200) -> Path:

@@ -174,7 +174,8 @@ class TestAippConfig:
         """
         assert self._read(tmp_path, text) == [
             {
-                "input": 0, "mode": "static", "input_format": "YUV420SP_U8", "csc_switch": 1, "rbuv_swap_switch": 0, "matrix_r0c0": -298,
+                "input": 0, "mode": "static", "input_format": "YUV420SP_U8", "csc_switch": 1, "rbuv_swap_switch": 0,
+                "matrix_r0c0": -298,
                 "var_reci_chn_0": 0.0039216, "min_chn_1": 0.001,
             },
             {"input": 3, "mode": "dynamic", "max_src_image_size": 752640},
@@ -209,9 +210,7 @@ class TestAippConfig:
             config.write_text(f"aipp_op {{ input_format: RGB888_U8 {text} }}")
             with pytest.raises(ValueError, match=complaint):
                 pack(models.add(tmp_path), tmp_path / "m.om", insert_op_conf=config)
-        config.write_text(
-            "aipp_op { input_format: RGB888_U8 related_input_rank: 0 } aipp_op { input_format: RGB888_U8 related_input_rank: 0 }"
-        )
+        config.write_text("aipp_op { input_format: RGB888_U8 related_input_rank: 0 }" * 2)
         with pytest.raises(ValueError, match="same input"):
             pack(models.image(tmp_path, size=(4, 4)), tmp_path / "m.om", input_shape="picture:1,3,4,4", insert_op_conf=config)
 

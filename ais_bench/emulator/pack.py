@@ -59,14 +59,14 @@ def pack(
 ) -> Path:
     """Pack `model` (ONNX, without external data) as `output` for the emulator; returns the output's path.
 
-    The options are ATC's, as texts or as Python values. At most one of the three `dynamic_*`; with none of them, dimensions that vary
-    make a dynamic-shape model.
+    The options are ATC's, as texts or as Python values. At most one of the three `dynamic_*`; with none of them, dimensions
+    that vary make a dynamic-shape model.
 
     Args:
         model: the ONNX file.
         output: the file to write; its folder must exist.
-        input_shape: "name:1,3,224,224;name2:-1,16" or `{name: shape}`; -1 varies, "1~8" varies in a range. Default: as the model
-            declares them.
+        input_shape: "name:1,3,224,224;name2:-1,16" or `{name: shape}`; -1 varies, "1~8" varies in a range. Default: as the
+            model declares them.
         dynamic_batch_size: "1,2,4,8": the batches; every varying dimension must be an input's first.
         dynamic_image_size: "224,224;448,448": heights and widths; the two varying dimensions must be those of the image.
         dynamic_dims: "1,16;2,32": for each gear a value for every varying dimension, in the order of `input_shape`.

@@ -72,52 +72,6 @@ std::string set_padding(AippPicture& picture, int enabled, int top, int bottom, 
   return "";
 }
 
-struct AippTarget {
-  std::uint32_t model_id;
-  aclmdlDataset* dataset;
-  std::size_t index;
-  bool is_picture;  // the index is the picture's, not the parameters'
-};
-
-// Checks the settings as a whole and writes them into the parameter input's device memory.
-aclError apply(const Scope& scope, const AippTarget& target, const aclmdlAIPP* handle) {
-  const std::shared_ptr<AippParameters> parameters = find_aipp(handle);
-  const std::shared_ptr<Model> model = objects().model(target.model_id);
-  const std::shared_ptr<Dataset> set = objects().datasets.find(target.dataset);
-  if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(target.model_id));
-  if (parameters == nullptr) return ACL_ERROR_INVALID_PARAM;
-  if (set == nullptr) return outside("the dataset is NULL or was destroyed");
-  const ModelSpec& spec = *model->spec;
-  std::size_t index = spec.inputs.size();
-  for (std::size_t i = 0; i < spec.inputs.size(); ++i) {
-    if (spec.inputs[i].role != InputRole::kAippParameters) continue;
-    const AippSpec& aipp = spec.aipp[static_cast<std::size_t>(spec.inputs[i].aipp)];
-    if (target.is_picture ? static_cast<std::size_t>(aipp.input) == target.index : i == target.index) index = i;
-  }
-  if (index >= spec.inputs.size())
-    return fail(ACL_ERROR_GE_AIPP_NOT_EXIST, "input " + std::to_string(target.index) + " has no dynamic AIPP");
-  if (index >= set->buffers.size()) return outside("the dataset has no buffer for the parameters yet");
-  const AippSpec& aipp = spec.aipp[static_cast<std::size_t>(spec.inputs[index].aipp)];
-  const auto picture = static_cast<std::size_t>(aipp.input);
-  const Shape shape = spec.input_shape(picture, spec.has_gears() ? spec.largest_gear() : 0);
-  if (spec.gears != GearKind::kImageSize) {
-    const Status status = check_parameters(*parameters, 1, shape[3], shape[2]);
-    if (!status.ok()) return fail(ACL_ERROR_INVALID_PARAM, status.message());
-  }
-  const std::size_t size = aipp_data_size(parameters->pictures.size());
-  const std::shared_ptr<DataBuffer> buffer = objects().buffers.find(set->buffers[index]);
-  if (buffer == nullptr || buffer->data == nullptr) return outside("the parameter input has no memory");
-  if (buffer->size < size)
-    return outside("the parameters need " + std::to_string(size) + " bytes, the buffer has " + std::to_string(buffer->size));
-  Range range;
-  if (const aclError code = memory().resolve(buffer->data, size, "the AIPP parameters", &range)) return code;
-  if ((!range.on_device() || range.device != scope.device_id) && !settings().host_is_device)
-    return outside("the parameter input is not memory of this device");
-  store_parameters(*parameters, range.bytes);
-  set->aipp_set[index] = true;
-  return ACL_SUCCESS;
-}
-
 }  // namespace
 }  // namespace ais::emulator
 
@@ -320,18 +274,4 @@ ACL_API aclError aclmdlSetAIPPPixelVarReci(aclmdlAIPP* aippParmsSet, float dtcPi
       },
       aippParmsSet, double{dtcPixelVarReciChn0}, double{dtcPixelVarReciChn1}, double{dtcPixelVarReciChn2},
       double{dtcPixelVarReciChn3}, batchIndex);
-}
-
-ACL_API aclError aclmdlSetInputAIPP(std::uint32_t modelId, aclmdlDataset* dataset, std::size_t index,
-                                    const aclmdlAIPP* aippParmsSet) {
-  static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) { return apply(scope, {modelId, dataset, index, false}, aippParmsSet); }, modelId,
-                 dataset, index, aippParmsSet);
-}
-
-ACL_API aclError aclmdlSetAIPPByInputIndex(std::uint32_t modelId, aclmdlDataset* dataset, std::size_t index,
-                                           const aclmdlAIPP* aippParmsSet) {
-  static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) { return apply(scope, {modelId, dataset, index, true}, aippParmsSet); }, modelId,
-                 dataset, index, aippParmsSet);
 }

@@ -2,7 +2,6 @@
 #include <cstring>
 
 #include "emulator/call.hpp"
-#include "emulator/exception.hpp"
 #include "emulator/objects.hpp"
 
 using namespace ais::emulator;
@@ -116,48 +115,6 @@ aclError index_of(const List& list, const char* name, std::size_t* index) {
     return ACL_SUCCESS;
   }
   return fail(ACL_ERROR_INVALID_PARAM, "there is no tensor named '" + std::string(name) + "'");
-}
-
-aclError input_type(std::uint32_t id, std::size_t index, aclmdlInputAippType* type, std::size_t* attached) {
-  const std::shared_ptr<Model> model = objects().model(id);
-  if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(id));
-  const InputSpec* input = input_at(model->spec, index);
-  if (input == nullptr || type == nullptr || attached == nullptr)
-    return fail(ACL_ERROR_INVALID_PARAM, "no input of that index, or nowhere to put it");
-  *attached = kInvalidNodeIndex;
-  if (input->role == InputRole::kAippParameters) {
-    *type = ACL_DYNAMIC_AIPP_NODE;
-  } else if (input->aipp < 0) {
-    *type = ACL_DATA_WITHOUT_AIPP;
-  } else if (!model->spec->aipp[static_cast<std::size_t>(input->aipp)].dynamic) {
-    *type = ACL_DATA_WITH_STATIC_AIPP;
-  } else {
-    *type = ACL_DATA_WITH_DYNAMIC_AIPP;
-    for (std::size_t i = 0; i < model->spec->inputs.size(); ++i) {
-      const InputSpec& other = model->spec->inputs[i];
-      if (other.role == InputRole::kAippParameters && other.aipp == input->aipp) *attached = i;
-    }
-  }
-  return ACL_SUCCESS;
-}
-
-aclError static_aipp_missing(std::uint32_t id, std::size_t index) {
-  aclmdlInputAippType type = ACL_DATA_WITHOUT_AIPP;
-  std::size_t attached = 0;
-  if (const aclError code = input_type(id, index, &type, &attached)) return code;
-  if (type == ACL_DATA_WITHOUT_AIPP) return fail(ACL_ERROR_GE_AIPP_NOT_EXIST, "the input has no AIPP");
-  if (type != ACL_DATA_WITH_STATIC_AIPP) return fail(ACL_ERROR_NOT_STATIC_AIPP, "the input's AIPP is not static");
-  return fail(ACL_ERROR_API_NOT_SUPPORT, "the emulator does not tell the details of static AIPP");
-}
-
-// One handle for a whole array of descs: the first stands for all, and is what is destroyed.
-aclTensorDesc* publish(const std::vector<std::shared_ptr<TensorDesc>>& descs) {
-  std::vector<const void*> handles;
-  handles.reserve(descs.size());
-  for (const auto& desc : descs) handles.push_back(objects().tensor_descs.add(std::make_shared<TensorDesc>(*desc)));
-  if (handles.empty()) return nullptr;
-  objects().tensor_descs.find(handles[0])->array = handles;
-  return static_cast<aclTensorDesc*>(const_cast<void*>(handles[0]));
 }
 
 }  // namespace
@@ -411,40 +368,4 @@ ACL_API const char* aclmdlGetTensorRealName(const aclmdlDesc* modelDesc, const c
 ACL_API const char* aclmdlGetOpAttr(aclmdlDesc* modelDesc, const char* opName, const char* attr) {
   static Function fn(__func__, Need::kNothing);
   return fn.call_or("", [&](const Scope&) { return ""; }, modelDesc, opName, attr);
-}
-
-ACL_API aclError aclmdlGetAippType(std::uint32_t modelId, std::size_t index, aclmdlInputAippType* type,
-                                   std::size_t* dynamicAttachedDataIndex) {
-  static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope&) { return input_type(modelId, index, type, dynamicAttachedDataIndex); }, modelId, index,
-                 filled(type), filled(dynamicAttachedDataIndex));
-}
-
-ACL_API aclError aclmdlGetFirstAippInfo(std::uint32_t modelId, std::size_t index, void* aippInfo) {
-  static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope&) { return static_aipp_missing(modelId, index); }, modelId, index, aippInfo);
-}
-
-ACL_API aclError aclmdlCreateAndGetOpDesc(std::uint32_t deviceId, std::uint32_t streamId, std::uint32_t taskId, char* opName,
-                                          std::size_t opNameLen, aclTensorDesc** inputDesc, std::size_t* numInputs,
-                                          aclTensorDesc** outputDesc, std::size_t* numOutputs) {
-  static Function fn(__func__, Need::kInit);
-  return fn.call(
-      [&](const Scope&) {
-        const Exception* exception = exception_at(deviceId, streamId, taskId);
-        if (exception == nullptr)
-          return fail(ACL_ERROR_INVALID_PARAM, "no such task is being reported by the exception callback");
-        if (opName == nullptr || opNameLen == 0 || inputDesc == nullptr || numInputs == nullptr || outputDesc == nullptr ||
-            numOutputs == nullptr) {
-          return fail(ACL_ERROR_INVALID_PARAM, "a place to fill is NULL");
-        }
-        std::strncpy(opName, exception->op_name.c_str(), opNameLen - 1);
-        opName[opNameLen - 1] = '\0';
-        *inputDesc = publish(exception->inputs);
-        *numInputs = exception->inputs.size();
-        *outputDesc = publish(exception->outputs);
-        *numOutputs = exception->outputs.size();
-        return aclError{ACL_SUCCESS};
-      },
-      deviceId, streamId, taskId);
 }

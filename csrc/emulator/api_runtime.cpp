@@ -4,7 +4,6 @@
 
 #include "emulator/call.hpp"
 #include "emulator/config.hpp"
-#include "emulator/exception.hpp"
 #include "emulator/profiling.hpp"
 
 using namespace ais::emulator;
@@ -217,39 +216,4 @@ ACL_API aclError aclrtDeviceEnablePeerAccess(std::int32_t peerDeviceId, std::uin
 ACL_API aclError aclrtDeviceDisablePeerAccess(std::int32_t peerDeviceId) {
   static Function fn(__func__, Need::kContext);
   return fn.call([&](const Scope& scope) { return machine().set_peer(scope.device_id, peerDeviceId, false); }, peerDeviceId);
-}
-
-ACL_API aclError aclrtSetExceptionInfoCallback(aclrtExceptionInfoCallback callback) {
-  static Function fn(__func__, Need::kInit);
-  return fn.call(
-      [&](const Scope&) {
-        set_exception_callback(callback);
-        return aclError{ACL_SUCCESS};
-      },
-      reinterpret_cast<const void*>(callback) == nullptr ? "NULL" : "callback");
-}
-
-namespace {
-
-std::uint32_t exception_field(const aclrtExceptionInfo* info, std::uint32_t Exception::* field) {
-  const Exception* exception = exception_of(info);
-  return exception == nullptr ? 0xFFFFFFFF : exception->*field;
-}
-
-}  // namespace
-
-ACL_API std::uint32_t aclrtGetTaskIdFromExceptionInfo(const aclrtExceptionInfo* info) {
-  return exception_field(info, &Exception::task);
-}
-ACL_API std::uint32_t aclrtGetStreamIdFromExceptionInfo(const aclrtExceptionInfo* info) {
-  return exception_field(info, &Exception::stream);
-}
-ACL_API std::uint32_t aclrtGetThreadIdFromExceptionInfo(const aclrtExceptionInfo* info) {
-  return exception_field(info, &Exception::thread);
-}
-ACL_API std::uint32_t aclrtGetDeviceIdFromExceptionInfo(const aclrtExceptionInfo* info) {
-  return exception_field(info, &Exception::device);
-}
-ACL_API std::uint32_t aclrtGetErrorCodeFromExceptionInfo(const aclrtExceptionInfo* info) {
-  return exception_field(info, &Exception::code);
 }

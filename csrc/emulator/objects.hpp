@@ -116,6 +116,9 @@ std::vector<std::string> release_objects();
 // The names of everything alive but memory and contexts.
 std::vector<std::string> living_objects();
 
+// The living desc, or nullptr with a failure text.
+std::shared_ptr<TensorDesc> find_desc(const aclTensorDesc* handle);
+
 // Puts a desc of its own into a dataset (or, null, none) and ends the one that was there: handles to that are dead from here
 // on.
 void replace_desc(Dataset* dataset, std::size_t index, std::shared_ptr<TensorDesc> desc);
