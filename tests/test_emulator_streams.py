@@ -238,6 +238,19 @@ def test_a_failure_comes_with_the_synchronisation(acl):
     acl.ok("aclrtFreeHost", pinned)
 
 
+def test_a_device_exception_on_a_stream_tells_its_cause_first(acl, om):
+    model, stream = acl.load(om), acl.stream()
+    host = np.ones(4, np.float32)
+    feeds, results = Dataset(acl, [16, (host.ctypes.data, 16)]), Dataset(acl, [16])
+    acl.ok("aclmdlExecuteAsync", model.id, feeds.handle, results.handle, stream)
+    assert acl.aclrtSynchronizeStream(stream) == 507011
+    assert "input 1 ('b') is host memory" in acl.text()
+    assert acl.aclrtSynchronizeStream(stream) == 507011
+    assert "reset the device" in acl.text()
+    acl.ok("aclrtDestroyStream", stream)
+    acl.ok("aclmdlUnload", model.id)
+
+
 def test_memory_freed_under_a_task(acl):
     stream, device, pinned = acl.stream(), acl.malloc(64), acl.malloc_host(64)
     acl.emulator.set_faults("device.copy:1=delay(150)")

@@ -75,14 +75,14 @@ aclError wait_event(const Scope& scope, aclrtStream stream, aclrtEvent handle, i
   return ACL_SUCCESS;
 }
 
-aclError synchronize_event(aclrtEvent handle, int timeout_ms) {
+aclError synchronize_event(const Scope& scope, aclrtEvent handle, int timeout_ms) {
   std::shared_ptr<EventMark> mark;
   if (const aclError code = find_mark(handle, &mark)) return code;
   if (!mark->wait(timeout_ms)) {
     return fail(ACL_ERROR_RT_EVENT_SYNC_TIMEOUT,
                 handle_name(handle) + " is not reached after " + std::to_string(timeout_ms) + " ms");
   }
-  return mark->code() == ACL_SUCCESS ? ACL_SUCCESS : fail(mark->code(), mark->text());
+  return mark->code() == ACL_SUCCESS ? usable(scope) : fail(mark->code(), mark->text());
 }
 
 aclError event_reached(aclrtEvent handle, bool* out) {
@@ -206,13 +206,13 @@ ACL_API aclError aclrtQueryEventStatus(aclrtEvent event, aclrtEventRecordedStatu
 }
 
 ACL_API aclError aclrtSynchronizeEvent(aclrtEvent event) {
-  static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope&) { return synchronize_event(event, -1); }, event);
+  static Function fn(__func__, Need::kRelease);
+  return fn.call([&](const Scope& scope) { return synchronize_event(scope, event, -1); }, event);
 }
 
 ACL_API aclError aclrtSynchronizeEventWithTimeout(aclrtEvent event, std::int32_t timeout) {
-  static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope&) { return synchronize_event(event, timeout); }, event, timeout);
+  static Function fn(__func__, Need::kRelease);
+  return fn.call([&](const Scope& scope) { return synchronize_event(scope, event, timeout); }, event, timeout);
 }
 
 ACL_API aclError aclrtEventElapsedTime(float* ms, aclrtEvent startEvent, aclrtEvent endEvent) {

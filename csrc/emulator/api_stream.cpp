@@ -22,6 +22,12 @@ aclError destroy_stream(aclrtStream handle, bool force) {
   return ACL_SUCCESS;
 }
 
+// The stream's own failure says more than that its context is of no use since.
+aclError synchronize_stream(const Scope& scope, Stream* stream, int timeout_ms) {
+  const aclError code = stream->synchronize(timeout_ms, ACL_ERROR_RT_STREAM_SYNC_TIMEOUT);
+  return code == ACL_SUCCESS ? usable(scope) : code;
+}
+
 }  // namespace
 
 aclError synchronize_device(const Scope& scope, int timeout_ms) {
@@ -32,7 +38,7 @@ aclError synchronize_device(const Scope& scope, int timeout_ms) {
     const aclError code = entry.second->synchronize(timeout_ms, ACL_ERROR_RT_STREAM_SYNC_TIMEOUT);
     if (first == ACL_SUCCESS) first = code;
   }
-  return first;
+  return first == ACL_SUCCESS ? usable(scope) : first;
 }
 
 aclError find_stream(const Scope& scope, aclrtStream handle, std::shared_ptr<Stream>* out) {
@@ -74,35 +80,35 @@ ACL_API aclError aclrtDestroyStreamForce(aclrtStream stream) {
 }
 
 ACL_API aclError aclrtSynchronizeStreamWithTimeout(aclrtStream stream, std::int32_t timeout) {
-  static Function fn(__func__, Need::kContext);
+  static Function fn(__func__, Need::kRelease);
   return fn.call(
       [&](const Scope& scope) {
         if (timeout < -1) return fail(ACL_ERROR_INVALID_PARAM, "a timeout is -1 or more");
         std::shared_ptr<Stream> found;
         const aclError code = find_stream(scope, stream, &found);
-        return code == ACL_SUCCESS ? found->synchronize(timeout, ACL_ERROR_RT_STREAM_SYNC_TIMEOUT) : code;
+        return code == ACL_SUCCESS ? synchronize_stream(scope, found.get(), timeout) : code;
       },
       stream, timeout);
 }
 
 ACL_API aclError aclrtSynchronizeStream(aclrtStream stream) {
-  static Function fn(__func__, Need::kContext);
+  static Function fn(__func__, Need::kRelease);
   return fn.call(
       [&](const Scope& scope) {
         std::shared_ptr<Stream> found;
         const aclError code = find_stream(scope, stream, &found);
-        return code == ACL_SUCCESS ? found->synchronize(-1, 0) : code;
+        return code == ACL_SUCCESS ? synchronize_stream(scope, found.get(), -1) : code;
       },
       stream);
 }
 
 ACL_API aclError aclrtSynchronizeDevice() {
-  static Function fn(__func__, Need::kContext);
+  static Function fn(__func__, Need::kRelease);
   return fn.call([&](const Scope& scope) { return synchronize_device(scope, -1); });
 }
 
 ACL_API aclError aclrtSynchronizeDeviceWithTimeout(std::int32_t timeout) {
-  static Function fn(__func__, Need::kContext);
+  static Function fn(__func__, Need::kRelease);
   return fn.call(
       [&](const Scope& scope) {
         return timeout < -1 ? fail(ACL_ERROR_INVALID_PARAM, "a timeout is -1 or more") : synchronize_device(scope, timeout);

@@ -170,6 +170,8 @@ TaskResult Execution::compute(std::int64_t ready_ns) {
 }
 
 TaskResult Execution::run(std::int64_t ready_ns) {
+  // Submitted before the exception, on another stream.
+  if (const aclError code = usable({context_, model_->device})) return task_failure(code);
   if (const aclError code = fault_at("device.execute", model_->device)) {
     const TaskResult failure = task_failure(code);
     return fail_on_device(code, failure.text);

@@ -59,6 +59,8 @@ struct Range {
 
 class Memory {
  public:
+  Memory();
+
   // Device memory of `device`, 64-byte aligned, filled with a pattern (its first 64 MiB). 207001 when the device has no room.
   aclError allocate_device(int device, MemoryKind kind, std::size_t size, std::size_t charged, void** out);
   aclError allocate_pinned(int device, std::size_t size, void** out);
@@ -88,9 +90,10 @@ class Memory {
 
  private:
   struct State;
-  State& state() const;
   aclError insert(std::shared_ptr<Allocation> allocation);
   std::shared_ptr<Allocation> containing(const void* address) const;
+
+  State* const state_;  // never destroyed: a stream's thread may outlive static destructors
 };
 
 Memory& memory();
