@@ -1,7 +1,7 @@
 """Typed face of the native extension. Private: the public names are in `ais_bench.session`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -60,8 +60,216 @@ def clear_memory_times() -> None: ...
 def finalize() -> None: ...
 def usable_cpu_count() -> int: ...
 def allowed_cpus() -> list[int]: ...
+def die_with_parent(parent: int) -> bool: ...
 def runtime_for(path: str, /) -> str: ...
 def runtime_version(name: str, /) -> str: ...
 def device_count(name: str, /) -> int: ...
 def _status_codes() -> dict[str, int]: ...
 def _raise_status(code: int, message: str, /) -> None: ...
+
+# ---- csrc/bind/shm_*.cpp: re-exported and explained by ais_bench.shm ----
+
+class Doorbell:
+    """One word in shared memory on which the parent sleeps and which every worker rings. Any thread."""
+
+    def __init__(self) -> None: ...
+    @property
+    def fd(self) -> int:
+        """The descriptor to hand to workers; the object owns it."""
+
+    def ticket(self) -> int:
+        """Take one before looking at the lanes; `wait` returns at once if the bell was rung since."""
+
+    def wait(self, ticket: int, timeout: float | None = None, spin_us: float = 0.0) -> bool:
+        """Spin for `spin_us`, then sleep until the bell is rung or a signal comes (True), or for `timeout` seconds (False).
+
+        The GIL is released. Python signal handlers have run when it returns; what they raise is raised.
+        """
+
+    def ring(self) -> None:
+        """Wake all who wait. Never blocks."""
+
+class Stats:
+    """Times of tasks as histograms of fixed size, exact to 1.6 %. Any thread; lanes may share one."""
+
+    def __init__(self) -> None: ...
+    @property
+    def tasks(self) -> int:
+        """Replies polled."""
+
+    @property
+    def failures(self) -> int:
+        """Replies polled of kind RAISED or ERROR."""
+
+    @property
+    def busy_ns(self) -> int:
+        """Sum over all tasks of the time between a worker taking and answering it."""
+
+    def add(self, other: Stats) -> None:
+        """Merge what `other` holds into this."""
+
+    def reset(self) -> None:
+        """Forget everything."""
+
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        """`{stage: {"count", "mean", "p50", "p90", "p99", "max"}}` in milliseconds.
+
+        Stages: "queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms".
+        """
+
+class Reply(NamedTuple):
+    """One reply of a worker. Natively a struct sequence: attributes and unpacking, without `_replace`."""
+
+    task: Any
+    outputs: list[NDArray[Any]] | None
+    error: BaseException | None
+    kind: int
+    queued_ns: int
+    copy_in_ns: int
+    execute_ns: int
+    copy_out_ns: int
+    end_to_end_ns: int
+    done_ns: int
+
+class Lane:
+    """The parent's end of one incarnation of one worker. Any thread of the process that made it.
+
+    Every call raises SessionClosed in a forked child.
+    """
+
+    capacity: int
+    spin_us: float
+
+    def __init__(
+        self,
+        doorbell: Doorbell,
+        *,
+        epoch: int = 0,
+        arena_bytes: int = 0,
+        result_bytes: int = 0,
+        stats: Stats | None = None,
+    ) -> None:
+        """Make the arena.
+
+        Sizes are virtual, memory is used as it is touched. 0: 256 GiB or what the limits of the process allow, and a
+        1024th of that for a result; a result that needs more gets it by being computed again.
+        """
+
+    @property
+    def fd(self) -> int:
+        """The arena's descriptor, to hand to the worker; -1 after `release_fd`."""
+
+    def release_fd(self) -> None:
+        """Close the descriptor; the mapping does not need it."""
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks submitted and not yet polled."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether either side closed the lane."""
+
+    def try_submit(self, feeds: Iterable[Any], mode: int, task: object, *, kind: int = 0, option: int = 0) -> bool:
+        """Copy the feeds into a slot and publish the task; False when there is no room now.
+
+        Arrays that lie in this lane's arena (`new_feeds`, lent outputs) are not copied but kept alive until the reply.
+        The GIL is released for large copies. Raises FeedError for what is no array, TransportError when the lane is
+        closed or corrupt.
+        """
+
+    def poll(self) -> Reply | None:
+        """Return the next reply, or None. Never blocks; works after close and after the worker's death.
+
+        Outputs are new arrays, or (large ones, a few at a time) arrays over the result slot, which stays lent while they
+        live. Raises TransportError when the worker wrote what it cannot; the lane is closed then.
+        """
+
+    def abandon(self) -> list[tuple[Any, list[NDArray[Any]] | None, int]]:
+        """Close, and return (task, feeds, kind) of all tasks without a reply, in order of submission.
+
+        The feeds lie in the dead worker's arena and keep it alive; None where the worker wrote over their table.
+        """
+
+    def oldest(self) -> tuple[Any, int] | None:
+        """Return the first task without a published reply, and since when the worker can be at it (monotonic ns)."""
+
+    def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[NDArray[Any]]:
+        """Return uninitialised arrays of (shape, dtype) in one feed slot, which they keep."""
+
+    def owns(self, array: NDArray[Any]) -> bool:
+        """Whether the array's memory is in this lane's arena."""
+
+    def warm(self, feed_bytes: int, result_bytes: int, tasks: int) -> None:
+        """Make slots for `tasks` tasks exist, so that the first ones do not wait for memory. Releases the GIL."""
+
+    def trim(self) -> None:
+        """Give back the memory of all slots that are not in use."""
+
+    def close(self) -> None:
+        """Let the worker finish what is published and stop. Wakes both sides. Idempotent."""
+
+class NativeHandler:
+    """What `Channel.serve` runs."""
+
+class EchoHandler(NativeHandler):
+    """Outputs are the feeds, in mode 1 there are none; `option` is a number of microseconds to be busy. For tests."""
+
+    def __init__(self) -> None: ...
+
+class SessionHandler(NativeHandler):
+    """Runs a session on every task, outputs straight into the result slot."""
+
+    def __init__(self, session: Session) -> None: ...
+
+class Task(NamedTuple):
+    """One task in the worker. Natively a struct sequence."""
+
+    id: int
+    feeds: list[NDArray[Any]]
+    mode: int
+    option: int
+    kind: int
+
+class Channel:
+    """The worker's end of its arena. One thread takes tasks; replies may come from others."""
+
+    def __init__(self, arena_fd: int, doorbell_fd: int) -> None:
+        """Take both descriptors over. Raises TransportError where the arena is not one that this version can serve."""
+
+    def serve(self, handler: NativeHandler, on_object: Callable[[Task], object] | None = None) -> int:
+        """Run tasks natively, without the GIL, until the lane is closed and drained; return how many.
+
+        Tasks of kind OBJECT go to `on_object`, which replies or fails. Python signal handlers run between tasks.
+        """
+
+    def next_task(self, timeout: float | None = None) -> Task | None:
+        """Return the next task; None after `timeout` seconds. Raises EOFError when the lane is closed and drained.
+
+        Its feeds are read-only arrays over the slot, valid until the reply.
+        """
+
+    def reply(
+        self,
+        task: Task,
+        outputs: Iterable[Any],
+        *,
+        kind: int = 0,
+        execute_ns: int = 0,
+        copy_in_ns: int = 0,
+        copy_out_ns: int = 0,
+    ) -> None:
+        """Copy the outputs into the result slot and publish.
+
+        With `execute_ns` 0 the time since the task was taken counts. Outputs that do not fit make the parent submit the
+        task again with a larger slot. Raises ConfigError for a task that was answered already.
+        """
+
+    def fail(self, task: Task, code: int, message: str, vendor_code: int = 0) -> None:
+        """Publish a failure of kind ERROR; `code` is one of csrc/base/status.hpp."""
+
+    def close(self) -> None:
+        """Close the lane from this side. Any thread."""
+
+def take(feeds: Iterable[Any]) -> list[NDArray[Any]]:
+    """Return copies of the feeds, C-contiguous and in native byte order. Raises FeedError as `try_submit` does."""

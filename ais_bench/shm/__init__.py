@@ -1,1 +1,38 @@
-"""Shared memory between a parent and its workers."""
+"""Arrays and objects between one process and its workers, over shared memory without names.
+
+    parent                                         worker
+    Doorbell <------------------- rings ---------- Channel
+    Lane     ---- feeds in a slot, a descriptor -> Channel
+    Lane     <- a descriptor, outputs in a slot -- Channel
+
+A `Lane` is the parent's end of one worker's arena, a `Channel` the worker's. The memory is an anonymous memfd that the
+worker is given as a descriptor. Layout, ownership and ordering are stated in csrc/shm/layout.hpp and docs/memory-model.md.
+"""
+
+from ais_bench._native import Channel, Doorbell, EchoHandler, Lane, NativeHandler, Reply, SessionHandler, Stats, Task, take
+from ais_bench.shm.objects import decode, encode
+
+__all__ = [
+    "ERROR",
+    "OBJECT",
+    "RAISED",
+    "TENSORS",
+    "Channel",
+    "Doorbell",
+    "EchoHandler",
+    "Lane",
+    "NativeHandler",
+    "Reply",
+    "SessionHandler",
+    "Stats",
+    "Task",
+    "decode",
+    "encode",
+    "take",
+]
+
+# What a task or a reply is; the numbers of `Kind` in csrc/shm/layout.hpp.
+TENSORS = 0
+OBJECT = 1
+RAISED = 2
+ERROR = 3

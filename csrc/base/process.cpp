@@ -3,7 +3,10 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -92,6 +95,11 @@ int usable_cpu_count() {
   const double quota = cgroup_quota();
   if (quota <= 0) return allowed;
   return std::clamp(static_cast<int>(quota + 0.999), 1, allowed);
+}
+
+bool die_with_parent(int parent) {
+  // In this order: a parent that dies between the two calls is seen by the second.
+  return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent;
 }
 
 std::int64_t monotonic_ns() {

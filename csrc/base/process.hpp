@@ -40,6 +40,9 @@ std::vector<int> allowed_cpus();
 // `cpu.cfs_quota_us`, rounded up). At least 1.
 int usable_cpu_count();
 
+// Asks the kernel to kill this process when the thread of `parent` that started it ends. False: that parent is gone already.
+bool die_with_parent(int parent);
+
 // Nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share.
 std::int64_t monotonic_ns();
 

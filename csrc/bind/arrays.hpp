@@ -25,7 +25,7 @@ py::array new_array(DType dtype, const Shape& shape);
 struct Feeds {
   std::vector<session::Feed> feeds;
   std::vector<py::object> owners;
-  std::vector<std::vector<std::uint8_t>> packed;  // 4-bit inputs: numpy has one element a byte, devices two
+  std::vector<std::vector<std::uint8_t>> packed;  // inputs of types narrower than a byte
 };
 
 // `inputs` are the model's, for feeds given by name. Raises FeedError for what cannot be an input.
@@ -51,6 +51,8 @@ class NumpySink final : public session::OutputSink {
   std::vector<Slot> slots_;
 };
 
+// An array with the values of host memory.
+py::array array_from(const TensorView& view);
 // An array with the tensor's values.
 py::array tensor_to_array(const session::Tensor& tensor);
 // A host tensor with the array's values.

@@ -19,8 +19,11 @@ T value_or_raise(Result<T> result) {
 }
 
 void register_errors(py::module_& module);
+void register_process(py::module_& module);
 void register_runtimes(py::module_& module);
 void register_session(py::module_& module);
 void register_tensor(py::module_& module);
+void register_shm_lane(py::module_& module);
+void register_shm_channel(py::module_& module);
 
 }  // namespace ais::bind

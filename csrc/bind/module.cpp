@@ -4,7 +4,10 @@
 PYBIND11_MODULE(_native, module) {
   module.doc() = "Native parts of ais_bench. Private: import from ais_bench.session.";
   ais::bind::register_errors(module);
+  ais::bind::register_process(module);
   ais::bind::register_runtimes(module);
   ais::bind::register_tensor(module);
   ais::bind::register_session(module);
+  ais::bind::register_shm_lane(module);
+  ais::bind::register_shm_channel(module);
 }

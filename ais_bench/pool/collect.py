@@ -1,0 +1,109 @@
+"""Who waits for replies, and who collects them.
+
+Handing a reply from one thread to another costs more than most small tasks, so whoever waits collects. Of several waiting
+threads one leads: it waits on the doorbell and delivers to all; the others sleep until their tasks are done or the lead is
+free. Everybody who leaves passes the lead on, an exception on the way included, so it is never lost.
+
+The background waiter, which collects for futures that nobody waits for in here, gives way to every caller: the caller rings
+the bell, the background wakes, passes the lead on and stands by for a moment before it asks for the lead again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ais_bench.pool.task import Waiter
+from ais_bench.shm import Doorbell
+
+STAND_BY_S = 0.001  # how long the background leaves the lead to callers that come and go
+
+
+class _NoBell:
+    """Stands in for the doorbell once no worker is left that could ring it."""
+
+    def ticket(self) -> int:
+        return 0
+
+    def wait(self, _ticket: int, _timeout: float | None = None, _spin_us: float = 0.0) -> bool:
+        return True
+
+    def ring(self) -> None:
+        return None
+
+
+class Collector:
+    """The lead and those who sleep. Shares the lock of its dispatcher, whose `drain` delivers what has arrived."""
+
+    def __init__(self, lock: threading.Lock, bell: Doorbell, drain: Callable[[], int], spin_us: Callable[[], float]) -> None:
+        self.background = Waiter()
+        self._lock = lock
+        self.bell: Doorbell | _NoBell = bell
+        self._drain = drain
+        self._spin_us = spin_us
+        self._leader: Waiter | None = None
+        self._sleepers: dict[Waiter, None] = {}
+
+    def silence(self) -> None:
+        """No worker is left: the doorbell's descriptor and memory can go, although somebody may keep the closed pool."""
+        self.bell = _NoBell()
+
+    def progress(self, waiter: Waiter, seen: int, timeout: float | None = None, ticket: int | None = None) -> None:
+        """Returns when `waiter.finished` differs from `seen`, when anything else has changed, or after `timeout` seconds.
+
+        `ticket`: taken from the bell before a task was sent that the waiter waits for, so there is no need to look first.
+        """
+        leading = False
+        try:
+            with self._lock:
+                if waiter.finished != seen:
+                    return
+                if self._leader is None:
+                    leading = True
+                    self._leader = waiter
+                else:
+                    if self._leader is self.background:
+                        self.bell.ring()
+                    self._sleepers[waiter] = None
+                    waiter.prepare()
+            if leading:
+                self._lead(waiter, seen, timeout, ticket)
+            else:
+                waiter.sleep(timeout)
+        finally:
+            self._pass_on(waiter, leading)
+
+    def background_progress(self, seen: int, *, idle: bool) -> None:
+        """The same for the background: it leads only while no caller does. `idle`: nothing to collect, sleep until woken."""
+        waiter = self.background
+        with self._lock:
+            if waiter.finished != seen:
+                return
+            stand_by = self._leader is not None or bool(self._sleepers)
+            if stand_by or idle:
+                waiter.prepare()
+        if idle:
+            waiter.sleep()
+        elif stand_by:
+            waiter.sleep(STAND_BY_S)
+        else:
+            self.progress(waiter, seen)
+
+    def _lead(self, waiter: Waiter, seen: int, timeout: float | None, ticket: int | None) -> None:
+        look = ticket is None
+        ticket = self.bell.ticket() if ticket is None else ticket
+        if not look or (self._drain() == 0 and waiter.finished == seen):
+            self.bell.wait(ticket, timeout, 0.0 if waiter is self.background else self._spin_us())
+            self._drain()
+
+    def _pass_on(self, waiter: Waiter, leading: bool) -> None:
+        with self._lock:
+            if leading:
+                self._leader = None
+            self._sleepers.pop(waiter, None)
+            waiter.asleep = False
+            if self._leader is None:
+                for sleeper in self._sleepers:
+                    if sleeper.asleep:
+                        sleeper.wake()
+                        break

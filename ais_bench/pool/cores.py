@@ -1,0 +1,54 @@
+"""Splitting the processors this process may use among workers. Pure, but for reading the topology."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ais_bench import _native
+
+
+@dataclass(frozen=True)
+class CoreShare:
+    """What one worker may use: the processors it is pinned to (empty: not pinned) and how many threads fit."""
+
+    cpus: tuple[int, ...]
+    threads: int
+
+
+def split_cores(cpus: Sequence[int], usable: int, workers: int) -> list[CoreShare]:
+    """`workers` shares of `cpus`, as even as can be and without overlap while there are enough processors.
+
+    `usable` is how many processors' worth of time there is (a cgroup quota may allow less than len(cpus)); it bounds the
+    threads, so that the workers together do not start more threads than can run.
+    """
+    usable = max(1, min(usable, len(cpus)))
+    if workers >= len(cpus):
+        return [CoreShare((cpus[index % len(cpus)],), 1) for index in range(workers)]
+    edges = [len(cpus) * index // workers for index in range(workers + 1)]
+    shares = [tuple(cpus[low:high]) for low, high in itertools.pairwise(edges)]
+    extra = usable % workers
+    return [
+        CoreShare(share, max(1, min(len(share), usable // workers + (index < extra)))) for index, share in enumerate(shares)
+    ]
+
+
+def allowed_cpus() -> list[int]:
+    """Processors of the calling thread's affinity mask, hardware threads of one core side by side."""
+    return sorted(os.sched_getaffinity(0), key=_core_of)
+
+
+def usable_cpu_count() -> int:
+    """Processors' worth of time: the affinity mask, lowered by a cgroup quota."""
+    return _native.usable_cpu_count()
+
+
+def _core_of(cpu: int) -> tuple[int, int, int]:
+    folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+    try:
+        return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text()), cpu
+    except (OSError, ValueError):  # not every kernel and container shows the topology; the plain order is good then
+        return 0, cpu, cpu

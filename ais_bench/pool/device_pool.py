@@ -1,0 +1,244 @@
+"""DevicePool: one handler in a process of its own for each device, and tasks for whichever has room.
+
+    caller's thread                              worker process (one or more for each device)
+    ---------------                              --------------------------------------------
+    submit / run / ordered                       handler = factory(context)
+       feeds are copied into shared memory  -->  native loop: feeds seen in place, executed,
+       arrays over shared memory            <--  outputs written in place
+    supervisor's thread: starts workers, sees deaths, restarts, enforces deadlines, carries logs
+    resolver's thread: only while futures are pending
+
+It knows nothing of models: the factory brings the handler, see ais_bench.pool.protocol.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from ais_bench.errors import ConfigError, PoolClosed
+from ais_bench.pool import streams
+from ais_bench.pool.engine import Engine, closed_error, foreign_error
+from ais_bench.pool.pickling import dumps_by_value
+from ais_bench.pool.protocol import Factory
+from ais_bench.pool.settings import PoolSettings, check_device_id, check_device_ids
+from ais_bench.pool.task import Task, Waiter
+from ais_bench.shm import Stats
+
+T = TypeVar("T")
+
+
+class WorkerInfo(NamedTuple):
+    """One worker's place. `pid` is None while nobody is there; states are those of ais_bench.pool.seats."""
+
+    pid: int | None
+    device: int
+    state: str
+    restarts: int
+
+
+class DeviceInfo(NamedTuple):
+    """One device over all of its workers. `stats` go on counting."""
+
+    device: int
+    stats: Stats
+    restarts: int
+    retries: int
+    lost: int  # tasks that failed with a worker that died
+    load_s: float
+    workers: int
+
+
+class DevicePool:
+    """Workers on devices. A context manager: leaving it closes the pool, at once if by an exception.
+
+    Args:
+        factory: makes the handler in each worker; any callable that pickle or dill can send.
+        devices: device ids.
+        settings: see PoolSettings.
+
+    Every method may be called from any thread. In a process forked from the one that made the pool every method raises
+    SessionClosed, but for `close`, which does nothing there.
+    """
+
+    def __init__(self, factory: Factory, devices: Iterable[int], settings: PoolSettings | None = None) -> None:
+        self._settings = settings or PoolSettings()
+        self._devices = list(check_device_ids(devices))
+        needed = self._settings.min_devices
+        if needed is not None and needed > len(self._devices):
+            raise ConfigError(f"min_devices is {needed}, but there are {len(self._devices)} devices")
+        self._engine = Engine(self._settings, dumps_by_value(factory), len(self._devices) * self._settings.workers_per_device)
+        self._begun = False
+        self._settled = False
+        weakref.finalize(self, self._engine.abandon).atexit = False
+
+    # ---- life ----
+
+    def start(self) -> None:
+        """Starts the workers that are not there yet and waits until they are ready.
+
+        Raises WorkerStartError as soon as fewer than `min_devices` devices can become ready (its cause is what a factory
+        raised), and closes the pool; PoolClosed.
+        """
+        engine = self._owned()
+        if self._settled:
+            return
+        try:
+            with engine.supervisor.changed:
+                begin, self._begun = not self._begun, True
+            if begin:
+                for device in self._devices:
+                    engine.add(device)
+            engine.wait_until_settled(self._devices, self._settings.min_devices or len(self._devices))
+        except BaseException:
+            engine.close(force=True)
+            raise
+        self._settled = True
+
+    def close(self, *, force: bool = False) -> None:
+        """Lets accepted tasks finish, for `close_timeout` seconds at most, and ends the workers. `force`: does not wait;
+        unfinished tasks fail with PoolClosed. May be called twice, from any thread, and from a future's callback."""
+        self._engine.close(force=force)
+
+    def __enter__(self) -> DevicePool:
+        return self
+
+    def __exit__(self, kind: object, _error: object, _traceback: object) -> None:
+        self.close(force=kind is not None)
+
+    def _owned(self) -> Engine:
+        engine = self._engine
+        if engine.foreign:
+            raise foreign_error()
+        if engine.closed:
+            raise closed_error()
+        return engine
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """Device ids in use."""
+        return tuple(self._devices)
+
+    def add_device(self, device: int) -> None:
+        """Starts workers on one more device and waits until they are ready. Raises WorkerStartError, ConfigError."""
+        device = check_device_id(device)
+        engine = self._owned()
+        if device in self._devices:
+            raise ConfigError(f"device {device} is in the pool already")
+        if self._settled:
+            engine.add(device)
+            try:
+                engine.wait_until_settled([device], 1)
+            except Exception:
+                engine.supervisor.remove(device)
+                raise
+        self._devices.append(device)
+
+    def remove_device(self, device: int) -> None:
+        """Takes a device out: what its workers have in hand is finished, then they end. Raises ConfigError."""
+        device = check_device_id(device)
+        engine = self._owned()
+        if device not in self._devices:
+            raise ConfigError(f"device {device} is not in the pool; there are {self._devices}")
+        if len(self._devices) == 1:
+            raise ConfigError(f"device {device} is the last one of the pool; close the pool instead")
+        self._devices.remove(device)
+        if self._settled:
+            engine.supervisor.remove(device)
+            engine.wait_until_gone(device)
+
+    # ---- tasks ----
+
+    def run(self, task: Task) -> Task:
+        """Starts one task, made with a Waiter of its own, and returns it when it is done."""
+        self.start()
+        self._engine.dispatcher.run(task)
+        return task
+
+    def run_all(self, tasks: Callable[[Waiter], list[Task]]) -> list[Task]:
+        """Starts the tasks that `tasks` makes and returns when all are done. Their buffers must not change meanwhile."""
+        self.start()
+        dispatcher = self._engine.dispatcher
+        waiter = Waiter()
+        made = tasks(waiter)
+        try:
+            to_come = [task for task in made if not task.done]
+            for task in to_come:
+                dispatcher.start(task)
+            while (seen := waiter.finished) < len(to_come):
+                dispatcher.collector.progress(waiter, seen)
+        except BaseException:
+            dispatcher.drop(made)
+            raise
+        return made
+
+    def submit(self, make: Callable[[Waiter, Future[Any]], Task], timeout: float | None = None) -> Future[Any]:
+        """The task that `make` makes, as a future. Its feeds may be reused as soon as this returns; cancelling works until the
+        result is there. `timeout` seconds from now, wherever the task is then, the future fails with TaskTimeout."""
+        self.start()
+        engine = self._engine
+        future = engine.future()
+        engine.dispatcher.start(make(engine.dispatcher.collector.background, future), timeout=timeout)
+        return future
+
+    def ordered(self, items: Iterable[T], make: Callable[[T, int, Waiter], Task]) -> Iterator[Task]:
+        """Tasks made of items, each yielded when it is done, in order."""
+        self.start()
+        dispatcher = self._engine.dispatcher
+        return streams.ordered(dispatcher, streams.Intake(dispatcher, items, make))
+
+    def unordered(self, items: Iterable[T], make: Callable[[T, int, Waiter], Task]) -> Iterator[Task]:
+        """Tasks made of items, each yielded when it is done."""
+        self.start()
+        dispatcher = self._engine.dispatcher
+        return streams.unordered(dispatcher, streams.Intake(dispatcher, items, make))
+
+    def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[np.ndarray[Any, Any]]:
+        """Arrays of these shapes and dtypes in memory that a worker sees: a task of them is not copied. They must not change
+        before its result is there."""
+        self.start()
+        return self._engine.dispatcher.new_feeds(specs)
+
+    # ---- about it ----
+
+    def description(self) -> Any:
+        """What a handler said about itself."""
+        self.start()
+        for device in self._engine.supervisor.devices.values():
+            if device.description is not None:
+                return device.description
+        raise PoolClosed("no worker has become ready")
+
+    def workers(self) -> list[WorkerInfo]:
+        """A line for each worker's place."""
+        return [WorkerInfo(seat.pid, seat.device.id, seat.state, seat.restarts) for seat in self._engine.supervisor.seats]
+
+    def device_infos(self) -> list[DeviceInfo]:
+        """A record for each device."""
+        supervisor, dispatcher = self._engine.supervisor, self._engine.dispatcher
+        return [
+            DeviceInfo(
+                device.id,
+                device.stats,
+                device.restarts,
+                dispatcher.account.retries.get(device.id, 0),
+                dispatcher.account.lost.get(device.id, 0),
+                device.load_s,
+                sum(seat.device is device for seat in supervisor.seats),
+            )
+            for device in supervisor.devices.values()
+        ]
+
+    def wall_s(self) -> float:
+        """Seconds during which the pool had something to do."""
+        return self._engine.dispatcher.wall_s()
+
+    def reset_times(self) -> None:
+        """Starts all times and counts anew."""
+        for device in self._engine.supervisor.devices.values():
+            device.stats.reset()
+        self._engine.dispatcher.reset_times()

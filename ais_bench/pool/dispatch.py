@@ -1,0 +1,448 @@
+"""Who works on which task: queues, credits, and the delivery of replies. Knows lanes, not processes.
+
+    start(task) --room?--> lane of the least loaded worker            supervisor: add_worker, worker_gone, overdue
+         \\--no--> queue --(a reply makes room)--> lane                       |
+    collector: drain all lanes -> deliver -> refill from the queues  <-------+
+
+Locking. One lock guards everything here and in the collector: queues, loads, the sets of workers and waiters, `Task.done`. It
+is held for microseconds, never while feeds are copied, a thread waits, or code of the user runs; nothing else is locked inside
+it but the lanes' own short mutexes. Feeds are copied into a lane outside of it, so that several threads copy at a time: a lane
+that was given up on meanwhile refuses, and the task goes back to its queue.
+
+Interrupts. A KeyboardInterrupt may come between two bytecodes of the main thread, so replies go from the lane to `_arrived`
+in one C call and leave it only once delivered, and a task leaves its queue only to be sent or put back. Delivering twice is
+harmless, because a task that is done stays as it is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError
+from typing import Any
+
+import numpy as np
+
+from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TaskTimeout, TransportError
+from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
+from ais_bench.pool.collect import Collector
+from ais_bench.pool.ready_worker import ReadyWorker
+from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
+from ais_bench.pool.task import Task
+from ais_bench.shm import Doorbell, Reply, take
+
+ADAPT_EVERY = 8  # replies between two looks at what a worker's tasks cost
+IMPOSSIBLE_LOAD = 1 << 30
+
+
+class Dispatcher:
+    """See the top of the file. Every method from any thread, but for those of the supervisor."""
+
+    def __init__(self, settings: PoolSettings, cores: int, wake_supervisor: Callable[[], None]) -> None:
+        self.resolved: deque[Task] = deque()  # done, and their futures do not know yet
+        self.prefer_owner = False  # arrays of new_feeds are about: look where feeds lie
+        self.wake_when_idle = False
+        self._settings = settings
+        self._cores = cores
+        self._wake_supervisor = wake_supervisor
+        self._lock = threading.Lock()
+        self.collector = Collector(self._lock, Doorbell(), self.drain, self._spin_us)
+        self._workers: tuple[ReadyWorker, ...] = ()
+        self._shared: deque[Task] = deque()
+        self._pinned: dict[int, deque[Task]] = {}
+        self._arrived: deque[Reply] = deque()
+        self._dropped: deque[Task] = deque()
+        self._background_idle = False
+        self.account = Account()
+        self._refusals = Refusals()
+        self._deadlines = Deadlines()
+        self._watched = False  # the supervisor will look at the deadlines by itself
+        self._busy = 0  # workers with something to do
+
+    # ---- tasks in ----
+
+    def start(self, task: Task, *, timeout: float | None = None) -> None:
+        """Sends the task, or queues it. `timeout`: seconds from now until it fails with TaskTimeout, wherever it is then.
+
+        Raises PoolClosed or PoolBroken. What is wrong with the feeds becomes the task's error.
+        """
+        with self._lock:
+            refusal = self._refusals.of_new(task)
+            if refusal is not None:
+                raise refusal()
+            self.account.accept(task)
+            if task.future is not None and self._background_idle and task.waiter.asleep:
+                task.waiter.wake()
+            worker = None if self._queue_of(task) else self._pick(task)
+            if worker is not None:
+                self._load(worker, task)
+            wake = timeout is not None and self._deadlines.add(task, timeout)
+            wake = wake or (not self._watched and self._settings.task_timeout is not None)
+            self._watched = self._watched or wake
+        if worker is not None:
+            self._push(task, worker)
+        else:
+            self._enqueue(task)
+        if wake:
+            self._wake_supervisor()
+
+    def _enqueue(self, task: Task) -> None:
+        error = None
+        if task.future is not None:  # the caller may reuse his buffers as soon as he has the future
+            try:
+                task.feeds = take(task.feeds or ())
+                task.taken = True
+            except Exception as wrong:
+                error = wrong
+        with self._lock:
+            if error is not None and not task.done:
+                self._finish(task, error)
+            elif not task.done:
+                self._queue_of(task).append(task)
+        self.dispatch()  # there may be room by now, and nobody else who would notice
+
+    def run(self, task: Task) -> None:
+        """Starts the task and waits until it is done."""
+        collector = self.collector
+        ticket = collector.bell.ticket()
+        try:
+            self.start(task)
+            if task.taken and not task.done:
+                collector.progress(task.waiter, 0, None, ticket)
+            while not task.done:
+                self.collector.progress(task.waiter, 0)
+        except BaseException:
+            self.drop((task,))
+            raise
+
+    def drop(self, tasks: Iterable[Task]) -> None:
+        """Forgets tasks: not sent any more, or their replies ignored. Takes no lock, so it is safe in a destructor."""
+        self._dropped.extend(tasks)
+
+    @property
+    def window(self) -> int:
+        """How many tasks keep all workers busy, with some to spare for uneven ones."""
+        return 2 * sum(worker.limit for worker in self._workers) + 2
+
+    def background_step(self, seen: int) -> None:
+        """For the thread that resolves futures: returns when `collector.background.finished` is not `seen`, or on a change."""
+        self._background_idle = self.account.futures == 0
+        self.collector.background_progress(seen, idle=self._background_idle)
+
+    def wake_background(self) -> None:
+        """Makes that thread look again."""
+        with self._lock:
+            background = self.collector.background
+            background.finished += 1  # it compares before it sleeps
+            if background.asleep:
+                background.wake()
+        self.collector.bell.ring()
+
+    # ---- replies ----
+
+    def _spin_us(self) -> float:
+        if self._settings.spin != "auto":
+            return float(self._settings.spin)
+        return AUTO_SPIN_US if self._busy < self._cores else 0.0
+
+    def drain(self) -> int:
+        """Delivers every reply that has arrived, refills the workers, and returns how many replies there were."""
+        with self._lock:
+            count = self._drain_lanes(self._workers)
+            queued = bool(self._shared or self._dropped or any(self._pinned.values()))
+        if queued:
+            self.dispatch()
+        return count
+
+    def _drain_lanes(self, workers: Iterable[ReadyWorker]) -> int:
+        arrived = self._arrived
+        for worker in workers:
+            try:
+                arrived.extend(iter(worker.lane.poll, None))
+            except TransportError as error:
+                worker.condemn(error)
+        count = len(arrived)
+        while arrived:
+            self._deliver(arrived[0])
+            arrived.popleft()
+        return count
+
+    def _deliver(self, reply: Reply) -> None:
+        task, outputs, error, kind, _queued_ns, copy_in_ns, execute_ns, copy_out_ns, end_to_end_ns, _done_ns = reply
+        worker = task.worker
+        if worker is not None:
+            task.worker, task.ran_on = None, worker.device
+            worker.answered += 1
+            self._unload(worker)
+            if worker.adaptive and worker.answered % ADAPT_EVERY == 1:
+                worker.adapt(copy_in_ns + execute_ns + copy_out_ns)
+            if error is not None and isinstance(error, DeviceLost):
+                worker.condemn(error)
+        if not task.done:
+            # Not the reply itself: it holds the task, and outputs in a cycle would keep their slot until the next collection.
+            task.outputs, task.answer_kind, task.end_to_end_ns = outputs, kind, end_to_end_ns
+            self._finish(task, error)
+
+    def _finish(self, task: Task, error: BaseException | None) -> None:
+        task.error = error
+        task.feeds = None
+        task.done = True
+        self.account.settle(task)
+        if self.wake_when_idle and self.account.outstanding == 0:
+            self._wake_supervisor()
+        if task.future is not None:
+            self.resolved.append(task)
+        waiter = task.waiter
+        waiter.finished += 1
+        if waiter.asleep:
+            waiter.wake()
+
+    # ---- from queues to workers ----
+
+    def dispatch(self) -> None:
+        """Sends queued tasks while there is room."""
+        while True:
+            with self._lock:
+                while self._dropped:
+                    self._forget(self._dropped[0])
+                    del self._dropped[0]
+                found = self._next()
+                if found is None:
+                    return
+                worker, queue = found
+                task = queue[0]
+                self._load(worker, task)
+                del queue[0]
+            if not self._push(task, worker):
+                return
+
+    def _next(self) -> tuple[ReadyWorker, deque[Task]] | None:
+        for queue in (*self._pinned.values(), self._shared):
+            while queue and self._is_over(queue[0]):
+                del queue[0]
+            if queue and (worker := self._pick(queue[0])) is not None:
+                return worker, queue
+        return None
+
+    def _is_over(self, task: Task) -> bool:
+        if not task.done and task.future is not None and task.future.cancelled():
+            self._finish(task, CancelledError())
+        return task.done
+
+    def _pick(self, task: Task) -> ReadyWorker | None:
+        best, best_load = None, IMPOSSIBLE_LOAD
+        device = task.device
+        for worker in self._workers:
+            load = worker.load
+            if load >= best_load or load >= worker.limit or (device is not None and worker.device != device):
+                continue
+            if not worker.open or worker.alone:
+                continue
+            if task.strikes and load:
+                continue  # a suspect runs alone, so that a second death names it for certain
+            if self.prefer_owner and task.feeds and type(task.feeds[0]) is np.ndarray and worker.lane.owns(task.feeds[0]):
+                return worker
+            best, best_load = worker, load
+        return best
+
+    def _push(self, task: Task, worker: ReadyWorker) -> bool:
+        """Copies the feeds over. False: no room after all, and the task is at the head of its queue again."""
+        feeds, task.feeds = task.feeds, None
+        sent = False
+        error: BaseException | None = None
+        try:
+            if feeds is not None:
+                sent = worker.lane.try_submit(feeds, task.mode, task, kind=task.kind, option=task.option)
+        except (TransportError, SessionClosed) as refused:
+            with self._lock:
+                worker.condemn(refused)
+        except Exception as wrong:
+            error = wrong
+        finally:
+            if sent:
+                task.taken = True
+            else:
+                with self._lock:
+                    self._take_back(task, worker, feeds, error)
+        return sent or task.done
+
+    def _take_back(self, task: Task, worker: ReadyWorker, feeds: Sequence[Any] | None, error: BaseException | None) -> None:
+        task.worker = None
+        self._unload(worker)
+        if task.done:
+            return
+        task.feeds = feeds
+        if error is None and worker.open and worker.load == 0:
+            error = DeviceMemoryError(
+                f"device {worker.device}: the feeds do not fit the shared memory of its worker, although it is idle; "
+                "outputs that are kept may hold all of it"
+            )
+        if error is not None:
+            self._finish(task, error)
+        else:
+            self._queue_of(task).appendleft(task)
+
+    def _queue_of(self, task: Task) -> deque[Task]:
+        if task.device is None:
+            return self._shared
+        queue = self._pinned.get(task.device)
+        if queue is None:
+            queue = self._pinned[task.device] = deque()
+        return queue
+
+    def _forget(self, task: Task) -> None:
+        if task.accepted and not task.done:
+            self._finish(task, PoolError("the call that wanted this task has ended"))
+
+    def _load(self, worker: ReadyWorker, task: Task) -> None:
+        task.worker = worker
+        worker.alone = task.strikes > 0
+        worker.load += 1
+        if worker.load == 1:
+            self._busy += 1
+            if self._busy == self._cores:
+                self._let_workers_spin(False)
+
+    def _unload(self, worker: ReadyWorker) -> None:
+        if worker.load == 0:
+            return  # it is gone, and was unloaded as a whole
+        worker.alone = False
+        worker.load -= 1
+        if worker.load == 0:
+            self._busy -= 1
+            if self._busy == self._cores - 1:
+                self._let_workers_spin(True)
+
+    def _let_workers_spin(self, room: bool) -> None:
+        if self._settings.spin == "auto":
+            for worker in self._workers:
+                worker.lane.spin_us = AUTO_SPIN_US if room else 0.0
+
+    # ---- workers come and go: the supervisor's thread ----
+
+    def add_worker(self, worker: ReadyWorker) -> None:
+        """A worker is ready: it gets what is queued."""
+        with self._lock:
+            spin = self._settings.spin
+            worker.lane.spin_us = (AUTO_SPIN_US if self._busy < self._cores else 0.0) if spin == "auto" else float(spin)
+            self._workers = (*self._workers, worker)
+            self._refusals.remove(worker.device)
+        self.dispatch()
+        self.collector.bell.ring()
+
+    def retire(self, device: int) -> None:
+        """No new tasks for the workers of a device; queued ones that asked for it fail."""
+        with self._lock:
+            for worker in self._workers:
+                if worker.device == device:
+                    worker.open = False
+
+    def worker_gone(self, worker: ReadyWorker, died: Callable[[Task], BaseException]) -> None:
+        """The process is dead: delivers what it published and gives the rest to others. `died` makes a culprit's error."""
+        with self._lock:
+            worker.open = False
+            self._workers = tuple(other for other in self._workers if other is not worker)
+            self._drain_lanes((worker,))
+            rest = worker.lane.abandon()
+            worker.load = min(worker.load, 1)
+            self._unload(worker)
+            again: list[Task] = []
+            for position, (task, feeds, _kind) in enumerate(rest):
+                if task.done:
+                    continue
+                task.worker, task.feeds = None, feeds
+                task.strikes += position == 0  # the worker was at the first one; the others only waited
+                if task.strikes >= self._settings.max_attempts or feeds is None:  # None: its last worker wrote over them
+                    self.account.lost[worker.device] = self.account.lost.get(worker.device, 0) + 1
+                    self._finish(task, died(task))
+                else:
+                    again.append(task)
+            for task in reversed(again):
+                if (refusal := self._refusals.of(task)) is not None:
+                    self._finish(task, refusal())
+                else:
+                    self._queue_of(task).appendleft(task)
+            self.account.retries[worker.device] = self.account.retries.get(worker.device, 0) + len(again)
+        self.dispatch()
+        self.collector.bell.ring()
+
+    def refuse(self, device: int | None, error: MakeError) -> None:
+        """Fails what is queued for the device (None: for any) and whatever comes later, until it has a worker again."""
+        with self._lock:
+            self._refusals.add(device, error)
+            queues = (*self._pinned.values(), self._shared) if device is None else (self._pinned.get(device, deque()),)
+            for queue in queues:
+                while queue:
+                    if not queue[0].done:
+                        self._finish(queue[0], error())
+                    del queue[0]
+        self.collector.bell.ring()
+
+    def readmit(self, device: int | None) -> None:
+        """Takes back a refusal: there is hope again."""
+        with self._lock:
+            self._refusals.remove(device)
+
+    def close_door(self, error: MakeError) -> None:
+        """No new tasks from now on, for good; those accepted go on."""
+        with self._lock:
+            self._refusals.door = error
+
+    def overdue(self) -> float | None:
+        """Fails tasks past their time, kills workers that are at one, and returns in how many seconds to look again."""
+        limit = self._settings.task_timeout
+        limit_ns = None if limit is None else int(limit * 1e9)
+        with self._lock:
+            self._drain_lanes(self._workers)
+            now_ns = time.monotonic_ns()
+            missed = self._deadlines.pop_missed(now_ns)
+            for task in missed:
+                self._finish(task, _too_late(task, "the time given for it"))
+            later = [] if self._deadlines.next_ns is None else [self._deadlines.next_ns]
+            for worker in self._workers:
+                oldest = worker.lane.oldest() if worker.load else None
+                if oldest is None:
+                    continue
+                task, since_ns = oldest
+                if task in missed:
+                    worker.condemn(_too_late(task, "the time given for it"))
+                elif limit_ns is not None and since_ns + limit_ns <= now_ns:
+                    worker.condemn(_too_late(task, f"task_timeout ({limit:g} s)"))
+                elif limit_ns is not None:
+                    later.append(since_ns + limit_ns)
+            if limit_ns is not None and self.account.outstanding and not later:
+                later.append(now_ns + limit_ns)
+            self._watched = bool(later)
+        self.dispatch()
+        self.collector.bell.ring()
+        return max(0.0, (min(later) - time.monotonic_ns()) / 1e9) if later else None
+
+    # ---- about it all ----
+
+    def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[Any]:
+        """Arrays in the memory of the worker with the fewest tasks; tasks of them go there while it has room."""
+        with self._lock:
+            self.prefer_owner = True
+            lane = min(self._workers, key=lambda worker: (not worker.open, worker.load)).lane if self._workers else None
+        if lane is None:
+            return [np.empty(shape, dtype) for shape, dtype in specs]  # all are being restarted; these are copied
+        return lane.new_feeds(specs)
+
+    def wall_s(self) -> float:
+        """Seconds during which there was something to do."""
+        with self._lock:
+            return self.account.wall_s()
+
+    def reset_times(self) -> None:
+        """Starts the wall time and the counts of deaths anew."""
+        with self._lock:
+            self.account.reset()
+
+
+def _too_late(task: Task, what: str) -> TaskTimeout:
+    error = TaskTimeout(f"a task took longer than {what}")
+    error.device_id = task.worker.device if task.worker is not None else task.device
+    error.index = task.index
+    return error

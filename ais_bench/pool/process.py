@@ -1,0 +1,164 @@
+"""One worker process as the parent sees it: started, watched, listened to, killed, reaped.
+
+A worker is a fresh interpreter (exec): nothing of the caller's `__main__` runs in it, and it inherits three descriptors and
+nothing else: its end of the control connection, the arena and the doorbell. It leads a session of its own, so that Ctrl-C at
+the terminal reaches the parent alone, which then ends the workers. Everything here belongs to the supervisor's thread,
+`kill`, `pid` and `tail` excepted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from multiprocessing import spawn
+from pathlib import Path
+from typing import NamedTuple
+
+import ais_bench
+from ais_bench.errors import ConfigError
+from ais_bench.pool.wire import ParentEnd
+
+TAIL_LINES = 20
+LONGEST_LINE = 8192
+
+# Runs in the worker before ais_bench can be imported there: the parent's sys.path comes first, on the control connection.
+# The last entries find ais_bench itself where the parent found it in a way that sys.path does not show.
+BOOTSTRAP = """\
+import os, pickle, socket, sys
+control = socket.socket(fileno=int(sys.argv[1]))
+length = int.from_bytes(control.recv(8, socket.MSG_WAITALL), "little")
+if not length: os._exit(0)
+place = pickle.loads(control.recv(length, socket.MSG_WAITALL))
+sys.path[:] = place["path"]
+sys.argv[:] = [""]
+try: os.chdir(place["cwd"])
+except OSError as error: print(f"the working directory cannot be used: {error}", file=sys.stderr)
+from ais_bench.pool.worker import main
+main(control)
+"""
+
+
+class Place(NamedTuple):
+    """Where the parent stood when the pool was made: what a worker needs to import the same modules and find the same files."""
+
+    path: tuple[str, ...]
+    cwd: str
+
+    @classmethod
+    def here(cls) -> Place:
+        """As of now."""
+        cwd = os.getcwd()
+        path = [os.path.abspath(entry) if entry == "" else entry for entry in sys.path]
+        path += [root for root in (str(Path(folder).parent) for folder in ais_bench.__path__) if root not in path]
+        return cls(tuple(path), cwd)
+
+
+class Exit(NamedTuple):
+    """How a process ended: `signal` or `exit_code`; neither when somebody else reaped it."""
+
+    signal: int | None
+    exit_code: int | None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            known = self.signal in set(signal.Signals)
+            return f"was killed by {signal.Signals(self.signal).name if known else f'signal {self.signal}'}"
+        return "ended for an unknown reason" if self.exit_code is None else f"exited with code {self.exit_code}"
+
+
+class WorkerProcess:
+    """A running worker process and the parent's descriptors for it."""
+
+    def __init__(self, place: Place, inherited: tuple[int, ...]) -> None:
+        executable = spawn.get_executable()
+        if not executable:
+            raise ConfigError("sys.executable is empty, so no worker can be started; multiprocessing.set_executable() helps")
+        mine, theirs = socket.socketpair()
+        try:
+            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+            command = [os.fsdecode(executable), *flags, "-c", BOOTSTRAP, str(theirs.fileno())]
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(), *inherited),
+                start_new_session=True,
+            )
+        except BaseException:
+            mine.close()
+            raise
+        finally:
+            theirs.close()
+        assert self._popen.stdout is not None
+        self.pid: int = self._popen.pid
+        self.pidfd = os.pidfd_open(self.pid)
+        self.control = ParentEnd(mine)
+        self.output_fd = self._popen.stdout.fileno()
+        os.set_blocking(self.output_fd, False)
+        self._partial = b""
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.exit: Exit | None = None
+        self.control.send({"path": list(place.path), "cwd": place.cwd})
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Sends a signal, to this process for certain. Any thread; too late is fine."""
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def reap(self) -> Exit:
+        """Call when the pidfd is readable."""
+        try:
+            status = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:  # SIGCHLD is ignored, or somebody waits for every child
+            status = None
+        if status is None:
+            self.exit = Exit(None, None)
+        elif status.si_code == os.CLD_EXITED:
+            self.exit = Exit(None, status.si_status)
+        else:
+            self.exit = Exit(status.si_status, None)
+        self._popen.returncode = self.exit.exit_code if self.exit.exit_code is not None else -(self.exit.signal or 0)
+        return self.exit
+
+    def read_output(self) -> list[str]:
+        """Lines the worker has written since the last call, stdout and stderr alike. Raises EOFError when no more can come."""
+        try:
+            data = os.read(self.output_fd, 1 << 16)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise EOFError
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        if len(self._partial) > LONGEST_LINE:
+            lines.append(self._partial)
+            self._partial = b""
+        return self._remember(lines)
+
+    def read_last_output(self) -> list[str]:
+        """What is left after the process died, an unfinished line included. Processes it started may hold the pipe open."""
+        lines: list[str] = []
+        with contextlib.suppress(EOFError):
+            while more := self.read_output():
+                lines += more
+        lines += self._remember([self._partial])
+        self._partial = b""
+        return lines
+
+    def _remember(self, lines: list[bytes]) -> list[str]:
+        texts = [text for line in lines if (text := line.decode(errors="replace").rstrip())]
+        self.tail.extend(texts)
+        return texts
+
+    def close(self) -> None:
+        """Closes the parent's descriptors. The process must have been reaped."""
+        self.control.close()
+        assert self._popen.stdout is not None
+        self._popen.stdout.close()
+        pidfd, self.pidfd = self.pidfd, -1  # a late `kill` finds no descriptor instead of somebody else's
+        os.close(pidfd)

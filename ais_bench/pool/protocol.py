@@ -1,0 +1,100 @@
+"""What crosses the control connection, and what a factory has to make.
+
+    parent -> worker   a dict {"path", "cwd"} for the bootstrap code, then Start, then at most one Stop
+    worker -> parent   Ready or Failed, once; LogLine at any time
+
+End of file on the worker's side means that the parent is gone: it exits. On the parent's side it means nothing by itself;
+the worker's pidfd says that it died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from ais_bench.pool.cores import CoreShare
+from ais_bench.shm import TENSORS, Task
+
+
+class WorkerContext(NamedTuple):
+    """What a factory is told about the worker it runs in."""
+
+    device_id: int
+    threads: int  # to use for computing
+    spin: bool  # whether threads that wait for work inside a task may spin
+
+
+class Answer(NamedTuple):
+    """What a handler makes of a task. `kind` OBJECT: `outputs` are buffers of `ais_bench.shm.encode`."""
+
+    outputs: Sequence[Any]
+    kind: int = TENSORS
+    copy_in_ns: int = 0
+    execute_ns: int = 0  # 0: the whole time of `run`
+    copy_out_ns: int = 0
+
+
+class Handler(Protocol):
+    """What a factory makes, once in each worker."""
+
+    native: Any  # served without Python, see ais_bench.shm.Channel.serve; None: every task goes to `run`
+
+    def describe(self) -> Any:
+        """Something picklable for the parent, sent with the news that the worker is ready."""
+
+    def run(self, task: Task) -> Answer:
+        """One task. What it raises is that task's error. The feeds are views, valid until it returns."""
+
+    def close(self) -> None:
+        """Called once, after the last task of an orderly close."""
+
+
+class Factory(Protocol):
+    """A picklable (or dill-able) callable that makes the handler in the worker."""
+
+    def __call__(self, context: WorkerContext) -> Handler:
+        """Raises what the parent shall see as the reason why the worker did not start."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything a worker needs; its descriptors were inherited under these numbers."""
+
+    parent_pid: int
+    device_id: int
+    arena_fd: int
+    doorbell_fd: int
+    share: CoreShare
+    spin: bool
+    log_level: int
+    factory: bytes
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The handler is made; `description` is its own."""
+
+    description: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The handler was not made; `error` is for `pickling.loads_error`."""
+
+    error: bytes
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A record of the worker's `logging`, flattened."""
+
+    name: str
+    level: int
+    text: str
+    created: float
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Finish what was handed over, close the handler, exit."""

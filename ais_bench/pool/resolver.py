@@ -1,0 +1,51 @@
+"""The thread that resolves futures.
+
+It alone runs the callbacks of futures, so that a callback may do anything: use the pool, close it, take locks that a thread
+waiting in the pool holds. It also collects replies while futures are pending and no caller collects.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from ais_bench.pool.dispatch import Dispatcher
+from ais_bench.pool.task import Task
+
+
+class Resolver(threading.Thread):
+    """Started with the first future of a pool; ends when told to and every future it knows of is resolved."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        super().__init__(name="ais_bench futures", daemon=True)
+        self._dispatcher = dispatcher
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Asks it to end; no future may be pending any more."""
+        self._stopping = True
+        self._dispatcher.wake_background()
+
+    def run(self) -> None:
+        """The loop."""
+        dispatcher = self._dispatcher
+        waiter = dispatcher.collector.background
+        while True:
+            seen = waiter.finished
+            while dispatcher.resolved:
+                _resolve(dispatcher.resolved.popleft())
+            if self._stopping and waiter.finished == seen:
+                return
+            dispatcher.background_step(seen)
+
+
+def _resolve(task: Task) -> None:
+    future = task.future
+    assert future is not None
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = task.result()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,0 +1,121 @@
+"""The places of a pool's workers, and when each is filled again after a death. No process, no thread: rules and records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ais_bench.errors import PoolBroken, WorkerDied, WorkerStartError
+from ais_bench.pool.cores import CoreShare
+from ais_bench.pool.process import Exit, WorkerProcess
+from ais_bench.pool.ready_worker import ReadyWorker
+from ais_bench.pool.settings import PoolSettings
+from ais_bench.pool.task import Task
+from ais_bench.shm import Lane, Stats
+
+LONGEST_BACKOFF_S = 5.0
+
+
+@dataclass(eq=False)
+class StartingWorker:
+    """A process that has not said that it is ready. It cannot be sent tasks: it has no ReadyWorker yet."""
+
+    process: WorkerProcess
+    lane: Lane
+    began: float  # time.monotonic()
+    refused: BaseException | None = None  # what its factory raised
+
+
+@dataclass(eq=False)
+class RunningWorker:
+    """A process that serves tasks."""
+
+    process: WorkerProcess
+    ready: ReadyWorker
+
+
+@dataclass(eq=False)
+class Device:
+    """What is known about one device id, over all of its workers and their successors."""
+
+    id: int
+    stats: Stats = field(default_factory=Stats)
+    restarts: int = 0
+    load_s: float = 0.0  # the longest of its workers' latest loads
+    description: object = None
+    removed: bool = False
+
+
+@dataclass(eq=False)
+class Seat:
+    """One worker's place: its device, its share of the processors, and who is there now.
+
+    waiting --(due)--> loading --Ready--> ready --death--> waiting ... after too many in a row: aside --(due)--> loading
+    any of them --stop--> stopping --death--> empty
+    """
+
+    device: Device
+    share: CoreShare
+    state: str = "waiting"
+    worker: StartingWorker | RunningWorker | None = None
+    due: float | None = 0.0  # time.monotonic() at which the supervisor acts: starts, gives up on a start, or kills
+    failures: int = 0  # deaths in a row without a task done
+    ever_ready: bool = False
+    settled: bool = False  # the first start has come to an end, good or bad
+    last_error: BaseException | None = None
+    pid: int | None = None
+    restarts: int = 0
+
+    @property
+    def hopeful(self) -> bool:
+        """A worker is there, or will be before the device is set aside."""
+        return self.state in ("waiting", "loading", "ready")
+
+    def after_death(self, settings: PoolSettings, now: float, error: BaseException, *, answered: int, final: bool) -> None:
+        """Decides what comes next. `final`: trying again at once is pointless."""
+        self.worker, self.pid, self.last_error = None, None, error
+        self.failures = 1 if answered else self.failures + 1
+        if final or self.failures > settings.max_restarts:
+            self.state, self.due, self.settled = "aside", now + settings.retry_device_after, True
+            self.failures = settings.max_restarts  # one chance when it is tried again
+            return
+        pause = 0.0 if self.failures == 1 else settings.restart_backoff * 2 ** (self.failures - 2)
+        self.state, self.due = "waiting", now + min(pause, LONGEST_BACKOFF_S)
+
+
+def died(device: int, pid: int, ended: Exit, tail: list[str], why: BaseException | None) -> Callable[[Task | None], WorkerDied]:
+    """Makes the error of a task whose worker died, one for each task."""
+    lines = "".join(f"\n    {line}" for line in tail)
+    said = f"; the last it wrote:{lines}" if lines else ""
+
+    def make(task: Task | None) -> WorkerDied:
+        index = task.index if task is not None else None
+        place = f" at the feeds with index {index}" if index is not None else ""
+        error = WorkerDied(f"device {device}: the worker (pid {pid}) {ended}{place}{said}")
+        error.device_id, error.pid, error.index = device, pid, index
+        error.signal, error.exit_code = ended.signal, ended.exit_code
+        error.__cause__ = why
+        return error
+
+    return make
+
+
+def start_error(device: int, why: BaseException | None, text: str) -> WorkerStartError:
+    """A worker did not get ready."""
+    error = WorkerStartError(f"device {device}: {text}")
+    error.device_id = device
+    error.__cause__ = why
+    return error
+
+
+def broken(devices: list[Seat]) -> Callable[[], PoolBroken]:
+    """Makes the error of tasks that have no worker to go to."""
+    reasons = "; ".join(dict.fromkeys(str(seat.last_error) for seat in devices if seat.last_error is not None))
+    cause = next((seat.last_error for seat in devices if seat.last_error is not None), None)
+
+    def make() -> PoolBroken:
+        error = PoolBroken(f"no worker is left: {reasons}")
+        error.__cause__ = cause
+        return error
+
+    return make

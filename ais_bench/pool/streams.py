@@ -1,0 +1,98 @@
+"""Many tasks through a pool, one iterator in and one out, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+from ais_bench.pool.dispatch import Dispatcher
+from ais_bench.pool.task import Task, Waiter
+
+T = TypeVar("T")
+
+
+class Intake(Generic[T]):
+    """Makes tasks of items and starts them, one at a time.
+
+    The pool has taken what it needs of an item before the next one is asked for, so an iterable may reuse its buffers. An
+    error that the iterable raises is kept and raised after the last task, where it belongs in the order.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, items: Iterable[T], make: Callable[[T, int, Waiter], Task]) -> None:
+        self.waiter = Waiter()
+        self.error: BaseException | None = None
+        self.open = True
+        self._dispatcher = dispatcher
+        self._items = iter(items)
+        self._make = make
+        self._count = 0
+        self._latest: Task | None = None
+
+    def fill(self, under_way: deque[Task], window: int) -> None:
+        """Starts tasks until `window` of them are under way, the newest waits for room, or the items end."""
+        while self.open and len(under_way) < window:
+            latest = self._latest
+            if latest is not None and not (latest.taken or latest.done):
+                return
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self.open = False
+                return
+            except Exception as error:
+                self.open, self.error = False, error
+                return
+            try:
+                task = self._make(item, self._count, self.waiter)
+            except Exception as error:  # something is wrong with this item, not with the others
+                task = Task.failed(error, self.waiter, self._count)
+            self._count += 1
+            self._latest = task
+            under_way.append(task)
+            if not task.done:
+                self._dispatcher.start(task)
+
+
+def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
+    """The tasks of the intake, each when it is done, in order. At most a window of them exists at a time."""
+    under_way: deque[Task] = deque()
+    waiter = intake.waiter
+    try:
+        while True:
+            seen = waiter.finished
+            intake.fill(under_way, dispatcher.window)
+            if not under_way:
+                break
+            if under_way[0].done:
+                yield under_way.popleft()
+            else:
+                dispatcher.collector.progress(waiter, seen)
+        if intake.error is not None:
+            raise intake.error
+    finally:
+        dispatcher.drop(under_way)
+
+
+def unordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
+    """The tasks of the intake as they finish."""
+    under_way: deque[Task] = deque()
+    waiter = intake.waiter
+    try:
+        while True:
+            seen = waiter.finished
+            intake.fill(under_way, dispatcher.window)
+            if not under_way:
+                break
+            done: list[Task] = []
+            rest: deque[Task] = deque()
+            for task in under_way:
+                (done if task.done else rest).append(task)
+            under_way = rest
+            yield from done
+            if not done:
+                dispatcher.collector.progress(waiter, seen)
+        if intake.error is not None:
+            raise intake.error
+    finally:
+        dispatcher.drop(under_way)

@@ -1,0 +1,395 @@
+"""The thread that owns the worker processes: starts them, hears them, sees them die, and starts them again.
+
+It waits in one epoll for everything at once: each worker's pidfd (it died), control connection (ready, failed, log records)
+and output pipe, and an eventfd by which other threads ask for something. Its timeout is the next thing due: a restart, a start
+or a stop that takes too long, a task past its deadline. So nobody polls, and an idle pool sleeps.
+
+Workers are started by this thread and no other, because the kernel kills them when the thread that started them ends
+(PR_SET_PDEATHSIG), and this one lives as long as they do.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from ais_bench.errors import PoolBroken, PoolError, TaskTimeout
+from ais_bench.pool.cores import CoreShare
+from ais_bench.pool.dispatch import Dispatcher
+from ais_bench.pool.pickling import loads_error
+from ais_bench.pool.process import Place, WorkerProcess
+from ais_bench.pool.protocol import Failed, LogLine, Ready, Start, Stop
+from ais_bench.pool.ready_worker import ReadyWorker
+from ais_bench.pool.seats import Device, RunningWorker, Seat, StartingWorker, broken, died, start_error
+from ais_bench.pool.settings import PoolSettings
+from ais_bench.pool.task import Task
+from ais_bench.shm import Doorbell, Lane
+
+log = logging.getLogger("ais_bench.pool")
+output_log = logging.getLogger("ais_bench.worker")
+
+STOP_GRACE_S = 5.0  # a worker told to stop that has nothing to do and is still there after this is killed
+
+
+class Supervisor(threading.Thread):
+    """See the top of the file. Public methods from any thread; what starts with an underscore, in this thread."""
+
+    def __init__(self, settings: PoolSettings, factory: bytes, place: Place, dispatcher: Dispatcher) -> None:
+        super().__init__(name="ais_bench supervisor", daemon=True)
+        self.devices: dict[int, Device] = {}
+        self.seats: list[Seat] = []
+        self.changed = threading.Condition()  # notified when a seat has changed its state
+        self._settings = settings
+        self._factory = factory
+        self._place = place
+        self._dispatcher = dispatcher
+        self._selector = selectors.DefaultSelector()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(self._wake_fd, selectors.EVENT_READ, self._on_wake)
+        self._waking = threading.RLock()  # re-entrant: a destructor may run, and wake, inside of `wake`
+        self._asked: deque[Callable[[], None]] = deque()
+        self._check_deadlines_at: float | None = None
+        self._epochs = itertools.count(1)
+        self._stopping = False
+        self.abandoned: Callable[[], None] | None = None  # what to call at the end, once nobody holds the pool any more
+
+    # ---- any thread ----
+
+    def wake(self) -> None:
+        """Makes the thread look at what is due. Safe in a destructor."""
+        with self._waking:
+            if self._wake_fd >= 0:  # else the thread has ended
+                os.eventfd_write(self._wake_fd, 1)
+
+    def ask(self, action: Callable[[], None]) -> None:
+        """Has the thread do something."""
+        self._asked.append(action)
+        self.wake()
+
+    def add(self, device_id: int, shares: Sequence[CoreShare]) -> None:
+        """One worker for each share starts on the device."""
+        with self.changed:
+            device = self.devices.setdefault(device_id, Device(device_id))
+            device.removed = False
+            self.seats = [*self.seats, *(Seat(device, share) for share in shares)]
+        self._dispatcher.readmit(device_id)
+        self.wake()
+
+    def remove(self, device_id: int) -> None:
+        """The workers of the device finish what they have and end; they are not replaced."""
+
+        def refusal() -> PoolError:
+            return PoolError(f"device {device_id} was removed from the pool")
+
+        def action() -> None:
+            self.devices[device_id].removed = True
+            self._dispatcher.retire(device_id)
+            self._dispatcher.refuse(device_id, refusal)
+            for seat in self.seats:
+                if seat.device.id == device_id:
+                    self._stop_seat(seat, self._settings.close_timeout)
+
+        self.ask(action)
+
+    def stop(self, *, force: bool) -> None:
+        """All workers end, then the thread. Without `force` they finish what they have been handed."""
+
+        def action() -> None:
+            self._stopping = True
+            for seat in self.seats:
+                self._stop_seat(seat, 0.0 if force else STOP_GRACE_S)
+
+        self.ask(action)
+
+    # ---- this thread ----
+
+    def run(self) -> None:
+        """The loop."""
+        try:
+            while not (self._stopping and all(seat.worker is None for seat in self.seats)):
+                for key, events in self._selector.select(self._timeout()):
+                    key.data(events)
+                self._act_on_time()
+                self._close_if_abandoned()
+        except BaseException as error:
+            log.exception("the supervisor failed; the pool is broken")
+            self._fail(error)
+        finally:
+            self.close_descriptors()
+            self._notify()
+            if self.abandoned is not None:
+                self.abandoned()
+
+    def close_descriptors(self) -> None:
+        """Closes the epoll and the eventfd. Nothing is unregistered: a forked child shares the epoll with its parent."""
+        self._selector.close()
+        with self._waking:
+            wake_fd, self._wake_fd = self._wake_fd, -1
+        if wake_fd >= 0:
+            os.close(wake_fd)
+
+    def forget(self) -> None:
+        """In a forked child, where this thread does not exist and its locks may be held for ever."""
+        self._waking = threading.RLock()
+        self.close_descriptors()
+
+    def _fail(self, error: BaseException) -> None:
+        """A defect in here must not leave callers waiting: everything fails, and the workers die with this thread."""
+
+        def make() -> PoolBroken:
+            failure = PoolBroken(f"the supervisor of the pool failed: {error!r}")
+            failure.__cause__ = error
+            return failure
+
+        self._stopping = True
+        for seat in self.seats:
+            seat.settled, seat.last_error = True, make()
+            if seat.worker is not None:
+                process = seat.worker.process
+                process.kill()
+                if process.exit is None:
+                    process.reap()
+                if isinstance(seat.worker, RunningWorker):
+                    self._dispatcher.worker_gone(seat.worker.ready, lambda _task: make())
+                process.close()
+                seat.worker, seat.state = None, "empty"
+        self._dispatcher.refuse(None, make)
+
+    def _timeout(self) -> float | None:
+        times = [seat.due for seat in self.seats if seat.due is not None]
+        if self._check_deadlines_at is not None:
+            times.append(self._check_deadlines_at)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _on_wake(self, _events: int) -> None:
+        os.eventfd_read(self._wake_fd)
+        while self._asked:
+            self._asked.popleft()()
+        self._check_deadlines_at = 0.0
+
+    def _act_on_time(self) -> None:
+        now = time.monotonic()
+        if self._check_deadlines_at is not None and self._check_deadlines_at <= now:
+            pause = self._dispatcher.overdue()
+            self._check_deadlines_at = None if pause is None else now + pause
+        for seat in self.seats:
+            if seat.due is not None and seat.due <= now:
+                self._act(seat)
+
+    def _act(self, seat: Seat) -> None:
+        if seat.state in ("waiting", "aside"):
+            self._start(seat)
+            return
+        assert seat.worker is not None
+        if isinstance(seat.worker, StartingWorker):
+            seat.worker.refused = start_error(
+                seat.device.id, None, f"the worker was not ready after start_timeout ({self._settings.start_timeout:g} s)"
+            )
+        seat.worker.process.kill()
+        seat.due = None
+
+    # ---- starting ----
+
+    def _start(self, seat: Seat) -> None:
+        bell = self._dispatcher.collector.bell
+        assert isinstance(bell, Doorbell)
+        lane = Lane(bell, epoch=next(self._epochs), stats=seat.device.stats)
+        process = WorkerProcess(self._place, (lane.fd, bell.fd))
+        process.control.send(
+            Start(
+                parent_pid=os.getpid(),
+                device_id=seat.device.id,
+                arena_fd=lane.fd,
+                doorbell_fd=bell.fd,
+                share=seat.share,
+                spin=self._settings.spin != 0,
+                log_level=logging.getLogger().getEffectiveLevel(),
+                factory=self._factory,
+            )
+        )
+        lane.release_fd()
+        if seat.last_error is not None:
+            seat.restarts += 1
+            seat.device.restarts += 1
+        now = time.monotonic()
+        seat.worker = StartingWorker(process, lane, now)
+        seat.pid, seat.state, seat.due = process.pid, "loading", now + self._settings.start_timeout
+        self._listen(process.pidfd, lambda _events: self._on_death(seat))
+        self._listen(process.output_fd, lambda _events: self._on_output(seat))
+        self._selector.register(process.control, self._wanted_events(process), lambda events: self._on_control(seat, events))
+
+    def _listen(self, fd: int, action: Callable[[int], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, action)
+
+    @staticmethod
+    def _wanted_events(process: WorkerProcess) -> int:
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if process.control.wants_to_write else 0)
+
+    def _on_ready(self, seat: Seat, message: Ready) -> None:
+        starting = seat.worker
+        if not isinstance(starting, StartingWorker) or seat.state != "loading":
+            return  # it is being stopped
+        ready = ReadyWorker(seat.device.id, starting.lane, starting.process.kill, self._settings.tasks_in_flight)
+        seat.worker = RunningWorker(starting.process, ready)
+        seat.state, seat.due, seat.ever_ready, seat.settled = "ready", None, True, True
+        seat.device.load_s = max(seat.device.load_s, time.monotonic() - starting.began)
+        seat.device.description = message.description
+        self._dispatcher.readmit(None)
+        self._dispatcher.add_worker(ready)
+        self._notify()
+
+    # ---- hearing ----
+
+    def _on_control(self, seat: Seat, events: int) -> None:
+        if seat.worker is None:
+            return  # it died in the same round of events
+        control = seat.worker.process.control
+        if events & selectors.EVENT_WRITE:
+            control.flush()
+        try:
+            for message in control.receive():
+                self._on_message(seat, message)
+        except EOFError:
+            self._selector.unregister(control)
+            return
+        self._selector.modify(control, self._wanted_events(seat.worker.process), self._selector.get_key(control).data)
+
+    def _on_message(self, seat: Seat, message: object) -> None:
+        if isinstance(message, Ready):
+            self._on_ready(seat, message)
+        elif isinstance(message, Failed) and isinstance(seat.worker, StartingWorker):
+            seat.worker.refused = loads_error(message.error)
+        elif isinstance(message, LogLine):
+            _hand_to_logging(seat.device.id, message)
+
+    def _on_output(self, seat: Seat) -> None:
+        if seat.worker is None:
+            return
+        process = seat.worker.process
+        try:
+            lines = process.read_output()
+        except EOFError:
+            self._selector.unregister(process.output_fd)
+            return
+        self._log_output(seat, lines)
+
+    @staticmethod
+    def _log_output(seat: Seat, lines: Sequence[str]) -> None:
+        for line in lines:
+            output_log.warning("device %d: %s", seat.device.id, line, extra={"device_id": seat.device.id})
+
+    # ---- dying ----
+
+    def _on_death(self, seat: Seat) -> None:
+        worker = seat.worker
+        assert worker is not None
+        process = worker.process
+        ended = process.reap()
+        if process.control in self._selector.get_map():
+            self._on_control(seat, selectors.EVENT_READ)  # its last words: why it did not start, log records
+        worker = seat.worker  # it may have said that it was ready before it died
+        assert worker is not None
+        for source in (process.pidfd, process.output_fd, process.control):
+            if source in self._selector.get_map():
+                self._selector.unregister(source)
+        if isinstance(worker, RunningWorker):
+            # First of all the tasks run elsewhere; then there is time for what it wrote.
+            verdict = worker.ready.verdict
+            self._log_output(seat, process.read_last_output())
+            make = died(seat.device.id, process.pid, ended, list(process.tail), verdict)
+            self._dispatcher.worker_gone(worker.ready, functools.partial(_culprit_error, make, verdict))
+            error: BaseException = make(None)
+            answered, final = worker.ready.answered, False
+        else:
+            self._log_output(seat, process.read_last_output())
+            reason = worker.refused
+            error = reason if isinstance(reason, PoolError) else start_error(seat.device.id, reason, _why(process, reason))
+            worker.lane.abandon()
+            answered, final = 0, reason is not None and not seat.ever_ready
+        process.close()
+        self._after_death(seat, error, answered=answered, final=final)
+
+    def _after_death(self, seat: Seat, error: BaseException, *, answered: int, final: bool) -> None:
+        if seat.state == "stopping":
+            self._empty(seat)
+        else:
+            seat.after_death(self._settings, time.monotonic(), error, answered=answered, final=final)
+            if seat.state == "aside":
+                self._set_aside(seat)
+            else:
+                # What it wrote has been logged line by line.
+                log.warning("%s; it is started again", str(error).split("; the last")[0], extra={"device_id": seat.device.id})
+        self._notify()
+
+    def _set_aside(self, seat: Seat) -> None:
+        log.error("device %d is set aside: %s", seat.device.id, seat.last_error, extra={"device_id": seat.device.id})
+        mine = [other for other in self.seats if other.device is seat.device]
+        if not any(other.hopeful for other in mine):
+            self._dispatcher.refuse(seat.device.id, broken(mine))
+        if not any(other.hopeful for other in self.seats):
+            self._dispatcher.refuse(None, broken(self.seats))
+
+    # ---- stopping ----
+
+    def _stop_seat(self, seat: Seat, grace_s: float) -> None:
+        worker = seat.worker
+        if worker is None:
+            self._empty(seat)
+            return
+        seat.state = "stopping"
+        if grace_s == 0 or isinstance(worker, StartingWorker):
+            worker.process.kill()
+            seat.due = None
+        else:
+            worker.ready.lane.close()
+            worker.process.control.send(Stop())
+            seat.due = time.monotonic() + grace_s
+
+    def _empty(self, seat: Seat) -> None:
+        seat.worker, seat.pid, seat.state, seat.due, seat.settled = None, None, "empty", None, True
+        if seat.device.removed:
+            with self.changed:
+                self.seats = [other for other in self.seats if other is not seat]
+        self._notify()
+
+    def _close_if_abandoned(self) -> None:
+        """Nobody holds the pool any more: what was accepted is finished, then everything ends."""
+        if self.abandoned is None or self._stopping:
+            return
+        self._dispatcher.dispatch()  # forgets what was dropped, so that it does not count
+        if self._dispatcher.account.outstanding == 0:
+            self._stopping = True
+            for seat in self.seats:
+                self._stop_seat(seat, STOP_GRACE_S)
+
+    def _notify(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+
+def _culprit_error(make: Callable[[Task], BaseException], verdict: BaseException | None, task: Task) -> BaseException:
+    """A task that was killed for its time fails with that; one whose worker died, with the death."""
+    return verdict if isinstance(verdict, TaskTimeout) else make(task)
+
+
+def _why(process: WorkerProcess, reason: BaseException | None) -> str:
+    if reason is not None:
+        return f"the worker did not start: {reason}"
+    said = "; the last it wrote:" + "".join(f"\n    {line}" for line in process.tail) if process.tail else ""
+    return f"the worker {process.exit} while it started{said}"
+
+
+def _hand_to_logging(device_id: int, line: LogLine) -> None:
+    logger = logging.getLogger(line.name)
+    if logger.isEnabledFor(line.level):
+        record = logger.makeRecord(line.name, line.level, "", 0, f"device {device_id}: {line.text}", (), None)
+        record.created = line.created
+        record.device_id = device_id
+        logger.handle(record)

@@ -1,0 +1,126 @@
+"""One task on its way through the pool, and the one who waits for it."""
+
+from __future__ import annotations
+
+import _thread
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from ais_bench.pool.pickling import loads_error
+from ais_bench.shm import OBJECT, TENSORS, decode
+
+if TYPE_CHECKING:
+    from ais_bench.pool.ready_worker import ReadyWorker
+
+
+class Waiter:
+    """A thread, or one call of a thread, that wants to know when its tasks finish.
+
+    `finished` counts them and only grows. `asleep` is set, under the dispatcher's lock, by a thread that is going to sleep;
+    whoever clears it, under the lock, wakes the thread. So no wake-up is lost and none is sent for nothing.
+    """
+
+    __slots__ = ("_gate", "asleep", "finished")
+
+    def __init__(self) -> None:
+        self.finished = 0
+        self.asleep = False
+        self._gate: _thread.LockType | None = None  # made by the first sleep: most calls never sleep here
+
+    def prepare(self) -> None:
+        """Call under the dispatcher's lock, then `sleep` without it."""
+        if self._gate is None:
+            self._gate = _thread.allocate_lock()
+        self._gate.acquire(False)  # shut, whether or not an earlier sleep timed out
+        self.asleep = True
+
+    def sleep(self, timeout: float | None = None) -> None:
+        """Until `wake`, or the timeout in seconds. Python's signal handlers run meanwhile, and may raise."""
+        assert self._gate is not None
+        self._gate.acquire(True, -1 if timeout is None else timeout)
+
+    def wake(self) -> None:
+        """Call under the dispatcher's lock, of a waiter that is `asleep`."""
+        assert self._gate is not None
+        self.asleep = False
+        if self._gate.locked():
+            self._gate.release()
+
+
+class Task:
+    """Feeds on the way to outputs.
+
+    `done` goes from False to True once, under the dispatcher's lock, and says that `outputs` or `error` is there. Whatever
+    arrives for a task that is done is dropped, so that nothing is delivered twice.
+    """
+
+    __slots__ = (
+        "accepted",
+        "answer_kind",
+        "device",
+        "done",
+        "end_to_end_ns",
+        "error",
+        "feeds",
+        "future",
+        "index",
+        "kind",
+        "mode",
+        "option",
+        "outputs",
+        "ran_on",
+        "strikes",
+        "taken",
+        "waiter",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        feeds: Sequence[Any],
+        waiter: Waiter,
+        mode: int = 0,
+        kind: int = TENSORS,
+        option: int = 0,
+        device: int | None = None,
+        index: int | None = None,
+        future: Future[Any] | None = None,
+    ) -> None:
+        self.feeds: Sequence[Any] | None = feeds
+        self.waiter = waiter
+        self.mode = mode
+        self.kind = kind
+        self.option = option
+        self.device = device
+        self.index = index
+        self.future = future
+        self.worker: ReadyWorker | None = None
+        self.ran_on: int | None = None  # the device that answered
+        self.accepted = False  # it counts, until it is done
+        self.taken = False  # the caller's buffers are not needed any more
+        self.done = False
+        self.strikes = 0
+        self.outputs: list[Any] | None = None
+        self.answer_kind = TENSORS
+        self.end_to_end_ns = 0
+        self.error: BaseException | None = None
+
+    @classmethod
+    def failed(cls, error: Exception, waiter: Waiter, index: int | None, device: int | None = None) -> Task:
+        """A task that ended before it began, in the place it would have had."""
+        task = cls((), waiter, index=index, device=device)
+        task.error, task.done = error, True
+        return task
+
+    def result(self) -> Any:
+        """The outputs, or the object that the handler answered with; raises the task's error. Call when `done`."""
+        if self.error is not None:
+            raise self.error
+        assert self.outputs is not None
+        if self.answer_kind == TENSORS:
+            return self.outputs
+        answer = decode(self.outputs)
+        if self.answer_kind == OBJECT:
+            return answer
+        raise loads_error(answer)

@@ -1,0 +1,140 @@
+"""The worker's main: prepare the process, make the handler, serve tasks until told to stop.
+
+    main thread      makes the handler, serves tasks from the channel, closes the handler, exits
+    control thread   reads the control connection: Stop closes the channel, so that the main thread finishes what was handed
+                     over; end of file means that the parent is gone, and ends the process on the spot
+
+Runs only in a worker. It leaves with os._exit, because nothing of an interpreter's orderly end is needed and device runtimes
+are known to hang in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import NoReturn
+
+from ais_bench import _native
+from ais_bench.errors import DeviceLost
+from ais_bench.pool.pickling import dumps_error, loads
+from ais_bench.pool.protocol import Answer, Failed, Handler, LogLine, Ready, Start, Stop, WorkerContext
+from ais_bench.pool.wire import WorkerEnd
+from ais_bench.shm import RAISED, Channel, Task, encode
+
+PARENT_GONE = 0  # the exit code nobody is left to read
+
+
+def main(control: socket.socket) -> NoReturn:
+    """Serves one pool. Never returns."""
+    connection = WorkerEnd(control)
+    code = 1
+    try:
+        start = _receive_start(connection)
+        _prepare(start, connection)
+        code = _serve(start, connection)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        logging.shutdown()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _receive_start(connection: WorkerEnd) -> Start:
+    try:
+        start = connection.receive()
+    except EOFError:
+        os._exit(PARENT_GONE)
+    assert isinstance(start, Start)
+    return start
+
+
+def _prepare(start: Start, connection: WorkerEnd) -> None:
+    if not _native.die_with_parent(start.parent_pid):
+        os._exit(PARENT_GONE)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    faulthandler.enable()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if start.share.cpus:
+        os.sched_setaffinity(0, start.share.cpus)
+    root = logging.getLogger()
+    root.addHandler(_ToParent(connection))
+    root.setLevel(start.log_level)
+
+
+def _serve(start: Start, connection: WorkerEnd) -> int:
+    try:
+        channel = Channel(start.arena_fd, start.doorbell_fd)
+        threading.Thread(target=_watch, args=(connection, channel), name="control", daemon=True).start()
+        factory = loads(start.factory)
+        handler: Handler = factory(WorkerContext(start.device_id, start.share.threads, start.spin))
+        connection.send(Ready(handler.describe()))
+    except Exception as error:
+        connection.send(Failed(dumps_error(error)))
+        return 1
+    if handler.native is not None:
+        channel.serve(handler.native, lambda task: answer(channel, handler, task))
+    else:
+        with contextlib.suppress(EOFError):  # closed, and everything handed over is answered
+            while True:
+                task = channel.next_task()
+                if task is not None:
+                    answer(channel, handler, task)
+    handler.close()
+    return 0
+
+
+def answer(channel: Channel, handler: Handler, task: Task) -> None:
+    """Runs one task in Python and publishes what came of it."""
+    began_ns = time.monotonic_ns()
+    try:
+        result: Answer = handler.run(task)
+        execute_ns = result.execute_ns or time.monotonic_ns() - began_ns
+        channel.reply(
+            task,
+            result.outputs,
+            kind=result.kind,
+            execute_ns=execute_ns,
+            copy_in_ns=result.copy_in_ns,
+            copy_out_ns=result.copy_out_ns,
+        )
+    except DeviceLost:
+        raise  # this process is of no use any more; the pool runs the task elsewhere
+    except Exception as error:
+        # Parent's side of RAISED: pickling.loads_error over the decoded bytes.
+        channel.reply(task, encode(dumps_error(error)), kind=RAISED, execute_ns=time.monotonic_ns() - began_ns)
+
+
+def _watch(connection: WorkerEnd, channel: Channel) -> None:
+    try:
+        while not isinstance(connection.receive(), Stop):
+            continue  # a message for a later version of this file
+        channel.close()
+        connection.receive()  # nothing follows Stop but the parent's end
+    except EOFError:
+        os._exit(PARENT_GONE)
+
+
+class _ToParent(logging.Handler):
+    """Sends records of the worker's logging to the parent, as text: their arguments need not pickle."""
+
+    def __init__(self, connection: WorkerEnd) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._connection.send(LogLine(record.name, record.levelno, self.format(record), record.created))
+        except OSError:
+            os._exit(PARENT_GONE)
+        except Exception:
+            self.handleError(record)

@@ -1,0 +1,427 @@
+"""MultiDeviceSession: one model on all devices.
+
+feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from ais_bench import _native
+from ais_bench.errors import ConfigError, PoolClosed
+from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool.pickling import dumps_by_value
+from ais_bench.pool.settings import check_device_ids
+from ais_bench.session import gather, scatter
+from ais_bench.session.count_devices import count_devices
+from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session.options import as_int, as_model, check_custom_sizes, runtime_options
+from ais_bench.session.report import LastTimes, Report, make_report
+from ais_bench.session.worker_session import MODES, Description, Iterate, SessionFactory
+from ais_bench.shm import OBJECT, TENSORS, encode, take
+
+__all__ = ["MultiDeviceSession"]
+
+Outputs = list[NDArray[Any]]
+OnError = Literal["raise", "return"]
+_MODE_NUMBERS = {mode: number for number, mode in enumerate(MODES)}
+
+
+class MultiDeviceSession:
+    """One model, loaded in a worker process on each device. Feeds and outputs are those of InferSession.
+
+    Workers start on first use, or with `start()`, stay for later calls, and end with `close()`, with the last reference, or
+    with this process. They are fresh interpreters: no main guard is needed, and notebooks and `python -c` work. Every method
+    may be called from any thread. A session does not work in a forked child of the process that made it.
+
+    Args:
+        model_path, acl_json_path, debug, loop: as for InferSession.
+        devices: device ids. None: those that a call's {device: feeds} names; for other calls, all there are.
+        preprocess: any callable; runs in the worker and makes feeds of an item, which may then be any picklable object.
+        postprocess: any callable; runs in the worker and makes the result, any picklable object, of the outputs.
+        on_error: "raise" an item's error when its place in the order comes, or "return" it there.
+        warmup: runs of each worker before it is ready, on zeros, for models without open dimensions.
+        affinity: "auto" gives each worker of a CPU device its own processors; "none"; or {device id: [processors]}.
+        runtime, graph_optimization_level, provider_options: as for InferSession.
+        settings: further keywords with their defaults and units in the table of ais_bench.pool.settings: workers_per_device,
+            tasks_in_flight, task_timeout, start_timeout, close_timeout, max_restarts, restart_backoff, retry_device_after,
+            max_attempts, min_devices, threads, spin.
+
+    Raises ConfigError before anything is started. Calls raise FeedError, InferenceError and the like for one task;
+    WorkerStartError where a model does not load; WorkerDied and TaskTimeout for a task whose workers died, with `device_id`
+    and `index`, its place among the feeds; PoolBroken and PoolClosed.
+    """
+
+    def __init__(
+        self,
+        model_path: Any,
+        acl_json_path: str | None = None,
+        debug: bool = False,
+        loop: int = 1,
+        *,
+        devices: Any = None,
+        preprocess: Callable[[Any], Any] | None = None,
+        postprocess: Callable[[Any], Any] | None = None,
+        on_error: OnError = "raise",
+        warmup: int = 0,
+        affinity: str | Mapping[int, Sequence[int]] = "auto",
+        runtime: str | None = None,
+        graph_optimization_level: str | None = None,
+        provider_options: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.model_path = _absolute(as_model(model_path))
+        self._runtime = runtime or _runtime_of(self.model_path)
+        self._on_error = _checked_on_error(on_error)
+        self._asked = None if devices is None else check_device_ids(devices)
+        pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity
+        try:
+            self._settings = PoolSettings(affinity=pinning, **settings)
+        except TypeError as error:
+            raise ConfigError(f"{error}; the settings are listed in ais_bench.pool.settings") from None
+        runtime_options(None, graph_optimization_level, provider_options)  # checked here, used in the workers
+        self._factory = SessionFactory(
+            self.model_path,
+            self._runtime,
+            acl_json_path,
+            bool(debug),
+            as_int("loop", loop, 1),
+            as_int("warmup", warmup, 0),
+            graph_optimization_level,
+            dict(provider_options or {}),
+            count_devices("ort"),
+            None if preprocess is None else dumps_by_value(preprocess),
+            None if postprocess is None else dumps_by_value(postprocess),
+        )
+        self._preprocess = preprocess is not None
+        self._lock = threading.Lock()  # guards the making of the pool and the adding of devices
+        self._pool: DevicePool | None = None
+        self._closed = False
+        self._inputs: list[tensor_desc] = []
+        self.summary = LastTimes()
+        self.sumary = self.summary
+
+    # ---- life ----
+
+    def start(self) -> None:
+        """Starts the workers and waits until they are ready. Raises WorkerStartError."""
+        self._ready_pool(None)
+
+    def close(self, *, force: bool = False) -> None:
+        """Ends the workers; accepted work finishes first, for `close_timeout` seconds at most, unless `force`. Twice is fine.
+
+        Outputs stay valid. May be called from any thread and from the callback of a future.
+        """
+        self._closed = True
+        pool = self._pool
+        if pool is not None:
+            pool.close(force=force)
+
+    def __enter__(self) -> MultiDeviceSession:
+        return self
+
+    def __exit__(self, kind: object, _error: object, _traceback: object) -> None:
+        self.close(force=kind is not None)
+
+    def add_device(self, device: Any) -> None:
+        """Takes one more device in and waits until its workers are ready. Raises WorkerStartError, ConfigError."""
+        self._ready_pool(None).add_device(device)
+
+    def remove_device(self, device: Any) -> None:
+        """Takes a device out when its tasks in hand are finished. Raises ConfigError."""
+        self._ready_pool(None).remove_device(device)
+
+    @property
+    def devices(self) -> list[int]:
+        """The device ids in use, or, before the first use, those that a call without ids would use."""
+        return list(self._pool.devices) if self._pool is not None else self._default_devices()
+
+    def _default_devices(self) -> list[int]:
+        return list(self._asked) if self._asked is not None else list(range(count_devices(self._runtime)))
+
+    def _ready_pool(self, wanted: Iterable[int] | None) -> DevicePool:
+        """The pool, started, with at least the devices wanted (None: the default ones)."""
+        pool = self._pool
+        if pool is None or wanted is not None:
+            with self._lock:
+                pool = self._with_devices(wanted)
+        try:
+            pool.start()
+        except BaseException:
+            with self._lock:
+                if self._pool is pool:  # it is closed; the next call may start another one
+                    self._pool = None
+            raise
+        if not self._inputs:
+            self._inputs = self._description(pool).inputs
+        return pool
+
+    def _with_devices(self, wanted: Iterable[int] | None) -> DevicePool:
+        if self._closed:
+            raise PoolClosed("the session is closed")
+        if self._asked is not None and wanted is not None:
+            strange = sorted(set(wanted) - set(self._pool.devices if self._pool is not None else self._asked))
+            if strange:
+                raise ConfigError(f"feeds are given for devices {strange}; this session has {list(self.devices)}")
+        if self._pool is None:
+            ids = self._asked or (list(wanted) if wanted is not None else None) or self._default_devices()
+            self._pool = DevicePool(self._factory, ids, self._settings)
+        elif wanted is not None:
+            for device in set(wanted) - set(self._pool.devices):
+                self._pool.add_device(device)
+        return self._pool
+
+    @staticmethod
+    def _description(pool: DevicePool) -> Description:
+        description = pool.description()
+        assert isinstance(description, Description)
+        return description
+
+    # ---- the model ----
+
+    def get_inputs(self) -> list[tensor_desc]:
+        """Describe the inputs. A worker answers: the parent never loads the model."""
+        return list(self._description(self._ready_pool(None)).inputs)
+
+    def get_outputs(self) -> list[tensor_desc]:
+        """Describe the outputs."""
+        return list(self._description(self._ready_pool(None)).outputs)
+
+    def new_feeds(self, shapes: Sequence[Sequence[int]] | None = None) -> list[NDArray[Any]]:
+        """Arrays, one for each input, in memory that a worker sees: fill them and pass them on, and nothing is copied.
+
+        `shapes`: one for each input; None for a model whose shapes are fixed. They must not change before the result of the run
+        they were passed to is there; after it they may be filled again.
+        """
+        pool = self._ready_pool(None)
+        inputs = self._inputs
+        wanted = [desc.shape for desc in inputs] if shapes is None else [list(shape) for shape in shapes]
+        if len(wanted) != len(inputs):
+            raise ConfigError(f"the model has {len(inputs)} inputs, {len(wanted)} shapes were given")
+        for desc, shape in zip(inputs, wanted, strict=True):
+            if any(dim < 0 for dim in shape):
+                raise ConfigError(f"input {desc.name!r} has shape {shape}; pass shapes without open dimensions")
+        return pool.new_feeds([(shape, gather.numpy_dtype(desc)) for desc, shape in zip(inputs, wanted, strict=True)])
+
+    # ---- one set of feeds ----
+
+    def infer(self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000) -> Any:
+        """Run one set of feeds on whichever device is free, and return its outputs.
+
+        The guide's form: {device id: [feeds, ...]} runs each list on its device and returns {device id: [outputs, ...]}, in
+        the order of the feeds.
+        """
+        number = _mode_number(mode, custom_sizes)
+        if scatter.is_by_device(feeds):
+            return self._by_device(feeds, lambda one, **how: self._task(one, mode=number, **how))
+        pool = self._ready_pool(None)
+        task = pool.run(self._task(feeds, waiter=Waiter(), mode=number))
+        self.summary.note_one(task)
+        return task.result()
+
+    def submit(self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static") -> Future[Any]:
+        """Run one set of feeds and return a future of its outputs. The feeds may be reused at once. `cancel` works.
+
+        `device`: the one to run on; None: whichever has room. `timeout`: seconds from now until the future fails with
+        TaskTimeout.
+        """
+        number = _mode_number(mode)
+        if timeout is not None and not timeout > 0:
+            raise ConfigError(f"timeout is a positive number of seconds or None, not {timeout!r}")
+        pool = self._ready_pool(None if device is None else [device])
+        return pool.submit(
+            lambda waiter, future: self._task(feeds, waiter=waiter, mode=number, device=device, future=future), timeout
+        )
+
+    async def infer_async(
+        self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static"
+    ) -> Any:
+        """The same for asyncio: `await session.infer_async(feeds)`. No thread is used up by waiting."""
+        if self._pool is None:
+            wanted = None if device is None else [device]
+            await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, wanted)
+        return await asyncio.wrap_future(self.submit(feeds, device, timeout, mode))
+
+    # ---- many ----
+
+    def map(self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None) -> Iterator[Any]:
+        """Run every set of feeds of any iterable, an endless one too, and yield the outputs in order.
+
+        Memory stays bounded: a few items for each worker are under way. What is needed of an item is taken before the iterable
+        is asked for the next, so it may reuse its buffers (arrays of `new_feeds` excepted).
+        """
+        number, returns = _mode_number(mode), _checked_on_error(on_error or self._on_error) == "return"
+        pool = self._ready_pool(None)
+        tasks = pool.ordered(iterable, lambda item, index, waiter: self._task(item, index, waiter, number))
+        return (_result(task, returns) for task in self.summary.note_all(tasks))
+
+    def map_unordered(
+        self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """The same, but yields (index, outputs) as they finish."""
+        number, returns = _mode_number(mode), _checked_on_error(on_error or self._on_error) == "return"
+        pool = self._ready_pool(None)
+        tasks = pool.unordered(iterable, lambda item, index, waiter: self._task(item, index, waiter, number))
+        return ((task.index or 0, _result(task, returns)) for task in self.summary.note_all(tasks))
+
+    def infer_batch(self, arrays: Any, batch_size: int | None = None, mode: str = "static") -> Outputs:
+        """Run a whole data set, split along axis 0 over the devices, and return whole arrays, one for each output.
+
+        Args:
+            arrays: one array for each input (a list, a mapping by name, or the array itself where there is one input), all
+                with one entry for each sample along axis 0.
+            batch_size: samples of one run. None: what the model was built for, or a size that keeps all devices busy. Where
+                it is fixed, the last batch is padded and what was padded is cut off again.
+
+        Raises FeedError for an output without one entry for each sample.
+        """
+        pool = self._ready_pool(None)
+        description = self._description(pool)
+        whole = scatter.as_arrays(arrays, description.inputs)
+        samples = whole[0].shape[0] if whole else 0
+        size, pad = scatter.batch_size_for(description.inputs, batch_size, samples, len(pool.workers()))
+        if samples == 0:
+            return gather.no_samples(description.outputs)
+        runs = self.map(scatter.batches(whole, size, pad), mode, on_error="raise")
+        return gather.whole_arrays(runs, samples, size, pad, description.outputs)
+
+    def infer_pipeline(self, feeds_list: Any, mode: str = "static", custom_sizes: Any = 100000) -> Any:
+        """Run lists of feeds: {device id: [feeds_list, ...]} returns {device id: [[outputs, ...], ...]}.
+
+        A plain feeds_list runs on all devices and returns [outputs, ...]. An element may be a bare array, for a model of one
+        input.
+        """
+        number = _mode_number(mode, custom_sizes)
+        if not scatter.is_by_device(feeds_list):
+            return list(self.map(map(scatter.one_set, feeds_list), mode))
+        lists = {device: [list(feeds) for feeds in several] for device, several in scatter.by_device(feeds_list).items()}
+        flat = {device: [scatter.one_set(one) for feeds in several for one in feeds] for device, several in lists.items()}
+        outputs = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how))
+        return {device: gather.regroup(outputs[device], [len(feeds) for feeds in several]) for device, several in lists.items()}
+
+    def infer_iteration(
+        self,
+        feeds: Any,
+        in_out_list: Sequence[int] | None = None,
+        iteration_times: int = 1,
+        mode: str = "static",
+        custom_sizes: Any = 100000,
+        mem_copy: bool = True,
+    ) -> Any:
+        """InferSession.infer_iteration for each of {device id: [feeds, ...]}, or for one set of feeds on a free device."""
+        _mode_number(mode, custom_sizes)
+        times = as_int("iteration_times", iteration_times, 1)
+
+        def task(one: Any, **how: Any) -> Task:
+            taken = take(scatter.as_feeds(one, self._inputs))
+            return Task(encode(Iterate(taken, in_out_list, times, mode)), kind=OBJECT, **how)
+
+        if scatter.is_by_device(feeds):
+            return self._by_device(feeds, task)
+        pool = self._ready_pool(None)
+        done = pool.run(task(feeds, waiter=Waiter()))
+        self.summary.note_one(done)
+        return done.result()
+
+    def _by_device(self, feeds: Mapping[Any, Any], make: Callable[..., Task]) -> dict[int, list[Any]]:
+        """{device: [feeds, ...]} to {device: [outputs, ...]}: each list on its device, everything at once."""
+        lists = scatter.by_device(feeds)
+        pool = self._ready_pool(lists)
+
+        def place(one: Any, waiter: Waiter, device: int, index: int) -> Task:
+            try:
+                return make(one, waiter=waiter, device=device, index=index)
+            except Exception as error:
+                return Task.failed(error, waiter, index, device)
+
+        def tasks(waiter: Waiter) -> list[Task]:
+            # One of each device in turn, so that all devices start at once.
+            turns = itertools.zip_longest(
+                *([(device, index, one) for index, one in enumerate(several)] for device, several in lists.items())
+            )
+            return [place(one, waiter, device, index) for turn in turns for device, index, one in filter(None, turn)]
+
+        done = pool.run_all(tasks)
+        self.summary.note_done(done)
+        results: dict[int, list[Any]] = {device: [] for device in lists}
+        for task in done:
+            assert task.device is not None
+            results[task.device].append(_result(task, self._on_error == "return"))
+        return results
+
+    def _task(
+        self,
+        item: Any,
+        index: int | None = None,
+        waiter: Waiter | None = None,
+        mode: int = 0,
+        device: int | None = None,
+        future: Future[Any] | None = None,
+    ) -> Task:
+        assert waiter is not None
+        if self._preprocess:
+            return Task(encode(item), waiter, mode, OBJECT, 0, device, index, future)
+        return Task(scatter.as_feeds(item, self._inputs), waiter, mode, TENSORS, 0, device, index, future)
+
+    # ---- times ----
+
+    def reset_summaryinfo(self) -> None:
+        """Forget the times of the last call, and start those of `report()` anew."""
+        self.summary.clear()
+        if self._pool is not None:
+            self._pool.reset_times()
+
+    reset_sumaryinfo = reset_summaryinfo
+
+    def report(self) -> Report:
+        """Counts and times since the start or the last reset: per device, in all, and the workers. See Report."""
+        pool = self._pool
+        if pool is None:
+            return make_report([], [], 0.0)
+        return make_report(pool.device_infos(), pool.workers(), pool.wall_s())
+
+
+def _result(task: Task, returns: bool) -> Any:
+    if not returns:
+        return task.result()
+    try:
+        return task.result()
+    except Exception as error:
+        return error
+
+
+def _mode_number(mode: str, custom_sizes: Any = None) -> int:
+    number = _MODE_NUMBERS.get(mode)
+    if number is None:
+        raise ConfigError(f"mode is {mode!r}; it is one of {', '.join(MODES)}")
+    if mode == "dymshape":
+        check_custom_sizes(custom_sizes)
+    return number
+
+
+def _checked_on_error(value: Any) -> OnError:
+    if value not in ("raise", "return"):
+        raise ConfigError(f'on_error is "raise" or "return", not {value!r}')
+    return value  # type: ignore[no-any-return]
+
+
+def _absolute(model: str | bytes) -> str | bytes:
+    """A worker that starts later must find the same file, wherever this process has gone since."""
+    return os.path.abspath(model) if isinstance(model, str) else model
+
+
+def _runtime_of(model: str | bytes) -> str:
+    if isinstance(model, str):
+        return _native.runtime_for(model)
+    with open(os.memfd_create("model"), "wb") as file:
+        file.write(model)
+        file.flush()
+        return _native.runtime_for(f"/proc/self/fd/{file.fileno()}")

@@ -1,0 +1,180 @@
+"""What a MultiDeviceSession did and how long it took: per device, in all, and the workers. Plain data and a readable table."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ais_bench.pool import DeviceInfo, Task, WorkerInfo
+from ais_bench.shm import Stats
+
+KEPT_TIMES = 100_000
+QUANTITIES = ("mean", "p50", "p90", "p99", "max")
+STAGES = ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms")
+
+
+@dataclass(frozen=True)
+class Times:
+    """One stage of all tasks, in milliseconds; quantiles to within one percent."""
+
+    count: int = 0
+    mean: float = 0.0
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One device, or all of them.
+
+    Attributes:
+        tasks: tasks answered, failures included.
+        failures: tasks that ended with an error.
+        retries: tasks run again because their worker died.
+        restarts: workers started again.
+        load_s: seconds from starting a worker to its being ready, the longest.
+        wall_s: seconds during which there was something to do.
+        busy_share: the part of that time in which the workers were at a task, 0 to 1.
+        throughput_per_s: tasks without failure for each second of wall time.
+    """
+
+    tasks: int
+    failures: int
+    retries: int
+    restarts: int
+    load_s: float
+    wall_s: float
+    busy_share: float
+    throughput_per_s: float
+    queued_ms: Times = field(default_factory=Times)
+    copy_in_ms: Times = field(default_factory=Times)
+    execute_ms: Times = field(default_factory=Times)
+    copy_out_ms: Times = field(default_factory=Times)
+    end_to_end_ms: Times = field(default_factory=Times)
+
+
+@dataclass(frozen=True)
+class WorkerLine:
+    """One worker's place."""
+
+    pid: int | None
+    device: int
+    state: str
+    restarts: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """`str()` is a table, `to_dict()` is ready for JSON."""
+
+    devices: dict[int, Counts]
+    total: Counts
+    workers: list[WorkerLine]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts and lists of numbers and texts."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [(f"device {device}", counts) for device, counts in self.devices.items()] + [("total", self.total)]
+        heads = ["", "tasks", "failed", "retried", "restarts", "load s", "busy", "tasks/s", "p50 ms", "p99 ms", "execute ms"]
+        table = [heads] + [[name, *_cells(counts)] for name, counts in rows]
+        widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+        lines += [f"worker on device {w.device}: pid {w.pid}, {w.state}, {w.restarts} restarts" for w in self.workers]
+        return "\n".join([*lines, f"wall time {self.total.wall_s:.3f} s"])
+
+
+def _cells(counts: Counts) -> list[str]:
+    end, execute = counts.end_to_end_ms, counts.execute_ms
+    return [
+        str(counts.tasks),
+        str(counts.failures),
+        str(counts.retries),
+        str(counts.restarts),
+        f"{counts.load_s:.2f}",
+        f"{counts.busy_share:.0%}",
+        f"{counts.throughput_per_s:.1f}",
+        f"{end.p50:.3f}",
+        f"{end.p99:.3f}",
+        f"{execute.mean:.3f}",
+    ]
+
+
+def make_report(devices: Sequence[DeviceInfo], workers: Sequence[WorkerInfo], wall_s: float) -> Report:
+    """A report of a pool's records."""
+    both = Stats()
+    for info in devices:
+        both.add(info.stats)
+    total = DeviceInfo(
+        -1,
+        both,
+        sum(info.restarts for info in devices),
+        sum(info.retries for info in devices),
+        sum(info.lost for info in devices),
+        max((info.load_s for info in devices), default=0.0),
+        sum(info.workers for info in devices),
+    )
+    return Report(
+        {info.device: _counts(info, wall_s) for info in devices},
+        _counts(total, wall_s),
+        [WorkerLine(*worker) for worker in workers],
+    )
+
+
+def _counts(info: DeviceInfo, wall_s: float) -> Counts:
+    stats = info.stats
+    room = wall_s * info.workers
+    stages = {
+        stage: Times(int(values["count"]), *(values[name] for name in QUANTITIES))
+        for stage, values in stats.to_dict().items()
+        if stage in STAGES
+    }
+    return Counts(
+        tasks=stats.tasks + info.lost,
+        failures=stats.failures + info.lost,
+        retries=info.retries,
+        restarts=info.restarts,
+        load_s=info.load_s,
+        wall_s=wall_s,
+        busy_share=min(1.0, stats.busy_ns / 1e9 / room) if room > 0 else 0.0,
+        throughput_per_s=(stats.tasks - stats.failures) / wall_s if wall_s > 0 else 0.0,
+        **stages,
+    )
+
+
+class LastTimes(dict[int, Any]):
+    """End-to-end milliseconds of the last call by device. Read it as `session.summary()` or `session.summary[device]`.
+
+    A call that streams keeps the newest 100,000 of each device.
+    """
+
+    def __call__(self) -> dict[int, list[float]]:
+        """A copy, {device id: [milliseconds, ...]}, in the order of the feeds."""
+        return {device: list(times) for device, times in list(self.items())}
+
+    def note_one(self, task: Task) -> None:
+        """A call of one task."""
+        self.clear()
+        if task.ran_on is not None:
+            self[task.ran_on] = [task.end_to_end_ns / 1e6]
+
+    def note_done(self, tasks: Iterable[Task]) -> None:
+        """A call of several tasks."""
+        for _task in self.note_all(tasks):
+            continue
+
+    def note_all(self, tasks: Iterable[Task]) -> Iterator[Task]:
+        """Passes the tasks of a call on, taking their times on the way."""
+        self.clear()
+        for task in tasks:
+            if task.ran_on is not None:
+                times = self.get(task.ran_on)
+                if times is None:
+                    times = self[task.ran_on] = deque(maxlen=KEPT_TIMES)
+                times.append(task.end_to_end_ns / 1e6)
+            yield task

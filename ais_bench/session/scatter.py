@@ -1,0 +1,90 @@
+"""From what callers pass to lists that can be handed out. Pure functions."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ais_bench.errors import ConfigError, FeedError
+from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session.feeds import to_array, to_sequence
+
+
+def is_by_device(feeds: Any) -> bool:
+    """Whether this is the guide's form {device id: [feeds, ...]}; a mapping by input name has texts for keys."""
+    return (
+        isinstance(feeds, Mapping)
+        and len(feeds) > 0
+        and all(isinstance(key, numbers.Integral) and not isinstance(key, bool) for key in feeds)
+    )
+
+
+def by_device(feeds: Mapping[Any, Any]) -> dict[int, list[Any]]:
+    """{device id: [feeds, ...]} with plain ints and lists. Raises ConfigError."""
+    lists: dict[int, list[Any]] = {}
+    for device, several in feeds.items():
+        if isinstance(several, (str, bytes, Mapping)) or not isinstance(several, Iterable):
+            raise ConfigError(
+                f"device {device}: a list of feeds is wanted, one entry for each run, not a {type(several).__name__}"
+            )
+        lists[int(device)] = list(several)
+    return lists
+
+
+def as_feeds(feeds: Any, inputs: Sequence[tensor_desc]) -> Sequence[Any]:
+    """The feeds of one run as a list or tuple in the model's order. Raises FeedError."""
+    if type(feeds) is list or type(feeds) is tuple:
+        return feeds
+    return to_sequence(feeds, [desc.name for desc in inputs])
+
+
+def one_set(feeds: Any) -> Any:
+    """An element of a pipeline's list: a bare array stands for the feeds of a model with one input."""
+    return [feeds] if isinstance(feeds, (np.ndarray, np.generic)) or hasattr(feeds, "__dlpack__") else feeds
+
+
+def as_arrays(arrays: Any, inputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:
+    """The whole data set as one array for each input, all with the same length along axis 0. Raises FeedError."""
+    several = [arrays] if isinstance(arrays, np.ndarray) and len(inputs) == 1 else as_feeds(arrays, inputs)
+    whole = [to_array(array, index) for index, array in enumerate(several)]
+    if len(whole) != len(inputs):
+        raise FeedError(f"the model has {len(inputs)} inputs, {len(whole)} arrays were given")
+    lengths = {desc.name: array.shape[0] if array.ndim else 0 for desc, array in zip(inputs, whole, strict=True)}
+    if len(set(lengths.values())) != 1:
+        raise FeedError(f"all inputs need the same number of samples along axis 0; given were {lengths}")
+    return whole
+
+
+def batch_size_for(inputs: Sequence[tensor_desc], asked: int | None, samples: int, workers: int) -> tuple[int, bool]:
+    """How many samples a run takes, and whether a short last batch has to be padded. Raises ConfigError.
+
+    A model with a fixed batch decides by itself. An open one takes `asked`, or what gives each worker a few runs.
+    """
+    fixed = {desc.shape[0] for desc in inputs if desc.shape and desc.shape[0] > 0}
+    if len(fixed) > 1:
+        raise ConfigError(f"the inputs of this model have different lengths along axis 0 ({sorted(fixed)}): no batch to split")
+    if fixed:
+        size = fixed.pop()
+        if asked is not None and asked != size:
+            raise ConfigError(f"batch_size is {asked}, but the model was built for {size}")
+        return size, True
+    if asked is not None:
+        if isinstance(asked, bool) or not isinstance(asked, numbers.Integral) or asked < 1:
+            raise ConfigError(f"batch_size is a whole number from 1, or None, not {asked!r}")
+        return int(asked), True
+    return max(1, min(64, -(-samples // max(1, 4 * workers)))), False
+
+
+def batches(arrays: Sequence[NDArray[Any]], size: int, pad: bool) -> Iterator[list[NDArray[Any]]]:
+    """Slices of `size` samples, views where they are whole. The last one is short, or padded with its last sample."""
+    samples = arrays[0].shape[0]
+    for start in range(0, samples, size):
+        chunk = [array[start : start + size] for array in arrays]
+        missing = start + size - samples
+        if pad and missing > 0:
+            chunk = [np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) for part in chunk]
+        yield chunk

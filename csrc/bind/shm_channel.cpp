@@ -1,0 +1,189 @@
+// Channel for Python: the worker's end. serve() is native; next_task, reply and fail are for handlers in Python.
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "base/process.hpp"
+#include "bind/bind.hpp"
+#include "bind/shm.hpp"
+#include "bind/shm_arrays.hpp"
+#include "shm/port.hpp"
+#include "worker/handler.hpp"
+#include "worker/serve.hpp"
+#include "worker/session_handler.hpp"
+
+namespace ais::bind {
+namespace {
+
+PyTypeObject* task_type() {
+  static PyStructSequence_Field fields[] = {
+      {"id", "names the task in reply and fail"},
+      {"feeds", "read-only arrays over the slot, valid until the reply"},
+      {"mode", "as submitted"},
+      {"option", "as submitted"},
+      {"kind", "TENSORS or OBJECT"},
+      {nullptr, nullptr},
+  };
+  static PyStructSequence_Desc desc = {"ais_bench._native.Task", "One task for a worker.", fields, 5};
+  static PyTypeObject* const type = PyStructSequence_NewType(&desc);
+  if (type == nullptr) throw py::error_already_set();
+  return type;
+}
+
+std::uint64_t id_of(const py::tuple& task) { return task[0].cast<std::uint64_t>(); }
+
+// Marks that a thread waits for tasks: the port serves one at a time.
+class Waiting {
+ public:
+  explicit Waiting(std::atomic<bool>* flag) : flag_(flag) {
+    if (flag_->exchange(true)) {
+      raise_if_error(Status(Code::kInvalidArgument, "another thread already takes tasks from this channel"));
+    }
+  }
+  ~Waiting() { flag_->store(false); }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+
+ private:
+  std::atomic<bool>* flag_;
+};
+
+class PyChannel {
+ public:
+  PyChannel(int arena_fd, int bell_fd) {
+    shm::Fd arena(arena_fd);
+    shm::Fd bell(bell_fd);
+    const py::gil_scoped_release release;
+    auto attached = shm::Port::attach(std::move(arena), std::move(bell));
+    const py::gil_scoped_acquire acquire;
+    port_ = value_or_raise(std::move(attached));
+    base_ = keep_alive(port_->region());
+  }
+
+  std::uint64_t serve(const std::shared_ptr<worker::Handler>& handler, const py::object& on_object) {
+    const Waiting waiting(&taking_);
+    std::uint64_t served = 0;
+    shm::Task task;
+    while (true) {
+      Result<worker::Stopped> stopped = [&] {
+        const py::gil_scoped_release release;
+        return worker::serve(port_.get(), handler.get(), &task, &served);
+      }();
+      switch (value_or_raise(std::move(stopped))) {
+        case worker::Stopped::kClosed:
+          return served;
+        case worker::Stopped::kInterrupted:
+          if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+          break;
+        case worker::Stopped::kObject:
+          if (on_object.is_none()) {
+            raise_if_error(port_->fail(&task, Code::kUnsupported, "this worker takes arrays, not Python objects", 0, {}));
+          } else {
+            on_object(hand_out(std::exchange(task, shm::Task())));
+          }
+          ++served;
+          break;
+      }
+    }
+  }
+
+  py::object next_task(const std::optional<double>& timeout) {
+    const Waiting waiting(&taking_);
+    const std::int64_t deadline_ns = deadline_after(timeout);
+    shm::Task task;
+    while (true) {
+      Result<shm::Next> next = [&] {
+        const py::gil_scoped_release release;
+        return port_->next(deadline_ns, &task);
+      }();
+      switch (value_or_raise(std::move(next))) {
+        case shm::Next::kTask:
+          return hand_out(std::move(task));
+        case shm::Next::kTimeout:
+          return py::none();
+        case shm::Next::kInterrupted:
+          if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+          break;
+        case shm::Next::kClosed:
+          PyErr_SetString(PyExc_EOFError, "the lane is closed");
+          throw py::error_already_set();
+      }
+    }
+  }
+
+  void reply(const py::tuple& id, py::handle outputs, int kind, std::int64_t execute_ns, std::int64_t copy_in_ns,
+             std::int64_t copy_out_ns) {
+    const FeedArrays arrays(outputs, nullptr);
+    shm::Task task = take_back(id);
+    if (execute_ns == 0) execute_ns = monotonic_ns() - task.picked_ns;
+    const bool filled = [&] {
+      if (arrays.copied_bytes() < kLarge) return arrays.write(&task.writer, *port_->region());
+      const py::gil_scoped_release release;
+      return arrays.write(&task.writer, *port_->region());
+    }();
+    const shm::RunTimes times{copy_in_ns, execute_ns, copy_out_ns};
+    Status finished = filled ? port_->finish(&task, static_cast<shm::Kind>(kind), times) : Status();
+    if (task.writer.full()) finished = port_->too_large(&task, task.writer.needed());
+    raise_if_error(finished);
+  }
+
+  void fail(const py::tuple& id, int code, const std::string& message, std::int64_t vendor_code) {
+    shm::Task task = take_back(id);
+    raise_if_error(port_->fail(&task, static_cast<Code>(code), message, vendor_code, {0, monotonic_ns() - task.picked_ns, 0}));
+  }
+
+  void close() { port_->close(); }
+
+ private:
+  py::object hand_out(shm::Task task) {
+    PyObject* tuple = PyStructSequence_New(task_type());
+    if (tuple == nullptr) throw py::error_already_set();
+    py::object result = py::reinterpret_steal<py::object>(tuple);
+    py::list feeds;
+    for (const TensorView& view : task.feeds) {
+      feeds.append(view_tensor(view, base_, false));
+    }
+    PyStructSequence_SetItem(tuple, 0, PyLong_FromUnsignedLongLong(task.seq));
+    PyStructSequence_SetItem(tuple, 1, feeds.release().ptr());
+    PyStructSequence_SetItem(tuple, 2, PyLong_FromLong(task.mode));
+    PyStructSequence_SetItem(tuple, 3, PyLong_FromUnsignedLongLong(task.option));
+    PyStructSequence_SetItem(tuple, 4, PyLong_FromLong(static_cast<long>(task.kind)));
+    tasks_.emplace(task.seq, std::move(task));
+    return result;
+  }
+
+  shm::Task take_back(const py::tuple& id) {
+    auto task = tasks_.extract(id_of(id));
+    if (task.empty()) raise_if_error(Status(Code::kInvalidArgument, "this task has been answered already"));
+    return std::move(task.mapped());
+  }
+
+  std::unique_ptr<shm::Port> port_;
+  py::object base_;                                     // keeps the mapping while arrays over it live
+  std::unordered_map<std::uint64_t, shm::Task> tasks_;  // handed out and not answered; guarded by the GIL
+  std::atomic<bool> taking_{false};
+};
+
+}  // namespace
+
+void register_shm_channel(py::module_& module) {
+  py::class_<worker::Handler, std::shared_ptr<worker::Handler>>(module, "NativeHandler");
+  py::class_<worker::EchoHandler, worker::Handler, std::shared_ptr<worker::EchoHandler>>(module, "EchoHandler").def(py::init());
+  py::class_<worker::SessionHandler, worker::Handler, std::shared_ptr<worker::SessionHandler>>(module, "SessionHandler")
+      .def(py::init<std::shared_ptr<session::Session>>(), py::arg("session"));
+  py::class_<PyChannel>(module, "Channel")
+      .def(py::init<int, int>(), py::arg("arena_fd"), py::arg("doorbell_fd"))
+      .def("serve", &PyChannel::serve, py::arg("handler"), py::arg("on_object") = py::none())
+      .def("next_task", &PyChannel::next_task, py::arg("timeout") = py::none())
+      .def("reply", &PyChannel::reply, py::arg("task"), py::arg("outputs"), py::kw_only(), py::arg("kind") = 0,
+           py::arg("execute_ns") = 0, py::arg("copy_in_ns") = 0, py::arg("copy_out_ns") = 0)
+      .def("fail", &PyChannel::fail, py::arg("task"), py::arg("code"), py::arg("message"), py::arg("vendor_code") = 0)
+      .def("close", &PyChannel::close);
+  module.attr("Task") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(task_type()));
+}
+
+}  // namespace ais::bind

@@ -1,0 +1,383 @@
+// Doorbell, Lane and Stats for Python: convert, release the GIL where a copy or a wait is long, delegate, convert back.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/process.hpp"
+#include "bind/bind.hpp"
+#include "bind/shm.hpp"
+#include "bind/shm_arrays.hpp"
+#include "shm/lane.hpp"
+
+namespace ais::bind {
+namespace {
+
+// How many results of one lane may be lent to the caller at a time; the next are copied. A lent slot is a slot whose pages the
+// worker has to touch for the first time somewhere else, which costs more than a copy.
+constexpr int kLoans = 8;
+
+using Loans = std::shared_ptr<std::atomic<int>>;
+
+// The base of arrays over a result slot.
+struct Loan {
+  Loan(shm::Lease taken, Loans counter) : lease(std::move(taken)), loans(std::move(counter)) { loans->fetch_add(1); }
+  Loan(Loan&&) = default;
+  ~Loan() {
+    if (loans != nullptr) loans->fetch_sub(1);
+  }
+  shm::Lease lease;
+  Loans loans;
+};
+
+// The base of a dead worker's feeds: their slot, and the arrays that were named in place.
+struct FeedsLeft {
+  shm::Lease lease;
+  py::object kept;
+};
+
+PyTypeObject* reply_type() {
+  static PyStructSequence_Field fields[] = {
+      {"task", "what try_submit was given"},
+      {"outputs", "list of arrays, None for kind ERROR"},
+      {"error", "the exception, for kind ERROR"},
+      {"kind", "TENSORS, OBJECT, RAISED or ERROR"},
+      {"queued_ns", "published until the worker took it"},
+      {"copy_in_ns", "into the slot, and to the device"},
+      {"execute_ns", "on the device"},
+      {"copy_out_ns", "from the device, and out of the slot"},
+      {"end_to_end_ns", "begin of try_submit to end of poll"},
+      {"done_ns", "CLOCK_MONOTONIC when the worker published"},
+      {nullptr, nullptr},
+  };
+  static PyStructSequence_Desc desc = {"ais_bench._native.Reply", "One reply of a worker.", fields, 10};
+  static PyTypeObject* const type = PyStructSequence_NewType(&desc);
+  if (type == nullptr) throw py::error_already_set();
+  return type;
+}
+
+// The exception that a status stands for, as an object.
+py::object to_exception(const Status& status) {
+  try {
+    raise_if_error(status);
+  } catch (py::error_already_set& error) {
+    return error.value();
+  }
+  return py::none();
+}
+
+// The worker's kError frame as a status; what it holds is not trusted either.
+Status reported_error(const std::vector<TensorView>& tensors) {
+  if (tensors.size() != 2 || tensors[0].dtype != DType::kUInt8 || tensors[1].dtype != DType::kInt64 ||
+      tensors[1].bytes != 2 * sizeof(std::int64_t)) {
+    return Status(Code::kCorrupt, "the worker reported an error in a form that cannot be read");
+  }
+  std::int64_t codes[2];
+  std::memcpy(codes, tensors[1].data, sizeof codes);
+  std::string text(static_cast<const char*>(tensors[0].data), tensors[0].bytes);
+  const bool known = codes[0] > 0 && codes[0] <= static_cast<std::int64_t>(Code::kSystem);
+  return Status(known ? static_cast<Code>(codes[0]) : Code::kExecution, std::move(text), codes[1]);
+}
+
+class PyLane {
+ public:
+  PyLane(std::shared_ptr<shm::Bell> bell, const shm::LaneOptions& options, std::shared_ptr<shm::Stats> stats)
+      : lane_(value_or_raise(shm::Lane::create(std::move(bell), options))),
+        stats_(std::move(stats)),
+        loans_(std::make_shared<std::atomic<int>>(0)) {}
+  PyLane(const PyLane&) = delete;
+  PyLane& operator=(const PyLane&) = delete;
+  ~PyLane() {
+    for (shm::Lane::Unfinished& left : lane_->abandon()) drop(left.token);
+  }
+
+  bool try_submit(py::handle feeds, int mode, py::handle task, int kind, std::uint64_t option) {
+    const std::int64_t begun_ns = monotonic_ns();
+    const FeedArrays arrays(feeds, lane_->region().get());
+    auto draft = value_or_raise(lane_->begin(arrays.frame_bytes()));
+    if (!draft) return false;
+    shm::FrameWriter& writer = spare_writer();
+    writer.reset(lane_->region()->data(), draft->feeds());
+    shm::Span table;
+    const auto fill = [&] { return arrays.write(&writer, *lane_->region()) && writer.finish(&table); };
+    bool filled = false;
+    if (arrays.copied_bytes() >= kLarge) {
+      const py::gil_scoped_release release;
+      filled = fill();
+    } else {
+      filled = fill();
+    }
+    if (!filled) throw std::logic_error("feeds did not fit the slot that was made for them");
+    py::object kept = arrays.kept();
+    const shm::Token token{task.ptr(), kept.ptr()};
+    raise_if_error(lane_->publish(std::move(*draft), table, writer.used(), static_cast<std::uint16_t>(mode),
+                                  static_cast<shm::Kind>(kind), option, begun_ns, token));
+    Py_INCREF(task.ptr());  // in time: whoever polls needs the GIL, too
+    kept.release();
+    return true;
+  }
+
+  py::object poll() {
+    shm::Lane::Reply reply = std::move(spare_);
+    if (!value_or_raise(lane_->take(&reply))) {
+      spare_ = std::move(reply);
+      return py::none();
+    }
+    const std::int64_t taken_ns = monotonic_ns();
+    py::object task = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply.token.task));
+    py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply.token.keep));
+    py::object outputs = py::none();
+    py::object error = py::none();
+    if (reply.kind == shm::Kind::kTooLarge) {
+      error = to_exception(reply.error);
+      reply.kind = shm::Kind::kError;
+    } else if (reply.kind == shm::Kind::kError) {
+      error = to_exception(reported_error(reply.tensors));
+    } else {
+      try {
+        outputs = to_arrays(&reply);
+      } catch (py::error_already_set& failed) {  // out of memory: this task's failure, it must not be lost
+        error = failed.value();
+        reply.kind = shm::Kind::kError;
+      }
+    }
+    const std::int64_t now_ns = monotonic_ns();
+    reply.times.copy_out += now_ns - taken_ns;
+    reply.times.end_to_end = now_ns - reply.begun_ns;
+    stats_->record(reply.times, reply.kind == shm::Kind::kRaised || reply.kind == shm::Kind::kError);
+    py::object result = to_tuple(reply, std::move(task), std::move(outputs), std::move(error));
+    reply.result.release();
+    spare_ = std::move(reply);
+    return result;
+  }
+
+  py::list abandon() {
+    py::list tasks;
+    for (shm::Lane::Unfinished& left : lane_->abandon()) {
+      py::object task = py::reinterpret_steal<py::object>(static_cast<PyObject*>(left.token.task));
+      py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(left.token.keep));
+      py::object feeds = py::none();
+      if (left.readable.ok()) {
+        const py::capsule base = keep_alive(FeedsLeft{std::move(left.lease), std::move(kept)});
+        py::list arrays;
+        for (const TensorView& view : left.feeds) {
+          arrays.append(view_tensor(view, base, true));
+        }
+        feeds = std::move(arrays);
+      }
+      tasks.append(py::make_tuple(std::move(task), std::move(feeds), static_cast<int>(left.kind)));
+    }
+    return tasks;
+  }
+
+  py::object oldest() {
+    const auto oldest = value_or_raise(lane_->oldest());
+    if (!oldest) return py::none();
+    return py::make_tuple(py::reinterpret_borrow<py::object>(static_cast<PyObject*>(oldest->task)), oldest->since_ns);
+  }
+
+  py::list new_feeds(const std::vector<std::pair<Shape, py::object>>& specs);
+
+  bool owns(const py::array& array) const { return lane_->region()->contains(array.data()); }
+
+  int fd() const { return lane_->region()->fd(); }
+  void release_fd() { lane_->region()->close_fd(); }
+  shm::Lane& lane() { return *lane_; }
+
+ private:
+  static void drop(const shm::Token& token) {
+    Py_XDECREF(static_cast<PyObject*>(token.task));
+    Py_XDECREF(static_cast<PyObject*>(token.keep));
+  }
+
+  // Used between two calls of which neither runs Python code, so a thread can have only one use of it.
+  static shm::FrameWriter& spare_writer() {
+    static thread_local shm::FrameWriter writer;
+    return writer;
+  }
+
+  // Small outputs are copied. Large ones are lent, or copied where the caller already holds many.
+  py::list to_arrays(shm::Lane::Reply* reply) {
+    const bool lend = reply->used > kLarge && loans_->load() < kLoans;
+    py::object base;
+    py::list arrays(reply->tensors.size());
+    for (std::size_t i = 0; i < reply->tensors.size(); ++i) {
+      const TensorView& tensor = reply->tensors[i];
+      py::object array;
+      if (lend && tensor.bytes >= kLarge && same_layout(tensor.dtype)) {
+        if (!base) {
+          reply->result.trim(reply->used);
+          base = keep_alive(Loan(std::move(reply->result), loans_));
+        }
+        array = view_tensor(tensor, base, true);
+      } else {
+        array = copy_tensor(tensor);
+      }
+      PyList_SET_ITEM(arrays.ptr(), static_cast<Py_ssize_t>(i), array.release().ptr());
+    }
+    return arrays;
+  }
+
+  static py::object to_tuple(const shm::Lane::Reply& reply, py::object task, py::object outputs, py::object error) {
+    PyObject* tuple = PyStructSequence_New(reply_type());
+    if (tuple == nullptr) throw py::error_already_set();
+    py::object result = py::reinterpret_steal<py::object>(tuple);
+    PyStructSequence_SetItem(tuple, 0, task.release().ptr());
+    PyStructSequence_SetItem(tuple, 1, outputs.release().ptr());
+    PyStructSequence_SetItem(tuple, 2, error.release().ptr());
+    PyStructSequence_SetItem(tuple, 3, PyLong_FromLong(static_cast<long>(reply.kind)));
+    const std::int64_t numbers[] = {reply.times.queued,   reply.times.copy_in,    reply.times.execute,
+                                    reply.times.copy_out, reply.times.end_to_end, reply.done_ns};
+    Py_ssize_t field = 4;
+    for (const std::int64_t number : numbers) PyStructSequence_SetItem(tuple, field++, PyLong_FromLongLong(number));
+    return result;
+  }
+
+  std::unique_ptr<shm::Lane> lane_;
+  std::shared_ptr<shm::Stats> stats_;
+  Loans loans_;
+  shm::Lane::Reply spare_;  // keeps its vectors' memory between polls
+};
+
+py::list PyLane::new_feeds(const std::vector<std::pair<Shape, py::object>>& specs) {
+  std::vector<TensorView> views;
+  std::size_t bytes = 0;
+  for (const auto& [shape, spec] : specs) {
+    TensorView view;
+    Feeds keep;
+    view.dtype = to_feed(py::array(py::dtype::from_args(spec), 0), 0, &keep).view.dtype;
+    view.shape = shape;
+    std::size_t elements = 0;
+    if (!count_elements(shape, &elements)) {
+      raise_if_error(Status(Code::kFeedMismatch, "feeds need a whole shape, this is " + shape_text(shape)));
+    }
+    view.bytes = packed_bytes(view.dtype, elements);
+    bytes = shm::aligned(bytes, shm::kPayloadAlignment) + view.bytes;
+    views.push_back(std::move(view));
+  }
+  shm::Lease lease = value_or_raise(lane_->lease_feeds(std::max<std::size_t>(bytes, 1)));
+  if (!lease) {
+    raise_if_error(Status(Code::kSystem, "no " + std::to_string(bytes) + " bytes are left for feeds in shared memory of " +
+                                             std::to_string(lane_->region()->size()) + " bytes"));
+  }
+  std::uint8_t* next = lane_->region()->data() + lease.span().offset;
+  const py::capsule base = keep_alive(std::move(lease));
+  py::list arrays;
+  for (TensorView& view : views) {
+    view.data = next;
+    next += shm::aligned(view.bytes, shm::kPayloadAlignment);
+    arrays.append(view_tensor(view, base, true));
+  }
+  return arrays;
+}
+
+bool wait(const shm::Bell& bell, std::uint32_t ticket, const std::optional<double>& timeout, double spin_us) {
+  const std::int64_t deadline_ns = deadline_after(timeout);
+  shm::Wake wake;
+  {
+    const py::gil_scoped_release release;
+    wake = bell.doorbell().wait(ticket, deadline_ns, static_cast<std::int64_t>(spin_us * 1000));
+  }
+  if (wake == shm::Wake::kInterrupted && PyErr_CheckSignals() != 0) throw py::error_already_set();
+  return wake != shm::Wake::kTimeout;
+}
+
+py::dict stats_dict(const shm::Stats& stats) {
+  const shm::Stats::Snapshot snapshot = stats.snapshot();
+  py::dict result;
+  for (std::size_t i = 0; i < snapshot.stages.size(); ++i) {
+    const shm::Histogram& stage = snapshot.stages[i];
+    py::dict row;
+    row["count"] = stage.count();
+    row["mean"] = stage.mean() * 1e-6;
+    row["p50"] = stage.quantile(0.50) * 1e-6;
+    row["p90"] = stage.quantile(0.90) * 1e-6;
+    row["p99"] = stage.quantile(0.99) * 1e-6;
+    row["max"] = static_cast<double>(stage.max()) * 1e-6;
+    result[shm::kStageNames[i]] = row;
+  }
+  return result;
+}
+
+void register_bell(py::module_& module) {
+  py::class_<shm::Bell, std::shared_ptr<shm::Bell>>(module, "Doorbell")
+      .def(py::init([] { return value_or_raise(shm::Bell::create()); }))
+      .def_property_readonly("fd", &shm::Bell::fd)
+      .def("ticket", [](const shm::Bell& bell) { return bell.doorbell().ticket(); })
+      .def("wait", &wait, py::arg("ticket"), py::arg("timeout") = py::none(), py::arg("spin_us") = 0.0)
+      .def("ring", [](const shm::Bell& bell) { bell.doorbell().ring(); });
+}
+
+void register_stats(py::module_& module) {
+  using shm::Stats;
+  py::class_<Stats, std::shared_ptr<Stats>>(module, "Stats")
+      .def(py::init())
+      .def_property_readonly("tasks", [](const Stats& stats) { return stats.snapshot().tasks; })
+      .def_property_readonly("failures", [](const Stats& stats) { return stats.snapshot().failures; })
+      .def_property_readonly("busy_ns", [](const Stats& stats) { return stats.snapshot().busy_ns; })
+      .def(
+          "add", [](Stats& stats, const Stats& other) { stats.add(other.snapshot()); }, py::arg("other"))
+      .def("reset", &Stats::reset)
+      .def("to_dict", &stats_dict);
+}
+
+}  // namespace
+
+std::int64_t deadline_after(const std::optional<double>& timeout_s) {
+  constexpr double kForever = 1e9;  // thirty years; more would not fit in nanoseconds
+  if (!timeout_s || *timeout_s > kForever || std::isnan(*timeout_s)) return shm::kNoDeadline;
+  return monotonic_ns() + static_cast<std::int64_t>(std::max(*timeout_s, 0.0) * 1e9);
+}
+
+void register_shm_lane(py::module_& module) {
+  register_bell(module);
+  register_stats(module);
+  py::class_<PyLane>(module, "Lane")
+      .def(py::init([](std::shared_ptr<shm::Bell> bell, std::uint64_t epoch, std::size_t arena_bytes, std::size_t result_bytes,
+                       std::shared_ptr<shm::Stats> stats) {
+             if (stats == nullptr) stats = std::make_shared<shm::Stats>();
+             return std::make_unique<PyLane>(std::move(bell), shm::LaneOptions{epoch, arena_bytes, result_bytes},
+                                             std::move(stats));
+           }),
+           py::arg("doorbell"), py::kw_only(), py::arg("epoch") = 0, py::arg("arena_bytes") = 0, py::arg("result_bytes") = 0,
+           py::arg("stats") = py::none())
+      .def_property_readonly("fd", &PyLane::fd)
+      .def("release_fd", &PyLane::release_fd)
+      .def_property_readonly_static("capacity", [](const py::object&) { return shm::kRingSlots; })
+      .def_property_readonly("in_flight", [](PyLane& self) { return self.lane().in_flight(); })
+      .def_property_readonly("closed", [](PyLane& self) { return self.lane().closed(); })
+      .def_property(
+          "spin_us", [](PyLane& self) { return self.lane().spin_ns() / 1000.0; },
+          [](PyLane& self, double us) { self.lane().set_spin_ns(static_cast<std::uint32_t>(std::clamp(us, 0.0, 1e6) * 1000)); })
+      .def("try_submit", &PyLane::try_submit, py::arg("feeds"), py::arg("mode"), py::arg("task"), py::kw_only(),
+           py::arg("kind") = 0, py::arg("option") = 0)
+      .def("poll", &PyLane::poll)
+      .def("abandon", &PyLane::abandon)
+      .def("oldest", &PyLane::oldest)
+      .def("new_feeds", &PyLane::new_feeds, py::arg("specs"))
+      .def("owns", &PyLane::owns, py::arg("array"))
+      .def(
+          "warm",
+          [](PyLane& self, std::size_t feed_bytes, std::size_t result_bytes, std::size_t tasks) {
+            Status status;
+            {
+              const py::gil_scoped_release release;
+              status = self.lane().warm(feed_bytes, result_bytes, tasks);
+            }
+            raise_if_error(status);
+          },
+          py::arg("feed_bytes"), py::arg("result_bytes"), py::arg("tasks"))
+      .def("trim", [](PyLane& self) { self.lane().trim(); })
+      .def("close", [](PyLane& self) { self.lane().close(); });
+  module.def("take", [](py::handle feeds) { return FeedArrays(feeds, nullptr).copy(); }, py::arg("feeds"));
+  module.attr("Reply") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(reply_type()));
+}
+
+}  // namespace ais::bind

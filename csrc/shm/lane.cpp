@@ -1,0 +1,310 @@
+// The parent's end: see lane.hpp for the steps, layout.hpp for who may touch what when.
+#include "shm/lane.hpp"
+
+#include <algorithm>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "base/process.hpp"
+
+namespace ais::shm {
+namespace {
+
+constexpr std::size_t kArenaBytes = std::size_t{1} << 38;
+constexpr std::size_t kLeastArena = std::size_t{16} << 20;
+constexpr std::size_t kLeastResult = std::size_t{1} << 20;
+constexpr std::size_t kWarmSlots = 8;
+
+std::size_t power_of_two_below(std::size_t value) {
+  std::size_t power = 1;
+  while (power <= value / 2) power *= 2;
+  return power;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Lane>> Lane::create(std::shared_ptr<Bell> parent_bell, const LaneOptions& options) {
+  const std::size_t wanted = options.arena_bytes == 0 ? kArenaBytes : options.arena_bytes;
+  if (wanted < kLeastArena) {
+    return Status(Code::kInvalidArgument, "arena_bytes=" + std::to_string(wanted) + " is too small: at least " +
+                                              std::to_string(kLeastArena) + " are needed");
+  }
+  AIS_ASSIGN(std::shared_ptr<Region> region, Region::create("ais_bench-arena", wanted, kLeastArena));
+  std::size_t large = options.result_bytes == 0 ? region->size() / 1024 : options.result_bytes;
+  large = power_of_two_below(std::max(large, kLeastResult));
+  if (large > region->size() / 4) {
+    return Status(Code::kInvalidArgument, "result_bytes=" + std::to_string(large) + " is more than a quarter of the arena, " +
+                                              std::to_string(region->size()) + " bytes");
+  }
+  auto* header = new (region->data()) Header();
+  header->geometry = {kMagic, kVersion, kRingSlots, region->size(), kDataOffset, kWarmSlots * kSmallSlot, options.epoch};
+  return std::unique_ptr<Lane>(new Lane(std::move(parent_bell), std::move(region), large));
+}
+
+Lane::Lane(std::shared_ptr<Bell> parent_bell, std::shared_ptr<Region> region, std::uint64_t large)
+    : parent_bell_(std::move(parent_bell)),
+      region_(std::move(region)),
+      header_(reinterpret_cast<Header*>(region_->data())),
+      slots_(std::make_shared<SlotPool>(region_, kDataOffset, large)),
+      worker_bell_(&header_->worker_bell.value),
+      generation_(fork_generation()),
+      tasks_(&header_->task_write.value, &header_->task_read.value, region_->data() + kTaskRingOffset),
+      results_(&header_->result_write.value, &header_->result_read.value, region_->data() + kResultRingOffset),
+      flights_(kRingSlots) {
+  for (std::uint32_t i = kRingSlots; i-- > 0;) free_flights_.push_back(i);
+  // The first slots to be cut are the ones that the worker makes exist when it attaches.
+  std::vector<Lease> warm;
+  for (std::size_t i = 0; i < kWarmSlots; ++i) {
+    warm.push_back(slots_->acquire(kSmallSlot, 0));
+    warm.back().touch(kSmallSlot);
+  }
+}
+
+bool Lane::forked() const { return fork_generation() != generation_; }
+
+Status Lane::usable() const {
+  if (forked()) return Status(Code::kForkedChild, "this worker belongs to the parent process; open a new pool here");
+  return Status();
+}
+
+// The worker wrote what it cannot have written by following the protocol: nothing of it is believed any more.
+Status Lane::refuse(Status status) {
+  close();
+  return std::move(status).with_context("worker " + std::to_string(header_->geometry.epoch));
+}
+
+Result<std::optional<Lane::Draft>> Lane::begin(std::size_t bytes) {
+  AIS_TRY(usable());
+  std::uint64_t usual = 0;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (closed()) {
+      return Status(Code::kClosed, "the worker's lane is closed");
+    }
+    if (free_flights_.size() <= drafts_) return std::optional<Draft>();
+    ++drafts_;
+    usual = usual_result_;
+  }
+  Draft draft(this, slots_->acquire(bytes, bytes), slots_->acquire_large(usual, usual));
+  if (!draft.feeds_ || !draft.result_) return std::optional<Draft>();
+  return std::optional<Draft>(std::move(draft));
+}
+
+Lane::Draft::~Draft() {
+  if (lane_ == nullptr) return;
+  const std::lock_guard<std::mutex> lock(lane_->mutex_);
+  --lane_->drafts_;
+}
+
+Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
+                     std::int64_t begun_ns, Token token) {
+  AIS_TRY(usable());
+  Flight flight;
+  flight.feeds = std::move(draft.feeds_);
+  flight.feeds.touch(used);
+  flight.result = std::move(draft.result_);
+  flight.token = token;
+  flight.begun_ns = begun_ns;
+  flight.task.table_offset = table.offset;
+  flight.task.table_bytes = static_cast<std::uint32_t>(table.bytes);
+  flight.task.mode = mode;
+  flight.task.kind = static_cast<std::uint16_t>(kind);
+  flight.task.option = option;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    draft.lane_ = nullptr;
+    --drafts_;
+    AIS_TRY(push(std::move(flight)));
+    in_flight_.fetch_add(1, std::memory_order_relaxed);
+  }
+  worker_bell_.ring();
+  return Status();
+}
+
+// Needs the mutex, and a place in flight.
+Status Lane::push(Flight flight) {
+  const std::uint32_t index = free_flights_.back();
+  flight.task.seq = published_ * kRingSlots + index;
+  flight.task.result_offset = flight.result.span().offset;
+  flight.task.result_bytes = flight.result.span().bytes;
+  flight.task.submitted_ns = monotonic_ns();
+  Result<bool> pushed = tasks_.try_push(flight.task);
+  if (!pushed.ok()) return refuse(pushed.take_status());
+  // No more are in flight than the ring holds, and a worker takes a task before it answers it.
+  if (!pushed.value()) return refuse(Status(Code::kCorrupt, "it answered tasks that it did not take"));
+  free_flights_.pop_back();
+  flight.used = true;
+  flights_[index] = std::move(flight);
+  ++published_;
+  return Status();
+}
+
+Result<bool> Lane::take(Reply* out) {
+  AIS_TRY(usable());
+  const std::lock_guard<std::mutex> lock(mutex_);
+  while (true) {
+    ResultDescriptor result;
+    Result<bool> popped = results_.try_pop(&result);
+    if (!popped.ok()) return refuse(popped.take_status());
+    if (!popped.value()) return false;
+    AIS_ASSIGN(const bool done, accept(result, out));
+    if (done) return true;
+  }
+}
+
+// Needs the mutex. False: the task runs again and has no reply yet.
+Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
+  const std::uint32_t index = result.seq % kRingSlots;
+  if (!flights_[index].used || flights_[index].task.seq != result.seq) {
+    return refuse(Status(Code::kCorrupt, "it answered task " + std::to_string(result.seq) + ", which it was not given"));
+  }
+  if (result.kind > static_cast<std::uint16_t>(Kind::kTooLarge)) {
+    return refuse(Status(Code::kCorrupt, "it gave a reply of kind " + std::to_string(result.kind)));
+  }
+  const Kind kind = static_cast<Kind>(result.kind);
+  Flight flight = std::move(flights_[index]);
+  flights_[index].used = false;
+  free_flights_.push_back(index);
+  out->error = Status();
+  out->tensors.clear();
+  out->used = 0;
+  const Span slot = flight.result.span();
+  if (kind == Kind::kTooLarge) {
+    flight.result.touch(slot.bytes);  // it may have tried
+    out->error = run_again_larger(&flight, result.needed_bytes);
+    if (out->error.ok()) return false;
+  } else {
+    Status checked = read_frame(region_->data(), {result.table_offset, result.table_bytes}, slot, slot, &out->tensors);
+    if (!checked.ok()) {
+      flights_[index] = std::move(flight);  // abandon() is to name it
+      flights_[index].used = true;
+      free_flights_.pop_back();
+      return refuse(std::move(checked));
+    }
+    out->used = result.table_offset + result.table_bytes - slot.offset;
+    flight.result.touch(kind == Kind::kError ? slot.bytes : out->used);
+    usual_result_ = std::max(out->used, usual_result_ - usual_result_ / 64);
+  }
+  in_flight_.fetch_sub(1, std::memory_order_relaxed);
+  last_done_ns_ = result.done_ns;
+  out->token = flight.token;
+  out->kind = kind;
+  out->result = std::move(flight.result);
+  out->begun_ns = flight.begun_ns;
+  out->done_ns = result.done_ns;
+  out->times.queued = result.picked_ns - flight.task.submitted_ns;
+  out->times.copy_in = result.copy_in_ns + flight.task.submitted_ns - flight.begun_ns;
+  out->times.execute = result.execute_ns;
+  out->times.copy_out = result.copy_out_ns;
+  out->times.busy = result.done_ns - result.picked_ns;
+  return true;
+}
+
+// Needs the mutex. A model is a function of its feeds, so running it again is how a larger result slot gets filled.
+Status Lane::run_again_larger(Flight* flight, std::uint64_t needed) {
+  const std::uint64_t had = flight->result.span().bytes;
+  Lease larger;
+  if (!closed() && needed > had && needed <= region_->size()) larger = slots_->acquire_large(needed, needed);
+  if (!larger) {
+    return Status(Code::kSystem, "the outputs need " + std::to_string(needed) + " bytes, their slot in shared memory has " +
+                                     std::to_string(had) + " and no larger one is free among " +
+                                     std::to_string(region_->size()) + " bytes; see arena_bytes and ulimit -v");
+  }
+  usual_result_ = std::max(usual_result_, needed);
+  flight->result = std::move(larger);
+  AIS_TRY(push(std::move(*flight)));
+  worker_bell_.ring();
+  return Status();
+}
+
+// Needs the mutex.
+std::vector<Lane::Flight*> Lane::flights_in_order() {
+  std::vector<Flight*> flights;
+  for (Flight& flight : flights_) {
+    if (flight.used) flights.push_back(&flight);
+  }
+  std::sort(flights.begin(), flights.end(), [](const Flight* a, const Flight* b) { return a->task.seq < b->task.seq; });
+  return flights;
+}
+
+std::vector<Lane::Unfinished> Lane::abandon() {
+  if (forked()) return {};
+  close();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<Unfinished> unfinished;
+  for (Flight* flight : flights_in_order()) {
+    Unfinished left;
+    left.token = flight->token;
+    left.kind = static_cast<Kind>(flight->task.kind);
+    left.readable = read_frame(region_->data(), {flight->task.table_offset, flight->task.table_bytes}, flight->feeds.span(),
+                               {kDataOffset, region_->size() - kDataOffset}, &left.feeds);
+    left.lease = std::move(flight->feeds);
+    unfinished.push_back(std::move(left));
+    *flight = Flight();
+    free_flights_.push_back(static_cast<std::uint32_t>(flight - flights_.data()));
+  }
+  in_flight_.fetch_sub(unfinished.size(), std::memory_order_relaxed);
+  return unfinished;
+}
+
+Result<std::optional<Lane::Oldest>> Lane::oldest() {
+  AIS_TRY(usable());
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::int64_t last_done_ns = last_done_ns_;
+  std::vector<std::uint64_t> answered;
+  Status looked = results_.each_unread([&](const ResultDescriptor& result) {
+    last_done_ns = std::max(last_done_ns, std::min(result.done_ns, monotonic_ns()));
+    answered.push_back(result.seq);
+  });
+  if (!looked.ok()) return refuse(std::move(looked));
+  for (const Flight* flight : flights_in_order()) {
+    if (std::find(answered.begin(), answered.end(), flight->task.seq) != answered.end()) continue;
+    return std::optional<Oldest>({flight->token.task, std::max(flight->task.submitted_ns, last_done_ns)});
+  }
+  return std::optional<Oldest>();
+}
+
+Result<Lease> Lane::lease_feeds(std::size_t bytes) {
+  AIS_TRY(usable());
+  Lease lease = slots_->acquire(bytes, bytes);
+  if (lease) lease.touch(bytes);
+  return lease;
+}
+
+Status Lane::warm(std::size_t feed_bytes, std::size_t result_bytes, std::size_t tasks) {
+  AIS_TRY(usable());
+  std::vector<Lease> held;  // all at once, or the same slot would come back every time
+  for (std::size_t i = 0; i < std::min<std::size_t>(tasks, kRingSlots); ++i) {
+    for (const bool result : {false, true}) {
+      const std::size_t bytes = result ? result_bytes : feed_bytes;
+      Lease lease = result ? slots_->acquire_large(bytes, bytes) : slots_->acquire(bytes, bytes);
+      if (!lease) return Status();
+      if (lease.touched() < bytes) region_->populate(lease.span().offset, bytes);
+      lease.touch(bytes);
+      held.push_back(std::move(lease));
+    }
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  usual_result_ = std::max<std::uint64_t>(usual_result_, result_bytes);
+  return Status();
+}
+
+void Lane::trim() {
+  if (!forked()) slots_->trim();
+}
+
+void Lane::close() {
+  if (forked()) return;
+  header_->closed.store(1, std::memory_order_release);  // SYNC(close)
+  worker_bell_.ring();
+  parent_bell_->doorbell().ring();
+}
+
+bool Lane::closed() const { return header_->closed.load(std::memory_order_acquire) != 0; }  // SYNC(close)
+
+// Relaxed: a hint, nothing is published with it.
+void Lane::set_spin_ns(std::uint32_t ns) { header_->spin_ns.store(ns, std::memory_order_relaxed); }
+std::uint32_t Lane::spin_ns() const { return header_->spin_ns.load(std::memory_order_relaxed); }
+
+}  // namespace ais::shm

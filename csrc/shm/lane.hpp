@@ -1,0 +1,165 @@
+// The parent's end of one arena: submits tasks to one incarnation of one worker and takes its replies.
+//
+//   submit:  begin (both slots, a place in flight) -> the caller fills the feed slot -> publish, or cancel by destroying
+//   take:    next reply, checked, with its slots still on loan -> the caller reads the views -> the leases go
+//
+// Threads: any; a private mutex makes the parent the single producer and consumer of its rings. It is held for a few hundred
+// nanoseconds, never while a slot is filled or read, and never while code of the caller runs.
+// Processes: the object belongs to the process that made it. In a forked child every call answers ForkedChild.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/status.hpp"
+#include "shm/bell.hpp"
+#include "shm/frame.hpp"
+#include "shm/layout.hpp"
+#include "shm/memfd.hpp"
+#include "shm/ring.hpp"
+#include "shm/slots.hpp"
+#include "shm/stats.hpp"
+
+namespace ais::shm {
+
+struct LaneOptions {
+  std::uint64_t epoch = 0;
+  std::size_t arena_bytes = 0;   // virtual; 0: 256 GiB, or what the process's limits allow
+  std::size_t result_bytes = 0;  // virtual, of one result slot; 0: a 1024th of the arena, at least 1 MiB
+};
+
+// What the caller wants back with a reply. The lane never looks at them.
+struct Token {
+  void* task = nullptr;
+  void* keep = nullptr;  // what must live until the worker is done with the task
+};
+
+class Lane {
+ public:
+  // A task that has its slots and a place in flight, but is not published. Destroying it gives all back.
+  class Draft {
+   public:
+    Draft() = default;
+    Draft(Draft&& other) noexcept : lane_(other.lane_), feeds_(std::move(other.feeds_)), result_(std::move(other.result_)) {
+      other.lane_ = nullptr;
+    }
+    Draft& operator=(Draft&&) = delete;
+    ~Draft();
+    Span feeds() const { return feeds_.span(); }
+
+   private:
+    friend class Lane;
+    Draft(Lane* lane, Lease feeds, Lease result) : lane_(lane), feeds_(std::move(feeds)), result_(std::move(result)) {}
+    Lane* lane_ = nullptr;
+    Lease feeds_;
+    Lease result_;
+  };
+
+  struct Reply {
+    Token token;
+    Kind kind = Kind::kTensors;
+    std::vector<TensorView> tensors;  // over the result slot
+    Lease result;
+    std::uint64_t used = 0;     // bytes of the result slot
+    Status error;               // kTooLarge that could not be run again; kError is in the tensors
+    std::int64_t begun_ns = 0;  // submit began
+    std::int64_t done_ns = 0;
+    TaskTimes times;  // without the parent's part of copy_out, and without end_to_end
+  };
+
+  // A task that a dead worker left, with its feeds as they lie in the feed slot.
+  struct Unfinished {
+    Token token;
+    Kind kind = Kind::kTensors;
+    Status readable;  // Corrupt where the worker wrote over the feeds' table
+    std::vector<TensorView> feeds;
+    Lease lease;
+  };
+
+  static Result<std::unique_ptr<Lane>> create(std::shared_ptr<Bell> parent_bell, const LaneOptions& options);
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+
+  // Slots for feeds of `bytes` in all (table included). nullopt: no room now. Closed, Corrupt or ForkedChild otherwise.
+  Result<std::optional<Draft>> begin(std::size_t bytes);
+  // Publishes the frame that was written into the draft's feed slot, and rings the worker. `begun_ns`: when submit began.
+  Status publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
+                 std::int64_t begun_ns, Token token);
+
+  // The next reply into `out` (whose vectors are reused); false where there is none. Works after close and after the worker's
+  // death. On Corrupt the lane is closed.
+  Result<bool> take(Reply* out);
+
+  // Closes, and returns all tasks without a reply, in the order of submission. The worker must be dead, or its late replies are
+  // lost.
+  std::vector<Unfinished> abandon();
+
+  // The task submitted first that has no published reply, and since when the worker can have been at it.
+  struct Oldest {
+    void* task = nullptr;
+    std::int64_t since_ns = 0;
+  };
+  Result<std::optional<Oldest>> oldest();
+
+  // A slot for feeds that the caller fills before it submits. Empty: the arena is used up for now.
+  Result<Lease> lease_feeds(std::size_t bytes);
+
+  // Makes slots for `tasks` tasks of these sizes exist, so that the first ones do not pay for it.
+  Status warm(std::size_t feed_bytes, std::size_t result_bytes, std::size_t tasks);
+
+  // Gives back the memory of all slots that are not in use.
+  void trim();
+
+  void close();
+  bool closed() const;
+  std::size_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+  void set_spin_ns(std::uint32_t ns);
+  std::uint32_t spin_ns() const;
+
+  bool forked() const;
+  const std::shared_ptr<Region>& region() const { return region_; }
+
+ private:
+  // A task that the worker has. Its seq is a running number times kRingSlots, plus its index in flights_.
+  struct Flight {
+    bool used = false;
+    TaskDescriptor task{};
+    Lease feeds;
+    Lease result;
+    Token token;
+    std::int64_t begun_ns = 0;
+  };
+
+  Lane(std::shared_ptr<Bell> parent_bell, std::shared_ptr<Region> region, std::uint64_t large);
+  Status usable() const;
+  Status refuse(Status status);
+  Status push(Flight flight);
+  Result<bool> accept(const ResultDescriptor& result, Reply* out);
+  std::vector<Flight*> flights_in_order();
+  Status run_again_larger(Flight* flight, std::uint64_t needed);
+
+  const std::shared_ptr<Bell> parent_bell_;
+
+  const std::shared_ptr<Region> region_;
+  Header* const header_;
+  const std::shared_ptr<SlotPool> slots_;
+  const Doorbell worker_bell_;
+  const std::uint64_t generation_;
+
+  mutable std::mutex mutex_;  // guards all below
+  Producer<TaskDescriptor> tasks_;
+  Consumer<ResultDescriptor> results_;
+  std::vector<Flight> flights_;
+  std::vector<std::uint32_t> free_flights_;
+  std::uint64_t published_ = 0;
+  std::size_t drafts_ = 0;
+  std::int64_t last_done_ns_ = 0;   // when the reply that was taken last had been published
+  std::uint64_t usual_result_ = 0;  // the largest recent result, fading
+  std::atomic<std::size_t> in_flight_{0};
+};
+
+}  // namespace ais::shm

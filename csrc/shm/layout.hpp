@@ -1,0 +1,124 @@
+// What lies where in an arena: the memory that a parent and one incarnation of one worker share.
+//
+//   offset  size        field                          written by            read by
+//        0    64        Geometry                       parent, before share  worker, once
+//       64     8        tasks.write_pos                parent                worker
+//      128     8        tasks.read_pos                 worker                parent
+//      192     8        results.write_pos              worker                parent
+//      256     8        results.read_pos               parent                worker
+//      320     8        worker's doorbell (futex.hpp)  both, RMW only        worker sleeps here
+//      384     4        closed (0 -> 1, a latch)       anyone                both
+//      448     4        spin_ns, a hint                parent                worker
+//     4096     ...      task descriptors, kRingSlots x 64       (ring.hpp)
+//      ...     ...      result descriptors, kRingSlots x 64
+//   kDataOffset ...     slots (slots.hpp): virtual ranges, handed out by the parent alone
+//
+// A task's way:  the parent picks a feed slot and a result slot, writes the feeds and their table (frame.hpp) into the first,
+// and publishes a TaskDescriptor; the worker reads the feeds in place, writes outputs and their table into the second, and
+// publishes a ResultDescriptor. From publishing the task to publishing the result both slots are the worker's; before and after
+// they are the parent's. A worker never chooses a slot, so it never waits for room.
+//
+// L1  Nothing in here is a pointer, a lock or a descriptor number. Offsets count from the start of the arena.
+// L2  Whoever reads a value that the other side wrote copies it to a local first, checks the copy, and uses only the copy.
+// L3  One arena serves one incarnation of a worker. What a worker that was given up on still writes, nobody reads.
+// L4  `closed` never goes back. The worker drains what is published, then stops.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace ais::shm {
+
+constexpr std::uint64_t kMagic = 0x414e455241534941;  // "AISARENA" in memory
+constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kRingSlots = 256;
+constexpr std::size_t kCacheLine = 64;
+
+// What a result (or an OBJECT task) is; the same numbers in Python.
+enum class Kind : std::uint16_t {
+  kTensors = 0,   // arrays
+  kObject = 1,    // the buffers of one pickled object
+  kRaised = 2,    // the buffers of one pickled exception
+  kError = 3,     // two tensors: the text (uint8), and {code, vendor code} (int64)
+  kTooLarge = 4,  // no frame: the outputs need `needed_bytes`, more than the result slot has
+};
+
+struct Geometry {
+  std::uint64_t magic;
+  std::uint32_t version;
+  std::uint32_t ring_slots;
+  std::uint64_t arena_bytes;
+  std::uint64_t data_offset;
+  std::uint64_t warm_bytes;  // how much of the data area the worker makes exist when it attaches
+  std::uint64_t epoch;       // which incarnation of the worker; for messages
+};
+
+struct TaskDescriptor {
+  std::uint64_t seq;
+  std::uint64_t table_offset;  // the feeds' table
+  std::uint32_t table_bytes;
+  std::uint16_t mode;
+  std::uint16_t kind;
+  std::uint64_t result_offset;  // the result slot
+  std::uint64_t result_bytes;
+  std::int64_t submitted_ns;  // CLOCK_MONOTONIC, as all times
+  std::uint64_t option;       // passed on to the handler
+  std::uint64_t unused;
+};
+
+struct ResultDescriptor {
+  std::uint64_t seq;
+  union {
+    std::uint64_t table_offset;
+    std::uint64_t needed_bytes;  // kTooLarge
+  };
+  std::uint32_t table_bytes;
+  std::uint16_t kind;
+  std::uint16_t unused;
+  std::int64_t picked_ns;   // when the worker took the task
+  std::int64_t done_ns;     // when it published this
+  std::int64_t copy_in_ns;  // durations
+  std::int64_t execute_ns;
+  std::int64_t copy_out_ns;
+};
+
+struct alignas(kCacheLine) Position {
+  std::atomic<std::uint64_t> value;
+};
+
+struct Header {
+  alignas(kCacheLine) Geometry geometry;
+  Position task_write;
+  Position task_read;
+  Position result_write;
+  Position result_read;
+  Position worker_bell;
+  alignas(kCacheLine) std::atomic<std::uint32_t> closed;
+  alignas(kCacheLine) std::atomic<std::uint32_t> spin_ns;
+};
+
+constexpr std::size_t kTaskRingOffset = 4096;
+constexpr std::size_t kResultRingOffset = kTaskRingOffset + kRingSlots * sizeof(TaskDescriptor);
+constexpr std::size_t kDataOffset = 1 << 16;
+
+static_assert(sizeof(TaskDescriptor) == kCacheLine && std::is_trivially_copyable_v<TaskDescriptor>);
+static_assert(sizeof(ResultDescriptor) == kCacheLine && std::is_trivially_copyable_v<ResultDescriptor>);
+static_assert(std::is_trivially_copyable_v<Geometry> && sizeof(Geometry) <= kCacheLine);
+static_assert(std::is_standard_layout_v<Header> && sizeof(Header) <= kTaskRingOffset);
+static_assert(offsetof(Header, task_write) == 64 && offsetof(Header, task_read) == 128);
+static_assert(offsetof(Header, result_write) == 192 && offsetof(Header, result_read) == 256);
+static_assert(offsetof(Header, worker_bell) == 320 && offsetof(Header, closed) == 384 && offsetof(Header, spin_ns) == 448);
+static_assert(kResultRingOffset + kRingSlots * sizeof(ResultDescriptor) <= kDataOffset);
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::uint32_t>::is_always_lock_free);
+static_assert((kRingSlots & (kRingSlots - 1)) == 0);
+
+// L2: copies a value out of shared memory, once. Without the barrier a compiler may read the original again later.
+inline void fetch(void* local, const void* shared, std::size_t bytes) {
+  std::memcpy(local, shared, bytes);
+  asm volatile("" ::: "memory");
+}
+
+}  // namespace ais::shm

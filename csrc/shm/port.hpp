@@ -1,0 +1,77 @@
+// The worker's end of one arena: takes tasks and publishes their results.
+//
+//   next -> the task and its feeds, over the slot -> write outputs with task.writer -> finish
+//
+// Threads: one at a time, close() from any. Several tasks may be taken before the first is finished, and be finished in any
+// order.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "base/status.hpp"
+#include "shm/bell.hpp"
+#include "shm/frame.hpp"
+#include "shm/layout.hpp"
+#include "shm/memfd.hpp"
+#include "shm/ring.hpp"
+
+namespace ais::shm {
+
+struct RunTimes {
+  std::int64_t copy_in_ns = 0;
+  std::int64_t execute_ns = 0;
+  std::int64_t copy_out_ns = 0;
+};
+
+struct Task {
+  std::uint64_t seq = 0;
+  std::uint16_t mode = 0;
+  Kind kind = Kind::kTensors;
+  std::uint64_t option = 0;
+  std::int64_t picked_ns = 0;
+  std::vector<TensorView> feeds;
+  FrameWriter writer;  // over the result slot
+  Span result;
+};
+
+enum class Next { kTask, kTimeout, kInterrupted, kClosed };
+
+class Port {
+ public:
+  // Takes both descriptors over. Corrupt, with both values, where the arena is not one that this code can serve.
+  static Result<std::unique_ptr<Port>> attach(Fd arena, Fd parent_bell);
+
+  // Waits for the next task until `deadline_ns` of CLOCK_MONOTONIC. `out` is reused to spare allocations. kClosed once the lane
+  // is closed and everything published was taken. Corrupt: the parent wrote what it cannot; the lane is closed then.
+  Result<Next> next(std::int64_t deadline_ns, Task* out);
+
+  // Publishes what task->writer holds. OutOfMemory, with nothing published, where it found no room.
+  Status finish(Task* task, Kind kind, const RunTimes& times);
+  // Publishes a failure; a long text is cut.
+  Status fail(Task* task, Code code, std::string_view text, std::int64_t vendor_code, const RunTimes& times);
+  // Publishes that the outputs need `needed_bytes`; the parent submits the task again with that much room.
+  Status too_large(Task* task, std::uint64_t needed_bytes);
+
+  void close();
+  bool closed() const;
+  const std::shared_ptr<Region>& region() const { return region_; }
+
+ private:
+  Port(std::shared_ptr<Region> region, std::shared_ptr<Bell> parent_bell);
+  Result<bool> try_next(Task* out);
+  Status publish(const Task& task, ResultDescriptor result, const RunTimes& times);
+
+  const std::shared_ptr<Region> region_;
+  Header* const header_;
+  const std::shared_ptr<Bell> bell_;
+  const Doorbell parent_bell_;
+  const Doorbell own_bell_;
+  const Span data_;
+  Consumer<TaskDescriptor> tasks_;
+  Producer<ResultDescriptor> results_;
+};
+
+}  // namespace ais::shm

@@ -1,0 +1,104 @@
+// A single-producer, single-consumer ring of 64-byte descriptors in memory that two processes map. Either process may be killed
+// at any instruction; the other loses nothing that was published, sees nothing torn, and never hangs.
+//
+//   write_pos   how many were ever published       written by the producer alone
+//   read_pos    how many were ever taken           written by the consumer alone
+//   slots       entry i lies at i mod kRingSlots
+//
+// I1  0 <= write_pos - read_pos <= kRingSlots; both only grow; 64 bits, no wrap.
+// I2  Entries [read_pos, write_pos) belong to the consumer, the rest to the producer.
+// I3  SYNC(publish): the slots' memory and the entry, then write_pos (release) | write_pos (acquire), then entry and memory.
+// I4  SYNC(recycle): the last read of an entry, then read_pos (release) | read_pos (acquire), then overwriting the entry.
+// I5  Each side keeps its own position and the last it saw of the other's in private memory: its own is never read back from
+//     where the peer could change it, and a new peer cannot see a stale cache.
+// I6  A position of the peer that breaks I1 means that somebody wrote where they must not: Corrupt.
+//
+// "Single" means one at a time: each side serialises its own threads (Lane with a mutex, Port by being used from one thread).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "base/status.hpp"
+#include "shm/layout.hpp"
+
+namespace ais::shm {
+
+inline Status corrupt_position(const char* which, std::uint64_t own, std::uint64_t seen) {
+  return Status(Code::kCorrupt, std::string("the other side's ") + which + " position is " + std::to_string(seen) +
+                                    ", impossible beside ours, " + std::to_string(own));
+}
+
+template <typename Entry>
+class Producer {
+ public:
+  Producer(std::atomic<std::uint64_t>* write_pos, std::atomic<std::uint64_t>* read_pos, void* entries)
+      : write_pos_(write_pos), read_pos_(read_pos), entries_(static_cast<std::uint8_t*>(entries)) {}
+
+  // False: the ring is full. The entry is visible to the consumer when this returns true.
+  Result<bool> try_push(const Entry& entry) {
+    if (written_ - read_seen_ >= kRingSlots) {
+      const std::uint64_t seen = read_pos_->load(std::memory_order_acquire);  // SYNC(recycle)
+      if (seen > written_ || seen < read_seen_) return corrupt_position("read", written_, seen);
+      read_seen_ = seen;
+      if (written_ - read_seen_ >= kRingSlots) return false;
+    }
+    std::memcpy(entries_ + (written_ % kRingSlots) * sizeof(Entry), &entry, sizeof(Entry));
+    ++written_;
+    write_pos_->store(written_, std::memory_order_release);  // SYNC(publish)
+    return true;
+  }
+
+ private:
+  std::atomic<std::uint64_t>* write_pos_;
+  std::atomic<std::uint64_t>* read_pos_;
+  std::uint8_t* entries_;
+  std::uint64_t written_ = 0;
+  std::uint64_t read_seen_ = 0;
+};
+
+template <typename Entry>
+class Consumer {
+ public:
+  Consumer(std::atomic<std::uint64_t>* write_pos, std::atomic<std::uint64_t>* read_pos, const void* entries)
+      : write_pos_(write_pos), read_pos_(read_pos), entries_(static_cast<const std::uint8_t*>(entries)) {}
+
+  // Calls `look` with a copy of each entry that is published and not taken, oldest first. Takes none.
+  template <typename Look>
+  Status each_unread(Look look) {
+    const std::uint64_t seen = write_pos_->load(std::memory_order_acquire);  // SYNC(publish)
+    if (seen < write_seen_ || seen - read_ > kRingSlots) return corrupt_position("write", read_, seen);
+    write_seen_ = seen;
+    for (std::uint64_t i = read_; i < write_seen_; ++i) {
+      Entry entry;
+      fetch(&entry, entries_ + (i % kRingSlots) * sizeof(Entry), sizeof(Entry));
+      look(entry);
+    }
+    return Status();
+  }
+
+  // False: nothing is published that was not taken. Else a copy of the oldest entry, which is then the producer's again.
+  Result<bool> try_pop(Entry* out) {
+    if (read_ == write_seen_) {
+      const std::uint64_t seen = write_pos_->load(std::memory_order_acquire);  // SYNC(publish)
+      if (seen < write_seen_ || seen - read_ > kRingSlots) return corrupt_position("write", read_, seen);
+      write_seen_ = seen;
+      if (read_ == write_seen_) return false;
+    }
+    fetch(out, entries_ + (read_ % kRingSlots) * sizeof(Entry), sizeof(Entry));
+    ++read_;
+    read_pos_->store(read_, std::memory_order_release);  // SYNC(recycle)
+    return true;
+  }
+
+ private:
+  std::atomic<std::uint64_t>* write_pos_;
+  std::atomic<std::uint64_t>* read_pos_;
+  const std::uint8_t* entries_;
+  std::uint64_t read_ = 0;
+  std::uint64_t write_seen_ = 0;
+};
+
+}  // namespace ais::shm

@@ -1,0 +1,106 @@
+// Which part of an arena belongs to whom: the parent's books. Nothing of this lies in shared memory.
+//
+// A slot is a virtual range of the arena. Ranges come in classes of capacity, every one a power of two; they are cut from the
+// front of the unused part once and return to their class's free list for ever, last used first, so that the pages in use stay
+// few and warm. Since an untouched page costs nothing, a slot may be far larger than what will be in it.
+//
+//   small   64 KiB          small feeds; the worker makes the first of them exist when it starts
+//   large   result_bytes    results, and feeds that fit
+//   above   powers of two   whatever is larger
+//
+// S1  Every slot is either on a free list or held by exactly one Lease.
+// S2  `touched` is an upper bound of the bytes at the front of a slot that have memory behind them.
+// S3  Free slots keep their memory up to `idle_limit`; beyond it the least recently used give theirs back.
+// S4  A forked child must not touch the books' effects: releasing there punches nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "shm/frame.hpp"
+#include "shm/memfd.hpp"
+
+namespace ais::shm {
+
+constexpr std::size_t kSmallSlot = std::size_t{64} << 10;
+
+struct Slot {
+  std::uint64_t offset = 0;
+  std::uint64_t capacity = 0;
+  std::uint64_t touched = 0;
+};
+
+class SlotPool;
+
+// A slot on loan. Returns it when destroyed, from any thread, whatever became of lane and worker. Movable.
+class Lease {
+ public:
+  Lease() = default;
+  Lease(std::shared_ptr<SlotPool> pool, Slot slot) : pool_(std::move(pool)), slot_(slot) {}
+  Lease(Lease&& other) noexcept = default;
+  Lease& operator=(Lease&& other) noexcept;
+  ~Lease() { release(); }
+
+  explicit operator bool() const { return pool_ != nullptr; }
+  Span span() const { return {slot_.offset, slot_.capacity}; }
+  std::uint64_t touched() const { return slot_.touched; }
+  const std::shared_ptr<SlotPool>& pool() const { return pool_; }
+  // Notes that the first `bytes` were written, by either side.
+  void touch(std::uint64_t bytes) {
+    if (bytes > slot_.touched) slot_.touched = bytes;
+  }
+  // Gives the memory behind everything after the first `bytes` back, if that is much.
+  void trim(std::uint64_t bytes);
+  void release();
+
+ private:
+  std::shared_ptr<SlotPool> pool_;
+  Slot slot_;
+};
+
+class SlotPool : public std::enable_shared_from_this<SlotPool> {
+ public:
+  // Hands out [first, region->size()). `large` is the capacity of a result slot, a power of two.
+  SlotPool(std::shared_ptr<Region> region, std::uint64_t first, std::uint64_t large);
+
+  // A slot of at least `bytes`, best one with memory behind the first `warm` bytes. Empty: the arena is used up for now.
+  Lease acquire(std::uint64_t bytes, std::uint64_t warm);
+  // The same, never from the small class.
+  Lease acquire_large(std::uint64_t bytes, std::uint64_t warm);
+
+  // Gives back all memory behind free slots.
+  void trim() { shrink(0); }
+
+  const std::shared_ptr<Region>& region() const { return region_; }
+  std::uint64_t large() const { return large_; }
+
+ private:
+  friend class Lease;
+  struct FreeList {
+    std::uint64_t capacity;
+    std::vector<Slot> slots;  // the last is the last used
+  };
+
+  Lease acquire_from(std::uint64_t capacity, std::uint64_t warm);
+  FreeList& list_of(std::uint64_t capacity);
+  void release(Slot slot);
+  void shrink(std::uint64_t limit);
+  std::optional<Slot> take_coldest(std::uint64_t limit);
+
+  const std::shared_ptr<Region> region_;
+  const std::uint64_t large_;
+  const std::uint64_t generation_;  // S4
+
+  std::mutex mutex_;  // guards everything below; held for a few instructions, never across a system call
+  std::uint64_t next_;
+  std::uint64_t idle_bytes_ = 0;   // sum of `touched` over the free slots
+  std::uint64_t recent_peak_ = 0;  // the largest recent `warm`, fading
+  std::vector<FreeList> lists_;    // in descending order of capacity; a handful
+};
+
+}  // namespace ais::shm

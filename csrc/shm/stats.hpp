@@ -1,0 +1,70 @@
+// Times of tasks, in memory that does not grow: a histogram a stage.
+//
+// A histogram has 32 buckets for every doubling of the time, so a quantile is off by 1.6 % at most; count, sum and maximum are
+// exact. Recording costs a few nanoseconds.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <mutex>
+
+namespace ais::shm {
+
+class Histogram {
+ public:
+  void record(std::int64_t ns);
+  void add(const Histogram& other);
+
+  std::uint64_t count() const { return count_; }
+  std::int64_t max() const { return max_; }
+  double mean() const { return count_ == 0 ? 0 : static_cast<double>(sum_) / static_cast<double>(count_); }
+  // The time that a share `q` of the records did not exceed, 0 without records.
+  double quantile(double q) const;
+
+ private:
+  static constexpr int kSubBits = 5;
+  static constexpr int kBuckets = (64 - kSubBits) << kSubBits;
+  static int bucket_of(std::uint64_t ns);
+  static double middle_of(int bucket);
+
+  std::uint64_t count_ = 0;
+  std::int64_t sum_ = 0;
+  std::int64_t max_ = 0;
+  std::array<std::uint64_t, kBuckets> buckets_{};
+};
+
+// One task's durations, in nanoseconds.
+struct TaskTimes {
+  std::int64_t queued = 0;      // published until the worker took it
+  std::int64_t copy_in = 0;     // the parent's copy into the slot, and the worker's to its device
+  std::int64_t execute = 0;     // on the device
+  std::int64_t copy_out = 0;    // from the device, and the parent's copy out of the slot
+  std::int64_t end_to_end = 0;  // begin of submit until the reply is in the caller's hands
+  std::int64_t busy = 0;        // of the worker
+};
+
+// Any thread.
+class Stats {
+ public:
+  enum Stage { kQueued, kCopyIn, kExecute, kCopyOut, kEndToEnd, kStages };
+  struct Snapshot {
+    std::uint64_t tasks = 0;
+    std::uint64_t failures = 0;
+    std::int64_t busy_ns = 0;
+    std::array<Histogram, kStages> stages;
+  };
+
+  void record(const TaskTimes& times, bool failed);
+  void add(const Snapshot& other);
+  void reset();
+  Snapshot snapshot() const;
+
+ private:
+  mutable std::mutex mutex_;
+  Snapshot sum_;
+};
+
+constexpr std::array<const char*, Stats::kStages> kStageNames = {"queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms",
+                                                                 "end_to_end_ms"};
+
+}  // namespace ais::shm

@@ -1,0 +1,413 @@
+// Lane and port together, in one process, with a bad peer played by writing into the arena.
+#include "shm/lane.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/process.hpp"
+#include "check.hpp"
+#include "shm/port.hpp"
+#include "worker/serve.hpp"
+
+using namespace ais;
+using namespace ais::shm;
+
+namespace {
+
+constexpr std::int64_t kPatience = std::chrono::nanoseconds(check::kPatience).count();
+
+template <typename T>
+T take(Result<T> result) {
+  if (!result.ok()) check::fail(__FILE__, __LINE__, result.status().message());
+  return result.take();
+}
+
+// Both ends of an arena. The worker's end has a mapping of its own, as in another process.
+struct Pair {
+  explicit Pair(const LaneOptions& options = {0, std::size_t{16} << 30, 0})
+      : bell(take(Bell::create())), lane(take(Lane::create(bell, options))) {
+    port = take(Port::attach(Fd(dup(lane->region()->fd())), Fd(dup(bell->fd()))));
+  }
+  Header* header() const { return reinterpret_cast<Header*>(lane->region()->data()); }
+  template <typename Descriptor>
+  Descriptor* ring(std::size_t offset) const {
+    return reinterpret_cast<Descriptor*>(lane->region()->data() + offset);
+  }
+
+  std::shared_ptr<Bell> bell;
+  std::unique_ptr<Lane> lane;
+  std::unique_ptr<Port> port;
+};
+
+int g_token;
+
+void submit(Lane* lane, const std::vector<std::uint8_t>& bytes, std::uint64_t option = 0, void* token = &g_token) {
+  auto draft = take(lane->begin(bytes.size() + 256));
+  CHECK(draft.has_value());
+  FrameWriter writer(lane->region()->data(), draft->feeds());
+  const auto length = static_cast<std::int64_t>(bytes.size());
+  void* room = writer.reserve(0, DType::kUInt8, &length, 1, bytes.size());
+  CHECK(room != nullptr);
+  if (!bytes.empty()) std::memcpy(room, bytes.data(), bytes.size());
+  Span table;
+  CHECK(writer.finish(&table));
+  CHECK_OK(lane->publish(std::move(*draft), table, writer.used(), 0, Kind::kTensors, option, monotonic_ns(), {token, nullptr}));
+}
+
+Lane::Reply reply_of(const Pair& pair) {
+  Lane::Reply reply;
+  while (true) {
+    const std::uint32_t ticket = pair.bell->doorbell().ticket();
+    if (take(pair.lane->take(&reply))) return reply;
+    CHECK(pair.bell->doorbell().wait(ticket, monotonic_ns() + kPatience, 0) != Wake::kTimeout);
+  }
+}
+
+Task next_of(const Pair& pair) {
+  Task task;
+  CHECK(take(pair.port->next(monotonic_ns() + kPatience, &task)) == Next::kTask);
+  return task;
+}
+
+void echo(const Pair& pair, Task* task) {
+  worker::EchoHandler handler;
+  RunTimes times;
+  CHECK_OK(handler.run(*task, &task->writer, &times));
+  CHECK_OK(pair.port->finish(task, Kind::kTensors, times));
+}
+
+std::vector<std::uint8_t> pattern(std::size_t size, unsigned seed) {
+  std::vector<std::uint8_t> bytes(size);
+  std::minstd_rand random(seed + 1);
+  for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random());
+  return bytes;
+}
+
+bool equal(const TensorView& view, const std::vector<std::uint8_t>& bytes) {
+  return view.bytes == bytes.size() && (bytes.empty() || std::memcmp(view.data, bytes.data(), bytes.size()) == 0);
+}
+
+}  // namespace
+
+TEST(a_task_goes_there_and_back) {
+  const Pair pair;
+  for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{70'000}, std::size_t{3} << 20}) {
+    const auto bytes = pattern(size, 1);
+    submit(pair.lane.get(), bytes);
+    Task task = next_of(pair);
+    CHECK(task.feeds.size() == 1 && equal(task.feeds[0], bytes));
+    echo(pair, &task);
+    const Lane::Reply reply = reply_of(pair);
+    CHECK(reply.kind == Kind::kTensors && reply.token.task == &g_token && equal(reply.tensors.at(0), bytes));
+    CHECK(pair.lane->in_flight() == 0);
+  }
+}
+
+TEST(replies_may_come_in_any_order) {
+  const Pair pair;
+  int tokens[3];
+  for (int& token : tokens) submit(pair.lane.get(), {1, 2, 3}, 0, &token);
+  Task first = next_of(pair);
+  for (int round = 1; round < 3; ++round) {
+    Task later = next_of(pair);
+    echo(pair, &later);
+    CHECK(reply_of(pair).token.task == &tokens[round]);
+  }
+  // The first stays unanswered while hundreds pass.
+  for (std::uint32_t i = 0; i < 3 * kRingSlots; ++i) {
+    submit(pair.lane.get(), {4});
+    Task later = next_of(pair);
+    echo(pair, &later);
+    CHECK(reply_of(pair).token.task == &g_token);
+  }
+  CHECK(take(pair.lane->oldest())->task == &tokens[0]);
+  echo(pair, &first);
+  CHECK(reply_of(pair).token.task == &tokens[0]);
+}
+
+TEST(no_more_tasks_than_the_ring_holds) {
+  const Pair pair;
+  for (std::uint32_t i = 0; i < kRingSlots; ++i) submit(pair.lane.get(), {5});
+  CHECK(!take(pair.lane->begin(64)).has_value());
+  Task task = next_of(pair);
+  echo(pair, &task);
+  reply_of(pair);
+  CHECK(take(pair.lane->begin(64)).has_value());
+}
+
+TEST(a_result_that_does_not_fit_runs_again_with_room) {
+  LaneOptions options;
+  options.arena_bytes = std::size_t{256} << 20;
+  options.result_bytes = std::size_t{1} << 20;
+  const Pair pair(options);
+  const auto bytes = pattern(std::size_t{5} << 20, 2);
+  std::uint64_t served = 0;
+  Task scratch;
+  std::thread worker([&] {
+    worker::EchoHandler handler;
+    CHECK(take(worker::serve(pair.port.get(), &handler, &scratch, &served)) == worker::Stopped::kClosed);
+  });
+  for (int i = 0; i < 2; ++i) {
+    submit(pair.lane.get(), bytes);
+    const Lane::Reply reply = reply_of(pair);
+    CHECK(reply.kind == Kind::kTensors && equal(reply.tensors.at(0), bytes));
+  }
+  pair.lane->close();
+  worker.join();
+  CHECK(served >= 3);  // the first task ran twice
+}
+
+TEST(a_result_larger_than_the_arena_is_an_error_with_both_sizes) {
+  const Pair pair;
+  submit(pair.lane.get(), {1});
+  Task task = next_of(pair);
+  CHECK_OK(pair.port->too_large(&task, std::uint64_t{1} << 60));
+  const Lane::Reply reply = reply_of(pair);
+  CHECK(reply.kind == Kind::kTooLarge && !reply.error.ok());
+  CHECK(reply.error.message().find(std::to_string(std::uint64_t{1} << 60)) != std::string::npos);
+  CHECK(pair.lane->in_flight() == 0);
+}
+
+TEST(the_worker_refuses_a_corrupt_task) {
+  const auto break_it = [](int how, TaskDescriptor* task) {
+    if (how == 0) task->table_offset = 0;                      // the header
+    if (how == 1) task->table_offset = ~std::uint64_t{0} - 8;  // overflows
+    if (how == 2) task->table_bytes = 0;
+    if (how == 3) task->result_offset = 128;
+    if (how == 4) task->result_bytes = ~std::uint64_t{0};
+    if (how == 5) task->kind = 77;
+    if (how == 6) task->result_offset += 1;
+  };
+  for (int how = 0; how <= 6; ++how) {
+    const Pair pair;
+    submit(pair.lane.get(), {1, 2, 3});
+    break_it(how, pair.ring<TaskDescriptor>(kTaskRingOffset));
+    Task task;
+    CHECK(pair.port->next(monotonic_ns() + kPatience, &task).status().code() == Code::kCorrupt);
+    CHECK(pair.lane->closed());
+  }
+}
+
+TEST(the_parent_refuses_a_corrupt_result) {
+  const auto break_it = [](int how, ResultDescriptor* result) {
+    if (how == 0) result->seq += 1;
+    if (how == 1) result->kind = 9;
+    if (how == 2) result->table_offset = 0;
+    if (how == 3) result->table_bytes = ~std::uint32_t{0};
+    if (how == 4) result->table_offset = ~std::uint64_t{0};
+  };
+  for (int how = 0; how <= 4; ++how) {
+    const Pair pair;
+    submit(pair.lane.get(), {1, 2, 3});
+    Task task = next_of(pair);
+    echo(pair, &task);
+    break_it(how, pair.ring<ResultDescriptor>(kResultRingOffset));
+    Lane::Reply reply;
+    CHECK(pair.lane->take(&reply).status().code() == Code::kCorrupt);
+    CHECK(pair.lane->closed());
+    CHECK(pair.lane->abandon().size() == 1);  // the task is not lost with its reply
+  }
+}
+
+TEST(a_reply_given_twice_is_refused) {
+  const Pair pair;
+  submit(pair.lane.get(), {1});
+  submit(pair.lane.get(), {2});
+  Task task = next_of(pair);
+  Task again = task;
+  echo(pair, &task);
+  again.writer.reset(pair.lane->region()->data(), again.result);
+  CHECK_OK(pair.port->finish(&again, Kind::kTensors, {}));
+  reply_of(pair);
+  Lane::Reply reply;
+  CHECK(pair.lane->take(&reply).status().code() == Code::kCorrupt);
+}
+
+// Random bytes in place of a table: refused, or tensors that lie inside their room. Sanitizers judge the reading.
+TEST(no_table_whatsoever_leads_outside) {
+  const Pair pair;
+  std::uint8_t* arena = pair.lane->region()->data();
+  const Span slot{kDataOffset, 1 << 16};
+  std::minstd_rand random(9);
+  std::size_t accepted = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    FrameWriter writer(arena, slot);
+    const std::int64_t dims[2] = {4, 4};
+    CHECK(writer.reserve(0, DType::kFloat32, dims, 2, 64) != nullptr);
+    CHECK(writer.reserve(1, DType::kInt64, dims, 1, 32) != nullptr);
+    Span table;
+    CHECK(writer.finish(&table));
+    const unsigned changes = random() % 4;
+    for (unsigned i = 0; i < changes; ++i) arena[table.offset + random() % table.bytes] = static_cast<std::uint8_t>(random());
+    if (random() % 8 == 0) table.bytes = random() % 200;
+    std::vector<TensorView> views;
+    if (!read_frame(arena, table, slot, slot, &views).ok()) continue;
+    ++accepted;
+    for (const TensorView& view : views) {
+      const auto* data = static_cast<const std::uint8_t*>(view.data);
+      CHECK(view.bytes == 0 || (data >= arena + slot.offset && data + view.bytes <= arena + slot.offset + slot.bytes));
+    }
+  }
+  CHECK(accepted > 1000 && accepted < 19'000);
+}
+
+TEST(attach_refuses_what_is_no_arena) {
+  const Pair pair;
+  const auto attach = [&](int fd) { return Port::attach(Fd(fd), Fd(dup(pair.bell->fd()))).status(); };
+  const int unsealed = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  CHECK(ftruncate(unsealed, 1 << 20) == 0);
+  CHECK(attach(unsealed).message().find("sealed") != std::string::npos);
+  CHECK(attach(dup(pair.bell->fd())).message().find("magic") != std::string::npos);
+  int pipe_fds[2];
+  CHECK(pipe(pipe_fds) == 0);
+  CHECK(attach(pipe_fds[0]).code() == Code::kCorrupt);
+  close(pipe_fds[1]);
+  CHECK(!attach(-1).ok());
+  pair.header()->geometry.version = 99;
+  const Status status = attach(dup(pair.lane->region()->fd()));
+  CHECK(status.message().find("99") != std::string::npos && status.message().find("expected 1") != std::string::npos);
+}
+
+TEST(a_sealed_arena_keeps_its_size) {
+  const Pair pair;
+  CHECK(ftruncate(pair.lane->region()->fd(), 4096) != 0);
+  CHECK(ftruncate(pair.lane->region()->fd(), static_cast<off_t>(pair.lane->region()->size()) * 2) != 0);
+}
+
+TEST(a_closed_lane_is_drained_and_takes_no_more) {
+  const Pair pair;
+  submit(pair.lane.get(), {1});
+  submit(pair.lane.get(), {2});
+  pair.lane->close();
+  CHECK(pair.lane->begin(64).status().code() == Code::kClosed);
+  for (int i = 0; i < 2; ++i) {
+    Task task = next_of(pair);
+    echo(pair, &task);
+  }
+  Task task;
+  CHECK(take(pair.port->next(kNoDeadline, &task)) == Next::kClosed);
+  for (int i = 0; i < 2; ++i) reply_of(pair);
+}
+
+TEST(what_a_worker_leaves_is_named_in_order_with_its_feeds) {
+  const Pair pair;
+  int tokens[3];
+  for (unsigned i = 0; i < 3; ++i) submit(pair.lane.get(), pattern(1000 + i, i), 0, &tokens[i]);
+  Task task = next_of(pair);
+  echo(pair, &task);
+  reply_of(pair);
+  const auto left = pair.lane->abandon();
+  CHECK(left.size() == 2);
+  for (unsigned i = 0; i < 2; ++i) {
+    CHECK(left[i].token.task == &tokens[i + 1] && left[i].readable.ok());
+    CHECK(equal(left[i].feeds.at(0), pattern(1001 + i, i + 1)));
+  }
+  CHECK(pair.lane->in_flight() == 0);
+}
+
+TEST(a_lease_outlives_lane_and_port) {
+  const auto bytes = pattern(1 << 20, 4);
+  Lane::Reply reply;
+  {
+    const Pair pair;
+    submit(pair.lane.get(), bytes);
+    Task task = next_of(pair);
+    echo(pair, &task);
+    reply = reply_of(pair);
+  }
+  CHECK(equal(reply.tensors.at(0), bytes));
+}
+
+TEST(the_slot_used_last_is_used_next) {
+  const Pair pair;
+  const std::uint8_t* first = nullptr;
+  for (int i = 0; i < 20; ++i) {
+    submit(pair.lane.get(), {1, 2, 3});
+    Task task = next_of(pair);
+    const auto* at = static_cast<const std::uint8_t*>(task.feeds[0].data);
+    if (first == nullptr) first = at;
+    CHECK(at == first);
+    echo(pair, &task);
+    reply_of(pair);
+  }
+}
+
+namespace {
+std::size_t memory_of(const Region& region) {
+  struct stat status{};
+  CHECK(fstat(region.fd(), &status) == 0);
+  return static_cast<std::size_t>(status.st_blocks) * 512;
+}
+}  // namespace
+
+TEST(idle_memory_is_given_back_beyond_a_limit) {
+  const Pair pair;
+  const std::size_t size = std::size_t{72} << 20;
+  {
+    std::vector<Lease> leases;
+    for (int i = 0; i < 6; ++i) {
+      leases.push_back(take(pair.lane->lease_feeds(size)));
+      CHECK(bool(leases.back()));
+      std::memset(pair.lane->region()->data() + leases.back().span().offset, 1, size);
+    }
+    CHECK(memory_of(*pair.lane->region()) >= 6 * size);
+  }
+  const std::size_t kept = memory_of(*pair.lane->region());
+  CHECK(kept <= 4 * size + (std::size_t{4} << 20) && kept >= size);
+  pair.lane->trim();
+  CHECK(memory_of(*pair.lane->region()) < (std::size_t{4} << 20));
+}
+
+TEST(two_threads_submit_and_one_takes) {
+  const Pair pair;
+  constexpr int kEach = 3000;
+  std::uint64_t served = 0;
+  Task scratch;
+  std::thread worker([&] {
+    worker::EchoHandler handler;
+    CHECK(take(worker::serve(pair.port.get(), &handler, &scratch, &served)) == worker::Stopped::kClosed);
+  });
+  std::atomic<int> answered{0};
+  const auto feed = [&](unsigned who) {
+    for (int i = 0; i < kEach; ++i) {
+      while (pair.lane->in_flight() > 100) std::this_thread::yield();
+      submit(pair.lane.get(), pattern(static_cast<std::size_t>(i % 500), who));
+    }
+  };
+  std::thread one(feed, 1);
+  std::thread two(feed, 2);
+  while (answered < 2 * kEach) {
+    const Lane::Reply reply = reply_of(pair);
+    const TensorView& view = reply.tensors.at(0);
+    CHECK(equal(view, pattern(view.bytes, 1)) || equal(view, pattern(view.bytes, 2)));
+    ++answered;
+  }
+  one.join();
+  two.join();
+  pair.lane->close();
+  worker.join();
+  CHECK(served == 2 * kEach && pair.lane->in_flight() == 0);
+}
+
+TEST(quantiles_are_near_the_truth) {
+  Histogram histogram;
+  for (std::int64_t ns = 1; ns <= 1'000'000; ++ns) histogram.record(ns);
+  CHECK(histogram.count() == 1'000'000 && histogram.max() == 1'000'000);
+  for (const double q : {0.5, 0.9, 0.99}) {
+    const double found = histogram.quantile(q);
+    CHECK(found > q * 1e6 * 0.98 && found < q * 1e6 * 1.02);
+  }
+  CHECK(histogram.quantile(1.0) <= 1e6);
+}
+
+int main(int argc, char** argv) { return check::run(argc, argv); }

@@ -1,0 +1,117 @@
+"""Handlers for the pool's tests: each does one thing, on request. They run in workers and are imported there by name."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from ais_bench.pool import Answer, WorkerContext
+from ais_bench.shm import EchoHandler, Task
+
+
+class Obedient:
+    """Does what the first feed says, an int64 array [order, argument, ...], and answers with the feeds."""
+
+    ECHO, SLEEP_MS, KILL_SELF, SEGFAULT, HANG, RAISE, EXIT, PRINT, LOG, WHO, STOP_SELF, ONCE, SLOW_ON_0 = range(13)
+    native = None
+
+    def __init__(self, context: WorkerContext, marks: str = "") -> None:
+        self.context = context
+        self.marks = marks  # a folder: a file in it says that something was done before
+
+    def describe(self) -> dict[str, Any]:
+        return {"device": self.context.device_id, "pid": os.getpid(), "threads": self.context.threads}
+
+    def close(self) -> None:
+        if self.marks:
+            with open(os.path.join(self.marks, f"closed-{os.getpid()}"), "w"):
+                pass
+
+    def run(self, task: Task) -> Answer:
+        order, argument = (int(value) for value in task.feeds[0].ravel()[:2])
+        if order == self.SLEEP_MS:
+            time.sleep(argument / 1e3)
+        elif order == self.SLOW_ON_0:
+            time.sleep(argument / 1e3 if self.context.device_id == 0 else 0)
+        elif order == self.HANG:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            while True:
+                time.sleep(60)
+        elif order == self.RAISE:
+            raise LookupError(f"order {argument}")
+        elif order == self.PRINT:
+            print(f"printed {argument}")
+            print(f"complained {argument}", file=sys.stderr)
+        elif order == self.LOG:
+            logging.getLogger("somebody").error("logged %d", argument)
+        elif order == self.WHO:
+            return Answer([np.array([os.getpid(), self.context.device_id, os.getppid()], np.int64)])
+        elif order in (self.KILL_SELF, self.SEGFAULT, self.EXIT, self.STOP_SELF):
+            _end(order, argument)
+        elif order == self.ONCE:
+            _end_once(os.path.join(self.marks, f"once-{argument}"))
+        return Answer([feed.copy() for feed in task.feeds])
+
+
+def _end(order: int, argument: int) -> None:
+    if order == Obedient.SEGFAULT:
+        ctypes.string_at(0)
+    elif order == Obedient.EXIT:
+        os._exit(argument)
+    os.kill(os.getpid(), signal.SIGKILL if order == Obedient.KILL_SELF else signal.SIGSTOP)
+
+
+def _end_once(mark: str) -> None:
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Echo(Obedient):
+    """Answers with the feeds, in native code."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        self.native = EchoHandler()
+
+
+class Unwilling:
+    """Does not start on some devices."""
+
+    def __init__(self, refusing: tuple[int, ...], how: str = "raise") -> None:
+        self.refusing = refusing
+        self.how = how
+
+    def __call__(self, context: WorkerContext) -> Obedient:
+        if context.device_id in self.refusing:
+            if self.how == "raise":
+                raise ValueError(f"no device {context.device_id} here")
+            if self.how == "exit":
+                print("leaving already", file=sys.stderr, flush=True)
+                os._exit(3)
+            time.sleep(600)
+        return Obedient(context)
+
+
+class Marking:
+    """An Obedient that leaves marks in a folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self, context: WorkerContext) -> Obedient:
+        return Obedient(context, self.folder)
+
+
+def order(what: int, argument: int = 0, *more: int) -> list[np.ndarray[Any, Any]]:
+    """Feeds that Obedient understands."""
+    return [np.array([what, argument, *more], np.int64)]
