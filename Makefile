@@ -22,6 +22,21 @@ $(INSTALLED): pyproject.toml setup.py $(SOURCES)
 test: $(INSTALLED) ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
+native-test: ## the native tests, plain, under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer
+	$(MAKE) --directory tests/native --jobs $(JOBS) all
+
+# The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in an environment of its own. Leaks are not reported: the
+# interpreter keeps memory on purpose, and tests/test_memory_flat.py watches ours.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
+asan: ## the test suite against an extension built with sanitizers (set ARGS for pytest)
+	test -x $(VENV)-asan/bin/python || $(PYTHON) -m venv $(VENV)-asan
+	$(VENV)-asan/bin/python -m pip install --quiet --upgrade pip
+	mkdir -p build/asan
+	AIS_BENCH_BUILD_DIR=build/asan AIS_BENCH_CFLAGS="$(SANITIZE)" AIS_BENCH_LDFLAGS="$(SANITIZE)" $(VENV)-asan/bin/python -m pip install --quiet --no-cache-dir '.[test]'
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:alloc_dealloc_mismatch=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(VENV)-asan/bin/pytest -n $(JOBS) $(ARGS)
+
 lint: $(INSTALLED) ## formatting, lint and types
 	$(BIN)/python -m pip install --quiet --group lint
 	$(BIN)/ruff format --check .

@@ -12,8 +12,9 @@ FOLDERS = ["base", "device", "device/ort", "device/acl", "session", "shm", "work
 CFLAGS = os.environ.get("AIS_BENCH_CFLAGS", "").split()
 LDFLAGS = os.environ.get("AIS_BENCH_LDFLAGS", "").split()
 
-# A source tree that cannot be written to is built elsewhere.
-SCRATCH = None if os.access(".", os.W_OK) else tempfile.mkdtemp(prefix="ais_bench-build-")
+# A source tree that cannot be written to is built elsewhere, and so is a second kind of build that would mix with the first.
+WRITABLE = os.access(".", os.W_OK)
+SCRATCH = os.environ.get("AIS_BENCH_BUILD_DIR") or (None if WRITABLE else tempfile.mkdtemp(prefix="ais_bench-build-"))
 OPTIONS = {"build": {"build_base": SCRATCH}, "egg_info": {"egg_base": SCRATCH}} if SCRATCH else {}
 
 EMULATOR = "ais_bench.emulator.libascendcl_emulator"

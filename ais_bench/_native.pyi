@@ -149,7 +149,11 @@ class Lane:
         result_bytes: int = 0,
         stats: Stats | None = None,
     ) -> None:
-        """Make the arena. Sizes are virtual (0: 1 TiB, results a 1024th of it); memory is used as it is touched."""
+        """Make the arena.
+
+        Sizes are virtual, memory is used as it is touched. 0: 256 GiB or what the limits of the process allow, and a
+        1024th of that for a result; a result that needs more gets it by being computed again.
+        """
 
     @property
     def fd(self) -> int:
@@ -209,7 +213,7 @@ class NativeHandler:
     """What `Channel.serve` runs."""
 
 class EchoHandler(NativeHandler):
-    """Outputs are the feeds; `option` is a number of microseconds to be busy. For tests and measurements."""
+    """Outputs are the feeds, in mode 1 there are none; `option` is a number of microseconds to be busy. For tests."""
 
     def __init__(self) -> None: ...
 

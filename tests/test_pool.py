@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pool_handlers import Echo, Obedient, order
+from pool_support import leaves_nothing, wait_until  # noqa: F401
 
 from ais_bench.errors import FeedError, PoolClosed, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.pickling import RemoteTraceback
-from pool_handlers import Echo, Obedient, order
-from pool_support import leaves_nothing, wait_until  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -84,9 +84,7 @@ def test_a_pinned_task_runs_on_its_device(pool: DevicePool) -> None:
 
 
 def test_run_all_obeys_devices_and_keeps_the_order(pool: DevicePool) -> None:
-    done = pool.run_all(
-        lambda waiter: [Task(order(0, n), waiter, device=n % 2, index=n) for n in range(200)]
-    )
+    done = pool.run_all(lambda waiter: [Task(order(0, n), waiter, device=n % 2, index=n) for n in range(200)])
     assert [int(task.result()[0][1]) for task in done] == list(range(200))
     assert [task.ran_on for task in done] == [n % 2 for n in range(200)]
 

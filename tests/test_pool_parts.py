@@ -9,6 +9,8 @@ import sys
 import threading
 
 import pytest
+from pool_handlers import Obedient
+from pool_support import environment
 
 from ais_bench.errors import AisBenchError, ConfigError, WorkerDied
 from ais_bench.pool import DevicePool, PoolSettings
@@ -16,8 +18,6 @@ from ais_bench.pool.cores import split_cores
 from ais_bench.pool.pickling import RemoteTraceback, dumps_by_value, dumps_error, loads, loads_error
 from ais_bench.pool.settings import check_device_ids
 from ais_bench.pool.wire import ParentEnd, WorkerEnd, frame
-from pool_handlers import Obedient
-from pool_support import environment
 
 
 @pytest.mark.parametrize(

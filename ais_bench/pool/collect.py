@@ -35,9 +35,7 @@ class _NoBell:
 class Collector:
     """The lead and those who sleep. Shares the lock of its dispatcher, whose `drain` delivers what has arrived."""
 
-    def __init__(
-        self, lock: threading.Lock, bell: Doorbell, drain: Callable[[], int], spin_us: Callable[[], float]
-    ) -> None:
+    def __init__(self, lock: threading.Lock, bell: Doorbell, drain: Callable[[], int], spin_us: Callable[[], float]) -> None:
         self.background = Waiter()
         self._lock = lock
         self.bell: Doorbell | _NoBell = bell
@@ -50,8 +48,11 @@ class Collector:
         """No worker is left: the doorbell's descriptor and memory can go, although somebody may keep the closed pool."""
         self.bell = _NoBell()
 
-    def progress(self, waiter: Waiter, seen: int, timeout: float | None = None) -> None:
-        """Returns when `waiter.finished` differs from `seen`, when anything else has changed, or after `timeout` seconds."""
+    def progress(self, waiter: Waiter, seen: int, timeout: float | None = None, ticket: int | None = None) -> None:
+        """Returns when `waiter.finished` differs from `seen`, when anything else has changed, or after `timeout` seconds.
+
+        `ticket`: taken from the bell before a task was sent that the waiter waits for, so there is no need to look first.
+        """
         leading = False
         try:
             with self._lock:
@@ -66,7 +67,7 @@ class Collector:
                     self._sleepers[waiter] = None
                     waiter.prepare()
             if leading:
-                self._lead(waiter, seen, timeout)
+                self._lead(waiter, seen, timeout, ticket)
             else:
                 waiter.sleep(timeout)
         finally:
@@ -88,9 +89,10 @@ class Collector:
         else:
             self.progress(waiter, seen)
 
-    def _lead(self, waiter: Waiter, seen: int, timeout: float | None) -> None:
-        ticket = self.bell.ticket()
-        if self._drain() == 0 and waiter.finished == seen:
+    def _lead(self, waiter: Waiter, seen: int, timeout: float | None, ticket: int | None) -> None:
+        look = ticket is None
+        ticket = self.bell.ticket() if ticket is None else ticket
+        if not look or (self._drain() == 0 and waiter.finished == seen):
             self.bell.wait(ticket, timeout, 0.0 if waiter is self.background else self._spin_us())
             self._drain()
 

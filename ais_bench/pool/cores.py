@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ def split_cores(cpus: Sequence[int], usable: int, workers: int) -> list[CoreShar
     if workers >= len(cpus):
         return [CoreShare((cpus[index % len(cpus)],), 1) for index in range(workers)]
     edges = [len(cpus) * index // workers for index in range(workers + 1)]
-    shares = [tuple(cpus[low:high]) for low, high in zip(edges, edges[1:], strict=False)]
+    shares = [tuple(cpus[low:high]) for low, high in itertools.pairwise(edges)]
     extra = usable % workers
     return [
         CoreShare(share, max(1, min(len(share), usable // workers + (index < extra)))) for index, share in enumerate(shares)

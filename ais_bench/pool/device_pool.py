@@ -71,9 +71,7 @@ class DevicePool:
         needed = self._settings.min_devices
         if needed is not None and needed > len(self._devices):
             raise ConfigError(f"min_devices is {needed}, but there are {len(self._devices)} devices")
-        self._engine = Engine(
-            self._settings, dumps_by_value(factory), len(self._devices) * self._settings.workers_per_device
-        )
+        self._engine = Engine(self._settings, dumps_by_value(factory), len(self._devices) * self._settings.workers_per_device)
         self._begun = False
         self._settled = False
         weakref.finalize(self, self._engine.abandon).atexit = False
@@ -162,15 +160,16 @@ class DevicePool:
         return task
 
     def run_all(self, tasks: Callable[[Waiter], list[Task]]) -> list[Task]:
-        """Starts all the tasks that `tasks` makes and returns when they are done. Their buffers must not change meanwhile."""
+        """Starts the tasks that `tasks` makes and returns when all are done. Their buffers must not change meanwhile."""
         self.start()
         dispatcher = self._engine.dispatcher
         waiter = Waiter()
         made = tasks(waiter)
         try:
-            for task in made:
+            to_come = [task for task in made if not task.done]
+            for task in to_come:
                 dispatcher.start(task)
-            while (seen := waiter.finished) < len(made):
+            while (seen := waiter.finished) < len(to_come):
                 dispatcher.collector.progress(waiter, seen)
         except BaseException:
             dispatcher.drop(made)
@@ -216,9 +215,7 @@ class DevicePool:
 
     def workers(self) -> list[WorkerInfo]:
         """A line for each worker's place."""
-        return [
-            WorkerInfo(seat.pid, seat.device.id, seat.state, seat.restarts) for seat in self._engine.supervisor.seats
-        ]
+        return [WorkerInfo(seat.pid, seat.device.id, seat.state, seat.restarts) for seat in self._engine.supervisor.seats]
 
     def device_infos(self) -> list[DeviceInfo]:
         """A record for each device."""
@@ -228,8 +225,8 @@ class DevicePool:
                 device.id,
                 device.stats,
                 device.restarts,
-                dispatcher.retries.get(device.id, 0),
-                dispatcher.lost.get(device.id, 0),
+                dispatcher.account.retries.get(device.id, 0),
+                dispatcher.account.lost.get(device.id, 0),
                 device.load_s,
                 sum(seat.device is device for seat in supervisor.seats),
             )

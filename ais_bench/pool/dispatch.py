@@ -16,8 +16,6 @@ harmless, because a task that is done stays as it is.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
 import time
 from collections import deque
@@ -28,42 +26,15 @@ from typing import Any
 import numpy as np
 
 from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TaskTimeout, TransportError
+from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
+from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
 from ais_bench.pool.task import Task
-from ais_bench.shm import Doorbell, Lane, Reply, take
+from ais_bench.shm import Doorbell, Reply, take
 
-# With tasks_in_flight left open, a worker is handed so much work at a time, in tasks of the kind it did last.
-WORK_IN_HAND_NS = 200_000
-FEWEST_IN_FLIGHT = 2
-MOST_IN_FLIGHT = 64
-
-
-class ReadyWorker:
-    """A worker that can be sent tasks. The dispatcher's lock guards all but `lane`."""
-
-    __slots__ = ("adaptive", "alone", "answered", "device", "kill", "lane", "limit", "load", "open", "verdict")
-
-    def __init__(self, device: int, lane: Lane, kill: Callable[[], None], tasks_in_flight: int | None) -> None:
-        self.device = device
-        self.lane = lane
-        self.kill = kill
-        self.adaptive = tasks_in_flight is None
-        self.limit = tasks_in_flight or FEWEST_IN_FLIGHT
-        self.load = 0  # tasks sent, or being sent, and not answered
-        self.answered = 0
-        self.open = True  # False: being removed or given up on
-        self.alone = False  # it works on a suspect, and on nothing else
-        self.verdict: BaseException | None = None  # why it was killed, where that was our doing
-
-    @property
-    def room(self) -> int:
-        """How many more tasks it takes now."""
-        return self.limit - self.load if self.open and not self.alone else 0
-
-    def adapt(self, cost_ns: int) -> None:
-        """Lets short tasks queue up in the worker, so that it need not wait for the parent between them."""
-        self.limit = min(MOST_IN_FLIGHT, FEWEST_IN_FLIGHT + WORK_IN_HAND_NS // (cost_ns + 1))
+ADAPT_EVERY = 8  # replies between two looks at what a worker's tasks cost
+IMPOSSIBLE_LOAD = 1 << 30
 
 
 class Dispatcher:
@@ -84,18 +55,11 @@ class Dispatcher:
         self._arrived: deque[Reply] = deque()
         self._dropped: deque[Task] = deque()
         self._background_idle = False
-        self._door: Callable[[], PoolError] | None = None
-        self._refusals: dict[int | None, Callable[[], PoolError]] = {}  # by device; None: every task
-        self._deadlines: list[tuple[int, int, Task]] = []
-        self._deadline_count = itertools.count()
+        self.account = Account()
+        self._refusals = Refusals()
+        self._deadlines = Deadlines()
         self._watched = False  # the supervisor will look at the deadlines by itself
-        self._busy = 0
-        self._outstanding = 0
-        self._futures = 0
-        self._active_since_ns = 0
-        self._wall_ns = 0
-        self.retries: dict[int, int] = {}  # by device: tasks that its dead workers left to others
-        self.lost: dict[int, int] = {}  # and those that failed with them
+        self._busy = 0  # workers with something to do
 
     # ---- tasks in ----
 
@@ -104,50 +68,49 @@ class Dispatcher:
 
         Raises PoolClosed or PoolBroken. What is wrong with the feeds becomes the task's error.
         """
-        worker = None
-        wake = False
         with self._lock:
-            refusal = self._door or (self._refusal_of(task) if self._refusals else None)
+            refusal = self._refusals.of_new(task)
             if refusal is not None:
                 raise refusal()
-            if self._outstanding == 0:
-                self._active_since_ns = time.monotonic_ns()
-            self._outstanding += 1
-            if task.future is not None:
-                self._futures += 1
-                if self._background_idle and task.waiter.asleep:
-                    task.waiter.wake()
-            queue = self._queue_of(task)
-            if not queue:
-                worker = self._pick(task)
-            if worker is None:
-                if task.future is not None:
-                    self._take(task)  # the caller may reuse his buffers as soon as he has the future
-                if not task.done:
-                    queue.append(task)
-            else:
+            self.account.accept(task)
+            if task.future is not None and self._background_idle and task.waiter.asleep:
+                task.waiter.wake()
+            worker = None if self._queue_of(task) else self._pick(task)
+            if worker is not None:
                 self._load(worker, task)
-            if timeout is not None:
-                wake = self._set_deadline(task, timeout)
-            if not self._watched and self._settings.task_timeout is not None:
-                wake = True
+            wake = timeout is not None and self._deadlines.add(task, timeout)
+            wake = wake or (not self._watched and self._settings.task_timeout is not None)
             self._watched = self._watched or wake
         if worker is not None:
             self._push(task, worker)
+        else:
+            self._enqueue(task)
         if wake:
             self._wake_supervisor()
 
-    def _set_deadline(self, task: Task, timeout: float) -> bool:
-        if len(self._deadlines) > 1000 + 2 * self._outstanding:
-            self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
-            heapq.heapify(self._deadlines)
-        heapq.heappush(self._deadlines, (time.monotonic_ns() + int(timeout * 1e9), next(self._deadline_count), task))
-        return self._deadlines[0][2] is task
+    def _enqueue(self, task: Task) -> None:
+        error = None
+        if task.future is not None:  # the caller may reuse his buffers as soon as he has the future
+            try:
+                task.feeds = take(task.feeds or ())
+                task.taken = True
+            except Exception as wrong:
+                error = wrong
+        with self._lock:
+            if error is not None and not task.done:
+                self._finish(task, error)
+            elif not task.done:
+                self._queue_of(task).append(task)
+        self.dispatch()  # there may be room by now, and nobody else who would notice
 
     def run(self, task: Task) -> None:
         """Starts the task and waits until it is done."""
+        collector = self.collector
+        ticket = collector.bell.ticket()
         try:
             self.start(task)
+            if task.taken and not task.done:
+                collector.progress(task.waiter, 0, None, ticket)
             while not task.done:
                 self.collector.progress(task.waiter, 0)
         except BaseException:
@@ -164,8 +127,8 @@ class Dispatcher:
         return 2 * sum(worker.limit for worker in self._workers) + 2
 
     def background_step(self, seen: int) -> None:
-        """For the thread that resolves futures: waits until `collector.background.finished` differs from `seen`, or a change."""
-        self._background_idle = self._futures == 0
+        """For the thread that resolves futures: returns when `collector.background.finished` is not `seen`, or on a change."""
+        self._background_idle = self.account.futures == 0
         self.collector.background_progress(seen, idle=self._background_idle)
 
     def wake_background(self) -> None:
@@ -199,7 +162,7 @@ class Dispatcher:
             try:
                 arrived.extend(iter(worker.lane.poll, None))
             except TransportError as error:
-                self._condemn(worker, error)
+                worker.condemn(error)
         count = len(arrived)
         while arrived:
             self._deliver(arrived[0])
@@ -207,32 +170,29 @@ class Dispatcher:
         return count
 
     def _deliver(self, reply: Reply) -> None:
-        task: Task = reply.task
+        task, outputs, error, kind, _queued_ns, copy_in_ns, execute_ns, copy_out_ns, end_to_end_ns, _done_ns = reply
         worker = task.worker
         if worker is not None:
             task.worker, task.ran_on = None, worker.device
             worker.answered += 1
             self._unload(worker)
-            if worker.adaptive:
-                worker.adapt(reply.copy_in_ns + reply.execute_ns + reply.copy_out_ns)
-            if isinstance(reply.error, DeviceLost):
-                self._condemn(worker, reply.error)
+            if worker.adaptive and worker.answered % ADAPT_EVERY == 1:
+                worker.adapt(copy_in_ns + execute_ns + copy_out_ns)
+            if error is not None and isinstance(error, DeviceLost):
+                worker.condemn(error)
         if not task.done:
             # Not the reply itself: it holds the task, and outputs in a cycle would keep their slot until the next collection.
-            task.outputs, task.answer_kind, task.end_to_end_ns = reply.outputs, reply.kind, reply.end_to_end_ns
-            self._finish(task, reply.error)
+            task.outputs, task.answer_kind, task.end_to_end_ns = outputs, kind, end_to_end_ns
+            self._finish(task, error)
 
     def _finish(self, task: Task, error: BaseException | None) -> None:
         task.error = error
         task.feeds = None
         task.done = True
-        self._outstanding -= 1
-        if self._outstanding == 0:
-            self._wall_ns += time.monotonic_ns() - self._active_since_ns
-            if self.wake_when_idle:
-                self._wake_supervisor()
+        self.account.settle(task)
+        if self.wake_when_idle and self.account.outstanding == 0:
+            self._wake_supervisor()
         if task.future is not None:
-            self._futures -= 1
             self.resolved.append(task)
         waiter = task.waiter
         waiter.finished += 1
@@ -272,21 +232,20 @@ class Dispatcher:
         return task.done
 
     def _pick(self, task: Task) -> ReadyWorker | None:
-        best, best_load = None, MOST_IN_FLIGHT * 8
+        best, best_load = None, IMPOSSIBLE_LOAD
+        device = task.device
         for worker in self._workers:
             load = worker.load
-            if load >= best_load or worker.room <= 0 or (task.device is not None and worker.device != task.device):
+            if load >= best_load or load >= worker.limit or (device is not None and worker.device != device):
+                continue
+            if not worker.open or worker.alone:
                 continue
             if task.strikes and load:
                 continue  # a suspect runs alone, so that a second death names it for certain
-            if self.prefer_owner and task.feeds and self._owns(worker, task.feeds[0]):
+            if self.prefer_owner and task.feeds and type(task.feeds[0]) is np.ndarray and worker.lane.owns(task.feeds[0]):
                 return worker
             best, best_load = worker, load
         return best
-
-    @staticmethod
-    def _owns(worker: ReadyWorker, feed: Any) -> bool:
-        return hasattr(feed, "__array_interface__") and worker.lane.owns(feed)
 
     def _push(self, task: Task, worker: ReadyWorker) -> bool:
         """Copies the feeds over. False: no room after all, and the task is at the head of its queue again."""
@@ -298,7 +257,7 @@ class Dispatcher:
                 sent = worker.lane.try_submit(feeds, task.mode, task, kind=task.kind, option=task.option)
         except (TransportError, SessionClosed) as refused:
             with self._lock:
-                self._condemn(worker, refused)
+                worker.condemn(refused)
         except Exception as wrong:
             error = wrong
         finally:
@@ -309,9 +268,7 @@ class Dispatcher:
                     self._take_back(task, worker, feeds, error)
         return sent or task.done
 
-    def _take_back(
-        self, task: Task, worker: ReadyWorker, feeds: Sequence[Any] | None, error: BaseException | None
-    ) -> None:
+    def _take_back(self, task: Task, worker: ReadyWorker, feeds: Sequence[Any] | None, error: BaseException | None) -> None:
         task.worker = None
         self._unload(worker)
         if task.done:
@@ -335,15 +292,8 @@ class Dispatcher:
             queue = self._pinned[task.device] = deque()
         return queue
 
-    def _take(self, task: Task) -> None:
-        try:
-            task.feeds = take(task.feeds or ())
-            task.taken = True
-        except Exception as error:
-            self._finish(task, error)
-
     def _forget(self, task: Task) -> None:
-        if not task.done:
+        if task.accepted and not task.done:
             self._finish(task, PoolError("the call that wanted this task has ended"))
 
     def _load(self, worker: ReadyWorker, task: Task) -> None:
@@ -378,7 +328,7 @@ class Dispatcher:
             spin = self._settings.spin
             worker.lane.spin_us = (AUTO_SPIN_US if self._busy < self._cores else 0.0) if spin == "auto" else float(spin)
             self._workers = (*self._workers, worker)
-            self._refusals.pop(worker.device, None)
+            self._refusals.remove(worker.device)
         self.dispatch()
         self.collector.bell.ring()
 
@@ -405,93 +355,69 @@ class Dispatcher:
                 task.worker, task.feeds = None, feeds
                 task.strikes += position == 0  # the worker was at the first one; the others only waited
                 if task.strikes >= self._settings.max_attempts or feeds is None:  # None: its last worker wrote over them
-                    self.lost[worker.device] = self.lost.get(worker.device, 0) + 1
+                    self.account.lost[worker.device] = self.account.lost.get(worker.device, 0) + 1
                     self._finish(task, died(task))
                 else:
                     again.append(task)
             for task in reversed(again):
-                if (refusal := self._refusal_of(task)) is not None:
+                if (refusal := self._refusals.of(task)) is not None:
                     self._finish(task, refusal())
                 else:
                     self._queue_of(task).appendleft(task)
-            self.retries[worker.device] = self.retries.get(worker.device, 0) + len(again)
+            self.account.retries[worker.device] = self.account.retries.get(worker.device, 0) + len(again)
         self.dispatch()
         self.collector.bell.ring()
 
-    def _condemn(self, worker: ReadyWorker, why: BaseException) -> None:
-        if worker.open or worker.verdict is None:
-            worker.open = False
-            worker.verdict = worker.verdict or why
-            worker.kill()
-
-    def refuse(self, device: int | None, error: Callable[[], PoolError]) -> None:
-        """Fails what is queued for the device (None: everything unfinished) and whatever comes later, until it has a worker."""
+    def refuse(self, device: int | None, error: MakeError) -> None:
+        """Fails what is queued for the device (None: for any) and whatever comes later, until it has a worker again."""
         with self._lock:
-            self._refusals[device] = error
-            if device is None:
-                doomed = [task for queue in (*self._pinned.values(), self._shared) for task in queue]
-                self._pinned.clear()
-                self._shared.clear()
-            else:
-                doomed = list(self._pinned.get(device, ()))
-                self._pinned.pop(device, None)
-            for task in doomed:
-                if not task.done:
-                    self._finish(task, error())
+            self._refusals.add(device, error)
+            queues = (*self._pinned.values(), self._shared) if device is None else (self._pinned.get(device, deque()),)
+            for queue in queues:
+                while queue:
+                    if not queue[0].done:
+                        self._finish(queue[0], error())
+                    del queue[0]
         self.collector.bell.ring()
 
     def readmit(self, device: int | None) -> None:
         """Takes back a refusal: there is hope again."""
         with self._lock:
-            self._refusals.pop(device, None)
+            self._refusals.remove(device)
 
-    def close_door(self, error: Callable[[], PoolError]) -> None:
+    def close_door(self, error: MakeError) -> None:
         """No new tasks from now on, for good; those accepted go on."""
         with self._lock:
-            self._door = error
-
-    def _refusal_of(self, task: Task) -> Callable[[], PoolError] | None:
-        return self._refusals.get(None) or (self._refusals.get(task.device) if task.device is not None else None)
+            self._refusals.door = error
 
     def overdue(self) -> float | None:
         """Fails tasks past their time, kills workers that are at one, and returns in how many seconds to look again."""
         limit = self._settings.task_timeout
+        limit_ns = None if limit is None else int(limit * 1e9)
         with self._lock:
             self._drain_lanes(self._workers)
             now_ns = time.monotonic_ns()
-            later: list[int] = []
-            expired: set[int] = set()
-            while self._deadlines and (self._deadlines[0][0] <= now_ns or self._deadlines[0][2].done):
-                task = heapq.heappop(self._deadlines)[2]
-                if not task.done:
-                    expired.add(id(task))
-                    self._finish(task, self._too_late(task, "the time given for it"))
-            if self._deadlines:
-                later.append(self._deadlines[0][0])
+            missed = self._deadlines.pop_missed(now_ns)
+            for task in missed:
+                self._finish(task, _too_late(task, "the time given for it"))
+            later = [] if self._deadlines.next_ns is None else [self._deadlines.next_ns]
             for worker in self._workers:
                 oldest = worker.lane.oldest() if worker.load else None
                 if oldest is None:
                     continue
                 task, since_ns = oldest
-                if id(task) in expired:
-                    self._condemn(worker, self._too_late(task, "the time given for it"))
-                elif limit is not None and since_ns + int(limit * 1e9) <= now_ns:
-                    self._condemn(worker, self._too_late(task, f"task_timeout ({limit:g} s)"))
-                elif limit is not None:
-                    later.append(since_ns + int(limit * 1e9))
-            if limit is not None and self._outstanding and not later:
-                later.append(now_ns + int(limit * 1e9))
+                if task in missed:
+                    worker.condemn(_too_late(task, "the time given for it"))
+                elif limit_ns is not None and since_ns + limit_ns <= now_ns:
+                    worker.condemn(_too_late(task, f"task_timeout ({limit:g} s)"))
+                elif limit_ns is not None:
+                    later.append(since_ns + limit_ns)
+            if limit_ns is not None and self.account.outstanding and not later:
+                later.append(now_ns + limit_ns)
             self._watched = bool(later)
         self.dispatch()
         self.collector.bell.ring()
         return max(0.0, (min(later) - time.monotonic_ns()) / 1e9) if later else None
-
-    @staticmethod
-    def _too_late(task: Task, what: str) -> TaskTimeout:
-        error = TaskTimeout(f"a task took longer than {what}")
-        error.device_id = task.worker.device if task.worker is not None else task.device
-        error.index = task.index
-        return error
 
     # ---- about it all ----
 
@@ -504,21 +430,19 @@ class Dispatcher:
             return [np.empty(shape, dtype) for shape, dtype in specs]  # all are being restarted; these are copied
         return lane.new_feeds(specs)
 
-    @property
-    def outstanding(self) -> int:
-        """Tasks accepted and not done."""
-        return self._outstanding
-
     def wall_s(self) -> float:
         """Seconds during which there was something to do."""
         with self._lock:
-            running = time.monotonic_ns() - self._active_since_ns if self._outstanding else 0
-            return (self._wall_ns + running) / 1e9
+            return self.account.wall_s()
 
     def reset_times(self) -> None:
-        """Starts the wall time and the retries anew."""
+        """Starts the wall time and the counts of deaths anew."""
         with self._lock:
-            self._wall_ns = 0
-            self._active_since_ns = time.monotonic_ns()
-            self.retries.clear()
-            self.lost.clear()
+            self.account.reset()
+
+
+def _too_late(task: Task, what: str) -> TaskTimeout:
+    error = TaskTimeout(f"a task took longer than {what}")
+    error.device_id = task.worker.device if task.worker is not None else task.device
+    error.index = task.index
+    return error

@@ -124,7 +124,7 @@ class Engine:
         if self.foreign or self.closed:
             return
         self.dispatcher.wake_when_idle = True
-        self.supervisor.abandoned = True
+        self.supervisor.abandoned = self._wind_up
         self.supervisor.wake()
 
     def close(self, *, force: bool) -> None:
@@ -148,26 +148,29 @@ class Engine:
         while True:
             dispatcher.dispatch()  # forgets what was dropped
             left = deadline - time.monotonic()
-            if dispatcher.outstanding == 0 or left <= 0:
+            if dispatcher.account.outstanding == 0 or left <= 0:
                 return
             dispatcher.collector.progress(waiter, 0, left)
 
     def _end(self, *, force: bool) -> None:
         with self._lock:
             first, self._ending = not self._ending, True
-        force = force or self.dispatcher.outstanding > 0
+        force = force or self.dispatcher.account.outstanding > 0
         self.dispatcher.refuse(None, closed_error)
         if first or force:
             self.supervisor.stop(force=force)
         if threading.current_thread() is not self.supervisor:
             self.supervisor.join()
-        self.dispatcher.refuse(None, closed_error)  # what its last workers left behind
+        self._wind_up()
+        if self._resolver is not None and threading.current_thread() is not self._resolver:
+            self._resolver.join()
+
+    def _wind_up(self) -> None:
+        """No worker is left, and none will come."""
+        self.dispatcher.refuse(None, closed_error)  # what the last workers left behind
         self.dispatcher.collector.silence()
-        resolver = self._resolver
-        if resolver is not None:
-            resolver.stop()
-            if threading.current_thread() is not resolver:
-                resolver.join()
+        if self._resolver is not None:
+            self._resolver.stop()
         _live.discard(self)
 
     def forget(self) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ais_bench.errors import PoolBroken, WorkerDied, WorkerStartError
 from ais_bench.pool.cores import CoreShare
-from ais_bench.pool.dispatch import ReadyWorker
 from ais_bench.pool.process import Exit, WorkerProcess
+from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
 from ais_bench.shm import Lane, Stats
@@ -50,8 +50,8 @@ class Device:
 class Seat:
     """One worker's place: its device, its share of the processors, and who is there now.
 
-        waiting --(due)--> loading --Ready--> ready --death--> waiting ... after too many in a row: aside --(due)--> loading
-        any of them --stop--> stopping --death--> empty
+    waiting --(due)--> loading --Ready--> ready --death--> waiting ... after too many in a row: aside --(due)--> loading
+    any of them --stop--> stopping --death--> empty
     """
 
     device: Device

@@ -1,20 +1,20 @@
 """The settings of a device pool: one frozen object, checked before anything is started.
 
-    name                default   unit     meaning
-    workers_per_device  1                  processes for each device id
-    tasks_in_flight     None      tasks    handed to one worker at a time; None: 2, more where tasks take microseconds
-    task_timeout        None      seconds  a worker at one task for longer is killed; None: never
-    start_timeout       120       seconds  a worker that is not ready by then is killed
-    close_timeout       30        seconds  `close()` lets accepted work finish for so long, then kills
-    max_restarts        3                  deaths of a worker in a row, without a task done, before its device is set aside
-    restart_backoff     0.05      seconds  pause before the second restart in a row; doubles, at most 5 s
-    retry_device_after  30        seconds  a device set aside is tried again after this time
-    max_attempts        2                  a task that was being worked on when so many workers died fails
-    min_devices         None      devices  so many must get ready at the start; None: all
-    threads             None      threads  for each worker's own computing; None: its share of the processors
-    affinity            "none"             "split": each worker pinned to its share; "none"; or {device id: [processors]}
-    spin                "auto"             microseconds a waiting side spins before it sleeps; "auto": 50 while a
-                                           processor is free for it; 0: never
+name                default   unit     meaning
+workers_per_device  1                  processes for each device id
+tasks_in_flight     None      tasks    handed to one worker at a time; None: 2, more where tasks take microseconds
+task_timeout        None      seconds  a worker at one task for longer is killed; None: never
+start_timeout       120       seconds  a worker that is not ready by then is killed
+close_timeout       30        seconds  `close()` lets accepted work finish for so long, then kills
+max_restarts        3                  deaths of a worker in a row, without a task done, before its device is set aside
+restart_backoff     0.05      seconds  pause before the second restart in a row; doubles, at most 5 s
+retry_device_after  30        seconds  a device set aside is tried again after this time
+max_attempts        2                  a task that was being worked on when so many workers died fails
+min_devices         None      devices  so many must get ready at the start; None: all
+threads             None      threads  for each worker's own computing; None: its share of the processors
+affinity            "none"             "split": each worker pinned to its share; "none"; or {device id: [processors]}
+spin                "auto"             microseconds a waiting side spins before it sleeps; "auto": 50 while a
+                                       processor is free for it; 0: never
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def check_device_id(device: Any) -> int:
     """`device` as a plain int; accepts numpy integers and digits in a string. Raises ConfigError."""
     if isinstance(device, str) and device.isdecimal():
         return int(device)
-    if isinstance(device, numbers.Integral) and not isinstance(device, bool) and device >= 0:
+    if isinstance(device, numbers.Integral) and not isinstance(device, bool) and int(device) >= 0:
         return int(device)
     raise ConfigError(f"a device id is a whole number from 0, not {device!r}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.task import Task, Waiter
@@ -12,7 +12,7 @@ from ais_bench.pool.task import Task, Waiter
 T = TypeVar("T")
 
 
-class Intake(Iterator[Task]):
+class Intake(Generic[T]):
     """Makes tasks of items and starts them, one at a time.
 
     The pool has taken what it needs of an item before the next one is asked for, so an iterable may reuse its buffers. An
@@ -29,37 +29,39 @@ class Intake(Iterator[Task]):
         self._count = 0
         self._latest: Task | None = None
 
-    @property
-    def ready(self) -> bool:
-        """The next item may be asked for."""
-        return self.open and (self._latest is None or self._latest.taken or self._latest.done)
+    def fill(self, under_way: deque[Task], window: int) -> None:
+        """Starts tasks until `window` of them are under way, the newest waits for room, or the items end."""
+        while self.open and len(under_way) < window:
+            latest = self._latest
+            if latest is not None and not (latest.taken or latest.done):
+                return
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self.open = False
+                return
+            except Exception as error:
+                self.open, self.error = False, error
+                return
+            try:
+                task = self._make(item, self._count, self.waiter)
+            except Exception as error:  # something is wrong with this item, not with the others
+                task = Task.failed(error, self.waiter, self._count)
+            self._count += 1
+            self._latest = task
+            under_way.append(task)
+            if not task.done:
+                self._dispatcher.start(task)
 
-    def __next__(self) -> Task:
-        """The task of the next item, started. StopIteration: none, and `open` is False."""
-        try:
-            task = self._make(next(self._items), self._count, self.waiter)
-        except StopIteration:
-            self.open = False
-            raise
-        except Exception as error:
-            self.open, self.error = False, error
-            raise StopIteration from None
-        self._count += 1
-        self._latest = task
-        self._dispatcher.start(task)
-        return task
 
-
-def ordered(dispatcher: Dispatcher, intake: Intake) -> Iterator[Task]:
+def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     """The tasks of the intake, each when it is done, in order. At most a window of them exists at a time."""
     under_way: deque[Task] = deque()
     waiter = intake.waiter
     try:
         while True:
             seen = waiter.finished
-            window = dispatcher.window
-            while intake.ready and len(under_way) < window:
-                under_way.extend(_one(intake))
+            intake.fill(under_way, dispatcher.window)
             if not under_way:
                 break
             if under_way[0].done:
@@ -72,20 +74,18 @@ def ordered(dispatcher: Dispatcher, intake: Intake) -> Iterator[Task]:
         dispatcher.drop(under_way)
 
 
-def unordered(dispatcher: Dispatcher, intake: Intake) -> Iterator[Task]:
+def unordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     """The tasks of the intake as they finish."""
-    under_way: list[Task] = []
+    under_way: deque[Task] = deque()
     waiter = intake.waiter
     try:
         while True:
             seen = waiter.finished
-            window = dispatcher.window
-            while intake.ready and len(under_way) < window:
-                under_way.extend(_one(intake))
+            intake.fill(under_way, dispatcher.window)
             if not under_way:
                 break
             done: list[Task] = []
-            rest: list[Task] = []
+            rest: deque[Task] = deque()
             for task in under_way:
                 (done if task.done else rest).append(task)
             under_way = rest
@@ -96,8 +96,3 @@ def unordered(dispatcher: Dispatcher, intake: Intake) -> Iterator[Task]:
             raise intake.error
     finally:
         dispatcher.drop(under_way)
-
-
-def _one(intake: Intake) -> list[Task]:
-    task = next(intake, None)
-    return [] if task is None else [task]

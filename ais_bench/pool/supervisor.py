@@ -22,10 +22,11 @@ from collections.abc import Callable, Sequence
 
 from ais_bench.errors import PoolBroken, PoolError, TaskTimeout
 from ais_bench.pool.cores import CoreShare
-from ais_bench.pool.dispatch import Dispatcher, ReadyWorker
+from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.pickling import loads_error
 from ais_bench.pool.process import Place, WorkerProcess
 from ais_bench.pool.protocol import Failed, LogLine, Ready, Start, Stop
+from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.seats import Device, RunningWorker, Seat, StartingWorker, broken, died, start_error
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
@@ -57,7 +58,7 @@ class Supervisor(threading.Thread):
         self._check_deadlines_at: float | None = None
         self._epochs = itertools.count(1)
         self._stopping = False
-        self.abandoned = False
+        self.abandoned: Callable[[], None] | None = None  # what to call at the end, once nobody holds the pool any more
 
     # ---- any thread ----
 
@@ -123,6 +124,8 @@ class Supervisor(threading.Thread):
         finally:
             self.close_descriptors()
             self._notify()
+            if self.abandoned is not None:
+                self.abandoned()
 
     def close_descriptors(self) -> None:
         """Closes the epoll and the eventfd. Nothing is unregistered: a forked child shares the epoll with its parent."""
@@ -220,9 +223,7 @@ class Supervisor(threading.Thread):
         seat.pid, seat.state, seat.due = process.pid, "loading", now + self._settings.start_timeout
         self._listen(process.pidfd, lambda _events: self._on_death(seat))
         self._listen(process.output_fd, lambda _events: self._on_output(seat))
-        self._selector.register(
-            process.control, self._wanted_events(process), lambda events: self._on_control(seat, events)
-        )
+        self._selector.register(process.control, self._wanted_events(process), lambda events: self._on_control(seat, events))
 
     def _listen(self, fd: int, action: Callable[[int], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, action)
@@ -360,10 +361,10 @@ class Supervisor(threading.Thread):
 
     def _close_if_abandoned(self) -> None:
         """Nobody holds the pool any more: what was accepted is finished, then everything ends."""
-        if not self.abandoned or self._stopping:
+        if self.abandoned is None or self._stopping:
             return
         self._dispatcher.dispatch()  # forgets what was dropped, so that it does not count
-        if self._dispatcher.outstanding == 0:
+        if self._dispatcher.account.outstanding == 0:
             self._stopping = True
             for seat in self.seats:
                 self._stop_seat(seat, STOP_GRACE_S)

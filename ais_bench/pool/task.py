@@ -11,7 +11,7 @@ from ais_bench.pool.pickling import loads_error
 from ais_bench.shm import OBJECT, TENSORS, decode
 
 if TYPE_CHECKING:
-    from ais_bench.pool.dispatch import ReadyWorker
+    from ais_bench.pool.ready_worker import ReadyWorker
 
 
 class Waiter:
@@ -56,6 +56,7 @@ class Task:
     """
 
     __slots__ = (
+        "accepted",
         "answer_kind",
         "device",
         "done",
@@ -96,6 +97,7 @@ class Task:
         self.future = future
         self.worker: ReadyWorker | None = None
         self.ran_on: int | None = None  # the device that answered
+        self.accepted = False  # it counts, until it is done
         self.taken = False  # the caller's buffers are not needed any more
         self.done = False
         self.strikes = 0
@@ -103,6 +105,13 @@ class Task:
         self.answer_kind = TENSORS
         self.end_to_end_ns = 0
         self.error: BaseException | None = None
+
+    @classmethod
+    def failed(cls, error: Exception, waiter: Waiter, index: int | None, device: int | None = None) -> Task:
+        """A task that ended before it began, in the place it would have had."""
+        task = cls((), waiter, index=index, device=device)
+        task.error, task.done = error, True
+        return task
 
     def result(self) -> Any:
         """The outputs, or the object that the handler answered with; raises the task's error. Call when `done`."""

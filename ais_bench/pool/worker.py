@@ -22,6 +22,7 @@ import time
 from typing import NoReturn
 
 from ais_bench import _native
+from ais_bench.errors import DeviceLost
 from ais_bench.pool.pickling import dumps_error, loads
 from ais_bench.pool.protocol import Answer, Failed, Handler, LogLine, Ready, Start, Stop, WorkerContext
 from ais_bench.pool.wire import WorkerEnd
@@ -106,6 +107,8 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
             copy_in_ns=result.copy_in_ns,
             copy_out_ns=result.copy_out_ns,
         )
+    except DeviceLost:
+        raise  # this process is of no use any more; the pool runs the task elsewhere
     except Exception as error:
         # Parent's side of RAISED: pickling.loads_error over the decoded bytes.
         channel.reply(task, encode(dumps_error(error)), kind=RAISED, execute_ns=time.monotonic_ns() - began_ns)
@@ -135,5 +138,3 @@ class _ToParent(logging.Handler):
             os._exit(PARENT_GONE)
         except Exception:
             self.handleError(record)
-
-

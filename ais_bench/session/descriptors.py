@@ -12,8 +12,8 @@ __all__ = ["dtype", "format", "tensor_desc"]
 class dtype(enum.IntEnum):
     """An element type. The numbers are AscendCL's `aclDataType`, so a member indexes tables laid out by them.
 
-    `name` is numpy's name of the type (ml_dtypes' for the last seven). The two "fnuz" kinds and uint4 are not in AscendCL and
-    have numbers from 100 on.
+    `name` is numpy's name of the type (ml_dtypes' from bfloat16 on). The two "fnuz" kinds and the integers of 4 and 2 bits but
+    int4 are not in AscendCL and have numbers from 100 on.
     """
 
     float32 = 0
@@ -35,9 +35,13 @@ class dtype(enum.IntEnum):
     int4 = 29
     float8_e5m2 = 35
     float8_e4m3fn = 36
+    float8_e8m0fnu = 37
+    float4_e2m1fn = 40
     float8_e4m3fnuz = 100
     float8_e5m2fnuz = 101
     uint4 = 102
+    int2 = 103
+    uint2 = 104
 
     def __str__(self) -> str:
         return f"dtype.{self.name}"

@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench.errors import FeedError
+from ais_bench.session.tensor import BaseTensor
 
 __all__ = ["to_array", "to_sequence"]
 
-_ACCEPTED = "an input is a numpy array or scalar, a torch CPU tensor, an aclruntime.Tensor or an object with __dlpack__"
+_ACCEPTED = (
+    "an input is a numpy array or scalar, a torch CPU tensor, an aclruntime.Tensor or BaseTensor, or an object with __dlpack__"
+)
 _DLPACK_HOST = {1, 3, 11, 13}  # kDLCPU, and the host memory kinds of CUDA, ROCm and managed memory
 
 
@@ -45,7 +48,7 @@ def to_sequence(feeds: Any, names: Sequence[str]) -> Sequence[Any]:
 
 def to_array(value: Any, index: int) -> NDArray[Any]:
     """Turn one input into a C-contiguous array in native byte order. Raises FeedError that names the input's type."""
-    if isinstance(value, (np.ndarray, np.generic)):
+    if isinstance(value, (np.ndarray, np.generic, BaseTensor)):
         array = np.asarray(value)
     elif _is_torch_tensor(value):
         array = _from_torch(value, index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,9 @@ def whole_arrays(
         expected = size if pad else stop - start
         for index, array in enumerate(run):
             if array.ndim == 0 or array.shape[0] != expected:
-                raise FeedError(f"output {_name(outputs, index)} has shape {array.shape} for a batch of {expected}: not one entry a sample")
+                raise FeedError(
+                    f"output {_name(outputs, index)} has shape {array.shape} for a batch of {expected}: not one entry a sample"
+                )
             if start == 0:
                 whole.append(np.empty((samples, *array.shape[1:]), array.dtype))
             elif array.shape[1:] != whole[index].shape[1:]:
@@ -60,7 +62,7 @@ def numpy_dtype(desc: tensor_desc) -> np.dtype[Any]:
     except TypeError:  # one of those that numpy itself does not have
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, name))
+        return cast("np.dtype[Any]", np.dtype(getattr(ml_dtypes, name)))
 
 
 def _name(outputs: Sequence[tensor_desc], index: int) -> str:

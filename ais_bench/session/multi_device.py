@@ -1,6 +1,6 @@
 """MultiDeviceSession: one model on all devices.
 
-    feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
+feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.pickling import dumps_by_value
 from ais_bench.pool.settings import check_device_ids
 from ais_bench.session import gather, scatter
+from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.options import as_int, as_model, check_custom_sizes, runtime_options
 from ais_bench.session.report import LastTimes, Report, make_report
@@ -38,8 +39,8 @@ class MultiDeviceSession:
     """One model, loaded in a worker process on each device. Feeds and outputs are those of InferSession.
 
     Workers start on first use, or with `start()`, stay for later calls, and end with `close()`, with the last reference, or
-    with this process. They are fresh interpreters: no main guard is needed, and notebooks and `python -c` work. Every method may be
-    called from any thread. A session does not work in a forked child of the process that made it.
+    with this process. They are fresh interpreters: no main guard is needed, and notebooks and `python -c` work. Every method
+    may be called from any thread. A session does not work in a forked child of the process that made it.
 
     Args:
         model_path, acl_json_path, debug, loop: as for InferSession.
@@ -96,7 +97,7 @@ class MultiDeviceSession:
             as_int("warmup", warmup, 0),
             graph_optimization_level,
             dict(provider_options or {}),
-            len(_native.allowed_cpus()),
+            count_devices("ort"),
             None if preprocess is None else dumps_by_value(preprocess),
             None if postprocess is None else dumps_by_value(postprocess),
         )
@@ -144,7 +145,7 @@ class MultiDeviceSession:
         return list(self._pool.devices) if self._pool is not None else self._default_devices()
 
     def _default_devices(self) -> list[int]:
-        return list(self._asked) if self._asked is not None else list(range(_native.device_count(self._runtime)))
+        return list(self._asked) if self._asked is not None else list(range(count_devices(self._runtime)))
 
     def _ready_pool(self, wanted: Iterable[int] | None) -> DevicePool:
         """The pool, started, with at least the devices wanted (None: the default ones)."""
@@ -152,7 +153,13 @@ class MultiDeviceSession:
         if pool is None or wanted is not None:
             with self._lock:
                 pool = self._with_devices(wanted)
-        pool.start()
+        try:
+            pool.start()
+        except BaseException:
+            with self._lock:
+                if self._pool is pool:  # it is closed; the next call may start another one
+                    self._pool = None
+            raise
         if not self._inputs:
             self._inputs = self._description(pool).inputs
         return pool
@@ -220,9 +227,7 @@ class MultiDeviceSession:
         self.summary.note_one(task)
         return task.result()
 
-    def submit(
-        self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static"
-    ) -> Future[Any]:
+    def submit(self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static") -> Future[Any]:
         """Run one set of feeds and return a future of its outputs. The feeds may be reused at once. `cancel` works.
 
         `device`: the one to run on; None: whichever has room. `timeout`: seconds from now until the future fails with
@@ -300,9 +305,7 @@ class MultiDeviceSession:
         lists = {device: [list(feeds) for feeds in several] for device, several in scatter.by_device(feeds_list).items()}
         flat = {device: [scatter.one_set(one) for feeds in several for one in feeds] for device, several in lists.items()}
         outputs = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how))
-        return {
-            device: gather.regroup(outputs[device], [len(feeds) for feeds in several]) for device, several in lists.items()
-        }
+        return {device: gather.regroup(outputs[device], [len(feeds) for feeds in several]) for device, several in lists.items()}
 
     def infer_iteration(
         self,
@@ -333,14 +336,18 @@ class MultiDeviceSession:
         lists = scatter.by_device(feeds)
         pool = self._ready_pool(lists)
 
+        def place(one: Any, waiter: Waiter, device: int, index: int) -> Task:
+            try:
+                return make(one, waiter=waiter, device=device, index=index)
+            except Exception as error:
+                return Task.failed(error, waiter, index, device)
+
         def tasks(waiter: Waiter) -> list[Task]:
             # One of each device in turn, so that all devices start at once.
-            turns = itertools.zip_longest(*([(device, index, one) for index, one in enumerate(several)] for device, several in lists.items()))
-            return [
-                make(one, waiter=waiter, device=device, index=index)
-                for turn in turns
-                for device, index, one in filter(None, turn)
-            ]
+            turns = itertools.zip_longest(
+                *([(device, index, one) for index, one in enumerate(several)] for device, several in lists.items())
+            )
+            return [place(one, waiter, device, index) for turn in turns for device, index, one in filter(None, turn)]
 
         done = pool.run_all(tasks)
         self.summary.note_done(done)

@@ -11,6 +11,7 @@ from ais_bench.pool import DeviceInfo, Task, WorkerInfo
 from ais_bench.shm import Stats
 
 KEPT_TIMES = 100_000
+QUANTITIES = ("mean", "p50", "p90", "p99", "max")
 STAGES = ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms")
 
 
@@ -128,7 +129,11 @@ def make_report(devices: Sequence[DeviceInfo], workers: Sequence[WorkerInfo], wa
 def _counts(info: DeviceInfo, wall_s: float) -> Counts:
     stats = info.stats
     room = wall_s * info.workers
-    stages = {stage: Times(**values) for stage, values in stats.to_dict().items() if stage in STAGES}
+    stages = {
+        stage: Times(int(values["count"]), *(values[name] for name in QUANTITIES))
+        for stage, values in stats.to_dict().items()
+        if stage in STAGES
+    }
     return Counts(
         tasks=stats.tasks + info.lost,
         failures=stats.failures + info.lost,

@@ -79,7 +79,7 @@ class SessionFactory:
 
 
 def _callable(pickled: bytes | None) -> Callable[[Any], Any] | None:
-    return None if pickled is None else loads(pickled)  # type: ignore[no-any-return]
+    return None if pickled is None else loads(pickled)
 
 
 class SessionHandler:
@@ -111,11 +111,9 @@ class SessionHandler:
     def run(self, task: Task) -> Answer:
         """One task that needs Python."""
         mode = MODES[task.mode]
-        item = decode(task.feeds) if task.kind == OBJECT else task.feeds
+        item = decode(task.feeds, at_home=False) if task.kind == OBJECT else task.feeds
         if isinstance(item, Iterate):
-            return Answer(
-                self._session.infer_iteration(item.feeds, item.in_out_list, item.times, item.mode)
-            )
+            return Answer(self._session.infer_iteration(item.feeds, item.in_out_list, item.times, item.mode))
         began_ns = time.monotonic_ns()
         feeds = self._preprocess(item) if self._preprocess is not None else item
         fed_ns = time.monotonic_ns()

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import pickle
 import sys
 from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import dill
 import numpy as np
 import numpy.typing as npt
 
@@ -47,10 +44,14 @@ def encode(obj: object) -> list[npt.NDArray[np.uint8]]:
     return [np.frombuffer(stream.getbuffer(), np.uint8), *buffers]
 
 
-def decode(buffers: Sequence[npt.NDArray[Any]]) -> Any:
-    """Return the object that `encode` was given. It owns its memory: the buffers may be reused afterwards."""
+def decode(buffers: Sequence[npt.NDArray[Any]], *, at_home: bool = True) -> Any:
+    """Return the object that `encode` was given. It owns its memory: the buffers may be reused afterwards.
+
+    `at_home`: classes and functions of a `__main__` are this process's own, if it has them. A worker says False.
+    """
     first, *rest = buffers
-    return pickle.loads(first.data, buffers=[bytearray(buffer) for buffer in rest])
+    unpickler = _Unpickler if at_home else pickle.Unpickler
+    return unpickler(io.BytesIO(first.data), buffers=[bytearray(buffer) for buffer in rest]).load()
 
 
 class _Pickler(pickle.Pickler):
@@ -62,24 +63,35 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         if obj.__module__ not in ("__main__", "__mp_main__") and "<" not in obj.__qualname__:
             return NotImplemented
-        home = _homes.get(obj, os.getpid())
-        return _from_home, (home, obj.__module__, obj.__qualname__, dill.dumps(obj, recurse=True))
+        import dill  # costs tens of milliseconds, and few programs get here
+
+        return _by_value, (obj.__module__, obj.__qualname__, dill.dumps(obj, recurse=True))
 
 
-# Which process first sent a class or function that came here by value.
-_homes: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+class _Unpickler(pickle.Unpickler):
+    """Finds by name what was sent by value."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Pickle's hook: the object of that name."""
+        return _by_name if (module, name) == (__name__, _by_value.__name__) else super().find_class(module, name)
 
 
-def _from_home(home: int, module: str, qualname: str, by_value: bytes) -> Any:
-    """Find a class or function that travelled: by its name in the process it comes from, as its value elsewhere."""
-    if home == os.getpid() and "<" not in qualname:
+def _by_value(module: str, qualname: str, value: bytes) -> Any:
+    """Load a class or function that travelled."""
+    return _load(value)
+
+
+def _by_name(module: str, qualname: str, value: bytes) -> Any:
+    """Return this process's own class or function of that name; by value where there is none, as for what a function made."""
+    try:
         return functools.reduce(getattr, qualname.split("."), sys.modules[module])
-    return _load_by_value(home, by_value)
+    except (KeyError, AttributeError):
+        return _load(value)
 
 
 @functools.lru_cache(maxsize=256)
-def _load_by_value(home: int, by_value: bytes) -> Any:
-    """Load one class or function once, so that two objects of a class that came by value have one class."""
-    obj = dill.loads(by_value)
-    _homes[obj] = home
-    return obj
+def _load(value: bytes) -> Any:
+    """Load a class or function once, so that two objects of a class that came by value have one class."""
+    import dill
+
+    return dill.loads(value)

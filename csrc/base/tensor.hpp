@@ -9,8 +9,8 @@
 
 namespace ais {
 
-// The numbers are AscendCL's aclDataType where it has one, because callers index tables with them. float8 of the two
-// "fnuz" kinds and uint4, which AscendCL lacks, start at 100. X(name, number, bits of one element, numpy's name).
+// The numbers are AscendCL's aclDataType where it has one, because callers index tables with them. The float8 of the
+// two "fnuz" kinds and the small integers, which AscendCL lacks, start at 100. X(name, number, bits of one element, numpy's name).
 #define AIS_DTYPES(X)                          \
   X(Float32, 0, 32, "float32")                 \
   X(Float16, 1, 16, "float16")                 \
@@ -30,9 +30,13 @@ namespace ais {
   X(Int4, 29, 4, "int4")                       \
   X(Float8E5M2, 35, 8, "float8_e5m2")          \
   X(Float8E4M3FN, 36, 8, "float8_e4m3fn")      \
+  X(Float8E8M0, 37, 8, "float8_e8m0fnu")       \
+  X(Float4E2M1, 40, 4, "float4_e2m1fn")        \
   X(Float8E4M3FNUZ, 100, 8, "float8_e4m3fnuz") \
   X(Float8E5M2FNUZ, 101, 8, "float8_e5m2fnuz") \
-  X(UInt4, 102, 4, "uint4")
+  X(UInt4, 102, 4, "uint4")                    \
+  X(Int2, 103, 2, "int2")                      \
+  X(UInt2, 104, 2, "uint2")
 
 enum class DType : std::int32_t {
 #define AIS_DTYPE(name, number, bits, numpy) k##name = number,
@@ -104,7 +108,7 @@ inline bool count_elements(const Shape& shape, std::size_t* out) {
   return true;
 }
 
-// Bytes of `elements` as a device holds them: 4-bit types are packed in pairs, the first in the low half.
+// Bytes of `elements` as a device holds them: types of 4 and 2 bits are packed, the first element in the lowest bits.
 constexpr std::size_t packed_bytes(DType dtype, std::size_t elements) { return (elements * dtype_bits(dtype) + 7) / 8; }
 
 // A tensor over memory that somebody else owns and keeps alive. `bytes` is what the shape needs, packed.

@@ -24,6 +24,10 @@ bool numpy_has(DType dtype) {
     case DType::kBFloat16:
     case DType::kInt4:
     case DType::kUInt4:
+    case DType::kInt2:
+    case DType::kUInt2:
+    case DType::kFloat4E2M1:
+    case DType::kFloat8E8M0:
     case DType::kFloat8E5M2:
     case DType::kFloat8E4M3FN:
     case DType::kFloat8E4M3FNUZ:
@@ -52,7 +56,8 @@ PyObject* descr_of(DescrEntry* entry) {
   return entry->descr;
 }
 
-bool is_four_bit(DType dtype) { return dtype_bits(dtype) == 4; }
+// Types of 4 and 2 bits: numpy has one element a byte, in its low bits; devices have two or four.
+bool is_packed(DType dtype) { return dtype_bits(dtype) < 8; }
 
 // The DType of an array in native byte order; kUndefined for anything else.
 DType dtype_of(const py::array& array) {
@@ -71,20 +76,19 @@ DType dtype_of(const py::array& array) {
   return DType::kUndefined;
 }
 
-void pack(const std::uint8_t* from, std::size_t elements, std::vector<std::uint8_t>* to) {
-  to->assign((elements + 1) / 2, 0);
+void pack(const std::uint8_t* from, DType dtype, std::size_t elements, std::vector<std::uint8_t>* to) {
+  const std::size_t bits = dtype_bits(dtype);
+  to->assign(packed_bytes(dtype, elements), 0);
   for (std::size_t i = 0; i < elements; ++i) {
-    const auto nibble = static_cast<std::uint8_t>(from[i] & 0x0f);
-    (*to)[i / 2] = static_cast<std::uint8_t>((*to)[i / 2] | (i % 2 == 0 ? nibble : nibble << 4));
+    const unsigned value = from[i] & ((1u << bits) - 1);
+    (*to)[i * bits / 8] = static_cast<std::uint8_t>((*to)[i * bits / 8] | value << (i * bits % 8));
   }
 }
 
-// ml_dtypes keeps an int4 sign-extended and a uint4 zero-extended in its byte.
 void unpack(const std::uint8_t* from, DType dtype, std::size_t elements, std::uint8_t* to) {
+  const std::size_t bits = dtype_bits(dtype);
   for (std::size_t i = 0; i < elements; ++i) {
-    std::uint8_t nibble = i % 2 == 0 ? from[i / 2] & 0x0f : from[i / 2] >> 4;
-    if (dtype == DType::kInt4 && (nibble & 0x08) != 0) nibble |= 0xf0;
-    to[i] = nibble;
+    to[i] = static_cast<std::uint8_t>((from[i * bits / 8] >> (i * bits % 8)) & ((1u << bits) - 1));
   }
 }
 
@@ -101,9 +105,9 @@ bool view_array(py::handle given, session::Feed* feed, Feeds* keep) {
   view.data = const_cast<void*>(array.data());
   const auto elements = static_cast<std::size_t>(array.size());
   view.bytes = packed_bytes(dtype, elements);
-  if (is_four_bit(dtype)) {
+  if (is_packed(dtype)) {
     keep->packed.emplace_back();
-    pack(static_cast<const std::uint8_t*>(array.data()), elements, &keep->packed.back());
+    pack(static_cast<const std::uint8_t*>(array.data()), dtype, elements, &keep->packed.back());
     view.data = keep->packed.back().data();
   }
   return true;
@@ -180,7 +184,7 @@ NumpySink::NumpySink(const device::ModelInfo& info) : slots_(info.outputs.size()
 void NumpySink::make(Slot* slot, DType dtype, const Shape& shape, std::size_t bytes) {
   slot->array = new_array(dtype, shape);
   slot->dtype = dtype;
-  if (is_four_bit(dtype)) slot->packed.resize(bytes + 1);  // never a null pointer
+  if (is_packed(dtype)) slot->packed.resize(bytes + 1);  // never a null pointer
 }
 
 void* NumpySink::reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) {
@@ -196,7 +200,7 @@ void* NumpySink::reserve(std::size_t index, const device::TensorDesc& desc, cons
       return nullptr;
     }
   }
-  if (is_four_bit(slot.dtype)) return slot.packed.data();
+  if (is_packed(slot.dtype)) return slot.packed.data();
   return py::detail::array_proxy(slot.array.ptr())->data;
 }
 
@@ -204,7 +208,7 @@ py::list NumpySink::take() {
   py::list outputs(slots_.size());
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     Slot& slot = slots_[i];
-    if (is_four_bit(slot.dtype)) {
+    if (is_packed(slot.dtype)) {
       auto array = py::reinterpret_borrow<py::array>(slot.array);
       unpack(slot.packed.data(), slot.dtype, static_cast<std::size_t>(array.size()),
              static_cast<std::uint8_t*>(array.mutable_data()));
@@ -216,7 +220,7 @@ py::list NumpySink::take() {
 
 py::array array_from(const TensorView& view) {
   py::array array = new_array(view.dtype, view.shape);
-  if (is_four_bit(view.dtype)) {
+  if (is_packed(view.dtype)) {
     unpack(static_cast<const std::uint8_t*>(view.data), view.dtype, static_cast<std::size_t>(array.size()),
            static_cast<std::uint8_t*>(array.mutable_data()));
   } else if (view.bytes != 0) {

@@ -25,7 +25,7 @@ py::array new_array(DType dtype, const Shape& shape);
 struct Feeds {
   std::vector<session::Feed> feeds;
   std::vector<py::object> owners;
-  std::vector<std::vector<std::uint8_t>> packed;  // 4-bit inputs: numpy has one element a byte, devices two
+  std::vector<std::vector<std::uint8_t>> packed;  // inputs of types narrower than a byte
 };
 
 // `inputs` are the model's, for feeds given by name. Raises FeedError for what cannot be an input.

@@ -50,7 +50,10 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   session::SessionConfig config;
   py::buffer_info bytes;
   if (py::isinstance<py::str>(model)) {
-    config.source.path = model.cast<std::string>();
+    // As the file system has it: a name that is not UTF-8 arrives with escapes.
+    auto path = py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(model.ptr()));
+    if (!path) throw py::error_already_set();
+    config.source.path = path;
   } else {
     bytes = py::reinterpret_borrow<py::buffer>(model).request();
     config.source.bytes = bytes.ptr;

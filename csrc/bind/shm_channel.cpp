@@ -163,7 +163,7 @@ class PyChannel {
   }
 
   std::unique_ptr<shm::Port> port_;
-  py::object base_;                                    // keeps the mapping while arrays over it live
+  py::object base_;                                     // keeps the mapping while arrays over it live
   std::unordered_map<std::uint64_t, shm::Task> tasks_;  // handed out and not answered; guarded by the GIL
   std::atomic<bool> taking_{false};
 };

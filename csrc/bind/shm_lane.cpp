@@ -322,7 +322,8 @@ void register_stats(py::module_& module) {
       .def_property_readonly("tasks", [](const Stats& stats) { return stats.snapshot().tasks; })
       .def_property_readonly("failures", [](const Stats& stats) { return stats.snapshot().failures; })
       .def_property_readonly("busy_ns", [](const Stats& stats) { return stats.snapshot().busy_ns; })
-      .def("add", [](Stats& stats, const Stats& other) { stats.add(other.snapshot()); }, py::arg("other"))
+      .def(
+          "add", [](Stats& stats, const Stats& other) { stats.add(other.snapshot()); }, py::arg("other"))
       .def("reset", &Stats::reset)
       .def("to_dict", &stats_dict);
 }
@@ -354,9 +355,7 @@ void register_shm_lane(py::module_& module) {
       .def_property_readonly("closed", [](PyLane& self) { return self.lane().closed(); })
       .def_property(
           "spin_us", [](PyLane& self) { return self.lane().spin_ns() / 1000.0; },
-          [](PyLane& self, double us) {
-            self.lane().set_spin_ns(static_cast<std::uint32_t>(std::clamp(us, 0.0, 1e6) * 1000));
-          })
+          [](PyLane& self, double us) { self.lane().set_spin_ns(static_cast<std::uint32_t>(std::clamp(us, 0.0, 1e6) * 1000)); })
       .def("try_submit", &PyLane::try_submit, py::arg("feeds"), py::arg("mode"), py::arg("task"), py::kw_only(),
            py::arg("kind") = 0, py::arg("option") = 0)
       .def("poll", &PyLane::poll)

@@ -16,6 +16,7 @@ bool starts_with(const std::uint8_t* data, std::size_t size, const char* magic) 
 }
 
 Result<std::string> classify(const ModelSource& source, const std::uint8_t* data, std::size_t size) {
+  if (size == 0) return Status(Code::kModelLoad, "cannot load the model '" + source.name() + "': it is empty");
   // Compiled models: the classic header, the zip form of newer compilers, and the emulator's container.
   for (const char* magic : {"IMOD", "PK\x03\x04", "AISEMUOM"}) {
     if (starts_with(data, size, magic)) return std::string("acl");

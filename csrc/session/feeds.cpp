@@ -139,12 +139,14 @@ bool kind_differs(DType wanted, DType given) {
       case DType::kInt32:
       case DType::kInt64:
       case DType::kInt4:
+      case DType::kInt2:
         return 'i';
       case DType::kUInt8:
       case DType::kUInt16:
       case DType::kUInt32:
       case DType::kUInt64:
       case DType::kUInt4:
+      case DType::kUInt2:
         return 'u';
       case DType::kBool:
         return 'b';

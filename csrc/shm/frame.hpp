@@ -82,9 +82,9 @@ class FrameWriter {
   std::vector<Entry> entries_;
 };
 
-// Reads a table whose place came from the other side. `table_room` is where the table must lie, `payload_room` where the payloads
-// must. Every value is copied out and checked, so that later changes in shared memory cannot matter: Corrupt otherwise.
-// `out` is reused to spare allocations.
+// Reads a table whose place came from the other side. `table_room` is where the table must lie, `payload_room` where the
+// payloads must. Every value is copied out and checked, so that later changes in shared memory cannot matter: Corrupt
+// otherwise. `out` is reused to spare allocations.
 Status read_frame(std::uint8_t* arena, Span table, Span table_room, Span payload_room, std::vector<TensorView>* out);
 
 }  // namespace ais::shm

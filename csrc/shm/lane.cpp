@@ -11,7 +11,7 @@
 namespace ais::shm {
 namespace {
 
-constexpr std::size_t kArenaBytes = std::size_t{1} << 40;
+constexpr std::size_t kArenaBytes = std::size_t{1} << 38;
 constexpr std::size_t kLeastArena = std::size_t{16} << 20;
 constexpr std::size_t kLeastResult = std::size_t{1} << 20;
 constexpr std::size_t kWarmSlots = 8;
@@ -86,7 +86,7 @@ Result<std::optional<Lane::Draft>> Lane::begin(std::size_t bytes) {
     ++drafts_;
     usual = usual_result_;
   }
-  Draft draft(this, slots_->acquire(bytes, bytes), slots_->acquire_large(0, usual));
+  Draft draft(this, slots_->acquire(bytes, bytes), slots_->acquire_large(usual, usual));
   if (!draft.feeds_ || !draft.result_) return std::optional<Draft>();
   return std::optional<Draft>(std::move(draft));
 }

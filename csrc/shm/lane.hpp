@@ -28,7 +28,7 @@ namespace ais::shm {
 
 struct LaneOptions {
   std::uint64_t epoch = 0;
-  std::size_t arena_bytes = 0;   // virtual; 0: 1 TiB, or what the process's limits allow
+  std::size_t arena_bytes = 0;   // virtual; 0: 256 GiB, or what the process's limits allow
   std::size_t result_bytes = 0;  // virtual, of one result slot; 0: a 1024th of the arena, at least 1 MiB
 };
 
@@ -157,7 +157,7 @@ class Lane {
   std::vector<std::uint32_t> free_flights_;
   std::uint64_t published_ = 0;
   std::size_t drafts_ = 0;
-  std::int64_t last_done_ns_ = 0;    // when the reply that was taken last had been published
+  std::int64_t last_done_ns_ = 0;   // when the reply that was taken last had been published
   std::uint64_t usual_result_ = 0;  // the largest recent result, fading
   std::atomic<std::size_t> in_flight_{0};
 };

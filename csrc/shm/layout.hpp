@@ -13,10 +13,10 @@
 //      ...     ...      result descriptors, kRingSlots x 64
 //   kDataOffset ...     slots (slots.hpp): virtual ranges, handed out by the parent alone
 //
-// A task's way:  the parent picks a feed slot and a result slot, writes the feeds and their table (frame.hpp) into the first, and
-// publishes a TaskDescriptor; the worker reads the feeds in place, writes outputs and their table into the second, and publishes
-// a ResultDescriptor. From publishing the task to publishing the result both slots are the worker's; before and after they are
-// the parent's. A worker never chooses a slot, so it never waits for room.
+// A task's way:  the parent picks a feed slot and a result slot, writes the feeds and their table (frame.hpp) into the first,
+// and publishes a TaskDescriptor; the worker reads the feeds in place, writes outputs and their table into the second, and
+// publishes a ResultDescriptor. From publishing the task to publishing the result both slots are the worker's; before and after
+// they are the parent's. A worker never chooses a slot, so it never waits for room.
 //
 // L1  Nothing in here is a pointer, a lock or a descriptor number. Offsets count from the start of the arena.
 // L2  Whoever reads a value that the other side wrote copies it to a local first, checks the copy, and uses only the copy.

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -35,11 +36,16 @@ int make_memfd(const char* label) {
   return memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 }
 
-// ftruncate beyond RLIMIT_FSIZE does not just fail, it raises SIGXFSZ.
-std::size_t within_file_size_limit(std::size_t bytes, std::size_t least) {
+std::size_t limit_of(int resource) {
   rlimit limit{};
-  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return bytes;
-  while (bytes > limit.rlim_cur && bytes > least) bytes /= 2;
+  if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return ~std::size_t{0};
+  return limit.rlim_cur;
+}
+
+// ftruncate beyond RLIMIT_FSIZE does not just fail, it raises SIGXFSZ. Of a limited address space most is left to the program.
+std::size_t within_limits(std::size_t bytes, std::size_t least) {
+  const std::size_t limit = std::min(limit_of(RLIMIT_FSIZE), limit_of(RLIMIT_AS) / 16);
+  while (bytes > limit && bytes / 2 >= least) bytes /= 2;
   return bytes;
 }
 
@@ -50,7 +56,6 @@ std::uint8_t* map(int fd, std::size_t bytes) {
   (void)madvise(address, bytes, MADV_DONTDUMP);
   return static_cast<std::uint8_t*>(address);
 }
-
 
 std::size_t page_bytes() {
   static const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -66,7 +71,7 @@ void Fd::reset(int fd) {
 
 Result<std::shared_ptr<Region>> Region::create(const char* label, std::size_t bytes, std::size_t least) {
   int reason = 0;
-  for (bytes = within_file_size_limit(bytes, least); bytes >= least; bytes /= 2) {
+  for (bytes = within_limits(bytes, least); bytes >= least; bytes /= 2) {
     Fd fd(make_memfd(label));
     if (fd.get() < 0) return system_error("no shared memory: memfd_create", errno);
     if (ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
@@ -89,7 +94,7 @@ Result<std::shared_ptr<Region>> Region::create(const char* label, std::size_t by
 }
 
 Result<std::shared_ptr<Region>> Region::attach(Fd fd, std::size_t least) {
-  struct stat status {};
+  struct stat status{};
   if (fstat(fd.get(), &status) != 0) return system_error("the shared memory's descriptor", errno);
   const int seals = fcntl(fd.get(), F_GET_SEALS);
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {

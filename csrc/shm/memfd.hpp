@@ -40,8 +40,8 @@ class Fd {
 // A mapped region. The mapping lives as long as the object; share it with std::shared_ptr to keep views valid.
 class Region {
  public:
-  // Makes, sizes, seals and maps a region of `bytes`, or of the largest power of two between `least` and `bytes` that the
-  // process's limits (address space, file size) allow. Zero filled.
+  // Makes, sizes, seals and maps a region of `bytes`, or of as many halvings of that, down to `least`, as the process's limits
+  // (address space, file size) demand. Zero filled.
   static Result<std::shared_ptr<Region>> create(const char* label, std::size_t bytes, std::size_t least);
 
   // Maps the region behind `fd`, which it takes over and closes. Corrupt where it is not a sealed region of at least `least`.

@@ -2,7 +2,8 @@
 //
 //   next -> the task and its feeds, over the slot -> write outputs with task.writer -> finish
 //
-// Threads: one at a time, close() from any. Several tasks may be taken before the first is finished, and be finished in any order.
+// Threads: one at a time, close() from any. Several tasks may be taken before the first is finished, and be finished in any
+// order.
 #pragma once
 
 #include <cstdint>

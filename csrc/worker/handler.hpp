@@ -16,7 +16,8 @@ class Handler {
   virtual Status run(const shm::Task& task, shm::FrameWriter* out, shm::RunTimes* times) = 0;
 };
 
-// Outputs are copies of the feeds; task.option is how many microseconds of work to simulate. For tests and measurements.
+// Outputs are copies of the feeds, in mode 1 there are none; task.option is how many microseconds of work to simulate. For
+// tests and measurements.
 class EchoHandler : public Handler {
  public:
   Status run(const shm::Task& task, shm::FrameWriter* out, shm::RunTimes* times) override;

@@ -24,6 +24,7 @@ Result<Stopped> serve(shm::Port* port, Handler* handler, shm::Task* task, std::u
     if (task->kind != shm::Kind::kTensors) return Stopped::kObject;
     shm::RunTimes times;
     const Status run = handler->run(*task, &task->writer, &times);
+    if (run.code() == Code::kDeviceLost) return run;  // unanswered: the process ends, and the task runs elsewhere
     AIS_TRY(answer(port, task, run, times));
     ++*served;
   }

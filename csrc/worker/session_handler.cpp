@@ -1,6 +1,7 @@
 // Between a slot and a session.
 #include "worker/session_handler.hpp"
 
+#include <cstdio>
 #include <string>
 
 namespace ais::worker {
@@ -28,6 +29,9 @@ Status SessionHandler::run(const shm::Task& task, shm::FrameWriter* out, shm::Ru
   SlotSink sink(out);
   session::RunTimes run;
   AIS_TRY(session_->run(feeds_, {static_cast<session::Mode>(task.mode), false}, &sink, &run));
+  if (session_->has_kind_warnings()) {  // once an input: what a worker writes, the parent logs
+    for (const std::string& text : session_->take_kind_warnings()) std::fprintf(stderr, "FeedWarning: %s\n", text.c_str());
+  }
   *times = {run.staged_ns - run.start_ns, run.executed_ns - run.staged_ns, run.delivered_ns - run.executed_ns};
   return Status();
 }

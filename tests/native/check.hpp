@@ -50,12 +50,12 @@ inline int run(int argc, char** argv) {
   static void name();                                 \
   static const check::Add name##_added(#name, &name); \
   static void name()
-#define CHECK(condition)                                                 \
-  do {                                                                   \
+#define CHECK(condition)                                                        \
+  do {                                                                          \
     if (!(condition)) check::fail(__FILE__, __LINE__, "not true: " #condition); \
   } while (0)
-#define CHECK_OK(expression)                                                                               \
-  do {                                                                                                     \
-    const ais::Status check_status = (expression);                                                         \
+#define CHECK_OK(expression)                                                                            \
+  do {                                                                                                  \
+    const ais::Status check_status = (expression);                                                      \
     if (!check_status.ok()) check::fail(__FILE__, __LINE__, #expression ": " + check_status.message()); \
   } while (0)

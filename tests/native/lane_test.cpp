@@ -34,7 +34,8 @@ T take(Result<T> result) {
 
 // Both ends of an arena. The worker's end has a mapping of its own, as in another process.
 struct Pair {
-  explicit Pair(const LaneOptions& options = {}) : bell(take(Bell::create())), lane(take(Lane::create(bell, options))) {
+  explicit Pair(const LaneOptions& options = {0, std::size_t{16} << 30, 0})
+      : bell(take(Bell::create())), lane(take(Lane::create(bell, options))) {
     port = take(Port::attach(Fd(dup(lane->region()->fd())), Fd(dup(bell->fd()))));
   }
   Header* header() const { return reinterpret_cast<Header*>(lane->region()->data()); }
@@ -179,8 +180,8 @@ TEST(a_result_larger_than_the_arena_is_an_error_with_both_sizes) {
 
 TEST(the_worker_refuses_a_corrupt_task) {
   const auto break_it = [](int how, TaskDescriptor* task) {
-    if (how == 0) task->table_offset = 0;                          // the header
-    if (how == 1) task->table_offset = ~std::uint64_t{0} - 8;      // overflows
+    if (how == 0) task->table_offset = 0;                      // the header
+    if (how == 1) task->table_offset = ~std::uint64_t{0} - 8;  // overflows
     if (how == 2) task->table_bytes = 0;
     if (how == 3) task->result_offset = 128;
     if (how == 4) task->result_bytes = ~std::uint64_t{0};
@@ -343,7 +344,7 @@ TEST(the_slot_used_last_is_used_next) {
 
 namespace {
 std::size_t memory_of(const Region& region) {
-  struct stat status {};
+  struct stat status{};
   CHECK(fstat(region.fd(), &status) == 0);
   return static_cast<std::size_t>(status.st_blocks) * 512;
 }

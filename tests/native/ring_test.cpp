@@ -90,8 +90,8 @@ void produce(const SharedMemory& shared, std::uint64_t count, bool slow) {
   }
 }
 
-// Takes entries until `count` or until `stop` says so; returns how many. Each is checked whole and in order. The payload is read
-// before the entry is given back, so here "take" is peek and pop.
+// Takes entries until `count` or until `stop` says so; returns how many. Each is checked whole and in order. The payload is
+// read before the entry is given back, so here "take" is peek and pop.
 std::uint64_t consume(const SharedMemory& shared, std::uint64_t count, bool slow, const std::atomic<bool>* stop = nullptr) {
   auto ring = shared.consumer();
   const Doorbell readable(&shared->readable);
@@ -258,6 +258,62 @@ TEST(one_ring_wakes_all_who_wait) {
   bell.ring();
   for (std::thread& sleeper : sleepers) sleeper.join();
   CHECK(woken == 4);
+}
+
+// Without bells, whose read-modify-writes order everything by themselves: here SYNC(publish) and SYNC(recycle) stand alone.
+TEST(the_positions_alone_order_the_entries) {
+  const SharedMemory shared;
+  const std::uint64_t count = scaled(100'000);
+  std::thread producer([&] {
+    auto ring = shared.producer();
+    for (std::uint64_t seq = 0; seq < count;) {
+      const Result<bool> pushed = ring.try_push(entry_of(seq));
+      CHECK(pushed.ok());
+      if (pushed.value()) {
+        ++seq;
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  });
+  auto ring = shared.consumer();
+  for (std::uint64_t seq = 0; seq < count;) {
+    TaskDescriptor entry;
+    const Result<bool> popped = ring.try_pop(&entry);
+    CHECK(popped.ok());
+    if (popped.value()) {
+      CHECK(entry.seq == seq && entry.option == ~seq);
+      ++seq;
+    } else {
+      std::this_thread::yield();
+    }
+  }
+  producer.join();
+}
+
+// SYNC(bell) alone: what was written before a ring is there for who sees the ring.
+TEST(a_ring_publishes_what_came_before_it) {
+  std::atomic<std::uint64_t> there{0};
+  std::atomic<std::uint64_t> back{0};
+  const Doorbell to(&there);
+  const Doorbell from(&back);
+  std::uint64_t value = 0;  // plain: the bells hand it to and fro
+  constexpr std::uint32_t kRounds = 5000;
+  std::thread other([&] {
+    for (std::uint32_t round = 0; round < kRounds; ++round) {
+      CHECK(to.wait(round, monotonic_ns() + kPatience, round % 2 * 50'000) == Wake::kRung);
+      CHECK(value == 2 * round + 1);
+      ++value;
+      from.ring();
+    }
+  });
+  for (std::uint32_t round = 0; round < kRounds; ++round) {
+    CHECK(value == 2 * round);
+    ++value;
+    to.ring();
+    CHECK(from.wait(round, monotonic_ns() + kPatience, round % 3 * 50'000) == Wake::kRung);
+  }
+  other.join();
 }
 
 TEST(stress_even) { stress_threads(false, false); }

@@ -50,7 +50,11 @@ std::string unfit(const Dylib& library) {
   X(Float8E5M2, 19)      \
   X(Float8E5M2FNUZ, 20)  \
   X(UInt4, 21)           \
-  X(Int4, 22)
+  X(Int4, 22)            \
+  X(Float4E2M1, 23)      \
+  X(UInt2, 24)           \
+  X(Int2, 25)            \
+  X(Float8E8M0, 26)
 
 }  // namespace
 

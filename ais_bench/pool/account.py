@@ -1,0 +1,109 @@
+"""What a dispatcher keeps count of: tasks under way, the time with something to do, deadlines, refusals.
+
+Plain records without a lock of their own: the dispatcher's lock guards them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+
+from ais_bench.errors import PoolError
+from ais_bench.pool.task import Task
+
+MakeError = Callable[[], PoolError]
+
+
+class Account:
+    """Tasks accepted and not done, and for how long there were any."""
+
+    def __init__(self) -> None:
+        self.outstanding = 0
+        self.futures = 0  # those of them that somebody holds a future of
+        self.retries: dict[int, int] = {}  # by device: tasks that its dead workers left to others
+        self.lost: dict[int, int] = {}  # and those that failed with them
+        self._since_ns = 0
+        self._wall_ns = 0
+
+    def accept(self, task: Task) -> None:
+        """One more."""
+        if self.outstanding == 0:
+            self._since_ns = time.monotonic_ns()
+        self.outstanding += 1
+        self.futures += task.future is not None
+        task.accepted = True
+
+    def settle(self, task: Task) -> None:
+        """One less."""
+        self.outstanding -= 1
+        self.futures -= task.future is not None
+        if self.outstanding == 0:
+            self._wall_ns += time.monotonic_ns() - self._since_ns
+
+    def wall_s(self) -> float:
+        """Seconds during which there was something to do."""
+        return (self._wall_ns + (time.monotonic_ns() - self._since_ns if self.outstanding else 0)) / 1e9
+
+    def reset(self) -> None:
+        """Starts the times and the counts of deaths anew."""
+        self._wall_ns, self._since_ns = 0, time.monotonic_ns()
+        self.retries.clear()
+        self.lost.clear()
+
+
+class Deadlines:
+    """Tasks that have to be done by a time, the next one first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Task]] = []
+        self._count = itertools.count()  # makes entries of the same time comparable
+        self._prune_at = 1000
+
+    def add(self, task: Task, timeout: float) -> bool:
+        """True: it is the next one."""
+        if len(self._heap) >= self._prune_at:  # most are done by now, long before their time
+            self._heap = [entry for entry in self._heap if not entry[2].done]
+            heapq.heapify(self._heap)
+            self._prune_at = 1000 + 2 * len(self._heap)
+        heapq.heappush(self._heap, (time.monotonic_ns() + int(timeout * 1e9), next(self._count), task))
+        return self._heap[0][2] is task
+
+    def pop_missed(self, now_ns: int) -> list[Task]:
+        """Those whose time has come and that are not done."""
+        missed = []
+        while self._heap and (self._heap[0][0] <= now_ns or self._heap[0][2].done):
+            task = heapq.heappop(self._heap)[2]
+            if not task.done:
+                missed.append(task)
+        return missed
+
+    @property
+    def next_ns(self) -> int | None:
+        """The next time, of time.monotonic_ns()."""
+        return self._heap[0][0] if self._heap else None
+
+
+class Refusals:
+    """Which tasks have no worker to hope for, and the error that says why."""
+
+    def __init__(self) -> None:
+        self.door: MakeError | None = None  # for new tasks: closed for good
+        self._by_device: dict[int | None, MakeError] = {}  # None: every device
+
+    def add(self, device: int | None, error: MakeError) -> None:
+        """Nothing for this device any more."""
+        self._by_device[device] = error
+
+    def remove(self, device: int | None) -> None:
+        """There is hope again."""
+        self._by_device.pop(device, None)
+
+    def of_new(self, task: Task) -> MakeError | None:
+        """The same for a task that is not accepted yet."""
+        return self.door or (self.of(task) if self._by_device else None)
+
+    def of(self, task: Task) -> MakeError | None:
+        """The refusal that applies to the task."""
+        return self._by_device.get(None) or (self._by_device.get(task.device) if task.device is not None else None)

@@ -1,0 +1,41 @@
+"""A worker that can be sent tasks, and how many it takes at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ais_bench.shm import Lane
+
+# With tasks_in_flight left open, a worker is handed so much work at a time, in tasks of the kind it did last.
+WORK_IN_HAND_NS = 200_000
+FEWEST_IN_FLIGHT = 2
+MOST_IN_FLIGHT = 64
+
+
+class ReadyWorker:
+    """The dispatcher's view of a worker. The dispatcher's lock guards all but `lane`."""
+
+    __slots__ = ("adaptive", "alone", "answered", "device", "kill", "lane", "limit", "load", "open", "verdict")
+
+    def __init__(self, device: int, lane: Lane, kill: Callable[[], None], tasks_in_flight: int | None) -> None:
+        self.device = device
+        self.lane = lane
+        self.kill = kill
+        self.adaptive = tasks_in_flight is None
+        self.limit = tasks_in_flight or FEWEST_IN_FLIGHT
+        self.load = 0  # tasks sent, or being sent, and not answered
+        self.answered = 0
+        self.open = True  # False: being removed or given up on
+        self.alone = False  # it works on a suspect, and on nothing else
+        self.verdict: BaseException | None = None  # why it was killed, where that was our doing
+
+    def adapt(self, cost_ns: int) -> None:
+        """Lets short tasks queue up in the worker, so that it need not wait for the parent between them."""
+        self.limit = min(MOST_IN_FLIGHT, FEWEST_IN_FLIGHT + WORK_IN_HAND_NS // (cost_ns + 1))
+
+    def condemn(self, why: BaseException) -> None:
+        """No more tasks for it, and an end to it; the supervisor sees it die. The first reason counts."""
+        if self.open or self.verdict is None:
+            self.open = False
+            self.verdict = self.verdict or why
+            self.kill()

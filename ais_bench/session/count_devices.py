@@ -1,0 +1,37 @@
+"""How many devices there are, without opening a vendor's library in this process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from multiprocessing import spawn
+
+from ais_bench import _native
+from ais_bench.errors import DeviceUnavailable
+from ais_bench.pool.process import Place
+
+_ASK = """\
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from ais_bench import _native
+print("devices", _native.device_count(sys.argv[2]))
+"""
+ASK_TIMEOUT_S = 60.0
+
+
+def count_devices(runtime: str) -> int:
+    """Devices of a runtime. Raises DeviceUnavailable.
+
+    CPU devices are the processors this process may use. Others are counted in a process of its own: some drivers must not be
+    opened in a process that later forks.
+    """
+    if runtime == "ort":
+        return len(_native.allowed_cpus())
+    command = [str(spawn.get_executable() or sys.executable), "-c", _ASK, json.dumps(Place.here().path), runtime]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ASK_TIMEOUT_S)
+    found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("devices ")]
+    if done.returncode != 0 or not found or found[-1] == "0":
+        reason = done.stderr.strip().splitlines()[-1:] or ["it reports no device"]
+        raise DeviceUnavailable(f"runtime {runtime!r} has no devices to offer: {reason[0]}; pass devices=[...] to name them")
+    return int(found[-1])

@@ -1,0 +1,300 @@
+"""The low-level module, as programs use it directly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import aclruntime
+from ais_bench.errors import ConfigError, FeedError
+from ais_bench.session import InferSession
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+ModelPath = Callable[[str], str]
+
+A, B = np.array([9, 8, 7, 6], np.int32), np.array([1, 2, 3, 4], np.int32)
+X = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
+
+
+def opened(path: str, loop: int = 1) -> aclruntime.InferenceSession:
+    options = aclruntime.session_options()
+    options.loop = loop
+    options.log_level = 3
+    options.acl_json_path = ""
+    return aclruntime.InferenceSession(path, 0, options)
+
+
+def to_numpy(tensor: Any) -> Any:
+    tensor.to_host()
+    return np.array(tensor)
+
+
+def test_two_arguments_raise_type_error(model: ModelPath) -> None:
+    with pytest.raises(TypeError):
+        aclruntime.InferenceSession(model("add"), 0)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_run_with_a_list_or_a_dict_of_tensors(model: ModelPath, as_dict: bool) -> None:
+    session = opened(model("sub_then_swap"))
+    tensors = [aclruntime.Tensor(A), aclruntime.Tensor(B)]
+    for tensor in tensors:
+        assert tensor.to_device(0) is None
+    feeds: Any = {"b": tensors[1], "a": tensors[0]} if as_dict else tensors
+    outputs = session.run(["total", "difference"], feeds)
+    assert [to_numpy(tensor).tolist() for tensor in outputs] == [[10, 10, 10, 10], [8, 6, 4, 2]]
+    (only,) = session.run(["difference"], feeds)
+    assert to_numpy(only).tolist() == [8, 6, 4, 2]
+    with pytest.raises(FeedError, match="nonsense"):
+        session.run(["nonsense"], feeds)
+
+
+def test_a_host_tensor_needs_no_to_device(model: ModelPath) -> None:
+    session = opened(model("sub_then_swap"))
+    outputs = session.run(["difference"], [aclruntime.Tensor(A), aclruntime.Tensor(B)])
+    assert to_numpy(outputs[0]).tolist() == [8, 6, 4, 2]
+
+
+def test_moves_are_idempotent_and_return_none() -> None:
+    tensor = aclruntime.Tensor(X)
+    assert tensor.device == -1
+    for _ in range(2):
+        assert tensor.to_device(0) is None
+        assert tensor.device == 0
+    for _ in range(2):
+        assert tensor.to_host() is None
+        assert tensor.device == -1
+    assert np.array_equal(np.array(tensor), X)
+
+
+def test_a_tensor_on_a_device_does_not_convert() -> None:
+    tensor = aclruntime.Tensor(X)
+    tensor.to_device(0)
+    with pytest.raises(RuntimeError, match="to_host"):
+        np.array(tensor)
+    with pytest.raises((BufferError, RuntimeError)):
+        memoryview(tensor)  # type: ignore[arg-type]
+    tensor.to_host()
+    assert np.array_equal(np.array(tensor), X)
+
+
+def test_a_tensor_on_a_missing_device_names_those_there_are() -> None:
+    with pytest.raises(RuntimeError, match="4095"):
+        aclruntime.Tensor(X).to_device(4095)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint16", "int64", "bool", "float64", "uint64", "complex64"])
+def test_the_buffer_protocol_has_the_right_dtype_and_shape(dtype: str) -> None:
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    tensor = aclruntime.Tensor(array)
+    view = memoryview(tensor)  # type: ignore[arg-type]
+    assert view.shape == (2, 3)
+    assert view.itemsize == array.itemsize
+    assert np.asarray(view).dtype == array.dtype
+    assert np.array_equal(np.array(tensor), array)
+    assert np.array(tensor).dtype == array.dtype
+    joined = np.concatenate([tensor, tensor], axis=1)  # type: ignore[list-item]
+    assert joined.dtype == array.dtype
+    assert np.array_equal(joined, np.concatenate([array, array], axis=1))
+
+
+def test_a_tensor_of_an_element_type_numpy_lacks() -> None:
+    array = np.array([1, 2, 3], ml_dtypes.bfloat16)
+    assert np.array(aclruntime.Tensor(array)).dtype == ml_dtypes.bfloat16
+    assert aclruntime.Tensor(array).dtype.name == "bfloat16"
+
+
+def test_a_view_keeps_its_bytes_after_the_tensor_is_gone() -> None:
+    tensor = aclruntime.Tensor(X)
+    view = np.asarray(memoryview(tensor))  # type: ignore[arg-type]
+    del tensor
+    assert np.array_equal(view, X)
+
+
+def test_tensor_copies_the_array() -> None:
+    array = X.copy()
+    tensor = aclruntime.Tensor(array)
+    array[:] = 0
+    assert np.array_equal(np.array(tensor), X)
+
+
+def test_outputs_are_fed_back_without_leaving_the_device(model: ModelPath) -> None:
+    session = opened(model("batch"))
+    first = session.run(["y"], [aclruntime.Tensor(X)])
+    second = session.run(["y"], first)
+    third = session.run(["y"], second)
+    aclruntime.MemorySummary.reset()
+    session.run(["y"], second)
+    assert aclruntime.MemorySummary.get_d2h_time_list() == []
+    assert [float(to_numpy(tensors[0]).sum()) for tensors in (first, second, third)] == [-78, 78, -78]  # still readable
+
+
+def test_outputs_on_the_device_outlive_their_session(model: ModelPath) -> None:
+    with InferSession(0, model("nonzero")) as session:
+        (where,) = session.infer([np.eye(3, 4, dtype=np.float32)], out_array=False)
+        assert isinstance(where, aclruntime.Tensor)
+        assert where.device == 0
+    InferSession.finalize()
+    assert to_numpy(where).tolist() == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_tensors_and_arrays_mix_in_one_feed(model: ModelPath) -> None:
+    tensor = aclruntime.Tensor(A)
+    tensor.to_device(0)
+    with InferSession(0, model("sub_then_swap")) as session:
+        assert session.infer([tensor, B])[0].tolist() == [8, 6, 4, 2]
+        assert session.infer_pipeline([[tensor, B]])[0][0].tolist() == [8, 6, 4, 2]
+
+
+def test_dtypes_are_dict_keys() -> None:
+    names = {aclruntime.dtype.float32: "f", aclruntime.dtype.int64: "i"}
+    assert names[aclruntime.Tensor(X).dtype] == "f"
+    assert aclruntime.float32 is aclruntime.dtype.float32
+
+
+def test_base_tensor_is_memory_of_the_callers(model: ModelPath) -> None:
+    session = opened(model("sub_then_swap"))
+    a = aclruntime.BaseTensor(A.__array_interface__["data"][0], A.nbytes)
+    b = aclruntime.BaseTensor(B.__array_interface__["data"][0], B.nbytes)
+    assert to_numpy(session.run(["difference"], [a, b])[0]).tolist() == [8, 6, 4, 2]
+    with pytest.raises(ConfigError, match="-1"):
+        aclruntime.BaseTensor(0, -1)
+
+
+def test_shapes_set_beforehand(model: ModelPath) -> None:
+    session = opened(model("dims"))
+    session.set_dynamic_shape("y:4;x:3,4")  # in any order
+    assert [desc.realsize for desc in session.get_inputs()] == [48, 16]
+    flat = [aclruntime.Tensor(X.ravel()), aclruntime.Tensor(X[0])]
+    assert to_numpy(session.run(["z"], flat)[0]).tolist() == (X + X[0]).tolist()
+    with pytest.raises(FeedError, match="'x'"):
+        session.run(["z"], [aclruntime.Tensor(X[:2]), aclruntime.Tensor(X[0])])
+    for text in ("x:3,4", "x:3;y:4", "x:3,4;y:4;w:1", "x:3,a;y:4", "nonsense", "x:-1,4;y:4"):
+        with pytest.raises(ConfigError):
+            session.set_dynamic_shape(text)
+    session.set_staticbatch()
+    assert to_numpy(session.run(["z"], [X, X[0]])[0]).shape == (3, 4)
+
+
+def test_batch_size_and_image_size_set_beforehand(model: ModelPath) -> None:
+    with InferSession(0, model("gears_batch")) as session:
+        session.set_dynamic_batchsize(2)
+        assert session.get_inputs()[0].realsize == 32
+        (output,) = session.run([X[:2].ravel()], out_array=True)
+        assert np.array_equal(output, -X[:2])
+        with pytest.raises(RuntimeError, match="1; 2; 8"):
+            session.set_dynamic_batchsize(3)
+    with InferSession(0, model("gears_image")) as session:
+        session.set_dynamic_hw(8, 16)
+        (output,) = session.run([np.ones(384, np.float32)], out_array=True)
+        assert output.shape == (1, 3, 8, 16)
+        with pytest.raises(RuntimeError, match="8,16; 16,8"):
+            session.set_dynamic_hw(8, 8)
+    with InferSession(0, model("gears_dims")) as session:
+        session.set_dynamic_dims("x:2,6")
+        assert session.run([np.ones((2, 6), np.float32)], out_array=True)[0].shape == (2, 6)
+        with pytest.raises(RuntimeError, match="1,4; 2,6"):
+            session.set_dynamic_dims("x:2,4")
+
+
+def test_loop_and_times(model: ModelPath) -> None:
+    session = opened(model("batch"), loop=3)
+    session.run(["y"], [X])
+    assert len(session.sumary().exec_time_list) == 3
+    session.options().loop = 2
+    session.run(["y"], [X])
+    assert len(session.sumary().exec_time_list) == 5
+    assert session.reset_sumaryinfo() == 0
+    assert session.sumary().exec_time_list == []
+
+
+@pytest.mark.parametrize("mem_copy", [True, False])
+def test_iteration_feeds_outputs_to_inputs(model: ModelPath, mem_copy: bool) -> None:
+    def by_hand(chain: list[int], times: int) -> list[list[int]]:
+        inputs = [A, B]
+        for _ in range(times):
+            outputs = [inputs[0] - inputs[1], inputs[0] + inputs[1]]
+            inputs = [fed if source < 0 else outputs[source] for fed, source in zip(inputs, chain, strict=True)]
+        return [output.tolist() for output in outputs]
+
+    with InferSession(0, model("sub_then_swap")) as session:
+        for chain in ([0, -1], [-1, 0], [1, 0], [0, 1], [0, 0], [1, 1], [-1, -1]):
+            for times in (1, 2, 3, 10):
+                got = session.infer_iteration([A, B], chain, times, mem_copy=mem_copy)
+                assert [output.tolist() for output in got] == by_hand(chain, times), (chain, times)
+
+
+def test_iteration_never_leaves_the_device(model: ModelPath) -> None:
+    with InferSession(0, model("batch")) as session:
+        aclruntime.MemorySummary.reset()
+        (output,) = session.infer_iteration([X], [0], 100, mode="dymshape")
+        assert np.array_equal(output, X)
+        assert len(aclruntime.MemorySummary.get_h2d_time_list()) == 1
+        assert len(aclruntime.MemorySummary.get_d2h_time_list()) == 1
+        assert len(session.summary()) == 100
+
+
+def test_iteration_by_hand_with_inner_run(model: ModelPath) -> None:
+    with InferSession(0, model("sub_then_swap")) as session:
+        assert session.first_inner_run([A, B]) == []
+        assert session.inner_run([0, -1]) is None
+        kept = session.inner_run([1, -1], get_outputs=True)
+        assert kept is not None
+        session.inner_run([0, -1])
+        session.convert_tensors_to_host(kept)
+        difference, total = session.convert_tensors_to_arrays(kept)
+        first = (A - B) + B  # the total of the second run
+        assert difference.tolist() == (first - B).tolist()
+        assert total.tolist() == (first + B).tolist()
+
+
+@pytest.mark.parametrize(
+    ("chain", "message"), [([0], "2 inputs"), ([0, 2], "outputs 0 to 1"), (None, "in_out_list"), ([0, 0.5], "whole number")]
+)
+def test_a_chain_that_does_not_fit_is_explained(model: ModelPath, chain: Any, message: str) -> None:
+    with InferSession(0, model("sub_then_swap")) as session:
+        with pytest.raises(ConfigError, match=message):
+            session.infer_iteration([A, B], chain, 3)
+        assert session.infer([A, B])[0].tolist() == [8, 6, 4, 2]
+
+
+def test_inner_run_without_a_first_says_so(model: ModelPath) -> None:
+    with InferSession(0, model("batch")) as session, pytest.raises(ConfigError, match="first_inner_run"):
+        session.inner_run([0])
+
+
+def test_tensors_made_for_a_session(model: ModelPath, tmp_path: Path) -> None:
+    A.tofile(tmp_path / "a.bin")
+    with InferSession(0, model("sub_then_swap")) as session:
+        from_file = session.create_tensor_from_fileslist(session.get_inputs()[0], [str(tmp_path / "a.bin")])
+        (from_array,) = session.create_tensor_from_arrays_to_device([B])
+        assert from_file.device == from_array.device == 0
+        outputs = session.run([from_file, from_array])
+        session.convert_tensors_to_host(outputs)
+        assert session.convert_tensors_to_arrays(outputs)[0].tolist() == [8, 6, 4, 2]
+        with pytest.raises(FeedError, match="16 bytes"):
+            session.create_tensor_from_fileslist(session.get_inputs()[0], [str(tmp_path / "a.bin")] * 2)
+
+
+@pytest.mark.parametrize(("format_", "suffix"), [("BIN", "bin"), ("NPY", "npy"), ("TXT", "txt")])
+def test_runs_over_files(model: ModelPath, tmp_path: Path, format_: str, suffix: str) -> None:
+    for number in range(3):
+        np.save(tmp_path / f"a{number}.npy", A + number)
+        B.tofile(tmp_path / f"b{number}.bin")
+    files = [[str(tmp_path / f"a{number}.npy"), str(tmp_path / f"b{number}.bin")] for number in range(3)]
+    readers: dict[str, Callable[[Path], Any]] = {
+        "BIN": lambda path: np.fromfile(path, np.int32),
+        "NPY": np.load,
+        "TXT": np.loadtxt,
+    }
+    with InferSession(0, model("sub_then_swap")) as session, InferSession(0, model("sub_then_swap")) as other:
+        session.run_pipeline(files, str(tmp_path), outfmt=format_, extra_session=[other])
+        assert (len(session.summary()), len(other.summary())) == (2, 1)
+    for number in range(3):
+        path = tmp_path / f"a{number}_0.{suffix}"
+        assert readers[format_](path).tolist() == (A + number - B).tolist()

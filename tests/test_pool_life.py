@@ -1,0 +1,424 @@
+"""How a pool begins and ends: every kind of caller, close in every situation, and a parent that dies in every way."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pool_handlers import Marking, Obedient, order
+from pool_support import environment, gone, leaves_nothing, run_script, wait_until  # noqa: F401
+
+from ais_bench.errors import PoolClosed, PoolError, SessionClosed
+from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+
+
+def one(pool: DevicePool, *what: int, **how: Any) -> Any:
+    return pool.run(Task(order(*what), Waiter(), **how)).result()
+
+
+def submit(pool: DevicePool, *what: int, **how: Any) -> Any:
+    return pool.submit(lambda waiter, future: Task(order(*what), waiter, future=future, **how))
+
+
+# ---- kinds of callers ----
+
+SCRIPT = """
+import numpy as np
+from ais_bench.pool import Answer, DevicePool, Task, Waiter
+
+class Local:
+    native = None
+    def __init__(self, context): self.device = context.device_id
+    def describe(self): return None
+    def run(self, task): return Answer([task.feeds[0] * FACTOR])
+    def close(self): pass
+
+FACTOR = 3
+pool = DevicePool(lambda context: Local(context), [0, 1])
+tasks = pool.ordered(range(50), lambda n, index, waiter: Task([np.array([n])], waiter))
+print(sum(int(task.result()[0][0]) for task in tasks))
+"""
+ANSWER = "3675"
+
+
+def test_a_script_without_main_guard(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    done = run_script(str(path), cwd=tmp_path)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
+
+
+def test_a_program_on_the_command_line() -> None:
+    done = run_script("-c", SCRIPT)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
+
+
+def test_a_program_on_standard_input() -> None:
+    done = run_script("-", stdin=SCRIPT)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
+
+
+def test_the_interactive_interpreter() -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-i", "-q"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    )
+    os.close(theirs)
+    lines = SCRIPT.replace("\n\nFACTOR", "\n\n\nFACTOR").replace("\n    ", "\n    ")
+    os.write(ours, (lines + "\nexit()\n").encode())
+    output, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert ANSWER in output
+
+
+def test_a_process_that_runs_threads_and_has_loaded_onnxruntime() -> None:
+    assert importlib.util.find_spec("onnxruntime") is not None
+    done = run_script(
+        "-c", "import threading, time, onnxruntime\nthreading.Thread(target=time.sleep, args=(0.5,)).start()\n" + SCRIPT
+    )
+    assert (done.returncode, done.stdout.split()) == (0, [ANSWER])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_beside_children_of_the_user(tmp_path: Path, method: str) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import multiprocessing, time\n"
+        "def child(): time.sleep(0.3)\n"
+        f"if __name__ == '__main__':\n    process = multiprocessing.get_context('{method}').Process(target=child)\n"
+        "    process.start()\n" + "\n".join("    " + line for line in SCRIPT.splitlines()) + "\n    process.join()\n"
+    )
+    done = run_script(str(path), cwd=tmp_path)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
+
+
+def test_a_pool_made_and_used_in_different_threads() -> None:
+    made: list[DevicePool] = []
+    thread = threading.Thread(target=lambda: (made.append(DevicePool(Obedient, [0])), made[0].start()))
+    thread.start()
+    thread.join()  # workers die with the thread that started them, which this one must not be
+    with made[0] as pool:
+        time.sleep(0.1)
+        assert one(pool, 0, 4)[0][1] == 4
+        assert pool.workers()[0].restarts == 0
+
+
+def test_a_module_beside_the_script_and_a_relative_path_are_found_by_workers(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("def triple(array):\n    return array * 3\n")
+    (tmp_path / "data.txt").write_text("hello")
+    script = SCRIPT.replace("task.feeds[0] * FACTOR", "beside.triple(task.feeds[0]) * len(open('data.txt').read()) // 5")
+    path = tmp_path / "script.py"
+    path.write_text("import beside\n" + script)
+    done = run_script(str(path), cwd=tmp_path)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
+
+
+def test_a_worker_inherits_only_what_it_is_given() -> None:
+    leak = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(leak, True)
+    try:
+        with DevicePool(Obedient, [0]) as pool:
+            pool.start()
+            pid = pool.workers()[0].pid
+            links = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+            assert str(leak) not in links or links[str(leak)] != "/dev/null"
+            assert os.getsid(pid or 0) != os.getsid(0)
+    finally:
+        os.close(leak)
+
+
+# ---- close ----
+
+
+def test_close_lets_accepted_work_finish(tmp_path: Path) -> None:
+    pool = DevicePool(Marking(str(tmp_path)), [0, 1])
+    futures = [submit(pool, Obedient.SLEEP_MS, 30) for _ in range(10)]
+    pool.close()
+    assert all(future.done() and future.exception() is None for future in futures)
+    assert len(list(tmp_path.glob("closed-*"))) == 2  # the handlers were closed in order
+
+
+def test_forced_close_does_not_wait() -> None:
+    pool = DevicePool(Obedient, [0, 1])
+    pool.start()
+    futures = [submit(pool, Obedient.HANG) for _ in range(4)]
+    began = time.monotonic()
+    pool.close(force=True)
+    assert time.monotonic() - began < 5
+    for future in futures:
+        with pytest.raises(PoolError):
+            future.result(0)
+
+
+def test_close_gives_up_on_hanging_tasks_after_its_timeout() -> None:
+    pool = DevicePool(Obedient, [0], PoolSettings(close_timeout=0.3))
+    future = submit(pool, Obedient.HANG)
+    pool.close()
+    with pytest.raises(PoolError):
+        future.result(0)
+
+
+def test_leaving_the_block_by_an_exception_ends_at_once() -> None:
+    began = time.monotonic()
+
+    def use() -> None:
+        with DevicePool(Obedient, [0]) as pool:
+            pool.start()
+            submit(pool, Obedient.HANG)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        use()
+    assert time.monotonic() - began < 10
+
+
+def test_close_while_others_use_it_gives_typed_errors() -> None:
+    for _ in range(5):
+        pool = DevicePool(Obedient, [0, 1])
+        pool.start()
+        seen: list[BaseException] = []
+        rounds = [0]
+
+        def use(pool: DevicePool = pool, seen: list[BaseException] = seen, rounds: list[int] = rounds) -> None:
+            try:
+                while True:
+                    assert one(pool, 0, 3)[0][1] == 3
+                    rounds[0] += 1
+            except PoolClosed as closed:
+                seen.append(closed)
+
+        threads = [threading.Thread(target=use) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda rounds=rounds: rounds[0] > 20)
+        pool.close()
+        for thread in threads:
+            thread.join(20)
+        assert [type(error) for error in seen] == [PoolClosed] * 4
+
+
+def test_close_while_workers_load() -> None:
+    pool = DevicePool(Obedient, [0, 1])
+    errors: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            pool.start()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    wait_until(lambda: any(worker.state == "loading" for worker in pool.workers()))
+    pool.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert [type(error) for error in errors] in ([], [PoolClosed])
+
+
+def test_close_from_a_callback() -> None:
+    for _ in range(3):
+        pool = DevicePool(Obedient, [0])
+        pool.start()
+        closed = threading.Event()
+        others = [submit(pool, Obedient.SLEEP_MS, 5) for _ in range(5)]
+        submit(pool, 0, 1).add_done_callback(lambda _future, pool=pool, closed=closed: (pool.close(), closed.set()))
+        assert closed.wait(20)
+        assert all(future.result(10) for future in others)
+
+
+def test_concurrent_submits_and_cancels_never_deadlock() -> None:
+    with DevicePool(Obedient, [0, 1]) as pool:
+        pool.start()
+        outcomes: list[int] = []
+
+        def work(seed: int) -> None:
+            done = 0
+            for n in range(625):  # 16 threads: 10,000 rounds
+                future = submit(pool, 0, n)
+                if (n + seed) % 3 == 0 and future.cancel():
+                    with pytest.raises(CancelledError):
+                        future.result(30)
+                else:
+                    assert future.result(30)[0][1] == n
+                done += 1
+            outcomes.append(done)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(90)
+        assert outcomes == [625] * 16
+
+
+def test_a_pool_that_is_dropped_ends_by_itself() -> None:
+    pool = DevicePool(Obedient, [0])
+    pool.start()
+    pid = pool.workers()[0].pid
+    future = submit(pool, Obedient.SLEEP_MS, 100)
+    del pool
+    gc.collect()
+    assert future.result(20)  # what was accepted is finished
+    wait_until(lambda: gone(pid or 0))
+
+
+def test_an_idle_pool_of_eight_workers_uses_next_to_nothing() -> None:
+    with DevicePool(Obedient, [0, 1], PoolSettings(workers_per_device=4)) as pool:
+        pool.start()
+        one(pool, 0, 1)
+        processes = [psutil.Process(worker.pid) for worker in pool.workers()] + [psutil.Process()]
+        time.sleep(0.2)  # spins end
+        before = [sum(process.cpu_times()[:2]) for process in processes]
+        time.sleep(2.0)  # the time that is measured
+        used = [sum(process.cpu_times()[:2]) - start for process, start in zip(processes, before, strict=True)]
+        assert sum(used[:-1]) <= 0.02  # two ticks of the clock that cpu_times counts in
+
+
+# ---- fork ----
+
+
+def test_a_forked_child_neither_uses_nor_ends_the_pool() -> None:
+    with DevicePool(Obedient, [0]) as pool:
+        pool.start()
+        pid = pool.workers()[0].pid
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                one(pool, 0, 1)
+            except SessionClosed:
+                pool.close()
+                code = 7
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert one(pool, 0, 6)[0][1] == 6
+        assert pool.workers()[0].pid == pid
+
+
+def test_a_child_that_outlives_the_parent_does_not_keep_the_workers_alive() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT.replace("HOW", "os.fork() or time.sleep(3); os._exit(0)")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    process.wait(20)
+    wait_until(lambda: all(gone(pid) for pid in pids), 1.5)
+    process.stdout.close()
+
+
+# ---- the parent dies ----
+
+PARENT = """
+import os, signal, sys, threading, time
+from ais_bench.pool import DevicePool, Task, Waiter
+from pool_handlers import Obedient, Unwilling, order
+pool = DevicePool(Obedient, [0, 1])
+pool.start()
+futures = [pool.submit(lambda w, f: Task(order(Obedient.SLEEP_MS, 50), w, future=f)) for _ in range(1000)]
+print(*[worker.pid for worker in pool.workers()], flush=True)
+HOW
+"""
+WAYS = {
+    "killed": "os.kill(os.getpid(), signal.SIGKILL)",
+    "exception": "raise ValueError('the end')",
+    "sys.exit": "sys.exit(3)",
+    "os._exit": "os._exit(4)",
+    "falls off the end": "",
+    "falls off the end with its reference dropped": "del pool",
+    "sys.exit in a with block": "\nwith pool: sys.exit(3)",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
+    "replaced by exec": "os.execv('/bin/true', ['true'])",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_worker_survives_its_parent(way: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT.replace("HOW", WAYS[way])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(pids) == 2
+    _output, errors = process.communicate(timeout=20)
+    ended = time.monotonic()
+    wait_until(lambda: all(gone(pid) for pid in pids), 1.0, "the workers to end")
+    assert time.monotonic() - ended < 1.0
+    if way != "exception":
+        assert "Traceback" not in errors, errors
+    else:
+        assert errors.count("Traceback") == 1, errors
+
+
+INTERRUPTED = """
+import os, sys, time
+from ais_bench.pool import DevicePool, Task, Waiter
+from pool_handlers import Obedient, Unwilling, order
+try:
+    with DevicePool(FACTORY, [0, 1]) as pool:
+        print("here", flush=True)
+        USE
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+USES = {
+    "load": ("Unwilling((0, 1), 'hang')", "pool.start()"),
+    "run": ("Obedient", "pool.run(Task(order(Obedient.HANG), Waiter()))"),
+    "gather": (
+        "Obedient",
+        "[t for t in pool.ordered(range(10**9), lambda n, i, w: Task(order(Obedient.SLEEP_MS, 1), w))]",
+    ),
+    "future": ("Obedient", "pool.submit(lambda w, f: Task(order(Obedient.HANG), w, future=f)).result()"),
+    "idle": ("Obedient", "pool.start(); time.sleep(60)"),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_ctrl_c_ends_promptly_and_leaves_nothing(use: str) -> None:
+    factory, statement = USES[use]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED.replace("FACTORY", factory).replace("USE", statement)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    children = wait_until(lambda: c if len(c := psutil.Process(process.pid).children()) == 2 else None)
+    if use != "load":
+        wait_until(lambda: all(len(child.threads()) >= 2 for child in children))
+    time.sleep(0.3)  # well into whatever it does
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+    output, errors = process.communicate(timeout=10)
+    assert output == "interrupted\n"
+    assert "Traceback" not in errors, errors
+    wait_until(lambda: all(gone(child.pid) for child in children), 1.0)
