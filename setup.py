@@ -30,6 +30,7 @@ class BuildExt(build_ext):
     """Names the emulator as programs open it: it is no Python module."""
 
     def get_ext_filename(self, name):
+        """The file of one extension."""
         plain = name.split(".")[-1] == EMULATOR.split(".")[-1]
         return name.replace(".", os.sep) + ".so" if plain else super().get_ext_filename(name)
 

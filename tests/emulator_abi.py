@@ -1,7 +1,7 @@
 """AscendCL through ctypes: the functions of the emulator with their C types, for the emulator's own tests.
 
-A letter a parameter: p pointer, s text, z size_t, i int32, u uint32, q uint64, l int64, b int8, h int16, B uint8, f float. The result
-follows "->", aclError (i) where nothing does; "-" is void.
+A letter a parameter: p pointer, s text, z size_t, i int32, u uint32, q uint64, l int64, b int8, h int16, B uint8, H uint16,
+f float. The result follows "->", aclError (i) where nothing does; "-" is void.
 """
 
 from __future__ import annotations
@@ -24,61 +24,70 @@ _TYPES = {
     "f": ctypes.c_float, "H": ctypes.c_uint16, "-": None,
 }  # fmt: skip
 
-SIGNATURES = {
-    "aclInit": "s", "aclFinalize": "", "aclFinalizeReference": "p", "aclrtGetVersion": "ppp", "aclGetRecentErrMsg": "->s",
-    "aclrtGetSocName": "->s", "aclrtSetDevice": "i", "aclrtResetDevice": "i", "aclrtResetDeviceForce": "i", "aclrtGetDevice": "p",
-    "aclrtGetDeviceCount": "p", "aclrtGetRunMode": "p", "aclrtSynchronizeDevice": "", "aclrtSynchronizeDeviceWithTimeout": "i",
-    "aclrtSetDeviceSatMode": "i", "aclrtGetDeviceSatMode": "p", "aclrtQueryDeviceStatus": "ip",
-    "aclrtGetDeviceUtilizationRate": "ip", "aclrtCreateContext": "pi", "aclrtDestroyContext": "p", "aclrtSetCurrentContext": "p",
-    "aclrtGetCurrentContext": "p", "aclrtCreateStream": "p", "aclrtCreateStreamWithConfig": "puu", "aclrtDestroyStream": "p",
-    "aclrtDestroyStreamForce": "p", "aclrtSynchronizeStream": "p", "aclrtSynchronizeStreamWithTimeout": "pi",
-    "aclrtStreamQuery": "pp", "aclrtStreamWaitEvent": "pp", "aclrtStreamWaitEventWithTimeout": "ppi", "aclrtStreamAbort": "p",
-    "aclrtStreamGetId": "pp", "aclrtCreateEvent": "p", "aclrtCreateEventWithFlag": "pu", "aclrtDestroyEvent": "p",
-    "aclrtRecordEvent": "pp", "aclrtResetEvent": "pp", "aclrtQueryEvent": "pp", "aclrtQueryEventStatus": "pp",
-    "aclrtSynchronizeEvent": "p", "aclrtSynchronizeEventWithTimeout": "pi", "aclrtEventElapsedTime": "ppp",
-    "aclrtSetExceptionInfoCallback": "p", "aclrtGetTaskIdFromExceptionInfo": "p->u", "aclrtGetStreamIdFromExceptionInfo": "p->u",
-    "aclrtGetThreadIdFromExceptionInfo": "p->u", "aclrtGetDeviceIdFromExceptionInfo": "p->u",
-    "aclrtGetErrorCodeFromExceptionInfo": "p->u", "aclrtGetMemInfo": "ipp", "aclrtMalloc": "pzi", "aclrtMallocAlign32": "pzi",
-    "aclrtMallocCached": "pzi", "aclrtMallocWithCfg": "pzip", "aclrtMemFlush": "pz", "aclrtMemInvalidate": "pz", "aclrtFree": "p",
-    "aclrtFreeWithDevSync": "p", "aclrtMallocHost": "pz", "aclrtMallocHostWithCfg": "pqp", "aclrtFreeHost": "p",
-    "aclrtFreeHostWithDevSync": "p", "aclrtMemcpy": "pzpzi", "aclrtMemcpyAsync": "pzpzip", "aclrtMemcpy2d": "pzpzzzi",
-    "aclrtMemcpy2dAsync": "pzpzzzip", "aclrtMemset": "pziz", "aclrtMemsetAsync": "pzizp", "aclrtDeviceCanAccessPeer": "pii",
-    "aclrtDeviceEnablePeerAccess": "iu", "aclrtDeviceDisablePeerAccess": "i", "acldvppMalloc": "pz", "acldvppFree": "p",
-    "aclrtHostRegister": "pqip", "aclrtHostRegisterV2": "pqu", "aclrtHostGetDevicePointer": "ppu", "aclrtHostUnregister": "p",
-    "aclrtPointerGetAttributes": "pp", "aclmdlLoadFromFile": "sp", "aclmdlLoadFromMem": "pzp", "aclmdlLoadFromFileWithMem": "sppzpz",
-    "aclmdlLoadFromMemWithMem": "pzppzpz", "aclmdlCreateConfigHandle": "->p", "aclmdlDestroyConfigHandle": "p",
-    "aclmdlSetConfigOpt": "pipz", "aclmdlLoadWithConfig": "pp", "aclmdlUnload": "u", "aclmdlQuerySize": "spp",
-    "aclmdlQuerySizeFromMem": "pzpp", "aclmdlCreateDesc": "->p", "aclmdlDestroyDesc": "p", "aclmdlGetDesc": "pu",
-    "aclmdlGetDescFromFile": "ps", "aclmdlGetDescFromMem": "ppz", "aclmdlGetNumInputs": "p->z", "aclmdlGetNumOutputs": "p->z",
-    "aclmdlGetInputSizeByIndex": "pz->z", "aclmdlGetOutputSizeByIndex": "pz->z", "aclmdlGetInputNameByIndex": "pz->s",
-    "aclmdlGetOutputNameByIndex": "pz->s", "aclmdlGetInputIndexByName": "psp", "aclmdlGetOutputIndexByName": "psp",
-    "aclmdlGetInputDataType": "pz", "aclmdlGetOutputDataType": "pz", "aclmdlGetInputFormat": "pz", "aclmdlGetOutputFormat": "pz",
-    "aclmdlGetInputDims": "pzp", "aclmdlGetInputDimsV2": "pzp", "aclmdlGetInputDimsRange": "pzp", "aclmdlGetOutputDims": "pzp",
-    "aclmdlGetCurOutputDims": "pzp", "aclmdlGetTensorRealName": "ps->s", "aclmdlGetOpAttr": "pss->s", "aclmdlGetDynamicBatch": "pp",
-    "aclmdlGetDynamicHW": "pzp", "aclmdlGetInputDynamicGearCount": "pzp", "aclmdlGetInputDynamicDims": "pzpz",
-    "aclmdlSetDynamicBatchSize": "upzq", "aclmdlSetDynamicHWSize": "upzqq", "aclmdlSetInputDynamicDims": "upzp",
-    "aclCreateDataBuffer": "pz->p", "aclDestroyDataBuffer": "p", "aclUpdateDataBuffer": "ppz", "aclGetDataBufferAddr": "p->p",
-    "aclGetDataBufferSizeV2": "p->z", "aclGetDataBufferSize": "p->u", "aclmdlCreateDataset": "->p", "aclmdlDestroyDataset": "p",
-    "aclmdlAddDatasetBuffer": "pp", "aclmdlGetDatasetNumBuffers": "p->z", "aclmdlGetDatasetBuffer": "pz->p",
-    "aclmdlSetDatasetTensorDesc": "ppz", "aclmdlGetDatasetTensorDesc": "pz->p", "aclmdlExecute": "upp", "aclmdlExecuteAsync": "uppp",
-    "aclmdlCreateExecConfigHandle": "->p", "aclmdlDestroyExecConfigHandle": "p", "aclmdlSetExecConfigOpt": "pipz",
-    "aclmdlExecuteV2": "upppp", "aclmdlExecuteAsyncV2": "upppp", "aclmdlCreateAndGetOpDesc": "uuupzpppp",
-    "aclCreateTensorDesc": "iipi->p", "aclDestroyTensorDesc": "p->-", "aclGetTensorDescType": "p", "aclGetTensorDescFormat": "p",
-    "aclGetTensorDescSize": "p->z", "aclGetTensorDescElementCount": "p->z", "aclGetTensorDescNumDims": "p->z",
-    "aclGetTensorDescDim": "pz->l", "aclGetTensorDescDimV2": "pzp", "aclGetTensorDescDimRange": "pzzp", "aclSetTensorShapeRange": "pzp",
-    "aclSetTensorDescName": "ps->-", "aclGetTensorDescName": "p->s", "aclGetTensorDescByIndex": "pz->p",
-    "aclGetTensorDescAddress": "p->p", "aclmdlCreateAIPP": "q->p", "aclmdlDestroyAIPP": "p", "aclmdlGetAippDataSize": "qp",
-    "aclmdlSetAIPPInputFormat": "pi", "aclmdlSetAIPPCscParams": "pbhhhhhhhhhBBBBBB", "aclmdlSetAIPPRbuvSwapSwitch": "pb",
-    "aclmdlSetAIPPAxSwapSwitch": "pb", "aclmdlSetAIPPSrcImageSize": "pii", "aclmdlSetAIPPScfParams": "pbiiiiq",
-    "aclmdlSetAIPPCropParams": "pbiiiiq", "aclmdlSetAIPPPaddingParams": "pbiiiiq", "aclmdlSetAIPPDtcPixelMean": "phhhhq",
-    "aclmdlSetAIPPDtcPixelMin": "pffffq", "aclmdlSetAIPPPixelVarReci": "pffffq", "aclmdlSetInputAIPP": "upzp",
-    "aclmdlSetAIPPByInputIndex": "upzp", "aclmdlGetAippType": "uzpp", "aclmdlGetFirstAippInfo": "uzp", "aclprofInit": "sz",
-    "aclprofFinalize": "", "aclprofCreateConfig": "puipq->p", "aclprofDestroyConfig": "p", "aclprofSetConfig": "isz",
-    "aclprofStart": "p", "aclprofStop": "p", "aclprofCreateStamp": "->p", "aclprofSetStampTraceMessage": "psu",
-    "aclprofDestroyStamp": "p->-", "aclprofPush": "p", "aclprofPop": "", "aclprofRangeStart": "pp", "aclprofRangeStop": "u",
-    "aclmdlInitDump": "", "aclmdlSetDump": "s", "aclmdlFinalizeDump": "", "aclDataTypeSize": "i->z", "aclFloat16ToFloat": "H->f",
-    "aclFloatToFloat16": "f->H",
-}  # fmt: skip
+_DECLARATIONS = """
+    aclInit(s) aclFinalize() aclFinalizeReference(p) aclrtGetVersion(ppp) aclGetRecentErrMsg()->s
+    aclrtGetSocName()->s aclrtSetDevice(i) aclrtResetDevice(i) aclrtResetDeviceForce(i) aclrtGetDevice(p)
+    aclrtGetDeviceCount(p) aclrtGetRunMode(p) aclrtSynchronizeDevice() aclrtSynchronizeDeviceWithTimeout(i)
+    aclrtSetDeviceSatMode(i) aclrtGetDeviceSatMode(p) aclrtQueryDeviceStatus(ip) aclrtGetDeviceUtilizationRate(ip)
+    aclrtCreateContext(pi) aclrtDestroyContext(p) aclrtSetCurrentContext(p) aclrtGetCurrentContext(p)
+    aclrtCreateStream(p) aclrtCreateStreamWithConfig(puu) aclrtDestroyStream(p) aclrtDestroyStreamForce(p)
+    aclrtSynchronizeStream(p) aclrtSynchronizeStreamWithTimeout(pi) aclrtStreamQuery(pp) aclrtStreamWaitEvent(pp)
+    aclrtStreamWaitEventWithTimeout(ppi) aclrtStreamAbort(p) aclrtStreamGetId(pp) aclrtCreateEvent(p)
+    aclrtCreateEventWithFlag(pu) aclrtDestroyEvent(p) aclrtRecordEvent(pp) aclrtResetEvent(pp) aclrtQueryEvent(pp)
+    aclrtQueryEventStatus(pp) aclrtSynchronizeEvent(p) aclrtSynchronizeEventWithTimeout(pi)
+    aclrtEventElapsedTime(ppp) aclrtSetExceptionInfoCallback(p) aclrtGetTaskIdFromExceptionInfo(p)->u
+    aclrtGetStreamIdFromExceptionInfo(p)->u aclrtGetThreadIdFromExceptionInfo(p)->u
+    aclrtGetDeviceIdFromExceptionInfo(p)->u aclrtGetErrorCodeFromExceptionInfo(p)->u aclrtGetMemInfo(ipp)
+    aclrtMalloc(pzi) aclrtMallocAlign32(pzi) aclrtMallocCached(pzi) aclrtMallocWithCfg(pzip) aclrtMemFlush(pz)
+    aclrtMemInvalidate(pz) aclrtFree(p) aclrtFreeWithDevSync(p) aclrtMallocHost(pz) aclrtMallocHostWithCfg(pqp)
+    aclrtFreeHost(p) aclrtFreeHostWithDevSync(p) aclrtMemcpy(pzpzi) aclrtMemcpyAsync(pzpzip) aclrtMemcpy2d(pzpzzzi)
+    aclrtMemcpy2dAsync(pzpzzzip) aclrtMemset(pziz) aclrtMemsetAsync(pzizp) aclrtDeviceCanAccessPeer(pii)
+    aclrtDeviceEnablePeerAccess(iu) aclrtDeviceDisablePeerAccess(i) acldvppMalloc(pz) acldvppFree(p)
+    aclrtHostRegister(pqip) aclrtHostRegisterV2(pqu) aclrtHostGetDevicePointer(ppu) aclrtHostUnregister(p)
+    aclrtPointerGetAttributes(pp) aclmdlLoadFromFile(sp) aclmdlLoadFromMem(pzp) aclmdlLoadFromFileWithMem(sppzpz)
+    aclmdlLoadFromMemWithMem(pzppzpz) aclmdlCreateConfigHandle()->p aclmdlDestroyConfigHandle(p)
+    aclmdlSetConfigOpt(pipz) aclmdlLoadWithConfig(pp) aclmdlUnload(u) aclmdlQuerySize(spp)
+    aclmdlQuerySizeFromMem(pzpp) aclmdlCreateDesc()->p aclmdlDestroyDesc(p) aclmdlGetDesc(pu)
+    aclmdlGetDescFromFile(ps) aclmdlGetDescFromMem(ppz) aclmdlGetNumInputs(p)->z aclmdlGetNumOutputs(p)->z
+    aclmdlGetInputSizeByIndex(pz)->z aclmdlGetOutputSizeByIndex(pz)->z aclmdlGetInputNameByIndex(pz)->s
+    aclmdlGetOutputNameByIndex(pz)->s aclmdlGetInputIndexByName(psp) aclmdlGetOutputIndexByName(psp)
+    aclmdlGetInputDataType(pz) aclmdlGetOutputDataType(pz) aclmdlGetInputFormat(pz) aclmdlGetOutputFormat(pz)
+    aclmdlGetInputDims(pzp) aclmdlGetInputDimsV2(pzp) aclmdlGetInputDimsRange(pzp) aclmdlGetOutputDims(pzp)
+    aclmdlGetCurOutputDims(pzp) aclmdlGetTensorRealName(ps)->s aclmdlGetOpAttr(pss)->s aclmdlGetDynamicBatch(pp)
+    aclmdlGetDynamicHW(pzp) aclmdlGetInputDynamicGearCount(pzp) aclmdlGetInputDynamicDims(pzpz)
+    aclmdlSetDynamicBatchSize(upzq) aclmdlSetDynamicHWSize(upzqq) aclmdlSetInputDynamicDims(upzp)
+    aclCreateDataBuffer(pz)->p aclDestroyDataBuffer(p) aclUpdateDataBuffer(ppz) aclGetDataBufferAddr(p)->p
+    aclGetDataBufferSizeV2(p)->z aclGetDataBufferSize(p)->u aclmdlCreateDataset()->p aclmdlDestroyDataset(p)
+    aclmdlAddDatasetBuffer(pp) aclmdlGetDatasetNumBuffers(p)->z aclmdlGetDatasetBuffer(pz)->p
+    aclmdlSetDatasetTensorDesc(ppz) aclmdlGetDatasetTensorDesc(pz)->p aclmdlExecute(upp) aclmdlExecuteAsync(uppp)
+    aclmdlCreateExecConfigHandle()->p aclmdlDestroyExecConfigHandle(p) aclmdlSetExecConfigOpt(pipz)
+    aclmdlExecuteV2(upppp) aclmdlExecuteAsyncV2(upppp) aclmdlCreateAndGetOpDesc(uuupzpppp)
+    aclCreateTensorDesc(iipi)->p aclDestroyTensorDesc(p)->- aclGetTensorDescType(p) aclGetTensorDescFormat(p)
+    aclGetTensorDescSize(p)->z aclGetTensorDescElementCount(p)->z aclGetTensorDescNumDims(p)->z
+    aclGetTensorDescDim(pz)->l aclGetTensorDescDimV2(pzp) aclGetTensorDescDimRange(pzzp) aclSetTensorShapeRange(pzp)
+    aclSetTensorDescName(ps)->- aclGetTensorDescName(p)->s aclGetTensorDescByIndex(pz)->p
+    aclGetTensorDescAddress(p)->p aclmdlCreateAIPP(q)->p aclmdlDestroyAIPP(p) aclmdlGetAippDataSize(qp)
+    aclmdlSetAIPPInputFormat(pi) aclmdlSetAIPPCscParams(pbhhhhhhhhhBBBBBB) aclmdlSetAIPPRbuvSwapSwitch(pb)
+    aclmdlSetAIPPAxSwapSwitch(pb) aclmdlSetAIPPSrcImageSize(pii) aclmdlSetAIPPScfParams(pbiiiiq)
+    aclmdlSetAIPPCropParams(pbiiiiq) aclmdlSetAIPPPaddingParams(pbiiiiq) aclmdlSetAIPPDtcPixelMean(phhhhq)
+    aclmdlSetAIPPDtcPixelMin(pffffq) aclmdlSetAIPPPixelVarReci(pffffq) aclmdlSetInputAIPP(upzp)
+    aclmdlSetAIPPByInputIndex(upzp) aclmdlGetAippType(uzpp) aclmdlGetFirstAippInfo(uzp) aclprofInit(sz)
+    aclprofFinalize() aclprofCreateConfig(puipq)->p aclprofDestroyConfig(p) aclprofSetConfig(isz) aclprofStart(p)
+    aclprofStop(p) aclprofCreateStamp()->p aclprofSetStampTraceMessage(psu) aclprofDestroyStamp(p)->- aclprofPush(p)
+    aclprofPop() aclprofRangeStart(pp) aclprofRangeStop(u) aclmdlInitDump() aclmdlSetDump(s) aclmdlFinalizeDump()
+    aclDataTypeSize(i)->z aclFloat16ToFloat(H)->f aclFloatToFloat16(f)->H
+"""
+
+
+def _signature(declaration: str) -> tuple[str, tuple[str, str]]:
+    """ "aclInit(s)" to ("aclInit", ("s", "i"))."""
+    head, _, result = declaration.partition("->")
+    name, _, parameters = head.rstrip(")").partition("(")
+    return name, (parameters, result or "i")
+
+
+#: Parameters and result of every function.
+SIGNATURES = dict(map(_signature, _DECLARATIONS.split()))
 
 H2H, H2D, D2H, D2D, DEFAULT = range(5)
 MBATCH = b"ascend_mbatch_shape_data"
@@ -121,13 +130,12 @@ class Acl:
             copy = shutil.copy(path or library_path(), folder)
             self.library = ctypes.CDLL(os.fspath(copy))
             self.emulator = Emulator(copy)
-        for name, signature in SIGNATURES.items():
-            parameters, _, result = signature.partition("->")
+        for name, (parameters, result) in SIGNATURES.items():
             function = getattr(self.library, name, None)
             if function is None:
                 continue
             function.argtypes = [_TYPES[letter] for letter in parameters]
-            function.restype = _TYPES[result or "i"]
+            function.restype = _TYPES[result]
             setattr(self, name, function)
 
     def __getattr__(self, name: str) -> Any:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import emulator_models as models
 import pytest
 from emulator_abi import Acl
+
+from ais_bench.emulator import pack
 
 _VARIABLES = {
     "devices": "AIS_EMULATOR_DEVICES",
@@ -59,6 +63,43 @@ def acl(make_acl: Callable[..., Acl]) -> Iterator[Acl]:
     yield machine
     violations = [line for line in machine.emulator.report() if line.startswith("violation")]
     assert violations == []
+
+
+@pytest.fixture
+def static_om(tmp_path: Path) -> Path:
+    """A static model: sum = a + b of (1, 4)."""
+    return pack(models.add(tmp_path), tmp_path / "add.om")
+
+
+@pytest.fixture
+def batch_om(tmp_path: Path) -> Path:
+    """Batch gears 1, 2, 8 of x @ w."""
+    return pack(models.matmul(tmp_path), tmp_path / "matmul.om", dynamic_batch_size=[1, 2, 8])
+
+
+@pytest.fixture
+def hw_om(tmp_path: Path) -> Path:
+    """Image size gears (4, 6) and (8, 2)."""
+    return pack(models.image(tmp_path), tmp_path / "image.om", input_shape="picture:1,3,-1,-1", dynamic_image_size="4,6;8,2")
+
+
+@pytest.fixture
+def dims_om(tmp_path: Path) -> Path:
+    """Three dims gears over three inputs."""
+    shapes = "data:1,1,40,-1;label:1,-1;mask:-1,-1"
+    return pack(models.three(tmp_path), tmp_path / "three.om", input_shape=shapes, dynamic_dims="20,20,1,1;40,40,2,2;80,60,4,4")
+
+
+@pytest.fixture
+def shape_om(tmp_path: Path) -> Path:
+    """x @ w of any batch."""
+    return pack(models.matmul(tmp_path), tmp_path / "shape.om")
+
+
+@pytest.fixture
+def range_om(tmp_path: Path) -> Path:
+    """x @ w of a batch from 2 to 8."""
+    return pack(models.matmul(tmp_path), tmp_path / "range.om", input_shape="x:2~8,3")
 
 
 def _awake(acl: Acl) -> Acl:

@@ -20,13 +20,24 @@ def _float(name: str, shape: list) -> object:
 
 def add(folder: Path, shape: tuple = (1, 4)) -> Path:
     """sum = a + b."""
-    return _save(folder / "add.onnx", [helper.make_node("Add", ["a", "b"], ["sum"])], [_float("a", list(shape)), _float("b", list(shape))], [_float("sum", list(shape))])
+    return _save(
+        folder / "add.onnx",
+        [helper.make_node("Add", ["a", "b"], ["sum"])],
+        [_float("a", list(shape)), _float("b", list(shape))],
+        [_float("sum", list(shape))],
+    )
 
 
 def matmul(folder: Path, width: int = 4) -> Path:
     """y = x @ w for x of (n, 3); w counts from 0."""
     weight = numpy_helper.from_array(np.arange(3 * width, dtype=np.float32).reshape(3, width), "w")
-    return _save(folder / "matmul.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], [_float("x", ["n", 3])], [_float("y", ["n", width])], (weight,))
+    return _save(
+        folder / "matmul.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [_float("x", ["n", 3])],
+        [_float("y", ["n", width])],
+        (weight,),
+    )
 
 
 def image(folder: Path, channels: int = 3, size: tuple | None = None) -> Path:
@@ -44,7 +55,10 @@ def image(folder: Path, channels: int = 3, size: tuple | None = None) -> Path:
 def three(folder: Path) -> Path:
     """Three inputs of which parts vary, as the example of the gear queries: out = sum(data) + sum(label) + sum(mask)."""
     nodes = [helper.make_node("ReduceSum", [name], [f"{name}_sum"], keepdims=0) for name in ("data", "label", "mask")]
-    nodes += [helper.make_node("Add", ["data_sum", "label_sum"], ["partial"]), helper.make_node("Add", ["partial", "mask_sum"], ["out"])]
+    nodes += [
+        helper.make_node("Add", ["data_sum", "label_sum"], ["partial"]),
+        helper.make_node("Add", ["partial", "mask_sum"], ["out"]),
+    ]
     inputs = [_float("data", [1, 1, 40, "a"]), _float("label", [1, "b"]), _float("mask", ["c", "d"])]
     return _save(folder / "three.onnx", nodes, inputs, [_float("out", [])])
 
@@ -59,7 +73,8 @@ def gather(folder: Path) -> Path:
     """picked = table[index]: an index that is out of range makes the run fail."""
     table = numpy_helper.from_array(np.arange(4, dtype=np.float32), "table")
     return _save(folder / "gather.onnx", [helper.make_node("Gather", ["table", "index"], ["picked"])],
-                 [helper.make_tensor_value_info("index", TensorProto.INT64, [2])], [_float("picked", [2])], (table,))  # fmt: skip
+                 [helper.make_tensor_value_info("index", TensorProto.INT64, [2])], [_float("picked", [2])],
+                 (table,))  # fmt: skip
 
 
 def long_name(folder: Path, length: int = 200) -> Path:

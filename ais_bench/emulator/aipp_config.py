@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -34,7 +35,7 @@ _SWITCHES = ("crop", "padding", "csc_switch", "rbuv_swap_switch", "ax_swap_switc
 AippEntry = dict[str, int | float | str]
 
 
-def read_aipp_config(path: str | Path) -> list[AippEntry]:
+def read_aipp_config(path: str | os.PathLike[str]) -> list[AippEntry]:
     """The operators of the file, in the form of the container's description: `input`, `mode` and the settings.
 
     ValueError names what is unknown, out of range or not emulated (resizing, `scf_switch`, is not).

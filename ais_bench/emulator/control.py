@@ -41,7 +41,7 @@ class Emulator:
         return cast(bytes, getattr(self._library, function)(*arguments)).decode(errors="replace")
 
     def set_faults(self, rules: str = "") -> None:
-        """Replace all fault rules (docs/emulator.md has their form) and count calls anew. ValueError for a rule that is none."""
+        """Replace all fault rules (docs/emulator.md has their form) and count calls anew. ValueError for what is no rule."""
         complaint = self._text("aisEmulatorSetFaults", rules.encode())
         if complaint:
             raise ValueError(complaint)

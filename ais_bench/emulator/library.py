@@ -1,8 +1,8 @@
 """Where the emulator's library is, and copies of it that lack some symbols.
 
-A program that resolves AscendCL with dlsym must get along without the functions that its CANN does not have. `library_without` makes
-a library that really lacks them: it copies the file and changes the first letter of each name in the table of dynamic symbols,
-so that the loader does not find it, as if it had never been there.
+A program that resolves AscendCL with dlsym must get along without the functions that its CANN does not have. `library_without`
+makes a library that really lacks them: it copies the file and changes the first letter of each name in the table of dynamic
+symbols, so that the loader does not find it, as if it had never been there.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def library_path() -> Path:
 def library_without(symbols: Iterable[str], folder: str | os.PathLike[str] | None = None) -> Path:
     """A copy of the library that lacks `symbols`; the library itself when there are none.
 
-    The copy is made once per content and set of symbols, in `folder` or in one of this user's in the temporary folder, and may be
-    shared by processes. ValueError for a symbol that the library does not have.
+    The copy is made once per content and set of symbols, in `folder` or in one of this user's in the temporary folder, and may
+    be shared by processes. ValueError for a symbol that the library does not have.
     """
     hidden = sorted(set(symbols))
     if not hidden:

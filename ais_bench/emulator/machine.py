@@ -35,19 +35,19 @@ def npus(
 ) -> Iterator[Path]:
     """Within the block, AscendCL is the emulator with `count` NPUs. Yields the library's path.
 
-    It works by environment variables, which are put back at the end. So enter it before the first use of the `acl` runtime in this
-    process, which loads the library once and for all, and start worker processes inside it. Not for two threads at once.
+    It works by environment variables, which are put back at the end. So enter it before the first use of the `acl` runtime in
+    this process, which loads the library once and for all, and start worker processes inside it. Not for two threads at once.
 
     Args:
         count: NPUs, numbered from 0.
         exec_ms: milliseconds of one execution: a number, a distribution ("normal:5,0.5", "uniform:4,6", "lognormal:5,0.3",
             "exponential:5"), or `{device: either}`. Default: as long as the CPU takes.
-        copy_gbps: 1e9 bytes a second of one direction of copying between host and device, a number or `{device: number}`; copying takes
-            at least that long. Default: as fast as the host copies.
+        copy_gbps: 1e9 bytes a second of one direction of copying between host and device, a number or `{device: number}`;
+            copying takes at least that long. Default: as fast as the host copies.
         memory_mb: MiB of device memory, a number or `{device: number}`. Default 32768.
         faults: rules like "aclmdlExecute:3=507011@2" (docs/emulator.md): the calls that fail, hang or crash.
-        faults_across_processes: count calls over all processes of the block, so that a restarted worker does not meet the same fault
-            again. Otherwise each process counts its own.
+        faults_across_processes: count calls over all processes of the block, so that a restarted worker does not meet the same
+            fault again. Otherwise each process counts its own.
         without: symbols that the library shall lack; see `ais_bench.emulator.library.OPTIONAL`.
         soc: what aclrtGetSocName answers. A model packed for another one is refused.
         record: a file that every call of every process is appended to, a JSON object a line; "%p" becomes the process id.

@@ -1,9 +1,10 @@
 """Fixing the input shapes of an ONNX model, on the protobuf bytes themselves.
 
-ATC compiles a model for shapes that are given to it; giving them to ONNX Runtime, whose shape inference then works out the outputs,
-means to write them into the model. This walks and rewrites the few messages on the way there, so that packing needs no `onnx`
-package. Field numbers are those of onnx.proto3: ModelProto 7 graph; GraphProto 11 input, 12 output; ValueInfoProto 1 name, 2 type;
-TypeProto 1 tensor_type; TypeProto.Tensor 1 elem_type, 2 shape; TensorShapeProto 1 dim; Dimension 1 dim_value.
+ATC compiles a model for shapes that are given to it; giving them to ONNX Runtime, whose shape inference then works out the
+outputs, means to write them into the model. This walks and rewrites the few messages on the way there, so that packing needs
+no `onnx` package. Field numbers are those of onnx.proto3: ModelProto 7 graph; GraphProto 11 input, 12 output, 13 value_info;
+ValueInfoProto 1 name, 2 type; TypeProto 1 tensor_type; TypeProto.Tensor 1 elem_type, 2 shape; TensorShapeProto 1 dim;
+Dimension 1 dim_value.
 """
 
 from __future__ import annotations

@@ -59,14 +59,14 @@ def pack(
 ) -> Path:
     """Pack `model` (ONNX, without external data) as `output` for the emulator; returns the output's path.
 
-    The options are ATC's, as texts or as Python values. At most one of the three `dynamic_*`; with none of them, dimensions that vary
-    make a dynamic-shape model.
+    The options are ATC's, as texts or as Python values. At most one of the three `dynamic_*`; with none of them, dimensions
+    that vary make a dynamic-shape model.
 
     Args:
         model: the ONNX file.
         output: the file to write; its folder must exist.
-        input_shape: "name:1,3,224,224;name2:-1,16" or `{name: shape}`; -1 varies, "1~8" varies in a range. Default: as the model
-            declares them.
+        input_shape: "name:1,3,224,224;name2:-1,16" or `{name: shape}`; -1 varies, "1~8" varies in a range. Default: as the
+            model declares them.
         dynamic_batch_size: "1,2,4,8": the batches; every varying dimension must be an input's first.
         dynamic_image_size: "224,224;448,448": heights and widths; the two varying dimensions must be those of the image.
         dynamic_dims: "1,16;2,32": for each gear a value for every varying dimension, in the order of `input_shape`.
@@ -82,7 +82,11 @@ def pack(
     if input_format not in _FORMATS:
         raise ValueError(f"input_format is {input_format!r}; there are {', '.join(_FORMATS)}")
     inputs = _declared_inputs(graph, model)
+    declared = {item.name: item.shape for item in inputs}
     order = _apply_input_shape(inputs, _parse_shapes(input_shape))
+    shapes = {item.name: item.shape for item in inputs}
+    if shapes != declared:  # what is converted is the model with these shapes, as with ATC
+        graph = with_input_shapes(graph, shapes)
     gears = _gears(inputs, order, input_format, dynamic_batch_size, dynamic_image_size, dynamic_dims)
     aipp = [] if insert_op_conf is None else read_aipp_config(insert_op_conf)
     _check_aipp(aipp, inputs)
@@ -166,12 +170,11 @@ def _apply_input_shape(inputs: list[_Input], shapes: Mapping[str, Sequence[str]]
 def _parse_range(name: str, dim: str) -> Range:
     low, tilde, high = dim.partition("~")
     try:
-        if tilde:
-            bounds = int(low), int(high)
-        else:
-            bounds = (1, -1) if int(dim) == -1 else (int(dim), int(dim))
+        bounds = (int(low), int(high if tilde else low))
     except ValueError:
         raise ValueError(f"input_shape gives {name} a dimension {dim!r}; it is a number, -1 or low~high") from None
+    if bounds == (-1, -1):
+        return 1, -1
     if bounds[0] < 0 or (bounds[1] != -1 and bounds[1] < bounds[0]):
         raise ValueError(f"input_shape gives {name} a dimension {dim!r}, which is empty")
     return bounds
@@ -212,7 +215,9 @@ def _gears(
         values = _lists(image, "dynamic_image_size")
         axes = (1, 2) if input_format == "NHWC" else (2, 3)
         if len(varying) != 2 or {axis for _, axis in varying} != set(axes) or len({index for index, _ in varying}) != 1:
-            raise ValueError(f"dynamic_image_size: exactly the dimensions {axes[0]} and {axes[1]} of one {input_format} input must vary")
+            raise ValueError(
+                f"dynamic_image_size: exactly the dimensions {axes[0]} and {axes[1]} of one {input_format} input must vary"
+            )
     else:
         assert dims is not None
         values = _lists(dims, "dynamic_dims")

@@ -146,8 +146,18 @@ void store_parameters(const AippParameters& from, void* to) {
   std::memcpy(to, &header, sizeof(header));
   auto* records = static_cast<char*>(to) + sizeof(header);
   for (const AippPicture& picture : from.pictures) {
-    StoredPicture record = {picture.crop, picture.crop_x, picture.crop_y, picture.crop_w, picture.crop_h, picture.padding,
-                            picture.top,  picture.bottom, picture.left,   picture.right,  {},             {},
+    StoredPicture record = {picture.crop,
+                            picture.crop_x,
+                            picture.crop_y,
+                            picture.crop_w,
+                            picture.crop_h,
+                            picture.padding,
+                            picture.top,
+                            picture.bottom,
+                            picture.left,
+                            picture.right,
+                            {},
+                            {},
                             {}};
     std::memcpy(record.mean, picture.mean.data(), sizeof(record.mean));
     std::memcpy(record.min, picture.min.data(), sizeof(record.min));
@@ -201,14 +211,18 @@ Status check_parameters(const AippParameters& parameters, std::int64_t batch, st
   if (parameters.format == 0) return wrong("the input format was not set");
   if (parameters.width == 0 || parameters.height == 0) return wrong("the source image size was not set");
   if (static_cast<std::int64_t>(parameters.pictures.size()) < batch && parameters.pictures.size() != 1) {
-    return wrong("there are settings for " + std::to_string(parameters.pictures.size()) + " pictures, the batch has " + std::to_string(batch));
+    return wrong("there are settings for " + std::to_string(parameters.pictures.size()) + " pictures, the batch has " +
+                 std::to_string(batch));
   }
   for (const AippPicture& picture : parameters.pictures) {
-    if (picture.crop && (picture.crop_x + picture.crop_w > parameters.width || picture.crop_y + picture.crop_h > parameters.height)) {
+    if (picture.crop &&
+        (picture.crop_x + picture.crop_w > parameters.width || picture.crop_y + picture.crop_h > parameters.height)) {
       return wrong("the crop does not lie within the source image of " + size_text(parameters.width, parameters.height));
     }
-    const std::int64_t width = (picture.crop ? picture.crop_w : parameters.width) + (picture.padding ? picture.left + picture.right : 0);
-    const std::int64_t height = (picture.crop ? picture.crop_h : parameters.height) + (picture.padding ? picture.top + picture.bottom : 0);
+    const std::int64_t width =
+        (picture.crop ? picture.crop_w : parameters.width) + (picture.padding ? picture.left + picture.right : 0);
+    const std::int64_t height =
+        (picture.crop ? picture.crop_h : parameters.height) + (picture.padding ? picture.top + picture.bottom : 0);
     if (width != model_w || height != model_h) {
       return wrong("the picture comes out as " + size_text(width, height) + ", the model takes " + size_text(model_w, model_h));
     }

@@ -23,13 +23,15 @@ Pixel read_pixel(const AippParameters& parameters, const std::uint8_t* picture, 
   switch (parameters.format) {
     case ACL_YUV420SP_U8: {
       const std::size_t plane = static_cast<std::size_t>(parameters.width) * static_cast<std::size_t>(parameters.height);
-      const std::size_t pair = plane + static_cast<std::size_t>(y / 2) * static_cast<std::size_t>(parameters.width) + static_cast<std::size_t>(x / 2 * 2);
+      const std::size_t pair = plane + static_cast<std::size_t>(y / 2) * static_cast<std::size_t>(parameters.width) +
+                               static_cast<std::size_t>(x / 2 * 2);
       c = {picture[at], picture[pair], picture[pair + 1]};
       if (parameters.swap_rb_uv) std::swap(c[1], c[2]);
       return pixel;
     }
     case ACL_XRGB8888_U8: {
-      const std::uint8_t* first = picture + at * 4 + (parameters.swap_alpha ? 1 : 0);  // the switch moves X from the end to the front
+      const std::uint8_t* first =
+          picture + at * 4 + (parameters.swap_alpha ? 1 : 0);  // the switch moves X from the end to the front
       c = {first[0], first[1], first[2]};
       break;
     }
@@ -69,7 +71,8 @@ void write_element(int dtype, void* out, std::size_t at, float value) {
 
 }  // namespace
 
-Status run_aipp(const AippParameters& parameters, const std::uint8_t* pictures, int graph_dtype, const Shape& shape, void* out) {
+Status run_aipp(const AippParameters& parameters, const std::uint8_t* pictures, int graph_dtype, const Shape& shape,
+                void* out) {
   if (graph_dtype != ACL_FLOAT && graph_dtype != ACL_FLOAT16 && graph_dtype != ACL_UINT8) {
     return Status(Code::kUnsupported, "AIPP in front of an input that is neither float32, float16 nor uint8 is not emulated");
   }
@@ -86,7 +89,8 @@ Status run_aipp(const AippParameters& parameters, const std::uint8_t* pictures, 
     const int height = picture.crop ? picture.crop_h : parameters.height;
     for (int y = 0; y < height; ++y) {
       for (int x = 0; x < width; ++x) {
-        const Pixel pixel = convert(parameters, read_pixel(parameters, pictures + static_cast<std::size_t>(n) * one, x0 + x, y0 + y));
+        const Pixel pixel =
+            convert(parameters, read_pixel(parameters, pictures + static_cast<std::size_t>(n) * one, x0 + x, y0 + y));
         for (std::int64_t c = 0; c < channels; ++c) {
           const auto i = static_cast<std::size_t>(c);
           const float value = (static_cast<float>(pixel.channels[i] - picture.mean[i]) - picture.min[i]) * picture.var_reci[i];

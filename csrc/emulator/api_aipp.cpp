@@ -31,7 +31,8 @@ aclError change(aclmdlAIPP* handle, const Change& apply) {
 
 aclError change_picture(aclmdlAIPP* handle, std::uint64_t index, const PictureChange& apply) {
   return change(handle, [&](AippParameters& all) {
-    if (index >= all.pictures.size()) return "batch index " + std::to_string(index) + ", the batch is " + std::to_string(all.pictures.size());
+    if (index >= all.pictures.size())
+      return "batch index " + std::to_string(index) + ", the batch is " + std::to_string(all.pictures.size());
     return apply(all.pictures[index]);
   });
 }
@@ -71,49 +72,6 @@ std::string set_padding(AippPicture& picture, int enabled, int top, int bottom, 
   return "";
 }
 
-struct AippTarget {
-  std::uint32_t model_id;
-  aclmdlDataset* dataset;
-  std::size_t index;
-  bool is_picture;  // the index is the picture's, not the parameters'
-};
-
-// Checks the settings as a whole and writes them into the parameter input's device memory.
-aclError apply(const Scope& scope, const AippTarget& target, const aclmdlAIPP* handle) {
-  const std::shared_ptr<AippParameters> parameters = find_aipp(handle);
-  const std::shared_ptr<Model> model = objects().model(target.model_id);
-  const std::shared_ptr<Dataset> set = objects().datasets.find(target.dataset);
-  if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(target.model_id));
-  if (parameters == nullptr) return ACL_ERROR_INVALID_PARAM;
-  if (set == nullptr) return outside("the dataset is NULL or was destroyed");
-  const ModelSpec& spec = *model->spec;
-  std::size_t index = spec.inputs.size();
-  for (std::size_t i = 0; i < spec.inputs.size(); ++i) {
-    if (spec.inputs[i].role != InputRole::kAippParameters) continue;
-    const AippSpec& aipp = spec.aipp[static_cast<std::size_t>(spec.inputs[i].aipp)];
-    if (target.is_picture ? static_cast<std::size_t>(aipp.input) == target.index : i == target.index) index = i;
-  }
-  if (index >= spec.inputs.size()) return fail(ACL_ERROR_GE_AIPP_NOT_EXIST, "input " + std::to_string(target.index) + " has no dynamic AIPP");
-  if (index >= set->buffers.size()) return outside("the dataset has no buffer for the parameters yet");
-  const AippSpec& aipp = spec.aipp[static_cast<std::size_t>(spec.inputs[index].aipp)];
-  const auto picture = static_cast<std::size_t>(aipp.input);
-  const Shape shape = spec.input_shape(picture, spec.has_gears() ? spec.largest_gear() : 0);
-  if (spec.gears != GearKind::kImageSize) {
-    const Status status = check_parameters(*parameters, 1, shape[3], shape[2]);
-    if (!status.ok()) return fail(ACL_ERROR_INVALID_PARAM, status.message());
-  }
-  const std::size_t size = aipp_data_size(parameters->pictures.size());
-  const std::shared_ptr<DataBuffer> buffer = objects().buffers.find(set->buffers[index]);
-  if (buffer == nullptr || buffer->data == nullptr) return outside("the parameter input has no memory");
-  if (buffer->size < size) return outside("the parameters need " + std::to_string(size) + " bytes, the buffer has " + std::to_string(buffer->size));
-  Range range;
-  if (const aclError code = memory().resolve(buffer->data, size, "the AIPP parameters", &range)) return code;
-  if ((!range.on_device() || range.device != scope.device_id) && !settings().host_is_device) return outside("the parameter input is not memory of this device");
-  store_parameters(*parameters, range.bytes);
-  set->aipp_set[index] = true;
-  return ACL_SUCCESS;
-}
-
 }  // namespace
 }  // namespace ais::emulator
 
@@ -121,168 +79,199 @@ using namespace ais::emulator;
 
 ACL_API aclmdlAIPP* aclmdlCreateAIPP(std::uint64_t batchSize) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(static_cast<aclmdlAIPP*>(nullptr), [&](const Scope&) -> aclmdlAIPP* {
-    if (batchSize == 0 || batchSize > 65536) {
-      outside("a batch is at least 1");
-      return nullptr;
-    }
-    auto parameters = std::make_shared<AippParameters>();
-    parameters->pictures.resize(batchSize);
-    return static_cast<aclmdlAIPP*>(objects().aipp.add(std::move(parameters)));
-  }, batchSize);
+  return fn.call_or(
+      static_cast<aclmdlAIPP*>(nullptr),
+      [&](const Scope&) -> aclmdlAIPP* {
+        if (batchSize == 0 || batchSize > 65536) {
+          outside("a batch is at least 1");
+          return nullptr;
+        }
+        auto parameters = std::make_shared<AippParameters>();
+        parameters->pictures.resize(batchSize);
+        return static_cast<aclmdlAIPP*>(objects().aipp.add(std::move(parameters)));
+      },
+      batchSize);
 }
 
 ACL_API aclError aclmdlDestroyAIPP(const aclmdlAIPP* aippParmsSet) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return objects().aipp.take(aippParmsSet) != nullptr ? aclError{ACL_SUCCESS} : outside("the settings are NULL or were destroyed before");
-  }, aippParmsSet);
+  return fn.call(
+      [&](const Scope&) {
+        return objects().aipp.take(aippParmsSet) != nullptr ? aclError{ACL_SUCCESS}
+                                                            : outside("the settings are NULL or were destroyed before");
+      },
+      aippParmsSet);
 }
 
 ACL_API aclError aclmdlGetAippDataSize(std::uint64_t batchSize, std::size_t* size) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    if (batchSize == 0 || size == nullptr) return outside("a batch is at least 1, and the size needs a place");
-    *size = aipp_data_size(batchSize);
-    return aclError{ACL_SUCCESS};
-  }, batchSize, filled(size));
+  return fn.call(
+      [&](const Scope&) {
+        if (batchSize == 0 || size == nullptr) return outside("a batch is at least 1, and the size needs a place");
+        *size = aipp_data_size(batchSize);
+        return aclError{ACL_SUCCESS};
+      },
+      batchSize, filled(size));
 }
 
 ACL_API aclError aclmdlSetAIPPInputFormat(aclmdlAIPP* aippParmsSet, aclAippInputFormat inputFormat) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change(aippParmsSet, [&](AippParameters& all) -> std::string {
-      if (picture_bytes(inputFormat, 2, 2) == 0) return "the input format " + std::to_string(inputFormat) + " is not emulated";
-      all.format = inputFormat;
-      return "";
-    });
-  }, aippParmsSet, inputFormat);
+  return fn.call(
+      [&](const Scope&) {
+        return change(aippParmsSet, [&](AippParameters& all) -> std::string {
+          if (picture_bytes(inputFormat, 2, 2) == 0)
+            return "the input format " + std::to_string(inputFormat) + " is not emulated";
+          all.format = inputFormat;
+          return "";
+        });
+      },
+      aippParmsSet, inputFormat);
 }
 
-ACL_API aclError aclmdlSetAIPPCscParams(aclmdlAIPP* aippParmsSet, std::int8_t cscSwitch, std::int16_t cscMatrixR0C0, std::int16_t cscMatrixR0C1,
-                                        std::int16_t cscMatrixR0C2, std::int16_t cscMatrixR1C0, std::int16_t cscMatrixR1C1, std::int16_t cscMatrixR1C2,
-                                        std::int16_t cscMatrixR2C0, std::int16_t cscMatrixR2C1, std::int16_t cscMatrixR2C2, std::uint8_t cscOutputBiasR0,
-                                        std::uint8_t cscOutputBiasR1, std::uint8_t cscOutputBiasR2, std::uint8_t cscInputBiasR0, std::uint8_t cscInputBiasR1,
-                                        std::uint8_t cscInputBiasR2) {
+ACL_API aclError aclmdlSetAIPPCscParams(aclmdlAIPP* aippParmsSet, std::int8_t cscSwitch, std::int16_t cscMatrixR0C0,
+                                        std::int16_t cscMatrixR0C1, std::int16_t cscMatrixR0C2, std::int16_t cscMatrixR1C0,
+                                        std::int16_t cscMatrixR1C1, std::int16_t cscMatrixR1C2, std::int16_t cscMatrixR2C0,
+                                        std::int16_t cscMatrixR2C1, std::int16_t cscMatrixR2C2, std::uint8_t cscOutputBiasR0,
+                                        std::uint8_t cscOutputBiasR1, std::uint8_t cscOutputBiasR2, std::uint8_t cscInputBiasR0,
+                                        std::uint8_t cscInputBiasR1, std::uint8_t cscInputBiasR2) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change(aippParmsSet, [&](AippParameters& all) -> std::string {
-      if (!is_switch(cscSwitch)) return "the colour conversion switch is 0 or 1";
-      all.csc = cscSwitch != 0;
-      all.matrix = {cscMatrixR0C0, cscMatrixR0C1, cscMatrixR0C2, cscMatrixR1C0, cscMatrixR1C1, cscMatrixR1C2, cscMatrixR2C0, cscMatrixR2C1, cscMatrixR2C2};
-      all.output_bias = {cscOutputBiasR0, cscOutputBiasR1, cscOutputBiasR2};
-      all.input_bias = {cscInputBiasR0, cscInputBiasR1, cscInputBiasR2};
-      return "";
-    });
-  }, aippParmsSet, cscSwitch, cscMatrixR0C0, cscMatrixR0C1, cscMatrixR0C2, cscMatrixR1C0, cscMatrixR1C1, cscMatrixR1C2, cscMatrixR2C0, cscMatrixR2C1,
-     cscMatrixR2C2, cscOutputBiasR0, cscOutputBiasR1, cscOutputBiasR2, cscInputBiasR0, cscInputBiasR1, cscInputBiasR2);
+  return fn.call(
+      [&](const Scope&) {
+        return change(aippParmsSet, [&](AippParameters& all) -> std::string {
+          if (!is_switch(cscSwitch)) return "the colour conversion switch is 0 or 1";
+          all.csc = cscSwitch != 0;
+          all.matrix = {cscMatrixR0C0, cscMatrixR0C1, cscMatrixR0C2, cscMatrixR1C0, cscMatrixR1C1,
+                        cscMatrixR1C2, cscMatrixR2C0, cscMatrixR2C1, cscMatrixR2C2};
+          all.output_bias = {cscOutputBiasR0, cscOutputBiasR1, cscOutputBiasR2};
+          all.input_bias = {cscInputBiasR0, cscInputBiasR1, cscInputBiasR2};
+          return "";
+        });
+      },
+      aippParmsSet, cscSwitch, cscMatrixR0C0, cscMatrixR0C1, cscMatrixR0C2, cscMatrixR1C0, cscMatrixR1C1, cscMatrixR1C2,
+      cscMatrixR2C0, cscMatrixR2C1, cscMatrixR2C2, cscOutputBiasR0, cscOutputBiasR1, cscOutputBiasR2, cscInputBiasR0,
+      cscInputBiasR1, cscInputBiasR2);
 }
 
 ACL_API aclError aclmdlSetAIPPRbuvSwapSwitch(aclmdlAIPP* aippParmsSet, std::int8_t rbuvSwapSwitch) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change(aippParmsSet, [&](AippParameters& all) -> std::string {
-      all.swap_rb_uv = rbuvSwapSwitch != 0;
-      return is_switch(rbuvSwapSwitch) ? "" : "the swap switch is 0 or 1";
-    });
-  }, aippParmsSet, rbuvSwapSwitch);
+  return fn.call(
+      [&](const Scope&) {
+        return change(aippParmsSet, [&](AippParameters& all) -> std::string {
+          all.swap_rb_uv = rbuvSwapSwitch != 0;
+          return is_switch(rbuvSwapSwitch) ? "" : "the swap switch is 0 or 1";
+        });
+      },
+      aippParmsSet, rbuvSwapSwitch);
 }
 
 ACL_API aclError aclmdlSetAIPPAxSwapSwitch(aclmdlAIPP* aippParmsSet, std::int8_t axSwapSwitch) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change(aippParmsSet, [&](AippParameters& all) -> std::string {
-      all.swap_alpha = axSwapSwitch != 0;
-      return is_switch(axSwapSwitch) ? "" : "the swap switch is 0 or 1";
-    });
-  }, aippParmsSet, axSwapSwitch);
+  return fn.call(
+      [&](const Scope&) {
+        return change(aippParmsSet, [&](AippParameters& all) -> std::string {
+          all.swap_alpha = axSwapSwitch != 0;
+          return is_switch(axSwapSwitch) ? "" : "the swap switch is 0 or 1";
+        });
+      },
+      aippParmsSet, axSwapSwitch);
 }
 
 ACL_API aclError aclmdlSetAIPPSrcImageSize(aclmdlAIPP* aippParmsSet, std::int32_t srcImageSizeW, std::int32_t srcImageSizeH) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change(aippParmsSet, [&](AippParameters& all) { return set_size(all, srcImageSizeW, srcImageSizeH); });
-  }, aippParmsSet, srcImageSizeW, srcImageSizeH);
+  return fn.call(
+      [&](const Scope&) {
+        return change(aippParmsSet, [&](AippParameters& all) { return set_size(all, srcImageSizeW, srcImageSizeH); });
+      },
+      aippParmsSet, srcImageSizeW, srcImageSizeH);
 }
 
-ACL_API aclError aclmdlSetAIPPScfParams(aclmdlAIPP* aippParmsSet, std::int8_t scfSwitch, std::int32_t scfInputSizeW, std::int32_t scfInputSizeH,
-                                        std::int32_t scfOutputSizeW, std::int32_t scfOutputSizeH, std::uint64_t batchIndex) {
+ACL_API aclError aclmdlSetAIPPScfParams(aclmdlAIPP* aippParmsSet, std::int8_t scfSwitch, std::int32_t scfInputSizeW,
+                                        std::int32_t scfInputSizeH, std::int32_t scfOutputSizeW, std::int32_t scfOutputSizeH,
+                                        std::uint64_t batchIndex) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change_picture(aippParmsSet, batchIndex, [&](AippPicture&) -> std::string {
-      if (!is_switch(scfSwitch)) return "the resize switch is 0 or 1";
-      return scfSwitch == 0 ? "" : "resizing exists on some SoCs only, and is not emulated";
-    });
-  }, aippParmsSet, scfSwitch, scfInputSizeW, scfInputSizeH, scfOutputSizeW, scfOutputSizeH, batchIndex);
+  return fn.call(
+      [&](const Scope&) {
+        return change_picture(aippParmsSet, batchIndex, [&](AippPicture&) -> std::string {
+          if (!is_switch(scfSwitch)) return "the resize switch is 0 or 1";
+          return scfSwitch == 0 ? "" : "resizing exists on some SoCs only, and is not emulated";
+        });
+      },
+      aippParmsSet, scfSwitch, scfInputSizeW, scfInputSizeH, scfOutputSizeW, scfOutputSizeH, batchIndex);
 }
 
-ACL_API aclError aclmdlSetAIPPCropParams(aclmdlAIPP* aippParmsSet, std::int8_t cropSwitch, std::int32_t cropStartPosW, std::int32_t cropStartPosH,
-                                         std::int32_t cropSizeW, std::int32_t cropSizeH, std::uint64_t batchIndex) {
+ACL_API aclError aclmdlSetAIPPCropParams(aclmdlAIPP* aippParmsSet, std::int8_t cropSwitch, std::int32_t cropStartPosW,
+                                         std::int32_t cropStartPosH, std::int32_t cropSizeW, std::int32_t cropSizeH,
+                                         std::uint64_t batchIndex) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change_picture(aippParmsSet, batchIndex,
-                          [&](AippPicture& picture) { return set_crop(picture, cropSwitch, cropStartPosW, cropStartPosH, cropSizeW, cropSizeH); });
-  }, aippParmsSet, cropSwitch, cropStartPosW, cropStartPosH, cropSizeW, cropSizeH, batchIndex);
+  return fn.call(
+      [&](const Scope&) {
+        return change_picture(aippParmsSet, batchIndex, [&](AippPicture& picture) {
+          return set_crop(picture, cropSwitch, cropStartPosW, cropStartPosH, cropSizeW, cropSizeH);
+        });
+      },
+      aippParmsSet, cropSwitch, cropStartPosW, cropStartPosH, cropSizeW, cropSizeH, batchIndex);
 }
 
-ACL_API aclError aclmdlSetAIPPPaddingParams(aclmdlAIPP* aippParmsSet, std::int8_t paddingSwitch, std::int32_t paddingSizeTop, std::int32_t paddingSizeBottom,
-                                            std::int32_t paddingSizeLeft, std::int32_t paddingSizeRight, std::uint64_t batchIndex) {
+ACL_API aclError aclmdlSetAIPPPaddingParams(aclmdlAIPP* aippParmsSet, std::int8_t paddingSwitch, std::int32_t paddingSizeTop,
+                                            std::int32_t paddingSizeBottom, std::int32_t paddingSizeLeft,
+                                            std::int32_t paddingSizeRight, std::uint64_t batchIndex) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change_picture(aippParmsSet, batchIndex, [&](AippPicture& picture) {
-      return set_padding(picture, paddingSwitch, paddingSizeTop, paddingSizeBottom, paddingSizeLeft, paddingSizeRight);
-    });
-  }, aippParmsSet, paddingSwitch, paddingSizeTop, paddingSizeBottom, paddingSizeLeft, paddingSizeRight, batchIndex);
+  return fn.call(
+      [&](const Scope&) {
+        return change_picture(aippParmsSet, batchIndex, [&](AippPicture& picture) {
+          return set_padding(picture, paddingSwitch, paddingSizeTop, paddingSizeBottom, paddingSizeLeft, paddingSizeRight);
+        });
+      },
+      aippParmsSet, paddingSwitch, paddingSizeTop, paddingSizeBottom, paddingSizeLeft, paddingSizeRight, batchIndex);
 }
 
-ACL_API aclError aclmdlSetAIPPDtcPixelMean(aclmdlAIPP* aippParmsSet, std::int16_t dtcPixelMeanChn0, std::int16_t dtcPixelMeanChn1, std::int16_t dtcPixelMeanChn2,
+ACL_API aclError aclmdlSetAIPPDtcPixelMean(aclmdlAIPP* aippParmsSet, std::int16_t dtcPixelMeanChn0,
+                                           std::int16_t dtcPixelMeanChn1, std::int16_t dtcPixelMeanChn2,
                                            std::int16_t dtcPixelMeanChn3, std::uint64_t batchIndex) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change_picture(aippParmsSet, batchIndex, [&](AippPicture& picture) -> std::string {
-      picture.mean = {dtcPixelMeanChn0, dtcPixelMeanChn1, dtcPixelMeanChn2, dtcPixelMeanChn3};
-      for (const std::int16_t mean : picture.mean) {
-        if (!within(mean, 0, 255)) return "a mean is 0 to 255";
-      }
-      return "";
-    });
-  }, aippParmsSet, dtcPixelMeanChn0, dtcPixelMeanChn1, dtcPixelMeanChn2, dtcPixelMeanChn3, batchIndex);
+  return fn.call(
+      [&](const Scope&) {
+        return change_picture(aippParmsSet, batchIndex, [&](AippPicture& picture) -> std::string {
+          picture.mean = {dtcPixelMeanChn0, dtcPixelMeanChn1, dtcPixelMeanChn2, dtcPixelMeanChn3};
+          for (const std::int16_t mean : picture.mean) {
+            if (!within(mean, 0, 255)) return "a mean is 0 to 255";
+          }
+          return "";
+        });
+      },
+      aippParmsSet, dtcPixelMeanChn0, dtcPixelMeanChn1, dtcPixelMeanChn2, dtcPixelMeanChn3, batchIndex);
 }
 
-ACL_API aclError aclmdlSetAIPPDtcPixelMin(aclmdlAIPP* aippParmsSet, float dtcPixelMinChn0, float dtcPixelMinChn1, float dtcPixelMinChn2, float dtcPixelMinChn3,
-                                          std::uint64_t batchIndex) {
+ACL_API aclError aclmdlSetAIPPDtcPixelMin(aclmdlAIPP* aippParmsSet, float dtcPixelMinChn0, float dtcPixelMinChn1,
+                                          float dtcPixelMinChn2, float dtcPixelMinChn3, std::uint64_t batchIndex) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change_picture(aippParmsSet, batchIndex, [&](AippPicture& picture) -> std::string {
-      picture.min = {dtcPixelMinChn0, dtcPixelMinChn1, dtcPixelMinChn2, dtcPixelMinChn3};
-      for (const float min : picture.min) {
-        if (!within(min, 0, 255)) return "a min is 0 to 255";
-      }
-      return "";
-    });
-  }, aippParmsSet, double{dtcPixelMinChn0}, double{dtcPixelMinChn1}, double{dtcPixelMinChn2}, double{dtcPixelMinChn3}, batchIndex);
+  return fn.call(
+      [&](const Scope&) {
+        return change_picture(aippParmsSet, batchIndex, [&](AippPicture& picture) -> std::string {
+          picture.min = {dtcPixelMinChn0, dtcPixelMinChn1, dtcPixelMinChn2, dtcPixelMinChn3};
+          for (const float min : picture.min) {
+            if (!within(min, 0, 255)) return "a min is 0 to 255";
+          }
+          return "";
+        });
+      },
+      aippParmsSet, double{dtcPixelMinChn0}, double{dtcPixelMinChn1}, double{dtcPixelMinChn2}, double{dtcPixelMinChn3},
+      batchIndex);
 }
 
-ACL_API aclError aclmdlSetAIPPPixelVarReci(aclmdlAIPP* aippParmsSet, float dtcPixelVarReciChn0, float dtcPixelVarReciChn1, float dtcPixelVarReciChn2,
-                                           float dtcPixelVarReciChn3, std::uint64_t batchIndex) {
+ACL_API aclError aclmdlSetAIPPPixelVarReci(aclmdlAIPP* aippParmsSet, float dtcPixelVarReciChn0, float dtcPixelVarReciChn1,
+                                           float dtcPixelVarReciChn2, float dtcPixelVarReciChn3, std::uint64_t batchIndex) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return change_picture(aippParmsSet, batchIndex, [&](AippPicture& picture) -> std::string {
-      picture.var_reci = {dtcPixelVarReciChn0, dtcPixelVarReciChn1, dtcPixelVarReciChn2, dtcPixelVarReciChn3};
-      for (const float reciprocal : picture.var_reci) {
-        if (!within(reciprocal, -65504, 65504)) return "a reciprocal is -65504 to 65504";
-      }
-      return "";
-    });
-  }, aippParmsSet, double{dtcPixelVarReciChn0}, double{dtcPixelVarReciChn1}, double{dtcPixelVarReciChn2}, double{dtcPixelVarReciChn3}, batchIndex);
-}
-
-ACL_API aclError aclmdlSetInputAIPP(std::uint32_t modelId, aclmdlDataset* dataset, std::size_t index, const aclmdlAIPP* aippParmsSet) {
-  static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) { return apply(scope, {modelId, dataset, index, false}, aippParmsSet); }, modelId, dataset, index, aippParmsSet);
-}
-
-ACL_API aclError aclmdlSetAIPPByInputIndex(std::uint32_t modelId, aclmdlDataset* dataset, std::size_t index, const aclmdlAIPP* aippParmsSet) {
-  static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) { return apply(scope, {modelId, dataset, index, true}, aippParmsSet); }, modelId, dataset, index, aippParmsSet);
+  return fn.call(
+      [&](const Scope&) {
+        return change_picture(aippParmsSet, batchIndex, [&](AippPicture& picture) -> std::string {
+          picture.var_reci = {dtcPixelVarReciChn0, dtcPixelVarReciChn1, dtcPixelVarReciChn2, dtcPixelVarReciChn3};
+          for (const float reciprocal : picture.var_reci) {
+            if (!within(reciprocal, -65504, 65504)) return "a reciprocal is -65504 to 65504";
+          }
+          return "";
+        });
+      },
+      aippParmsSet, double{dtcPixelVarReciChn0}, double{dtcPixelVarReciChn1}, double{dtcPixelVarReciChn2},
+      double{dtcPixelVarReciChn3}, batchIndex);
 }

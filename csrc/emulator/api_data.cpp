@@ -1,4 +1,4 @@
-// AscendCL: element types, data buffers, datasets, tensor descriptions. None of it needs a device.
+// AscendCL: element types, data buffers, datasets. None of it needs a device.
 #include <cstring>
 
 #include "emulator/call.hpp"
@@ -12,35 +12,25 @@ namespace {
 
 std::shared_ptr<DataBuffer> find_buffer(const aclDataBuffer* handle) {
   std::shared_ptr<DataBuffer> found = objects().buffers.find(handle);
-  if (found == nullptr) fail(ACL_ERROR_INVALID_PARAM, handle == nullptr ? "the data buffer is NULL" : "not a living data buffer (destroyed before?)");
+  if (found == nullptr)
+    fail(ACL_ERROR_INVALID_PARAM,
+         handle == nullptr ? "the data buffer is NULL" : "not a living data buffer (destroyed before?)");
   return found;
 }
 
 std::shared_ptr<Dataset> find_dataset(const aclmdlDataset* handle) {
   std::shared_ptr<Dataset> found = objects().datasets.find(handle);
-  if (found == nullptr) fail(ACL_ERROR_INVALID_PARAM, handle == nullptr ? "the dataset is NULL" : "not a living dataset (destroyed before?)");
+  if (found == nullptr)
+    fail(ACL_ERROR_INVALID_PARAM, handle == nullptr ? "the dataset is NULL" : "not a living dataset (destroyed before?)");
   return found;
-}
-
-std::shared_ptr<TensorDesc> find_desc(const aclTensorDesc* handle) {
-  std::shared_ptr<TensorDesc> found = objects().tensor_descs.find(handle);
-  if (found == nullptr) fail(ACL_ERROR_INVALID_PARAM, handle == nullptr ? "the tensor desc is NULL" : "not a living tensor desc (destroyed before?)");
-  return found;
-}
-
-// A desc with one unknown dimension of -2 has no rank.
-bool unknown_rank(const TensorDesc& desc) { return !desc.dims.empty() && desc.dims[0] == -2; }
-
-std::size_t elements_of(const TensorDesc& desc) {
-  std::size_t elements = 0;
-  return ais::count_elements(desc.dims, &elements) ? elements : 0;
 }
 
 aclError set_dataset_desc(aclmdlDataset* dataset, const aclTensorDesc* tensorDesc, std::size_t index) {
   const std::shared_ptr<Dataset> set = find_dataset(dataset);
   if (set == nullptr) return ACL_ERROR_INVALID_PARAM;
   if (index >= set->buffers.size()) {
-    return fail(ACL_ERROR_INVALID_PARAM, "index " + std::to_string(index) + ", the dataset has " + std::to_string(set->buffers.size()) + " buffers");
+    return fail(ACL_ERROR_INVALID_PARAM,
+                "index " + std::to_string(index) + ", the dataset has " + std::to_string(set->buffers.size()) + " buffers");
   }
   std::shared_ptr<TensorDesc> copy;
   if (tensorDesc != nullptr) {
@@ -85,43 +75,54 @@ ACL_API aclFloat16 aclFloatToFloat16(float value) {
 
 ACL_API aclDataBuffer* aclCreateDataBuffer(void* data, std::size_t size) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(static_cast<aclDataBuffer*>(nullptr), [&](const Scope&) {
-    auto buffer = std::make_shared<DataBuffer>();
-    buffer->data = data;
-    buffer->size = size;
-    return static_cast<aclDataBuffer*>(objects().buffers.add(std::move(buffer)));
-  }, data, size);
+  return fn.call_or(
+      static_cast<aclDataBuffer*>(nullptr),
+      [&](const Scope&) {
+        auto buffer = std::make_shared<DataBuffer>();
+        buffer->data = data;
+        buffer->size = size;
+        return static_cast<aclDataBuffer*>(objects().buffers.add(std::move(buffer)));
+      },
+      data, size);
 }
 
 ACL_API aclError aclDestroyDataBuffer(const aclDataBuffer* dataBuffer) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    const std::shared_ptr<DataBuffer> buffer = find_buffer(dataBuffer);
-    if (buffer == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
-    if (buffer->in_flight > 0) violation(handle_name(dataBuffer) + " was destroyed while an asynchronous execution uses it");
-    objects().buffers.take(dataBuffer);
-    return aclError{ACL_SUCCESS};
-  }, dataBuffer);
+  return fn.call(
+      [&](const Scope&) {
+        const std::shared_ptr<DataBuffer> buffer = find_buffer(dataBuffer);
+        if (buffer == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
+        if (buffer->in_flight > 0)
+          violation(handle_name(dataBuffer) + " was destroyed while an asynchronous execution uses it");
+        objects().buffers.take(dataBuffer);
+        return aclError{ACL_SUCCESS};
+      },
+      dataBuffer);
 }
 
 ACL_API aclError aclUpdateDataBuffer(aclDataBuffer* dataBuffer, void* data, std::size_t size) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    const std::shared_ptr<DataBuffer> buffer = find_buffer(dataBuffer);
-    if (buffer == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
-    if (buffer->in_flight > 0) violation(handle_name(dataBuffer) + " was changed while an asynchronous execution uses it");
-    buffer->data = data;
-    buffer->size = size;
-    return aclError{ACL_SUCCESS};
-  }, dataBuffer, data, size);
+  return fn.call(
+      [&](const Scope&) {
+        const std::shared_ptr<DataBuffer> buffer = find_buffer(dataBuffer);
+        if (buffer == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
+        if (buffer->in_flight > 0) violation(handle_name(dataBuffer) + " was changed while an asynchronous execution uses it");
+        buffer->data = data;
+        buffer->size = size;
+        return aclError{ACL_SUCCESS};
+      },
+      dataBuffer, data, size);
 }
 
 ACL_API void* aclGetDataBufferAddr(const aclDataBuffer* dataBuffer) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(static_cast<void*>(nullptr), [&](const Scope&) {
-    const std::shared_ptr<DataBuffer> buffer = find_buffer(dataBuffer);
-    return buffer == nullptr ? nullptr : buffer->data;
-  }, dataBuffer);
+  return fn.call_or(
+      static_cast<void*>(nullptr),
+      [&](const Scope&) {
+        const std::shared_ptr<DataBuffer> buffer = find_buffer(dataBuffer);
+        return buffer == nullptr ? nullptr : buffer->data;
+      },
+      dataBuffer);
 }
 
 ACL_API std::size_t aclGetDataBufferSizeV2(const aclDataBuffer* dataBuffer) {
@@ -131,13 +132,15 @@ ACL_API std::size_t aclGetDataBufferSizeV2(const aclDataBuffer* dataBuffer) {
 
 ACL_API std::uint32_t aclGetDataBufferSize(const aclDataBuffer* dataBuffer) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(std::uint32_t{0}, [&](const Scope&) { return static_cast<std::uint32_t>(buffer_size(dataBuffer)); }, dataBuffer);
+  return fn.call_or(
+      std::uint32_t{0}, [&](const Scope&) { return static_cast<std::uint32_t>(buffer_size(dataBuffer)); }, dataBuffer);
 }
 
 ACL_API aclmdlDataset* aclmdlCreateDataset() {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(static_cast<aclmdlDataset*>(nullptr),
-                    [&](const Scope&) { return static_cast<aclmdlDataset*>(objects().datasets.add(std::make_shared<Dataset>())); });
+  return fn.call_or(static_cast<aclmdlDataset*>(nullptr), [&](const Scope&) {
+    return static_cast<aclmdlDataset*>(objects().datasets.add(std::make_shared<Dataset>()));
+  });
 }
 
 ACL_API aclError aclmdlDestroyDataset(const aclmdlDataset* dataset) {
@@ -147,30 +150,38 @@ ACL_API aclError aclmdlDestroyDataset(const aclmdlDataset* dataset) {
 
 ACL_API aclError aclmdlAddDatasetBuffer(aclmdlDataset* dataset, aclDataBuffer* dataBuffer) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    const std::shared_ptr<Dataset> set = find_dataset(dataset);
-    if (set == nullptr || find_buffer(dataBuffer) == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
-    set->buffers.push_back(dataBuffer);
-    set->descs.push_back(nullptr);
-    set->aipp_set.push_back(false);
-    return aclError{ACL_SUCCESS};
-  }, dataset, dataBuffer);
+  return fn.call(
+      [&](const Scope&) {
+        const std::shared_ptr<Dataset> set = find_dataset(dataset);
+        if (set == nullptr || find_buffer(dataBuffer) == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
+        set->buffers.push_back(dataBuffer);
+        set->descs.push_back(nullptr);
+        set->aipp_set.push_back(false);
+        return aclError{ACL_SUCCESS};
+      },
+      dataset, dataBuffer);
 }
 
 ACL_API std::size_t aclmdlGetDatasetNumBuffers(const aclmdlDataset* dataset) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(std::size_t{0}, [&](const Scope&) {
-    const std::shared_ptr<Dataset> set = find_dataset(dataset);
-    return set == nullptr ? 0 : set->buffers.size();
-  }, dataset);
+  return fn.call_or(
+      std::size_t{0},
+      [&](const Scope&) {
+        const std::shared_ptr<Dataset> set = find_dataset(dataset);
+        return set == nullptr ? 0 : set->buffers.size();
+      },
+      dataset);
 }
 
 ACL_API aclDataBuffer* aclmdlGetDatasetBuffer(const aclmdlDataset* dataset, std::size_t index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(static_cast<aclDataBuffer*>(nullptr), [&](const Scope&) {
-    const std::shared_ptr<Dataset> set = find_dataset(dataset);
-    return set == nullptr || index >= set->buffers.size() ? nullptr : set->buffers[index];
-  }, dataset, index);
+  return fn.call_or(
+      static_cast<aclDataBuffer*>(nullptr),
+      [&](const Scope&) {
+        const std::shared_ptr<Dataset> set = find_dataset(dataset);
+        return set == nullptr || index >= set->buffers.size() ? nullptr : set->buffers[index];
+      },
+      dataset, index);
 }
 
 ACL_API aclError aclmdlSetDatasetTensorDesc(aclmdlDataset* dataset, aclTensorDesc* tensorDesc, std::size_t index) {
@@ -180,114 +191,11 @@ ACL_API aclError aclmdlSetDatasetTensorDesc(aclmdlDataset* dataset, aclTensorDes
 
 ACL_API aclTensorDesc* aclmdlGetDatasetTensorDesc(const aclmdlDataset* dataset, std::size_t index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(static_cast<aclTensorDesc*>(nullptr), [&](const Scope&) {
-    const std::shared_ptr<Dataset> set = find_dataset(dataset);
-    return set == nullptr || index >= set->descs.size() ? nullptr : set->descs[index];
-  }, dataset, index);
-}
-
-ACL_API aclTensorDesc* aclCreateTensorDesc(aclDataType dataType, int numDims, const std::int64_t* dims, aclFormat format) {
-  static Function fn(__func__, Need::kNothing);
-  return fn.call_or(static_cast<aclTensorDesc*>(nullptr), [&](const Scope&) -> aclTensorDesc* {
-    if (numDims < 0 || static_cast<std::size_t>(numDims) > kMaxDims || (numDims > 0 && dims == nullptr)) {
-      fail(ACL_ERROR_INVALID_PARAM, "numDims is negative or over 128, or dims is NULL");
-      return nullptr;
-    }
-    auto desc = std::make_shared<TensorDesc>();
-    desc->dtype = dataType;
-    desc->format = format;
-    if (numDims > 0) desc->dims.assign(dims, dims + numDims);
-    return static_cast<aclTensorDesc*>(objects().tensor_descs.add(std::move(desc)));
-  }, dataType, numDims, dims, format);
-}
-
-ACL_API void aclDestroyTensorDesc(const aclTensorDesc* desc) {
-  static Function fn(__func__, Need::kNothing);
-  fn.call([&](const Scope&) {
-    const std::shared_ptr<TensorDesc> found = find_desc(desc);
-    if (found == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
-    if (found->in_dataset) return fail(ACL_ERROR_INVALID_PARAM, handle_name(desc) + " belongs to a dataset, which destroys it");
-    for (std::size_t i = 1; i < found->array.size(); ++i) objects().tensor_descs.take(found->array[i]);
-    objects().tensor_descs.take(desc);
-    return aclError{ACL_SUCCESS};
-  }, desc);
-}
-
-ACL_API aclDataType aclGetTensorDescType(const aclTensorDesc* desc) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  return found == nullptr ? ACL_DT_UNDEFINED : static_cast<aclDataType>(found->dtype);
-}
-
-ACL_API aclFormat aclGetTensorDescFormat(const aclTensorDesc* desc) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  return found == nullptr ? ACL_FORMAT_UNDEFINED : static_cast<aclFormat>(found->format);
-}
-
-ACL_API std::size_t aclGetTensorDescElementCount(const aclTensorDesc* desc) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  return found == nullptr ? 0 : elements_of(*found);
-}
-
-ACL_API std::size_t aclGetTensorDescSize(const aclTensorDesc* desc) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  return found == nullptr ? 0 : elements_of(*found) * dtype_bytes(found->dtype);
-}
-
-ACL_API std::size_t aclGetTensorDescNumDims(const aclTensorDesc* desc) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  if (found == nullptr) return 0;
-  return unknown_rank(*found) ? kUnknownRank : found->dims.size();
-}
-
-ACL_API std::int64_t aclGetTensorDescDim(const aclTensorDesc* desc, std::size_t index) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  return found == nullptr || index >= found->dims.size() ? -1 : found->dims[index];
-}
-
-ACL_API aclError aclGetTensorDescDimV2(const aclTensorDesc* desc, std::size_t index, std::int64_t* dimSize) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  if (found == nullptr) return ACL_ERROR_INVALID_PARAM;
-  if (dimSize == nullptr || index >= found->dims.size()) return fail(ACL_ERROR_INVALID_PARAM, "no such dimension, or nowhere to put it");
-  *dimSize = found->dims[index];
-  return ACL_SUCCESS;
-}
-
-ACL_API aclError aclSetTensorShapeRange(aclTensorDesc* desc, std::size_t dimsCount, std::int64_t dimsRange[][2]) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  if (found == nullptr || dimsRange == nullptr || dimsCount > kMaxDims) return fail(ACL_ERROR_INVALID_PARAM, "no desc, no range, or too many dimensions");
-  found->ranges.clear();
-  for (std::size_t i = 0; i < dimsCount; ++i) found->ranges.push_back({dimsRange[i][0], dimsRange[i][1]});
-  return ACL_SUCCESS;
-}
-
-ACL_API aclError aclGetTensorDescDimRange(const aclTensorDesc* desc, std::size_t index, std::size_t dimRangeNum, std::int64_t* dimRange) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  if (found == nullptr || dimRange == nullptr || dimRangeNum < 2 || index >= found->ranges.size()) {
-    return fail(ACL_ERROR_INVALID_PARAM, "no desc, no such dimension, or nowhere to put its range");
-  }
-  dimRange[0] = found->ranges[index][0];
-  dimRange[1] = found->ranges[index][1];
-  return ACL_SUCCESS;
-}
-
-ACL_API void aclSetTensorDescName(aclTensorDesc* desc, const char* name) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  if (found != nullptr) found->name = name == nullptr ? "" : name;
-}
-
-ACL_API const char* aclGetTensorDescName(aclTensorDesc* desc) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  return found == nullptr ? "" : found->name.c_str();
-}
-
-ACL_API aclTensorDesc* aclGetTensorDescByIndex(aclTensorDesc* desc, std::size_t index) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  if (found == nullptr) return nullptr;
-  if (found->array.empty()) return index == 0 ? desc : nullptr;
-  return index < found->array.size() ? static_cast<aclTensorDesc*>(const_cast<void*>(found->array[index])) : nullptr;
-}
-
-ACL_API void* aclGetTensorDescAddress(const aclTensorDesc* desc) {
-  const std::shared_ptr<TensorDesc> found = find_desc(desc);
-  return found == nullptr ? nullptr : found->address;
+  return fn.call_or(
+      static_cast<aclTensorDesc*>(nullptr),
+      [&](const Scope&) {
+        const std::shared_ptr<Dataset> set = find_dataset(dataset);
+        return set == nullptr || index >= set->descs.size() ? nullptr : set->descs[index];
+      },
+      dataset, index);
 }

@@ -2,7 +2,6 @@
 #include <cstring>
 
 #include "emulator/call.hpp"
-#include "emulator/exception.hpp"
 #include "emulator/objects.hpp"
 
 using namespace ais::emulator;
@@ -13,7 +12,8 @@ using Spec = std::shared_ptr<const ModelSpec>;
 
 std::shared_ptr<ModelDesc> find(const aclmdlDesc* handle) {
   std::shared_ptr<ModelDesc> found = objects().model_descs.find(handle);
-  if (found == nullptr) fail(ACL_ERROR_INVALID_PARAM, handle == nullptr ? "the model desc is NULL" : "not a living model desc (destroyed before?)");
+  if (found == nullptr)
+    fail(ACL_ERROR_INVALID_PARAM, handle == nullptr ? "the model desc is NULL" : "not a living model desc (destroyed before?)");
   return found;
 }
 
@@ -51,7 +51,8 @@ aclError give_dims(const ais::Shape& shape, const std::string& name, aclmdlIODim
 aclError input_dims(const aclmdlDesc* handle, std::size_t index, aclmdlIODims* out, bool physical) {
   const Spec spec = spec_of(handle);
   const InputSpec* input = input_at(spec, index);
-  if (input == nullptr || out == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "no described model, no input of that index, or nowhere to put it");
+  if (input == nullptr || out == nullptr)
+    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no input of that index, or nowhere to put it");
   const bool data = input->role == InputRole::kData;
   const ais::Shape& shape = !data ? input->shape : physical ? input->physical_shape : input->fed_shape;
   return give_dims(shape, short_name(input->name, find(handle)->model_id, "input", index), out);
@@ -64,7 +65,8 @@ ais::Shape largest_output(const ModelSpec& spec, const OutputSpec& output) {
 aclError output_dims(const aclmdlDesc* handle, std::size_t index, aclmdlIODims* out) {
   const Spec spec = spec_of(handle);
   const OutputSpec* output = output_at(spec, index);
-  if (output == nullptr || out == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "no described model, no output of that index, or nowhere to put it");
+  if (output == nullptr || out == nullptr)
+    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no output of that index, or nowhere to put it");
   return give_dims(largest_output(*spec, *output), short_name(output->name, find(handle)->model_id, "output", index), out);
 }
 
@@ -72,11 +74,14 @@ aclError current_output_dims(const aclmdlDesc* handle, std::size_t index, aclmdl
   const std::shared_ptr<ModelDesc> desc = find(handle);
   const Spec spec = spec_of(handle);
   const OutputSpec* output = output_at(spec, index);
-  if (output == nullptr || out == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "no described model, no output of that index, or nowhere to put it");
+  if (output == nullptr || out == nullptr)
+    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no output of that index, or nowhere to put it");
   const std::shared_ptr<Model> model = objects().model(desc->model_id);
-  if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "the desc was not made of a model that is loaded (aclmdlGetDesc)");
+  if (model == nullptr)
+    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "the desc was not made of a model that is loaded (aclmdlGetDesc)");
   if (spec->gears == GearKind::kOpenShape) {
-    return fail(ACL_ERROR_API_NOT_SUPPORT, "a dynamic-shape model has no current output dims; read the output dataset's tensor descs");
+    return fail(ACL_ERROR_API_NOT_SUPPORT,
+                "a dynamic-shape model has no current output dims; read the output dataset's tensor descs");
   }
   const std::lock_guard<std::mutex> lock(model->mutex);
   const bool chosen = spec->has_gears() && model->gear >= 0;
@@ -88,7 +93,8 @@ aclError current_output_dims(const aclmdlDesc* handle, std::size_t index, aclmdl
 aclError input_range(const aclmdlDesc* handle, std::size_t index, aclmdlIODimsRange* out) {
   const Spec spec = spec_of(handle);
   const InputSpec* input = input_at(spec, index);
-  if (input == nullptr || out == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "no described model, no input of that index, or nowhere to put it");
+  if (input == nullptr || out == nullptr)
+    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no input of that index, or nowhere to put it");
   std::memset(out, 0, sizeof(*out));
   if (spec->has_gears()) return ACL_SUCCESS;
   out->rangeCount = input->fed_shape.size();
@@ -111,203 +117,206 @@ aclError index_of(const List& list, const char* name, std::size_t* index) {
   return fail(ACL_ERROR_INVALID_PARAM, "there is no tensor named '" + std::string(name) + "'");
 }
 
-aclError input_type(std::uint32_t id, std::size_t index, aclmdlInputAippType* type, std::size_t* attached) {
-  const std::shared_ptr<Model> model = objects().model(id);
-  if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(id));
-  const InputSpec* input = input_at(model->spec, index);
-  if (input == nullptr || type == nullptr || attached == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "no input of that index, or nowhere to put it");
-  *attached = kInvalidNodeIndex;
-  if (input->role == InputRole::kAippParameters) {
-    *type = ACL_DYNAMIC_AIPP_NODE;
-  } else if (input->aipp < 0) {
-    *type = ACL_DATA_WITHOUT_AIPP;
-  } else if (!model->spec->aipp[static_cast<std::size_t>(input->aipp)].dynamic) {
-    *type = ACL_DATA_WITH_STATIC_AIPP;
-  } else {
-    *type = ACL_DATA_WITH_DYNAMIC_AIPP;
-    for (std::size_t i = 0; i < model->spec->inputs.size(); ++i) {
-      const InputSpec& other = model->spec->inputs[i];
-      if (other.role == InputRole::kAippParameters && other.aipp == input->aipp) *attached = i;
-    }
-  }
-  return ACL_SUCCESS;
-}
-
-aclError static_aipp_missing(std::uint32_t id, std::size_t index) {
-  aclmdlInputAippType type = ACL_DATA_WITHOUT_AIPP;
-  std::size_t attached = 0;
-  if (const aclError code = input_type(id, index, &type, &attached)) return code;
-  if (type == ACL_DATA_WITHOUT_AIPP) return fail(ACL_ERROR_GE_AIPP_NOT_EXIST, "the input has no AIPP");
-  if (type != ACL_DATA_WITH_STATIC_AIPP) return fail(ACL_ERROR_NOT_STATIC_AIPP, "the input's AIPP is not static");
-  return fail(ACL_ERROR_API_NOT_SUPPORT, "the emulator does not tell the details of static AIPP");
-}
-
-// One handle for a whole array of descs: the first stands for all, and is what is destroyed.
-aclTensorDesc* publish(const std::vector<std::shared_ptr<TensorDesc>>& descs) {
-  std::vector<const void*> handles;
-  handles.reserve(descs.size());
-  for (const auto& desc : descs) handles.push_back(objects().tensor_descs.add(std::make_shared<TensorDesc>(*desc)));
-  if (handles.empty()) return nullptr;
-  objects().tensor_descs.find(handles[0])->array = handles;
-  return static_cast<aclTensorDesc*>(const_cast<void*>(handles[0]));
-}
-
 }  // namespace
 
 ACL_API aclmdlDesc* aclmdlCreateDesc() {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(static_cast<aclmdlDesc*>(nullptr),
-                    [&](const Scope&) { return static_cast<aclmdlDesc*>(objects().model_descs.add(std::make_shared<ModelDesc>())); });
+  return fn.call_or(static_cast<aclmdlDesc*>(nullptr), [&](const Scope&) {
+    return static_cast<aclmdlDesc*>(objects().model_descs.add(std::make_shared<ModelDesc>()));
+  });
 }
 
 ACL_API aclError aclmdlDestroyDesc(aclmdlDesc* modelDesc) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    if (find(modelDesc) == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
-    objects().model_descs.take(modelDesc);
-    return aclError{ACL_SUCCESS};
-  }, modelDesc);
+  return fn.call(
+      [&](const Scope&) {
+        if (find(modelDesc) == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
+        objects().model_descs.take(modelDesc);
+        return aclError{ACL_SUCCESS};
+      },
+      modelDesc);
 }
 
 ACL_API aclError aclmdlGetDesc(aclmdlDesc* modelDesc, std::uint32_t modelId) {
   static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) {
-    const std::shared_ptr<ModelDesc> desc = find(modelDesc);
-    if (desc == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
-    const std::shared_ptr<Model> model = objects().model(modelId);
-    if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(modelId));
-    if (model->context.lock() != scope.context) {
-      return fail(ACL_ERROR_RT_MODEL_CONTEXT, "model " + std::to_string(modelId) + " was loaded in another context");
-    }
-    desc->spec = model->spec;
-    desc->model_id = modelId;
-    return aclError{ACL_SUCCESS};
-  }, modelDesc, modelId);
+  return fn.call(
+      [&](const Scope& scope) {
+        const std::shared_ptr<ModelDesc> desc = find(modelDesc);
+        if (desc == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
+        const std::shared_ptr<Model> model = objects().model(modelId);
+        if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(modelId));
+        if (model->context.lock() != scope.context) {
+          return fail(ACL_ERROR_RT_MODEL_CONTEXT, "model " + std::to_string(modelId) + " was loaded in another context");
+        }
+        desc->spec = model->spec;
+        desc->model_id = modelId;
+        return aclError{ACL_SUCCESS};
+      },
+      modelDesc, modelId);
 }
 
 ACL_API aclError aclmdlGetDescFromFile(aclmdlDesc* modelDesc, const char* modelPath) {
   static Function fn(__func__, Need::kInit);
-  return fn.call([&](const Scope&) {
-    const std::shared_ptr<ModelDesc> desc = find(modelDesc);
-    if (desc == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
-    desc->model_id = 0;
-    return read_spec_file(modelPath, &desc->spec);
-  }, modelDesc, modelPath);
+  return fn.call(
+      [&](const Scope&) {
+        const std::shared_ptr<ModelDesc> desc = find(modelDesc);
+        if (desc == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
+        desc->model_id = 0;
+        return read_spec_file(modelPath, &desc->spec);
+      },
+      modelDesc, modelPath);
 }
 
 ACL_API aclError aclmdlGetDescFromMem(aclmdlDesc* modelDesc, const void* model, std::size_t modelSize) {
   static Function fn(__func__, Need::kInit);
-  return fn.call([&](const Scope&) {
-    const std::shared_ptr<ModelDesc> desc = find(modelDesc);
-    if (desc == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
-    if (model == nullptr || modelSize == 0) return fail(ACL_ERROR_INVALID_PARAM, "the model's address is NULL or its size 0");
-    desc->model_id = 0;
-    return read_spec(model, modelSize, "the model in memory", &desc->spec);
-  }, modelDesc, model, modelSize);
+  return fn.call(
+      [&](const Scope&) {
+        const std::shared_ptr<ModelDesc> desc = find(modelDesc);
+        if (desc == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
+        if (model == nullptr || modelSize == 0)
+          return fail(ACL_ERROR_INVALID_PARAM, "the model's address is NULL or its size 0");
+        desc->model_id = 0;
+        return read_spec(model, modelSize, "the model in memory", &desc->spec);
+      },
+      modelDesc, model, modelSize);
 }
 
 ACL_API std::size_t aclmdlGetNumInputs(aclmdlDesc* modelDesc) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(std::size_t{0}, [&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    return spec == nullptr ? 0 : spec->inputs.size();
-  }, modelDesc);
+  return fn.call_or(
+      std::size_t{0},
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        return spec == nullptr ? 0 : spec->inputs.size();
+      },
+      modelDesc);
 }
 
 ACL_API std::size_t aclmdlGetNumOutputs(aclmdlDesc* modelDesc) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(std::size_t{0}, [&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    return spec == nullptr ? 0 : spec->outputs.size();
-  }, modelDesc);
+  return fn.call_or(
+      std::size_t{0},
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        return spec == nullptr ? 0 : spec->outputs.size();
+      },
+      modelDesc);
 }
 
 ACL_API std::size_t aclmdlGetInputSizeByIndex(aclmdlDesc* modelDesc, std::size_t index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(std::size_t{0}, [&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    const InputSpec* input = input_at(spec, index);
-    return input == nullptr ? 0 : input->bytes;
-  }, modelDesc, index);
+  return fn.call_or(
+      std::size_t{0},
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        const InputSpec* input = input_at(spec, index);
+        return input == nullptr ? 0 : input->bytes;
+      },
+      modelDesc, index);
 }
 
 ACL_API std::size_t aclmdlGetOutputSizeByIndex(aclmdlDesc* modelDesc, std::size_t index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(std::size_t{0}, [&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    const OutputSpec* output = output_at(spec, index);
-    return output == nullptr ? 0 : output->bytes;
-  }, modelDesc, index);
+  return fn.call_or(
+      std::size_t{0},
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        const OutputSpec* output = output_at(spec, index);
+        return output == nullptr ? 0 : output->bytes;
+      },
+      modelDesc, index);
 }
 
 ACL_API const char* aclmdlGetInputNameByIndex(const aclmdlDesc* modelDesc, std::size_t index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or("", [&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    const InputSpec* input = input_at(spec, index);
-    return input == nullptr ? "" : input->name.c_str();
-  }, modelDesc, index);
+  return fn.call_or(
+      "",
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        const InputSpec* input = input_at(spec, index);
+        return input == nullptr ? "" : input->name.c_str();
+      },
+      modelDesc, index);
 }
 
 ACL_API const char* aclmdlGetOutputNameByIndex(const aclmdlDesc* modelDesc, std::size_t index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or("", [&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    const OutputSpec* output = output_at(spec, index);
-    return output == nullptr ? "" : output->name.c_str();
-  }, modelDesc, index);
+  return fn.call_or(
+      "",
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        const OutputSpec* output = output_at(spec, index);
+        return output == nullptr ? "" : output->name.c_str();
+      },
+      modelDesc, index);
 }
 
 ACL_API aclError aclmdlGetInputIndexByName(const aclmdlDesc* modelDesc, const char* name, std::size_t* index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    return spec == nullptr ? aclError{ACL_ERROR_INVALID_PARAM} : index_of(spec->inputs, name, index);
-  }, modelDesc, name, filled(index));
+  return fn.call(
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        return spec == nullptr ? aclError{ACL_ERROR_INVALID_PARAM} : index_of(spec->inputs, name, index);
+      },
+      modelDesc, name, filled(index));
 }
 
 ACL_API aclError aclmdlGetOutputIndexByName(const aclmdlDesc* modelDesc, const char* name, std::size_t* index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    return spec == nullptr ? aclError{ACL_ERROR_INVALID_PARAM} : index_of(spec->outputs, name, index);
-  }, modelDesc, name, filled(index));
+  return fn.call(
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        return spec == nullptr ? aclError{ACL_ERROR_INVALID_PARAM} : index_of(spec->outputs, name, index);
+      },
+      modelDesc, name, filled(index));
 }
 
 ACL_API aclDataType aclmdlGetInputDataType(const aclmdlDesc* modelDesc, std::size_t index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(ACL_DT_UNDEFINED, [&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    const InputSpec* input = input_at(spec, index);
-    return input == nullptr ? ACL_DT_UNDEFINED : static_cast<aclDataType>(input->dtype);
-  }, modelDesc, index);
+  return fn.call_or(
+      ACL_DT_UNDEFINED,
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        const InputSpec* input = input_at(spec, index);
+        return input == nullptr ? ACL_DT_UNDEFINED : static_cast<aclDataType>(input->dtype);
+      },
+      modelDesc, index);
 }
 
 ACL_API aclDataType aclmdlGetOutputDataType(const aclmdlDesc* modelDesc, std::size_t index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(ACL_DT_UNDEFINED, [&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    const OutputSpec* output = output_at(spec, index);
-    return output == nullptr ? ACL_DT_UNDEFINED : static_cast<aclDataType>(output->dtype);
-  }, modelDesc, index);
+  return fn.call_or(
+      ACL_DT_UNDEFINED,
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        const OutputSpec* output = output_at(spec, index);
+        return output == nullptr ? ACL_DT_UNDEFINED : static_cast<aclDataType>(output->dtype);
+      },
+      modelDesc, index);
 }
 
 ACL_API aclFormat aclmdlGetInputFormat(const aclmdlDesc* modelDesc, std::size_t index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(ACL_FORMAT_UNDEFINED, [&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    const InputSpec* input = input_at(spec, index);
-    return input == nullptr ? ACL_FORMAT_UNDEFINED : static_cast<aclFormat>(input->format);
-  }, modelDesc, index);
+  return fn.call_or(
+      ACL_FORMAT_UNDEFINED,
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        const InputSpec* input = input_at(spec, index);
+        return input == nullptr ? ACL_FORMAT_UNDEFINED : static_cast<aclFormat>(input->format);
+      },
+      modelDesc, index);
 }
 
 ACL_API aclFormat aclmdlGetOutputFormat(const aclmdlDesc* modelDesc, std::size_t index) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(ACL_FORMAT_UNDEFINED, [&](const Scope&) {
-    const Spec spec = spec_of(modelDesc);
-    const OutputSpec* output = output_at(spec, index);
-    return output == nullptr ? ACL_FORMAT_UNDEFINED : static_cast<aclFormat>(output->format);
-  }, modelDesc, index);
+  return fn.call_or(
+      ACL_FORMAT_UNDEFINED,
+      [&](const Scope&) {
+        const Spec spec = spec_of(modelDesc);
+        const OutputSpec* output = output_at(spec, index);
+        return output == nullptr ? ACL_FORMAT_UNDEFINED : static_cast<aclFormat>(output->format);
+      },
+      modelDesc, index);
 }
 
 ACL_API aclError aclmdlGetInputDims(const aclmdlDesc* modelDesc, std::size_t index, aclmdlIODims* dims) {
@@ -337,53 +346,26 @@ ACL_API aclError aclmdlGetCurOutputDims(const aclmdlDesc* modelDesc, std::size_t
 
 ACL_API const char* aclmdlGetTensorRealName(const aclmdlDesc* modelDesc, const char* name) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call_or(static_cast<const char*>(nullptr), [&](const Scope&) -> const char* {
-    const Spec spec = spec_of(modelDesc);
-    if (spec == nullptr || name == nullptr) return nullptr;
-    const std::uint32_t id = find(modelDesc)->model_id;
-    for (std::size_t i = 0; i < spec->inputs.size(); ++i) {
-      const std::string& real = spec->inputs[i].name;
-      if (real == name || short_name(real, id, "input", i) == name) return real.c_str();
-    }
-    for (std::size_t i = 0; i < spec->outputs.size(); ++i) {
-      const std::string& real = spec->outputs[i].name;
-      if (real == name || short_name(real, id, "output", i) == name) return real.c_str();
-    }
-    return nullptr;
-  }, modelDesc, name);
+  return fn.call_or(
+      static_cast<const char*>(nullptr),
+      [&](const Scope&) -> const char* {
+        const Spec spec = spec_of(modelDesc);
+        if (spec == nullptr || name == nullptr) return nullptr;
+        const std::uint32_t id = find(modelDesc)->model_id;
+        for (std::size_t i = 0; i < spec->inputs.size(); ++i) {
+          const std::string& real = spec->inputs[i].name;
+          if (real == name || short_name(real, id, "input", i) == name) return real.c_str();
+        }
+        for (std::size_t i = 0; i < spec->outputs.size(); ++i) {
+          const std::string& real = spec->outputs[i].name;
+          if (real == name || short_name(real, id, "output", i) == name) return real.c_str();
+        }
+        return nullptr;
+      },
+      modelDesc, name);
 }
 
 ACL_API const char* aclmdlGetOpAttr(aclmdlDesc* modelDesc, const char* opName, const char* attr) {
   static Function fn(__func__, Need::kNothing);
   return fn.call_or("", [&](const Scope&) { return ""; }, modelDesc, opName, attr);
-}
-
-ACL_API aclError aclmdlGetAippType(std::uint32_t modelId, std::size_t index, aclmdlInputAippType* type, std::size_t* dynamicAttachedDataIndex) {
-  static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope&) { return input_type(modelId, index, type, dynamicAttachedDataIndex); }, modelId, index, filled(type),
-                 filled(dynamicAttachedDataIndex));
-}
-
-ACL_API aclError aclmdlGetFirstAippInfo(std::uint32_t modelId, std::size_t index, void* aippInfo) {
-  static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope&) { return static_aipp_missing(modelId, index); }, modelId, index, aippInfo);
-}
-
-ACL_API aclError aclmdlCreateAndGetOpDesc(std::uint32_t deviceId, std::uint32_t streamId, std::uint32_t taskId, char* opName, std::size_t opNameLen,
-                                          aclTensorDesc** inputDesc, std::size_t* numInputs, aclTensorDesc** outputDesc, std::size_t* numOutputs) {
-  static Function fn(__func__, Need::kInit);
-  return fn.call([&](const Scope&) {
-    const Exception* exception = exception_at(deviceId, streamId, taskId);
-    if (exception == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "no such task is being reported by the exception callback");
-    if (opName == nullptr || opNameLen == 0 || inputDesc == nullptr || numInputs == nullptr || outputDesc == nullptr || numOutputs == nullptr) {
-      return fail(ACL_ERROR_INVALID_PARAM, "a place to fill is NULL");
-    }
-    std::strncpy(opName, exception->op_name.c_str(), opNameLen - 1);
-    opName[opNameLen - 1] = '\0';
-    *inputDesc = publish(exception->inputs);
-    *numInputs = exception->inputs.size();
-    *outputDesc = publish(exception->outputs);
-    *numOutputs = exception->outputs.size();
-    return aclError{ACL_SUCCESS};
-  }, deviceId, streamId, taskId);
 }

@@ -13,7 +13,8 @@ aclError execute_now(const Scope& scope, std::uint32_t id, const aclmdlDataset* 
   return result.code == ACL_SUCCESS ? ACL_SUCCESS : fail(result.code, result.text);
 }
 
-aclError execute_later(const Scope& scope, std::uint32_t id, const aclmdlDataset* input, aclmdlDataset* output, aclrtStream handle, bool synchronous) {
+aclError execute_later(const Scope& scope, std::uint32_t id, const aclmdlDataset* input, aclmdlDataset* output,
+                       aclrtStream handle, bool synchronous) {
   std::shared_ptr<Stream> stream;
   std::shared_ptr<Execution> execution;
   if (const aclError code = find_stream(scope, handle, &stream)) return code;
@@ -22,8 +23,8 @@ aclError execute_later(const Scope& scope, std::uint32_t id, const aclmdlDataset
   return ACL_SUCCESS;
 }
 
-aclError execute_with(const Scope& scope, std::uint32_t id, const aclmdlDataset* input, aclmdlDataset* output, aclrtStream handle,
-                      const aclmdlExecConfigHandle* config) {
+aclError execute_with(const Scope& scope, std::uint32_t id, const aclmdlDataset* input, aclmdlDataset* output,
+                      aclrtStream handle, const aclmdlExecConfigHandle* config) {
   const std::shared_ptr<ExecConfig> found = objects().exec_configs.find(config);
   if (config != nullptr && found == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "not a living execution config");
   const int timeout_ms = found == nullptr ? -1 : found->stream_timeout_ms;
@@ -36,8 +37,10 @@ aclError execute_with(const Scope& scope, std::uint32_t id, const aclmdlDataset*
 
 aclError set_exec_option(aclmdlExecConfigHandle* handle, aclmdlExecConfigAttr attr, const void* value, std::size_t size) {
   const std::shared_ptr<ExecConfig> config = objects().exec_configs.find(handle);
-  if (config == nullptr || value == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "not a living execution config, or the value is NULL");
-  if (attr < ACL_MDL_STREAM_SYNC_TIMEOUT || attr > ACL_MDL_EXEC_ATTR_LAST_KNOWN) return fail(ACL_ERROR_INVALID_PARAM, "there is no such option");
+  if (config == nullptr || value == nullptr)
+    return fail(ACL_ERROR_INVALID_PARAM, "not a living execution config, or the value is NULL");
+  if (attr < ACL_MDL_STREAM_SYNC_TIMEOUT || attr > ACL_MDL_EXEC_ATTR_LAST_KNOWN)
+    return fail(ACL_ERROR_INVALID_PARAM, "there is no such option");
   if (attr > ACL_MDL_EVENT_SYNC_TIMEOUT) return ACL_SUCCESS;  // hints to a scheduler that the emulator does not have
   std::int32_t timeout = 0;
   if (size != sizeof(timeout)) return fail(ACL_ERROR_INVALID_PARAM, "the option takes 4 bytes, not " + std::to_string(size));
@@ -57,9 +60,11 @@ ACL_API aclError aclmdlExecute(std::uint32_t modelId, const aclmdlDataset* input
   return fn.call([&](const Scope& scope) { return execute_now(scope, modelId, input, output); }, modelId, input, output);
 }
 
-ACL_API aclError aclmdlExecuteAsync(std::uint32_t modelId, const aclmdlDataset* input, aclmdlDataset* output, aclrtStream stream) {
+ACL_API aclError aclmdlExecuteAsync(std::uint32_t modelId, const aclmdlDataset* input, aclmdlDataset* output,
+                                    aclrtStream stream) {
   static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) { return execute_later(scope, modelId, input, output, stream, false); }, modelId, input, output, stream);
+  return fn.call([&](const Scope& scope) { return execute_later(scope, modelId, input, output, stream, false); }, modelId,
+                 input, output, stream);
 }
 
 ACL_API aclmdlExecConfigHandle* aclmdlCreateExecConfigHandle() {
@@ -71,25 +76,36 @@ ACL_API aclmdlExecConfigHandle* aclmdlCreateExecConfigHandle() {
 
 ACL_API aclError aclmdlDestroyExecConfigHandle(const aclmdlExecConfigHandle* handle) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return objects().exec_configs.take(handle) != nullptr ? aclError{ACL_SUCCESS} : fail(ACL_ERROR_INVALID_PARAM, "not a living execution config");
-  }, handle);
+  return fn.call(
+      [&](const Scope&) {
+        return objects().exec_configs.take(handle) != nullptr ? aclError{ACL_SUCCESS}
+                                                              : fail(ACL_ERROR_INVALID_PARAM, "not a living execution config");
+      },
+      handle);
 }
 
-ACL_API aclError aclmdlSetExecConfigOpt(aclmdlExecConfigHandle* handle, aclmdlExecConfigAttr attr, const void* attrValue, std::size_t valueSize) {
+ACL_API aclError aclmdlSetExecConfigOpt(aclmdlExecConfigHandle* handle, aclmdlExecConfigAttr attr, const void* attrValue,
+                                        std::size_t valueSize) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) { return set_exec_option(handle, attr, attrValue, valueSize); }, handle, attr, attrValue, valueSize);
+  return fn.call([&](const Scope&) { return set_exec_option(handle, attr, attrValue, valueSize); }, handle, attr, attrValue,
+                 valueSize);
 }
 
-ACL_API aclError aclmdlExecuteV2(std::uint32_t modelId, const aclmdlDataset* input, aclmdlDataset* output, aclrtStream stream, const aclmdlExecConfigHandle* handle) {
+ACL_API aclError aclmdlExecuteV2(std::uint32_t modelId, const aclmdlDataset* input, aclmdlDataset* output, aclrtStream stream,
+                                 const aclmdlExecConfigHandle* handle) {
   static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) { return execute_with(scope, modelId, input, output, stream, handle); }, modelId, input, output, stream, handle);
+  return fn.call([&](const Scope& scope) { return execute_with(scope, modelId, input, output, stream, handle); }, modelId,
+                 input, output, stream, handle);
 }
 
-ACL_API aclError aclmdlExecuteAsyncV2(std::uint32_t modelId, const aclmdlDataset* input, aclmdlDataset* output, aclrtStream stream, const aclmdlExecConfigHandle* handle) {
+ACL_API aclError aclmdlExecuteAsyncV2(std::uint32_t modelId, const aclmdlDataset* input, aclmdlDataset* output,
+                                      aclrtStream stream, const aclmdlExecConfigHandle* handle) {
   static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) {
-    if (handle != nullptr && objects().exec_configs.find(handle) == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "not a living execution config");
-    return execute_later(scope, modelId, input, output, stream, false);
-  }, modelId, input, output, stream, handle);
+  return fn.call(
+      [&](const Scope& scope) {
+        if (handle != nullptr && objects().exec_configs.find(handle) == nullptr)
+          return fail(ACL_ERROR_INVALID_PARAM, "not a living execution config");
+        return execute_later(scope, modelId, input, output, stream, false);
+      },
+      modelId, input, output, stream, handle);
 }

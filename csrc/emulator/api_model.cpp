@@ -40,11 +40,13 @@ namespace {
 aclError borrow(const Scope& scope, void* address, std::size_t given, std::size_t needed, const char* what, Model* model) {
   Range range;
   if (given < needed) {
-    return fail(ACL_ERROR_GE_PARAM_INVALID, std::string(what) + " has " + std::to_string(given) + " bytes, the model needs " + std::to_string(needed));
+    return fail(ACL_ERROR_GE_PARAM_INVALID,
+                std::string(what) + " has " + std::to_string(given) + " bytes, the model needs " + std::to_string(needed));
   }
   if (const aclError code = memory().resolve(address, given, what, &range)) return code;
   if (!range.on_device() || range.device != scope.device_id) {
-    return fail(ACL_ERROR_GE_EXEC_MODEL_ADDR_INVALID, std::string(what) + " is not memory of device " + std::to_string(scope.device_id));
+    return fail(ACL_ERROR_GE_EXEC_MODEL_ADDR_INVALID,
+                std::string(what) + " is not memory of device " + std::to_string(scope.device_id));
   }
   model->borrowed.push_back(range.owner);
   return ACL_SUCCESS;
@@ -74,7 +76,8 @@ aclError load(const Scope& scope, std::shared_ptr<const ModelSpec> spec, const P
     model->charged += work;
   }
   if (place.weight != nullptr) {
-    if (const aclError code = borrow(scope, place.weight, place.weight_size, weight, "the weight memory", model.get())) return code;
+    if (const aclError code = borrow(scope, place.weight, place.weight_size, weight, "the weight memory", model.get()))
+      return code;
   } else {
     model->charged += weight;
   }
@@ -122,7 +125,8 @@ aclError load_configured(const Scope& scope, const aclmdlConfigHandle* handle, s
   if (config == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "not a living load config");
   const bool from_file = config->load_type == ACL_MDL_LOAD_FROM_FILE || config->load_type == ACL_MDL_LOAD_FROM_FILE_WITH_MEM;
   const bool from_memory = config->load_type == ACL_MDL_LOAD_FROM_MEM || config->load_type == ACL_MDL_LOAD_FROM_MEM_WITH_MEM;
-  if (!from_file && !from_memory) return fail(ACL_ERROR_INVALID_PARAM, "ACL_MDL_LOAD_TYPE_SIZET was not set, or to a type that is not emulated");
+  if (!from_file && !from_memory)
+    return fail(ACL_ERROR_INVALID_PARAM, "ACL_MDL_LOAD_TYPE_SIZET was not set, or to a type that is not emulated");
   if (from_file && config->path.empty()) return fail(ACL_ERROR_INVALID_PARAM, "ACL_MDL_PATH_PTR was not set");
   if (from_memory && (config->model == nullptr || config->model_size == 0)) {
     return fail(ACL_ERROR_INVALID_PARAM, "ACL_MDL_MEM_ADDR_PTR or ACL_MDL_MEM_SIZET was not set");
@@ -131,13 +135,15 @@ aclError load_configured(const Scope& scope, const aclmdlConfigHandle* handle, s
   if (config->load_type == ACL_MDL_LOAD_FROM_FILE_WITH_MEM || config->load_type == ACL_MDL_LOAD_FROM_MEM_WITH_MEM) {
     place = {config->work, config->work_size, config->weight, config->weight_size};
   }
-  return from_file ? load_file(scope, config->path.c_str(), place, id) : load_memory(scope, config->model, config->model_size, place, id);
+  return from_file ? load_file(scope, config->path.c_str(), place, id)
+                   : load_memory(scope, config->model, config->model_size, place, id);
 }
 
 template <typename T>
 aclError read_option(const void* value, std::size_t size, T* out) {
   if (size != sizeof(T)) {
-    return fail(ACL_ERROR_INVALID_PARAM, "the option takes " + std::to_string(sizeof(T)) + " bytes, not " + std::to_string(size));
+    return fail(ACL_ERROR_INVALID_PARAM,
+                "the option takes " + std::to_string(sizeof(T)) + " bytes, not " + std::to_string(size));
   }
   std::memcpy(out, value, sizeof(T));
   return ACL_SUCCESS;
@@ -145,7 +151,8 @@ aclError read_option(const void* value, std::size_t size, T* out) {
 
 aclError set_load_option(aclmdlConfigHandle* handle, aclmdlConfigAttr attr, const void* value, std::size_t size) {
   const std::shared_ptr<LoadConfig> config = objects().load_configs.find(handle);
-  if (config == nullptr || value == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "not a living load config, or the value is NULL");
+  if (config == nullptr || value == nullptr)
+    return fail(ACL_ERROR_INVALID_PARAM, "not a living load config, or the value is NULL");
   std::int32_t number = 0;
   std::size_t ignored = 0;
   const char* path = nullptr;
@@ -184,9 +191,11 @@ aclError set_load_option(aclmdlConfigHandle* handle, aclmdlConfigAttr attr, cons
 
 aclError unload(const Scope& scope, std::uint32_t id) {
   const std::shared_ptr<Model> model = objects().model(id);
-  if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(id) + " (unloaded before?)");
+  if (model == nullptr)
+    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(id) + " (unloaded before?)");
   if (model->context.lock() != scope.context) {
-    return fail(ACL_ERROR_RT_MODEL_CONTEXT, "model " + std::to_string(id) + " was loaded in another context than " + handle_name(scope.context->handle));
+    return fail(ACL_ERROR_RT_MODEL_CONTEXT,
+                "model " + std::to_string(id) + " was loaded in another context than " + handle_name(scope.context->handle));
   }
   {
     const std::lock_guard<std::mutex> lock(model->mutex);
@@ -215,19 +224,26 @@ ACL_API aclError aclmdlLoadFromFile(const char* modelPath, std::uint32_t* modelI
 
 ACL_API aclError aclmdlLoadFromMem(const void* model, std::size_t modelSize, std::uint32_t* modelId) {
   static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) { return load_memory(scope, model, modelSize, {}, modelId); }, model, modelSize, filled(modelId));
+  return fn.call([&](const Scope& scope) { return load_memory(scope, model, modelSize, {}, modelId); }, model, modelSize,
+                 filled(modelId));
 }
 
-ACL_API aclError aclmdlLoadFromFileWithMem(const char* modelPath, std::uint32_t* modelId, void* workPtr, std::size_t workSize, void* weightPtr, std::size_t weightSize) {
+ACL_API aclError aclmdlLoadFromFileWithMem(const char* modelPath, std::uint32_t* modelId, void* workPtr, std::size_t workSize,
+                                           void* weightPtr, std::size_t weightSize) {
   static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) { return load_file(scope, modelPath, {workPtr, workSize, weightPtr, weightSize}, modelId); },
-                 modelPath, filled(modelId), workPtr, workSize, weightPtr, weightSize);
+  return fn.call(
+      [&](const Scope& scope) { return load_file(scope, modelPath, {workPtr, workSize, weightPtr, weightSize}, modelId); },
+      modelPath, filled(modelId), workPtr, workSize, weightPtr, weightSize);
 }
 
-ACL_API aclError aclmdlLoadFromMemWithMem(const void* model, std::size_t modelSize, std::uint32_t* modelId, void* workPtr, std::size_t workSize, void* weightPtr, std::size_t weightSize) {
+ACL_API aclError aclmdlLoadFromMemWithMem(const void* model, std::size_t modelSize, std::uint32_t* modelId, void* workPtr,
+                                          std::size_t workSize, void* weightPtr, std::size_t weightSize) {
   static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) { return load_memory(scope, model, modelSize, {workPtr, workSize, weightPtr, weightSize}, modelId); },
-                 model, modelSize, filled(modelId), workPtr, workSize, weightPtr, weightSize);
+  return fn.call(
+      [&](const Scope& scope) {
+        return load_memory(scope, model, modelSize, {workPtr, workSize, weightPtr, weightSize}, modelId);
+      },
+      model, modelSize, filled(modelId), workPtr, workSize, weightPtr, weightSize);
 }
 
 ACL_API aclmdlConfigHandle* aclmdlCreateConfigHandle() {
@@ -239,14 +255,19 @@ ACL_API aclmdlConfigHandle* aclmdlCreateConfigHandle() {
 
 ACL_API aclError aclmdlDestroyConfigHandle(aclmdlConfigHandle* handle) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return objects().load_configs.take(handle) != nullptr ? aclError{ACL_SUCCESS} : fail(ACL_ERROR_INVALID_PARAM, "not a living load config");
-  }, handle);
+  return fn.call(
+      [&](const Scope&) {
+        return objects().load_configs.take(handle) != nullptr ? aclError{ACL_SUCCESS}
+                                                              : fail(ACL_ERROR_INVALID_PARAM, "not a living load config");
+      },
+      handle);
 }
 
-ACL_API aclError aclmdlSetConfigOpt(aclmdlConfigHandle* handle, aclmdlConfigAttr attr, const void* attrValue, std::size_t valueSize) {
+ACL_API aclError aclmdlSetConfigOpt(aclmdlConfigHandle* handle, aclmdlConfigAttr attr, const void* attrValue,
+                                    std::size_t valueSize) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) { return set_load_option(handle, attr, attrValue, valueSize); }, handle, attr, attrValue, valueSize);
+  return fn.call([&](const Scope&) { return set_load_option(handle, attr, attrValue, valueSize); }, handle, attr, attrValue,
+                 valueSize);
 }
 
 ACL_API aclError aclmdlLoadWithConfig(const aclmdlConfigHandle* handle, std::uint32_t* modelId) {
@@ -261,18 +282,23 @@ ACL_API aclError aclmdlUnload(std::uint32_t modelId) {
 
 ACL_API aclError aclmdlQuerySize(const char* fileName, std::size_t* workSize, std::size_t* weightSize) {
   static Function fn(__func__, Need::kInit);
-  return fn.call([&](const Scope&) {
-    std::shared_ptr<const ModelSpec> spec;
-    const aclError code = read_spec_file(fileName, &spec);
-    return code == ACL_SUCCESS ? give_sizes(spec, workSize, weightSize) : code;
-  }, fileName, filled(workSize), filled(weightSize));
+  return fn.call(
+      [&](const Scope&) {
+        std::shared_ptr<const ModelSpec> spec;
+        const aclError code = read_spec_file(fileName, &spec);
+        return code == ACL_SUCCESS ? give_sizes(spec, workSize, weightSize) : code;
+      },
+      fileName, filled(workSize), filled(weightSize));
 }
 
-ACL_API aclError aclmdlQuerySizeFromMem(const void* model, std::size_t modelSize, std::size_t* workSize, std::size_t* weightSize) {
+ACL_API aclError aclmdlQuerySizeFromMem(const void* model, std::size_t modelSize, std::size_t* workSize,
+                                        std::size_t* weightSize) {
   static Function fn(__func__, Need::kInit);
-  return fn.call([&](const Scope&) {
-    std::shared_ptr<const ModelSpec> spec;
-    const aclError code = read_spec_memory(model, modelSize, &spec);
-    return code == ACL_SUCCESS ? give_sizes(spec, workSize, weightSize) : code;
-  }, model, modelSize, filled(workSize), filled(weightSize));
+  return fn.call(
+      [&](const Scope&) {
+        std::shared_ptr<const ModelSpec> spec;
+        const aclError code = read_spec_memory(model, modelSize, &spec);
+        return code == ACL_SUCCESS ? give_sizes(spec, workSize, weightSize) : code;
+      },
+      model, modelSize, filled(workSize), filled(weightSize));
 }

@@ -28,12 +28,14 @@ State& state() {
 
 aclError prof_init(const char* path, std::size_t length) {
   const std::lock_guard<std::mutex> lock(state().mutex);
-  if (path == nullptr || length == 0 || length > 4096) return fail(ACL_ERROR_INVALID_PARAM, "the folder for results is NULL, empty or too long");
+  if (path == nullptr || length == 0 || length > 4096)
+    return fail(ACL_ERROR_INVALID_PARAM, "the folder for results is NULL, empty or too long");
   if (state().by_configuration) return fail(ACL_ERROR_PROF_API_CONFLICT, "aclInit's configuration profiles already");
   if (state().initialised) return fail(ACL_ERROR_PROF_ALREADY_RUN, "aclprofInit was called before");
   struct stat info = {};
   const std::string folder(path, length);
-  if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) return fail(ACL_ERROR_INVALID_FILE, "'" + folder + "' is not a folder");
+  if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
+    return fail(ACL_ERROR_INVALID_FILE, "'" + folder + "' is not a folder");
   state().initialised = true;
   return ACL_SUCCESS;
 }
@@ -51,7 +53,8 @@ aclError prof_switch(const aclprofConfig* handle, bool on) {
   const std::shared_ptr<ProfConfig> config = objects().prof_configs.find(handle);
   if (config == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "not a living profiling config");
   if (!state().initialised) return fail(ACL_ERROR_PROF_NOT_RUN, "aclprofInit was not called");
-  if (config->running == on) return fail(on ? ACL_ERROR_PROF_ALREADY_RUN : ACL_ERROR_PROF_NOT_RUN, on ? "started before" : "not started");
+  if (config->running == on)
+    return fail(on ? ACL_ERROR_PROF_ALREADY_RUN : ACL_ERROR_PROF_NOT_RUN, on ? "started before" : "not started");
   config->running = on;
   state().running += on ? 1 : -1;
   return ACL_SUCCESS;
@@ -99,26 +102,35 @@ ACL_API aclError aclprofFinalize() {
   return fn.call([&](const Scope&) { return prof_finalize(); });
 }
 
-ACL_API aclprofConfig* aclprofCreateConfig(std::uint32_t* deviceIdList, std::uint32_t deviceNums, int aicoreMetrics, const aclprofAicoreEvents* aicoreEvents,
-                                           std::uint64_t dataTypeConfig) {
+ACL_API aclprofConfig* aclprofCreateConfig(std::uint32_t* deviceIdList, std::uint32_t deviceNums, int aicoreMetrics,
+                                           const aclprofAicoreEvents* aicoreEvents, std::uint64_t dataTypeConfig) {
   static Function fn(__func__, Need::kInit);
-  return fn.call_or(static_cast<aclprofConfig*>(nullptr), [&](const Scope&) { return prof_config(deviceIdList, deviceNums, dataTypeConfig); }, deviceIdList,
-                    deviceNums, aicoreMetrics, aicoreEvents, dataTypeConfig);
+  return fn.call_or(
+      static_cast<aclprofConfig*>(nullptr), [&](const Scope&) { return prof_config(deviceIdList, deviceNums, dataTypeConfig); },
+      deviceIdList, deviceNums, aicoreMetrics, aicoreEvents, dataTypeConfig);
 }
 
 ACL_API aclError aclprofDestroyConfig(const aclprofConfig* profilerConfig) {
   static Function fn(__func__, Need::kNothing);
-  return fn.call([&](const Scope&) {
-    return objects().prof_configs.take(profilerConfig) != nullptr ? aclError{ACL_SUCCESS} : fail(ACL_ERROR_INVALID_PARAM, "not a living profiling config");
-  }, profilerConfig);
+  return fn.call(
+      [&](const Scope&) {
+        return objects().prof_configs.take(profilerConfig) != nullptr
+                   ? aclError{ACL_SUCCESS}
+                   : fail(ACL_ERROR_INVALID_PARAM, "not a living profiling config");
+      },
+      profilerConfig);
 }
 
 ACL_API aclError aclprofSetConfig(int configType, const char* config, std::size_t configLength) {
   static Function fn(__func__, Need::kInit);
-  return fn.call([&](const Scope&) {
-    const bool known = configType >= 1 && configType <= 12 && configType != 2;
-    return known && config != nullptr && configLength > 0 ? aclError{ACL_SUCCESS} : fail(ACL_ERROR_INVALID_PARAM, "an unknown setting, or one without a value");
-  }, configType, config, configLength);
+  return fn.call(
+      [&](const Scope&) {
+        const bool known = configType >= 1 && configType <= 12 && configType != 2;
+        return known && config != nullptr && configLength > 0
+                   ? aclError{ACL_SUCCESS}
+                   : fail(ACL_ERROR_INVALID_PARAM, "an unknown setting, or one without a value");
+      },
+      configType, config, configLength);
 }
 
 ACL_API aclError aclprofStart(const aclprofConfig* profilerConfig) {
@@ -133,17 +145,22 @@ ACL_API aclError aclprofStop(const aclprofConfig* profilerConfig) {
 
 ACL_API void* aclprofCreateStamp() {
   static Function fn(__func__, Need::kInit);
-  return fn.call_or(static_cast<void*>(nullptr), [&](const Scope&) { return objects().prof_stamps.add(std::make_shared<std::string>()); });
+  return fn.call_or(static_cast<void*>(nullptr),
+                    [&](const Scope&) { return objects().prof_stamps.add(std::make_shared<std::string>()); });
 }
 
 ACL_API aclError aclprofSetStampTraceMessage(void* stamp, const char* msg, std::uint32_t msgLen) {
   static Function fn(__func__, Need::kInit);
-  return fn.call([&](const Scope&) { return msg == nullptr ? fail(ACL_ERROR_INVALID_PARAM, "the message is NULL") : with_stamp(stamp); }, stamp, msg, msgLen);
+  return fn.call(
+      [&](const Scope&) { return msg == nullptr ? fail(ACL_ERROR_INVALID_PARAM, "the message is NULL") : with_stamp(stamp); },
+      stamp, msg, msgLen);
 }
 
 ACL_API void aclprofDestroyStamp(void* stamp) {
   static Function fn(__func__, Need::kNothing);
-  fn.call([&](const Scope&) { return objects().prof_stamps.take(stamp) != nullptr ? aclError{ACL_SUCCESS} : with_stamp(stamp); }, stamp);
+  fn.call(
+      [&](const Scope&) { return objects().prof_stamps.take(stamp) != nullptr ? aclError{ACL_SUCCESS} : with_stamp(stamp); },
+      stamp);
 }
 
 ACL_API aclError aclprofPush(void* stamp) {
@@ -158,11 +175,13 @@ ACL_API aclError aclprofPop() {
 
 ACL_API aclError aclprofRangeStart(void* stamp, std::uint32_t* rangeId) {
   static Function fn(__func__, Need::kInit);
-  return fn.call([&](const Scope&) {
-    if (rangeId == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the range to fill is NULL");
-    *rangeId = static_cast<std::uint32_t>(reinterpret_cast<std::uint64_t>(stamp));
-    return with_stamp(stamp);
-  }, stamp, filled(rangeId));
+  return fn.call(
+      [&](const Scope&) {
+        if (rangeId == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the range to fill is NULL");
+        *rangeId = static_cast<std::uint32_t>(reinterpret_cast<std::uint64_t>(stamp));
+        return with_stamp(stamp);
+      },
+      stamp, filled(rangeId));
 }
 
 ACL_API aclError aclprofRangeStop(std::uint32_t rangeId) {
@@ -182,11 +201,14 @@ ACL_API aclError aclmdlInitDump() {
 
 ACL_API aclError aclmdlSetDump(const char* dumpCfgPath) {
   static Function fn(__func__, Need::kInit);
-  return fn.call([&](const Scope&) {
-    const std::lock_guard<std::mutex> lock(state().mutex);
-    if (!state().dumping) return fail(ACL_ERROR_DUMP_NOT_RUN, "aclmdlInitDump was not called");
-    return dumpCfgPath == nullptr ? fail(ACL_ERROR_INVALID_PARAM, "the configuration's path is NULL") : check_dump_file(dumpCfgPath);
-  }, dumpCfgPath);
+  return fn.call(
+      [&](const Scope&) {
+        const std::lock_guard<std::mutex> lock(state().mutex);
+        if (!state().dumping) return fail(ACL_ERROR_DUMP_NOT_RUN, "aclmdlInitDump was not called");
+        return dumpCfgPath == nullptr ? fail(ACL_ERROR_INVALID_PARAM, "the configuration's path is NULL")
+                                      : check_dump_file(dumpCfgPath);
+      },
+      dumpCfgPath);
 }
 
 ACL_API aclError aclmdlFinalizeDump() {

@@ -51,18 +51,23 @@ aclError Function::enter(int device_id, Scope* scope) {
   if (!all.initialised()) return fail(ACL_ERROR_UNINITIALIZE, std::string(name_) + " before aclInit");
   if (need_ == Need::kInit) return ACL_SUCCESS;
   if (scope->context == nullptr) {
-    return fail(ACL_ERROR_RT_CONTEXT_NULL, std::string(name_) + ": this thread has no current context (aclrtSetCurrentContext)");
+    return fail(ACL_ERROR_RT_CONTEXT_NULL,
+                std::string(name_) + ": this thread has no current context (aclrtSetCurrentContext)");
   }
   if (!scope->context->alive) {
     return fail(ACL_ERROR_RT_INVALID_HANDLE, std::string(name_) + ": this thread's current context, " +
                                                  handle_name(scope->context->handle) + ", was destroyed");
   }
   if (need_ == Need::kRelease) return ACL_SUCCESS;
-  if (const aclError lost = scope->device().lost) {
-    return fail(lost, std::string(name_) + ": device " + std::to_string(scope->device_id) + " was lost");
+  return usable(*scope);
+}
+
+aclError usable(const Scope& scope) {
+  if (const aclError lost = scope.device().lost) {
+    return fail(lost, "device " + std::to_string(scope.device_id) + " was lost");
   }
-  if (const aclError poison = scope->context->poison) {
-    return fail(poison, std::string(name_) + ": a device exception made this context useless; reset the device");
+  if (const aclError poison = scope.context->poison) {
+    return fail(poison, "a device exception made " + handle_name(scope.context->handle) + " useless; reset the device");
   }
   return ACL_SUCCESS;
 }

@@ -27,8 +27,13 @@ enum class Need {
   kNothing,  // works before aclInit
   kInit,     // after aclInit
   kContext,  // with a current context that is alive and in order
-  kRelease,  // with a current context, which may have had an exception: gives something back
+  kRelease,  // with a current context, which may have had an exception: gives something back, or waits
 };
+
+struct Scope;
+
+// ACL_SUCCESS, or what every call that needs the device fails with since it was lost or the context had an exception.
+aclError usable(const Scope& scope);
 
 // The calling thread's context and device; empty and -1 where the function does not need them and there are none.
 struct Scope {
@@ -96,7 +101,9 @@ class Function {
   template <typename... Args>
   void record(const Scope& scope, const std::string& result, bool succeeded, const Args&... args) {
     std::string text;
-    [[maybe_unused]] const auto add = [&](const auto& argument) { text += (text.empty() ? "" : ", ") + argument_text(argument, succeeded); };
+    [[maybe_unused]] const auto add = [&](const auto& argument) {
+      text += (text.empty() ? "" : ", ") + argument_text(argument, succeeded);
+    };
     (add(args), ...);
     record_call(name_, text, result, scope.device_id);
   }

@@ -37,8 +37,10 @@ Complaint check_layers(const Json& dump) {
   if (!list->is(Json::Type::kArray)) return "dump_list must be an array";
   for (const Json& item : list->items) {
     if (!item.is(Json::Type::kObject)) return "dump_list must hold objects";
-    if (const Json* name = item.find("model_name"); name != nullptr && !name->is(Json::Type::kString)) return "model_name must be a string";
-    if (const Json* layer = item.find("layer"); layer != nullptr && !layer->is(Json::Type::kArray)) return "layer must be an array";
+    if (const Json* name = item.find("model_name"); name != nullptr && !name->is(Json::Type::kString))
+      return "model_name must be a string";
+    if (const Json* layer = item.find("layer"); layer != nullptr && !layer->is(Json::Type::kArray))
+      return "layer must be an array";
   }
   return "";
 }
@@ -69,12 +71,30 @@ Complaint check_dump(const Json& dump) {
 }
 
 Complaint check_profiler(const Json& profiler) {
-  static const Words kTexts = {"switch",       "output",      "aic_metrics", "aicpu",          "l2",           "storage_limit",
-                               "hccl",         "msproftx",    "task_tsfw",   "instr_profiling", "ascendcl",    "task_time",
-                               "runtime_api",  "ge_api",      "task_memory", "sys_mem_serviceflow", "llc_profiling", "host_sys",
-                               "host_sys_usage", "optype"};
-  static const Words kFrequencies = {"instr_profiling_freq", "sys_hardware_mem_freq", "sys_io_sampling_freq", "sys_interconnection_freq",
-                                     "sys_cpu_freq",         "dvpp_freq",             "host_sys_usage_freq",  "sys_lp_freq"};
+  static const Words kTexts = {"switch",
+                               "output",
+                               "aic_metrics",
+                               "aicpu",
+                               "l2",
+                               "storage_limit",
+                               "hccl",
+                               "msproftx",
+                               "task_tsfw",
+                               "instr_profiling",
+                               "ascendcl",
+                               "task_time",
+                               "runtime_api",
+                               "ge_api",
+                               "task_memory",
+                               "sys_mem_serviceflow",
+                               "llc_profiling",
+                               "host_sys",
+                               "host_sys_usage",
+                               "optype"};
+  static const Words kFrequencies = {"instr_profiling_freq", "sys_hardware_mem_freq",
+                                     "sys_io_sampling_freq", "sys_interconnection_freq",
+                                     "sys_cpu_freq",         "dvpp_freq",
+                                     "host_sys_usage_freq",  "sys_lp_freq"};
   if (!profiler.is(Json::Type::kObject)) return "it must be an object";
   if (profiler.at("switch").text != "on") return "";  // the section is ignored
   for (const auto& member : profiler.members) {
@@ -86,13 +106,15 @@ Complaint check_profiler(const Json& profiler) {
   if (const Json* output = profiler.find("output"); output != nullptr && !output->text.empty() && !is_folder(output->text)) {
     return "output '" + output->text + "' is not an existing folder";
   }
-  return one_of(profiler, "aic_metrics",
-                {"", "ArithmeticUtilization", "PipeUtilization", "Memory", "MemoryL0", "MemoryUB", "L2Cache", "ResourceConflictRatio"});
+  return one_of(
+      profiler, "aic_metrics",
+      {"", "ArithmeticUtilization", "PipeUtilization", "Memory", "MemoryL0", "MemoryUB", "L2Cache", "ResourceConflictRatio"});
 }
 
 aclError read_json(const char* path, std::string* text, Json* out) {
   std::ifstream file(path, std::ios::binary);
-  if (!file || is_folder(path)) return fail(ACL_ERROR_INVALID_FILE, "the configuration '" + std::string(path) + "' cannot be read");
+  if (!file || is_folder(path))
+    return fail(ACL_ERROR_INVALID_FILE, "the configuration '" + std::string(path) + "' cannot be read");
   text->assign(std::istreambuf_iterator<char>(file), {});
   Result<Json> parsed = parse_json(*text, 10);
   if (!parsed.ok()) return fail(ACL_ERROR_PARSE_FILE, std::string(path) + ": " + parsed.status().message());

@@ -19,13 +19,17 @@ std::uint64_t read_u64(const std::uint8_t* at) {
 }
 
 Status refuse(const void* data, std::size_t size) {
-  const auto begins = [&](const char* magic, std::size_t length) { return size >= length && std::memcmp(data, magic, length) == 0; };
+  const auto begins = [&](const char* magic, std::size_t length) {
+    return size >= length && std::memcmp(data, magic, length) == 0;
+  };
   if (begins("IMOD", 4) || begins("PK\x03\x04", 4)) {
     return Status(Code::kUnsupported,
-                  "this is a model compiled by ATC: it holds instructions of the NPU's own cores, which the emulator cannot compute; give "
+                  "this is a model compiled by ATC: it holds instructions of the NPU's own cores, which the emulator cannot "
+                  "compute; give "
                   "it the ONNX model it was compiled from, through `python -m ais_bench.emulator pack`");
   }
-  return Status(Code::kModelLoad, "this is not a model packed for the emulator (its first bytes are not " + std::string(kContainerMagic) + ")");
+  return Status(Code::kModelLoad,
+                "this is not a model packed for the emulator (its first bytes are not " + std::string(kContainerMagic) + ")");
 }
 
 GearKind gear_kind(const std::string& text) {
@@ -74,7 +78,8 @@ Status check(const ModelSpec& spec) {
   std::vector<int> order = spec.gear_order;
   std::sort(order.begin(), order.end());
   for (std::size_t i = 0; i < order.size(); ++i) {
-    if (order.size() != spec.inputs.size() || order[i] != static_cast<int>(i)) return broken("the order of its gears is not one of its inputs");
+    if (order.size() != spec.inputs.size() || order[i] != static_cast<int>(i))
+      return broken("the order of its gears is not one of its inputs");
   }
   std::size_t dynamic = 0;
   for (const InputSpec& input : spec.inputs) {
@@ -145,7 +150,8 @@ void add_special_inputs(ModelSpec* spec) {
     parameters.role = InputRole::kAippParameters;
     parameters.name = kDynamicAippName;
     parameters.dtype = parameters.graph_dtype = ACL_UINT8;
-    const std::int64_t batch = spec->input_shape(static_cast<std::size_t>(spec->aipp[i].input), spec->has_gears() ? spec->largest_gear() : 0)[0];
+    const std::int64_t batch =
+        spec->input_shape(static_cast<std::size_t>(spec->aipp[i].input), spec->has_gears() ? spec->largest_gear() : 0)[0];
     parameters.bytes = aipp_data_size(static_cast<std::uint64_t>(batch));
     parameters.shape = {static_cast<std::int64_t>(parameters.bytes)};
     parameters.aipp = static_cast<int>(i);
@@ -264,7 +270,8 @@ Result<std::shared_ptr<const ModelSpec>> parse_container(const void* data, std::
   const std::uint64_t description = read_u64(bytes + 16);
   const std::uint64_t graph = read_u64(bytes + 24);
   if (description > size || graph > size || kContainerHeader + description + graph != size) {
-    return broken("it has " + std::to_string(size) + " bytes, its header promises " + std::to_string(kContainerHeader + description + graph));
+    return broken("it has " + std::to_string(size) + " bytes, its header promises " +
+                  std::to_string(kContainerHeader + description + graph));
   }
   const char* text = reinterpret_cast<const char*>(bytes) + kContainerHeader;
   Result<Json> parsed = parse_json({text, description}, 10);

@@ -15,9 +15,10 @@
 //    "outputs": [{"name", "dtype", "format", "shapes": [[dims of gear 0], ...], "largest": [..]}, ...],
 //    "gears":   {"kind": "none" | "batch" | "hw" | "dims" | "shape", "values": [[..]..], "order": [input..]},
 //    "aipp":    [{"input": index, "mode": "static" | "dynamic", ...the settings of ATC's configuration}, ...]}
-// dtype and format are AscendCL's numbers. A dimension -1 varies; in an output it is known only after a run. "shapes" has one entry
-// a gear, and one where there are no gears; "largest" is there when every range is bounded. max -1 is open. "values" has one list a gear: {n}, {h, w}, or a value for every dynamic
-// dimension in "order", which lists the inputs as ATC's --input-shape did. With AIPP "shape" and "graph_dtype" are the graph's.
+// dtype and format are AscendCL's numbers. A dimension -1 varies; in an output it is known only after a run. "shapes" has one
+// entry a gear, and one where there are no gears; "largest" is there when every range is bounded. max -1 is open. "values" has
+// one list a gear: {n}, {h, w}, or a value for every dynamic dimension in "order", which lists the inputs as ATC's
+// --input-shape did. With AIPP "shape" and "graph_dtype" are the graph's.
 #pragma once
 
 #include <array>
@@ -43,8 +44,8 @@ struct InputSpec {
   int dtype = 0;        // what the program feeds
   int graph_dtype = 0;  // what the graph takes; another one with AIPP
   int format = 2;
-  Shape shape;       // of the graph
-  Shape fed_shape;   // what GetInputDims reports: the picture with static AIPP
+  Shape shape;           // of the graph
+  Shape fed_shape;       // what GetInputDims reports: the picture with static AIPP
   Shape physical_shape;  // what GetInputDimsV2 reports
   std::vector<std::array<std::int64_t, 2>> range;
   std::size_t bytes = 0;  // what GetInputSizeByIndex reports

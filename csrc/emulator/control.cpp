@@ -1,5 +1,5 @@
-// The emulator's own functions, for tests and tools: ais_bench/emulator/control.py calls them. Texts belong to the calling thread
-// and are valid until its next call here.
+// The emulator's own functions, for tests and tools: ais_bench/emulator/control.py calls them. Texts belong to the calling
+// thread and are valid until its next call here.
 #include <string>
 
 #include "emulator/call.hpp"
@@ -31,7 +31,9 @@ ACL_API const char* aisEmulatorSetFaults(const char* rules) {
 ACL_API std::uint64_t aisEmulatorFaultsFired() { return faults_fired(); }
 
 // How often a function of the ABI was called in this process.
-ACL_API std::uint64_t aisEmulatorCallCount(const char* function) { return Function::calls_of(function == nullptr ? "" : function); }
+ACL_API std::uint64_t aisEmulatorCallCount(const char* function) {
+  return Function::calls_of(function == nullptr ? "" : function);
+}
 
 // Begins to record calls, in memory and (unless NULL or empty) in a file.
 ACL_API void aisEmulatorStartRecording(const char* path) {

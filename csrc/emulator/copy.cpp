@@ -21,7 +21,8 @@ const char* direction_text(aclrtMemcpyKind kind) {
 aclError check_sides(const Scope& scope, aclrtMemcpyKind kind, Copy* copy) {
   for (const Range* side : {&copy->dst, &copy->src}) {
     if (side->kind == MemoryKind::kMapped) {
-      return fail(ACL_ERROR_RT_PARAM_INVALID, "the device's address of registered memory is for kernels; copies take the host's address");
+      return fail(ACL_ERROR_RT_PARAM_INVALID,
+                  "the device's address of registered memory is for kernels; copies take the host's address");
     }
     if (!side->on_device() || side->device == scope.device_id) continue;
     const bool both = copy->dst.on_device() && copy->src.on_device();
@@ -33,8 +34,8 @@ aclError check_sides(const Scope& scope, aclrtMemcpyKind kind, Copy* copy) {
   const aclrtMemcpyKind actual = direction_of(*copy);
   // Where host and device memory are the same, any direction is right.
   if (kind != ACL_MEMCPY_DEFAULT && kind != actual && !settings().host_is_device) {
-    return fail(ACL_ERROR_RT_PARAM_INVALID, std::string("the direction given is ") + direction_text(kind) + ", the addresses are " +
-                                                direction_text(actual));
+    return fail(ACL_ERROR_RT_PARAM_INVALID, std::string("the direction given is ") + direction_text(kind) +
+                                                ", the addresses are " + direction_text(actual));
   }
   copy->host_only = actual == ACL_MEMCPY_HOST_TO_HOST;
   copy->pageable = copy->dst.kind == MemoryKind::kPageable || copy->src.kind == MemoryKind::kPageable;
@@ -47,7 +48,8 @@ aclError check_arguments(const CopyRequest& request) {
     return fail(ACL_ERROR_INVALID_PARAM, "there is no direction " + std::to_string(request.kind));
   }
   if (request.count > request.dst_max) {
-    return fail(ACL_ERROR_RT_PARAM_INVALID, "count is " + std::to_string(request.count) + ", destMax " + std::to_string(request.dst_max));
+    return fail(ACL_ERROR_RT_PARAM_INVALID,
+                "count is " + std::to_string(request.count) + ", destMax " + std::to_string(request.dst_max));
   }
   return ACL_SUCCESS;
 }
@@ -64,14 +66,17 @@ aclError plan_copy(const Scope& scope, const CopyRequest& request, Copy* out) {
   return ACL_SUCCESS;
 }
 
-aclError plan_copy_2d(const Scope& scope, const CopyRequest& row, std::size_t dst_pitch, std::size_t src_pitch, std::size_t height, Copy* out) {
+aclError plan_copy_2d(const Scope& scope, const CopyRequest& row, std::size_t dst_pitch, std::size_t src_pitch,
+                      std::size_t height, Copy* out) {
   if (row.count == 0 || height == 0 || row.count > dst_pitch || row.count > src_pitch) {
     return fail(ACL_ERROR_INVALID_PARAM, "width and height must not be 0, and width not more than a pitch");
   }
-  if (height > SIZE_MAX / (dst_pitch > src_pitch ? dst_pitch : src_pitch)) return fail(ACL_ERROR_INVALID_PARAM, "the copy is too large");
+  if (height > SIZE_MAX / (dst_pitch > src_pitch ? dst_pitch : src_pitch))
+    return fail(ACL_ERROR_INVALID_PARAM, "the copy is too large");
   if (const aclError code = check_arguments(row)) return code;
   const std::size_t before = height - 1;
-  if (const aclError code = memory().resolve(row.dst, before * dst_pitch + row.count, "the destination", &out->dst)) return code;
+  if (const aclError code = memory().resolve(row.dst, before * dst_pitch + row.count, "the destination", &out->dst))
+    return code;
   if (const aclError code = memory().resolve(row.src, before * src_pitch + row.count, "the source", &out->src)) return code;
   if (const aclError code = check_sides(scope, row.kind, out)) return code;
   out->device = scope.device_id;

@@ -30,8 +30,8 @@ struct CopyRequest {
 
 // Checks arguments, addresses, ranges and direction. A count of 0, or equal addresses, come out as a copy of nothing.
 aclError plan_copy(const Scope& scope, const CopyRequest& request, Copy* out);
-aclError plan_copy_2d(const Scope& scope, const CopyRequest& first_row, std::size_t dst_pitch, std::size_t src_pitch, std::size_t height,
-                      Copy* out);
+aclError plan_copy_2d(const Scope& scope, const CopyRequest& first_row, std::size_t dst_pitch, std::size_t src_pitch,
+                      std::size_t height, Copy* out);
 
 // Copies now, taking as long as the device's bandwidth makes it.
 TaskResult run_copy(const Copy& copy, std::int64_t ready_ns);

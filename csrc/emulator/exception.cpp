@@ -31,7 +31,8 @@ const Exception* exception_of(const aclrtExceptionInfo* info) {
 }
 
 const Exception* exception_at(std::uint32_t device, std::uint32_t stream, std::uint32_t task) {
-  const bool same = t_telling != nullptr && t_telling->device == device && t_telling->stream == stream && t_telling->task == task;
+  const bool same =
+      t_telling != nullptr && t_telling->device == device && t_telling->stream == stream && t_telling->task == task;
   return same ? t_telling : nullptr;
 }
 

@@ -57,7 +57,8 @@ aclError Execution::check_before_run() const {
       const std::size_t width = inputs_[i].given >= 8 * values.size() ? 8 : 4;
       std::memcpy(&value, inputs_[i].memory.bytes + width * v, width);
       if (value == static_cast<std::uint64_t>(values[v])) continue;
-      return fail(ACL_ERROR_GE_DYNAMIC_INPUT_LENGTH_INVALID, "the gear index buffer does not hold what the Set call wrote; it was overwritten or exchanged");
+      return fail(ACL_ERROR_GE_DYNAMIC_INPUT_LENGTH_INVALID,
+                  "the gear index buffer does not hold what the Set call wrote; it was overwritten or exchanged");
     }
   }
   for (const ExecutionOutput& output : outputs_) {
@@ -90,12 +91,15 @@ Status Execution::prepare_inputs(std::vector<TensorView>* views) {
       if (parameters.width == 0) parameters.width = static_cast<int>(plan.shape[3]);
       if (parameters.height == 0) parameters.height = static_cast<int>(plan.shape[2]);
       AIS_TRY(check_parameters(parameters, plan.shape[0], plan.shape[3], plan.shape[2]));
-      const std::size_t picture = picture_bytes(parameters.format, parameters.width, parameters.height) * static_cast<std::size_t>(plan.shape[0]);
+      const std::size_t picture =
+          picture_bytes(parameters.format, parameters.width, parameters.height) * static_cast<std::size_t>(plan.shape[0]);
       if (picture > plan.given || picture > plan.memory.available) {
-        return Status(Code::kFeedMismatch, "the pictures of '" + input.name + "' need " + std::to_string(picture) + " bytes, there are " + std::to_string(plan.given));
+        return Status(Code::kFeedMismatch, "the pictures of '" + input.name + "' need " + std::to_string(picture) +
+                                               " bytes, there are " + std::to_string(plan.given));
       }
       converted_.emplace_back(view.bytes);
-      AIS_TRY(run_aipp(parameters, reinterpret_cast<const std::uint8_t*>(plan.memory.bytes), input.graph_dtype, plan.shape, converted_.back().data()));
+      AIS_TRY(run_aipp(parameters, reinterpret_cast<const std::uint8_t*>(plan.memory.bytes), input.graph_dtype, plan.shape,
+                       converted_.back().data()));
       view.data = converted_.back().data();
     } else if (plan.given < view.bytes && !spec.has_gears()) {
       converted_.emplace_back(view.bytes, std::byte{0xCD});  // what lies behind the buffer is anything
@@ -113,12 +117,15 @@ aclError Execution::deliver_one(std::size_t index, const device::Output& result)
   if (result.owner != nullptr) {  // the runtime found the shape, and memory for it
     if (plan.allocate) {
       const std::size_t size = result.bytes == 0 ? 1 : result.bytes;
-      if (const aclError code = memory().allocate_device(model_->device, MemoryKind::kDevice, size, (size + 63) / 32 * 32, &plan.buffer->data)) return code;
+      if (const aclError code =
+              memory().allocate_device(model_->device, MemoryKind::kDevice, size, (size + 63) / 32 * 32, &plan.buffer->data))
+        return code;
       plan.buffer->size = size;
       if (const aclError code = memory().resolve(plan.buffer->data, size, "the output", &plan.memory)) return code;
     } else if (result.bytes > plan.given || result.bytes > plan.memory.available) {
-      return fail(ACL_ERROR_GE_PARAM_INVALID, "output " + std::to_string(index) + " ('" + spec.name + "') needs " + std::to_string(result.bytes) +
-                                                  " bytes, its buffer has " + std::to_string(plan.given));
+      return fail(ACL_ERROR_GE_PARAM_INVALID, "output " + std::to_string(index) + " ('" + spec.name + "') needs " +
+                                                  std::to_string(result.bytes) + " bytes, its buffer has " +
+                                                  std::to_string(plan.given));
     }
     if (result.bytes != 0) std::memcpy(plan.memory.bytes, result.data, result.bytes);
   }
@@ -150,19 +157,21 @@ TaskResult Execution::compute(std::int64_t ready_ns) {
   }
   Device& device = *machine().device(model_->device);
   Status status;
+  aclError code = ACL_ERROR_GE_PARAM_INVALID;  // of a failure to prepare
   const std::int64_t end = device.compute.run(ready_ns, device.draw_exec_ns(), [&] {
     status = prepare_inputs(&views);
-    if (status.ok()) status = model_->graph->execute(views, &results);
+    if (!status.ok()) return;
+    code = ACL_ERROR_GE_FAILURE;
+    status = model_->graph->execute(views, &results);
   });
-  if (!status.ok()) {
-    const bool feeds = status.code() == Code::kInvalidArgument || status.code() == Code::kFeedMismatch;
-    return {feeds ? ACL_ERROR_GE_PARAM_INVALID : ACL_ERROR_GE_FAILURE, status.message(), end};
-  }
-  if (const aclError code = deliver(results)) return task_failure(code);
+  if (!status.ok()) return {code, status.message(), end};
+  if (const aclError undelivered = deliver(results)) return task_failure(undelivered);
   return {ACL_SUCCESS, "", end};
 }
 
 TaskResult Execution::run(std::int64_t ready_ns) {
+  // Submitted before the exception, on another stream.
+  if (const aclError code = usable({context_, model_->device})) return task_failure(code);
   if (const aclError code = fault_at("device.execute", model_->device)) {
     const TaskResult failure = task_failure(code);
     return fail_on_device(code, failure.text);

@@ -14,15 +14,15 @@ namespace ais::emulator {
 
 struct ExecutionInput {
   Range memory;
-  Shape shape;             // of the graph; empty for special inputs
-  std::size_t bytes = 0;   // that the device reads
-  std::size_t given = 0;   // what the program says there is
+  Shape shape;            // of the graph; empty for special inputs
+  std::size_t bytes = 0;  // that the device reads
+  std::size_t given = 0;  // what the program says there is
 };
 
 struct ExecutionOutput {
-  Range memory;            // none: the library allocates
-  Shape shape;             // where known before the run
-  std::size_t bytes = 0;   // 0: not known before the run
+  Range memory;           // none: the library allocates
+  Shape shape;            // where known before the run
+  std::size_t bytes = 0;  // 0: not known before the run
   std::shared_ptr<DataBuffer> buffer;
   std::size_t given = 0;
   bool allocate = false;
@@ -32,8 +32,8 @@ class Execution {
  public:
   // Checks what AscendCL checks, and what goes wrong on the device where AscendCL does not (that is kept for run()).
   // `stream` is where it will run, nullptr for the calling thread. A synchronous one allocates the outputs that have no memory.
-  static aclError plan(const Scope& scope, std::uint32_t model_id, const aclmdlDataset* input, aclmdlDataset* output, const Stream* stream,
-                       bool synchronous, std::shared_ptr<Execution>* out);
+  static aclError plan(const Scope& scope, std::uint32_t model_id, const aclmdlDataset* input, aclmdlDataset* output,
+                       const Stream* stream, bool synchronous, std::shared_ptr<Execution>* out);
   ~Execution();
 
   TaskResult run(std::int64_t ready_ns);

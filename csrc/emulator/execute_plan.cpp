@@ -30,15 +30,17 @@ aclError find_set(const aclmdlDataset* handle, std::size_t tensors, const char* 
 
 }  // namespace
 
-aclError Execution::plan(const Scope& scope, std::uint32_t model_id, const aclmdlDataset* input, aclmdlDataset* output, const Stream* stream,
-                         bool synchronous, std::shared_ptr<Execution>* out) {
+aclError Execution::plan(const Scope& scope, std::uint32_t model_id, const aclmdlDataset* input, aclmdlDataset* output,
+                         const Stream* stream, bool synchronous, std::shared_ptr<Execution>* out) {
   const std::shared_ptr<Execution> made(new Execution);
   made->model_ = objects().model(model_id);
   made->context_ = scope.context;
   made->synchronous_ = synchronous;
-  if (made->model_ == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(model_id) + " (unloaded before?)");
+  if (made->model_ == nullptr)
+    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(model_id) + " (unloaded before?)");
   if (made->model_->context.lock() != scope.context) {
-    return fail(ACL_ERROR_RT_MODEL_CONTEXT, "model " + std::to_string(model_id) + " was loaded in another context than " + handle_name(scope.context->handle));
+    return fail(ACL_ERROR_RT_MODEL_CONTEXT, "model " + std::to_string(model_id) + " was loaded in another context than " +
+                                                handle_name(scope.context->handle));
   }
   const ModelSpec& spec = *made->model_->spec;
   if (const aclError code = find_set(input, spec.inputs.size(), "input", &made->input_set_)) return code;
@@ -80,10 +82,12 @@ aclError Execution::claim_model(const Stream* stream) {
   const std::string name = "model#" + std::to_string(model_->id);
   if (model_->spec->has_gears()) {
     if (input_set_->gear < 0) {
-      return fail(ACL_ERROR_GE_DYNAMIC_INPUT_LENGTH_INVALID, name + " has gears, and none was set for this dataset (aclmdlSetDynamicBatchSize, ...)");
+      return fail(ACL_ERROR_GE_DYNAMIC_INPUT_LENGTH_INVALID,
+                  name + " has gears, and none was set for this dataset (aclmdlSetDynamicBatchSize, ...)");
     }
     if (input_set_->gear != model_->gear) {
-      return fail(ACL_ERROR_GE_DYNAMIC_INPUT_LENGTH_INVALID, name + " had another gear set since, through another dataset; set it again before executing");
+      return fail(ACL_ERROR_GE_DYNAMIC_INPUT_LENGTH_INVALID,
+                  name + " had another gear set since, through another dataset; set it again before executing");
     }
     gear_ = static_cast<std::size_t>(input_set_->gear);
   }
@@ -110,9 +114,11 @@ void Execution::look_up(const Scope& scope, const void* address, std::size_t byt
   } else if (!out->on_device()) {
     if (!settings().host_is_device) fault(ACL_ERROR_RT_MODEL_EXECUTE, "is host memory; the device can only reach its own");
   } else if (out->device != scope.device_id) {
-    fault(ACL_ERROR_RT_DEVICE_MEM_ERROR, "is memory of device " + std::to_string(out->device) + ", the model runs on " + std::to_string(scope.device_id));
+    fault(ACL_ERROR_RT_DEVICE_MEM_ERROR,
+          "is memory of device " + std::to_string(out->device) + ", the model runs on " + std::to_string(scope.device_id));
   } else if (bytes > out->available) {
-    fault(ACL_ERROR_RT_DEVICE_MEM_ERROR, "needs " + bytes_text(bytes) + ", and its memory ends after " + std::to_string(out->available));
+    fault(ACL_ERROR_RT_DEVICE_MEM_ERROR,
+          "needs " + bytes_text(bytes) + ", and its memory ends after " + std::to_string(out->available));
   }
 }
 
@@ -137,21 +143,26 @@ aclError Execution::plan_input(const Scope& scope, std::size_t index) {
       const std::shared_ptr<TensorDesc> desc = objects().tensor_descs.find(input_set_->descs[index]);
       if (desc == nullptr) return fail(ACL_ERROR_INVALID_PARAM, what + ": no shape was given (aclmdlSetDatasetTensorDesc)");
       if (!fits_range(input, desc->dims)) {
-        return fail(ACL_ERROR_INVALID_PARAM, what + ": the shape " + shape_text(desc->dims) + " is outside of what was compiled, " + shape_text(input.shape));
+        return fail(ACL_ERROR_INVALID_PARAM, what + ": the shape " + shape_text(desc->dims) +
+                                                 " is outside of what was compiled, " + shape_text(input.shape));
       }
       plan.shape = desc->dims;
       plan.bytes = shape_bytes(input.dtype, plan.shape);
-      if (buffer->size < plan.bytes) return fail(ACL_ERROR_GE_PARAM_INVALID, what + " needs " + bytes_text(plan.bytes) + ", its buffer has " + std::to_string(buffer->size));
+      if (buffer->size < plan.bytes)
+        return fail(ACL_ERROR_GE_PARAM_INVALID,
+                    what + " needs " + bytes_text(plan.bytes) + ", its buffer has " + std::to_string(buffer->size));
     } else if (spec.has_gears() && !picture) {
       plan.bytes = shape_bytes(input.dtype, plan.shape);
     }
   }
   const bool dynamic_picture = picture && spec.aipp[static_cast<std::size_t>(input.aipp)].dynamic;
   if (!spec.has_gears() && !dynamic_picture && buffer->size + kSlack < plan.bytes) {
-    return fail(ACL_ERROR_GE_PARAM_INVALID, what + " needs " + bytes_text(plan.bytes) + ", its buffer has " + std::to_string(buffer->size));
+    return fail(ACL_ERROR_GE_PARAM_INVALID,
+                what + " needs " + bytes_text(plan.bytes) + ", its buffer has " + std::to_string(buffer->size));
   }
   if (!dynamic_picture && buffer->size < plan.bytes) {
-    violation(what + " needs " + bytes_text(plan.bytes) + ", its buffer says " + std::to_string(buffer->size) + "; AscendCL does not check that");
+    violation(what + " needs " + bytes_text(plan.bytes) + ", its buffer says " + std::to_string(buffer->size) +
+              "; AscendCL does not check that");
   }
   const std::size_t read = dynamic_picture ? 0 : buffer->size < plan.bytes && !spec.has_gears() ? buffer->size : plan.bytes;
   look_up(scope, buffer->data, read, what, &plan.memory);
@@ -177,17 +188,20 @@ aclError Execution::plan_output(const Scope& scope, std::size_t index) {
     plan.allocate = true;
     if (output.bytes == 0) return ACL_SUCCESS;
     // A size that is known is allocated before the run, and stays with the buffer when that fails.
-    if (const aclError code = memory().allocate_device(scope.device_id, MemoryKind::kDevice, output.bytes, (output.bytes + 63) / 32 * 32, &plan.buffer->data)) {
+    if (const aclError code = memory().allocate_device(scope.device_id, MemoryKind::kDevice, output.bytes,
+                                                       (output.bytes + 63) / 32 * 32, &plan.buffer->data)) {
       return code;
     }
     plan.buffer->size = plan.given = output.bytes;
     plan.allocate = false;
   }
   if (!spec.has_gears() && plan.bytes > plan.given + kSlack) {
-    return fail(ACL_ERROR_GE_PARAM_INVALID, what + " needs " + bytes_text(plan.bytes) + ", its buffer has " + std::to_string(plan.given));
+    return fail(ACL_ERROR_GE_PARAM_INVALID,
+                what + " needs " + bytes_text(plan.bytes) + ", its buffer has " + std::to_string(plan.given));
   }
   if (plan.bytes > plan.given) {
-    violation(what + " needs " + bytes_text(plan.bytes) + ", its buffer says " + std::to_string(plan.given) + "; the device writes beyond it");
+    violation(what + " needs " + bytes_text(plan.bytes) + ", its buffer says " + std::to_string(plan.given) +
+              "; the device writes beyond it");
   }
   look_up(scope, plan.buffer->data, plan.bytes, what, &plan.memory);
   return ACL_SUCCESS;
@@ -202,7 +216,8 @@ void Execution::note_overlaps() const {
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
       const ExecutionInput& input = inputs_[i];
       if (input.memory.bytes >= begin + output.given || begin >= input.memory.bytes + input.bytes) continue;
-      violation("model#" + std::to_string(model_->id) + ": output " + std::to_string(o) + " lies over input " + std::to_string(i));
+      violation("model#" + std::to_string(model_->id) + ": output " + std::to_string(o) + " lies over input " +
+                std::to_string(i));
     }
   }
 }

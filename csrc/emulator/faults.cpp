@@ -63,7 +63,8 @@ std::atomic<bool> g_any_rules{false};
 std::atomic<std::uint64_t> g_fired{0};
 
 Status bad(const std::string& rule, const std::string& why) {
-  return Status(Code::kInvalidArgument, "the fault rule '" + rule + "' " + why + "; a rule is function[:calls]=action[@device]");
+  return Status(Code::kInvalidArgument,
+                "the fault rule '" + rule + "' " + why + "; a rule is function[:calls]=action[@device]");
 }
 
 bool whole_number(const std::string& text, std::uint64_t* out) {
@@ -144,7 +145,8 @@ Status map_counters(const std::string& path, RuleSet* set) {
   if (ftruncate(file, kBytes) == 0) mapped = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   const int error = errno;
   close(file);
-  if (mapped == MAP_FAILED) return Status(Code::kSystem, "the fault state '" + path + "' cannot be mapped: " + std::strerror(error));
+  if (mapped == MAP_FAILED)
+    return Status(Code::kSystem, "the fault state '" + path + "' cannot be mapped: " + std::strerror(error));
   set->mapped = mapped;
   set->counters = static_cast<Counter*>(mapped);
   return Status();

@@ -58,7 +58,8 @@ std::vector<std::string> candidates() {
     if (const char* prefix = std::getenv(name)) add(matches(std::string(prefix) + "/lib/python3*/site-packages" + library));
   }
   const std::string prefix = folder_of(folder_of(called_as()));
-  for (const char* packages : {"/lib/python3*/site-packages", "/lib64/python3*/site-packages", "/local/lib/python3*/dist-packages"}) {
+  for (const char* packages :
+       {"/lib/python3*/site-packages", "/lib64/python3*/site-packages", "/local/lib/python3*/dist-packages"}) {
     add(matches(prefix + packages + library));
   }
   found.emplace_back("libonnxruntime.so.1");

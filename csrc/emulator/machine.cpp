@@ -102,7 +102,8 @@ aclError Machine::finalise(bool force, std::uint64_t* references) {
   if (references_ > 0) return ACL_SUCCESS;
   for (const auto& device : devices_) {
     if (device->set_count_ > 0) {
-      leaks("aclFinalize", {device_text(device->id()) + " (set " + std::to_string(device->set_count_) + " times more than reset)"});
+      leaks("aclFinalize",
+            {device_text(device->id()) + " (set " + std::to_string(device->set_count_) + " times more than reset)"});
     }
     close_device(device.get(), "aclFinalize");
     device->lost = ACL_SUCCESS;

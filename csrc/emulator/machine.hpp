@@ -33,7 +33,10 @@ using Contexts = HandleTable<Context, Kind::kContext>;
 
 class Device {
  public:
-  Device(int id, const DeviceSettings& settings) : id_(id), settings_(settings), random_(::ais::emulator::settings().seed + static_cast<std::uint64_t>(settings.physical_id)) {}
+  Device(int id, const DeviceSettings& settings)
+      : id_(id),
+        settings_(settings),
+        random_(::ais::emulator::settings().seed + static_cast<std::uint64_t>(settings.physical_id)) {}
 
   int id() const { return id_; }
   const DeviceSettings& settings() const { return settings_; }
@@ -57,8 +60,8 @@ class Device {
   std::set<int> peers_;
 };
 
-// Calls come from any thread. One mutex guards the structure (counts, default contexts); contexts and devices are alive as long as
-// somebody holds them.
+// Calls come from any thread. One mutex guards the structure (counts, default contexts); contexts and devices are alive as long
+// as somebody holds them.
 class Machine {
  public:
   // Settings, fault rules and recording of the environment; before anything else of the emulator runs.

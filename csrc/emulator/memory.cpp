@@ -102,33 +102,30 @@ Memory& memory() {
   return *instance;
 }
 
-Memory::State& Memory::state() const {
-  static auto* const instance = new State;
-  return *instance;
-}
+Memory::Memory() : state_(new State) {}
 
 aclError Memory::insert(std::shared_ptr<Allocation> allocation) {
-  allocation->id = ++state().last_id[allocation->kind];
-  state().by_address.emplace(allocation->address, std::move(allocation));
+  allocation->id = ++state_->last_id[allocation->kind];
+  state_->by_address.emplace(allocation->address, std::move(allocation));
   return ACL_SUCCESS;
 }
 
 // The allocation whose bytes or closed page `address` is in; the caller holds the mutex.
 std::shared_ptr<Allocation> Memory::containing(const void* address) const {
   const auto* wanted = static_cast<const std::byte*>(address);
-  auto next = state().by_address.upper_bound(wanted);
-  if (next == state().by_address.begin()) return nullptr;
+  auto next = state_->by_address.upper_bound(wanted);
+  if (next == state_->by_address.begin()) return nullptr;
   const std::shared_ptr<Allocation>& found = std::prev(next)->second;
   const std::size_t extent = std::max(found->reserved, found->size);
   return wanted < found->address + extent ? found : nullptr;
 }
 
 aclError Memory::allocate_device(int device, MemoryKind kind, std::size_t size, std::size_t charged, void** out) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
-  if (size > kLargest || !state().has_room(device, charged)) {
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  if (size > kLargest || !state_->has_room(device, charged)) {
     return fail(ACL_ERROR_RT_MEMORY_ALLOCATION,
                 "device " + std::to_string(device) + " has no room for " + std::to_string(size) + " bytes; " +
-                    std::to_string(state().used[device]) + " of " +
+                    std::to_string(state_->used[device]) + " of " +
                     std::to_string(settings().devices[static_cast<std::size_t>(device)].memory_bytes) + " are in use");
   }
   auto allocation = std::make_shared<Allocation>();
@@ -145,12 +142,12 @@ aclError Memory::allocate_device(int device, MemoryKind kind, std::size_t size, 
   }
   if (allocation->address == nullptr) return fail(ACL_ERROR_RT_MEMORY_ALLOCATION, "the host has no address space left");
   *out = allocation->address;
-  state().used[device] += charged;
+  state_->used[device] += charged;
   return insert(std::move(allocation));
 }
 
 aclError Memory::allocate_pinned(int device, std::size_t size, void** out) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
+  const std::lock_guard<std::mutex> lock(state_->mutex);
   auto allocation = std::make_shared<Allocation>();
   allocation->kind = MemoryKind::kPinned;
   allocation->device = device;
@@ -166,7 +163,7 @@ aclError Memory::allocate_pinned(int device, std::size_t size, void** out) {
 }
 
 aclError Memory::release(void* address, MemoryKind kind) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
+  const std::lock_guard<std::mutex> lock(state_->mutex);
   const std::shared_ptr<Allocation> found = containing(address);
   const std::string wanted = std::string("not ") + kind_text(kind);
   if (found == nullptr) return fail(ACL_ERROR_INVALID_PARAM, wanted + ": the address belongs to no allocation");
@@ -178,7 +175,7 @@ aclError Memory::release(void* address, MemoryKind kind) {
   if (found->storage.use_count() > 1) {
     violation(allocation_name(*found) + " was freed while a stream's work still uses it; a free does not wait");
   }
-  state().retire(found);
+  state_->retire(found);
   return ACL_SUCCESS;
 }
 
@@ -189,9 +186,9 @@ aclError Memory::register_host(void* address, std::size_t size, bool map, int de
   if (msync(address, round_up(size, kPage), MS_ASYNC) != 0) {
     return fail(ACL_ERROR_RT_PARAM_INVALID, "the host memory to register is not mapped in this process");
   }
-  const std::lock_guard<std::mutex> lock(state().mutex);
+  const std::lock_guard<std::mutex> lock(state_->mutex);
   const auto* begin = static_cast<const std::byte*>(address);
-  for (const auto& entry : state().by_address) {
+  for (const auto& entry : state_->by_address) {
     const Allocation& other = *entry.second;
     if (other.freed || other.address >= begin + size || other.address + other.size <= begin) continue;
     return fail(ACL_ERROR_HOST_MEMORY_ALREADY_REGISTERED, "the range overlaps " + allocation_name(other));
@@ -218,27 +215,28 @@ aclError Memory::register_host(void* address, std::size_t size, bool map, int de
 }
 
 aclError Memory::unregister_host(void* address) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
+  const std::lock_guard<std::mutex> lock(state_->mutex);
   const std::shared_ptr<Allocation> found = containing(address);
   if (found == nullptr || found->kind != MemoryKind::kRegistered || found->address != address) {
     return fail(ACL_ERROR_HOST_MEMORY_NOT_REGISTERED, "no registered host memory begins at this address");
   }
-  for (const auto& entry : state().by_address) {
+  for (const auto& entry : state_->by_address) {
     const std::shared_ptr<Allocation> alias = entry.second;
     if (alias->kind != MemoryKind::kMapped || alias->freed || alias->storage != found->storage) continue;
-    state().retire(alias);
+    state_->retire(alias);
     break;
   }
-  if (found->storage.use_count() > 1) violation(allocation_name(*found) + " was unregistered while a stream's work still uses it");
-  state().retire(found);
+  if (found->storage.use_count() > 1)
+    violation(allocation_name(*found) + " was unregistered while a stream's work still uses it");
+  state_->retire(found);
   return ACL_SUCCESS;
 }
 
 void* Memory::mapped_address(const void* host) const {
-  const std::lock_guard<std::mutex> lock(state().mutex);
+  const std::lock_guard<std::mutex> lock(state_->mutex);
   const std::shared_ptr<Allocation> found = containing(host);
   if (found == nullptr || found->kind != MemoryKind::kRegistered) return nullptr;
-  for (const auto& entry : state().by_address) {
+  for (const auto& entry : state_->by_address) {
     const Allocation& alias = *entry.second;
     if (alias.kind != MemoryKind::kMapped || alias.freed || alias.storage != found->storage) continue;
     return alias.address + (static_cast<const std::byte*>(host) - found->address);
@@ -250,7 +248,7 @@ aclError Memory::resolve(const void* address, std::size_t size, const char* what
   if (!handle_name(address).empty()) {
     return fail(ACL_ERROR_RT_PARAM_INVALID, std::string(what) + " is " + handle_name(address) + ", not memory");
   }
-  const std::lock_guard<std::mutex> lock(state().mutex);
+  const std::lock_guard<std::mutex> lock(state_->mutex);
   const std::shared_ptr<Allocation> found = containing(address);
   if (found == nullptr) {
     *out = Range();
@@ -259,12 +257,13 @@ aclError Memory::resolve(const void* address, std::size_t size, const char* what
     return ACL_SUCCESS;
   }
   if (found->freed) {
-    return fail(ACL_ERROR_RT_PARAM_INVALID, std::string(what) + " lies in " + allocation_name(*found) + ", which was freed (use after free)");
+    return fail(ACL_ERROR_RT_PARAM_INVALID,
+                std::string(what) + " lies in " + allocation_name(*found) + ", which was freed (use after free)");
   }
   const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(address) - found->address);
   if (offset > found->size || size > found->size - offset) {
-    return fail(ACL_ERROR_RT_PARAM_INVALID, std::string(what) + ": " + std::to_string(size) + " bytes at offset " + std::to_string(offset) +
-                                                " go beyond the end of " + allocation_name(*found));
+    return fail(ACL_ERROR_RT_PARAM_INVALID, std::string(what) + ": " + std::to_string(size) + " bytes at offset " +
+                                                std::to_string(offset) + " go beyond the end of " + allocation_name(*found));
   }
   out->kind = found->kind;
   out->device = found->device;
@@ -276,26 +275,26 @@ aclError Memory::resolve(const void* address, std::size_t size, const char* what
 }
 
 bool Memory::charge(int device, std::size_t bytes) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
-  if (!state().has_room(device, bytes)) return false;
-  state().used[device] += bytes;
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  if (!state_->has_room(device, bytes)) return false;
+  state_->used[device] += bytes;
   return true;
 }
 
 void Memory::uncharge(int device, std::size_t bytes) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
-  state().used[device] -= bytes;
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->used[device] -= bytes;
 }
 
 std::size_t Memory::used(int device) const {
-  const std::lock_guard<std::mutex> lock(state().mutex);
-  return state().used[device];
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->used[device];
 }
 
 std::vector<std::string> Memory::release_all(int device) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
+  const std::lock_guard<std::mutex> lock(state_->mutex);
   std::vector<std::shared_ptr<Allocation>> found;
-  for (const auto& entry : state().by_address) {
+  for (const auto& entry : state_->by_address) {
     const std::shared_ptr<Allocation>& allocation = entry.second;
     const bool host_side = allocation->kind == MemoryKind::kPinned || allocation->kind == MemoryKind::kRegistered;
     if (!allocation->freed && (device < 0 || (allocation->device == device && !host_side))) found.push_back(allocation);
@@ -303,7 +302,7 @@ std::vector<std::string> Memory::release_all(int device) {
   std::vector<std::string> names;
   for (const auto& allocation : found) {
     if (allocation->kind != MemoryKind::kMapped) names.push_back(allocation_name(*allocation));
-    state().retire(allocation);
+    state_->retire(allocation);
   }
   return names;
 }
@@ -312,7 +311,7 @@ std::string Memory::name(const void* address) const {
   if (address == nullptr) return "null";
   const std::string handle = handle_name(address);
   if (!handle.empty()) return handle;
-  const std::lock_guard<std::mutex> lock(state().mutex);
+  const std::lock_guard<std::mutex> lock(state_->mutex);
   const std::shared_ptr<Allocation> found = containing(address);
   if (found == nullptr) return "host";
   const std::ptrdiff_t offset = static_cast<const std::byte*>(address) - found->address;
@@ -334,9 +333,9 @@ std::string Memory::name(const void* address) const {
 }
 
 std::vector<std::string> Memory::living() const {
-  const std::lock_guard<std::mutex> lock(state().mutex);
+  const std::lock_guard<std::mutex> lock(state_->mutex);
   std::vector<std::string> names;
-  for (const auto& entry : state().by_address) {
+  for (const auto& entry : state_->by_address) {
     if (!entry.second->freed && entry.second->kind != MemoryKind::kMapped) names.push_back(allocation_name(*entry.second));
   }
   return names;

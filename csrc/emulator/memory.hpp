@@ -1,9 +1,9 @@
 // Device memory, pinned host memory, and what an address is.
 //
 // Device memory has two addresses. The program gets one in pages that are never readable or writable, with a closed page behind
-// every allocation, so that any access of host code faults, whoever runs at the same time. The emulator keeps the other, where the
-// bytes are; only its copies and its executions use it. Nothing is ever protected and unprotected, so API calls, streams and
-// executions run side by side. Freed addresses stay closed, and known as freed, for the next kQuarantine frees.
+// every allocation, so that any access of host code faults, whoever runs at the same time. The emulator keeps the other, where
+// the bytes are; only its copies and its executions use it. Nothing is ever protected and unprotected, so API calls, streams
+// and executions run side by side. Freed addresses stay closed, and known as freed, for the next kQuarantine frees.
 //
 // In run mode `device` (host and device memory are the same) both addresses are one.
 //
@@ -48,10 +48,10 @@ struct Allocation {
 struct Range {
   MemoryKind kind = MemoryKind::kPageable;
   int device = -1;
-  std::byte* bytes = nullptr;           // for the emulator to use
-  std::size_t available = 0;            // up to the end of the allocation; SIZE_MAX in pageable memory
-  std::shared_ptr<std::byte> storage;   // keeps `bytes`
-  std::shared_ptr<Allocation> owner;    // null in pageable memory
+  std::byte* bytes = nullptr;          // for the emulator to use
+  std::size_t available = 0;           // up to the end of the allocation; SIZE_MAX in pageable memory
+  std::shared_ptr<std::byte> storage;  // keeps `bytes`
+  std::shared_ptr<Allocation> owner;   // null in pageable memory
 
   bool on_device() const { return owner != nullptr && owner->on_device(); }
   bool freed() const { return owner != nullptr && owner->freed.load(); }
@@ -59,6 +59,8 @@ struct Range {
 
 class Memory {
  public:
+  Memory();
+
   // Device memory of `device`, 64-byte aligned, filled with a pattern (its first 64 MiB). 207001 when the device has no room.
   aclError allocate_device(int device, MemoryKind kind, std::size_t size, std::size_t charged, void** out);
   aclError allocate_pinned(int device, std::size_t size, void** out);
@@ -70,7 +72,8 @@ class Memory {
   // The device's address of mapped registered memory, or nullptr.
   void* mapped_address(const void* host) const;
 
-  // Finds `size` bytes at `address`; `what` begins the message of a failure: beyond the allocation, freed, or in nobody's pages.
+  // Finds `size` bytes at `address`; `what` begins the message of a failure: beyond the allocation, freed, or in nobody's
+  // pages.
   aclError resolve(const void* address, std::size_t size, const char* what, Range* out) const;
 
   // Device memory that has no address: weights and workspace of models. False when there is no room.
@@ -87,9 +90,10 @@ class Memory {
 
  private:
   struct State;
-  State& state() const;
   aclError insert(std::shared_ptr<Allocation> allocation);
   std::shared_ptr<Allocation> containing(const void* address) const;
+
+  State* const state_;  // never destroyed: a stream's thread may outlive static destructors
 };
 
 Memory& memory();

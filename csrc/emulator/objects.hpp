@@ -34,7 +34,7 @@ struct TensorDesc {
   std::string name;
   void* address = nullptr;
   std::vector<const void*> array;  // of aclmdlCreateAndGetOpDesc: the handles of all, this one first
-  bool in_dataset = false;  // a dataset's own: the program may read it, and does not destroy it
+  bool in_dataset = false;         // a dataset's own: the program may read it, and does not destroy it
 };
 
 struct Dataset {
@@ -51,7 +51,7 @@ struct Model {
   std::weak_ptr<Context> context;
   int device = 0;
   std::shared_ptr<device::Model> graph;
-  std::size_t charged = 0;  // device memory of its own
+  std::size_t charged = 0;                                   // device memory of its own
   std::vector<std::shared_ptr<struct Allocation>> borrowed;  // the program's work and weight memory
 
   std::mutex mutex;
@@ -116,7 +116,11 @@ std::vector<std::string> release_objects();
 // The names of everything alive but memory and contexts.
 std::vector<std::string> living_objects();
 
-// Puts a desc of its own into a dataset (or, null, none) and ends the one that was there: handles to that are dead from here on.
+// The living desc, or nullptr with a failure text.
+std::shared_ptr<TensorDesc> find_desc(const aclTensorDesc* handle);
+
+// Puts a desc of its own into a dataset (or, null, none) and ends the one that was there: handles to that are dead from here
+// on.
 void replace_desc(Dataset* dataset, std::size_t index, std::shared_ptr<TensorDesc> desc);
 
 // Reads a model's description: a file that is missing is 100003, one that is no model for the emulator 145006 or 507008.

@@ -61,8 +61,9 @@ std::string recorded_calls() {
 }
 
 void record_call(const char* function, const std::string& arguments, const std::string& result, int device) {
-  const std::string line = std::string("{\"call\": \"") + function + "\", \"args\": [" + arguments + "], \"result\": " + result +
-                           ", \"device\": " + std::to_string(device) + ", \"thread\": " + std::to_string(thread_number()) + "}\n";
+  const std::string line = std::string("{\"call\": \"") + function + "\", \"args\": [" + arguments +
+                           "], \"result\": " + result + ", \"device\": " + std::to_string(device) +
+                           ", \"thread\": " + std::to_string(thread_number()) + "}\n";
   Recording& state = recording_state();
   const std::lock_guard<std::mutex> lock(state.mutex);
   if (!g_on) return;

@@ -22,8 +22,8 @@ namespace ais::emulator {
 
 struct TaskResult {
   aclError code = ACL_SUCCESS;
-  std::string text;          // of the failure
-  std::int64_t end_ns = 0;   // the device's time
+  std::string text;         // of the failure
+  std::int64_t end_ns = 0;  // the device's time
 };
 // `ready_ns` is when the task could have begun.
 using Task = std::function<TaskResult(std::int64_t ready_ns)>;
@@ -35,10 +35,11 @@ class Stream {
 
   std::shared_ptr<Context> context() const { return context_.lock(); }
   void submit(Task task);
-  // Waits until everything submitted before is done; -1 waits without limit, another timeout answers `timeout_code`. The code and
-  // text of the first failure since the last synchronisation are left for the calling thread.
+  // Waits until everything submitted before is done; -1 waits without limit, another timeout answers `timeout_code`. The code
+  // and text of the first failure since the last synchronisation are left for the calling thread.
   aclError synchronize(int timeout_ms, aclError timeout_code);
-  // Waits for everything submitted; leaves a failure for the next synchronisation and returns ACL_SUCCESS, or the failure's code.
+  // Waits for everything submitted; leaves a failure for the next synchronisation and returns ACL_SUCCESS, or the failure's
+  // code.
   aclError wait_submitted();
   bool idle() const;
   // Drops queued work, and ends an injected hang in the work in progress; the stream can be used again.
