@@ -11,7 +11,7 @@ from acl_support import BY_NAME, CASES, Packed, equal, floats
 from ais_bench.emulator import Emulator
 from ais_bench.errors import AisBenchError, FeedError, ModelLoadError
 from ais_bench.session import InferSession
-from ais_bench.session import Tensor
+from ais_bench.session.tensor import Tensor
 
 pytest_plugins = ["acl_support"]
 every_case = pytest.mark.parametrize("name", [case.name for case in CASES])

@@ -244,7 +244,7 @@ class InferSession:
         if isinstance(arrays, (list, tuple)):
             return [self.create_tensor_from_arrays_to_device(array) for array in arrays]
         tensor = Tensor(arrays)
-        tensor.to_device(self.device_id)
+        self._native.place(tensor)
         return tensor
 
     def create_tensor_from_fileslist(self, desc: tensor_desc, files: Sequence[str]) -> Tensor:

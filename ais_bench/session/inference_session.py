@@ -197,7 +197,7 @@ class InferenceSession(AippMethods):
     def create_tensor_from_fileslist(self, desc: tensor_desc, files: Sequence[str]) -> Tensor:
         """Return a tensor on the device with the bytes of raw files, one after the other; they must fill it exactly."""
         tensor = file_pipeline.tensor_from_files(desc, files)
-        tensor.to_device(self._native.device_id)
+        self._native.place(tensor)
         return tensor
 
     def free_resource(self) -> int:

@@ -171,6 +171,9 @@ class Device {
   virtual Result<std::shared_ptr<Model>> load(const ModelSource& source, const Options& options) = 0;
 };
 
+// Whether memory of one is memory of the other.
+inline bool same_device(const Device& a, const Device& b) { return a.id() == b.id() && a.runtime() == b.runtime(); }
+
 class Runtime {
  public:
   virtual ~Runtime() = default;

@@ -197,10 +197,11 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
   for (std::size_t i = 0; i < feeds.size(); ++i) {
     TensorView& input = (*inputs)[i];
     const device::Device* where = feeds[i].device.get();
-    if (where != nullptr && where->id() != device_->id()) {
+    if (where != nullptr && !device::same_device(*where, *device_)) {
       return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " +
-                                             std::to_string(where->id()) + "; this session is on device " +
-                                             std::to_string(device_->id()) + ", call to_host() on the tensor first");
+                                             std::to_string(where->id()) + " (" + where->runtime() + "); this session is on device " +
+                                             std::to_string(device_->id()) + " (" + device_->runtime() +
+                                             "), call to_host() on the tensor first");
     }
     if (where != nullptr) continue;
     const CopyTimer timer(log);

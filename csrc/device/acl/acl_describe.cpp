@@ -28,10 +28,18 @@ void set_dims(const aclmdlIODims& dims, TensorDesc* desc) {
   if (!desc->ranked) desc->shape.clear();
 }
 
+// AscendCL answers a query that it cannot with nothing, not with an error.
+Status check_answers(const TensorDesc& desc, const std::string& side, std::size_t index) {
+  std::size_t elements = 0;
+  const bool empty = count_elements(desc.shape, &elements) && elements == 0;
+  if (!desc.name.empty() && (desc.open() || desc.bytes != 0 || empty || side == "output")) return Status();
+  return Status(Code::kModelLoad, "AscendCL does not tell the " + std::string(desc.name.empty() ? "name" : "size") + " of " + side + " " + std::to_string(index));
+}
+
 // Where the dims do not multiply to the size (a picture whose format has fewer bytes than its channels say), the size counts.
 void trust_bytes(TensorDesc* desc) {
   std::size_t elements = 0;
-  if (desc->open() || desc->bytes == 0 || !count_elements(desc->shape, &elements)) return;
+  if (desc->open() || !count_elements(desc->shape, &elements)) return;
   if (packed_bytes(desc->dtype, elements) != desc->bytes) desc->shape = {-1};
 }
 
@@ -58,6 +66,7 @@ Status read_inputs(const Api& api, aclmdlDesc* model, Layout* layout) {
       layout->aipp.push_back({i, api.aclmdlGetInputSizeByIndex(model, i), 0});
     } else {
       AIS_TRY(read_input(api, model, i, &desc));
+      AIS_TRY(check_answers(desc, "input", i));
       layout->data.push_back(i);
       layout->info.inputs.push_back(std::move(desc));
     }
@@ -77,6 +86,7 @@ Status read_outputs(const Api& api, aclmdlDesc* model, Layout* layout) {
     desc.format = api.aclmdlGetOutputFormat(model, i);
     desc.bytes = api.aclmdlGetOutputSizeByIndex(model, i);
     AIS_TRY(set_dtype(api.aclmdlGetOutputDataType(model, i), "output", &desc));
+    AIS_TRY(check_answers(desc, "output", i));
     layout->output_bytes.push_back(desc.bytes);
     layout->outputs[0].push_back(desc.shape);
     layout->info.outputs.push_back(std::move(desc));
@@ -161,6 +171,10 @@ Status read_gears(const Api& api, aclmdlDesc* model, Layout* layout) {
   if (gears.kind != GearKind::kNone && !layout->has_gear_input) {
     return Status(Code::kModelLoad, std::string("the model has gears and no input '") + kGearInput + "' to choose one with");
   }
+  const auto unsized = std::find_if(layout->info.inputs.begin(), layout->info.inputs.end(), [](const TensorDesc& desc) { return desc.bytes == 0; });
+  if (gears.kind != GearKind::kNone && unsized != layout->info.inputs.end()) {
+    return Status(Code::kModelLoad, "AscendCL does not tell the size of input '" + unsized->name + "', which has gears");
+  }
   layout->open_shapes = gears.kind == GearKind::kNone && std::any_of(layout->info.inputs.begin(), layout->info.inputs.end(),
                                                                      [](const TensorDesc& desc) { return desc.open(); });
   return Status();
@@ -174,6 +188,7 @@ Result<Layout> describe(const Api& api, aclmdlDesc* desc, std::uint32_t model_id
   Layout layout;
   AIS_TRY(read_inputs(api, desc, &layout));
   AIS_TRY(read_outputs(api, desc, &layout));
+  if (layout.data.empty() || layout.info.outputs.empty()) return Status(Code::kModelLoad, "AscendCL tells of no inputs or no outputs of the model");
   AIS_TRY(read_gears(api, desc, &layout));
   AIS_TRY(match_aipp(api, model_id, &layout));
   for (TensorDesc& input : layout.info.inputs) trust_bytes(&input);

@@ -85,6 +85,10 @@ Result<std::unique_ptr<Slot>> LoadedModel::make_slot() {
 void LoadedModel::release() {
   if (stream_ != nullptr) ACL_RELEASE(api_, aclrtDestroyStream, stream_);
   stream_ = nullptr;
+  if (slot_ != nullptr) {
+    std::vector<Output> unclaimed(slot_->out.size());
+    static_cast<void>(claim(&unclaimed));
+  }
   slot_.reset();
   for (AippSettings& settings : aipp_) {
     if (settings.handle != nullptr) ACL_RELEASE(api_, aclmdlDestroyAIPP, settings.handle);

@@ -2,6 +2,7 @@
 //
 // An output whose size only the run can tell is first left to the library, which allocates it; the size is remembered, and later
 // runs bring memory with headroom, which spares the library's allocation. Where that is too small the run is made again the first way.
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -97,19 +98,26 @@ Status LoadedModel::describe_results(std::vector<Output>* outputs) {
       return Status(Code::kExecution, "output '" + layout_.info.outputs[i].name + "' has shape " + shape_text(output.shape) + ", more than its memory of " +
                                           std::to_string(output.capacity) + " bytes");
     }
-    if (layout_.output_bytes[i] == 0) learned_[i] = std::max(learned_[i], output.bytes);
   }
   return Status();
 }
 
-// The dataset's description of the result; where there is none, the model's, whose one open dimension follows from the size.
+// The dataset's description of the result; where there is none, the model's, whose one open dimension follows from the size of what
+// the library allocated. So only a size that came with a description is remembered: memory of another size would tell nothing.
 Result<Shape> LoadedModel::result_shape(std::size_t index, std::size_t bytes) {
   Shape shape;
   if (const aclTensorDesc* desc = api_.aclmdlGetDatasetTensorDesc(slot_->out.get(), index); desc != nullptr) {
     const std::size_t rank = api_.aclGetTensorDescNumDims(desc);
-    if (rank > kMaxDims) return Status(Code::kExecution, "AscendCL did not tell the rank of output " + std::to_string(index));
+    const device::TensorDesc& declared = layout_.info.outputs[index];
+    if (rank > kMaxDims || (declared.ranked && rank != declared.shape.size())) {  // it answers 0 where it cannot tell
+      return Status(Code::kExecution, "AscendCL gave output '" + declared.name + "' the rank " + std::to_string(rank) + ", and declared " + shape_text(declared.shape));
+    }
     shape.resize(rank);
     for (std::size_t d = 0; d < rank; ++d) AIS_TRY(ACL_CALL(api_, aclGetTensorDescDimV2, desc, d, &shape[d]));
+    std::size_t elements = 0;
+    if (layout_.output_bytes[index] == 0 && count_elements(shape, &elements)) {
+      learned_[index] = std::max(learned_[index], packed_bytes(layout_.info.outputs[index].dtype, elements));
+    }
     return shape;
   }
   aclmdlIODims dims = {};
