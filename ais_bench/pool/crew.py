@@ -34,17 +34,41 @@ class Crew:
         worker.load = min(worker.load, 1)
         self.unload(worker)
 
+    def reserve(self, wanted: int) -> tuple[ReadyWorker | None, int]:
+        """So many places at most in the worker that has the most room, taken until they are used or given back."""
+        if self.prefer_owner:
+            return None, 0
+        best, room = None, 0
+        for worker in self.workers:
+            free = worker.limit - worker.load
+            if free > room and worker.open and not worker.alone:
+                best, room = worker, free
+        places = min(wanted, room)
+        if best is not None and places > 0:
+            if best.load == 0:
+                self._begin_work(best)
+            best.load += places
+            best.reserved += places
+        return best, places
+
+    def give_back(self, worker: ReadyWorker, places: int, left: int) -> None:
+        """The end of a reservation of `places`, of which `left` were not used."""
+        worker.reserved -= places
+        for _ in range(left):
+            self.unload(worker)
+
     def pick(self, task: Task) -> ReadyWorker | None:
         """The least loaded worker that may run the task and has room."""
         best, best_load = None, IMPOSSIBLE_LOAD
         device = task.device
         for worker in self.workers:
-            load = worker.load
+            # Places that are only reserved do not count: whoever holds them may be waiting for this very task.
+            load = worker.load - worker.reserved
             if load >= best_load or load >= worker.limit or (device is not None and worker.device != device):
                 continue
             if not worker.open or worker.alone:
                 continue
-            if task.strikes and load:
+            if task.strikes and load > 0:
                 continue  # a suspect runs alone, so that a second death names it for certain
             if self.prefer_owner and task.feeds and type(task.feeds[0]) is np.ndarray and worker.lane.owns(task.feeds[0]):
                 return worker
@@ -54,12 +78,16 @@ class Crew:
     def load(self, worker: ReadyWorker, task: Task) -> None:
         """The task is going to be sent to the worker."""
         task.worker = worker
+        if worker.load == 0:
+            self._begin_work(worker)
         worker.alone = task.strikes > 0
         worker.load += 1
-        if worker.load == 1:
-            self._busy += 1
-            if self._busy == self._cores:
-                self._let_workers_spin()
+
+    def _begin_work(self, worker: ReadyWorker) -> None:
+        worker.alone = False
+        self._busy += 1
+        if self._busy == self._cores:
+            self._let_workers_spin()
 
     def unload(self, worker: ReadyWorker) -> None:
         """The worker has answered a task, or was not sent it after all."""

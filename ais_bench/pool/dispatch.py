@@ -86,6 +86,32 @@ class Dispatcher:
         if wake:
             self._wake_supervisor()
 
+    def reserve(self, wanted: int) -> tuple[ReadyWorker | None, int]:
+        """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `send` them, then
+        `give_back`. (None, 0): there is none, or a task has to go the long way, by `start`.
+        """
+        with self._lock:
+            unwatched = self._settings.task_timeout is not None and not self._watched
+            if self._shared or self._refusals.any or unwatched:
+                return None, 0
+            worker, places = self.crew.reserve(wanted)
+            self.account.accept_many(places)
+            return worker, places
+
+    def send(self, task: Task, worker: ReadyWorker) -> bool:
+        """Takes up a place reserved. False: it did not fit after all, and waits in the queue."""
+        task.accepted = True
+        task.worker = worker
+        return self._push(task, worker)
+
+    def give_back(self, worker: ReadyWorker, places: int, left: int) -> None:
+        """The reservation of `places` is over; `left` of them were not taken up."""
+        with self._lock:
+            self.account.settle_many(left)
+            if self.wake_when_idle and self.account.outstanding == 0:
+                self._wake_supervisor()
+            self.crew.give_back(worker, places, left)
+
     def _enqueue(self, task: Task) -> None:
         error = None
         if task.future is not None:  # the caller may reuse his buffers as soon as he has the future

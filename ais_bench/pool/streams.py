@@ -31,27 +31,47 @@ class Intake(Generic[T]):
 
     def fill(self, under_way: deque[Task], window: int) -> None:
         """Starts tasks until `window` of them are under way, the newest waits for room, or the items end."""
-        while self.open and len(under_way) < window:
-            latest = self._latest
-            if latest is not None and not (latest.taken or latest.done):
-                return
+        dispatcher = self._dispatcher
+        while self.open and len(under_way) < window and not self._waits():
+            worker, places = dispatcher.reserve(window - len(under_way))
+            if worker is None:
+                task = self._next(under_way)
+                if task is not None and not task.done:
+                    dispatcher.start(task)
+                continue
+            left = places
             try:
-                item = next(self._items)
-            except StopIteration:
-                self.open = False
-                return
-            except Exception as error:
-                self.open, self.error = False, error
-                return
-            try:
-                task = self._make(item, self._count, self.waiter)
-            except Exception as error:  # something is wrong with this item, not with the others
-                task = Task.failed(error, self.waiter, self._count)
-            self._count += 1
-            self._latest = task
-            under_way.append(task)
-            if not task.done:
-                self._dispatcher.start(task)
+                while left and (task := self._next(under_way)) is not None:
+                    if task.done:
+                        continue
+                    left -= 1
+                    if not dispatcher.send(task, worker):
+                        break
+            finally:
+                dispatcher.give_back(worker, places, left)
+
+    def _waits(self) -> bool:
+        latest = self._latest
+        return latest is not None and not (latest.taken or latest.done)
+
+    def _next(self, under_way: deque[Task]) -> Task | None:
+        """The next item's task, `done` already where something is wrong with the item; None at the end."""
+        try:
+            item = next(self._items)
+        except StopIteration:
+            self.open = False
+            return None
+        except Exception as error:
+            self.open, self.error = False, error
+            return None
+        try:
+            task = self._make(item, self._count, self.waiter)
+        except Exception as error:  # something is wrong with this item, not with the others
+            task = Task.failed(error, self.waiter, self._count)
+        self._count += 1
+        self._latest = task
+        under_way.append(task)
+        return task
 
 
 def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:

@@ -4,6 +4,9 @@
 #include <pybind11/stl.h>
 
 #include <map>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/process.hpp"
@@ -38,7 +41,13 @@ device::Runtime* runtime_named(const std::string& name) {
 void set_current_runtime(const std::string& name) { current() = name; }
 
 std::shared_ptr<device::Device> open_current_device(int device_id) {
-  return value_or_raise(runtime_named(current())->open(device_id, {}));
+  // Tensors on one device share it: opening an NPU takes a while.
+  static auto* const shared = new std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>;
+  std::weak_ptr<device::Device>& known = (*shared)[{current(), device_id}];
+  if (auto live = known.lock()) return live;
+  auto device = value_or_raise(runtime_named(current())->open(device_id, {}));
+  known = device;
+  return device;
 }
 
 void finalize_runtimes() {
@@ -66,7 +75,7 @@ void register_runtimes(py::module_& module) {
     return value_or_raise(device::runtime_for(source));
   });
   module.def("runtime_version", [](const std::string& name) { return runtime_named(name)->version(); });
-  module.def("device_count", [](const std::string& name) { return runtime_named(name)->device_count(); });
+  module.def("device_count", [](const std::string& name) { return value_or_raise(runtime_named(name)->device_count()); });
 }
 
 }  // namespace ais::bind
