@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from pool_support import leaves_nothing, run_script, wait_until  # noqa: F401
+from pool_support import run_script, wait_until
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError, ModelLoadError, PoolClosed, WorkerDied, WorkerStartError

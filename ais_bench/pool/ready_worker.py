@@ -17,7 +17,20 @@ NAP_US = 50.0  # a part of the work in hand, so that it ends before the worker c
 class ReadyWorker:
     """The dispatcher's view of a worker. The dispatcher's lock guards all but `lane`."""
 
-    __slots__ = ("adaptive", "alone", "answered", "device", "kill", "lane", "limit", "load", "naps", "open", "verdict")
+    __slots__ = (
+        "adaptive",
+        "alone",
+        "answered",
+        "device",
+        "kill",
+        "lane",
+        "limit",
+        "load",
+        "naps",
+        "open",
+        "reserved",
+        "verdict",
+    )
 
     def __init__(self, device: int, lane: Lane, kill: Callable[[], None], tasks_in_flight: int | None) -> None:
         self.device = device
@@ -26,6 +39,7 @@ class ReadyWorker:
         self.adaptive = tasks_in_flight is None
         self.limit = tasks_in_flight or FEWEST_IN_FLIGHT
         self.load = 0  # tasks sent, or being sent, and not answered
+        self.reserved = 0  # of these, places that a stream holds or held since it last looked
         self.answered = 0
         self.naps = False
         self.open = True  # False: being removed or given up on

@@ -39,16 +39,16 @@ class Intake(Generic[T]):
                 if task is not None and not task.done:
                     dispatcher.start(task)
                 continue
+            left = places
             try:
-                while places and (task := self._next(under_way)) is not None:
+                while left and (task := self._next(under_way)) is not None:
                     if task.done:
                         continue
-                    places -= 1
+                    left -= 1
                     if not dispatcher.send(task, worker):
                         break
             finally:
-                if places:
-                    dispatcher.give_back(worker, places)
+                dispatcher.give_back(worker, places, left)
 
     def _waits(self) -> bool:
         latest = self._latest
@@ -82,7 +82,7 @@ def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     try:
         while True:
             seen = waiter.finished
-            intake.fill(under_way, dispatcher.window)
+            intake.fill(under_way, dispatcher.crew.window)
             if not under_way:
                 break
             while under_way and under_way[0].done:
@@ -103,7 +103,7 @@ def unordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     try:
         while True:
             seen = waiter.finished
-            intake.fill(under_way, dispatcher.window)
+            intake.fill(under_way, dispatcher.crew.window)
             if not under_way:
                 break
             done: list[Task] = []
