@@ -26,6 +26,12 @@ std::string& current() {
   return *name;
 }
 
+// Of tensors that were moved to a device: they share it, because opening an NPU takes a while.
+std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>& shared_devices() {
+  static auto* const devices = new std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>;
+  return *devices;
+}
+
 }  // namespace
 
 device::Runtime* runtime_named(const std::string& name) {
@@ -41,9 +47,7 @@ device::Runtime* runtime_named(const std::string& name) {
 void set_current_runtime(const std::string& name) { current() = name; }
 
 std::shared_ptr<device::Device> open_current_device(int device_id) {
-  // Tensors on one device share it: opening an NPU takes a while.
-  static auto* const shared = new std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>;
-  std::weak_ptr<device::Device>& known = (*shared)[{current(), device_id}];
+  std::weak_ptr<device::Device>& known = shared_devices()[{current(), device_id}];
   if (auto live = known.lock()) return live;
   auto device = value_or_raise(runtime_named(current())->open(device_id, {}));
   known = device;
@@ -51,6 +55,7 @@ std::shared_ptr<device::Device> open_current_device(int device_id) {
 }
 
 void finalize_runtimes() {
+  shared_devices().clear();
   std::vector<device::Runtime*> runtimes;
   for (const auto& entry : opened()) runtimes.push_back(entry.second);
   Status status;

@@ -11,6 +11,10 @@ namespace {
 constexpr std::size_t kBlock = 64;  // sizes are rounded up to it, so that nearly equal ones share cached memory
 constexpr std::size_t kCacheLimit = std::size_t{256} << 20;
 
+std::size_t rounded(std::size_t bytes) { return (bytes + kBlock - 1 + (bytes == 0 ? 1 : 0)) / kBlock * kBlock; }
+
+}  // namespace
+
 Status closed_status() {
   return Status(Code::kClosed, "finalize() ended the use of the device that this belongs to; make a new InferSession");
 }
@@ -20,10 +24,6 @@ Status forked_status() {
                 "AscendCL was initialised in the process that this one was forked from, and does not survive that; start workers as "
                 "new processes (spawn, or MultiDeviceSession, which does)");
 }
-
-std::size_t rounded(std::size_t bytes) { return (bytes + kBlock - 1 + (bytes == 0 ? 1 : 0)) / kBlock * kBlock; }
-
-}  // namespace
 
 Result<std::shared_ptr<AclContext>> AclContext::open(const Api& api, int device_id) {
   AIS_TRY(ACL_CALL(api, aclrtSetDevice, device_id));
@@ -36,12 +36,6 @@ Result<std::shared_ptr<AclContext>> AclContext::open(const Api& api, int device_
 }
 
 AclContext::~AclContext() { close(); }
-
-bool AclContext::usable() const {
-  if (generation_ != fork_generation()) return false;
-  const std::lock_guard<std::mutex> guard(lock_);
-  return !closed_;
-}
 
 bool AclContext::come_in() {
   const std::lock_guard<std::mutex> guard(lock_);

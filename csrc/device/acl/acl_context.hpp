@@ -21,6 +21,10 @@
 
 namespace ais::acl {
 
+// What calls answer after finalize(), and in a forked child.
+Status closed_status();
+Status forked_status();
+
 // What a context must give back before its memory. It may hold buffers of the context, until release().
 class Resident {
  public:
@@ -54,7 +58,6 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
 
   const Api& api() const { return api_; }
   int device_id() const { return device_id_; }
-  bool usable() const;
 
   // Device memory for at least `bytes`, 64-byte aligned. Freed memory is kept for the next allocation of the same size.
   Result<device::Buffer> allocate(std::size_t bytes);

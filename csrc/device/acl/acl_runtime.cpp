@@ -41,7 +41,8 @@ class AclRuntime;
 // A device by its number. Its context is opened at the first use and shared by what is made on it.
 class AclDevice final : public device::Device {
  public:
-  AclDevice(AclRuntime* runtime, int id, std::string json) : runtime_(runtime), id_(id), json_(std::move(json)) {}
+  AclDevice(AclRuntime* runtime, int id, std::string json, std::uint64_t life)
+      : runtime_(runtime), id_(id), json_(std::move(json)), life_(life) {}
 
   int id() const override { return id_; }
   std::string runtime() const override { return "acl"; }
@@ -78,6 +79,7 @@ class AclDevice final : public device::Device {
   AclRuntime* const runtime_;
   const int id_;
   const std::string json_;
+  const std::uint64_t life_;  // of the runtime's lives, the one that it belongs to: memory of an earlier one is gone
   PerProcess<std::mutex> lock_;
   std::weak_ptr<AclContext> context_;  // guarded by lock_
 };
@@ -93,6 +95,8 @@ class AclRuntime final : public device::Runtime {
   Status finalize() override;
 
   Result<std::shared_ptr<AclContext>> open_context(int device_id, const std::string& json);
+  // Counts the calls of finalize().
+  std::uint64_t life() const { return life_.load(); }
 
  private:
   struct State {
@@ -112,15 +116,14 @@ class AclRuntime final : public device::Runtime {
 
   const std::unique_ptr<Api> api_;
   PerProcess<State> state_;
+  std::atomic<std::uint64_t> life_{0};
   std::atomic<std::uint64_t> initialiser_{0};  // 1 + fork_generation() of the process that did; 0: none
 };
 
 Status AclRuntime::check_process() const {
   const std::uint64_t initialiser = initialiser_.load();
   if (initialiser == 0 || initialiser == fork_generation() + 1) return Status();
-  return Status(Code::kForkedChild,
-                "AscendCL was initialised in the process that this one was forked from, and does not survive that; start workers as "
-                "new processes (spawn, or MultiDeviceSession, which does)");
+  return forked_status();
 }
 
 Status AclRuntime::explain_init(Status status, const std::string& json) const {
@@ -196,14 +199,14 @@ Result<std::shared_ptr<device::Device>> AclRuntime::open(int device_id, const de
                                           (devices == 1 ? "" : "s") + (devices == 0 ? "" : devices == 1 ? ", number 0" : ", numbers 0 to " + std::to_string(devices - 1)) +
                                           " (ASCEND_RT_VISIBLE_DEVICES chooses and renumbers them)");
   }
-  return std::shared_ptr<device::Device>(std::make_shared<AclDevice>(this, device_id, json));
+  return std::shared_ptr<device::Device>(std::make_shared<AclDevice>(this, device_id, json, life()));
 }
 
 Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, const std::string& json) {
   AIS_TRY(check_process());
   State& state = state_.get();
   const std::lock_guard<std::mutex> guard(state.lock);
-  AIS_TRY(initialise(&state, json));  // once more after a finalize()
+  AIS_TRY(initialise(&state, json));
   AIS_ASSIGN(std::shared_ptr<AclContext> context, AclContext::open(*api_, device_id));
   auto& all = state.contexts;
   all.erase(std::remove_if(all.begin(), all.end(), [](const auto& known) { return known.expired(); }), all.end());
@@ -216,6 +219,7 @@ Status AclRuntime::finalize() {
   State& state = state_.get();
   std::vector<std::shared_ptr<AclContext>> live;  // let go of after the lock
   const std::lock_guard<std::mutex> guard(state.lock);
+  ++life_;
   for (const auto& known : state.contexts) {
     if (auto context = known.lock()) live.push_back(std::move(context));
   }
@@ -235,7 +239,8 @@ Status AclRuntime::finalize() {
 
 Result<std::shared_ptr<AclContext>> AclDevice::context() {
   const std::lock_guard<std::mutex> guard(lock_.get());
-  if (auto live = context_.lock(); live != nullptr && live->usable()) return live;
+  if (auto live = context_.lock()) return live;
+  if (life_ != runtime_->life()) return closed_status();
   AIS_ASSIGN(std::shared_ptr<AclContext> fresh, runtime_->open_context(id_, json_));
   context_ = fresh;
   return fresh;
