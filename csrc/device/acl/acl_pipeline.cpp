@@ -109,8 +109,9 @@ void Lanes::release() {
 
 Status Lanes::fit(std::size_t bytes, Staging* staging) {
   if (bytes > staging->device.bytes || staging->device.data == nullptr) {
-    AIS_ASSIGN(staging->device, context_.allocate(bytes));
+    AIS_ASSIGN(device::Buffer device, context_.allocate(bytes));
     AIS_ASSIGN(staging->host, context_.allocate_pinned(bytes));
+    staging->device = std::move(device);  // both or neither
   }
   staging->bytes = bytes;
   return Status();
