@@ -16,8 +16,8 @@ Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Outpu
   const std::uint64_t cancels = cancels_.load();
   const std::lock_guard<std::mutex> guard(lock_);
   AIS_TRY(cancelled_since(cancels));
-  // A pipeline's runs are in flight; one that failed tells its pipeline.
-  if (in_flight_ > 0) static_cast<void>(api_.aclrtSynchronizeStream(stream_));
+  // A pipeline's runs are in flight. One that failed tells its pipeline, at its event; here only the end matters.
+  if (in_flight_ > 0 && api_.aclrtSynchronizeStream(stream_) != 0) AIS_TRY(ACL_CALL(api_, aclrtSynchronizeStream, stream_));
   AIS_TRY(prepare(inputs, slot_.get()));
   bool guessed = false;
   const std::vector<Output> given = *outputs;
