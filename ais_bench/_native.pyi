@@ -151,6 +151,7 @@ class Lane:
 
     capacity: int
     spin_us: float
+    nap_us: float
 
     def __init__(
         self,

@@ -57,7 +57,7 @@ def evaluate(session, title):
     """Run all lines through a session; return the texts read and the seconds it took."""
     start = time.perf_counter()
     outputs = session.map(([image] for image in images), mode="dymshape")
-    texts = [decode(result) for result in tqdm(outputs, title, len(images), unit="line")]
+    texts = [decode(result) for result in tqdm(outputs, title, len(images), unit="line", mininterval=0.5)]
     return texts, time.perf_counter() - start
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ais_bench.errors import DeviceLost
 from ais_bench.pool import Answer, WorkerContext
 from ais_bench.shm import EchoHandler, Task
 
@@ -19,7 +20,7 @@ from ais_bench.shm import EchoHandler, Task
 class Obedient:
     """Does what the first feed says, an int64 array [order, argument, ...], and answers with the feeds."""
 
-    ECHO, SLEEP_MS, KILL_SELF, SEGFAULT, HANG, RAISE, EXIT, PRINT, LOG, WHO, STOP_SELF, ONCE, SLOW_ON_0 = range(13)
+    ECHO, SLEEP_MS, KILL_SELF, SEGFAULT, HANG, RAISE, EXIT, PRINT, LOG, WHO, STOP_SELF, ONCE, SLOW_ON_0, LOSE_DEVICE = range(14)
     native = None
 
     def __init__(self, context: WorkerContext, marks: str = "") -> None:
@@ -40,6 +41,8 @@ class Obedient:
             time.sleep(argument / 1e3)
         elif order == self.SLOW_ON_0:
             time.sleep(argument / 1e3 if self.context.device_id == 0 else 0)
+        elif order == self.LOSE_DEVICE:
+            raise DeviceLost(f"the driver gave up on device {self.context.device_id}")
         elif order == self.HANG:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             while True:

@@ -57,6 +57,33 @@ class TestLoading:
             assert acl.aclmdlLoadFromMem(data, size, ctypes.byref(model_id)) in (100000, 145006)
         assert acl.emulator.living() == []
 
+    def test_damaged_descriptions(self, acl, static_om, batch_om, dims_om):
+        """Numbers and names of the description changed at random: refused, or a model that can be described and unloaded."""
+        rng = np.random.default_rng(0)
+        refused = 0
+        for path in (static_om, batch_om, dims_om):
+            content = np.frombuffer(path.read_bytes(), np.uint8)
+            description = int.from_bytes(content[16:24].tobytes(), "little")
+            for _ in range(60):
+                damaged = content.copy()
+                at = rng.integers(32, 32 + description, 2)
+                damaged[at] = rng.choice(np.frombuffer(b'0123456789-[]{},:"x', np.uint8), 2)
+                model_id = ctypes.c_uint32()
+                data = damaged.tobytes()
+                if acl.aclmdlLoadFromMem(data, len(data), ctypes.byref(model_id)) != 0:
+                    refused += 1
+                    continue
+                desc = acl.aclmdlCreateDesc()
+                acl.ok("aclmdlGetDesc", desc, model_id)
+                for index in range(acl.aclmdlGetNumInputs(desc)):
+                    acl.ok("aclmdlGetInputDims", desc, index, ctypes.byref(IODims()))
+                acl.aclmdlGetInputDynamicDims(desc, ANY, (IODims * 128)(), 128)
+                acl.ok("aclmdlGetDynamicBatch", desc, ctypes.byref(Batch()))
+                acl.ok("aclmdlDestroyDesc", desc)
+                acl.ok("aclmdlUnload", model_id)
+        assert refused > 30
+        assert acl.emulator.living() == []
+
     def test_another_soc(self, make_acl, tmp_path):
         path = pack(models.add(tmp_path), tmp_path / "m.om", soc_version="Ascend910B3")
         acl = make_acl()

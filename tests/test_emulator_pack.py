@@ -211,6 +211,8 @@ class TestAippConfig:
             with pytest.raises(ValueError, match=complaint):
                 pack(models.add(tmp_path), tmp_path / "m.om", insert_op_conf=config)
         config.write_text("aipp_op { input_format: RGB888_U8 related_input_rank: 0 }" * 2)
+        with pytest.raises(ValueError, match="static shapes or gears"):
+            pack(models.image(tmp_path), tmp_path / "m.om", insert_op_conf=config)
         with pytest.raises(ValueError, match="same input"):
             pack(models.image(tmp_path, size=(4, 4)), tmp_path / "m.om", input_shape="picture:1,3,4,4", insert_op_conf=config)
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from pool_handlers import Marking, Obedient, Unwilling, order
-from pool_support import leaves_nothing, wait_until  # noqa: F401
+from pool_support import wait_until
 
 from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
@@ -131,6 +131,14 @@ def test_a_stopped_worker_is_found_by_the_deadline() -> None:
         futures = [submit(pool, 0, n) for n in range(20)]
         assert [int(future.result(20)[0][1]) for future in futures] == list(range(20))
         wait_until(lambda: pool.workers()[0].pid not in (victim, None))
+
+
+def test_a_lost_device_counts_as_a_death(pool: DevicePool) -> None:
+    before = {worker.pid for worker in pool.workers()}
+    with pytest.raises(WorkerDied, match="the driver gave up on device"):
+        one(pool, Obedient.LOSE_DEVICE)
+    wait_until(lambda: restarts(pool) == 2 and all(worker.state == "ready" for worker in pool.workers()))
+    assert not before & {worker.pid for worker in pool.workers()}
 
 
 def test_an_idle_worker_that_dies_is_replaced(pool: DevicePool) -> None:

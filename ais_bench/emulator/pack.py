@@ -89,7 +89,7 @@ def pack(
         graph = with_input_shapes(graph, shapes)
     gears = _gears(inputs, order, input_format, dynamic_batch_size, dynamic_image_size, dynamic_dims)
     aipp = [] if insert_op_conf is None else read_aipp_config(insert_op_conf)
-    _check_aipp(aipp, inputs)
+    _check_aipp(aipp, inputs, gears)
     description = {
         "soc": soc_version,
         "name": Path(model).stem,
@@ -279,7 +279,9 @@ def _describe_input(item: _Input, input_format: str) -> dict[str, Any]:
     }
 
 
-def _check_aipp(entries: list[AippEntry], inputs: list[_Input]) -> None:
+def _check_aipp(entries: list[AippEntry], inputs: list[_Input], gears: _Gears) -> None:
+    if entries and gears.kind == "shape":
+        raise ValueError("AIPP needs static shapes or gears; give input_shape numbers, or a dynamic_* option")
     for entry in entries:
         index = int(entry["input"])
         if index >= len(inputs):

@@ -1,5 +1,5 @@
 """The API guide's classes, under the path it gives."""
 
-from ais_bench.session import InferSession, MemorySummary
+from ais_bench.session import InferSession, MemorySummary, MultiDeviceSession
 
-__all__ = ["InferSession", "MemorySummary"]
+__all__ = ["InferSession", "MemorySummary", "MultiDeviceSession"]

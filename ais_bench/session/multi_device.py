@@ -5,7 +5,6 @@ feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import threading
@@ -157,7 +156,7 @@ class MultiDeviceSession:
             pool.start()
         except BaseException:
             with self._lock:
-                if self._pool is pool:  # it is closed; the next call may start another one
+                if self._pool is pool and not self._closed:  # the next call may start another one
                     self._pool = None
             raise
         if not self._inputs:
@@ -245,6 +244,8 @@ class MultiDeviceSession:
         self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static"
     ) -> Any:
         """The same for asyncio: `await session.infer_async(feeds)`. No thread is used up by waiting."""
+        import asyncio  # here, because it takes a tenth of a worker's start and only those who await need it
+
         if self._pool is None:
             wanted = None if device is None else [device]
             await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, wanted)

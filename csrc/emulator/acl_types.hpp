@@ -27,28 +27,60 @@ using aclrtExceptionInfo = rtExceptionInfo;
 using aclrtExceptionInfoCallback = void (*)(aclrtExceptionInfo*);
 
 // X(name without its ACL_ERROR_ prefix, number)
-#define AIS_ACL_CODES(X)                                                                                                      \
-  X(INVALID_PARAM, 100000)                                                                                                    \
-  X(UNINITIALIZE, 100001)                                                                                                     \
-  X(REPEAT_INITIALIZE, 100002)                                                                                                \
-  X(INVALID_FILE, 100003) X(PARSE_FILE, 100006) X(INVALID_DUMP_CONFIG, 100009) X(INVALID_PROFILING_CONFIG, 100010)            \
-      X(REPEAT_FINALIZE, 100037) X(NOT_STATIC_AIPP, 100038) X(PROF_ALREADY_RUN, 100042) X(PROF_NOT_RUN, 100043)               \
-          X(DUMP_ALREADY_RUN, 100044) X(DUMP_NOT_RUN, 100045) X(PROF_API_CONFLICT, 148047) X(API_NOT_SUPPORT, 200001)         \
-              X(STORAGE_OVER_LIMIT, 300000) X(GE_FAILURE, 500002) X(RT_PARAM_INVALID, 107000) X(RT_INVALID_DEVICEID, 107001)  \
-                  X(RT_CONTEXT_NULL, 107002) X(RT_STREAM_CONTEXT, 107003) X(RT_MODEL_CONTEXT, 107004) X(                      \
-                      RT_EVENT_TIMESTAMP_INVALID, 107006) X(RT_EVENT_TIMESTAMP_REVERSAL, 107007) X(RT_ADDR_UNALIGNED, 107008) \
-                      X(RT_INVALID_HANDLE, 107017) X(RT_FEATURE_NOT_SUPPORT, 207000) X(RT_MEMORY_ALLOCATION, 207001)          \
-                          X(RT_INTERNAL_ERROR, 507000) X(RT_SOC_VERSION, 507008) X(RT_LOST_HEARTBEAT, 507010)                 \
-                              X(RT_MODEL_EXECUTE, 507011) X(RT_AICORE_TIMEOUT, 507014) X(RT_AICORE_EXCEPTION, 507015)         \
-                                  X(RT_STREAM_SYNC_TIMEOUT, 507046) X(RT_EVENT_SYNC_TIMEOUT, 507047)                          \
-                                      X(RT_DEVICE_MEM_ERROR, 507053) X(HOST_MEMORY_ALREADY_REGISTERED, 507910)                \
-                                          X(HOST_MEMORY_NOT_REGISTERED, 507911) X(GE_PARAM_INVALID, 145000) X(                \
-                                              GE_EXEC_MODEL_ID_INVALID, 145003) X(GE_EXEC_MODEL_DATA_SIZE_INVALID, 145006)    \
-                                              X(GE_EXEC_MODEL_ADDR_INVALID, 145007) X(GE_DYNAMIC_INPUT_ADDR_INVALID, 145011)  \
-                                                  X(GE_DYNAMIC_INPUT_LENGTH_INVALID, 145012)                                  \
-                                                      X(GE_DYNAMIC_BATCH_SIZE_INVALID, 145013) X(GE_AIPP_NOT_EXIST, 145015)   \
-                                                          X(GE_AIPP_MODE_INVALID, 145016) X(GE_MEMORY_ALLOCATION, 245000)     \
-                                                              X(GE_LOAD_MODEL, 545001) X(GE_MODEL_EXECUTE_TIMEOUT, 545601)
+// clang-format off
+#define AIS_ACL_CODES(X) \
+  X(INVALID_PARAM, 100000) \
+  X(UNINITIALIZE, 100001) \
+  X(REPEAT_INITIALIZE, 100002) \
+  X(INVALID_FILE, 100003) \
+  X(PARSE_FILE, 100006) \
+  X(INVALID_DUMP_CONFIG, 100009) \
+  X(INVALID_PROFILING_CONFIG, 100010) \
+  X(REPEAT_FINALIZE, 100037) \
+  X(NOT_STATIC_AIPP, 100038) \
+  X(PROF_ALREADY_RUN, 100042) \
+  X(PROF_NOT_RUN, 100043) \
+  X(DUMP_ALREADY_RUN, 100044) \
+  X(DUMP_NOT_RUN, 100045) \
+  X(PROF_API_CONFLICT, 148047) \
+  X(API_NOT_SUPPORT, 200001) \
+  X(STORAGE_OVER_LIMIT, 300000) \
+  X(GE_FAILURE, 500002) \
+  X(RT_PARAM_INVALID, 107000) \
+  X(RT_INVALID_DEVICEID, 107001) \
+  X(RT_CONTEXT_NULL, 107002) \
+  X(RT_STREAM_CONTEXT, 107003) \
+  X(RT_MODEL_CONTEXT, 107004) \
+  X(RT_EVENT_TIMESTAMP_INVALID, 107006) \
+  X(RT_EVENT_TIMESTAMP_REVERSAL, 107007) \
+  X(RT_ADDR_UNALIGNED, 107008) \
+  X(RT_INVALID_HANDLE, 107017) \
+  X(RT_FEATURE_NOT_SUPPORT, 207000) \
+  X(RT_MEMORY_ALLOCATION, 207001) \
+  X(RT_INTERNAL_ERROR, 507000) \
+  X(RT_SOC_VERSION, 507008) \
+  X(RT_LOST_HEARTBEAT, 507010) \
+  X(RT_MODEL_EXECUTE, 507011) \
+  X(RT_AICORE_TIMEOUT, 507014) \
+  X(RT_AICORE_EXCEPTION, 507015) \
+  X(RT_STREAM_SYNC_TIMEOUT, 507046) \
+  X(RT_EVENT_SYNC_TIMEOUT, 507047) \
+  X(RT_DEVICE_MEM_ERROR, 507053) \
+  X(HOST_MEMORY_ALREADY_REGISTERED, 507910) \
+  X(HOST_MEMORY_NOT_REGISTERED, 507911) \
+  X(GE_PARAM_INVALID, 145000) \
+  X(GE_EXEC_MODEL_ID_INVALID, 145003) \
+  X(GE_EXEC_MODEL_DATA_SIZE_INVALID, 145006) \
+  X(GE_EXEC_MODEL_ADDR_INVALID, 145007) \
+  X(GE_DYNAMIC_INPUT_ADDR_INVALID, 145011) \
+  X(GE_DYNAMIC_INPUT_LENGTH_INVALID, 145012) \
+  X(GE_DYNAMIC_BATCH_SIZE_INVALID, 145013) \
+  X(GE_AIPP_NOT_EXIST, 145015) \
+  X(GE_AIPP_MODE_INVALID, 145016) \
+  X(GE_MEMORY_ALLOCATION, 245000) \
+  X(GE_LOAD_MODEL, 545001) \
+  X(GE_MODEL_EXECUTE_TIMEOUT, 545601)
+// clang-format on
 
 enum : aclError {
   ACL_SUCCESS = 0,

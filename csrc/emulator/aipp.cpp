@@ -209,12 +209,16 @@ Result<AippParameters> load_parameters(const void* from, std::size_t size) {
 
 Status check_parameters(const AippParameters& parameters, std::int64_t batch, std::int64_t model_w, std::int64_t model_h) {
   if (parameters.format == 0) return wrong("the input format was not set");
-  if (parameters.width == 0 || parameters.height == 0) return wrong("the source image size was not set");
+  if (parameters.width <= 0 || parameters.height <= 0) return wrong("the source image size was not set");
   if (static_cast<std::int64_t>(parameters.pictures.size()) < batch && parameters.pictures.size() != 1) {
     return wrong("there are settings for " + std::to_string(parameters.pictures.size()) + " pictures, the batch has " +
                  std::to_string(batch));
   }
   for (const AippPicture& picture : parameters.pictures) {
+    for (const int value : {picture.crop_x, picture.crop_y, picture.crop_w, picture.crop_h, picture.top, picture.bottom,
+                            picture.left, picture.right}) {
+      if (value < 0 || value > 4096) return wrong("a crop or a padding is negative or too large");
+    }
     if (picture.crop &&
         (picture.crop_x + picture.crop_w > parameters.width || picture.crop_y + picture.crop_h > parameters.height)) {
       return wrong("the crop does not lie within the source image of " + size_text(parameters.width, parameters.height));

@@ -59,6 +59,20 @@ struct Placement {
   std::size_t weight_size = 0;
 };
 
+// The description and the graph of a container must be of the same model: the graph is run with what the description says.
+bool same_tensors(const ModelSpec& spec, const device::ModelInfo& graph) {
+  if (graph.inputs.size() != spec.data_inputs() || graph.outputs.size() != spec.outputs.size()) return false;
+  for (std::size_t i = 0; i < graph.inputs.size(); ++i) {
+    if (graph.inputs[i].name != spec.inputs[i].name) return false;
+    if (static_cast<int>(graph.inputs[i].dtype) != spec.inputs[i].graph_dtype) return false;
+  }
+  for (std::size_t i = 0; i < graph.outputs.size(); ++i) {
+    if (graph.outputs[i].name != spec.outputs[i].name) return false;
+    if (static_cast<int>(graph.outputs[i].dtype) != spec.outputs[i].dtype) return false;
+  }
+  return true;
+}
+
 aclError load(const Scope& scope, std::shared_ptr<const ModelSpec> spec, const Placement& place, std::uint32_t* id) {
   if (id == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the model id to fill is NULL");
   if (!spec->soc.empty() && spec->soc != settings().soc) {
@@ -86,9 +100,10 @@ aclError load(const Scope& scope, std::shared_ptr<const ModelSpec> spec, const P
                                                     std::to_string(model->charged) + " bytes of the model");
   }
   Result<std::shared_ptr<device::Model>> graph = load_graph(model->spec->graph);
-  if (!graph.ok()) {
+  if (!graph.ok() || !same_tensors(*model->spec, graph.value()->info())) {
     memory().uncharge(scope.device_id, model->charged);
-    return fail(ACL_ERROR_GE_LOAD_MODEL, graph.status().message());
+    return fail(ACL_ERROR_GE_LOAD_MODEL,
+                graph.ok() ? "the container's description is of another model than its graph" : graph.status().message());
   }
   model->graph = graph.take();
   const std::lock_guard<std::mutex> lock(objects().models_mutex);

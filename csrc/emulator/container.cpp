@@ -66,8 +66,12 @@ OutputSpec read_output(const Json& json) {
 Status check(const ModelSpec& spec) {
   if (spec.inputs.size() > 1024 || spec.outputs.empty()) return broken("it has no outputs, or too many inputs");
   if (spec.has_gears() == spec.gear_values.empty()) return broken("its gears have no values");
+  if (spec.gear_values.size() > kMaxDims) return broken("it has more than 128 gears");
   const std::size_t shapes = std::max<std::size_t>(1, spec.gear_values.size());
   for (const OutputSpec& output : spec.outputs) {
+    for (const Shape& shape : output.shapes) {
+      if (shape.size() > kMaxDims) return broken("output '" + output.name + "' has too many dimensions");
+    }
     if (output.shapes.size() != shapes) return broken("output '" + output.name + "' does not have one shape a gear");
   }
   for (const InputSpec& input : spec.inputs) {
@@ -82,9 +86,12 @@ Status check(const ModelSpec& spec) {
       return broken("the order of its gears is not one of its inputs");
   }
   std::size_t dynamic = 0;
+  std::size_t ranks = 0;
   for (const InputSpec& input : spec.inputs) {
+    ranks += input.shape.size();
     for (const std::int64_t dim : input.shape) dynamic += dim < 0 ? 1 : 0;
   }
+  if (spec.has_gears() && ranks > kMaxDims) return broken("its inputs have more than 128 dimensions together");
   const std::size_t wanted = spec.gears == GearKind::kBatch ? 1 : spec.gears == GearKind::kImageSize ? 2 : dynamic;
   for (const Shape& gear : spec.gear_values) {
     if (gear.size() != wanted || is_dynamic(gear)) return broken("a gear does not have a value for each dynamic dimension");
@@ -134,6 +141,7 @@ Status add_aipp(const Json& json, ModelSpec* spec) {
     Result<AippSpec> aipp = parse_aipp(item);
     if (!aipp.ok()) return broken(aipp.status().message());
     const int input = aipp.value().input;
+    if (spec->gears == GearKind::kOpenShape) return broken("it has AIPP and open shapes");
     if (input < 0 || static_cast<std::size_t>(input) >= spec->inputs.size() || spec->inputs[input].shape.size() != 4) {
       return broken("its AIPP is for an input that is no picture");
     }

@@ -30,7 +30,8 @@ struct Json {
     const Json* member = find(key);
     return member == nullptr ? kNothing : *member;
   }
-  std::int64_t integer() const { return static_cast<std::int64_t>(number); }
+  // 0 for what no int64 can hold.
+  std::int64_t integer() const { return number > -9.2e18 && number < 9.2e18 ? static_cast<std::int64_t>(number) : 0; }
   std::vector<std::int64_t> integers() const {
     std::vector<std::int64_t> values;
     for (const Json& item : items) values.push_back(item.integer());
