@@ -306,7 +306,8 @@ def test_failing_each_call_at_each_occurrence(npu: Emulator, packed: Callable[[s
     wanted = scenario(model)
     npu.start_recording()
     scenario(model)
-    functions = sorted({call["call"] for call in npu.stop_recording()} - {"aclGetRecentErrMsg"})
+    cannot_fail = {"aclGetRecentErrMsg", "aclDestroyTensorDesc"}  # one is asked about failures, the other returns nothing
+    functions = sorted({call["call"] for call in npu.stop_recording()} - cannot_fail)
     assert len(functions) > 30
     fired = 0
     for function in functions:

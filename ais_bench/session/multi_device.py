@@ -31,6 +31,7 @@ __all__ = ["MultiDeviceSession"]
 
 Outputs = list[NDArray[Any]]
 OnError = Literal["raise", "return"]
+_UNDER_WAY_ON_AN_NPU = 6  # a session's pipeline has four under way; one more is on its way there, and one back
 _MODE_NUMBERS = {mode: number for number, mode in enumerate(MODES)}
 
 
@@ -82,6 +83,8 @@ class MultiDeviceSession:
         self._on_error = _checked_on_error(on_error)
         self._asked = None if devices is None else check_device_ids(devices)
         pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity
+        if self._runtime == "acl":
+            settings.setdefault("fewest_in_flight", _UNDER_WAY_ON_AN_NPU)
         try:
             self._settings = PoolSettings(affinity=pinning, **settings)
         except TypeError as error:

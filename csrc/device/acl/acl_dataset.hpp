@@ -27,9 +27,9 @@ class Dataset {
   void* data(std::size_t index) const { return api_.aclGetDataBufferAddr(buffers_[index].handle); }
   std::size_t bytes(std::size_t index) const { return api_.aclGetDataBufferSizeV2(buffers_[index].handle); }
   std::size_t size() const { return buffers_.size(); }
-  // True where the library put memory into a buffer that had none.
-  bool was_filled(std::size_t index) const { return buffers_[index].data == nullptr && data(index) != nullptr; }
-  // After was_filled: makes the buffer empty again.
+  // The memory that the library put into a buffer that had none, else null.
+  void* filled(std::size_t index) const { return buffers_[index].data == nullptr ? data(index) : nullptr; }
+  // Makes such a buffer empty again.
   Status empty(std::size_t index);
   // Fixes the shape of tensor `index`; shapes stay until the next call.
   Status set_shape(std::size_t index, const Shape& shape);

@@ -93,7 +93,8 @@ Status Lanes::create(std::size_t depth) {
 }
 
 void Lanes::release() {
-  static_cast<void>(drain());
+  // The first may have failed for the work, or by itself; a stream must not be destroyed while it works.
+  static_cast<void>(drain().ok() || drain().ok());
   for (Lane& lane : lanes_) {
     if (std::exchange(lane.executing, false)) model_->async_done();
     for (aclrtEvent event : {lane.begun, lane.copied_in, lane.starting, lane.executed, lane.copied_out}) {
@@ -109,8 +110,9 @@ void Lanes::release() {
 
 Status Lanes::fit(std::size_t bytes, Staging* staging) {
   if (bytes > staging->device.bytes || staging->device.data == nullptr) {
-    AIS_ASSIGN(staging->device, context_.allocate(bytes));
+    AIS_ASSIGN(device::Buffer device, context_.allocate(bytes));
     AIS_ASSIGN(staging->host, context_.allocate_pinned(bytes));
+    staging->device = std::move(device);  // both or neither
   }
   staging->bytes = bytes;
   return Status();

@@ -16,8 +16,8 @@ Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Outpu
   const std::uint64_t cancels = cancels_.load();
   const std::lock_guard<std::mutex> guard(lock_);
   AIS_TRY(cancelled_since(cancels));
-  // A pipeline's runs are in flight; one that failed tells its pipeline.
-  if (in_flight_ > 0) static_cast<void>(api_.aclrtSynchronizeStream(stream_));
+  // A pipeline's runs are in flight. One that failed tells its pipeline, at its event; here only the end matters.
+  if (in_flight_ > 0 && api_.aclrtSynchronizeStream(stream_) != 0) AIS_TRY(ACL_CALL(api_, aclrtSynchronizeStream, stream_));
   AIS_TRY(prepare(inputs, slot_.get()));
   bool guessed = false;
   const std::vector<Output> given = *outputs;
@@ -69,11 +69,12 @@ Status LoadedModel::execute(std::vector<Output>* outputs) {
 Status LoadedModel::claim(std::vector<Output>* outputs) {
   Status status;
   for (std::size_t i = 0; i < outputs->size(); ++i) {
-    if (!slot_->out.was_filled(i)) continue;
+    void* data = slot_->out.filled(i);
+    if (data == nullptr) continue;
     Output& output = (*outputs)[i];
-    output.data = slot_->out.data(i);
+    output.data = data;
     output.capacity = slot_->out.bytes(i);
-    output.owner = context_.adopt(output.data, output.capacity).data;
+    output.owner = context_.adopt(data, output.capacity).data;
     Status emptied = slot_->out.empty(i);
     if (status.ok()) status = std::move(emptied);
   }
@@ -129,6 +130,9 @@ Result<Shape> LoadedModel::result_shape(std::size_t index, std::size_t bytes) {
     if (dim >= 0) unit *= static_cast<std::size_t>(dim);
     else if (open == nullptr) open = &dim;
     else return shape;  // two are open: the caller refuses the shape
+  }
+  if (open != nullptr && bytes == 0) {  // it never allocates nothing: a query failed
+    return Status(Code::kExecution, "AscendCL does not tell the size of output '" + layout_.info.outputs[index].name + "'");
   }
   const std::size_t item = dtype_bits(layout_.info.outputs[index].dtype) * unit;
   if (open != nullptr && item != 0) *open = static_cast<std::int64_t>(bytes * 8 / item);
