@@ -19,6 +19,16 @@ $(INSTALLED): pyproject.toml setup.py $(SOURCES)
 	$(BIN)/python -m pip install --quiet --no-deps 'rapidocr-onnxruntime==1.4.4' # for its three models; its dependencies are not needed
 	touch $@
 
+demo: $(INSTALLED) ## the main job: read lines of text on all devices, score them, report (set ARGS for the number of lines)
+	$(BIN)/python -m pip install --quiet --group demo
+	$(BIN)/python examples/evaluate_ocr.py $(ARGS)
+
+bench: $(INSTALLED) ## every benchmark, beside what it is compared with, as ratios; best on an idle machine
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python benchmarks/bench_single.py
+	$(BIN)/python benchmarks/bench_transport.py
+	$(BIN)/python benchmarks/bench_pool.py
+
 test: $(INSTALLED) ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
@@ -33,8 +43,8 @@ asan: ## the test suite against an extension built with sanitizers (set ARGS for
 	$(VENV)-asan/bin/python -m pip install --quiet --upgrade pip
 	mkdir -p build/asan
 	AIS_BENCH_BUILD_DIR=build/asan AIS_BENCH_CFLAGS="$(SANITIZE)" AIS_BENCH_LDFLAGS="$(SANITIZE)" $(VENV)-asan/bin/python -m pip install --quiet --no-cache-dir '.[test]'
-	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0:alloc_dealloc_mismatch=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(library).so))" PYTHONMALLOC=malloc \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(VENV)-asan/bin/pytest -n $(JOBS) $(ARGS)
 
 lint: $(INSTALLED) ## formatting, lint and types
@@ -42,11 +52,11 @@ lint: $(INSTALLED) ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest ais_bench._native aclruntime --allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist
+	$(BIN)/python -m mypy.stubtest ais_bench._native aclruntime --mypy-config-file pyproject.toml --allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist
 	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.hpp,$(SOURCES))
 
 wheel: ## build a wheel into dist/
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
 
 clean: ## remove everything that was built
-	rm -rf build dist *.egg-info $(VENV) ais_bench/*.so
+	rm -rf build dist *.egg-info $(VENV) $(VENV)-asan ais_bench/*.so ais_bench/emulator/*.so

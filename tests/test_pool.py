@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pool_handlers import Echo, Obedient, order
-from pool_support import leaves_nothing, wait_until  # noqa: F401
+from pool_support import wait_until
 
 from ais_bench.errors import FeedError, PoolClosed, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
@@ -181,6 +181,28 @@ def test_leaving_a_stream_early_frees_the_workers(pool: DevicePool) -> None:
         next(results)
         del results
     assert one(pool, 0, 9)[0][1] == 9
+
+
+def test_an_iterable_that_uses_the_pool_itself_finds_room() -> None:
+    with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=1)) as pool:
+        assert list(stream(pool, (int(one(pool, 0, n)[0][1]) for n in range(50)))) == list(range(50))
+
+
+def test_an_iterable_that_waits_for_another_thread_stops_nobody() -> None:
+    with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=2)) as pool:
+        pool.start()
+        gate = threading.Event()
+
+        def items() -> Iterator[int]:
+            yield 1
+            assert gate.wait(20)
+            yield 2
+
+        other = threading.Thread(target=lambda: (one(pool, 0, 5), gate.set()))
+        results = stream(pool, items())
+        other.start()
+        assert list(results) == [1, 2]
+        other.join(20)
 
 
 def test_a_stream_inside_a_stream(pool: DevicePool) -> None:

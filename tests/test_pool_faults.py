@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from pool_handlers import Marking, Obedient, Unwilling, order
-from pool_support import leaves_nothing, wait_until  # noqa: F401
+from pool_support import wait_until
 
 from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter

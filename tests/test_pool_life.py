@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from pool_handlers import Marking, Obedient, order
-from pool_support import environment, gone, leaves_nothing, run_script, wait_until  # noqa: F401
+from pool_support import environment, gone, run_script, wait_until
 
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter

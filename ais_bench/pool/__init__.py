@@ -1,9 +1,18 @@
-"""A pool of worker processes on devices. It knows nothing of models."""
+"""A pool of worker processes on devices. It knows nothing of models.
 
-from ais_bench.pool.device_pool import DeviceInfo, DevicePool, WorkerInfo
-from ais_bench.pool.protocol import Answer, Factory, Handler, WorkerContext
-from ais_bench.pool.settings import PoolSettings
-from ais_bench.pool.task import Task, Waiter
+The names below are looked up when they are used: a worker imports this package, too, and needs next to nothing of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ais_bench.pool.device_pool import DeviceInfo, DevicePool, WorkerInfo
+    from ais_bench.pool.protocol import Answer, Factory, Handler, WorkerContext
+    from ais_bench.pool.settings import PoolSettings
+    from ais_bench.pool.task import Task, Waiter
 
 __all__ = [
     "Answer",
@@ -17,3 +26,19 @@ __all__ = [
     "WorkerContext",
     "WorkerInfo",
 ]
+
+_HOMES = {
+    "device_pool": ("DeviceInfo", "DevicePool", "WorkerInfo"),
+    "protocol": ("Answer", "Factory", "Handler", "WorkerContext"),
+    "settings": ("PoolSettings",),
+    "task": ("Task", "Waiter"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"ais_bench.pool.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,16 +29,24 @@ class Account:
 
     def accept(self, task: Task) -> None:
         """One more."""
-        if self.outstanding == 0:
-            self._since_ns = time.monotonic_ns()
-        self.outstanding += 1
+        self.accept_many(1)
         self.futures += task.future is not None
         task.accepted = True
 
+    def accept_many(self, count: int) -> None:
+        """So many more, without futures."""
+        if self.outstanding == 0:
+            self._since_ns = time.monotonic_ns()
+        self.outstanding += count
+
     def settle(self, task: Task) -> None:
         """One less."""
-        self.outstanding -= 1
         self.futures -= task.future is not None
+        self.settle_many(1)
+
+    def settle_many(self, count: int) -> None:
+        """So many less, without futures."""
+        self.outstanding -= count
         if self.outstanding == 0:
             self._wall_ns += time.monotonic_ns() - self._since_ns
 
@@ -99,6 +107,11 @@ class Refusals:
     def remove(self, device: int | None) -> None:
         """There is hope again."""
         self._by_device.pop(device, None)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any at all."""
+        return self.door is not None or bool(self._by_device)
 
     def of_new(self, task: Task) -> MakeError | None:
         """The same for a task that is not accepted yet."""

@@ -165,15 +165,18 @@ class DevicePool:
         dispatcher = self._engine.dispatcher
         waiter = Waiter()
         made = tasks(waiter)
+        dispatcher.stream_begins()
         try:
             to_come = [task for task in made if not task.done]
             for task in to_come:
                 dispatcher.start(task)
             while (seen := waiter.finished) < len(to_come):
-                dispatcher.collector.progress(waiter, seen)
+                dispatcher.progress_of_stream(waiter, seen)
         except BaseException:
             dispatcher.drop(made)
             raise
+        finally:
+            dispatcher.stream_ends()
         return made
 
     def submit(self, make: Callable[[Waiter, Future[Any]], Task], timeout: float | None = None) -> Future[Any]:

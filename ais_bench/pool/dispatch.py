@@ -28,13 +28,13 @@ import numpy as np
 from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TaskTimeout, TransportError
 from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
-from ais_bench.pool.ready_worker import ReadyWorker
-from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
-from ais_bench.pool.task import Task
+from ais_bench.pool.crew import Crew
+from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, NAP_US, ReadyWorker
+from ais_bench.pool.settings import PoolSettings
+from ais_bench.pool.task import Task, Waiter
 from ais_bench.shm import Doorbell, Reply, take
 
 ADAPT_EVERY = 8  # replies between two looks at what a worker's tasks cost
-IMPOSSIBLE_LOAD = 1 << 30
 
 
 class Dispatcher:
@@ -42,14 +42,12 @@ class Dispatcher:
 
     def __init__(self, settings: PoolSettings, cores: int, wake_supervisor: Callable[[], None]) -> None:
         self.resolved: deque[Task] = deque()  # done, and their futures do not know yet
-        self.prefer_owner = False  # arrays of new_feeds are about: look where feeds lie
         self.wake_when_idle = False
         self._settings = settings
-        self._cores = cores
         self._wake_supervisor = wake_supervisor
         self._lock = threading.Lock()
-        self.collector = Collector(self._lock, Doorbell(), self.drain, self._spin_us)
-        self._workers: tuple[ReadyWorker, ...] = ()
+        self.crew = Crew(settings, cores)
+        self.collector = Collector(self._lock, Doorbell(), self.drain, self.crew.spin_us)
         self._shared: deque[Task] = deque()
         self._pinned: dict[int, deque[Task]] = {}
         self._arrived: deque[Reply] = deque()
@@ -59,7 +57,7 @@ class Dispatcher:
         self._refusals = Refusals()
         self._deadlines = Deadlines()
         self._watched = False  # the supervisor will look at the deadlines by itself
-        self._busy = 0  # workers with something to do
+        self._streams = 0  # iterators under way that keep the workers' queues filled
 
     # ---- tasks in ----
 
@@ -75,9 +73,9 @@ class Dispatcher:
             self.account.accept(task)
             if task.future is not None and self._background_idle and task.waiter.asleep:
                 task.waiter.wake()
-            worker = None if self._queue_of(task) else self._pick(task)
+            worker = None if self._queue_of(task) else self.crew.pick(task)
             if worker is not None:
-                self._load(worker, task)
+                self.crew.load(worker, task)
             wake = timeout is not None and self._deadlines.add(task, timeout)
             wake = wake or (not self._watched and self._settings.task_timeout is not None)
             self._watched = self._watched or wake
@@ -87,6 +85,32 @@ class Dispatcher:
             self._enqueue(task)
         if wake:
             self._wake_supervisor()
+
+    def reserve(self, wanted: int) -> tuple[ReadyWorker | None, int]:
+        """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `send` them, then
+        `give_back`. (None, 0): there is none, or a task has to go the long way, by `start`.
+        """
+        with self._lock:
+            unwatched = self._settings.task_timeout is not None and not self._watched
+            if self._shared or self._refusals.any or unwatched:
+                return None, 0
+            worker, places = self.crew.reserve(wanted)
+            self.account.accept_many(places)
+            return worker, places
+
+    def send(self, task: Task, worker: ReadyWorker) -> bool:
+        """Takes up a place reserved. False: it did not fit after all, and waits in the queue."""
+        task.accepted = True
+        task.worker = worker
+        return self._push(task, worker)
+
+    def give_back(self, worker: ReadyWorker, places: int, left: int) -> None:
+        """The reservation of `places` is over; `left` of them were not taken up."""
+        with self._lock:
+            self.account.settle_many(left)
+            if self.wake_when_idle and self.account.outstanding == 0:
+                self._wake_supervisor()
+            self.crew.give_back(worker, places, left)
 
     def _enqueue(self, task: Task) -> None:
         error = None
@@ -117,14 +141,32 @@ class Dispatcher:
             self.drop((task,))
             raise
 
+    def stream_begins(self) -> None:
+        """An iterator will keep the queues filled until `stream_ends`."""
+        with self._lock:
+            self._streams += 1
+
+    def stream_ends(self) -> None:
+        """Takes no lock, so it is safe in a destructor; a count that a race leaves too high only makes a worker nap once."""
+        self._streams -= 1
+        if self._streams <= 0:
+            for worker in self.crew.workers:
+                if worker.naps:
+                    worker.let_nap(False)
+
+    def progress_of_stream(self, waiter: Waiter, seen: int) -> None:
+        """`collector.progress`, but lets short replies gather: every wake-up costs as much as several of them."""
+        if self.full_of_short_tasks():
+            time.sleep(NAP_US / 1e6)
+        self.collector.progress(waiter, seen)
+
+    def full_of_short_tasks(self) -> bool:
+        """Every worker has work for much longer than a nap takes."""
+        return all(worker.load >= MANY_IN_FLIGHT for worker in self.crew.workers if worker.open)
+
     def drop(self, tasks: Iterable[Task]) -> None:
         """Forgets tasks: not sent any more, or their replies ignored. Takes no lock, so it is safe in a destructor."""
         self._dropped.extend(tasks)
-
-    @property
-    def window(self) -> int:
-        """How many tasks keep all workers busy, with some to spare for uneven ones."""
-        return 2 * sum(worker.limit for worker in self._workers) + 2
 
     def background_step(self, seen: int) -> None:
         """For the thread that resolves futures: returns when `collector.background.finished` is not `seen`, or on a change."""
@@ -142,15 +184,10 @@ class Dispatcher:
 
     # ---- replies ----
 
-    def _spin_us(self) -> float:
-        if self._settings.spin != "auto":
-            return float(self._settings.spin)
-        return AUTO_SPIN_US if self._busy < self._cores else 0.0
-
     def drain(self) -> int:
         """Delivers every reply that has arrived, refills the workers, and returns how many replies there were."""
         with self._lock:
-            count = self._drain_lanes(self._workers)
+            count = self._drain_lanes(self.crew.workers)
             queued = bool(self._shared or self._dropped or any(self._pinned.values()))
         if queued:
             self.dispatch()
@@ -175,9 +212,9 @@ class Dispatcher:
         if worker is not None:
             task.worker, task.ran_on = None, worker.device
             worker.answered += 1
-            self._unload(worker)
+            self.crew.unload(worker)
             if worker.adaptive and worker.answered % ADAPT_EVERY == 1:
-                worker.adapt(copy_in_ns + execute_ns + copy_out_ns)
+                worker.adapt(copy_in_ns + execute_ns + copy_out_ns, self._streams)
             if error is not None and isinstance(error, DeviceLost):
                 worker.condemn(error)
         if not task.done:
@@ -213,7 +250,7 @@ class Dispatcher:
                     return
                 worker, queue = found
                 task = queue[0]
-                self._load(worker, task)
+                self.crew.load(worker, task)
                 del queue[0]
             if not self._push(task, worker):
                 return
@@ -222,7 +259,7 @@ class Dispatcher:
         for queue in (*self._pinned.values(), self._shared):
             while queue and self._is_over(queue[0]):
                 del queue[0]
-            if queue and (worker := self._pick(queue[0])) is not None:
+            if queue and (worker := self.crew.pick(queue[0])) is not None:
                 return worker, queue
         return None
 
@@ -230,22 +267,6 @@ class Dispatcher:
         if not task.done and task.future is not None and task.future.cancelled():
             self._finish(task, CancelledError())
         return task.done
-
-    def _pick(self, task: Task) -> ReadyWorker | None:
-        best, best_load = None, IMPOSSIBLE_LOAD
-        device = task.device
-        for worker in self._workers:
-            load = worker.load
-            if load >= best_load or load >= worker.limit or (device is not None and worker.device != device):
-                continue
-            if not worker.open or worker.alone:
-                continue
-            if task.strikes and load:
-                continue  # a suspect runs alone, so that a second death names it for certain
-            if self.prefer_owner and task.feeds and type(task.feeds[0]) is np.ndarray and worker.lane.owns(task.feeds[0]):
-                return worker
-            best, best_load = worker, load
-        return best
 
     def _push(self, task: Task, worker: ReadyWorker) -> bool:
         """Copies the feeds over. False: no room after all, and the task is at the head of its queue again."""
@@ -270,7 +291,7 @@ class Dispatcher:
 
     def _take_back(self, task: Task, worker: ReadyWorker, feeds: Sequence[Any] | None, error: BaseException | None) -> None:
         task.worker = None
-        self._unload(worker)
+        self.crew.unload(worker)
         if task.done:
             return
         task.feeds = feeds
@@ -296,38 +317,12 @@ class Dispatcher:
         if task.accepted and not task.done:
             self._finish(task, PoolError("the call that wanted this task has ended"))
 
-    def _load(self, worker: ReadyWorker, task: Task) -> None:
-        task.worker = worker
-        worker.alone = task.strikes > 0
-        worker.load += 1
-        if worker.load == 1:
-            self._busy += 1
-            if self._busy == self._cores:
-                self._let_workers_spin(False)
-
-    def _unload(self, worker: ReadyWorker) -> None:
-        if worker.load == 0:
-            return  # it is gone, and was unloaded as a whole
-        worker.alone = False
-        worker.load -= 1
-        if worker.load == 0:
-            self._busy -= 1
-            if self._busy == self._cores - 1:
-                self._let_workers_spin(True)
-
-    def _let_workers_spin(self, room: bool) -> None:
-        if self._settings.spin == "auto":
-            for worker in self._workers:
-                worker.lane.spin_us = AUTO_SPIN_US if room else 0.0
-
     # ---- workers come and go: the supervisor's thread ----
 
     def add_worker(self, worker: ReadyWorker) -> None:
         """A worker is ready: it gets what is queued."""
         with self._lock:
-            spin = self._settings.spin
-            worker.lane.spin_us = (AUTO_SPIN_US if self._busy < self._cores else 0.0) if spin == "auto" else float(spin)
-            self._workers = (*self._workers, worker)
+            self.crew.add(worker)
             self._refusals.remove(worker.device)
         self.dispatch()
         self.collector.bell.ring()
@@ -335,19 +330,16 @@ class Dispatcher:
     def retire(self, device: int) -> None:
         """No new tasks for the workers of a device; queued ones that asked for it fail."""
         with self._lock:
-            for worker in self._workers:
+            for worker in self.crew.workers:
                 if worker.device == device:
                     worker.open = False
 
     def worker_gone(self, worker: ReadyWorker, died: Callable[[Task], BaseException]) -> None:
         """The process is dead: delivers what it published and gives the rest to others. `died` makes a culprit's error."""
         with self._lock:
-            worker.open = False
-            self._workers = tuple(other for other in self._workers if other is not worker)
             self._drain_lanes((worker,))
             rest = worker.lane.abandon()
-            worker.load = min(worker.load, 1)
-            self._unload(worker)
+            self.crew.remove(worker)
             again: list[Task] = []
             for position, (task, feeds, _kind) in enumerate(rest):
                 if task.done:
@@ -395,13 +387,13 @@ class Dispatcher:
         limit = self._settings.task_timeout
         limit_ns = None if limit is None else int(limit * 1e9)
         with self._lock:
-            self._drain_lanes(self._workers)
+            self._drain_lanes(self.crew.workers)
             now_ns = time.monotonic_ns()
             missed = self._deadlines.pop_missed(now_ns)
             for task in missed:
                 self._finish(task, _too_late(task, "the time given for it"))
             later = [] if self._deadlines.next_ns is None else [self._deadlines.next_ns]
-            for worker in self._workers:
+            for worker in self.crew.workers:
                 oldest = worker.lane.oldest() if worker.load else None
                 if oldest is None:
                     continue
@@ -424,8 +416,7 @@ class Dispatcher:
     def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[Any]:
         """Arrays in the memory of the worker with the fewest tasks; tasks of them go there while it has room."""
         with self._lock:
-            self.prefer_owner = True
-            lane = min(self._workers, key=lambda worker: (not worker.open, worker.load)).lane if self._workers else None
+            lane = self.crew.lane_for_feeds()
         if lane is None:
             return [np.empty(shape, dtype) for shape, dtype in specs]  # all are being restarted; these are copied
         return lane.new_feeds(specs)

@@ -4,34 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ais_bench.pool.settings import PoolSettings
 from ais_bench.shm import Lane
 
 # With tasks_in_flight left open, a worker is handed so much work at a time, in tasks of the kind it did last.
-WORK_IN_HAND_NS = 200_000
-FEWEST_IN_FLIGHT = 2
-MOST_IN_FLIGHT = 64
+WORK_IN_HAND_NS = 400_000
+MOST_IN_FLIGHT = 128
+MANY_IN_FLIGHT = 16  # from here on tasks are so short that waking somebody for one costs more than the task
+NAP_US = 50.0  # a part of the work in hand, so that it ends before the worker could run dry
 
 
 class ReadyWorker:
     """The dispatcher's view of a worker. The dispatcher's lock guards all but `lane`."""
 
-    __slots__ = ("adaptive", "alone", "answered", "device", "kill", "lane", "limit", "load", "open", "verdict")
+    __slots__ = (
+        "adaptive",
+        "alone",
+        "answered",
+        "device",
+        "fewest",
+        "kill",
+        "lane",
+        "limit",
+        "load",
+        "naps",
+        "open",
+        "reserved",
+        "verdict",
+    )
 
-    def __init__(self, device: int, lane: Lane, kill: Callable[[], None], tasks_in_flight: int | None) -> None:
+    def __init__(self, device: int, lane: Lane, kill: Callable[[], None], settings: PoolSettings) -> None:
         self.device = device
         self.lane = lane
         self.kill = kill
-        self.adaptive = tasks_in_flight is None
-        self.limit = tasks_in_flight or FEWEST_IN_FLIGHT
+        self.adaptive = settings.tasks_in_flight is None
+        self.fewest = settings.fewest_in_flight
+        self.limit = settings.tasks_in_flight or self.fewest
         self.load = 0  # tasks sent, or being sent, and not answered
+        self.reserved = 0  # of these, places that a stream holds or held since it last looked
         self.answered = 0
+        self.naps = False
         self.open = True  # False: being removed or given up on
         self.alone = False  # it works on a suspect, and on nothing else
         self.verdict: BaseException | None = None  # why it was killed, where that was our doing
 
-    def adapt(self, cost_ns: int) -> None:
+    def adapt(self, cost_ns: int, streams: int) -> None:
         """Lets short tasks queue up in the worker, so that it need not wait for the parent between them."""
-        self.limit = min(MOST_IN_FLIGHT, FEWEST_IN_FLIGHT + WORK_IN_HAND_NS // (cost_ns + 1))
+        self.limit = min(MOST_IN_FLIGHT, self.fewest + WORK_IN_HAND_NS // (cost_ns + 1))
+        naps = streams > 0 and self.limit >= MANY_IN_FLIGHT
+        if naps != self.naps:
+            self.let_nap(naps)
+
+    def let_nap(self, naps: bool) -> None:
+        """Whether the worker naps, instead of being woken for each task, when it has done all it had."""
+        self.naps = naps
+        self.lane.nap_us = NAP_US if naps else 0.0
 
     def condemn(self, why: BaseException) -> None:
         """No more tasks for it, and an end to it; the supervisor sees it die. The first reason counts."""

@@ -2,7 +2,8 @@
 
 name                default   unit     meaning
 workers_per_device  1                  processes for each device id
-tasks_in_flight     None      tasks    handed to one worker at a time; None: 2, more where tasks take microseconds
+tasks_in_flight     None      tasks    handed to one worker at a time; None: fewest_in_flight, more where tasks take microseconds
+fewest_in_flight    2         tasks    see above; what a worker can work on at once, and one or two more
 task_timeout        None      seconds  a worker at one task for longer is killed; None: never
 start_timeout       120       seconds  a worker that is not ready by then is killed
 close_timeout       30        seconds  `close()` lets accepted work finish for so long, then kills
@@ -35,6 +36,7 @@ class PoolSettings:
 
     workers_per_device: int = 1
     tasks_in_flight: int | None = None
+    fewest_in_flight: int = 2
     task_timeout: float | None = None
     start_timeout: float = 120.0
     close_timeout: float = 30.0
@@ -50,6 +52,7 @@ class PoolSettings:
     def __post_init__(self) -> None:
         _check_int(self, "workers_per_device", 1)
         _check_int(self, "tasks_in_flight", 1, 256, optional=True)
+        _check_int(self, "fewest_in_flight", 1, 64)
         _check_seconds(self, "task_timeout", optional=True)
         _check_seconds(self, "start_timeout")
         _check_seconds(self, "close_timeout", zero=True)

@@ -31,46 +31,68 @@ class Intake(Generic[T]):
 
     def fill(self, under_way: deque[Task], window: int) -> None:
         """Starts tasks until `window` of them are under way, the newest waits for room, or the items end."""
-        while self.open and len(under_way) < window:
-            latest = self._latest
-            if latest is not None and not (latest.taken or latest.done):
-                return
+        dispatcher = self._dispatcher
+        while self.open and len(under_way) < window and not self._waits():
+            worker, places = dispatcher.reserve(window - len(under_way))
+            if worker is None:
+                task = self._next(under_way)
+                if task is not None and not task.done:
+                    dispatcher.start(task)
+                continue
+            left = places
             try:
-                item = next(self._items)
-            except StopIteration:
-                self.open = False
-                return
-            except Exception as error:
-                self.open, self.error = False, error
-                return
-            try:
-                task = self._make(item, self._count, self.waiter)
-            except Exception as error:  # something is wrong with this item, not with the others
-                task = Task.failed(error, self.waiter, self._count)
-            self._count += 1
-            self._latest = task
-            under_way.append(task)
-            if not task.done:
-                self._dispatcher.start(task)
+                while left and (task := self._next(under_way)) is not None:
+                    if task.done:
+                        continue
+                    left -= 1
+                    if not dispatcher.send(task, worker):
+                        break
+            finally:
+                dispatcher.give_back(worker, places, left)
+
+    def _waits(self) -> bool:
+        latest = self._latest
+        return latest is not None and not (latest.taken or latest.done)
+
+    def _next(self, under_way: deque[Task]) -> Task | None:
+        """The next item's task, `done` already where something is wrong with the item; None at the end."""
+        try:
+            item = next(self._items)
+        except StopIteration:
+            self.open = False
+            return None
+        except Exception as error:
+            self.open, self.error = False, error
+            return None
+        try:
+            task = self._make(item, self._count, self.waiter)
+        except Exception as error:  # something is wrong with this item, not with the others
+            task = Task.failed(error, self.waiter, self._count)
+        self._count += 1
+        self._latest = task
+        under_way.append(task)
+        return task
 
 
 def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     """The tasks of the intake, each when it is done, in order. At most a window of them exists at a time."""
     under_way: deque[Task] = deque()
     waiter = intake.waiter
+    dispatcher.stream_begins()
     try:
         while True:
             seen = waiter.finished
-            intake.fill(under_way, dispatcher.window)
+            intake.fill(under_way, dispatcher.crew.window)
             if not under_way:
                 break
-            if under_way[0].done:
+            while under_way and under_way[0].done:
                 yield under_way.popleft()
-            else:
-                dispatcher.collector.progress(waiter, seen)
+            if under_way:
+                dispatcher.progress_of_stream(waiter, seen)
         if intake.error is not None:
             raise intake.error
     finally:
+        dispatcher.stream_ends()
         dispatcher.drop(under_way)
 
 
@@ -81,7 +103,7 @@ def unordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     try:
         while True:
             seen = waiter.finished
-            intake.fill(under_way, dispatcher.window)
+            intake.fill(under_way, dispatcher.crew.window)
             if not under_way:
                 break
             done: list[Task] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from multiprocessing import spawn
@@ -28,7 +29,7 @@ def count_devices(runtime: str) -> int:
     """
     if runtime == "ort":
         return len(_native.allowed_cpus())
-    command = [str(spawn.get_executable() or sys.executable), "-c", _ASK, json.dumps(Place.here().path), runtime]
+    command = [os.fsdecode(spawn.get_executable() or sys.executable), "-c", _ASK, json.dumps(Place.here().path), runtime]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ASK_TIMEOUT_S)
     found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("devices ")]
     if done.returncode != 0 or not found or found[-1] == "0":

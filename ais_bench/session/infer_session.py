@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ class InferSession:
     Args:
         device_id: the device, an int or its text. CPU devices are 0 to the number of processors the process may use, less 1.
         model_path: a path, or the model's content as bytes. The content decides what it is, not the suffix.
-        acl_json_path: AscendCL's profiling and dump settings; of no effect on a CPU device.
+        acl_json_path: AscendCL's profiling and dump settings, one file per process; of no effect on a CPU device.
         debug: log the model's description and more at DEBUG.
         loop: executions per call, at least 1; the outputs are the last one's.
         threads: threads that compute one run on a CPU device; default all processors the process may use.
@@ -119,11 +120,13 @@ class InferSession:
     ) -> list[list[NDArray[Any]]]:
         """Run many sets of feeds and return their outputs in order. Shapes may differ from set to set.
 
-        For a model of one input an element may be the bare input instead of a list.
+        For a model of one input an element may be the bare input instead of a list. On an NPU several sets are under way at
+        once: the copies of one overlap with the execution of another. `feeds_list` may be a generator; it is asked for the next
+        set as there is room, and a set may be overwritten when it is asked.
         """
         if mode == "dymshape":
             check_custom_sizes(custom_sizes)
-        return [self._native.infer(self._one_set(feeds), mode, True) for feeds in feeds_list]
+        return self._native.infer_many(map(self._one_set, feeds_list), mode)
 
     def infer_iteration(
         self,
@@ -224,6 +227,13 @@ class InferSession:
         """Set the executions per call, at least 1."""
         self.loop = as_int("loop", loop, 1)
         self._native.loop = self.loop
+
+    def load_aipp_config_file(self, config_file: str | os.PathLike[str], batchsize: int) -> None:
+        """Set how the NPU preprocesses pictures (dynamic AIPP), from an INI file with one section [aipp_op].
+
+        `batchsize` is the model's batch; with batch gears, the largest. Raises ConfigError, UnsupportedError.
+        """
+        self.session.load_aipp_config_file(config_file, batchsize)
 
     def get_max_dym_batchsize(self) -> int:
         """Return the largest batch gear, 0 where the model has none."""

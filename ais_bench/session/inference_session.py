@@ -8,6 +8,7 @@ from typing import Any
 from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.session import file_pipeline
+from ais_bench.session.aipp import AippMethods
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.options import as_chain, as_int, as_model, as_text
 from ais_bench.session.tensor import Tensor
@@ -46,7 +47,7 @@ class _LiveOptions(session_options):
 infer_options = file_pipeline.infer_options
 
 
-class InferenceSession:
+class InferenceSession(AippMethods):
     """One model on one device.
 
     `run` executes with the shapes that the newest `set_*` call fixed, or the model's own; an input's bytes are read as that
@@ -63,11 +64,14 @@ class InferenceSession:
         _runtime_options: Mapping[str, str] | None = None,
         _runtime: str = "",
     ) -> None:
+        runtime_options = dict(_runtime_options or {})
+        if options.acl_json_path:
+            runtime_options["acl_json_path"] = options.acl_json_path
         self._native = _native.Session(
             as_model(model_path),
             as_int("device_id", device_id, 0),
             as_int("loop", options.loop, 1),
-            dict(_runtime_options or {}),
+            runtime_options,
             _runtime,
         )
         self._options = _LiveOptions(self._native, options)

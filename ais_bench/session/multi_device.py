@@ -5,7 +5,6 @@ feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import threading
@@ -32,6 +31,7 @@ __all__ = ["MultiDeviceSession"]
 
 Outputs = list[NDArray[Any]]
 OnError = Literal["raise", "return"]
+_UNDER_WAY_ON_AN_NPU = 6  # a session's pipeline has four under way; one more is on its way there, and one back
 _MODE_NUMBERS = {mode: number for number, mode in enumerate(MODES)}
 
 
@@ -83,6 +83,8 @@ class MultiDeviceSession:
         self._on_error = _checked_on_error(on_error)
         self._asked = None if devices is None else check_device_ids(devices)
         pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity
+        if self._runtime == "acl":
+            settings.setdefault("fewest_in_flight", _UNDER_WAY_ON_AN_NPU)
         try:
             self._settings = PoolSettings(affinity=pinning, **settings)
         except TypeError as error:
@@ -245,6 +247,8 @@ class MultiDeviceSession:
         self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static"
     ) -> Any:
         """The same for asyncio: `await session.infer_async(feeds)`. No thread is used up by waiting."""
+        import asyncio  # here, because it takes a tenth of a worker's start and only those who await need it
+
         if self._pool is None:
             wanted = None if device is None else [device]
             await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, wanted)

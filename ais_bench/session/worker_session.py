@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ais_bench.pool import Answer, WorkerContext
 from ais_bench.pool.pickling import loads
+from ais_bench.pool.protocol import Answer, WorkerContext
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.infer_session import InferSession
 from ais_bench.shm import OBJECT, Task, decode, encode

@@ -4,6 +4,9 @@
 #include <pybind11/stl.h>
 
 #include <map>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/process.hpp"
@@ -23,6 +26,12 @@ std::string& current() {
   return *name;
 }
 
+// Of tensors that were moved to a device: they share it, because opening an NPU takes a while.
+std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>& shared_devices() {
+  static auto* const devices = new std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>;
+  return *devices;
+}
+
 }  // namespace
 
 device::Runtime* runtime_named(const std::string& name) {
@@ -38,10 +47,15 @@ device::Runtime* runtime_named(const std::string& name) {
 void set_current_runtime(const std::string& name) { current() = name; }
 
 std::shared_ptr<device::Device> open_current_device(int device_id) {
-  return value_or_raise(runtime_named(current())->open(device_id, {}));
+  std::weak_ptr<device::Device>& known = shared_devices()[{current(), device_id}];
+  if (auto live = known.lock()) return live;
+  auto device = value_or_raise(runtime_named(current())->open(device_id, {}));
+  known = device;
+  return device;
 }
 
 void finalize_runtimes() {
+  shared_devices().clear();
   std::vector<device::Runtime*> runtimes;
   for (const auto& entry : opened()) runtimes.push_back(entry.second);
   Status status;
@@ -66,7 +80,7 @@ void register_runtimes(py::module_& module) {
     return value_or_raise(device::runtime_for(source, ""));
   });
   module.def("runtime_version", [](const std::string& name) { return runtime_named(name)->version(); });
-  module.def("device_count", [](const std::string& name) { return runtime_named(name)->device_count(); });
+  module.def("device_count", [](const std::string& name) { return value_or_raise(runtime_named(name)->device_count()); });
 }
 
 }  // namespace ais::bind

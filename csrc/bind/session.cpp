@@ -4,7 +4,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "bind/arrays.hpp"
 #include "bind/bind.hpp"
@@ -12,6 +19,7 @@
 #include "bind/tensor.hpp"
 #include "device/gears.hpp"
 #include "session/iteration.hpp"
+#include "session/pipeline.hpp"
 #include "session/setting.hpp"
 
 namespace ais::bind {
@@ -68,6 +76,7 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   config.loop = loop;
   config.options = options;
   const std::string name = value_or_raise(device::runtime_for(config.source, runtime_name));
+  if (name != "acl") config.options.erase("acl_json_path");  // callers pass it for whatever the model turns out to be
   device::Runtime* runtime = runtime_named(name);
   SessionPtr session = value_or_raise(without_gil([&] { return Session::open(runtime, config); }));
   set_current_runtime(name);
@@ -87,6 +96,28 @@ py::list infer(Session& self, const py::object& given, const py::object& mode, b
   }
   emit_warnings(self);
   return outputs;
+}
+
+// Many sets of feeds, taken from `sets` as the pipeline has room; the outputs of each.
+py::list infer_many(const SessionPtr& self, const py::iterable& sets, const std::string& mode) {
+  const ShapeRule rule = rule_for(mode);
+  auto pipeline = value_or_raise(without_gil([&] { return session::Pipeline::open(self); }));
+  std::deque<std::unique_ptr<NumpySink>> sinks;  // of the runs under way
+  py::list results;
+  const auto finish = [&] {
+    raise_if_error(without_gil([&] { return pipeline->finish(nullptr); }));
+    results.append(sinks.front()->take());
+    sinks.pop_front();
+  };
+  for (const py::handle& given : sets) {
+    const Feeds feeds = to_feeds(given, self->info().inputs);
+    while (pipeline->under_way() == pipeline->depth()) finish();
+    sinks.push_back(std::make_unique<NumpySink>(self->info()));
+    raise_if_error(without_gil([&] { return pipeline->submit(feeds.feeds, rule, sinks.back().get()); }));
+    emit_warnings(*self);
+  }
+  while (pipeline->under_way() != 0) finish();
+  return results;
 }
 
 // With the shapes set before: the low-level module's run.
@@ -164,6 +195,30 @@ void set_shapes(Session& self, Result<std::vector<Shape>> shapes) {
   raise_if_error(self.set_shapes(value_or_raise(std::move(shapes))));
 }
 
+// `size` is (width, height), `swaps` the two switches (R and B or U and V; A and X), `lists` by name as in device::Aipp.
+void set_aipp(Session& self, std::size_t input, std::int64_t pictures, int format, std::pair<int, int> size,
+              std::pair<bool, bool> swaps, const std::map<std::string, std::vector<double>>& lists) {
+  device::Aipp aipp;
+  aipp.input = input;
+  aipp.pictures = pictures;
+  aipp.format = format;
+  std::tie(aipp.width, aipp.height) = size;
+  std::tie(aipp.swap_rb_uv, aipp.swap_alpha) = swaps;
+  const auto fill = [&lists](const char* name, auto* out) {
+    const auto given = lists.find(name);
+    if (given == lists.end()) return;
+    using Value = typename std::remove_pointer_t<decltype(out)>::value_type;
+    for (const double value : given->second) out->push_back(static_cast<Value>(value));
+  };
+  fill("csc", &aipp.csc);
+  fill("crop", &aipp.crop);
+  fill("padding", &aipp.padding);
+  fill("mean", &aipp.mean);
+  fill("min", &aipp.min);
+  fill("reciprocal", &aipp.reciprocal);
+  raise_if_error(without_gil([&] { return self.set_aipp(aipp); }));
+}
+
 void register_iteration(py::module_& module) {
   py::class_<Iteration>(module, "Iteration")
       .def(py::init<SessionPtr>(), py::arg("session"))
@@ -192,6 +247,7 @@ void register_session(py::module_& module) {
              return py::make_tuple(device::gear_mode(self.info().gears.kind), self.info().gears.values);
            })
       .def("infer", &infer, py::arg("feeds"), py::arg("mode"), py::arg("out_array"))
+      .def("infer_many", &infer_many, py::arg("sets"), py::arg("mode"))
       .def("run", &run, py::arg("feeds"))
       .def("iterate", &iterate, py::arg("feeds"), py::arg("mode"), py::arg("chain"), py::arg("times"))
       .def("real_sizes", &real_sizes)
@@ -212,6 +268,9 @@ void register_session(py::module_& module) {
           },
           py::arg("tensor"))
       .def("clear_exec_times", [](Session& self) { self.exec_times().clear(); })
+      .def("set_aipp", &set_aipp, py::arg("input"), py::arg("pictures"), py::arg("format"), py::arg("size"), py::arg("swaps"),
+           py::arg("lists"))
+      .def("aipp_inputs", [](const Session& self) { return self.info().aipp_inputs; })
       .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })
       .def("close",
            [](Session& self) {

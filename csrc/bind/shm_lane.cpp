@@ -354,6 +354,9 @@ void register_shm_lane(py::module_& module) {
       .def_property_readonly("in_flight", [](PyLane& self) { return self.lane().in_flight(); })
       .def_property_readonly("closed", [](PyLane& self) { return self.lane().closed(); })
       .def_property(
+          "nap_us", [](PyLane& self) { return self.lane().nap_ns() / 1000.0; },
+          [](PyLane& self, double us) { self.lane().set_nap_ns(static_cast<std::uint32_t>(std::clamp(us, 0.0, 1e6) * 1000)); })
+      .def_property(
           "spin_us", [](PyLane& self) { return self.lane().spin_ns() / 1000.0; },
           [](PyLane& self, double us) { self.lane().set_spin_ns(static_cast<std::uint32_t>(std::clamp(us, 0.0, 1e6) * 1000)); })
       .def("try_submit", &PyLane::try_submit, py::arg("feeds"), py::arg("mode"), py::arg("task"), py::kw_only(),

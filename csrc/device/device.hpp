@@ -47,6 +47,24 @@ struct ModelInfo {
   std::vector<TensorDesc> inputs;
   std::vector<TensorDesc> outputs;
   Gears gears;
+  std::vector<std::size_t> aipp_inputs;  // pictures that the device preprocesses as set_aipp says
+};
+
+// Preprocessing of a picture on the device, in AscendCL's terms and order of arguments; an empty list is left to the device.
+struct Aipp {
+  std::size_t input = 0;      // index in ModelInfo::inputs
+  std::int64_t pictures = 1;  // the batch; all of them get the same settings
+  int format = 0;             // aclAippInputFormat
+  int width = 0;
+  int height = 0;
+  bool swap_rb_uv = false;
+  bool swap_alpha = false;
+  std::vector<int> csc;      // switch, 9 of the matrix, 3 output biases, 3 input biases
+  std::vector<int> crop;     // switch, x, y, width, height
+  std::vector<int> padding;  // switch, top, bottom, left, right
+  std::vector<int> mean;     // 4 channels
+  std::vector<float> min;
+  std::vector<float> reciprocal;
 };
 
 // Memory of a device (or of the host, where the device reads that). Freed with the last copy.
@@ -76,6 +94,25 @@ class Binding {
   virtual const std::vector<Output>& outputs() const = 0;
 };
 
+// Runs of one model, several under way at once: the copies of one overlap with the execution of another. Results come in order of
+// submission. One thread at a time. Only for models whose output shapes are known from the input shapes.
+class Pipeline {
+ public:
+  virtual ~Pipeline() = default;
+  // How many runs can be under way.
+  virtual std::size_t depth() const = 0;
+  // Starts a run; fewer than depth() are under way. `inputs` are host memory with exact shapes, and free when the call returns.
+  virtual Status submit(const std::vector<TensorView>& inputs) = 0;
+  // Waits for the oldest run. Its outputs are host memory of the pipeline, valid until the next submit. A failure is of that run
+  // alone. The times are the device's: copying in, executing, copying out.
+  struct Times {
+    std::int64_t copy_in_ns = 0;
+    std::int64_t execute_ns = 0;
+    std::int64_t copy_out_ns = 0;
+  };
+  virtual Status wait(std::vector<Output>* outputs, Times* times) = 0;
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -89,7 +126,19 @@ class Model {
   // shape than the one it was bound with is handed out in memory of the runtime, as if it had been bound without any.
   virtual Result<std::unique_ptr<Binding>> bind(const std::vector<TensorView>& inputs, std::vector<Output> outputs) = 0;
 
-  // Asks every execution that is running now to stop; each answers Cancelled. Later executions are not affected.
+  // A pipeline; null where there is nothing to overlap, and the runs are as well made one after the other.
+  virtual Result<std::unique_ptr<Pipeline>> pipeline(std::size_t depth) {
+    (void)depth;
+    return std::unique_ptr<Pipeline>();
+  }
+
+  // Settings for one of ModelInfo::aipp_inputs, for the runs that start after it.
+  virtual Status set_aipp(const Aipp&) {
+    return Status(Code::kUnsupported, "this model has no input with dynamic AIPP (preprocessing on the device)");
+  }
+
+  // Asks every execution that is running now to stop; each answers Cancelled, at the latest when it has ended by itself. Later
+  // executions are not affected.
   virtual void cancel() = 0;
 };
 
@@ -122,12 +171,15 @@ class Device {
   virtual Result<std::shared_ptr<Model>> load(const ModelSource& source, const Options& options) = 0;
 };
 
+// Whether memory of one is memory of the other.
+inline bool same_device(const Device& a, const Device& b) { return a.id() == b.id() && a.runtime() == b.runtime(); }
+
 class Runtime {
  public:
   virtual ~Runtime() = default;
   virtual std::string name() const = 0;
   virtual std::string version() const = 0;
-  virtual int device_count() const = 0;
+  virtual Result<int> device_count() = 0;
   virtual Result<std::shared_ptr<Device>> open(int device_id, const Options& options) = 0;
   // Releases what the process holds of the vendor's library beyond devices and models. It can be used again after.
   virtual Status finalize() = 0;

@@ -43,6 +43,10 @@ Registry& registry() {
 
 }  // namespace
 
+Status no_room(const device::TensorDesc& desc, std::size_t bytes) {
+  return Status(Code::kOutOfMemory, "there is no room for output '" + desc.name + "' of " + std::to_string(bytes) + " bytes");
+}
+
 bool known_bytes(const device::TensorDesc& desc, std::size_t* bytes) {
   std::size_t elements = 0;
   if (desc.open() || !count_elements(desc.shape, &elements)) return false;
@@ -87,8 +91,10 @@ Result<std::shared_ptr<device::Model>> Session::model() const {
 void Session::close() {
   if (inherited()) return;
   std::shared_ptr<device::Model> model;  // released outside the lock: it may take a while
+  std::unique_ptr<device::Pipeline> idle;
   const std::lock_guard<std::mutex> guard(lock_);
   model.swap(model_);
+  idle.swap(idle_);
 }
 
 bool Session::closed() const {
@@ -125,6 +131,32 @@ Status Session::cancel() {
   return Status();
 }
 
+Status Session::set_aipp(const device::Aipp& settings) {
+  AIS_ASSIGN(const std::shared_ptr<device::Model> loaded, model());
+  return loaded->set_aipp(settings);
+}
+
+std::unique_ptr<device::Pipeline> Session::take_pipeline() {
+  const std::lock_guard<std::mutex> guard(lock_);
+  return std::move(idle_);
+}
+
+void Session::keep_pipeline(std::unique_ptr<device::Pipeline> pipeline) {
+  if (inherited()) {
+    static_cast<void>(pipeline.release());  // its device is the parent's
+    return;
+  }
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (model_ != nullptr && idle_ == nullptr) idle_ = std::move(pipeline);
+}
+
+void Session::note_run(const RunTimes& times) {
+  const auto ms = [](std::int64_t ns) { return static_cast<double>(ns) * 1e-6; };
+  exec_times_.add({ms(times.staged_ns - born_ns_), ms(times.executed_ns - born_ns_)});
+  memory_times().to_device.add(static_cast<float>(ms(times.staged_ns - times.start_ns)));
+  memory_times().to_host.add(static_cast<float>(ms(times.delivered_ns - times.executed_ns)));
+}
+
 Status Session::set_shapes(std::optional<std::vector<Shape>> shapes) {
   AIS_TRY(check_open());
   const std::lock_guard<std::mutex> guard(lock_);
@@ -157,20 +189,27 @@ std::vector<std::string> Session::take_kind_warnings() {
   return std::exchange(kind_warnings_, {});
 }
 
-Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs,
-                      std::vector<device::Buffer>* held) {
+Status Session::fit_feeds(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs) {
   inputs->reserve(feeds.size());
   for (const Feed& feed : feeds) inputs->push_back(feed.view);
   const std::optional<std::vector<Shape>> setting = rule.use_setting ? shapes() : std::nullopt;
   AIS_ASSIGN(std::vector<Shape> fitted, fit_all(info_, rule.mode, setting ? &*setting : nullptr, *inputs));
   note_kinds(*inputs);
+  for (std::size_t i = 0; i < feeds.size(); ++i) {
+    (*inputs)[i].dtype = info_.inputs[i].dtype;
+    (*inputs)[i].shape = std::move(fitted[i]);
+  }
+  return Status();
+}
+
+Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs,
+                      std::vector<device::Buffer>* held) {
+  AIS_TRY(fit_feeds(feeds, rule, inputs));
   TimeLog<float>* log = &memory_times().to_device;
   for (std::size_t i = 0; i < feeds.size(); ++i) {
     TensorView& input = (*inputs)[i];
-    input.dtype = info_.inputs[i].dtype;
-    input.shape = std::move(fitted[i]);
     const device::Device* where = feeds[i].device.get();
-    if (where != nullptr && !same_device(*where, *device_)) {
+    if (where != nullptr && !device::same_device(*where, *device_)) {
       return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " +
                                              device_text(*where) + "; this session is on device " + device_text(*device_) +
                                              ", call to_host() on the tensor first");
@@ -198,9 +237,7 @@ Status Session::place_outputs(OutputSink* sink, std::vector<device::Output>* out
     output.shape = desc.shape;
     if (sink != nullptr && device_->host_visible()) {
       output.data = sink->reserve(i, desc, desc.shape, output.capacity);
-      if (output.data == nullptr)
-        return Status(Code::kOutOfMemory,
-                      "there is no room for output '" + desc.name + "' of " + std::to_string(output.capacity) + " bytes");
+      if (output.data == nullptr) return no_room(desc, output.capacity);
       (*host)[i] = output.data;
     } else {
       AIS_ASSIGN(device::Buffer buffer, device_->allocate(output.capacity));
@@ -228,9 +265,7 @@ Status Session::deliver(const std::vector<device::Output>& outputs, OutputSink* 
     const CopyTimer timer(log);
     if (host[i] != nullptr && output.data == host[i]) continue;  // written in place
     void* to = sink->reserve(i, info_.outputs[i], output.shape, output.bytes);
-    if (to == nullptr)
-      return Status(Code::kOutOfMemory, "there is no room for output '" + info_.outputs[i].name + "' of " +
-                                            std::to_string(output.bytes) + " bytes");
+    if (to == nullptr) return no_room(info_.outputs[i], output.bytes);
     AIS_TRY(device_->copy_to_host(to, output.data, output.bytes));
   }
   return Status();

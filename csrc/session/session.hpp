@@ -77,6 +77,9 @@ class Session : public std::enable_shared_from_this<Session> {
   // Asks every run that is executing now to stop; each answers Cancelled.
   Status cancel();
 
+  // Settings of a picture that the device preprocesses, for the runs that start after it.
+  Status set_aipp(const device::Aipp& settings);
+
   // Frees the model. Twice is fine. Runs that are executing finish first; later ones answer Closed.
   void close();
   bool closed() const;
@@ -103,10 +106,13 @@ class Session : public std::enable_shared_from_this<Session> {
 
  private:
   friend class Iteration;
+  friend class Pipeline;
 
   Session(std::shared_ptr<device::Device> device, std::shared_ptr<device::Model> model, int loop);
 
   Result<std::shared_ptr<device::Model>> model() const;
+  // Feeds as inputs where they lie, with the model's types and exact shapes.
+  Status fit_feeds(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs);
   // Feeds as inputs on the device. `held` keeps the copies alive that had to be made.
   Status stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs,
                std::vector<device::Buffer>* held);
@@ -117,6 +123,11 @@ class Session : public std::enable_shared_from_this<Session> {
   // Times one call of `once` and logs it.
   template <typename Once>
   Status timed(Once once);
+  // Logs a run that was timed elsewhere.
+  void note_run(const RunTimes& times);
+  // A runtime's pipeline that nobody uses now, if there is one, and for the next who does.
+  std::unique_ptr<device::Pipeline> take_pipeline();
+  void keep_pipeline(std::unique_ptr<device::Pipeline> pipeline);
   void note_kinds(const std::vector<TensorView>& views);
   bool inherited() const { return generation_ != fork_generation(); }
 
@@ -129,6 +140,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   mutable std::mutex lock_;
   std::shared_ptr<device::Model> model_;      // guarded by lock_; null when closed
+  std::unique_ptr<device::Pipeline> idle_;    // guarded by lock_; see take_pipeline
   std::optional<std::vector<Shape>> shapes_;  // guarded by lock_
   std::vector<std::string> kind_warnings_;    // guarded by lock_
   std::vector<bool> kind_warned_;             // guarded by lock_
@@ -145,6 +157,9 @@ Status Session::timed(Once once) {
   }
   return status;
 }
+
+// The failure of a sink that refused an output.
+Status no_room(const device::TensorDesc& desc, std::size_t bytes);
 
 // Bytes of a declared shape, and whether that shape is known before a run.
 bool known_bytes(const device::TensorDesc& desc, std::size_t* bytes);

@@ -24,7 +24,7 @@ Result<Tensor> Tensor::on_host(DType dtype, Shape shape) {
 }
 
 Status Tensor::to_device(const std::shared_ptr<device::Device>& device) {
-  if (device_ != nullptr && same_device(*device_, *device)) return Status();
+  if (device_ != nullptr && device::same_device(*device_, *device)) return Status();
   if (device_ != nullptr) AIS_TRY(to_host());  // from another device: by way of the host, which always works
   const CopyTimer timer(&memory_times().to_device);
   if (!device->host_visible()) {

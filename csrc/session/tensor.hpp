@@ -40,11 +40,6 @@ class Tensor {
   std::shared_ptr<device::Device> device_;  // null on the host
 };
 
-// Whether memory of one is memory of the other: device objects are made anew, and every runtime numbers its devices from 0.
-inline bool same_device(const device::Device& a, const device::Device& b) {
-  return a.id() == b.id() && a.runtime() == b.runtime();
-}
-
 // Host memory as the devices' copies like it: 64-byte aligned.
 Result<device::Buffer> allocate_host(std::size_t bytes);
 

@@ -52,6 +52,7 @@ void Doorbell::ring() const {
 
 Wake Doorbell::wait(std::uint32_t ticket, std::int64_t deadline_ns, std::int64_t spin_ns) const {
   if (this->ticket() != ticket) return Wake::kRung;
+  if (deadline_ns == kNoWait) return Wake::kTimeout;
   if (spin_ns > 0) {
     const std::int64_t until = monotonic_ns() + spin_ns;
     do {

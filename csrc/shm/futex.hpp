@@ -25,6 +25,7 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free, "a lock in shared
 enum class Wake { kRung, kTimeout, kInterrupted };
 
 constexpr std::int64_t kNoDeadline = -1;
+constexpr std::int64_t kNoWait = 0;  // a deadline that has passed: only what is there already
 
 class Doorbell {
  public:

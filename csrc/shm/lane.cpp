@@ -305,6 +305,8 @@ bool Lane::closed() const { return header_->closed.load(std::memory_order_acquir
 
 // Relaxed: a hint, nothing is published with it.
 void Lane::set_spin_ns(std::uint32_t ns) { header_->spin_ns.store(ns, std::memory_order_relaxed); }
+void Lane::set_nap_ns(std::uint32_t ns) { header_->nap_ns.store(ns, std::memory_order_relaxed); }
+std::uint32_t Lane::nap_ns() const { return header_->nap_ns.load(std::memory_order_relaxed); }
 std::uint32_t Lane::spin_ns() const { return header_->spin_ns.load(std::memory_order_relaxed); }
 
 }  // namespace ais::shm

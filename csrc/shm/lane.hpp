@@ -119,6 +119,9 @@ class Lane {
   std::size_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   void set_spin_ns(std::uint32_t ns);
   std::uint32_t spin_ns() const;
+  // While a stream of short tasks is under way: how long the worker naps when it has done what there was (see Port).
+  void set_nap_ns(std::uint32_t ns);
+  std::uint32_t nap_ns() const;
 
   bool forked() const;
   const std::shared_ptr<Region>& region() const { return region_; }

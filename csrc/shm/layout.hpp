@@ -9,6 +9,7 @@
 //      320     8        worker's doorbell (futex.hpp)  both, RMW only        worker sleeps here
 //      384     4        closed (0 -> 1, a latch)       anyone                both
 //      448     4        spin_ns, a hint                parent                worker
+//      452     4        nap_ns, a hint                 parent                worker
 //     4096     ...      task descriptors, kRingSlots x 64       (ring.hpp)
 //      ...     ...      result descriptors, kRingSlots x 64
 //   kDataOffset ...     slots (slots.hpp): virtual ranges, handed out by the parent alone
@@ -98,6 +99,7 @@ struct Header {
   Position worker_bell;
   alignas(kCacheLine) std::atomic<std::uint32_t> closed;
   alignas(kCacheLine) std::atomic<std::uint32_t> spin_ns;
+  std::atomic<std::uint32_t> nap_ns;
 };
 
 constexpr std::size_t kTaskRingOffset = 4096;

@@ -62,6 +62,7 @@ class Port {
  private:
   Port(std::shared_ptr<Region> region, std::shared_ptr<Bell> parent_bell);
   Result<bool> try_next(Task* out);
+  bool nap_in_stream();
   Status publish(const Task& task, ResultDescriptor result, const RunTimes& times);
 
   const std::shared_ptr<Region> region_;
@@ -72,6 +73,7 @@ class Port {
   const Span data_;
   Consumer<TaskDescriptor> tasks_;
   Producer<ResultDescriptor> results_;
+  std::uint64_t taken_since_nap_ = 0;
 };
 
 }  // namespace ais::shm

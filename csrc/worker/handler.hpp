@@ -7,18 +7,35 @@
 
 namespace ais::worker {
 
+// One thread at a time.
 class Handler {
  public:
   virtual ~Handler() = default;
 
-  // Reads task.feeds, in place, and writes the outputs with `out`. A failure fails this task only. Where `out` had no room
-  // (out->full()) the status does not matter: the task is run again with more. One thread at a time.
+  // How many tasks can be under way.
+  virtual std::size_t depth() const { return 1; }
+
+  // Begins a task, from its feeds where they lie. `task` stays where it is until it is finished. Cannot fail: finish tells.
+  virtual void start(shm::Task* task) = 0;
+  // Ends the oldest task: its outputs are written with task->writer. A failure fails this task only. Where the writer had no room
+  // (full()) the status does not matter: the task is run again with more.
+  virtual Status finish(shm::RunTimes* times) = 0;
+};
+
+// For handlers that do one task after the other.
+class PlainHandler : public Handler {
+ public:
   virtual Status run(const shm::Task& task, shm::FrameWriter* out, shm::RunTimes* times) = 0;
+  void start(shm::Task* task) final { task_ = task; }
+  Status finish(shm::RunTimes* times) final { return run(*task_, &task_->writer, times); }
+
+ private:
+  shm::Task* task_ = nullptr;
 };
 
 // Outputs are copies of the feeds, in mode 1 there are none; task.option is how many microseconds of work to simulate. For
 // tests and measurements.
-class EchoHandler : public Handler {
+class EchoHandler : public PlainHandler {
  public:
   Status run(const shm::Task& task, shm::FrameWriter* out, shm::RunTimes* times) override;
 };

@@ -1,6 +1,9 @@
 // The loop itself. The only place that turns what a handler did into a reply.
 #include "worker/serve.hpp"
 
+#include <utility>
+#include <vector>
+
 namespace ais::worker {
 namespace {
 
@@ -14,19 +17,60 @@ Status answer(shm::Port* port, shm::Task* task, const Status& run, const shm::Ru
   return port->fail(task, Code::kExecution, "the model left an output out", 0, times);
 }
 
+// The tasks under way, in turns over as many Tasks as the handler has room for.
+class UnderWay {
+ public:
+  UnderWay(shm::Port* port, Handler* handler, std::uint64_t* served)
+      : port_(port), handler_(handler), served_(served), tasks_(handler->depth()) {}
+
+  bool empty() const { return started_ == finished_; }
+  bool full() const { return started_ - finished_ == tasks_.size(); }
+  // Where the next task goes; not while full.
+  shm::Task* room() { return &tasks_[started_ % tasks_.size()]; }
+  void start() {
+    handler_->start(room());
+    ++started_;
+  }
+  Status finish_one() {
+    shm::RunTimes times;
+    const Status run = handler_->finish(&times);
+    if (run.code() == Code::kDeviceLost) return run;  // unanswered: the process ends, and its tasks run elsewhere
+    AIS_TRY(answer(port_, &tasks_[finished_++ % tasks_.size()], run, times));
+    ++*served_;
+    return Status();
+  }
+  Status finish_all() {
+    while (!empty()) AIS_TRY(finish_one());
+    return Status();
+  }
+
+ private:
+  shm::Port* const port_;
+  Handler* const handler_;
+  std::uint64_t* const served_;
+  std::vector<shm::Task> tasks_;
+  std::uint64_t started_ = 0;
+  std::uint64_t finished_ = 0;
+};
+
 }  // namespace
 
 Result<Stopped> serve(shm::Port* port, Handler* handler, shm::Task* task, std::uint64_t* served) {
+  UnderWay runs(port, handler, served);
   while (true) {
-    AIS_ASSIGN(const shm::Next next, port->next(shm::kNoDeadline, task));
-    if (next == shm::Next::kClosed) return Stopped::kClosed;
-    if (next != shm::Next::kTask) return Stopped::kInterrupted;
-    if (task->kind != shm::Kind::kTensors) return Stopped::kObject;
-    shm::RunTimes times;
-    const Status run = handler->run(*task, &task->writer, &times);
-    if (run.code() == Code::kDeviceLost) return run;  // unanswered: the process ends, and the task runs elsewhere
-    AIS_TRY(answer(port, task, run, times));
-    ++*served;
+    if (runs.full()) AIS_TRY(runs.finish_one());
+    // With work in hand only what is there already is taken.
+    AIS_ASSIGN(const shm::Next next, port->next(runs.empty() ? shm::kNoDeadline : shm::kNoWait, runs.room()));
+    if (next == shm::Next::kTask && runs.room()->kind == shm::Kind::kTensors) {
+      runs.start();
+    } else if (next == shm::Next::kTimeout) {
+      AIS_TRY(runs.finish_one());
+    } else {
+      if (next == shm::Next::kTask) *task = std::move(*runs.room());
+      AIS_TRY(runs.finish_all());
+      if (next == shm::Next::kTask) return Stopped::kObject;
+      return next == shm::Next::kClosed ? Stopped::kClosed : Stopped::kInterrupted;
+    }
   }
 }
 

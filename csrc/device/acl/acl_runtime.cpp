@@ -1,12 +1,259 @@
-// AscendCL. This build has no driver for it: asking for it says so.
-#include "base/dylib.hpp"
+// AscendCL as a device runtime: initialised once per process, and every NPU is a device.
+//
+// Processes: the first use initialises AscendCL, and that does not survive a fork, so a child of this process is refused with a
+// sentence. Asking for a runtime (open_acl) initialises nothing.
+// Locks: State::lock, held while initialising, opening a context and finalising; it is taken before a context's own.
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/process.hpp"
+#include "device/acl/acl_api.hpp"
+#include "device/acl/acl_context.hpp"
+#include "device/acl/acl_model.hpp"
 #include "device/runtimes.hpp"
+
+namespace ais::acl {
+namespace {
+
+constexpr aclError kRepeatInitialize = 100002;
+constexpr aclError kRepeatFinalize = 100037;
+constexpr aclError kStub = 100039;
+constexpr const char* kJsonOption = "acl_json_path";
+
+Result<std::string> json_option(const device::Options& options) {
+  std::string path;
+  for (const auto& option : options) {
+    if (option.first != kJsonOption) {
+      return Status(Code::kInvalidArgument, "there is no option '" + option.first + "' for models on an NPU; there is " + kJsonOption);
+    }
+    path = option.second;
+  }
+  return path;
+}
+
+class AclRuntime;
+
+// A device by its number. Its context is opened at the first use and shared by what is made on it.
+class AclDevice final : public device::Device {
+ public:
+  AclDevice(AclRuntime* runtime, int id, std::string json, std::uint64_t life)
+      : runtime_(runtime), id_(id), json_(std::move(json)), life_(life) {}
+
+  int id() const override { return id_; }
+  std::string runtime() const override { return "acl"; }
+  bool host_visible() const override { return false; }
+
+  Result<device::Buffer> allocate(std::size_t bytes) override {
+    AIS_ASSIGN(const std::shared_ptr<AclContext> open, context());
+    return open->allocate(bytes);
+  }
+  Status copy_to_device(void* to, const void* from, std::size_t bytes) override { return copy(to, from, bytes, kHostToDevice); }
+  Status copy_to_host(void* to, const void* from, std::size_t bytes) override { return copy(to, from, bytes, kDeviceToHost); }
+  Status copy_on_device(void* to, const void* from, std::size_t bytes) override { return copy(to, from, bytes, kDeviceToDevice); }
+  Status register_host(void* host, std::size_t bytes) override {
+    AIS_ASSIGN(const std::shared_ptr<AclContext> open, context());
+    return open->register_host(host, bytes);
+  }
+  Status unregister_host(void* host) override {
+    AIS_ASSIGN(const std::shared_ptr<AclContext> open, context());
+    return open->unregister_host(host);
+  }
+  Result<std::shared_ptr<device::Model>> load(const device::ModelSource& source, const device::Options& options) override {
+    AIS_TRY(json_option(options).status());
+    AIS_ASSIGN(std::shared_ptr<AclContext> open, context());
+    return AclModel::load(std::move(open), source);
+  }
+
+ private:
+  Result<std::shared_ptr<AclContext>> context();
+  Status copy(void* to, const void* from, std::size_t bytes, MemcpyKind kind) {
+    AIS_ASSIGN(const std::shared_ptr<AclContext> open, context());
+    return open->copy(to, from, bytes, kind);
+  }
+
+  AclRuntime* const runtime_;
+  const int id_;
+  const std::string json_;
+  const std::uint64_t life_;  // of the runtime's lives, the one that it belongs to: memory of an earlier one is gone
+  PerProcess<std::mutex> lock_;
+  std::weak_ptr<AclContext> context_;  // guarded by lock_
+};
+
+class AclRuntime final : public device::Runtime {
+ public:
+  explicit AclRuntime(std::unique_ptr<Api> api) : api_(std::move(api)) {}
+
+  std::string name() const override { return "acl"; }
+  std::string version() const override;
+  Result<int> device_count() override;
+  Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override;
+  Status finalize() override;
+
+  Result<std::shared_ptr<AclContext>> open_context(int device_id, const std::string& json);
+  // Counts the calls of finalize().
+  std::uint64_t life() const { return life_.load(); }
+
+ private:
+  struct State {
+    std::mutex lock;
+    // The rest is guarded by lock.
+    bool initialised = false;
+    bool owner = false;  // nobody else in this process initialised it before
+    std::string json;    // that it was initialised with
+    std::vector<std::weak_ptr<AclContext>> contexts;
+  };
+
+  Status check_process() const;
+  Status initialise(State* state, const std::string& json);
+  Status initialised_by_others(State* state, const std::string& json);
+  Status explain_init(Status status, const std::string& json) const;
+  Result<int> count() const;
+
+  const std::unique_ptr<Api> api_;
+  PerProcess<State> state_;
+  std::atomic<std::uint64_t> life_{0};
+  std::atomic<std::uint64_t> initialiser_{0};  // 1 + fork_generation() of the process that did; 0: none
+};
+
+Status AclRuntime::check_process() const {
+  const std::uint64_t initialiser = initialiser_.load();
+  if (initialiser == 0 || initialiser == fork_generation() + 1) return Status();
+  return forked_status();
+}
+
+Status AclRuntime::explain_init(Status status, const std::string& json) const {
+  if (status.vendor_code() == kStub) {
+    return Status(Code::kUnavailable, api_->library.path() + " is CANN's stub for building without a driver, not AscendCL: " + status.message() +
+                                          "\nPut the folder of the real library before .../runtime/lib64/stub on LD_LIBRARY_PATH, or install the driver.", kStub);
+  }
+  if (json.empty() || status.code() == Code::kOutOfMemory) return status;
+  return Status(Code::kInvalidArgument, "AscendCL does not take " + std::string(kJsonOption) + " '" + json + "': " + status.message(), status.vendor_code());
+}
+
+Status AclRuntime::initialised_by_others(State* state, const std::string& json) {
+  if (json.empty()) return Status();
+  // aclFinalizeReference takes back the reference that the call counted, on the versions that count.
+  std::uint64_t left = 0;
+  if (api_->aclFinalizeReference != nullptr) static_cast<void>(api_->aclFinalizeReference(&left));
+  state->initialised = false;
+  return Status(Code::kInvalidArgument, std::string(kJsonOption) + " '" + json + "' cannot take effect: another library of this process initialised AscendCL before");
+}
+
+Status AclRuntime::initialise(State* state, const std::string& json) {
+  AIS_TRY(check_process());
+  if (state->initialised) {
+    if (json.empty() || json == state->json) return Status();
+    return Status(Code::kInvalidArgument, std::string(kJsonOption) + " '" + json + "' cannot take effect: AscendCL reads one file per process, at the first session, and that had " +
+                                              (state->json.empty() ? "none" : "'" + state->json + "'") + "; name it there, or call finalize() before");
+  }
+  initialiser_ = fork_generation() + 1;
+  const aclError number = api_->aclInit(json.empty() ? nullptr : json.c_str());
+  if (number != 0 && number != kRepeatInitialize) {
+    initialiser_ = 0;
+    return explain_init(api_->check(number, "aclInit", Code::kUnavailable), json);
+  }
+  state->initialised = true;
+  state->owner = number == 0;
+  state->json = json;
+  return state->owner ? Status() : initialised_by_others(state, json);
+}
+
+Result<int> AclRuntime::count() const {
+  std::uint32_t devices = 0;
+  AIS_TRY(api_->check(api_->aclrtGetDeviceCount(&devices), "aclrtGetDeviceCount", Code::kUnavailable));
+  return static_cast<int>(devices);
+}
+
+std::string AclRuntime::version() const {
+  std::int32_t major = 0;
+  std::int32_t minor = 0;
+  std::int32_t patch = 0;
+  if (api_->aclrtGetVersion(&major, &minor, &patch) != 0) return "unknown";
+  std::string text = std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(patch);
+  if (const char* soc = api_->aclrtGetSocName(); soc != nullptr) text += std::string(" on ") + soc;
+  return text;
+}
+
+Result<int> AclRuntime::device_count() {
+  AIS_TRY(check_process());
+  State& state = state_.get();
+  const std::lock_guard<std::mutex> guard(state.lock);
+  AIS_TRY(initialise(&state, ""));
+  return count();
+}
+
+Result<std::shared_ptr<device::Device>> AclRuntime::open(int device_id, const device::Options& options) {
+  AIS_ASSIGN(const std::string json, json_option(options));
+  AIS_TRY(check_process());
+  State& state = state_.get();
+  const std::lock_guard<std::mutex> guard(state.lock);
+  AIS_TRY(initialise(&state, json));
+  AIS_ASSIGN(const int devices, count());
+  if (device_id < 0 || device_id >= devices) {
+    return Status(Code::kUnavailable, "there is no NPU " + std::to_string(device_id) + "; this process sees " + std::to_string(devices) + " NPU" +
+                                          (devices == 1 ? "" : "s") + (devices == 0 ? "" : devices == 1 ? ", number 0" : ", numbers 0 to " + std::to_string(devices - 1)) +
+                                          " (ASCEND_RT_VISIBLE_DEVICES chooses and renumbers them)");
+  }
+  return std::shared_ptr<device::Device>(std::make_shared<AclDevice>(this, device_id, json, life()));
+}
+
+Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, const std::string& json) {
+  AIS_TRY(check_process());
+  State& state = state_.get();
+  const std::lock_guard<std::mutex> guard(state.lock);
+  AIS_TRY(initialise(&state, json));
+  AIS_ASSIGN(std::shared_ptr<AclContext> context, AclContext::open(*api_, device_id));
+  auto& all = state.contexts;
+  all.erase(std::remove_if(all.begin(), all.end(), [](const auto& known) { return known.expired(); }), all.end());
+  all.push_back(context);
+  return context;
+}
+
+Status AclRuntime::finalize() {
+  if (!check_process().ok()) return Status();  // a forked child has nothing of it
+  State& state = state_.get();
+  std::vector<std::shared_ptr<AclContext>> live;  // let go of after the lock
+  const std::lock_guard<std::mutex> guard(state.lock);
+  ++life_;
+  for (const auto& known : state.contexts) {
+    if (auto context = known.lock()) live.push_back(std::move(context));
+  }
+  state.contexts.clear();
+  for (const auto& context : live) context->close();
+  if (!state.initialised) return Status();
+  if (state.owner) {
+    const aclError number = api_->aclFinalize();
+    if (number != kRepeatFinalize) AIS_TRY(api_->check(number, "aclFinalize", Code::kSystem));
+  } else if (api_->aclFinalizeReference != nullptr) {
+    std::uint64_t left = 0;
+    AIS_TRY(ACL_CALL(*api_, aclFinalizeReference, &left));
+  }
+  state.initialised = false;
+  return Status();
+}
+
+Result<std::shared_ptr<AclContext>> AclDevice::context() {
+  const std::lock_guard<std::mutex> guard(lock_.get());
+  if (auto live = context_.lock()) return live;
+  if (life_ != runtime_->life()) return closed_status();
+  AIS_ASSIGN(std::shared_ptr<AclContext> fresh, runtime_->open_context(id_, json_));
+  context_ = fresh;
+  return fresh;
+}
+
+}  // namespace
+}  // namespace ais::acl
 
 namespace ais::device {
 
 Result<std::unique_ptr<Runtime>> open_acl(const std::vector<std::string>& libraries) {
-  AIS_ASSIGN(Dylib library, Dylib::open_first("AscendCL's library (libascendcl.so)", libraries, [](const Dylib&) { return std::string(); }));
-  return Status(Code::kUnavailable, "AscendCL was found at " + library.path() + ", but this release drives ONNX models only");
+  AIS_ASSIGN(std::unique_ptr<acl::Api> api, acl::load_api(libraries));
+  return std::unique_ptr<Runtime>(std::make_unique<acl::AclRuntime>(std::move(api)));
 }
 
 }  // namespace ais::device

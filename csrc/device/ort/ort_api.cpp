@@ -111,7 +111,8 @@ Status Api::check(OrtStatus* status, Code fallback) const {
     code = Code::kCancelled;
   } else if (text.find("Failed to allocate memory") != std::string::npos || text.find("bad_alloc") != std::string::npos) {
     code = Code::kOutOfMemory;
-  } else if (number == kInvalidArgument && fallback == Code::kExecution) {
+  } else if (number == kInvalidArgument && fallback == Code::kExecution &&
+             text.find("status code returned while running") == std::string::npos) {  // found before any kernel ran
     code = Code::kFeedMismatch;
   }
   return Status(code, std::move(text), number);

@@ -56,11 +56,11 @@ class OrtRuntime final : public device::Runtime {
 
   std::string name() const override { return "ort"; }
   std::string version() const override { return api_->version; }
-  int device_count() const override { return static_cast<int>(allowed_cpus().size()); }
+  Result<int> device_count() override { return static_cast<int>(allowed_cpus().size()); }
 
   // Option "devices" replaces the count: a pool's worker is pinned to its share of the processors and sees only those.
   Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override {
-    AIS_ASSIGN(const int count, option_int(options, "devices", device_count(), 1, 1 << 20));
+    AIS_ASSIGN(const int count, option_int(options, "devices", static_cast<int>(allowed_cpus().size()), 1, 1 << 20));
     if (device_id < 0 || device_id >= count) {
       return Status(Code::kUnavailable,
                     "there is no CPU device " + std::to_string(device_id) + "; this process may use " + std::to_string(count) +

@@ -1,0 +1,126 @@
+"""`npus`: emulated NPUs for a block of code, and for every process started in it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from ais_bench.emulator.library import library_without
+
+#: The variable that names AscendCL's library; the `acl` runtime reads it.
+LIBRARY_VARIABLE = "AIS_BENCH_ACL_LIBRARY"
+
+PerDevice = float | str | Mapping[int, float | str]
+
+
+@contextmanager
+def npus(
+    count: int = 8,
+    *,
+    exec_ms: PerDevice | None = None,
+    copy_gbps: PerDevice | None = None,
+    memory_mb: PerDevice | None = None,
+    faults: str | Iterable[str] = (),
+    faults_across_processes: bool = False,
+    without: Iterable[str] = (),
+    soc: str | None = None,
+    record: str | os.PathLike[str] | None = None,
+    report: str | os.PathLike[str] | None = None,
+    on_violation: str = "report",
+    threads: int = 1,
+    seed: int = 0,
+) -> Iterator[Path]:
+    """Within the block, AscendCL is the emulator with `count` NPUs. Yields the library's path.
+
+    It works by environment variables, which are put back at the end. So enter it before the first use of the `acl` runtime in
+    this process, which loads the library once and for all, and start worker processes inside it. Not for two threads at once.
+
+    Args:
+        count: NPUs, numbered from 0.
+        exec_ms: milliseconds of one execution: a number, a distribution ("normal:5,0.5", "uniform:4,6", "lognormal:5,0.3",
+            "exponential:5"), or `{device: either}`. Default: as long as the CPU takes.
+        copy_gbps: 1e9 bytes a second of one direction of copying between host and device, a number or `{device: number}`;
+            copying takes at least that long. Default: as fast as the host copies.
+        memory_mb: MiB of device memory, a number or `{device: number}`. Default 32768.
+        faults: rules like "aclmdlExecute:3=507011@2" (docs/emulator.md): the calls that fail, hang or crash.
+        faults_across_processes: count calls over all processes of the block, so that a restarted worker does not meet the same
+            fault again. Otherwise each process counts its own.
+        without: symbols that the library shall lack; see `ais_bench.emulator.library.OPTIONAL`.
+        soc: what aclrtGetSocName answers. A model packed for another one is refused.
+        record: a file that every call of every process is appended to, a JSON object a line; "%p" becomes the process id.
+        report: a file for violations and leaks, as `record`. Default: stderr.
+        on_violation: "report", or "abort" to end the process at a violation of AscendCL's rules.
+        threads: ONNX Runtime threads of one model.
+        seed: of the distributions.
+
+    Raises:
+        ValueError: for settings that cannot be.
+    """
+    if count < 1 or count > 1024:
+        raise ValueError(f"count is {count}; there can be 1 to 1024 NPUs")
+    with tempfile.TemporaryDirectory(prefix="ais_bench_npus_") as folder:
+        settings = {
+            LIBRARY_VARIABLE: str(library_without(without)),
+            "AIS_EMULATOR_DEVICES": str(count),
+            "AIS_EMULATOR_EXEC_MS": _per_device("exec_ms", exec_ms, count),
+            "AIS_EMULATOR_COPY_GBPS": _per_device("copy_gbps", copy_gbps, count),
+            "AIS_EMULATOR_MEMORY_MB": _per_device("memory_mb", memory_mb, count),
+            "AIS_EMULATOR_FAULTS": faults if isinstance(faults, str) else ";".join(faults),
+            "AIS_EMULATOR_FAULT_STATE": os.path.join(folder, "faults") if faults_across_processes else None,
+            "AIS_EMULATOR_SOC": soc,
+            "AIS_EMULATOR_RECORD": None if record is None else os.path.abspath(record),
+            "AIS_EMULATOR_REPORT": None if report is None else os.path.abspath(report),
+            "AIS_EMULATOR_ON_VIOLATION": on_violation,
+            "AIS_EMULATOR_THREADS": str(threads),
+            "AIS_EMULATOR_SEED": str(seed),
+            "ASCEND_RT_VISIBLE_DEVICES": None,
+        }
+        if "AIS_BENCH_ORT_LIBRARY" not in os.environ:
+            settings["AIS_BENCH_ORT_LIBRARY"] = find_onnxruntime()
+        with _environment(settings):
+            yield Path(str(settings[LIBRARY_VARIABLE]))
+
+
+def find_onnxruntime() -> str | None:
+    """The library inside the installed onnxruntime package, without importing it; None when there is none."""
+    from importlib.util import find_spec
+
+    spec = find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        return None
+    found = sorted(Path(spec.origin).parent.glob("capi/libonnxruntime.so.*"))
+    return str(found[0]) if found else None
+
+
+def _per_device(name: str, value: PerDevice | None, count: int) -> str | None:
+    """A setting in the environment's form: "default;device=value;..."."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        return str(value)
+    for device in value:
+        if not 0 <= device < count:
+            raise ValueError(f"{name} has a value for device {device}; there are devices 0 to {count - 1}")
+    return ";".join(f"{device}={setting}" for device, setting in value.items())
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
+    """Sets variables (None: unsets) and puts the old ones back."""
+    before = {name: os.environ.get(name) for name in settings}
+    _assign(settings)
+    try:
+        yield
+    finally:
+        _assign(before)
+
+
+def _assign(settings: Mapping[str, str | None]) -> None:
+    for name, value in settings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,0 +1,114 @@
+"""Fixing the input shapes of an ONNX model, on the protobuf bytes themselves.
+
+ATC compiles a model for shapes that are given to it; giving them to ONNX Runtime, whose shape inference then works out the
+outputs, means to write them into the model. This walks and rewrites the few messages on the way there, so that packing needs
+no `onnx` package. Field numbers are those of onnx.proto3: ModelProto 7 graph; GraphProto 11 input, 12 output, 13 value_info;
+ValueInfoProto 1 name, 2 type; TypeProto 1 tensor_type; TypeProto.Tensor 1 elem_type, 2 shape; TensorShapeProto 1 dim;
+Dimension 1 dim_value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+Field = tuple[int, int, bytes]  # number, wire type, content (without a length prefix)
+
+
+class NotOnnx(ValueError):
+    """The bytes are not the protobuf of an ONNX model."""
+
+
+def with_input_shapes(model: bytes, shapes: Mapping[str, Sequence[int]]) -> bytes:
+    """`model` with the shape of each input in `shapes` replaced (-1: unknown), and the shapes of all outputs left open.
+
+    Outputs lose their declared shapes because those may be of other inputs than these; the element types stay.
+    Raises NotOnnx for anything that is no model.
+    """
+
+    def rewrite_input(value: bytes) -> bytes:
+        name = next((content.decode() for number, _, content in _fields(value) if number == 1), "")
+        return _with_shape(value, shapes[name]) if name in shapes else value
+
+    def rewrite_graph(graph: bytes) -> bytes:
+        return _rewrite(graph, {11: rewrite_input, 12: lambda value: _with_shape(value, None), 13: lambda _: None})
+
+    return _rewrite(model, {7: rewrite_graph})
+
+
+def _with_shape(value_info: bytes, shape: Sequence[int] | None) -> bytes:
+    def rewrite_tensor(tensor: bytes) -> bytes:
+        kept = b"".join(_encode(field) for field in _fields(tensor) if field[0] != 2)
+        if shape is None:
+            return kept
+        dims = b"".join(_message(1, b"" if dim < 0 else _varint(1 << 3 | _VARINT) + _varint(dim)) for dim in shape)
+        return kept + _message(2, dims)
+
+    def rewrite_type(kind: bytes) -> bytes:
+        return _rewrite(kind, {1: rewrite_tensor})
+
+    return _rewrite(value_info, {2: rewrite_type})
+
+
+def _rewrite(message: bytes, changes: Mapping[int, Callable[[bytes], bytes | None]]) -> bytes:
+    """The message with the content of some fields passed through a function; None drops the field."""
+    parts = []
+    for number, wire, content in _fields(message):
+        changed = changes[number](content) if number in changes and wire == _BYTES else content
+        if changed is not None:
+            parts.append(_encode((number, wire, changed)))
+    return b"".join(parts)
+
+
+def _fields(message: bytes) -> Iterator[Field]:
+    at = 0
+    while at < len(message):
+        key, at = _read_varint(message, at)
+        number, wire = key >> 3, key & 7
+        if wire == _BYTES:
+            length, at = _read_varint(message, at)
+        elif wire in (_FIXED64, _FIXED32):
+            length = 8 if wire == _FIXED64 else 4
+        elif wire == _VARINT:
+            _, end = _read_varint(message, at)
+            length = end - at
+        else:
+            raise NotOnnx(f"wire type {wire} at offset {at}")
+        if number == 0 or at + length > len(message):
+            raise NotOnnx(f"a field at offset {at} goes beyond the end")
+        yield number, wire, message[at : at + length]
+        at += length
+
+
+def _encode(field: Field) -> bytes:
+    number, wire, content = field
+    if wire == _BYTES:
+        return _message(number, content)
+    return _varint(number << 3 | wire) + content
+
+
+def _message(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(message) or shift > 63:
+            raise NotOnnx(f"a number at offset {at} does not end")
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at

@@ -1,0 +1,293 @@
+"""Packing an ONNX model as a compiled one for the emulator, with ATC's options.
+
+The result is a container (csrc/emulator/container.hpp), not an om: a real NPU refuses it, as the emulator refuses a real om.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ais_bench.emulator.aipp_config import AippEntry, read_aipp_config
+from ais_bench.emulator.onnx_shapes import with_input_shapes
+
+MAGIC = b"AISEMUOM"
+_HEADER = struct.Struct("<8sIIQQ")  # magic, version, reserved, bytes of the description, bytes of the graph
+
+#: ONNX Runtime's names of element types to AscendCL's numbers.
+_DTYPES = {
+    "float": 0, "float16": 1, "int8": 2, "int32": 3, "uint8": 4, "int16": 6, "uint16": 7, "uint32": 8, "int64": 9,
+    "uint64": 10, "double": 11, "bool": 12, "complex64": 16, "complex128": 17, "bfloat16": 27, "int4": 29,
+    "float8e5m2": 35, "float8e4m3fn": 36,
+}  # fmt: skip
+_FORMATS = {"NCHW": 0, "NHWC": 1, "ND": 2}
+
+Range = tuple[int, int]  # min, max; max -1 is open
+
+
+@dataclass
+class _Input:
+    name: str
+    dtype: int
+    shape: list[int]  # -1 where it varies
+    ranges: list[Range] | None = None  # one a dimension, in dynamic-shape models
+
+
+@dataclass
+class _Gears:
+    kind: str = "none"  # "none", "batch", "hw", "dims", "shape"
+    values: list[list[int]] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)  # the inputs, as --input_shape names them
+
+
+def pack(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    input_shape: str | Mapping[str, Sequence[int | str]] | None = None,
+    dynamic_batch_size: str | Sequence[int] | None = None,
+    dynamic_image_size: str | Sequence[Sequence[int]] | None = None,
+    dynamic_dims: str | Sequence[Sequence[int]] | None = None,
+    insert_op_conf: str | os.PathLike[str] | None = None,
+    input_format: str = "NCHW",
+    soc_version: str = "",
+) -> Path:
+    """Pack `model` (ONNX, without external data) as `output` for the emulator; returns the output's path.
+
+    The options are ATC's, as texts or as Python values. At most one of the three `dynamic_*`; with none of them, dimensions
+    that vary make a dynamic-shape model.
+
+    Args:
+        model: the ONNX file.
+        output: the file to write; its folder must exist.
+        input_shape: "name:1,3,224,224;name2:-1,16" or `{name: shape}`; -1 varies, "1~8" varies in a range. Default: as the
+            model declares them.
+        dynamic_batch_size: "1,2,4,8": the batches; every varying dimension must be an input's first.
+        dynamic_image_size: "224,224;448,448": heights and widths; the two varying dimensions must be those of the image.
+        dynamic_dims: "1,16;2,32": for each gear a value for every varying dimension, in the order of `input_shape`.
+        insert_op_conf: an AIPP configuration file.
+        input_format: "NCHW", "NHWC" or "ND": of four-dimensional inputs.
+        soc_version: the only SoC the result loads on; "": any.
+
+    Raises:
+        ValueError: for options that do not fit the model or each other.
+        OSError: where a file cannot be read or written.
+    """
+    graph = Path(model).read_bytes()
+    if input_format not in _FORMATS:
+        raise ValueError(f"input_format is {input_format!r}; there are {', '.join(_FORMATS)}")
+    inputs = _declared_inputs(graph, model)
+    declared = {item.name: item.shape for item in inputs}
+    order = _apply_input_shape(inputs, _parse_shapes(input_shape))
+    shapes = {item.name: item.shape for item in inputs}
+    if shapes != declared:  # what is converted is the model with these shapes, as with ATC
+        graph = with_input_shapes(graph, shapes)
+    gears = _gears(inputs, order, input_format, dynamic_batch_size, dynamic_image_size, dynamic_dims)
+    aipp = [] if insert_op_conf is None else read_aipp_config(insert_op_conf)
+    _check_aipp(aipp, inputs, gears)
+    description = {
+        "soc": soc_version,
+        "name": Path(model).stem,
+        "inputs": [_describe_input(item, input_format) for item in inputs],
+        "outputs": _describe_outputs(graph, inputs, gears),
+        "gears": {"kind": gears.kind, "values": gears.values, "order": gears.order},
+        "aipp": aipp,
+    }
+    text = json.dumps(description).encode()
+    target = Path(output)
+    target.write_bytes(_HEADER.pack(MAGIC, 1, 0, len(text), len(graph)) + text + graph)
+    return target
+
+
+def _session(graph: bytes, what: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    # Constant folding is what works out shapes that the model computes.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base but this
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _dtype(kind: str, name: str) -> int:
+    found = _DTYPES.get(kind.removeprefix("tensor(").removesuffix(")"))
+    if found is None:
+        raise ValueError(f"tensor {name!r} is of type {kind}, which an NPU model cannot have")
+    return found
+
+
+def _declared_inputs(graph: bytes, model: str | os.PathLike[str]) -> list[_Input]:
+    session = _session(graph, f"{os.fspath(model)} cannot be loaded")
+    return [_Input(item.name, _dtype(item.type, item.name), _numbers(item.shape)) for item in session.get_inputs()]
+
+
+def _numbers(shape: Sequence[int | str | None]) -> list[int]:
+    """A shape of ONNX Runtime's, where a dimension may be a name or unknown, with -1 for those."""
+    return [dim if isinstance(dim, int) and dim >= 0 else -1 for dim in shape]
+
+
+def _parse_shapes(given: str | Mapping[str, Sequence[int | str]] | None) -> dict[str, list[str]]:
+    if given is None:
+        return {}
+    if not isinstance(given, str):
+        return {name: [str(dim) for dim in shape] for name, shape in given.items()}
+    shapes = {}
+    for part in filter(None, given.split(";")):
+        name, colon, dims = part.rpartition(":")  # names may have colons
+        if not colon:
+            raise ValueError(f"input_shape has {part!r}; each input is name:dim,dim,...")
+        shapes[name.strip()] = [dim.strip() for dim in dims.split(",")] if dims.strip() else []
+    return shapes
+
+
+def _apply_input_shape(inputs: list[_Input], shapes: Mapping[str, Sequence[str]]) -> list[int]:
+    """Puts the shapes into the inputs and returns the inputs' indexes in the order of the option."""
+    names = [item.name for item in inputs]
+    for name, dims in shapes.items():
+        if name not in names:
+            raise ValueError(f"input_shape names {name!r}; the model's inputs are {', '.join(names)}")
+        item = inputs[names.index(name)]
+        if item.shape and len(item.shape) != len(dims):
+            raise ValueError(f"input_shape gives {name} {len(dims)} dimensions; the model has {len(item.shape)}")
+        item.ranges = [_parse_range(name, dim) for dim in dims]
+        item.shape = [low if low == high else -1 for low, high in item.ranges]
+    for item in inputs:
+        if item.ranges is None:
+            item.ranges = [(dim, dim) if dim >= 0 else (1, -1) for dim in item.shape]
+    given = [names.index(name) for name in shapes]
+    return given + [index for index in range(len(inputs)) if index not in given]
+
+
+def _parse_range(name: str, dim: str) -> Range:
+    low, tilde, high = dim.partition("~")
+    try:
+        bounds = (int(low), int(high if tilde else low))
+    except ValueError:
+        raise ValueError(f"input_shape gives {name} a dimension {dim!r}; it is a number, -1 or low~high") from None
+    if bounds == (-1, -1):
+        return 1, -1
+    if bounds[0] < 0 or (bounds[1] != -1 and bounds[1] < bounds[0]):
+        raise ValueError(f"input_shape gives {name} a dimension {dim!r}, which is empty")
+    return bounds
+
+
+def _lists(given: str | Sequence[Any], name: str) -> list[list[int]]:
+    """A gear option as numbers; a plain "1,2,4" is one list."""
+    try:
+        if isinstance(given, str):
+            return [[int(value) for value in part.split(",")] for part in given.split(";") if part]
+        return [[int(value) for value in part] for part in given]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {given!r}; it takes numbers") from None
+
+
+def _gears(
+    inputs: list[_Input],
+    order: list[int],
+    input_format: str,
+    batch: str | Sequence[int] | None,
+    image: str | Sequence[Sequence[int]] | None,
+    dims: str | Sequence[Sequence[int]] | None,
+) -> _Gears:
+    chosen = [name for name, value in (("batch", batch), ("hw", image), ("dims", dims)) if value is not None]
+    if len(chosen) > 1:
+        raise ValueError("dynamic_batch_size, dynamic_image_size and dynamic_dims exclude each other")
+    varying = [(index, axis) for index in order for axis, dim in enumerate(inputs[index].shape) if dim < 0]
+    if not chosen:
+        return _Gears("shape" if varying else "none", [], order)
+    if not varying:
+        raise ValueError("no dimension of the inputs varies (-1), so there is nothing to choose gears for")
+    if batch is not None:
+        values = _lists(batch, "dynamic_batch_size") if isinstance(batch, str) else _lists([batch], "dynamic_batch_size")
+        values = [[value] for value in values[0]]
+        if any(axis != 0 for _, axis in varying):
+            raise ValueError("dynamic_batch_size: only the first dimension of an input may vary")
+    elif image is not None:
+        values = _lists(image, "dynamic_image_size")
+        axes = (1, 2) if input_format == "NHWC" else (2, 3)
+        if len(varying) != 2 or {axis for _, axis in varying} != set(axes) or len({index for index, _ in varying}) != 1:
+            raise ValueError(
+                f"dynamic_image_size: exactly the dimensions {axes[0]} and {axes[1]} of one {input_format} input must vary"
+            )
+    else:
+        assert dims is not None
+        values = _lists(dims, "dynamic_dims")
+    wanted = 1 if batch is not None else len(varying)
+    for gear in values:
+        if len(gear) != wanted or min(gear) < 1:
+            raise ValueError(f"the gear {gear} does not have {wanted} positive values, one for each dimension that varies")
+    if not 0 < len(values) <= 128 or len({tuple(gear) for gear in values}) != len(values):
+        raise ValueError("there must be 1 to 128 gears, and no two alike")
+    return _Gears(chosen[0], values, order)
+
+
+def _gear_shapes(inputs: list[_Input], gears: _Gears, gear: Sequence[int]) -> dict[str, list[int]]:
+    """The shape of every input in one gear."""
+    shapes = {}
+    left = list(gear)
+    for index in gears.order:
+        item = inputs[index]
+        shape = []
+        for dim in item.shape:
+            if dim >= 0:
+                shape.append(dim)
+            else:
+                shape.append(gear[0] if gears.kind == "batch" else left.pop(0))
+        shapes[item.name] = shape
+    return shapes
+
+
+def _output_shapes(graph: bytes, shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, int, list[int]]]:
+    session = _session(with_input_shapes(graph, shapes), f"the model does not take the shapes {dict(shapes)}")
+    return [(item.name, _dtype(item.type, item.name), _numbers(item.shape)) for item in session.get_outputs()]
+
+
+def _describe_outputs(graph: bytes, inputs: list[_Input], gears: _Gears) -> list[dict[str, Any]]:
+    if gears.values:
+        variants = [_gear_shapes(inputs, gears, gear) for gear in gears.values]
+    else:
+        variants = [{item.name: item.shape for item in inputs}]
+    results = [_output_shapes(graph, shapes) for shapes in variants]
+    described: list[dict[str, Any]] = [
+        {"name": name, "dtype": dtype, "format": _FORMATS["ND"], "shapes": [result[index][2] for result in results]}
+        for index, (name, dtype, _) in enumerate(results[0])
+    ]
+    bounds = {item.name: [high for _, high in item.ranges or []] for item in inputs}
+    if gears.kind == "shape" and all(high >= 0 for highs in bounds.values() for high in highs):
+        for entry, (_, _, shape) in zip(described, _output_shapes(graph, bounds), strict=True):
+            entry["largest"] = shape
+    return described
+
+
+def _describe_input(item: _Input, input_format: str) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "dtype": item.dtype,
+        "graph_dtype": item.dtype,
+        "format": _FORMATS[input_format] if len(item.shape) == 4 else _FORMATS["ND"],
+        "shape": item.shape,
+        "range": item.ranges,
+    }
+
+
+def _check_aipp(entries: list[AippEntry], inputs: list[_Input], gears: _Gears) -> None:
+    if entries and gears.kind == "shape":
+        raise ValueError("AIPP needs static shapes or gears; give input_shape numbers, or a dynamic_* option")
+    for entry in entries:
+        index = int(entry["input"])
+        if index >= len(inputs):
+            raise ValueError(f"AIPP is for input {index}; the model has {len(inputs)}")
+        item = inputs[index]
+        if len(item.shape) != 4 or item.shape[1] not in (1, 3, 4) or item.dtype not in (0, 1, 4):
+            raise ValueError(f"AIPP is for input {item.name}, which is no NCHW picture of float32, float16 or uint8")
+    if len({entry["input"] for entry in entries}) != len(entries):
+        raise ValueError("two aipp_op are for the same input")

@@ -1,0 +1,122 @@
+"""The workers that are ready, how loaded they are, and which of them gets a task. The dispatcher's lock guards all of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ais_bench.pool.ready_worker import ReadyWorker
+from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
+from ais_bench.pool.task import Task
+from ais_bench.shm import Lane
+
+IMPOSSIBLE_LOAD = 1 << 30
+
+
+class Crew:
+    """See the top of the file."""
+
+    def __init__(self, settings: PoolSettings, cores: int) -> None:
+        self.workers: tuple[ReadyWorker, ...] = ()  # replaced, never changed, so that it can be read without the lock
+        self.prefer_owner = False  # arrays of new_feeds are about: look where feeds lie
+        self._spin = settings.spin
+        self._cores = cores
+        self._busy = 0  # workers with something to do
+
+    def add(self, worker: ReadyWorker) -> None:
+        """One more."""
+        worker.lane.spin_us = self.spin_us()
+        self.workers = (*self.workers, worker)
+
+    def remove(self, worker: ReadyWorker) -> None:
+        """One less, whatever it had to do."""
+        worker.open = False
+        self.workers = tuple(other for other in self.workers if other is not worker)
+        worker.load = min(worker.load, 1)
+        self.unload(worker)
+
+    def reserve(self, wanted: int) -> tuple[ReadyWorker | None, int]:
+        """So many places at most in the worker that has the most room, taken until they are used or given back."""
+        if self.prefer_owner:
+            return None, 0
+        best, room = None, 0
+        for worker in self.workers:
+            free = worker.limit - worker.load
+            if free > room and worker.open and not worker.alone:
+                best, room = worker, free
+        places = min(wanted, room)
+        if best is not None and places > 0:
+            if best.load == 0:
+                self._begin_work(best)
+            best.load += places
+            best.reserved += places
+        return best, places
+
+    def give_back(self, worker: ReadyWorker, places: int, left: int) -> None:
+        """The end of a reservation of `places`, of which `left` were not used."""
+        worker.reserved -= places
+        for _ in range(left):
+            self.unload(worker)
+
+    def pick(self, task: Task) -> ReadyWorker | None:
+        """The least loaded worker that may run the task and has room."""
+        best, best_load = None, IMPOSSIBLE_LOAD
+        device = task.device
+        for worker in self.workers:
+            # Places that are only reserved do not count: whoever holds them may be waiting for this very task.
+            load = worker.load - worker.reserved
+            if load >= best_load or load >= worker.limit or (device is not None and worker.device != device):
+                continue
+            if not worker.open or worker.alone:
+                continue
+            if task.strikes and load > 0:
+                continue  # a suspect runs alone, so that a second death names it for certain
+            if self.prefer_owner and task.feeds and type(task.feeds[0]) is np.ndarray and worker.lane.owns(task.feeds[0]):
+                return worker
+            best, best_load = worker, load
+        return best
+
+    def load(self, worker: ReadyWorker, task: Task) -> None:
+        """The task is going to be sent to the worker."""
+        task.worker = worker
+        if worker.load == 0:
+            self._begin_work(worker)
+        worker.alone = task.strikes > 0
+        worker.load += 1
+
+    def _begin_work(self, worker: ReadyWorker) -> None:
+        worker.alone = False
+        self._busy += 1
+        if self._busy == self._cores:
+            self._let_workers_spin()
+
+    def unload(self, worker: ReadyWorker) -> None:
+        """The worker has answered a task, or was not sent it after all."""
+        if worker.load == 0:
+            return  # it is gone, and was unloaded as a whole
+        worker.alone = False
+        worker.load -= 1
+        if worker.load == 0:
+            self._busy -= 1
+            if self._busy == self._cores - 1:
+                self._let_workers_spin()
+
+    def spin_us(self) -> float:
+        """How long a waiting side spins now: while a processor is free for it."""
+        if self._spin != "auto":
+            return float(self._spin)
+        return AUTO_SPIN_US if self._busy < self._cores else 0.0
+
+    def _let_workers_spin(self) -> None:
+        if self._spin == "auto":
+            for worker in self.workers:
+                worker.lane.spin_us = self.spin_us()
+
+    @property
+    def window(self) -> int:
+        """How many tasks keep all workers busy, with some to spare for uneven ones."""
+        return 2 * sum(worker.limit for worker in self.workers) + 2
+
+    def lane_for_feeds(self) -> Lane | None:
+        """Where arrays of `new_feeds` are best made; None while all workers are being restarted."""
+        self.prefer_owner = True
+        return min(self.workers, key=lambda worker: (not worker.open, worker.load)).lane if self.workers else None

@@ -1,0 +1,267 @@
+"""Dynamic AIPP: settings for pictures that an NPU preprocesses (crop, colours, normalisation, padding).
+
+Every setting is checked here, with its range in the message, before the device sees it.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ais_bench import _native
+from ais_bench.errors import ConfigError, UnsupportedError
+
+__all__ = ["AippMethods", "AippSettings", "read_aipp_config"]
+
+FORMATS = {"YUV420SP_U8": 1, "XRGB8888_U8": 2, "RGB888_U8": 3, "YUV400_U8": 4}  # aclAippInputFormat
+_SECTION = "aipp_op"
+Number = int | float
+
+
+@dataclass(frozen=True)
+class _Key:
+    """One key of the file: the list it belongs to, its place there, its range, and its value where it is left out."""
+
+    list: str
+    index: int
+    low: float
+    high: float
+    default: float = 0
+    real: bool = False
+
+
+def _keys() -> dict[str, _Key]:
+    keys = {"csc_switch": _Key("csc", 0, 0, 1), "crop": _Key("crop", 0, 0, 1), "padding": _Key("padding", 0, 0, 1)}
+    for place in range(9):
+        keys[f"matrix_r{place // 3}c{place % 3}"] = _Key("csc", 1 + place, -32768, 32767)
+    for channel in range(3):
+        keys[f"output_bias_{channel}"] = _Key("csc", 10 + channel, 0, 255)
+        keys[f"input_bias_{channel}"] = _Key("csc", 13 + channel, 0, 255)
+    for place, name in enumerate(("load_start_pos_w", "load_start_pos_h")):
+        keys[name] = _Key("crop", 1 + place, 0, 4095)
+    for place, name in enumerate(("crop_size_w", "crop_size_h")):
+        keys[name] = _Key("crop", 3 + place, 0, 4096)
+    for place, side in enumerate(("top", "bottom", "left", "right")):
+        keys[f"{side}_padding_size"] = _Key("padding", 1 + place, 0, 32)
+    for channel in range(4):
+        keys[f"mean_chn_{channel}"] = _Key("mean", channel, 0, 255)
+        keys[f"min_chn_{channel}"] = _Key("min", channel, 0, 255, real=True)
+        # Left out it is 1: a 0 would turn the channel black.
+        keys[f"var_reci_chn_{channel}"] = _Key("reciprocal", channel, -65504, 65504, 1, real=True)
+    return keys
+
+
+_KEYS = _keys()
+_SIZES = {"csc": 16, "crop": 5, "padding": 5, "mean": 4, "min": 4, "reciprocal": 4}
+_OTHER_KEYS = ("input_format", "src_image_size_w", "src_image_size_h", "rbuv_swap_switch", "ax_swap_switch")
+_IGNORED_KEYS = ("aipp_mode", "related_input_rank", "max_src_image_size")  # of the compiler's file of the same form
+
+
+@dataclass
+class AippSettings:
+    """Settings of one picture input, the same for every picture of a batch. Lists are in AscendCL's order of arguments."""
+
+    batch: int = 1
+    format: int = 0
+    size: tuple[int, int] = (0, 0)  # width, height of the source
+    swap_rb_uv: bool = False
+    swap_alpha: bool = False
+    lists: dict[str, list[Number]] = field(default_factory=dict)
+
+    def set_format(self, name: str) -> None:
+        """Set the pictures' format, by AIPP's name. Raises ConfigError."""
+        if name not in FORMATS:
+            raise ConfigError(f"AIPP: input_format is {name!r}; it is one of {', '.join(FORMATS)}")
+        self.format = FORMATS[name]
+
+    def set_size(self, size: Sequence[int]) -> None:
+        """Set the width and height of the source pictures."""
+        width, height = _listed("src_image_size", size, 2)
+        _check("src_image_size_w", width, 2, 4096)
+        _check("src_image_size_h", height, 1, 4096)
+        self.size = (int(width), int(height))
+
+    def set_list(self, name: str, values: Sequence[Number]) -> None:
+        """Set one of the lists of numbers. Raises ConfigError for a wrong number of values or one out of range."""
+        given = _listed(name, values, _SIZES[name])
+        for key, entry in _KEYS.items():
+            if entry.list == name:
+                _check(key, given[entry.index], entry.low, entry.high, entry.real)
+        self.lists[name] = list(given)
+
+    def check(self) -> None:
+        """Check what only the whole can tell. Raises ConfigError."""
+        if self.format == 0 or self.size == (0, 0):
+            raise ConfigError("AIPP: input_format and src_image_size (w and h) must be set")
+        width, height = self.size
+        if self.format == FORMATS["YUV420SP_U8"] and (width % 2 or height % 2):
+            raise ConfigError(f"AIPP: the sides of a YUV420SP_U8 picture are even; src_image_size is {width} x {height}")
+        crop = self.lists.get("crop")
+        if crop and crop[0] and not (0 < crop[3] <= width - crop[1] and 0 < crop[4] <= height - crop[2]):
+            raise ConfigError(f"AIPP: a crop of {crop[3]} x {crop[4]} at {crop[1]}, {crop[2]} is not within {width} x {height}")
+
+    def apply(self, native: _native.Session, index: int) -> None:
+        """Hand the settings to the model's input `index`."""
+        self.check()
+        native.set_aipp(index, self.batch, self.format, self.size, (self.swap_rb_uv, self.swap_alpha), self.lists)
+
+
+def read_aipp_config(path: str | os.PathLike[str], batch: int) -> AippSettings:
+    """Read an INI file with one section [aipp_op]. Raises ConfigError, which names the file and the key."""
+    parser = configparser.ConfigParser(inline_comment_prefixes=("#", ";"))
+    try:
+        with open(path, encoding="utf-8") as file:
+            parser.read_file(file)
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        raise ConfigError(f"cannot read the AIPP settings {os.fspath(path)!r}: {error}") from error
+    if parser.sections().count(_SECTION) != 1:
+        raise ConfigError(f"{os.fspath(path)!r} has the sections {parser.sections()}; AIPP settings are one [{_SECTION}]")
+    try:
+        return _settings(dict(parser[_SECTION]), batch)
+    except ConfigError as error:
+        raise ConfigError(f"{os.fspath(path)!r}: {error}") from None
+
+
+def _settings(given: dict[str, str], batch: int) -> AippSettings:
+    unknown = [key for key in given if key not in _KEYS and key not in _OTHER_KEYS and key not in _IGNORED_KEYS]
+    if unknown:
+        raise ConfigError(f"AIPP: there is no setting {', '.join(unknown)}")
+    settings = AippSettings(batch=batch)
+    settings.set_format(given.get("input_format", ""))
+    sides = ("src_image_size_w", "src_image_size_h")
+    settings.set_size([int(_number(key, given.get(key, "0"), 0, 4096)) for key in sides])
+    settings.swap_rb_uv = bool(_number("rbuv_swap_switch", given.get("rbuv_swap_switch", "0"), 0, 1))
+    settings.swap_alpha = bool(_number("ax_swap_switch", given.get("ax_swap_switch", "0"), 0, 1))
+    for name, count in _SIZES.items():
+        keys = {key: entry for key, entry in _KEYS.items() if entry.list == name}
+        if not any(key in given for key in keys):
+            continue
+        values: list[Number] = [0] * count
+        for key, entry in keys.items():
+            text = given.get(key)
+            values[entry.index] = entry.default if text is None else _number(key, text, entry.low, entry.high, entry.real)
+        settings.set_list(name, values)
+    return settings
+
+
+def _number(key: str, text: str, low: float, high: float, real: bool = False) -> Number:
+    switches = {"true": 1, "false": 0}
+    try:
+        value: Number = float(text) if real else int(switches.get(text.strip().lower(), text))
+    except ValueError:
+        kind = "number" if real else "whole number"
+        raise ConfigError(f"AIPP: {key} is {text!r}; it is a {kind} from {low:g} to {high:g}") from None
+    _check(key, value, low, high, real)
+    return value
+
+
+def _check(key: str, value: Number, low: float, high: float, real: bool = False) -> None:
+    if not low <= value <= high or (not real and value != int(value)):
+        raise ConfigError(f"AIPP: {key} is {value}; it is from {low:g} to {high:g}")
+
+
+def _listed(name: str, values: Sequence[Number], count: int) -> list[Number]:
+    given = list(values)
+    if len(given) != count or any(isinstance(value, str) for value in given):
+        raise ConfigError(f"AIPP: {name} is {given}; it is a list of {count} numbers")
+    return given
+
+
+class AippMethods:
+    """The AIPP part of a low-level session: settings are gathered, and take effect together with `set_dym_aipp_info_set`."""
+
+    _native: _native.Session
+    _aipp: AippSettings | None = None
+
+    @property
+    def _gathered(self) -> AippSettings:
+        if self._aipp is None:
+            self._aipp = AippSettings()
+        return self._aipp
+
+    def get_dym_aipp_input_exist(self) -> int:
+        """Return how many inputs have dynamic AIPP."""
+        return len(self._native.aipp_inputs())
+
+    def check_dym_aipp_input_exist(self) -> int:
+        """Return 0 where exactly one input has dynamic AIPP. Raises UnsupportedError."""
+        count = self.get_dym_aipp_input_exist()
+        if count != 1:
+            raise UnsupportedError(f"{count} inputs of the model have dynamic AIPP; these settings are for exactly one")
+        return 0
+
+    def aipp_set_max_batch_size(self, batch: int) -> int:
+        """Set the batch size; of a model with batch gears, the largest."""
+        _check("batch size", batch, 1, 65536)
+        self._gathered.batch = int(batch)
+        return 0
+
+    def aipp_set_input_format(self, name: str) -> int:
+        """Set the format: YUV420SP_U8, XRGB8888_U8, RGB888_U8 or YUV400_U8."""
+        self._gathered.set_format(name)
+        return 0
+
+    def aipp_set_src_image_size(self, size: Sequence[int]) -> int:
+        """Set [width, height] of the source pictures."""
+        self._gathered.set_size(size)
+        return 0
+
+    def aipp_set_rbuv_swap_switch(self, on: int) -> int:
+        """Swap R and B, or U and V (0 or 1)."""
+        _check("rbuv_swap_switch", on, 0, 1)
+        self._gathered.swap_rb_uv = bool(on)
+        return 0
+
+    def aipp_set_ax_swap_switch(self, on: int) -> int:
+        """Move the first of four channels to the end (0 or 1)."""
+        _check("ax_swap_switch", on, 0, 1)
+        self._gathered.swap_alpha = bool(on)
+        return 0
+
+    def aipp_set_csc_params(self, values: Sequence[int]) -> int:
+        """Set the colour conversion: switch, 9 of the matrix by rows, 3 output biases, 3 input biases."""
+        self._gathered.set_list("csc", values)
+        return 0
+
+    def aipp_set_crop_params(self, values: Sequence[int]) -> int:
+        """Set the crop: switch, x, y, width, height."""
+        self._gathered.set_list("crop", values)
+        return 0
+
+    def aipp_set_padding_params(self, values: Sequence[int]) -> int:
+        """Set the padding: switch, top, bottom, left, right."""
+        self._gathered.set_list("padding", values)
+        return 0
+
+    def aipp_set_dtc_pixel_mean(self, values: Sequence[int]) -> int:
+        """Set the mean of 4 channels."""
+        self._gathered.set_list("mean", values)
+        return 0
+
+    def aipp_set_dtc_pixel_min(self, values: Sequence[float]) -> int:
+        """Set the minimum of 4 channels."""
+        self._gathered.set_list("min", values)
+        return 0
+
+    def aipp_set_pixel_var_reci(self, values: Sequence[float]) -> int:
+        """Set the reciprocal of the variance of 4 channels."""
+        self._gathered.set_list("reciprocal", values)
+        return 0
+
+    def set_dym_aipp_info_set(self) -> int:
+        """Give the model the settings gathered; runs that start after it use them."""
+        self.check_dym_aipp_input_exist()
+        self._gathered.apply(self._native, self._native.aipp_inputs()[0])
+        return 0
+
+    def load_aipp_config_file(self, config_file: str | os.PathLike[str], batchsize: int) -> None:
+        """Read settings from an INI file with one section [aipp_op], and give them to the model.
+
+        `batchsize` is the model's batch; with batch gears, the largest. Raises ConfigError, UnsupportedError.
+        """
+        self.check_dym_aipp_input_exist()
+        _check("batchsize", batchsize, 1, 65536)
+        self._aipp = read_aipp_config(config_file, int(batchsize))
+        self.set_dym_aipp_info_set()

@@ -1,0 +1,223 @@
+// Entering, memory, closing.
+#include "device/acl/acl_context.hpp"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+namespace ais::acl {
+namespace {
+
+constexpr std::size_t kBlock = 64;  // sizes are rounded up to it, so that nearly equal ones share cached memory
+constexpr std::size_t kCacheLimit = std::size_t{256} << 20;
+
+std::size_t rounded(std::size_t bytes) { return (bytes + kBlock - 1 + (bytes == 0 ? 1 : 0)) / kBlock * kBlock; }
+
+}  // namespace
+
+Status closed_status() {
+  return Status(Code::kClosed, "finalize() ended the use of the device that this belongs to; make a new InferSession");
+}
+
+Status forked_status() {
+  return Status(Code::kForkedChild,
+                "AscendCL was initialised in the process that this one was forked from, and does not survive that; start workers as "
+                "new processes (spawn, or MultiDeviceSession, which does)");
+}
+
+Result<std::shared_ptr<AclContext>> AclContext::open(const Api& api, int device_id) {
+  AIS_TRY(ACL_CALL(api, aclrtSetDevice, device_id));
+  aclrtContext handle = nullptr;
+  if (Status status = ACL_CALL(api, aclrtCreateContext, &handle, device_id); !status.ok()) {
+    ACL_RELEASE(api, aclrtResetDevice, device_id);
+    return status;
+  }
+  return std::shared_ptr<AclContext>(new AclContext(api, device_id, handle));
+}
+
+AclContext::~AclContext() { close(); }
+
+bool AclContext::come_in() {
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (closed_) return false;
+  ++inside_;
+  return true;
+}
+
+void AclContext::leave() {
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (--inside_ == 0) left_.notify_all();
+}
+
+Result<AclContext::Entry> AclContext::enter() {
+  if (generation_ != fork_generation()) return forked_status();
+  if (!come_in()) return closed_status();
+  Entry entry(this);
+  AIS_TRY(set_current());
+  return entry;
+}
+
+void* AclContext::cached_block(std::size_t size) {
+  const std::lock_guard<std::mutex> guard(lock_);
+  const auto found = cache_.find(size);
+  if (found == cache_.end()) return nullptr;
+  void* block = found->second.back();
+  found->second.pop_back();
+  if (found->second.empty()) cache_.erase(found);
+  cached_bytes_ -= size;
+  return block;
+}
+
+Result<void*> AclContext::new_block(std::size_t size) {
+  void* block = nullptr;
+  Status status = ACL_CALL(api_, aclrtMalloc, &block, size, kHugeFirst);
+  if (status.code() == Code::kOutOfMemory) {
+    trim();  // the cache may hold what is missing
+    status = ACL_CALL(api_, aclrtMalloc, &block, size, kHugeFirst);
+  }
+  AIS_TRY(std::move(status).with_context("device " + std::to_string(device_id_) + ", " + std::to_string(size) + " bytes"));
+  const std::lock_guard<std::mutex> guard(lock_);
+  blocks_.insert(block);
+  return block;
+}
+
+Result<device::Buffer> AclContext::allocate(std::size_t bytes) {
+  AIS_ASSIGN(const Entry inside, enter());
+  const std::size_t size = rounded(bytes);
+  if (size < bytes) return Status(Code::kOutOfMemory, "no device has " + std::to_string(bytes) + " bytes of memory");
+  void* block = cached_block(size);
+  if (block == nullptr) {
+    AIS_ASSIGN(block, new_block(size));
+  }
+  auto self = shared_from_this();
+  return device::Buffer{std::shared_ptr<void>(block, [self, size](void* data) { self->give_back(data, size, true); }), bytes};
+}
+
+device::Buffer AclContext::adopt(void* data, std::size_t bytes) {
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    blocks_.insert(data);
+  }
+  auto self = shared_from_this();
+  return device::Buffer{std::shared_ptr<void>(data, [self](void* block) { self->give_back(block, 0, false); }), bytes};
+}
+
+void AclContext::give_back(void* block, std::size_t size, bool cacheable) {
+  Result<Entry> inside = enter();
+  if (!inside.ok()) return;  // closed: it was freed with the rest. In a forked child it is the parent's.
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    if (cacheable && size <= kCacheLimit - cached_bytes_) {
+      cache_[size].push_back(block);
+      cached_bytes_ += size;
+      return;
+    }
+    blocks_.erase(block);
+  }
+  ACL_RELEASE(api_, aclrtFree, block);
+}
+
+void AclContext::trim() {
+  std::map<std::size_t, std::vector<void*>> cache;
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    cache.swap(cache_);
+    cached_bytes_ = 0;
+    for (const auto& entry : cache) {
+      for (void* block : entry.second) blocks_.erase(block);
+    }
+  }
+  for (const auto& entry : cache) {
+    for (void* block : entry.second) ACL_RELEASE(api_, aclrtFree, block);
+  }
+}
+
+Result<device::Buffer> AclContext::allocate_pinned(std::size_t bytes) {
+  AIS_ASSIGN(const Entry inside, enter());
+  void* block = nullptr;
+  AIS_TRY(ACL_CALL(api_, aclrtMallocHost, &block, rounded(bytes)));
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    pinned_.insert(block);
+  }
+  auto self = shared_from_this();
+  return device::Buffer{std::shared_ptr<void>(block, [self](void* data) { self->free_pinned(data); }), bytes};
+}
+
+void AclContext::free_pinned(void* block) {
+  Result<Entry> inside = enter();
+  if (!inside.ok()) return;
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    pinned_.erase(block);
+  }
+  ACL_RELEASE(api_, aclrtFreeHost, block);
+}
+
+Status AclContext::copy(void* to, const void* from, std::size_t bytes, MemcpyKind kind) {
+  if (bytes == 0) return Status();
+  AIS_ASSIGN(const Entry inside, enter());
+  return ACL_CALL(api_, aclrtMemcpy, to, bytes, from, bytes, kind);
+}
+
+Status AclContext::register_host(void* host, std::size_t bytes) {
+  if (api_.aclrtHostRegisterV2 == nullptr || api_.aclrtHostUnregister == nullptr) {
+    return Status(Code::kUnsupported, "this AscendCL has no aclrtHostRegisterV2; copies of this memory go through the driver's own");
+  }
+  AIS_ASSIGN(const Entry inside, enter());
+  // Whether memory of every kind can be pinned is not documented, so any refusal is an answer.
+  AIS_TRY(api_.check(api_.aclrtHostRegisterV2(host, bytes, kRegisterPinned), "aclrtHostRegisterV2", Code::kUnsupported));
+  const std::lock_guard<std::mutex> guard(lock_);
+  registered_.insert(host);
+  return Status();
+}
+
+Status AclContext::unregister_host(void* host) {
+  AIS_ASSIGN(const Entry inside, enter());
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    if (registered_.erase(host) == 0) return Status(Code::kInvalidArgument, "this memory was not registered here");
+  }
+  return ACL_CALL(api_, aclrtHostUnregister, host);
+}
+
+void AclContext::add(std::shared_ptr<Resident> resident) {
+  const std::lock_guard<std::mutex> guard(lock_);
+  residents_.push_back(std::move(resident));
+}
+
+void AclContext::remove(const std::shared_ptr<Resident>& resident) {
+  Result<Entry> inside = enter();
+  if (!inside.ok()) return;
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    residents_.erase(std::remove(residents_.begin(), residents_.end(), resident), residents_.end());
+  }
+  resident->release();
+}
+
+void AclContext::close() {
+  if (generation_ != fork_generation()) return;
+  {
+    std::unique_lock<std::mutex> guard(lock_);
+    if (std::exchange(closed_, true)) return;
+    left_.wait(guard, [this] { return inside_ == 0; });
+  }
+  release_all();
+}
+
+// Nobody else is inside or will be, so nothing here needs the lock. A failure leaves that thing to the end of the process.
+void AclContext::release_all() {
+  static_cast<void>(set_current().ok() || set_current().ok());
+  while (!residents_.empty()) {
+    residents_.back()->release();
+    residents_.pop_back();
+  }
+  for (void* host : registered_) ACL_RELEASE(api_, aclrtHostUnregister, host);
+  for (void* block : pinned_) ACL_RELEASE(api_, aclrtFreeHost, block);
+  for (void* block : blocks_) ACL_RELEASE(api_, aclrtFree, block);
+  ACL_RELEASE(api_, aclrtDestroyContext, handle_);
+  ACL_RELEASE(api_, aclrtResetDevice, device_id_);
+}
+
+}  // namespace ais::acl

@@ -1,0 +1,110 @@
+// A context on one device: what every call needs, and the owner of everything that was made in it.
+//
+// Lifetime: models and buffers share a context, and the last of them closes it: residents (models,
+// pipelines) first, the newest foremost, then memory, the context, and the device. finalize() closes contexts early; then what is left outside is empty shells that answer Closed and free nothing.
+// Threads: AscendCL's current context belongs to a thread, so every use begins with enter(), which makes this one current. close()
+// waits until nobody is inside, and nobody gets in after.
+// Processes: in a forked child nothing is entered and nothing is released.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "base/process.hpp"
+#include "device/acl/acl_api.hpp"
+#include "device/device.hpp"
+
+namespace ais::acl {
+
+// What calls answer after finalize(), and in a forked child.
+Status closed_status();
+Status forked_status();
+
+// What a context must give back before its memory. It may hold buffers of the context, until release().
+class Resident {
+ public:
+  virtual ~Resident() = default;
+  // Called once, with the context current, and nobody using the resident.
+  virtual void release() = 0;
+};
+
+class AclContext : public std::enable_shared_from_this<AclContext> {
+ public:
+  // Takes a reference to the device and makes a context on it.
+  static Result<std::shared_ptr<AclContext>> open(const Api& api, int device_id);
+  ~AclContext();
+  AclContext(const AclContext&) = delete;
+  AclContext& operator=(const AclContext&) = delete;
+
+  // Being inside. The context is current on the thread that entered.
+  class Entry {
+   public:
+    explicit Entry(AclContext* context) : context_(context) {}
+    Entry(Entry&& other) noexcept : context_(std::exchange(other.context_, nullptr)) {}
+    Entry& operator=(Entry&&) = delete;
+    ~Entry() {
+      if (context_ != nullptr) context_->leave();
+    }
+
+   private:
+    AclContext* context_;
+  };
+  Result<Entry> enter();
+
+  const Api& api() const { return api_; }
+  int device_id() const { return device_id_; }
+
+  // Device memory for at least `bytes`, 64-byte aligned. Freed memory is kept for the next allocation of the same size.
+  Result<device::Buffer> allocate(std::size_t bytes);
+  // Takes over memory that the library allocated; nobody reuses it. Called inside.
+  device::Buffer adopt(void* data, std::size_t bytes);
+  // Host memory that copies use at full speed, and that asynchronous copies need.
+  Result<device::Buffer> allocate_pinned(std::size_t bytes);
+  Status copy(void* to, const void* from, std::size_t bytes, MemcpyKind kind);
+  Status register_host(void* host, std::size_t bytes);
+  Status unregister_host(void* host);
+
+  void add(std::shared_ptr<Resident> resident);
+  // Releases the resident, unless close() did or does.
+  void remove(const std::shared_ptr<Resident>& resident);
+  // Gives cached memory back to the device.
+  void trim();
+  // See above. Twice is fine.
+  void close();
+
+ private:
+  AclContext(const Api& api, int device_id, aclrtContext handle)
+      : api_(api), device_id_(device_id), handle_(handle), generation_(fork_generation()) {}
+
+  bool come_in();
+  void leave();
+  Status set_current() const { return ACL_CALL(api_, aclrtSetCurrentContext, handle_); }
+  Result<void*> new_block(std::size_t size);
+  void* cached_block(std::size_t size);
+  void give_back(void* block, std::size_t size, bool cacheable);
+  void free_pinned(void* block);
+  void release_all();
+
+  const Api& api_;
+  const int device_id_;
+  const aclrtContext handle_;
+  const std::uint64_t generation_;
+
+  mutable std::mutex lock_;  // guards what follows; never held during a call into the library that may wait
+  std::condition_variable left_;
+  int inside_ = 0;
+  bool closed_ = false;
+  std::vector<std::shared_ptr<Resident>> residents_;
+  std::unordered_set<void*> blocks_;                 // device memory, in use or cached
+  std::map<std::size_t, std::vector<void*>> cache_;  // by size
+  std::size_t cached_bytes_ = 0;
+  std::unordered_set<void*> pinned_;
+  std::unordered_set<void*> registered_;
+};
+
+}  // namespace ais::acl

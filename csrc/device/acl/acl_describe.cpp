@@ -1,0 +1,198 @@
+// Reading the description: tensors, special inputs, gears.
+#include "device/acl/acl_describe.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <string>
+
+#include "device/gears.hpp"
+
+namespace ais::acl {
+namespace {
+
+using device::GearKind;
+using device::TensorDesc;
+
+Status set_dtype(int number, const std::string& side, TensorDesc* desc) {
+  desc->dtype = static_cast<DType>(number);
+  if (dtype_bits(desc->dtype) != 0) return Status();
+  return Status(Code::kUnsupported, side + " '" + desc->name + "' of the model is of AscendCL's type " + std::to_string(number) +
+                                        "; only numbers and booleans can be fed and returned here");
+}
+
+void set_dims(const aclmdlIODims& dims, TensorDesc* desc) {
+  desc->shape = shape_of(dims);
+  desc->ranked = std::find(desc->shape.begin(), desc->shape.end(), -2) == desc->shape.end();
+  if (!desc->ranked) desc->shape.clear();
+}
+
+// AscendCL answers a query that it cannot with nothing, not with an error.
+Status check_answers(const TensorDesc& desc, const std::string& side, std::size_t index) {
+  std::size_t elements = 0;
+  const bool empty = count_elements(desc.shape, &elements) && elements == 0;
+  if (!desc.name.empty() && (desc.open() || desc.bytes != 0 || empty || side == "output")) return Status();
+  return Status(Code::kModelLoad, "AscendCL does not tell the " + std::string(desc.name.empty() ? "name" : "size") + " of " + side + " " + std::to_string(index));
+}
+
+// Where the dims do not multiply to the size (a picture whose format has fewer bytes than its channels say), the size counts.
+void trust_bytes(TensorDesc* desc) {
+  std::size_t elements = 0;
+  if (desc->open() || !count_elements(desc->shape, &elements)) return;
+  if (packed_bytes(desc->dtype, elements) != desc->bytes) desc->shape = {-1};
+}
+
+Status read_input(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
+  aclmdlIODims dims = {};
+  // V2 has the dims of the bytes that are fed; they differ where the model preprocesses pictures.
+  AIS_TRY(api.check(api.aclmdlGetInputDimsV2(model, index, &dims), "aclmdlGetInputDimsV2", Code::kModelLoad));
+  set_dims(dims, desc);
+  desc->format = api.aclmdlGetInputFormat(model, index);
+  desc->bytes = api.aclmdlGetInputSizeByIndex(model, index);
+  return set_dtype(api.aclmdlGetInputDataType(model, index), "input", desc);
+}
+
+Status read_inputs(const Api& api, aclmdlDesc* model, Layout* layout) {
+  layout->inputs = api.aclmdlGetNumInputs(model);
+  for (std::size_t i = 0; i < layout->inputs; ++i) {
+    TensorDesc desc;
+    desc.name = api.aclmdlGetInputNameByIndex(model, i);
+    if (desc.name == kGearInput) {
+      layout->has_gear_input = true;
+      layout->gear_index = i;
+      layout->gear_bytes = api.aclmdlGetInputSizeByIndex(model, i);
+    } else if (desc.name == kAippInput) {
+      layout->aipp.push_back({i, api.aclmdlGetInputSizeByIndex(model, i), 0});
+    } else {
+      AIS_TRY(read_input(api, model, i, &desc));
+      AIS_TRY(check_answers(desc, "input", i));
+      layout->data.push_back(i);
+      layout->info.inputs.push_back(std::move(desc));
+    }
+  }
+  return Status();
+}
+
+Status read_outputs(const Api& api, aclmdlDesc* model, Layout* layout) {
+  const std::size_t count = api.aclmdlGetNumOutputs(model);
+  layout->outputs.resize(1);
+  for (std::size_t i = 0; i < count; ++i) {
+    TensorDesc desc;
+    desc.name = api.aclmdlGetOutputNameByIndex(model, i);
+    aclmdlIODims dims = {};
+    AIS_TRY(api.check(api.aclmdlGetOutputDims(model, i, &dims), "aclmdlGetOutputDims", Code::kModelLoad));
+    set_dims(dims, &desc);
+    desc.format = api.aclmdlGetOutputFormat(model, i);
+    desc.bytes = api.aclmdlGetOutputSizeByIndex(model, i);
+    AIS_TRY(set_dtype(api.aclmdlGetOutputDataType(model, i), "output", &desc));
+    AIS_TRY(check_answers(desc, "output", i));
+    layout->output_bytes.push_back(desc.bytes);
+    layout->outputs[0].push_back(desc.shape);
+    layout->info.outputs.push_back(std::move(desc));
+  }
+  return Status();
+}
+
+// Which picture each parameter input belongs to.
+Status match_aipp(const Api& api, std::uint32_t model_id, Layout* layout) {
+  if (layout->aipp.empty()) return Status();
+  for (std::size_t i = 0; i < layout->data.size(); ++i) {
+    int type = 0;
+    std::size_t attached = kNoInput;
+    AIS_TRY(api.check(api.aclmdlGetAippType(model_id, layout->data[i], &type, &attached), "aclmdlGetAippType", Code::kModelLoad));
+    if (type != kWithDynamicAipp) continue;
+    const auto found = std::find_if(layout->aipp.begin(), layout->aipp.end(), [&](const AippInput& aipp) { return aipp.index == attached; });
+    if (found == layout->aipp.end()) return Status(Code::kModelLoad, "input '" + layout->info.inputs[i].name + "' has AIPP parameters that are no input");
+    found->picture = i;
+    layout->info.aipp_inputs.push_back(i);
+    trust_bytes(&layout->info.inputs[i]);
+  }
+  return Status();
+}
+
+// The gear's values for the dynamic dimensions, in the order of the inputs, if the inputs stand in the gear in `order` at all.
+bool values_in_order(const std::vector<TensorDesc>& inputs, const std::vector<std::size_t>& order, const aclmdlIODims& gear, Shape* values) {
+  std::vector<Shape> each(inputs.size());
+  std::size_t next = 0;
+  for (const std::size_t input : order) {
+    for (const std::int64_t dim : inputs[input].shape) {
+      if (next >= gear.dimCount) return false;
+      const std::int64_t given = gear.dims[next++];
+      if (dim < 0) each[input].push_back(given);
+      else if (dim != given) return false;
+    }
+  }
+  values->clear();
+  for (const Shape& part : each) values->insert(values->end(), part.begin(), part.end());
+  return next == gear.dimCount;
+}
+
+// A gear lists the inputs as the model's compiler was given them, which no query tells: the first order that fits all gears is taken,
+// and the model's own is tried first.
+Status read_dims_gears(const Api& api, aclmdlDesc* model, std::size_t count, Layout* layout) {
+  layout->gear_dims.resize(count);
+  AIS_TRY(api.check(api.aclmdlGetInputDynamicDims(model, kAnyIndex, layout->gear_dims.data(), count), "aclmdlGetInputDynamicDims", Code::kModelLoad));
+  const auto& inputs = layout->info.inputs;
+  constexpr std::size_t kMostPermuted = 7;  // 5040 orders
+  std::vector<std::size_t> order(inputs.size());
+  std::iota(order.begin(), order.end(), 0);
+  do {
+    std::vector<Shape> values(count);
+    bool fits = true;
+    for (std::size_t g = 0; fits && g < count; ++g) fits = values_in_order(inputs, order, layout->gear_dims[g], &values[g]);
+    if (fits) {
+      layout->info.gears = {GearKind::kDims, std::move(values)};
+      return Status();
+    }
+  } while (inputs.size() <= kMostPermuted && std::next_permutation(order.begin(), order.end()));
+  return Status(Code::kModelLoad, "the model's gears of dims do not fit its inputs in any order");
+}
+
+Status read_gears(const Api& api, aclmdlDesc* model, Layout* layout) {
+  const auto batch = std::make_unique<aclmdlBatch>();
+  const auto hw = std::make_unique<aclmdlHW>();
+  std::size_t dims = 0;
+  AIS_TRY(api.check(api.aclmdlGetInputDynamicGearCount(model, kAnyIndex, &dims), "aclmdlGetInputDynamicGearCount", Code::kModelLoad));
+  AIS_TRY(api.check(api.aclmdlGetDynamicBatch(model, batch.get()), "aclmdlGetDynamicBatch", Code::kModelLoad));
+  AIS_TRY(api.check(api.aclmdlGetDynamicHW(model, kAnyIndex, hw.get()), "aclmdlGetDynamicHW", Code::kModelLoad));
+  device::Gears& gears = layout->info.gears;
+  if (batch->batchCount > 0) {
+    gears.kind = GearKind::kBatch;
+    for (std::size_t i = 0; i < std::min(batch->batchCount, kMaxDims); ++i) gears.values.push_back({static_cast<std::int64_t>(batch->batch[i])});
+  } else if (hw->hwCount > 0) {
+    gears.kind = GearKind::kImageSize;
+    for (std::size_t i = 0; i < std::min(hw->hwCount, kMaxDims); ++i) {
+      gears.values.push_back({static_cast<std::int64_t>(hw->hw[i][0]), static_cast<std::int64_t>(hw->hw[i][1])});
+    }
+  } else if (dims > 0) {
+    AIS_TRY(read_dims_gears(api, model, dims, layout));
+  }
+  if (gears.kind != GearKind::kNone && !layout->has_gear_input) {
+    return Status(Code::kModelLoad, std::string("the model has gears and no input '") + kGearInput + "' to choose one with");
+  }
+  const auto unsized = std::find_if(layout->info.inputs.begin(), layout->info.inputs.end(), [](const TensorDesc& desc) { return desc.bytes == 0; });
+  if (gears.kind != GearKind::kNone && unsized != layout->info.inputs.end()) {
+    return Status(Code::kModelLoad, "AscendCL does not tell the size of input '" + unsized->name + "', which has gears");
+  }
+  layout->open_shapes = gears.kind == GearKind::kNone && std::any_of(layout->info.inputs.begin(), layout->info.inputs.end(),
+                                                                     [](const TensorDesc& desc) { return desc.open(); });
+  return Status();
+}
+
+}  // namespace
+
+Shape shape_of(const aclmdlIODims& dims) { return Shape(dims.dims, dims.dims + std::min(dims.dimCount, kMaxDims)); }
+
+Result<Layout> describe(const Api& api, aclmdlDesc* desc, std::uint32_t model_id) {
+  Layout layout;
+  AIS_TRY(read_inputs(api, desc, &layout));
+  AIS_TRY(read_outputs(api, desc, &layout));
+  if (layout.data.empty() || layout.info.outputs.empty()) return Status(Code::kModelLoad, "AscendCL tells of no inputs or no outputs of the model");
+  AIS_TRY(read_gears(api, desc, &layout));
+  AIS_TRY(match_aipp(api, model_id, &layout));
+  for (TensorDesc& input : layout.info.inputs) trust_bytes(&input);
+  return layout;
+}
+
+}  // namespace ais::acl

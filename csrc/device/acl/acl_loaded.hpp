@@ -1,0 +1,102 @@
+// A model in a context: AscendCL's model id, and everything made for running it.
+//
+// AscendCL runs one model id in one place at a time, and remembers the gear that was chosen last in the model as well as in the
+// dataset. So one lock covers "point the buffers, choose the gear, execute"; concurrent callers take turns. A pipeline submits its
+// runs under the same lock, to one stream, and has datasets of its own.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "device/acl/acl_context.hpp"
+#include "device/acl/acl_dataset.hpp"
+#include "device/acl/acl_describe.hpp"
+#include "device/device.hpp"
+
+namespace ais::acl {
+
+// What one run needs, kept for the next: datasets, and memory for the special inputs.
+struct Slot {
+  explicit Slot(const Api& api) : in(api), out(api) {}
+  Dataset in;
+  Dataset out;
+  std::vector<device::Buffer> special;  // keeps the gear index and AIPP parameters
+  int gear = -1;                        // chosen for `in`
+  std::vector<Shape> shapes;            // fixed for `in`; of models with open shapes
+  std::vector<std::uint64_t> aipp;      // version of the settings in `in`, one an AIPP input
+};
+
+class LoadedModel final : public Resident {
+ public:
+  // All functions are called inside the context, but cancel() and those that only read.
+  static Result<std::shared_ptr<LoadedModel>> load(AclContext* context, const device::ModelSource& source);
+  explicit LoadedModel(AclContext* context) : context_(*context), api_(context->api()) {}
+  ~LoadedModel() override = default;
+  void release() override;
+
+  const Layout& layout() const { return layout_; }
+  // Whether the outputs' shapes follow from the inputs', and the library allocates none of them.
+  bool predictable() const;
+
+  Status run(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs);
+  Status set_aipp(const device::Aipp& settings);
+
+  // A pipeline's: the outputs' shapes of the run that was prepared, one lock for prepare and submit, and the stream.
+  Result<std::unique_ptr<Slot>> make_slot();
+  std::mutex& lock() { return lock_; }
+  Status prepare(const std::vector<TensorView>& inputs, Slot* slot);
+  const std::vector<Shape>& output_shapes(const Slot& slot) const { return layout_.outputs[slot.gear < 0 ? 0 : slot.gear]; }
+  Status execute_async(Slot* slot, aclrtStream* stream);
+  void async_done() { --in_flight_; }
+
+  // Counts the calls of cancel(): a run that sees it change was asked to stop.
+  std::uint64_t cancels() const { return cancels_.load(); }
+  void cancel() { cancels_.fetch_add(1); }
+  Status cancelled_since(std::uint64_t cancels) const;
+
+ private:
+  struct AippSettings {
+    aclmdlAIPP* handle = nullptr;
+    std::uint64_t version = 0;
+  };
+
+  Status load_id(const device::ModelSource& source);
+  Status learn_outputs();
+  Status choose_gear(Slot* slot, int gear);
+  Status apply_gear(const std::vector<TensorView>& inputs, Slot* slot);
+  Status apply_shapes(const std::vector<TensorView>& inputs, Slot* slot);
+  Status apply_aipp(Slot* slot);
+
+  // Memory for every output of the next run. `guessed` becomes true where some may turn out too small.
+  Status place(std::vector<device::Output>* outputs, bool* guessed);
+  void let_library_allocate(std::vector<device::Output>* outputs);
+  Status execute(std::vector<device::Output>* outputs);
+  // Takes what the library allocated, whether or not the run succeeded.
+  Status claim(std::vector<device::Output>* outputs);
+  Status describe_results(std::vector<device::Output>* outputs);
+  Result<Shape> result_shape(std::size_t index, std::size_t bytes);
+
+  AclContext& context_;
+  const Api& api_;
+  Layout layout_;
+  std::uint32_t id_ = 0;
+  bool loaded_ = false;
+  aclmdlDesc* desc_ = nullptr;
+  std::atomic<std::uint64_t> cancels_{0};
+  std::atomic<int> in_flight_{0};  // runs of the pipeline on stream_
+
+  std::mutex lock_;  // guards what follows
+  std::unique_ptr<Slot> slot_;
+  aclrtStream stream_ = nullptr;
+  int gear_ = -1;                      // the model's last
+  std::vector<std::size_t> learned_;   // bytes that outputs of unknown size had
+  std::vector<AippSettings> aipp_;     // one an AIPP input
+};
+
+// The settings as AscendCL's object, which the caller destroys.
+Result<aclmdlAIPP*> make_aipp(const Api& api, const device::Aipp& settings);
+
+}  // namespace ais::acl

@@ -1,0 +1,151 @@
+// One run: outputs placed, executed, described.
+//
+// An output whose size only the run can tell is first left to the library, which allocates it; the size is remembered, and later
+// runs bring memory with headroom, which spares the library's allocation. Where that is too small the run is made again the first way.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "device/acl/acl_loaded.hpp"
+
+namespace ais::acl {
+
+using device::Output;
+
+Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Output>* outputs) {
+  const std::uint64_t cancels = cancels_.load();
+  const std::lock_guard<std::mutex> guard(lock_);
+  AIS_TRY(cancelled_since(cancels));
+  // A pipeline's runs are in flight. One that failed tells its pipeline, at its event; here only the end matters.
+  if (in_flight_ > 0 && api_.aclrtSynchronizeStream(stream_) != 0) AIS_TRY(ACL_CALL(api_, aclrtSynchronizeStream, stream_));
+  AIS_TRY(prepare(inputs, slot_.get()));
+  bool guessed = false;
+  const std::vector<Output> given = *outputs;
+  AIS_TRY(place(outputs, &guessed));
+  Status status = execute(outputs);
+  if (!status.ok() && guessed && status.code() != Code::kDeviceLost) {
+    *outputs = given;
+    let_library_allocate(outputs);
+    status = execute(outputs);
+  }
+  AIS_TRY(std::move(status).with_context("device " + std::to_string(context_.device_id())));
+  AIS_TRY(describe_results(outputs));
+  return cancelled_since(cancels);
+}
+
+Status LoadedModel::place(std::vector<Output>* outputs, bool* guessed) {
+  for (std::size_t i = 0; i < outputs->size(); ++i) {
+    Output& output = (*outputs)[i];
+    if (output.data == nullptr) {
+      std::size_t bytes = layout_.output_bytes[i];
+      if (bytes == 0 && learned_[i] != 0) {
+        bytes = learned_[i] + learned_[i] / 4;
+        *guessed = true;
+      }
+      if (bytes != 0) {
+        AIS_ASSIGN(device::Buffer buffer, context_.allocate(bytes));
+        output.owner = buffer.data;
+        output.data = buffer.data.get();
+        output.capacity = bytes;
+      }
+    }
+    AIS_TRY(slot_->out.point(i, output.data, output.data == nullptr ? 0 : output.capacity));
+  }
+  return Status();
+}
+
+void LoadedModel::let_library_allocate(std::vector<Output>* outputs) {
+  const std::vector<std::size_t> learned = std::exchange(learned_, std::vector<std::size_t>(outputs->size(), 0));
+  bool guessed = false;
+  if (!place(outputs, &guessed).ok()) learned_ = learned;  // the run then fails as it did before
+}
+
+Status LoadedModel::execute(std::vector<Output>* outputs) {
+  Status status = ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get());
+  Status claimed = claim(outputs);
+  return status.ok() ? claimed : status;
+}
+
+Status LoadedModel::claim(std::vector<Output>* outputs) {
+  Status status;
+  for (std::size_t i = 0; i < outputs->size(); ++i) {
+    void* data = slot_->out.filled(i);
+    if (data == nullptr) continue;
+    Output& output = (*outputs)[i];
+    output.data = data;
+    output.capacity = slot_->out.bytes(i);
+    output.owner = context_.adopt(data, output.capacity).data;
+    Status emptied = slot_->out.empty(i);
+    if (status.ok()) status = std::move(emptied);
+  }
+  return status;
+}
+
+Status LoadedModel::describe_results(std::vector<Output>* outputs) {
+  for (std::size_t i = 0; i < outputs->size(); ++i) {
+    Output& output = (*outputs)[i];
+    const Shape& known = output_shapes(*slot_)[i];
+    if (!layout_.open_shapes && layout_.info.outputs[i].ranked && !is_dynamic(known)) {
+      output.shape = known;
+    } else {
+      AIS_ASSIGN(output.shape, result_shape(i, output.capacity));
+    }
+    std::size_t elements = 0;
+    if (!count_elements(output.shape, &elements)) {
+      return Status(Code::kExecution, "AscendCL gave output '" + layout_.info.outputs[i].name + "' the shape " + shape_text(output.shape));
+    }
+    output.bytes = packed_bytes(layout_.info.outputs[i].dtype, elements);
+    if (output.bytes > output.capacity) {
+      return Status(Code::kExecution, "output '" + layout_.info.outputs[i].name + "' has shape " + shape_text(output.shape) + ", more than its memory of " +
+                                          std::to_string(output.capacity) + " bytes");
+    }
+  }
+  return Status();
+}
+
+// The dataset's description of the result; where there is none, the model's, whose one open dimension follows from the size of what
+// the library allocated. So only a size that came with a description is remembered: memory of another size would tell nothing.
+Result<Shape> LoadedModel::result_shape(std::size_t index, std::size_t bytes) {
+  Shape shape;
+  if (const aclTensorDesc* desc = api_.aclmdlGetDatasetTensorDesc(slot_->out.get(), index); desc != nullptr) {
+    const std::size_t rank = api_.aclGetTensorDescNumDims(desc);
+    const device::TensorDesc& declared = layout_.info.outputs[index];
+    if (rank > kMaxDims || (declared.ranked && rank != declared.shape.size())) {  // it answers 0 where it cannot tell
+      return Status(Code::kExecution, "AscendCL gave output '" + declared.name + "' the rank " + std::to_string(rank) + ", and declared " + shape_text(declared.shape));
+    }
+    shape.resize(rank);
+    for (std::size_t d = 0; d < rank; ++d) AIS_TRY(ACL_CALL(api_, aclGetTensorDescDimV2, desc, d, &shape[d]));
+    std::size_t elements = 0;
+    if (layout_.output_bytes[index] == 0 && count_elements(shape, &elements)) {
+      learned_[index] = std::max(learned_[index], packed_bytes(layout_.info.outputs[index].dtype, elements));
+    }
+    return shape;
+  }
+  aclmdlIODims dims = {};
+  AIS_TRY(ACL_CALL(api_, aclmdlGetCurOutputDims, desc_, index, &dims));
+  shape = shape_of(dims);
+  std::int64_t* open = nullptr;
+  std::size_t unit = 1;
+  for (std::int64_t& dim : shape) {
+    if (dim >= 0) unit *= static_cast<std::size_t>(dim);
+    else if (open == nullptr) open = &dim;
+    else return shape;  // two are open: the caller refuses the shape
+  }
+  if (open != nullptr && bytes == 0) {  // it never allocates nothing: a query failed
+    return Status(Code::kExecution, "AscendCL does not tell the size of output '" + layout_.info.outputs[index].name + "'");
+  }
+  const std::size_t item = dtype_bits(layout_.info.outputs[index].dtype) * unit;
+  if (open != nullptr && item != 0) *open = static_cast<std::int64_t>(bytes * 8 / item);
+  return shape;
+}
+
+Status LoadedModel::execute_async(Slot* slot, aclrtStream* stream) {
+  if (stream_ == nullptr) AIS_TRY(ACL_CALL(api_, aclrtCreateStream, &stream_));
+  *stream = stream_;
+  if (slot == nullptr) return Status();
+  AIS_TRY(ACL_CALL(api_, aclmdlExecuteAsync, id_, slot->in.get(), slot->out.get(), stream_));
+  ++in_flight_;
+  return Status();
+}
+
+}  // namespace ais::acl

@@ -1,0 +1,51 @@
+// The part of the AscendCL ABI that is used, declared without CANN's headers. Numbers and layouts are those of ACL 1.10 (CANN 8)
+// and 1.17; enums are passed as int, which is what they are in C. Handles are opaque.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ais::acl {
+
+using aclError = int;
+using aclrtStream = void*;
+using aclrtEvent = void*;
+using aclrtContext = void*;
+struct aclDataBuffer;
+struct aclTensorDesc;
+struct aclmdlDataset;
+struct aclmdlDesc;
+struct aclmdlAIPP;
+
+constexpr std::size_t kMaxDims = 128;   // of a tensor, and of every list of gears
+constexpr std::size_t kMaxName = 128;
+constexpr std::size_t kAnyIndex = static_cast<std::size_t>(-1);  // what functions with an unused index take
+constexpr std::size_t kUnknownRank = 0xFFFFFFFFFFFFFFFEULL;      // ACL_UNKNOWN_RANK
+constexpr std::uint32_t kNoInput = 0xFFFFFFFF;                   // ACL_INVALID_NODE_INDEX
+constexpr const char* kGearInput = "ascend_mbatch_shape_data";   // ACL_DYNAMIC_TENSOR_NAME
+constexpr const char* kAippInput = "ascend_dynamic_aipp_data";   // ACL_DYNAMIC_AIPP_NAME
+
+struct aclmdlIODims {
+  char name[kMaxName];
+  std::size_t dimCount;
+  std::int64_t dims[kMaxDims];
+};
+struct aclmdlBatch {
+  std::size_t batchCount;
+  std::uint64_t batch[kMaxDims];
+};
+struct aclmdlHW {
+  std::size_t hwCount;
+  std::uint64_t hw[kMaxDims][2];
+};
+static_assert(sizeof(aclmdlIODims) == 1160 && sizeof(aclmdlBatch) == 1032 && sizeof(aclmdlHW) == 2056, "as in the library");
+
+enum MemcpyKind : int { kHostToDevice = 1, kDeviceToHost = 2, kDeviceToDevice = 3 };
+enum MallocPolicy : int { kHugeFirst = 0 };
+enum AippType : int { kWithDynamicAipp = 2 };
+constexpr int kFloat = 0;     // aclDataType, where it does not matter
+constexpr int kFormatNd = 2;  // aclFormat
+constexpr std::uint32_t kRegisterPinned = 0x10000000U;  // ACL_HOST_REG_PINNED
+constexpr std::uint32_t kEventTimeLine = 0x8;           // ACL_EVENT_TIME_LINE
+
+}  // namespace ais::acl

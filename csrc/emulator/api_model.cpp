@@ -1,0 +1,319 @@
+// AscendCL: loading and unloading models.
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "base/file.hpp"
+#include "emulator/call.hpp"
+#include "emulator/graph.hpp"
+#include "emulator/memory.hpp"
+#include "emulator/objects.hpp"
+#include "emulator/report.hpp"
+
+namespace ais::emulator {
+namespace {
+
+aclError model_error(const Status& status, const std::string& name) {
+  const bool other_soc = status.code() == Code::kUnsupported;
+  return fail(other_soc ? ACL_ERROR_RT_SOC_VERSION : ACL_ERROR_GE_EXEC_MODEL_DATA_SIZE_INVALID, name + ": " + status.message());
+}
+
+}  // namespace
+
+aclError read_spec(const void* data, std::size_t size, const std::string& name, std::shared_ptr<const ModelSpec>* out) {
+  Result<std::shared_ptr<const ModelSpec>> spec = parse_container(data, size);
+  if (!spec.ok()) return model_error(spec.status(), name);
+  *out = spec.take();
+  return ACL_SUCCESS;
+}
+
+aclError read_spec_file(const char* path, std::shared_ptr<const ModelSpec>* out) {
+  if (path == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the model's path is NULL");
+  Result<MappedFile> file = MappedFile::open(path);
+  if (!file.ok()) return fail(ACL_ERROR_INVALID_FILE, file.status().message());
+  return read_spec(file.value().data(), file.value().size(), path, out);
+}
+
+namespace {
+
+// Memory of the program's own for work or weights: device memory of this device, and large enough.
+aclError borrow(const Scope& scope, void* address, std::size_t given, std::size_t needed, const char* what, Model* model) {
+  Range range;
+  if (given < needed) {
+    return fail(ACL_ERROR_GE_PARAM_INVALID,
+                std::string(what) + " has " + std::to_string(given) + " bytes, the model needs " + std::to_string(needed));
+  }
+  if (const aclError code = memory().resolve(address, given, what, &range)) return code;
+  if (!range.on_device() || range.device != scope.device_id) {
+    return fail(ACL_ERROR_GE_EXEC_MODEL_ADDR_INVALID,
+                std::string(what) + " is not memory of device " + std::to_string(scope.device_id));
+  }
+  model->borrowed.push_back(range.owner);
+  return ACL_SUCCESS;
+}
+
+struct Placement {
+  void* work = nullptr;
+  std::size_t work_size = 0;
+  void* weight = nullptr;
+  std::size_t weight_size = 0;
+};
+
+// The description and the graph of a container must be of the same model: the graph is run with what the description says.
+bool same_tensors(const ModelSpec& spec, const device::ModelInfo& graph) {
+  if (graph.inputs.size() != spec.data_inputs() || graph.outputs.size() != spec.outputs.size()) return false;
+  for (std::size_t i = 0; i < graph.inputs.size(); ++i) {
+    if (graph.inputs[i].name != spec.inputs[i].name) return false;
+    if (static_cast<int>(graph.inputs[i].dtype) != spec.inputs[i].graph_dtype) return false;
+  }
+  for (std::size_t i = 0; i < graph.outputs.size(); ++i) {
+    if (graph.outputs[i].name != spec.outputs[i].name) return false;
+    if (static_cast<int>(graph.outputs[i].dtype) != spec.outputs[i].dtype) return false;
+  }
+  return true;
+}
+
+aclError load(const Scope& scope, std::shared_ptr<const ModelSpec> spec, const Placement& place, std::uint32_t* id) {
+  if (id == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the model id to fill is NULL");
+  if (!spec->soc.empty() && spec->soc != settings().soc) {
+    return fail(ACL_ERROR_RT_SOC_VERSION, "the model was packed for " + spec->soc + ", this is a " + settings().soc);
+  }
+  auto model = std::make_shared<Model>();
+  model->spec = std::move(spec);
+  model->context = scope.context;
+  model->device = scope.device_id;
+  const std::size_t work = model->spec->work_bytes();
+  const std::size_t weight = model->spec->graph.size();
+  if (place.work != nullptr) {
+    if (const aclError code = borrow(scope, place.work, place.work_size, work, "the work memory", model.get())) return code;
+  } else {
+    model->charged += work;
+  }
+  if (place.weight != nullptr) {
+    if (const aclError code = borrow(scope, place.weight, place.weight_size, weight, "the weight memory", model.get()))
+      return code;
+  } else {
+    model->charged += weight;
+  }
+  if (!memory().charge(scope.device_id, model->charged)) {
+    return fail(ACL_ERROR_GE_MEMORY_ALLOCATION, "device " + std::to_string(scope.device_id) + " has no room for the " +
+                                                    std::to_string(model->charged) + " bytes of the model");
+  }
+  Result<std::shared_ptr<device::Model>> graph = load_graph(model->spec->graph);
+  if (!graph.ok() || !same_tensors(*model->spec, graph.value()->info())) {
+    memory().uncharge(scope.device_id, model->charged);
+    return fail(ACL_ERROR_GE_LOAD_MODEL,
+                graph.ok() ? "the container's description is of another model than its graph" : graph.status().message());
+  }
+  model->graph = graph.take();
+  const std::lock_guard<std::mutex> lock(objects().models_mutex);
+  model->id = *id = ++objects().last_model_id;
+  objects().models.emplace(model->id, model);
+  return ACL_SUCCESS;
+}
+
+aclError load_file(const Scope& scope, const char* path, const Placement& place, std::uint32_t* id) {
+  std::shared_ptr<const ModelSpec> spec;
+  const aclError code = read_spec_file(path, &spec);
+  return code == ACL_SUCCESS ? load(scope, std::move(spec), place, id) : code;
+}
+
+// The bytes of a model in memory: host memory, or device memory where the two are the same.
+aclError read_spec_memory(const void* data, std::size_t size, std::shared_ptr<const ModelSpec>* out) {
+  if (data == nullptr || size == 0) return fail(ACL_ERROR_INVALID_PARAM, "the model's address is NULL or its size 0");
+  Range range;
+  if (const aclError code = memory().resolve(data, size, "the model's bytes", &range)) return code;
+  if (range.on_device() && !settings().host_is_device) {
+    return fail(ACL_ERROR_GE_EXEC_MODEL_ADDR_INVALID, "the model's bytes are in device memory; they are read from the host's");
+  }
+  return read_spec(range.bytes, size, "the model in memory", out);
+}
+
+aclError load_memory(const Scope& scope, const void* data, std::size_t size, const Placement& place, std::uint32_t* id) {
+  std::shared_ptr<const ModelSpec> spec;
+  const aclError code = read_spec_memory(data, size, &spec);
+  return code == ACL_SUCCESS ? load(scope, std::move(spec), place, id) : code;
+}
+
+aclError load_configured(const Scope& scope, const aclmdlConfigHandle* handle, std::uint32_t* id) {
+  const std::shared_ptr<LoadConfig> config = objects().load_configs.find(handle);
+  if (config == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "not a living load config");
+  const bool from_file = config->load_type == ACL_MDL_LOAD_FROM_FILE || config->load_type == ACL_MDL_LOAD_FROM_FILE_WITH_MEM;
+  const bool from_memory = config->load_type == ACL_MDL_LOAD_FROM_MEM || config->load_type == ACL_MDL_LOAD_FROM_MEM_WITH_MEM;
+  if (!from_file && !from_memory)
+    return fail(ACL_ERROR_INVALID_PARAM, "ACL_MDL_LOAD_TYPE_SIZET was not set, or to a type that is not emulated");
+  if (from_file && config->path.empty()) return fail(ACL_ERROR_INVALID_PARAM, "ACL_MDL_PATH_PTR was not set");
+  if (from_memory && (config->model == nullptr || config->model_size == 0)) {
+    return fail(ACL_ERROR_INVALID_PARAM, "ACL_MDL_MEM_ADDR_PTR or ACL_MDL_MEM_SIZET was not set");
+  }
+  Placement place;
+  if (config->load_type == ACL_MDL_LOAD_FROM_FILE_WITH_MEM || config->load_type == ACL_MDL_LOAD_FROM_MEM_WITH_MEM) {
+    place = {config->work, config->work_size, config->weight, config->weight_size};
+  }
+  return from_file ? load_file(scope, config->path.c_str(), place, id)
+                   : load_memory(scope, config->model, config->model_size, place, id);
+}
+
+template <typename T>
+aclError read_option(const void* value, std::size_t size, T* out) {
+  if (size != sizeof(T)) {
+    return fail(ACL_ERROR_INVALID_PARAM,
+                "the option takes " + std::to_string(sizeof(T)) + " bytes, not " + std::to_string(size));
+  }
+  std::memcpy(out, value, sizeof(T));
+  return ACL_SUCCESS;
+}
+
+aclError set_load_option(aclmdlConfigHandle* handle, aclmdlConfigAttr attr, const void* value, std::size_t size) {
+  const std::shared_ptr<LoadConfig> config = objects().load_configs.find(handle);
+  if (config == nullptr || value == nullptr)
+    return fail(ACL_ERROR_INVALID_PARAM, "not a living load config, or the value is NULL");
+  std::int32_t number = 0;
+  std::size_t ignored = 0;
+  const char* path = nullptr;
+  switch (attr) {
+    case ACL_MDL_PRIORITY_INT32:
+      if (const aclError code = read_option(value, size, &number)) return code;
+      return number >= 0 && number <= 7 ? ACL_SUCCESS : fail(ACL_ERROR_INVALID_PARAM, "a priority is 0 to 7");
+    case ACL_MDL_LOAD_TYPE_SIZET:
+      return read_option(value, size, &config->load_type);
+    case ACL_MDL_PATH_PTR:
+      if (const aclError code = read_option(value, size, &path)) return code;
+      if (path == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the path is NULL");
+      config->path = path;
+      return ACL_SUCCESS;
+    case ACL_MDL_WEIGHT_PATH_PTR:
+      return read_option(value, size, &path);
+    case ACL_MDL_MEM_ADDR_PTR:
+      return read_option(value, size, &config->model);
+    case ACL_MDL_MEM_SIZET:
+      return read_option(value, size, &config->model_size);
+    case ACL_MDL_WEIGHT_ADDR_PTR:
+      return read_option(value, size, &config->weight);
+    case ACL_MDL_WEIGHT_SIZET:
+      return read_option(value, size, &config->weight_size);
+    case ACL_MDL_WORKSPACE_ADDR_PTR:
+      return read_option(value, size, &config->work);
+    case ACL_MDL_WORKSPACE_SIZET:
+      return read_option(value, size, &config->work_size);
+    case ACL_MDL_WORKSPACE_MEM_OPTIMIZE:
+      return read_option(value, size, &ignored);
+    case ACL_MDL_WITHOUT_GRAPH_INT32:
+      return read_option(value, size, &number);
+  }
+  return fail(ACL_ERROR_INVALID_PARAM, "the option " + std::to_string(attr) + " does not exist or is not emulated");
+}
+
+aclError unload(const Scope& scope, std::uint32_t id) {
+  const std::shared_ptr<Model> model = objects().model(id);
+  if (model == nullptr)
+    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(id) + " (unloaded before?)");
+  if (model->context.lock() != scope.context) {
+    return fail(ACL_ERROR_RT_MODEL_CONTEXT,
+                "model " + std::to_string(id) + " was loaded in another context than " + handle_name(scope.context->handle));
+  }
+  {
+    const std::lock_guard<std::mutex> lock(model->mutex);
+    if (model->in_flight > 0) violation("model#" + std::to_string(id) + " was unloaded while it runs");
+  }
+  unload_model(model);
+  return ACL_SUCCESS;
+}
+
+aclError give_sizes(const std::shared_ptr<const ModelSpec>& spec, std::size_t* workSize, std::size_t* weightSize) {
+  if (workSize == nullptr || weightSize == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the place to fill is NULL");
+  *workSize = spec->work_bytes();
+  *weightSize = spec->graph.size();
+  return ACL_SUCCESS;
+}
+
+}  // namespace
+}  // namespace ais::emulator
+
+using namespace ais::emulator;
+
+ACL_API aclError aclmdlLoadFromFile(const char* modelPath, std::uint32_t* modelId) {
+  static Function fn(__func__, Need::kContext);
+  return fn.call([&](const Scope& scope) { return load_file(scope, modelPath, {}, modelId); }, modelPath, filled(modelId));
+}
+
+ACL_API aclError aclmdlLoadFromMem(const void* model, std::size_t modelSize, std::uint32_t* modelId) {
+  static Function fn(__func__, Need::kContext);
+  return fn.call([&](const Scope& scope) { return load_memory(scope, model, modelSize, {}, modelId); }, model, modelSize,
+                 filled(modelId));
+}
+
+ACL_API aclError aclmdlLoadFromFileWithMem(const char* modelPath, std::uint32_t* modelId, void* workPtr, std::size_t workSize,
+                                           void* weightPtr, std::size_t weightSize) {
+  static Function fn(__func__, Need::kContext);
+  return fn.call(
+      [&](const Scope& scope) { return load_file(scope, modelPath, {workPtr, workSize, weightPtr, weightSize}, modelId); },
+      modelPath, filled(modelId), workPtr, workSize, weightPtr, weightSize);
+}
+
+ACL_API aclError aclmdlLoadFromMemWithMem(const void* model, std::size_t modelSize, std::uint32_t* modelId, void* workPtr,
+                                          std::size_t workSize, void* weightPtr, std::size_t weightSize) {
+  static Function fn(__func__, Need::kContext);
+  return fn.call(
+      [&](const Scope& scope) {
+        return load_memory(scope, model, modelSize, {workPtr, workSize, weightPtr, weightSize}, modelId);
+      },
+      model, modelSize, filled(modelId), workPtr, workSize, weightPtr, weightSize);
+}
+
+ACL_API aclmdlConfigHandle* aclmdlCreateConfigHandle() {
+  static Function fn(__func__, Need::kNothing);
+  return fn.call_or(static_cast<aclmdlConfigHandle*>(nullptr), [&](const Scope&) {
+    return static_cast<aclmdlConfigHandle*>(objects().load_configs.add(std::make_shared<LoadConfig>()));
+  });
+}
+
+ACL_API aclError aclmdlDestroyConfigHandle(aclmdlConfigHandle* handle) {
+  static Function fn(__func__, Need::kNothing);
+  return fn.call(
+      [&](const Scope&) {
+        return objects().load_configs.take(handle) != nullptr ? aclError{ACL_SUCCESS}
+                                                              : fail(ACL_ERROR_INVALID_PARAM, "not a living load config");
+      },
+      handle);
+}
+
+ACL_API aclError aclmdlSetConfigOpt(aclmdlConfigHandle* handle, aclmdlConfigAttr attr, const void* attrValue,
+                                    std::size_t valueSize) {
+  static Function fn(__func__, Need::kNothing);
+  return fn.call([&](const Scope&) { return set_load_option(handle, attr, attrValue, valueSize); }, handle, attr, attrValue,
+                 valueSize);
+}
+
+ACL_API aclError aclmdlLoadWithConfig(const aclmdlConfigHandle* handle, std::uint32_t* modelId) {
+  static Function fn(__func__, Need::kContext);
+  return fn.call([&](const Scope& scope) { return load_configured(scope, handle, modelId); }, handle, filled(modelId));
+}
+
+ACL_API aclError aclmdlUnload(std::uint32_t modelId) {
+  static Function fn(__func__, Need::kRelease);
+  return fn.call([&](const Scope& scope) { return unload(scope, modelId); }, modelId);
+}
+
+ACL_API aclError aclmdlQuerySize(const char* fileName, std::size_t* workSize, std::size_t* weightSize) {
+  static Function fn(__func__, Need::kInit);
+  return fn.call(
+      [&](const Scope&) {
+        std::shared_ptr<const ModelSpec> spec;
+        const aclError code = read_spec_file(fileName, &spec);
+        return code == ACL_SUCCESS ? give_sizes(spec, workSize, weightSize) : code;
+      },
+      fileName, filled(workSize), filled(weightSize));
+}
+
+ACL_API aclError aclmdlQuerySizeFromMem(const void* model, std::size_t modelSize, std::size_t* workSize,
+                                        std::size_t* weightSize) {
+  static Function fn(__func__, Need::kInit);
+  return fn.call(
+      [&](const Scope&) {
+        std::shared_ptr<const ModelSpec> spec;
+        const aclError code = read_spec_memory(model, modelSize, &spec);
+        return code == ACL_SUCCESS ? give_sizes(spec, workSize, weightSize) : code;
+      },
+      model, modelSize, filled(workSize), filled(weightSize));
+}

@@ -1,0 +1,69 @@
+// The emulator's own functions, for tests and tools: ais_bench/emulator/control.py calls them. Texts belong to the calling
+// thread and are valid until its next call here.
+#include <string>
+
+#include "emulator/call.hpp"
+#include "emulator/error.hpp"
+#include "emulator/faults.hpp"
+#include "emulator/memory.hpp"
+#include "emulator/objects.hpp"
+#include "emulator/record.hpp"
+#include "emulator/report.hpp"
+
+using namespace ais::emulator;
+
+namespace {
+
+const char* hold(std::string text) {
+  thread_local std::string held;
+  held = std::move(text);
+  return held.c_str();
+}
+
+}  // namespace
+
+// Replaces the fault rules and forgets their counts; returns "" or what is wrong with them.
+ACL_API const char* aisEmulatorSetFaults(const char* rules) {
+  machine();  // first, so that the environment's rules do not come after these
+  return hold(set_faults(rules == nullptr ? "" : rules, "").message());
+}
+
+ACL_API std::uint64_t aisEmulatorFaultsFired() { return faults_fired(); }
+
+// How often a function of the ABI was called in this process.
+ACL_API std::uint64_t aisEmulatorCallCount(const char* function) {
+  return Function::calls_of(function == nullptr ? "" : function);
+}
+
+// Begins to record calls, in memory and (unless NULL or empty) in a file.
+ACL_API void aisEmulatorStartRecording(const char* path) {
+  machine();
+  start_recording(path == nullptr ? "" : path);
+}
+
+// Ends the recording and returns it, a JSON object a line (record.hpp).
+ACL_API const char* aisEmulatorStopRecording() {
+  std::string calls = recorded_calls();
+  stop_recording();
+  return hold(std::move(calls));
+}
+
+// Violations and leaks so far, a line each.
+ACL_API const char* aisEmulatorReport() { return hold(report_text()); }
+ACL_API std::uint64_t aisEmulatorViolations() { return violation_count(); }
+ACL_API std::uint64_t aisEmulatorLeaks() { return leak_count(); }
+ACL_API void aisEmulatorClearReport() { clear_report(); }
+
+// Everything alive now, a line each: memory, streams, models, datasets... Default contexts are the library's own.
+ACL_API const char* aisEmulatorLiving() {
+  std::string text;
+  for (const std::string& name : memory().living()) text += name + "\n";
+  for (const std::string& name : living_objects()) text += name + "\n";
+  for (const auto& entry : machine().contexts().all()) {
+    if (!entry.second->is_default) text += handle_name(entry.first) + "\n";
+  }
+  return hold(std::move(text));
+}
+
+// Bytes of device memory in use, with padding, weights and workspaces.
+ACL_API std::uint64_t aisEmulatorMemoryUsed(int device) { return memory().used(device); }

@@ -1,0 +1,117 @@
+// The emulated machine: initialisation, devices, contexts, and which context each thread works in.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "emulator/acl_types.hpp"
+#include "emulator/engine.hpp"
+#include "emulator/handles.hpp"
+#include "emulator/settings.hpp"
+
+namespace ais::emulator {
+
+class Stream;
+
+struct Context {
+  int device = 0;
+  bool is_default = false;
+  void* handle = nullptr;
+  std::atomic<bool> alive{true};
+  // The code of a device exception that happened in it; every later call that needs it fails with that.
+  std::atomic<aclError> poison{ACL_SUCCESS};
+  std::shared_ptr<Stream> default_stream;  // set when the context is made
+};
+
+using Contexts = HandleTable<Context, Kind::kContext>;
+
+class Device {
+ public:
+  Device(int id, const DeviceSettings& settings)
+      : id_(id),
+        settings_(settings),
+        random_(::ais::emulator::settings().seed + static_cast<std::uint64_t>(settings.physical_id)) {}
+
+  int id() const { return id_; }
+  const DeviceSettings& settings() const { return settings_; }
+  std::int64_t draw_exec_ns();
+  std::int64_t copy_ns(std::size_t bytes) const;
+
+  Engine compute;
+  Engine copy_in;
+  Engine copy_out;
+  // ACL_ERROR_RT_LOST_HEARTBEAT once the device is gone for this process.
+  std::atomic<aclError> lost{ACL_SUCCESS};
+
+ private:
+  friend class Machine;
+  int id_;
+  DeviceSettings settings_;
+  std::mutex mutex_;
+  std::mt19937_64 random_;
+  int set_count_ = 0;
+  std::shared_ptr<Context> default_context_;
+  std::set<int> peers_;
+};
+
+// Calls come from any thread. One mutex guards the structure (counts, default contexts); contexts and devices are alive as long
+// as somebody holds them.
+class Machine {
+ public:
+  // Settings, fault rules and recording of the environment; before anything else of the emulator runs.
+  Machine();
+
+  bool initialised() const { return initialised_.load(); }
+  // The process was forked after aclInit, and this is the child.
+  bool forked() const;
+
+  aclError initialise(const std::string& configuration);
+  // Tears everything down and reports what was left. `force` skips the count of aclInit calls.
+  aclError finalise(bool force, std::uint64_t* references);
+
+  std::size_t device_count() const { return devices_.size(); }
+  // nullptr (and a failure text) for an id that does not exist.
+  Device* device(int id);
+
+  aclError set_device(int id);
+  aclError reset_device(int id, bool force);
+  aclError create_context(int id, aclrtContext* out);
+  aclError destroy_context(aclrtContext handle);
+  aclError set_current(aclrtContext handle);
+  std::shared_ptr<Context> current() const;
+  Contexts& contexts() { return contexts_; }
+
+  // Peer access from `device` to `peer`.
+  aclError set_peer(int device, int peer, bool enabled);
+  bool has_peer(int device, int peer);
+
+  // A device exception: the context is of no use from here on, or (lost heartbeat) the device.
+  void device_exception(Context* context, aclError code);
+
+ private:
+  std::shared_ptr<Context> make_context(int id, bool is_default);
+  void end_context(const std::shared_ptr<Context>& context, const std::string& when);
+  void close_device(Device* device, const std::string& when);
+
+  mutable std::mutex mutex_;
+  std::atomic<bool> initialised_{false};
+  bool finalised_once_ = false;
+  std::uint64_t references_ = 0;
+  std::string configuration_;
+  std::atomic<std::uint64_t> fork_generation_{0};
+  std::vector<std::unique_ptr<Device>> devices_;
+  Contexts contexts_;
+};
+
+Machine& machine();
+
+// Codes after which a context, or a device, cannot be used any more.
+bool is_device_exception(aclError code);
+
+}  // namespace ais::emulator

@@ -1,0 +1,80 @@
+// Submitting and delivering.
+#include "session/pipeline.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/process.hpp"
+
+namespace ais::session {
+
+Result<std::unique_ptr<Pipeline>> Pipeline::open(std::shared_ptr<Session> session) {
+  AIS_ASSIGN(std::shared_ptr<device::Model> model, session->model());
+  std::unique_ptr<device::Pipeline> runs = session->take_pipeline();
+  if (runs == nullptr) {
+    auto made = model->pipeline(kDepth);
+    // Without memory for several runs there may be enough for one.
+    if (!made.ok() && made.status().code() != Code::kOutOfMemory) return made.take_status();
+    if (made.ok()) runs = made.take();
+  }
+  return std::unique_ptr<Pipeline>(new Pipeline(std::move(session), std::move(model), std::move(runs)));
+}
+
+Pipeline::~Pipeline() {
+  if (runs_ != nullptr && pending_.empty()) session_->keep_pipeline(std::move(runs_));
+}
+
+bool Pipeline::overlaps(const std::vector<Feed>& feeds) const {
+  return runs_ != nullptr && session_->loop() == 1 &&
+         std::all_of(feeds.begin(), feeds.end(), [](const Feed& feed) { return feed.device == nullptr; });
+}
+
+Status Pipeline::run_now(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink) {
+  Pending done;
+  done.status = session_->run(feeds, rule, sink, &done.times);
+  pending_.push_back(std::move(done));
+  return Status();
+}
+
+Status Pipeline::submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink) {
+  if (!overlaps(feeds)) return run_now(feeds, rule, sink);
+  if (session_->closed()) return session_->model().take_status();
+  std::vector<TensorView> inputs;
+  AIS_TRY(session_->fit_feeds(feeds, rule, &inputs));
+  Status status = runs_->submit(inputs);
+  if (status.code() == Code::kOutOfMemory) return run_now(feeds, rule, sink);
+  AIS_TRY(status);
+  Pending run;
+  run.sink = sink;
+  pending_.push_back(std::move(run));
+  return Status();
+}
+
+Status Pipeline::finish(RunTimes* times) {
+  if (pending_.empty()) return Status(Code::kInvalidArgument, "no run is under way");
+  Pending run = std::move(pending_.front());
+  pending_.pop_front();
+  if (run.sink != nullptr) run.status = deliver(&run);
+  if (times != nullptr) *times = run.times;
+  return std::move(run.status);
+}
+
+Status Pipeline::deliver(Pending* run) {
+  std::vector<device::Output> outputs;
+  device::Pipeline::Times took;
+  AIS_TRY(runs_->wait(&outputs, &took));
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const device::Output& output = outputs[i];
+    void* to = run->sink->reserve(i, session_->info().outputs[i], output.shape, output.bytes);
+    if (to == nullptr) return no_room(session_->info().outputs[i], output.bytes);
+    if (output.bytes != 0) std::memcpy(to, output.data, output.bytes);
+  }
+  const std::int64_t now = monotonic_ns();
+  RunTimes& times = run->times;
+  times = {now - took.copy_out_ns - took.execute_ns - took.copy_in_ns, now - took.copy_out_ns - took.execute_ns, now - took.copy_out_ns, now};
+  session_->note_run(times);
+  return Status();
+}
+
+}  // namespace ais::session

@@ -1,0 +1,56 @@
+// Many runs of one session, several under way at once where the runtime can overlap them.
+//
+// Results come in the order of submission. What cannot be overlapped (a runtime or model without pipelines, loop > 1, feeds on a
+// device, memory too small for several runs) is run when it is submitted, and waits here for its turn.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "session/session.hpp"
+
+namespace ais::session {
+
+class Pipeline {
+ public:
+  // One run each copying in, executing and copying out, and one at the caller.
+  static constexpr std::size_t kDepth = 4;
+
+  static Result<std::unique_ptr<Pipeline>> open(std::shared_ptr<Session> session);
+  ~Pipeline();
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
+
+  // How many runs can be under way, and are. One thread at a time.
+  std::size_t depth() const { return runs_ != nullptr ? runs_->depth() : 1; }
+  std::size_t under_way() const { return pending_.size(); }
+
+  // Starts a run; fewer than depth() are under way. The feeds are free when it returns; `sink` is used until finish() of this run.
+  // On a failure nothing was started.
+  Status submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink);
+  // Waits for the oldest run and delivers its outputs. `times` may be null; they are the device's own.
+  Status finish(RunTimes* times);
+
+ private:
+  struct Pending {
+    OutputSink* sink = nullptr;  // null: it ran when it was submitted, and this is how it went
+    Status status;
+    RunTimes times;
+  };
+
+  Pipeline(std::shared_ptr<Session> session, std::shared_ptr<device::Model> model, std::unique_ptr<device::Pipeline> runs)
+      : session_(std::move(session)), model_(std::move(model)), runs_(std::move(runs)) {}
+
+  bool overlaps(const std::vector<Feed>& feeds) const;
+  Status run_now(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink);
+  Status deliver(Pending* run);
+
+  const std::shared_ptr<Session> session_;
+  const std::shared_ptr<device::Model> model_;
+  std::unique_ptr<device::Pipeline> runs_;  // null: nothing overlaps
+  std::deque<Pending> pending_;
+};
+
+}  // namespace ais::session
