@@ -258,11 +258,12 @@ void register_session(py::module_& module) {
       .def("set_aipp", &set_aipp, py::arg("input"), py::arg("pictures"), py::arg("format"), py::arg("size"), py::arg("swaps"),
            py::arg("lists"))
       .def("aipp_inputs", [](const Session& self) { return self.info().aipp_inputs; })
-      .def("place",
-           [](Session& self, PyTensor& tensor) {
-             raise_if_error(without_gil([&] { return tensor.tensor.to_device(self.device()); }));
-           },
-           py::arg("tensor"))
+      .def(
+          "place",
+          [](Session& self, PyTensor& tensor) {
+            raise_if_error(without_gil([&] { return tensor.tensor.to_device(self.device()); }));
+          },
+          py::arg("tensor"))
       .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })
       .def("close",
            [](Session& self) {

@@ -199,9 +199,9 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
     const device::Device* where = feeds[i].device.get();
     if (where != nullptr && !device::same_device(*where, *device_)) {
       return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " +
-                                             std::to_string(where->id()) + " (" + where->runtime() + "); this session is on device " +
-                                             std::to_string(device_->id()) + " (" + device_->runtime() +
-                                             "), call to_host() on the tensor first");
+                                             std::to_string(where->id()) + " (" + where->runtime() +
+                                             "); this session is on device " + std::to_string(device_->id()) + " (" +
+                                             device_->runtime() + "), call to_host() on the tensor first");
     }
     if (where != nullptr) continue;
     const CopyTimer timer(log);
