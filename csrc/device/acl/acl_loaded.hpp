@@ -72,7 +72,8 @@ class LoadedModel final : public Resident {
 
   // Memory for every output of the next run. `guessed` becomes true where some may turn out too small.
   Status place(std::vector<device::Output>* outputs, bool* guessed);
-  void let_library_allocate(std::vector<device::Output>* outputs);
+  // The same, with nothing guessed.
+  Status let_library_allocate(std::vector<device::Output>* outputs);
   Status execute(std::vector<device::Output>* outputs);
   // Takes what the library allocated, whether or not the run succeeded.
   Status claim(std::vector<device::Output>* outputs);

@@ -26,8 +26,8 @@ Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Outpu
   Status status = execute(outputs);
   if (!status.ok() && guessed && status.code() != Code::kDeviceLost) {
     *outputs = given;
-    let_library_allocate(outputs);
-    status = execute(outputs);
+    status = let_library_allocate(outputs);
+    if (status.ok()) status = execute(outputs);
   }
   AIS_TRY(std::move(status).with_context("device " + std::to_string(context_.device_id())));
   AIS_TRY(describe_results(outputs));
@@ -55,10 +55,10 @@ Status LoadedModel::place(std::vector<Output>* outputs, bool* guessed) {
   return Status();
 }
 
-void LoadedModel::let_library_allocate(std::vector<Output>* outputs) {
-  const std::vector<std::size_t> learned = std::exchange(learned_, std::vector<std::size_t>(outputs->size(), 0));
+Status LoadedModel::let_library_allocate(std::vector<Output>* outputs) {
+  learned_.assign(outputs->size(), 0);
   bool guessed = false;
-  if (!place(outputs, &guessed).ok()) learned_ = learned;  // the run then fails as it did before
+  return place(outputs, &guessed);
 }
 
 Status LoadedModel::execute(std::vector<Output>* outputs) {
@@ -98,8 +98,9 @@ Status LoadedModel::describe_results(std::vector<Output>* outputs) {
     }
     output.bytes = packed_bytes(layout_.info.outputs[i].dtype, elements);
     if (output.bytes > output.capacity) {
-      return Status(Code::kExecution, "output '" + layout_.info.outputs[i].name + "' has shape " + shape_text(output.shape) +
-                                          ", more than its memory of " + std::to_string(output.capacity) + " bytes");
+      return Status(Code::kExecution, "AscendCL gave output '" + layout_.info.outputs[i].name + "' the shape " +
+                                          shape_text(output.shape) + ", and memory of only " + std::to_string(output.capacity) +
+                                          " bytes");
     }
   }
   return Status();
