@@ -34,7 +34,9 @@ def add_model(folder: str) -> str:
     return path
 
 
-def compare(name: str, target: float, ours: Callable[[], object], theirs: Callable[[], object], batch: int, rounds: int) -> None:
+def compare(
+    name: str, target: float, ours: Callable[[], object], theirs: Callable[[], object], batch: int, rounds: int
+) -> None:
     def seconds(call: Callable[[], object]) -> float:
         start = time.perf_counter()
         for _ in range(batch):
@@ -84,7 +86,14 @@ def main() -> None:
                     value = other.run(None, {"a": value, "b": y})[0]
                 return value
 
-            compare("infer_iteration, 1,000 x Add", 0.70, lambda: session.infer_iteration([x, y], [0, -1], 1000), python_loop, 2, rounds)
+            compare(
+                "infer_iteration, 1,000 x Add",
+                0.70,
+                lambda: session.infer_iteration([x, y], [0, -1], 1000),
+                python_loop,
+                2,
+                rounds,
+            )
 
         for name, batch in (("light_squeezenet", 20), ("light_resnet50", 3)):
             path = os.path.join(LIGHT, f"{name}.onnx")

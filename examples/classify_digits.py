@@ -1,6 +1,6 @@
 """Train a classifier on scikit-learn's digits, export it to ONNX, and classify the test images on every device.
 
-    python examples/classify_digits.py
+python examples/classify_digits.py
 """
 
 import tempfile

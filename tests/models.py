@@ -131,6 +131,12 @@ def unranked() -> onnx.ModelProto:
 
 
 @_model
+def hand_through() -> onnx.ModelProto:
+    """The input x, float32 [n], is an output too, beside y = -x."""
+    return wrap([helper.make_node("Neg", ["x"], ["y"])], values([("x", ["n"])]), values([("x", ["n"]), ("y", ["n"])]))
+
+
+@_model
 def old_style() -> onnx.ModelProto:
     """y = x + weight, float32 [2], where the initializer is listed among the graph's inputs as old files do."""
     weight = onnx.numpy_helper.from_array(np.array([10, 20], np.float32), "weight")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,15 @@ def test_a_tensor_on_a_device_does_not_convert() -> None:
         memoryview(tensor)  # type: ignore[arg-type]
     tensor.to_host()
     assert np.array_equal(np.array(tensor), X)
+
+
+@pytest.mark.parametrize("device", ["first", None, 0.5, -1, 2**40])
+def test_a_device_that_is_no_number_is_named(device: Any) -> None:
+    tensor = aclruntime.Tensor(A)
+    with pytest.raises(ConfigError, match="device_id"):
+        tensor.to_device(device)
+    tensor.to_device("0")
+    assert tensor.device == 0
 
 
 def test_a_tensor_on_a_missing_device_names_those_there_are() -> None:
@@ -254,7 +264,8 @@ def test_iteration_by_hand_with_inner_run(model: ModelPath) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chain", "message"), [([0], "2 inputs"), ([0, 2], "outputs 0 to 1"), (None, "in_out_list"), ([0, 0.5], "whole number")]
+    ("chain", "message"),
+    [([0], "2 inputs"), ([0, 2], "outputs 0 to 1"), (None, "in_out_list"), ([0, 0.5], "whole number"), (5, "a list")],
 )
 def test_a_chain_that_does_not_fit_is_explained(model: ModelPath, chain: Any, message: str) -> None:
     with InferSession(0, model("sub_then_swap")) as session:
@@ -266,6 +277,34 @@ def test_a_chain_that_does_not_fit_is_explained(model: ModelPath, chain: Any, me
 def test_inner_run_without_a_first_says_so(model: ModelPath) -> None:
     with InferSession(0, model("batch")) as session, pytest.raises(ConfigError, match="first_inner_run"):
         session.inner_run([0])
+
+
+def test_threads_take_turns_in_one_iteration(model: ModelPath) -> None:
+    with InferSession(0, model("batch")) as session, ThreadPoolExecutor(4) as threads:
+        session.first_inner_run([X])
+
+        def step(_: int) -> Any:
+            return session.inner_run([0], get_outputs=True)[0]
+
+        results = [to_numpy(tensor) for tensor in threads.map(step, range(200))]
+        assert all(np.array_equal(np.abs(result), X) for result in results)
+
+
+@pytest.mark.parametrize("shapes", [None, 5, "x:99999999999999999999", "x:1,4;x:2,4", "x:72057594037927937,4"])
+def test_shapes_set_that_make_no_sense(model: ModelPath, shapes: Any) -> None:
+    with InferSession(0, model("batch")) as session:
+        with pytest.raises(ConfigError):
+            session.set_dynamic_shape(shapes)
+        assert session.get_inputs()[0].realsize == 0
+        assert np.array_equal(to_numpy(session.run([X])[0]), -X)
+
+
+def test_output_sizes_are_hints_in_any_form(model: ModelPath) -> None:
+    with InferSession(0, model("batch")) as session:
+        for sizes in (None, 100, np.int64(100), [100], np.array([100, 200])):
+            session.set_custom_outsize(sizes)
+        with pytest.raises(ConfigError, match="custom_sizes"):
+            session.set_custom_outsize("100")
 
 
 def test_tensors_made_for_a_session(model: ModelPath, tmp_path: Path) -> None:
@@ -294,7 +333,10 @@ def test_runs_over_files(model: ModelPath, tmp_path: Path, format_: str, suffix:
     }
     with InferSession(0, model("sub_then_swap")) as session, InferSession(0, model("sub_then_swap")) as other:
         session.run_pipeline(files, str(tmp_path), outfmt=format_, extra_session=[other])
-        assert (len(session.summary()), len(other.summary())) == (2, 1)
+        assert (len(session.summary()), len(other.summary())) == (3, 1)  # the other's is counted with the first session's
+        assert float(other.summary()[0]) == pytest.approx(float(session.summary()[2]))
+        starts = [start for start, _ in session.summary()]
+        assert all(0 < start < 60_000 for start in starts)
     for number in range(3):
         path = tmp_path / f"a{number}_0.{suffix}"
         assert readers[format_](path).tolist() == (A + number - B).tolist()

@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from scripts import run_script
 
 import aclruntime
 from ais_bench.errors import FeedError, FeedWarning
@@ -237,7 +238,21 @@ def test_dlpack_producers(model: Path_) -> None:
             session.infer([OnlyDLPack(X, device=(2, 0))], "dymbatch")
 
 
-@pytest.mark.parametrize("value", [3, 2.5, [1.0, 2.0], None, "text", b"bytes", np.array(["a"]), np.array([{}])])
+@pytest.mark.parametrize(
+    "value",
+    [
+        3,
+        2.5,
+        [1.0, 2.0],
+        None,
+        "text",
+        b"bytes",
+        np.array(["a"]),
+        np.array([{}]),
+        np.zeros(4, "V4"),
+        np.zeros(4, ml_dtypes.float8_e3m4),
+    ],
+)
 def test_what_is_no_array_is_named(model: Path_, value: Any) -> None:
     with InferSession(0, model("batch")) as session:
         with pytest.raises(FeedError, match="input 0 is a") as error:
@@ -273,6 +288,50 @@ def test_an_input_that_the_model_hands_through_is_not_shared(model: Path_) -> No
         x[:] = 100
         tensor.to_host()
         assert output.ravel().tolist() == np.array(tensor).ravel().tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_open_input_that_the_model_hands_through_is_not_shared(model: Path_) -> None:
+    x = np.arange(4, dtype=np.float32)
+    with InferSession(0, model("hand_through")) as session:
+        (output, _) = session.infer([x])
+        (tensor, _) = session.infer([x], out_array=False)
+        x[:] = 100
+        tensor.to_host()
+        assert output.tolist() == np.array(tensor).tolist() == [0, 1, 2, 3]
+        # The input's memory is replaced by the output that lies in it.
+        assert session.infer_iteration([output], [0], 50)[0].tolist() == [0, 1, 2, 3]
+
+
+def test_a_bare_input_of_a_model_with_one(model: Path_) -> None:
+    with InferSession(0, model("scalar")) as session:
+        assert session.infer(np.float32(3))[0] == -3
+    with InferSession(0, model("batch")) as session:
+        assert np.array_equal(session.infer(X)[0], -X)
+        assert np.array_equal(session.infer(aclruntime.Tensor(X))[0], -X)
+
+
+def test_a_bare_torch_batch_is_fed_as_an_array_would_be(model: Path_) -> None:
+    torch = pytest.importorskip("torch")
+    with InferSession(0, model("batch")) as session:
+        for samples in (1, 3):
+            assert session.infer(torch.ones(samples, 4))[0].tolist() == [[-1] * 4] * samples
+
+
+def test_torch_tensors_that_numpy_cannot_hold_are_named() -> None:
+    pytest.importorskip("torch")
+    printed = run_script(  # on its own: quantising starts threads of torch
+        """
+        import torch
+        from ais_bench.errors import FeedError
+        from ais_bench.session.feeds import to_array
+
+        try:
+            to_array(torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8), 0)
+        except FeedError as error:
+            print(error)
+        """
+    )
+    assert "input 0 is a torch tensor of torch.quint8" in printed
 
 
 def test_pipeline_elements_may_be_bare_arrays(model: Path_) -> None:

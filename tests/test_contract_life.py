@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 import weakref
@@ -70,10 +71,11 @@ def test_free_twice_and_load_again(model: ModelPath) -> None:
     again.free_resource()
 
 
-def test_inner_run_after_a_free_raises(model: ModelPath) -> None:
+@pytest.mark.parametrize("free", [InferSession.free_resource, lambda _: InferSession.finalize()])
+def test_inner_run_after_a_free_raises(model: ModelPath, free: Callable[[InferSession], None]) -> None:
     session = InferSession(0, model("batch"))
     session.first_inner_run([X])
-    session.free_resource()
+    free(session)
     with pytest.raises(RuntimeError):
         session.inner_run([0])
 
@@ -295,7 +297,53 @@ def test_multiprocessing_children_of_a_parent_that_holds_a_session(model: ModelP
     assert printed.split("\n")[:2] == ["[-4.0, -8.0]", "-4.0"]
 
 
-def test_an_interrupt_ends_a_long_iteration(model: ModelPath) -> None:
+def test_the_loop_count_may_change_while_another_thread_runs(model: ModelPath) -> None:
+    done = threading.Event()
+    with InferSession(0, model("nonzero")) as session, ThreadPoolExecutor(2) as threads:
+
+        def change() -> None:
+            while not done.is_set():
+                for loop in (1, 2, 3):
+                    session.set_loop_count(loop)
+
+        changes = [threads.submit(change) for _ in range(2)]
+        try:
+            for _ in range(5000):
+                (where,) = session.infer([np.eye(3, 4, dtype=np.float32)])
+                assert where.tolist() == [[0, 1, 2]] * 2
+        finally:
+            done.set()
+        for thread in changes:
+            thread.result()
+
+
+def test_times_are_read_by_several_threads_at_once(model: ModelPath) -> None:
+    done = threading.Event()
+    interval = sys.getswitchinterval()
+    with InferSession(0, model("batch")) as session, ThreadPoolExecutor(4) as threads:
+
+        def read() -> int:
+            reads = 0
+            while not done.is_set():
+                starts = [start for start, _ in session.summary()]
+                assert len(set(starts)) == len(starts), "an execution was reported twice"
+                reads += 1
+            return reads
+
+        sys.setswitchinterval(1e-6)
+        try:
+            readers = [threads.submit(read) for _ in range(4)]
+            for _ in range(1000):
+                session.infer([X])
+        finally:
+            sys.setswitchinterval(interval)
+            done.set()
+        assert all(reader.result() > 0 for reader in readers)
+        assert len(session.summary()) == 1000
+
+
+@pytest.mark.parametrize(("steps", "runs"), [(1, 2000), (200_000, 2)], ids=["short runs", "long runs"])
+def test_an_interrupt_ends_a_long_iteration(model: ModelPath, steps: int, runs: int) -> None:
     printed = run_script(
         """
         import os, signal, sys, threading
@@ -303,18 +351,21 @@ def test_an_interrupt_ends_a_long_iteration(model: ModelPath) -> None:
         from ais_bench.infer.interface import InferSession
 
         session = InferSession(0, sys.argv[1])
+        steps, runs = map(int, sys.argv[2:])
         def interrupt():
             while len(session.summary()) < 2000:   # the iteration is under way
                 pass
             os.kill(os.getpid(), signal.SIGINT)
         threading.Thread(target=interrupt).start()
         try:
-            session.infer_iteration([np.ones((1, 4), np.float32)], [0], 2**31 - 1)
+            session.infer_iteration([np.int64(steps), np.zeros(1, np.float32)], [-1, 0], 2**31 - 1)
         except KeyboardInterrupt:
             print("interrupted")
         print(session.infer([np.ones((1, 4), np.float32)])[0].sum())
         """,
-        model("batch"),
+        model("loop"),
+        str(steps),
+        str(runs),
     )
     assert printed.split() == ["interrupted", "-4.0"]
 

@@ -133,7 +133,7 @@ def test_the_package_root_holds_nothing_that_callers_need(tmp_path: Path) -> Non
         import sys
         sys.path.insert(0, sys.argv[1])
         import ais_bench, aclruntime
-        from ais_bench.infer.interface import InferSession, MemorySummary
+        from ais_bench.infer.interface import InferSession, MemorySummary, MultiDeviceSession
         from ais_bench.infer.summary import summary
         print(ais_bench.__file__ == sys.argv[1] + "/ais_bench/__init__.py")
         """,

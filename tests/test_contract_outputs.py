@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,12 @@ def test_datatype_prints_hashes_compares_and_indexes() -> None:
         assert {member: name}[aclruntime.dtype(number)] == name
 
 
+def test_descriptors_are_attributes_from_the_start(model: ModelPath) -> None:
+    with InferSession(0, model("batch")) as session:
+        assert [desc.name for desc in session.intensors_desc] == ["x"]
+        assert [desc.name for desc in session.outtensors_desc] == session.outputs_names == ["y"]
+
+
 # Times
 
 
@@ -225,6 +232,7 @@ def test_exec_times_are_floats_in_milliseconds_and_pairs(model: ModelPath) -> No
         assert np.mean(times) == pytest.approx(sum(times) / 2)
         assert times[0] > times[1]  # 200,000 steps and one
         assert 0.1 < times[0] < 100_000  # milliseconds: not seconds, not microseconds
+        assert statistics.mean(times) == pytest.approx(np.mean(times))
         copy = pickle.loads(pickle.dumps(times))
         assert copy == times
         assert list(copy[0]) == list(times[0])

@@ -92,6 +92,35 @@ def test_a_runtime_that_does_not_exist(model: ModelPath) -> None:
         InferSession(0, model("add"), runtime="nonsense")
 
 
+def test_a_runtime_that_is_named_decides_whatever_the_content_says(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(errors.ModelLoadError, match=r"(?i)protobuf"):  # ONNX Runtime's own word
+        InferSession(0, tmp_path / "text.onnx", runtime="ort")
+    with pytest.raises(errors.ModelLoadError, match="no such file") as error:
+        InferSession(0, tmp_path / "missing.onnx", runtime="ort")
+    assert error.value.code == 0  # no vendor gave a number
+
+
+def test_arguments_in_the_wrong_order_make_a_short_message(model: ModelPath) -> None:
+    content = Path(model("add")).read_bytes()
+    with pytest.raises(errors.ConfigError, match="device_id") as error:
+        InferSession(content * 100, 0)
+    assert len(str(error.value)) < 200
+
+
+def test_a_path_is_not_cut_at_a_nul_character(model: ModelPath) -> None:
+    with pytest.raises(errors.ConfigError, match="NUL"):
+        InferSession(0, model("add") + "\0.txt")
+
+
+@pytest.mark.parametrize("mode", [None, 5, ["static"], b"static"])
+def test_a_mode_that_is_no_text(model: ModelPath, mode: Any) -> None:
+    with InferSession(0, model("batch")) as session:
+        for run in (lambda: session.infer([X], mode), lambda: session.infer_iteration([X], [0], 3, mode)):
+            with pytest.raises(errors.ConfigError, match=r"wrong infer mode.*'dymshape'"):
+                run()
+
+
 def test_a_missing_onnxruntime_lists_what_was_tried(model: ModelPath) -> None:
     from scripts import run_script
 
@@ -171,6 +200,8 @@ def test_shapes_that_do_not_fit_each_other(model: ModelPath) -> None:
         ({"loop": 0}, ["loop is 0", "from 1"]),
         ({"loop": 1.5}, ["loop is 1.5"]),
         ({"threads": 0}, ["threads is 0"]),
+        ({"runtime": 5}, ["runtime is 5"]),
+        ({"provider_options": ["threads"]}, ["provider_options", "mapping"]),
         ({"graph_optimization_level": "most"}, ["'most'", "extended"]),
         ({"provider_options": {"no_such_option": 1}}, ["'no_such_option'", "enable_mem_pattern"]),
         ({"provider_options": {"execution_mode": "sideways"}}, ["'sideways'", "parallel"]),

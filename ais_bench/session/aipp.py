@@ -1,4 +1,4 @@
-"""Dynamic AIPP: settings for pictures that an NPU preprocesses (crop, colours, normalisation, padding) before the model.
+"""Dynamic AIPP: settings for pictures that an NPU preprocesses (crop, colours, normalisation, padding).
 
 Every setting is checked here, with its range in the message, before the device sees it.
 """

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench.errors import FeedError
-from ais_bench.session.tensor import BaseTensor
+from ais_bench.session.tensor import BaseTensor, Tensor
 
 __all__ = ["to_array", "to_sequence"]
 
@@ -28,8 +28,8 @@ _DLPACK_HOST = {1, 3, 11, 13}  # kDLCPU, and the host memory kinds of CUDA, ROCm
 def to_sequence(feeds: Any, names: Sequence[str]) -> Sequence[Any]:
     """Turn the feeds of one run into a list in the model's order.
 
-    `feeds` is a mapping from every input name, an array (its first axis runs over the inputs, unless the model has one input
-    and the array is that), or any other iterable. Raises FeedError.
+    `feeds` is a mapping from every input name, an array or tensor (its first axis runs over the inputs, unless the model has
+    one input and the array is that), or any other iterable. Raises FeedError.
     """
     if isinstance(feeds, Mapping):
         missing = [name for name in names if name not in feeds]
@@ -37,7 +37,9 @@ def to_sequence(feeds: Any, names: Sequence[str]) -> Sequence[Any]:
         if missing or unknown:
             raise FeedError(f"the model takes inputs {list(names)}; missing are {missing}, unknown are {unknown}")
         return [feeds[name] for name in names]
-    if isinstance(feeds, np.ndarray):
+    if isinstance(feeds, (np.generic, Tensor, BaseTensor)):
+        return [feeds]
+    if isinstance(feeds, np.ndarray) or _is_torch_tensor(feeds):
         if len(names) == 1 and not (feeds.ndim > 0 and feeds.shape[0] == 1):
             return [feeds]
         return list(feeds) if feeds.ndim else [feeds]
@@ -87,7 +89,10 @@ def _from_torch(tensor: Any, index: int) -> NDArray[Any]:
 
         raw = plain.view(torch.int16 if name == "bfloat16" else torch.int8).numpy()
         return np.asarray(raw.view(getattr(ml_dtypes, name)))
-    return np.asarray(plain.numpy())
+    try:
+        return np.asarray(plain.numpy())
+    except (RuntimeError, TypeError) as error:  # quantised, and other types numpy lacks
+        raise FeedError(f"input {index} is a torch tensor of {plain.dtype}, which numpy cannot hold: {error}") from error
 
 
 def _from_dlpack(value: Any, index: int) -> NDArray[Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["infer_options", "run", "run_in_memory", "tensor_from_files"]
 
+_NEWEST = 2**63  # an execution's number that none reaches: reads how many there were, and no entry
 PURE_ZERO = "pure_infer_data_zero"
 PURE_RANDOM = "pure_infer_data_random"
 
@@ -47,9 +48,9 @@ def run(
     options: infer_options,
     extra_sessions: Sequence[InferenceSession] = (),
 ) -> None:
-    """Run every item; session k of n takes items k, k+n, ...
+    """Run every item; session k of n takes items k, k+n, ... on a thread of its own.
 
-    on a thread of its own. Raises what the first failing item raised.
+    The executions of the extra sessions are added to the times of the first. Raises what the first failing item raised.
     """
     if options.out_format not in _SAVERS:
         raise ConfigError(f"out_format is {options.out_format!r}; it is one of {', '.join(_SAVERS)}")
@@ -59,9 +60,12 @@ def run(
         for files in infiles[index :: len(sessions)]:
             _run_item(sessions[index], files, options)
 
+    done_before = [extra._native.exec_times(_NEWEST)[1] for extra in sessions[1:]]
     with ThreadPoolExecutor(len(sessions), "ais_bench-pipeline") as threads:
         for future in [threads.submit(share, index) for index in range(len(sessions))]:
             future.result()
+    for extra, since in zip(sessions[1:], done_before, strict=True):
+        session._native.append_times(extra._native, since)
 
 
 def run_in_memory(

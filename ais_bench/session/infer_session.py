@@ -14,7 +14,7 @@ from ais_bench.errors import ConfigError
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.feeds import to_sequence
 from ais_bench.session.inference_session import InferenceSession, session_options
-from ais_bench.session.options import as_int, as_model, check_custom_sizes, runtime_options
+from ais_bench.session.options import as_chain, as_int, as_model, as_text, check_custom_sizes, runtime_options
 from ais_bench.session.tensor import Tensor
 from ais_bench.session.times import sumary
 
@@ -73,10 +73,11 @@ class InferSession:
             self.device_id,
             options,
             _runtime_options=runtime_options(threads, graph_optimization_level, provider_options),
-            _runtime=runtime or "",
+            _runtime="" if runtime is None else as_text("runtime", runtime),
         )
         self._native = self.session._native
-        self.outputs_names = [desc.name for desc in self.get_outputs()]
+        self.intensors_desc, self.outtensors_desc = self.session.get_inputs(), self.session.get_outputs()
+        self.outputs_names = [desc.name for desc in self.outtensors_desc]
         if debug:
             _show_debug_log()
         _logger.debug("loaded %s", self.session)
@@ -148,7 +149,7 @@ class InferSession:
             raise ConfigError(f"in_out_list says which output feeds which input; {times} iterations need one")
         if mode == "dymshape":
             check_custom_sizes(custom_sizes)
-        return self._native.iterate(feeds, mode, [as_int("in_out_list entry", index, -(2**31)) for index in in_out_list], times)
+        return self._native.iterate(feeds, mode, as_chain(in_out_list), times)
 
     def run(self, feeds: Any, out_array: bool = False) -> list[Any]:
         """Run with the shapes that the newest `set_*` call fixed. Returns tensors on the device, or arrays with `out_array`."""
@@ -204,8 +205,8 @@ class InferSession:
     def set_dynamic_hw(self, w: Any, h: Any) -> None:
         """Fix the image size of `run`, in the order of the model's dynamic dimensions.
 
-        Whatever they are called, the first number is
-        the first dimension, the height of an NCHW model."""
+        Whatever they are called, the first number is the first of these dimensions: the height of an NCHW model.
+        """
         self.session.set_dynamic_hw(w, h)
 
     def set_dynamic_dims(self, dym_dims: str) -> None:
@@ -218,8 +219,9 @@ class InferSession:
 
     def set_custom_outsize(self, custom_sizes: Any) -> None:
         """Accept a hint about output sizes in bytes; results are never limited by it."""
+        check_custom_sizes(custom_sizes)
         one = isinstance(custom_sizes, (int, np.integer))
-        self.session.set_custom_outsize([int(custom_sizes)] if one else custom_sizes or [])
+        self.session.set_custom_outsize([custom_sizes] if one else [] if custom_sizes is None else custom_sizes)
 
     def set_loop_count(self, loop: Any) -> None:
         """Set the executions per call, at least 1."""
@@ -244,7 +246,7 @@ class InferSession:
         if isinstance(arrays, (list, tuple)):
             return [self.create_tensor_from_arrays_to_device(array) for array in arrays]
         tensor = Tensor(arrays)
-        self._native.place(tensor)
+        self._native.to_device(tensor)
         return tensor
 
     def create_tensor_from_fileslist(self, desc: tensor_desc, files: Sequence[str]) -> Tensor:

@@ -10,7 +10,7 @@ from ais_bench.errors import ConfigError, FeedError
 from ais_bench.session import file_pipeline
 from ais_bench.session.aipp import AippMethods
 from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.options import as_int, as_model
+from ais_bench.session.options import as_chain, as_int, as_model, as_text
 from ais_bench.session.tensor import Tensor
 from ais_bench.session.times import ExecTimes, sumary
 
@@ -125,7 +125,7 @@ class InferenceSession(AippMethods):
         if self._iteration is None:
             raise ConfigError("inner_run goes on from a first run; call first_inner_run before it")
         indexes = self._indexes(output_names)
-        self._iteration.step([int(index) for index in in_out_list])
+        self._iteration.step(as_chain(in_out_list))
         if not get_outputs:
             return []
         outputs = self._iteration.outputs()
@@ -166,12 +166,12 @@ class InferenceSession(AippMethods):
 
     def set_dynamic_dims(self, dims: str) -> int:
         """Fix all shapes to one of the model's gears: "name:d0,d1;name2:d0", every input once."""
-        self._native.set_dims(dims)
+        self._native.set_dims(as_text("dims", dims))
         return 0
 
     def set_dynamic_shape(self, shapes: str) -> int:
         """Fix all shapes: "name:d0,d1;name2:d0", every input once."""
-        self._native.set_shape(shapes)
+        self._native.set_shape(as_text("shapes", shapes))
         return 0
 
     def set_custom_outsize(self, sizes: Iterable[int]) -> int:
@@ -197,7 +197,7 @@ class InferenceSession(AippMethods):
     def create_tensor_from_fileslist(self, desc: tensor_desc, files: Sequence[str]) -> Tensor:
         """Return a tensor on the device with the bytes of raw files, one after the other; they must fill it exactly."""
         tensor = file_pipeline.tensor_from_files(desc, files)
-        self._native.place(tensor)
+        self._native.to_device(tensor)
         return tensor
 
     def free_resource(self) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ais_bench.errors import ConfigError
 
-__all__ = ["as_int", "as_model", "check_custom_sizes", "runtime_options"]
+__all__ = ["as_chain", "as_int", "as_model", "as_text", "check_custom_sizes", "runtime_options"]
 
 GRAPH_OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "layout", "all")
 
@@ -23,10 +24,24 @@ def as_int(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
             raise TypeError
         number = int(value) if isinstance(value, str) else operator.index(value)
     except (TypeError, ValueError):
-        raise ConfigError(f"{name} is {value!r}; it is a whole number") from None
+        raise ConfigError(f"{name} is {reprlib.repr(value)}; it is a whole number") from None
     if not low <= number <= high:
         raise ConfigError(f"{name} is {number}; it is a whole number from {low} to {high}")
     return number
+
+
+def as_text(name: str, value: Any) -> str:
+    """Return `value`, which is a text."""
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} is {reprlib.repr(value)}; it is a text")
+    return value
+
+
+def as_chain(value: Any) -> list[int]:
+    """Return an `in_out_list` as a list of ints."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ConfigError(f"in_out_list is {reprlib.repr(value)}; it is a list with an output's index, or -1, for each input")
+    return [as_int("in_out_list entry", index, -(2**31)) for index in value]
 
 
 def as_model(value: Any) -> str | bytes:
@@ -34,8 +49,10 @@ def as_model(value: Any) -> str | bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, (str, os.PathLike)):
-        path = os.fspath(value)
-        return os.fsdecode(path)
+        path = os.fsdecode(value)
+        if "\0" in path:  # the operating system would read the path only up to there
+            raise ConfigError(f"model_path is {path!r}; a path holds no NUL character")
+        return path
     raise ConfigError(f"model_path is a {type(value).__name__}; it is a path (str or Path), or the model's content as bytes")
 
 
@@ -48,13 +65,17 @@ def check_custom_sizes(sizes: Any) -> None:
         return
     if isinstance(sizes, (list, tuple, np.ndarray)) and all(isinstance(size, (int, np.integer)) for size in sizes):
         return
-    raise ConfigError(f"custom_sizes is {sizes!r}; it is a number of bytes, a list with one for each output, or None")
+    raise ConfigError(
+        f"custom_sizes is {reprlib.repr(sizes)}; it is a number of bytes, a list with one for each output, or None"
+    )
 
 
 def runtime_options(
     threads: Any = None, graph_optimization_level: str | None = None, provider_options: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """Gather a session's options as the runtime takes them: texts by name. The runtime refuses names it does not know."""
+    if provider_options is not None and not isinstance(provider_options, Mapping):
+        raise ConfigError(f"provider_options is {reprlib.repr(provider_options)}; it is a mapping from option names to values")
     options = {str(name): _text(value) for name, value in (provider_options or {}).items()}
     if threads is not None:
         options["threads"] = str(as_int("threads", threads, 1, 1024))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.session.descriptors import dtype
+from ais_bench.session.options import as_int
 
 __all__ = ["BaseTensor", "Tensor", "batch", "type"]
 
@@ -43,7 +44,11 @@ class Tensor(_native.Tensor):
         """Where the memory is."""
         return type.memory_host if self.device < 0 else type.memory_device
 
-    def to_dvpp(self, device_id: int) -> None:
+    def to_device(self, device_id: Any) -> None:
+        """Move to a device. Raises DeviceUnavailable, or ConfigError for what is no device id."""
+        super().to_device(as_int("device_id", device_id, 0))
+
+    def to_dvpp(self, device_id: Any) -> None:
         """Move to a device's media memory, which is ordinary device memory here."""
         self.to_device(device_id)
 

@@ -21,8 +21,10 @@ class TimeSpan(float):
     start: float
     end: float
 
-    def __new__(cls, start: float, end: float) -> TimeSpan:
-        """Make the span from `start` to `end`."""
+    def __new__(cls, start: float, end: float | None = None) -> TimeSpan:
+        """Make the span from `start` to `end`; of one number, which is how `statistics` makes a mean, the span from 0."""
+        if end is None:
+            start, end = 0.0, float(start)
         self = super().__new__(cls, end - start)
         self.start = start
         self.end = end
@@ -58,19 +60,20 @@ class ExecTimes:
 
     def __init__(self, session: _native.Session) -> None:
         self._session = session
-        self._spans: list[TimeSpan] = []
-        self._total = 0
-        self._clears = 0
+        # What was read so far, how many executions that covers, and the clears before it: one tuple that is replaced whole, so
+        # that threads may read at once.
+        self._read: tuple[list[TimeSpan], int, int] = ([], 0, 0)
 
     def read(self) -> sumary:
         """Return all times that are kept."""
-        new, total, clears = self._session.exec_times(self._total)
-        if clears != self._clears:
-            self._spans = []
+        known, since, clears_then = self._read
+        new, total, clears = self._session.exec_times(since)
+        if clears != clears_then:
+            known = []
             new, total, clears = self._session.exec_times(0)
-        spans = self._spans + [TimeSpan(start, end) for start, end in new]
-        self._spans, self._total, self._clears = spans[-_KEPT:], total, clears
-        return sumary(self._spans)
+        spans = (known + [TimeSpan(start, end) for start, end in new])[-_KEPT:]
+        self._read = spans, total, clears
+        return sumary(spans)
 
     def clear(self) -> None:
         """Forget all times."""

@@ -14,7 +14,7 @@ namespace ais {
 namespace {
 
 Status cannot(const std::string& path, const std::string& reason) {
-  return Status(Code::kModelLoad, "cannot load the model '" + path + "': " + reason, errno);
+  return Status(Code::kModelLoad, "cannot load the model '" + path + "': " + reason);
 }
 
 }  // namespace

@@ -89,10 +89,10 @@ inline bool is_dynamic(const Shape& shape) {
   return false;
 }
 
-// Elements in a shape without dynamic dimensions; false when the product, taken over its non-zero dimensions, does not fit in
-// 62 bits (so that a zero hides no overflow and the bytes of any dtype still fit in 64).
+// Elements in a shape without dynamic dimensions; false when the product, taken over its non-zero dimensions, is above 2^56 (so
+// that a zero hides no overflow, and the bits of so many elements of any dtype, which packed_bytes counts, fit in 64 bits).
 inline bool count_elements(const Shape& shape, std::size_t* out) {
-  constexpr std::uint64_t kLimit = std::uint64_t{1} << 58;
+  constexpr std::uint64_t kLimit = std::uint64_t{1} << 56;
   std::uint64_t product = 1;
   bool empty = false;
   for (std::int64_t dim : shape) {

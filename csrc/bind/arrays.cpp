@@ -145,7 +145,11 @@ session::Feed to_feed(py::handle given, std::size_t index, Feeds* keep) {
     return feed;
   }
   py::object array = py::module_::import("ais_bench.session.feeds").attr("to_array")(given, index);
-  if (!view_array(array, &feed, keep)) throw py::type_error("to_array returned something that is not a plain array");
+  if (!view_array(array, &feed, keep)) {
+    raise_if_error(Status(Code::kFeedMismatch, "input " + std::to_string(index) + " is an array of " +
+                                                   py::str(array.attr("dtype")).cast<std::string>() +
+                                                   "; a device takes numbers and booleans of the ONNX element types only"));
+  }
   keep->owners.push_back(std::move(array));
   return feed;
 }

@@ -77,7 +77,7 @@ void register_runtimes(py::module_& module) {
   module.def("runtime_for", [](const std::string& path) {
     device::ModelSource source;
     source.path = path;
-    return value_or_raise(device::runtime_for(source));
+    return value_or_raise(device::runtime_for(source, ""));
   });
   module.def("runtime_version", [](const std::string& name) { return runtime_named(name)->version(); });
   module.def("device_count", [](const std::string& name) { return value_or_raise(runtime_named(name)->device_count()); });

@@ -36,7 +36,12 @@ auto without_gil(Call call) {
   return call();
 }
 
-ShapeRule rule_for(const std::string& mode) { return {value_or_raise(session::parse_mode(mode)), false}; }
+// Callers pass anything for a mode; what is no text is as wrong as an unknown one.
+ShapeRule rule_for(const py::object& mode) {
+  const std::string text = py::isinstance<py::str>(mode) ? mode.cast<std::string>() : py::repr(mode).cast<std::string>();
+  return {value_or_raise(session::parse_mode(text)), false};
+}
+constexpr std::int64_t kSignalCheckNs = 50'000'000;  // how soon Ctrl-C ends a long iteration
 constexpr ShapeRule kSetting{session::Mode::kShape, true};
 
 void emit_warnings(Session& self) {
@@ -70,8 +75,7 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   config.device_id = device_id;
   config.loop = loop;
   config.options = options;
-  std::string name = value_or_raise(device::runtime_for(config.source));
-  if (!runtime_name.empty()) name = runtime_name;
+  const std::string name = value_or_raise(device::runtime_for(config.source, runtime_name));
   if (name != "acl") config.options.erase("acl_json_path");  // callers pass it for whatever the model turns out to be
   device::Runtime* runtime = runtime_named(name);
   SessionPtr session = value_or_raise(without_gil([&] { return Session::open(runtime, config); }));
@@ -79,7 +83,7 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   return session;
 }
 
-py::list infer(Session& self, const py::object& given, const std::string& mode, bool out_array) {
+py::list infer(Session& self, const py::object& given, const py::object& mode, bool out_array) {
   const ShapeRule rule = rule_for(mode);
   const Feeds feeds = to_feeds(given, self.info().inputs);
   py::list outputs;
@@ -124,7 +128,7 @@ py::list run(Session& self, const py::object& given) {
   return outputs;
 }
 
-py::list iterate(const SessionPtr& self, const py::object& given, const std::string& mode, const std::vector<int>& chain,
+py::list iterate(const SessionPtr& self, const py::object& given, const py::object& mode, const std::vector<int>& chain,
                  std::int64_t times) {
   const ShapeRule rule = rule_for(mode);
   const Feeds feeds = to_feeds(given, self->info().inputs);
@@ -132,8 +136,10 @@ py::list iterate(const SessionPtr& self, const py::object& given, const std::str
   Status status = without_gil([&]() -> Status {
     Iteration iteration(self);
     AIS_TRY(iteration.first(feeds.feeds, rule));
+    std::int64_t checked_ns = monotonic_ns();
     for (std::int64_t i = 1; i < times; ++i) {
-      if (i % 1024 == 0) {
+      if (const std::int64_t now_ns = monotonic_ns(); now_ns - checked_ns > kSignalCheckNs) {
+        checked_ns = now_ns;
         const py::gil_scoped_acquire gil;
         if (PyErr_CheckSignals() != 0) return Status(Code::kCancelled, "interrupted");
       }
@@ -218,7 +224,7 @@ void register_iteration(py::module_& module) {
       .def(py::init<SessionPtr>(), py::arg("session"))
       .def(
           "first",
-          [](Iteration& self, Session& owner, const py::object& given, const std::optional<std::string>& mode) {
+          [](Iteration& self, Session& owner, const py::object& given, const std::optional<py::object>& mode) {
             const ShapeRule rule = mode ? rule_for(*mode) : kSetting;
             const Feeds feeds = to_feeds(given, owner.info().inputs);
             raise_if_error(without_gil([&] { return self.first(feeds.feeds, rule); }));
@@ -254,16 +260,17 @@ void register_session(py::module_& module) {
       .def("set_shape",
            [](Session& self, const std::string& text) { set_shapes(self, session::shape_setting(self.info(), text)); })
       .def("exec_times", &exec_times, py::arg("since"))
+      .def("append_times", &Session::append_times, py::arg("other"), py::arg("since"))
+      .def(
+          "to_device",
+          [](const Session& self, PyTensor& tensor) {
+            raise_if_error(without_gil([&] { return tensor.tensor.to_device(self.device()); }));
+          },
+          py::arg("tensor"))
       .def("clear_exec_times", [](Session& self) { self.exec_times().clear(); })
       .def("set_aipp", &set_aipp, py::arg("input"), py::arg("pictures"), py::arg("format"), py::arg("size"), py::arg("swaps"),
            py::arg("lists"))
       .def("aipp_inputs", [](const Session& self) { return self.info().aipp_inputs; })
-      .def(
-          "place",
-          [](Session& self, PyTensor& tensor) {
-            raise_if_error(without_gil([&] { return tensor.tensor.to_device(self.device()); }));
-          },
-          py::arg("tensor"))
       .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })
       .def("close",
            [](Session& self) {

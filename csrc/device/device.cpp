@@ -46,10 +46,13 @@ struct Entry {
 
 }  // namespace
 
-Result<std::string> runtime_for(const ModelSource& source) {
-  if (source.bytes != nullptr) return classify(source, static_cast<const std::uint8_t*>(source.bytes), source.size);
-  AIS_ASSIGN(MappedFile file, MappedFile::open(source.path));
-  return classify(source, file.data(), file.size());
+Result<std::string> runtime_for(const ModelSource& source, const std::string& wanted) {
+  const auto decide = [&](const std::uint8_t* data, std::size_t size) {
+    return wanted.empty() ? classify(source, data, size) : Result<std::string>(wanted);
+  };
+  if (source.bytes != nullptr) return decide(static_cast<const std::uint8_t*>(source.bytes), source.size);
+  AIS_ASSIGN(const MappedFile file, MappedFile::open(source.path));
+  return decide(file.data(), file.size());
 }
 
 Result<Runtime*> open_runtime(const std::string& name, const std::vector<std::string>& libraries) {

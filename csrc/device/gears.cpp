@@ -2,6 +2,7 @@
 #include "device/gears.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 
 namespace ais::device {
@@ -11,8 +12,9 @@ bool parse_list(const std::string& text, Shape* out) {
   const char* at = text.c_str();
   while (true) {
     char* end = nullptr;
+    errno = 0;
     const long long value = std::strtoll(at, &end, 10);
-    if (end == at || value <= 0) return false;
+    if (end == at || errno != 0 || value <= 0) return false;
     out->push_back(value);
     while (*end == ' ') ++end;
     if (*end == '\0') return true;

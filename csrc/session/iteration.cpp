@@ -6,7 +6,9 @@
 namespace ais::session {
 
 Status Iteration::first(const std::vector<Feed>& feeds, ShapeRule rule) {
-  AIS_ASSIGN(model_, session_->model());
+  AIS_ASSIGN(auto model, session_->model());
+  const std::lock_guard<std::mutex> guard(lock_);
+  model_ = std::move(model);
   std::vector<TensorView> inputs;
   std::vector<device::Buffer> staged;
   AIS_TRY(session_->stage(feeds, rule, &inputs, &staged));
@@ -120,12 +122,16 @@ Status Iteration::apply_chain(const std::vector<int>& chain) {
 }
 
 Status Iteration::step(const std::vector<int>& chain) {
+  AIS_TRY(session_->check_open());
+  const std::lock_guard<std::mutex> guard(lock_);
   AIS_TRY(check_chain(chain));
   AIS_TRY(apply_chain(chain));
   return run_turn();
 }
 
 Result<std::vector<Tensor>> Iteration::outputs() const {
+  AIS_TRY(session_->check_open());
+  const std::lock_guard<std::mutex> guard(lock_);
   const auto& info = session_->info_;
   std::vector<Tensor> tensors;
   for (std::size_t i = 0; i < last_.size(); ++i) {

@@ -8,9 +8,11 @@
 //   step 1: feeds + A  -> B          step 2: feeds + B -> A          step 3 as step 1, ...
 //
 // An input that is not chained keeps the memory it had. Outputs of unknown shape come from the runtime, new in each run.
+// Threads: calls from several threads take turns. Once the session is closed, or in a forked child, every call fails.
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "session/session.hpp"
@@ -29,7 +31,7 @@ class Iteration {
 
   // The outputs of the last run, in memory of their own.
   Result<std::vector<Tensor>> outputs() const;
-  // The same, copied to the host.
+  // The same, copied to the host, for a caller that shares the iteration with nobody.
   Status deliver(OutputSink* sink) const;
 
  private:
@@ -42,7 +44,8 @@ class Iteration {
   Status apply_chain(const std::vector<int>& chain);
   Status run_turn();
 
-  std::shared_ptr<Session> session_;
+  const std::shared_ptr<Session> session_;
+  mutable std::mutex lock_;  // guards the rest; taken after the session is known to be of this process
   std::shared_ptr<device::Model> model_;
   std::vector<TensorView> inputs_;     // of the next run
   std::vector<device::Buffer> owned_;  // one an input: its memory where it is not an output's

@@ -26,6 +26,10 @@ bool is_aligned(const TensorView& view) {
   return reinterpret_cast<std::uintptr_t>(view.data) % std::min<std::size_t>(item, 8) == 0;
 }
 
+std::string device_text(const device::Device& device) {
+  return std::to_string(device.id()) + " of runtime '" + device.runtime() + "'";
+}
+
 // The live sessions of this process, for close_all.
 struct Registry {
   std::mutex lock;
@@ -112,6 +116,15 @@ void Session::close_all() {
   for (const auto& session : live) session->close();
 }
 
+void Session::append_times(const Session& other, std::uint64_t since) {
+  std::uint64_t total = 0;
+  std::uint64_t clears = 0;
+  const double shift_ms = static_cast<double>(other.born_ns_ - born_ns_) * 1e-6;
+  for (const Span& span : other.exec_times_.read(since, &total, &clears)) {
+    exec_times_.add({span.start_ms + shift_ms, span.end_ms + shift_ms});
+  }
+}
+
 Status Session::cancel() {
   AIS_ASSIGN(const std::shared_ptr<device::Model> running, model());
   running->cancel();
@@ -145,8 +158,7 @@ void Session::note_run(const RunTimes& times) {
 }
 
 Status Session::set_shapes(std::optional<std::vector<Shape>> shapes) {
-  AIS_ASSIGN(const auto alive, model());
-  (void)alive;
+  AIS_TRY(check_open());
   const std::lock_guard<std::mutex> guard(lock_);
   shapes_ = std::move(shapes);
   return Status();
@@ -199,9 +211,8 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
     const device::Device* where = feeds[i].device.get();
     if (where != nullptr && !device::same_device(*where, *device_)) {
       return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " +
-                                             std::to_string(where->id()) + " (" + where->runtime() +
-                                             "); this session is on device " + std::to_string(device_->id()) + " (" +
-                                             device_->runtime() + "), call to_host() on the tensor first");
+                                             device_text(*where) + "; this session is on device " + device_text(*device_) +
+                                             ", call to_host() on the tensor first");
     }
     if (where != nullptr) continue;
     const CopyTimer timer(log);
@@ -239,8 +250,9 @@ Status Session::place_outputs(OutputSink* sink, std::vector<device::Output>* out
 
 Status Session::execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) {
   const std::vector<device::Output> placed = *outputs;
-  for (int i = loop_; i > 0; --i) {
-    if (i != loop_) *outputs = placed;
+  const int loop = loop_;  // another thread may set it meanwhile
+  for (int i = 0; i < loop; ++i) {
+    if (i != 0) *outputs = placed;
     AIS_TRY(timed([&] { return model->execute(inputs, outputs); }));
   }
   return Status();

@@ -83,6 +83,8 @@ class Session : public std::enable_shared_from_this<Session> {
   // Frees the model. Twice is fine. Runs that are executing finish first; later ones answer Closed.
   void close();
   bool closed() const;
+  // Closed or ForkedChild where calls would answer that.
+  Status check_open() const { return model().take_status(); }
   // Closes every session of this process.
   static void close_all();
 
@@ -94,6 +96,8 @@ class Session : public std::enable_shared_from_this<Session> {
   std::optional<std::vector<Shape>> shapes() const;
 
   TimeLog<Span>& exec_times() { return exec_times_; }
+  // Adds the executions of another session from its entry `since` on, in this session's time.
+  void append_times(const Session& other, std::uint64_t since);
 
   // Names of inputs that were fed an element type of another kind than the model's since the last call; each input is named
   // once in a session's life.

@@ -2,6 +2,7 @@
 #include "session/setting.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <map>
 
@@ -51,8 +52,9 @@ Status parse_shape(const std::string& entry, const std::string& text, Shape* out
   const char* at = text.c_str();
   while (true) {
     char* end = nullptr;
+    errno = 0;
     const long long value = std::strtoll(at, &end, 10);
-    if (end == at || value < 0) return wrong("'" + entry + "' is not 'name:d0,d1,...' with whole numbers of at least 0");
+    if (end == at || errno != 0 || value < 0) return wrong("'" + entry + "' is not 'name:d0,d1,...' with whole numbers of at least 0");
     out->push_back(value);
     while (*end == ' ') ++end;
     if (*end == '\0') return Status();
@@ -73,7 +75,8 @@ Result<std::vector<Shape>> parse(const ModelInfo& info, const std::string& text)
     if (colon == std::string::npos) return wrong("'" + entry + "' is not 'name:d0,d1,...'");
     Shape shape;
     AIS_TRY(parse_shape(entry, entry.substr(colon + 1), &shape));
-    by_name[entry.substr(0, colon)] = shape;
+    const bool first = by_name.emplace(entry.substr(0, colon), std::move(shape)).second;
+    if (!first) return wrong("'" + text + "' gives two shapes for input '" + entry.substr(0, colon) + "'");
   }
   std::vector<Shape> shapes;
   for (const TensorDesc& desc : info.inputs) {
@@ -86,6 +89,8 @@ Result<std::vector<Shape>> parse(const ModelInfo& info, const std::string& text)
       return wrong("input '" + desc.name + "' has shape " + shape_text(desc.shape) + "; " + shape_text(shape) +
                    " does not agree with it");
     }
+    std::size_t elements = 0;
+    if (!count_elements(shape, &elements)) return wrong("input '" + desc.name + "': " + shape_text(shape) + " is too large");
     shapes.push_back(shape);
     by_name.erase(found);
   }

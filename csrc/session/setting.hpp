@@ -11,7 +11,7 @@
 
 namespace ais::session {
 
-// Every function checks the model's gears where it has some. FeedMismatch or InvalidArgument say what does not fit.
+// All but shape_setting check the model's gears where it has some. FeedMismatch or InvalidArgument say what does not fit.
 Result<std::vector<Shape>> batch_setting(const device::ModelInfo& info, std::int64_t batch);
 Result<std::vector<Shape>> image_setting(const device::ModelInfo& info, std::int64_t height, std::int64_t width);
 // Gears of dims, and shapes of a dynamic model: `text` names every input once, in any order.

@@ -216,6 +216,21 @@ Status OrtModel::collect(RunState* state, std::vector<device::Output>* outputs) 
     if (!count_elements(output.shape, &elements))
       return Status(Code::kExecution, "output '" + info_.outputs[i].name + "' is too large");
     output.bytes = packed_bytes(info_.outputs[i].dtype, elements);
+    AIS_TRY(separate(*state, &output));
+  }
+  return Status();
+}
+
+Status OrtModel::separate(const RunState& state, device::Output* output) {
+  for (OrtValue* input : state.inputs) {
+    void* fed = nullptr;
+    AIS_TRY(api_.check(api_.GetTensorMutableData(input, &fed), Code::kExecution));
+    if (fed != output->data) continue;
+    AIS_ASSIGN(device::Buffer copy, device_->allocate(output->bytes));
+    AIS_TRY(device_->copy_on_device(copy.data.get(), output->data, output->bytes));
+    output->data = copy.data.get();
+    output->owner = std::move(copy.data);
+    break;
   }
   return Status();
 }

@@ -56,6 +56,8 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
   Status run(RunState* state, std::vector<device::Output>* outputs);
   Status run_once(RunState* state);
   Status collect(RunState* state, std::vector<device::Output>* outputs);
+  // An output that the model hands through is the input's own memory, the caller's: gives it memory of its own.
+  Status separate(const RunState& state, device::Output* output);
   bool inherited() const;
   Result<OrtValue*> borrow(void* data, std::size_t bytes, DType dtype, const Shape& shape) const;
 

@@ -1,0 +1,68 @@
+"""Small models and their right answers, for the tests of MultiDeviceSession."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ais_bench import _native
+
+DEVICES = [0, 1] if len(_native.allowed_cpus()) > 1 else [0]
+Feeds = list[Any]
+
+
+def save(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> str:
+    """A model file. Inputs and outputs are {name: (element type, shape)}."""
+    infos = [[helper.make_tensor_value_info(name, *what) for name, what in some.items()] for some in (inputs, outputs)]
+    graph = helper.make_graph(nodes, "graph", *infos)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return str(path)
+
+
+def add_model(path: Path, shape: list[Any], kind: int = TensorProto.FLOAT) -> str:
+    return save(
+        path, [helper.make_node("Add", ["a", "b"], ["c"])], {"a": (kind, shape), "b": (kind, shape)}, {"c": (kind, shape)}
+    )
+
+
+def make_models(folder: Path) -> dict[str, str]:
+    nonzero = [helper.make_node("NonZero", ["x"], ["y"])]
+    identity = {
+        kind: save(
+            folder / f"identity{kind}.onnx",
+            [helper.make_node("Identity", ["x"], ["y"])],
+            {"x": (kind, ["a", "b"])},
+            {"y": (kind, ["a", "b"])},
+        )
+        for kind in (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16)
+    }
+    return {
+        "add": add_model(folder / "add.onnx", [2, 3]),
+        "open": add_model(folder / "open.onnx", ["n", 3]),
+        "bytes": save(
+            folder / "bytes.onnx",
+            [helper.make_node("Identity", ["x"], ["y"])],
+            {"x": (TensorProto.UINT8, ["n"])},
+            {"y": (TensorProto.UINT8, ["n"])},
+        ),
+        "nonzero": save(folder / "nz.onnx", nonzero, {"x": (TensorProto.FLOAT, ["n"])}, {"y": (TensorProto.INT64, [1, "m"])}),
+        **{f"identity{kind}": path for kind, path in identity.items()},
+    }
+
+
+def pair(n: int, rows: int = 2) -> Feeds:
+    return [np.full((rows, 3), n, np.float32), np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)]
+
+
+def total(feeds: Feeds) -> Any:
+    return feeds[0] + feeds[1]
+
+
+def same(one: list[Any], other: list[Any]) -> None:
+    assert [(a.dtype, a.shape) for a in one] == [(b.dtype, b.shape) for b in other]
+    for a, b in zip(one, other, strict=True):
+        assert a.tobytes() == b.tobytes()

@@ -1,0 +1,300 @@
+"""MultiDeviceSession when something is wrong, what it tells about itself, and what it keeps."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from multi_device_support import DEVICES, Feeds, make_models, pair, same, save, total
+from onnx import TensorProto, helper
+from pool_support import run_script, wait_until
+
+from ais_bench import _native
+from ais_bench.errors import ConfigError, FeedError, ModelLoadError, PoolClosed, WorkerDied, WorkerStartError
+from ais_bench.session import InferSession, MultiDeviceSession
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def session(models: dict[str, str]) -> Iterator[MultiDeviceSession]:
+    with MultiDeviceSession(models["open"], devices=DEVICES) as made:
+        yield made
+
+
+# ---- errors ----
+
+
+def test_what_is_wrong_with_feeds_is_said_as_by_one_device_and_the_session_goes_on(session: MultiDeviceSession) -> None:
+    good = pair(1)
+    for wrong, words in [
+        ([good[0]], "2 inputs"),
+        ([good[0], good[1][:, :1]], "input 'b'"),
+        ([good[0], "text"], "str"),
+        ({"a": good[0]}, "missing"),
+        (5, "int"),
+    ]:
+        with pytest.raises(FeedError, match=words):
+            session.infer(wrong)
+        same(session.infer(good), [total(good)])
+
+
+def test_errors_come_in_their_place(session: MultiDeviceSession) -> None:
+    def feeds() -> Iterator[Feeds]:
+        for n in range(30):
+            yield pair(n) if n != 13 else [np.zeros(5, np.int8)] * 2
+
+    results = list(session.map(feeds(), on_error="return"))
+    assert [n for n, result in enumerate(results) if isinstance(result, FeedError)] == [13]
+    same(results[29], [total(pair(29))])
+    stream = session.map(feeds())
+    assert [next(stream)[0][0, 0] for _ in range(13)] == list(range(13))
+    with pytest.raises(FeedError):
+        next(stream)
+
+
+def test_a_culprit_is_named_with_its_index(models: dict[str, str]) -> None:
+    def deadly(n: int) -> Feeds:
+        import os
+        import signal
+
+        if n == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [np.full((1, 3), n, np.float32)] * 2
+
+    with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=deadly, max_restarts=20) as session:
+        results = list(session.map(range(12), on_error="return"))
+        assert [n for n, result in enumerate(results) if isinstance(result, BaseException)] == [6]
+        error = results[6]
+        assert isinstance(error, WorkerDied)
+        assert (error.index, error.signal, error.device_id in DEVICES) == (6, 9, True)
+        wait_until(lambda: session.report().total.restarts == 2)
+        report = session.report()
+        assert (report.total.tasks, report.total.failures, report.total.retries >= 1) == (12, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"devices": []}, "no device"),
+        ({"devices": [0, 0]}, "twice"),
+        ({"on_error": "ignore"}, "on_error"),
+        ({"no_such": 1}, "no_such"),
+        ({"warmup": -1}, "warmup"),
+        ({"task_timeout": 0}, "task_timeout"),
+        ({"affinity": "some"}, "affinity"),
+    ],
+)
+def test_wrong_options_start_nothing(models: dict[str, str], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        MultiDeviceSession(models["add"], **options)
+
+
+def test_a_bad_model_is_one_error_with_the_reason(tmp_path: Path, models: dict[str, str]) -> None:
+    float1 = (TensorProto.FLOAT, [1])
+    strange = save(tmp_path / "strange.onnx", [helper.make_node("NoSuchOperator", ["x"], ["y"])], {"x": float1}, {"y": float1})
+    with (
+        pytest.raises(WorkerStartError, match="NoSuchOperator") as caught,
+        MultiDeviceSession(strange, devices=DEVICES) as session,
+    ):
+        session.start()
+    assert isinstance(caught.value.__cause__, ModelLoadError)
+    truncated = tmp_path / "truncated.onnx"
+    truncated.write_bytes(Path(models["add"]).read_bytes()[:-20])
+    with pytest.raises(ModelLoadError, match="truncated"):  # seen without a worker
+        MultiDeviceSession(truncated)
+    with pytest.raises(RuntimeError, match="missing"):
+        MultiDeviceSession(tmp_path / "missing.onnx")
+
+
+def test_a_start_that_failed_can_be_tried_again(tmp_path: Path, models: dict[str, str]) -> None:
+    mark = tmp_path / "ready"
+
+    def check(item: Any) -> Any:
+        return item
+
+    class Needy:  # unpickles in the worker only once the mark is there
+        def __call__(self, item: Any) -> Any:
+            return check(item)
+
+        def __reduce__(self) -> Any:
+            return open, (str(mark),)
+
+    session = MultiDeviceSession(models["open"], devices=[0], preprocess=Needy())
+    with pytest.raises(WorkerStartError, match="ready"):
+        session.start()
+    mark.touch()
+    session.start()
+    session.close()
+
+
+def test_a_device_that_is_not_there_is_named(models: dict[str, str]) -> None:
+    with pytest.raises(WorkerStartError, match="device 99"):
+        MultiDeviceSession(models["add"], devices=[0, 99]).start()
+    with MultiDeviceSession(models["add"], devices=[0, 99], min_devices=1) as session:
+        same(session.infer([np.ones((2, 3), np.float32)] * 2), [np.full((2, 3), 2, np.float32)])
+        assert {line.device: line.state for line in session.report().workers} == {0: "ready", 99: "aside"}
+
+
+def test_use_after_close(models: dict[str, str]) -> None:
+    session = MultiDeviceSession(models["open"], devices=[0])
+    session.infer(pair(1))
+    session.close()
+    session.close()
+    for use in (lambda: session.infer(pair(1)), lambda: session.submit(pair(1)), session.start, session.get_inputs):
+        with pytest.raises(PoolClosed):
+            use()
+    assert session.report().total.tasks == 1
+    unused = MultiDeviceSession(models["open"])
+    unused.close()
+    with pytest.raises(PoolClosed):
+        unused.start()
+
+
+def test_unknown_modes_and_devices(session: MultiDeviceSession) -> None:
+    for use in (
+        lambda: session.infer(pair(1), "fast"),
+        lambda: session.map([], mode="fast"),
+        lambda: session.infer({57: [pair(1)]}),
+    ):
+        with pytest.raises(ConfigError):
+            use()
+
+
+# ---- about it ----
+
+
+def test_descriptions_equal_those_of_one_device(session: MultiDeviceSession, models: dict[str, str]) -> None:
+    alone = InferSession(0, models["open"])
+    assert session.get_inputs() == alone.get_inputs()
+    assert session.get_outputs() == alone.get_outputs()
+    alone.free_resource()
+
+
+def test_the_report_counts_and_goes_through_json(session: MultiDeviceSession) -> None:
+    for _ in session.map(pair(n) for n in range(100)):
+        pass
+    report = session.report()
+    data = json.loads(json.dumps(report.to_dict()))
+    assert set(data) == {"devices", "total", "workers"}
+    assert sum(counts["tasks"] for counts in data["devices"].values()) == data["total"]["tasks"] == 100
+    for stage in ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms"):
+        times = data["total"][stage]
+        assert set(times) == {"count", "mean", "p50", "p90", "p99", "max"}
+        assert times["count"] == 100
+        assert times["p50"] <= times["p90"] <= times["p99"] <= times["max"]
+    assert 0 < data["total"]["busy_share"] <= 1
+    assert data["total"]["load_s"] > 0
+    assert [set(worker) for worker in data["workers"]] == [{"pid", "device", "state", "restarts"}] * len(DEVICES)
+    assert "device 0" in str(report)
+
+
+def test_devices_come_and_go(models: dict[str, str]) -> None:
+    if len(DEVICES) < 2:
+        pytest.skip("needs two processors")
+    with MultiDeviceSession(models["open"], devices=[0]) as session:
+        session.infer(pair(1))
+        session.add_device(1)
+        assert session.devices == [0, 1]
+        same(session.infer({1: [pair(2)]})[1][0], [total(pair(2))])
+        session.remove_device(0)
+        same(session.infer(pair(3)), [total(pair(3))])
+        assert session.devices == [1]
+
+
+def test_workers_are_pinned_to_their_share_of_the_processors(session: MultiDeviceSession) -> None:
+    import os
+
+    session.start()
+    shares = [os.sched_getaffinity(line.pid or 0) for line in session.report().workers]
+    assert set().union(*shares) == set(_native.allowed_cpus())
+    assert sum(map(len, shares)) == len(_native.allowed_cpus())
+
+
+def test_several_threads_use_one_session(session: MultiDeviceSession) -> None:
+    session.start()
+    failures: list[BaseException] = []
+
+    def use(thread: int) -> None:
+        try:
+            for n in range(100):
+                same(session.infer(pair(thread * 100 + n)), [total(pair(thread * 100 + n))])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=use, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+
+
+def test_a_caller_that_keeps_every_output_stalls_nothing(models: dict[str, str]) -> None:
+    with MultiDeviceSession(models["bytes"], devices=DEVICES) as session:
+        small = list(session.map([np.full(10, n % 256, np.uint8)] for n in range(50_000)))
+        large = list(session.map([np.full(200_000, n % 256, np.uint8)] for n in range(500)))
+    assert all(outputs[0][9] == n % 256 for n, outputs in enumerate(small))
+    assert all(outputs[0][-1] == n % 256 for n, outputs in enumerate(large))
+
+
+def test_a_slow_consumer_of_an_endless_generator_keeps_memory_constant(models: dict[str, str]) -> None:
+    script = f"""
+import itertools, psutil, numpy as np
+from ais_bench.session import MultiDeviceSession
+with MultiDeviceSession({models["bytes"]!r}, devices=[0]) as session:
+    results = session.map([np.full(100_000, n % 256, np.uint8)] for n in itertools.count())
+    sizes = []
+    for n in range(2000):
+        next(results)
+        if n % 500 == 499:
+            sizes.append(psutil.Process().memory_info().rss >> 10)
+print(sizes[-1] - sizes[0])
+"""
+    done = run_script("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 16_000  # KiB; 1,500 results of 100 kB that stayed would be 146,000
+
+
+def test_memory_stays_flat_over_many_small_tasks(models: dict[str, str]) -> None:
+    script = f"""
+import itertools, os, psutil, numpy as np
+from ais_bench.session import MultiDeviceSession
+feeds = [np.zeros(8, np.uint8)]
+with MultiDeviceSession({models["bytes"]!r}, devices=[0]) as session:
+    sizes = []
+    for n, _ in enumerate(session.map(itertools.repeat(feeds, 120_000))):
+        if n % 40_000 == 39_999:
+            sizes.append(psutil.Process().memory_info().rss >> 10)
+    print(sizes[-1] - sizes[0], len(os.listdir("/proc/self/fd")))
+"""
+    done = run_script("-c", script)
+    assert done.returncode == 0, done.stderr
+    growth, descriptors = map(int, done.stdout.split())
+    # KiB. The times of the newest 100,000 tasks are kept, 32 bytes each: 60,000 more of them are 1,900. 80,000 tasks that
+    # stayed would be 40,000.
+    assert growth < 6_000
+    assert descriptors < 30
+
+
+def test_a_script_without_main_guard(tmp_path: Path, models: dict[str, str]) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import numpy as np\nfrom ais_bench.session import MultiDeviceSession\n"
+        "class Result:\n    def __init__(self, value): self.value = value\n"
+        f"session = MultiDeviceSession({models['open']!r}, postprocess=lambda outputs: Result(float(outputs[0].sum())))\n"
+        "results = list(session.map([np.full((1, 3), n, np.float32)] * 2 for n in range(10)))\n"
+        "print(all(isinstance(r, Result) for r in results), sum(r.value for r in results))\n"
+    )
+    done = run_script(str(path))
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["True", "270.0"], "")
