@@ -32,7 +32,7 @@ using SessionPtr = std::shared_ptr<Session>;
 
 template <typename Call>
 auto without_gil(Call call) {
-  const py::gil_scoped_release nogil;
+  const NoGil nogil;
   return call();
 }
 
@@ -99,7 +99,7 @@ py::list infer(Session& self, const py::object& given, const py::object& mode, b
 }
 
 // Many sets of feeds, taken from `sets` as the pipeline has room; the outputs of each.
-py::list infer_many(const SessionPtr& self, const py::iterable& sets, const std::string& mode) {
+py::list infer_many(const SessionPtr& self, const py::iterable& sets, const py::object& mode) {
   const ShapeRule rule = rule_for(mode);
   auto pipeline = value_or_raise(without_gil([&] { return session::Pipeline::open(self); }));
   std::deque<std::unique_ptr<NumpySink>> sinks;  // of the runs under way
