@@ -53,7 +53,7 @@ def test_outputs_stay_on_the_device_and_are_feeds(npu: Emulator, packed: Callabl
     with InferSession(2, model.om) as session, InferSession(0, model.onnx) as reference:
         tensors = session.infer(model.case.feeds[0], model.case.mode, out_array=False)
         assert all(isinstance(tensor, Tensor) and tensor.device == 2 for tensor in tensors)
-        with pytest.raises(RuntimeError, match="npu|device"):
+        with pytest.raises(RuntimeError, match=r"npu|device"):
             np.array(tensors[0])
         session.convert_tensors_to_host(tensors)
         equal(session.convert_tensors_to_arrays(tensors), reference.infer(model.case.feeds[0], model.case.mode))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ais_bench._native import current_cpu
 from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
 from ais_bench.pool.task import Task
@@ -73,7 +74,17 @@ class Crew:
             if self.prefer_owner and task.feeds and type(task.feeds[0]) is np.ndarray and worker.lane.owns(task.feeds[0]):
                 return worker
             best, best_load = worker, load
+        if best is not None and best_load == 0 and device is None and best.cpus == (current_cpu(),):
+            return self._idle_elsewhere() or best
         return best
+
+    def _idle_elsewhere(self) -> ReadyWorker | None:
+        """An idle worker that need not wait for the caller to leave its only processor."""
+        here = (current_cpu(),)
+        for worker in self.workers:
+            if worker.load == 0 and worker.open and not worker.alone and worker.cpus != here:
+                return worker
+        return None
 
     def load(self, worker: ReadyWorker, task: Task) -> None:
         """The task is going to be sent to the worker."""
@@ -105,6 +116,15 @@ class Crew:
         if self._spin != "auto":
             return float(self._spin)
         return AUTO_SPIN_US if self._busy < self._cores else 0.0
+
+    def caller_spin_us(self) -> float:
+        """The same for a caller: not on the only processor of a worker that he waits for."""
+        spin = self.spin_us()
+        if spin:
+            here = (current_cpu(),)
+            if any(worker.load and worker.cpus == here for worker in self.workers):
+                return 0.0
+        return spin
 
     def _let_workers_spin(self) -> None:
         if self._spin == "auto":

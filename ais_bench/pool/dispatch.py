@@ -47,7 +47,7 @@ class Dispatcher:
         self._wake_supervisor = wake_supervisor
         self._lock = threading.Lock()
         self.crew = Crew(settings, cores)
-        self.collector = Collector(self._lock, Doorbell(), self.drain, self.crew.spin_us)
+        self.collector = Collector(self._lock, Doorbell(), self.drain, self.crew.caller_spin_us)
         self._shared: deque[Task] = deque()
         self._pinned: dict[int, deque[Task]] = {}
         self._arrived: deque[Reply] = deque()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.shm import Lane
@@ -21,6 +21,7 @@ class ReadyWorker:
         "adaptive",
         "alone",
         "answered",
+        "cpus",
         "device",
         "fewest",
         "kill",
@@ -33,8 +34,11 @@ class ReadyWorker:
         "verdict",
     )
 
-    def __init__(self, device: int, lane: Lane, kill: Callable[[], None], settings: PoolSettings) -> None:
+    def __init__(
+        self, device: int, lane: Lane, kill: Callable[[], None], settings: PoolSettings, cpus: Sequence[int] = ()
+    ) -> None:
         self.device = device
+        self.cpus = tuple(cpus)  # what it is pinned to; empty: it is not
         self.lane = lane
         self.kill = kill
         self.adaptive = settings.tasks_in_flight is None

@@ -2,7 +2,7 @@
 
 name                default   unit     meaning
 workers_per_device  1                  processes for each device id
-tasks_in_flight     None      tasks    handed to one worker at a time; None: fewest_in_flight, more where tasks take microseconds
+tasks_in_flight     None      tasks    handed to one worker at a time; None: fewest_in_flight, more of very short ones
 fewest_in_flight    2         tasks    see above; what a worker can work on at once, and one or two more
 task_timeout        None      seconds  a worker at one task for longer is killed; None: never
 start_timeout       120       seconds  a worker that is not ready by then is killed

@@ -236,7 +236,7 @@ class Supervisor(threading.Thread):
         starting = seat.worker
         if not isinstance(starting, StartingWorker) or seat.state != "loading":
             return  # it is being stopped
-        ready = ReadyWorker(seat.device.id, starting.lane, starting.process.kill, self._settings)
+        ready = ReadyWorker(seat.device.id, starting.lane, starting.process.kill, self._settings, seat.share.cpus)
         seat.worker = RunningWorker(starting.process, ready)
         seat.state, seat.due, seat.ever_ready, seat.settled = "ready", None, True, True
         seat.device.load_s = max(seat.device.load_s, time.monotonic() - starting.began)

@@ -90,6 +90,8 @@ std::vector<int> allowed_cpus() {
   return cpus;
 }
 
+int current_cpu() { return sched_getcpu(); }
+
 int usable_cpu_count() {
   const int allowed = static_cast<int>(allowed_cpus().size());
   const double quota = cgroup_quota();

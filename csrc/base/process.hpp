@@ -36,6 +36,9 @@ class PerProcess {
 // Processors in this thread's affinity mask, in ascending order; never empty.
 std::vector<int> allowed_cpus();
 
+// The processor this thread runs on just now; -1 where the kernel does not say.
+int current_cpu();
+
 // How many processors' worth of time this process may use: the affinity mask, lowered by a cgroup quota (v2 `cpu.max` or v1
 // `cpu.cfs_quota_us`, rounded up). At least 1.
 int usable_cpu_count();

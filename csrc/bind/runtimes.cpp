@@ -74,6 +74,7 @@ void register_runtimes(py::module_& module) {
   module.def("finalize", &finalize_runtimes);
   module.def("usable_cpu_count", &usable_cpu_count);
   module.def("allowed_cpus", &allowed_cpus);
+  module.def("current_cpu", &current_cpu);
   module.def("runtime_for", [](const std::string& path) {
     device::ModelSource source;
     source.path = path;

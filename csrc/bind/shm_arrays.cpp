@@ -1,6 +1,8 @@
 // Feeds into a slot without a detour, outputs out of it.
 #include "bind/shm_arrays.hpp"
 
+#include "shm/copy.hpp"
+
 #include <cstring>
 #include <string>
 
@@ -53,7 +55,7 @@ bool FeedArrays::write(shm::FrameWriter* writer, const shm::Region& region) cons
       continue;
     }
     void* room = writer->reserve(i, view.dtype, view.shape.data(), view.shape.size(), view.bytes);
-    if (room != nullptr && view.bytes != 0) std::memcpy(room, view.data, view.bytes);
+    if (room != nullptr) shm::copy_across(room, view.data, view.bytes);
   }
   return !writer->full();
 }

@@ -94,8 +94,8 @@ class Binding {
   virtual const std::vector<Output>& outputs() const = 0;
 };
 
-// Runs of one model, several under way at once: the copies of one overlap with the execution of another. Results come in order of
-// submission. One thread at a time. Only for models whose output shapes are known from the input shapes.
+// Runs of one model, several under way at once: the copies of one overlap with the execution of another. Results come in order
+// of submission. One thread at a time. Only for models whose output shapes are known from the input shapes.
 class Pipeline {
  public:
   virtual ~Pipeline() = default;
@@ -103,8 +103,8 @@ class Pipeline {
   virtual std::size_t depth() const = 0;
   // Starts a run; fewer than depth() are under way. `inputs` are host memory with exact shapes, and free when the call returns.
   virtual Status submit(const std::vector<TensorView>& inputs) = 0;
-  // Waits for the oldest run. Its outputs are host memory of the pipeline, valid until the next submit. A failure is of that run
-  // alone. The times are the device's: copying in, executing, copying out.
+  // Waits for the oldest run. Its outputs are host memory of the pipeline, valid until the next submit. A failure is of that
+  // run alone. The times are the device's: copying in, executing, copying out.
   struct Times {
     std::int64_t copy_in_ns = 0;
     std::int64_t execute_ns = 0;

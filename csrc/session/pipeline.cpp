@@ -72,7 +72,8 @@ Status Pipeline::deliver(Pending* run) {
   }
   const std::int64_t now = monotonic_ns();
   RunTimes& times = run->times;
-  times = {now - took.copy_out_ns - took.execute_ns - took.copy_in_ns, now - took.copy_out_ns - took.execute_ns, now - took.copy_out_ns, now};
+  times = {now - took.copy_out_ns - took.execute_ns - took.copy_in_ns, now - took.copy_out_ns - took.execute_ns,
+           now - took.copy_out_ns, now};
   session_->note_run(times);
   return Status();
 }

@@ -1,7 +1,7 @@
 // Many runs of one session, several under way at once where the runtime can overlap them.
 //
-// Results come in the order of submission. What cannot be overlapped (a runtime or model without pipelines, loop > 1, feeds on a
-// device, memory too small for several runs) is run when it is submitted, and waits here for its turn.
+// Results come in the order of submission. What cannot be overlapped (a runtime or model without pipelines, loop > 1, feeds on
+// a device, memory too small for several runs) is run when it is submitted, and waits here for its turn.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ class Pipeline {
   std::size_t depth() const { return runs_ != nullptr ? runs_->depth() : 1; }
   std::size_t under_way() const { return pending_.size(); }
 
-  // Starts a run; fewer than depth() are under way. The feeds are free when it returns; `sink` is used until finish() of this run.
-  // On a failure nothing was started.
+  // Starts a run; fewer than depth() are under way. The feeds are free when it returns; `sink` is used until finish() of this
+  // run. On a failure nothing was started.
   Status submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink);
   // Waits for the oldest run and delivers its outputs. `times` may be null; they are the device's own.
   Status finish(RunTimes* times);

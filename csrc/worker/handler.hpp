@@ -17,8 +17,8 @@ class Handler {
 
   // Begins a task, from its feeds where they lie. `task` stays where it is until it is finished. Cannot fail: finish tells.
   virtual void start(shm::Task* task) = 0;
-  // Ends the oldest task: its outputs are written with task->writer. A failure fails this task only. Where the writer had no room
-  // (full()) the status does not matter: the task is run again with more.
+  // Ends the oldest task: its outputs are written with task->writer. A failure fails this task only. Where the writer had no
+  // room (full()) the status does not matter: the task is run again with more.
   virtual Status finish(shm::RunTimes* times) = 0;
 };
 

@@ -1,13 +1,30 @@
 // Between a slot and a session.
 #include "worker/session_handler.hpp"
 
+#include "shm/copy.hpp"
+
 #include <cstdio>
 #include <string>
 #include <utility>
 
 namespace ais::worker {
 
-SessionHandler::SessionHandler(std::shared_ptr<session::Session> session) : session_(std::move(session)) {
+void* SessionHandler::SlotSink::reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape,
+                                        std::size_t bytes) {
+  constexpr std::size_t kSmallest = 1 << 10;
+  constexpr std::size_t kLargest = 64 << 10;  // beyond it the second copy costs more than the fetching
+  void* slot = out_->reserve(index, desc.dtype, shape.data(), shape.size(), bytes);
+  if (bounces_ == nullptr) return slot;
+  Bounce& bounce = (*bounces_)[index];
+  bounce.slot = bytes < kSmallest || bytes > kLargest ? nullptr : slot;
+  if (bounce.slot == nullptr) return slot;
+  bounce.bytes = bytes;
+  if (bounce.memory.size() * sizeof(std::uint64_t) < bytes) bounce.memory.resize(bytes / sizeof(std::uint64_t) + 1);
+  return bounce.memory.data();
+}
+
+SessionHandler::SessionHandler(std::shared_ptr<session::Session> session)
+    : session_(std::move(session)), bounces_(session_->info().outputs.size()) {
   auto pipeline = session::Pipeline::open(session_);
   // Without one, tasks are executed in turn; a session that cannot run at all says so at its first task.
   if (pipeline.ok() && pipeline.value()->depth() > 1) pipeline_ = pipeline.take();
@@ -23,7 +40,9 @@ Status SessionHandler::submit(const shm::Task& task, SlotSink* sink) {
 }
 
 void SessionHandler::start(shm::Task* task) {
-  auto sink = std::make_unique<SlotSink>(&task->writer);
+  const bool bounces = pipeline_ == nullptr && session_->device()->host_visible();
+  auto sink = std::make_unique<SlotSink>(&task->writer, bounces ? &bounces_ : nullptr);
+  for (Bounce& bounce : bounces_) bounce.slot = nullptr;
   Status status = submit(*task, sink.get());
   started_.push_back({task, std::move(sink), std::move(status)});
 }
@@ -36,6 +55,9 @@ Status SessionHandler::finish(shm::RunTimes* times) {
   AIS_TRY(pipeline_ != nullptr
               ? pipeline_->finish(&run)
               : session_->run(feeds_, {static_cast<session::Mode>(oldest.task->mode), false}, oldest.sink.get(), &run));
+  for (const Bounce& bounce : bounces_) {
+    if (bounce.slot != nullptr) shm::copy_across(bounce.slot, bounce.memory.data(), bounce.bytes);
+  }
   if (session_->has_kind_warnings()) {  // once an input: what a worker writes, the parent logs
     for (const std::string& text : session_->take_kind_warnings()) std::fprintf(stderr, "FeedWarning: %s\n", text.c_str());
   }

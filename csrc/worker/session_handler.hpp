@@ -20,15 +20,21 @@ class SessionHandler : public Handler {
   Status finish(shm::RunTimes* times) override;
 
  private:
+  // A small output of a device that reads host memory is computed in memory of the worker's own and copied over at the end:
+  // the slot's lines are in the cache of the parent's processor, and a kernel would fetch them one by one.
+  struct Bounce {
+    void* slot = nullptr;  // null: this output is written where it belongs
+    std::size_t bytes = 0;
+    std::vector<std::uint64_t> memory;  // kept from task to task
+  };
   class SlotSink : public session::OutputSink {
    public:
-    explicit SlotSink(shm::FrameWriter* out) : out_(out) {}
-    void* reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) override {
-      return out_->reserve(index, desc.dtype, shape.data(), shape.size(), bytes);
-    }
+    SlotSink(shm::FrameWriter* out, std::vector<Bounce>* bounces) : out_(out), bounces_(bounces) {}
+    void* reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) override;
 
    private:
     shm::FrameWriter* out_;
+    std::vector<Bounce>* bounces_;  // null: none
   };
   struct Started {
     shm::Task* task;
@@ -42,6 +48,7 @@ class SessionHandler : public Handler {
   std::unique_ptr<session::Pipeline> pipeline_;  // null: one task after the other, executed by finish()
   std::vector<session::Feed> feeds_;             // kept for its memory
   std::deque<Started> started_;
+  std::vector<Bounce> bounces_;  // one an output; used where one task runs at a time
 };
 
 }  // namespace ais::worker

@@ -13,15 +13,19 @@ Status check_counts(const device::Aipp& s) {
                {"mean", s.mean.size(), 4}, {"min", s.min.size(), 4},   {"var_reci", s.reciprocal.size(), 4}};
   for (const auto& list : lists) {
     if (list.given == 0 || list.given == list.wanted) continue;
-    return Status(Code::kInvalidArgument, std::string("AIPP: ") + list.name + " has " + std::to_string(list.given) + " values; it takes " + std::to_string(list.wanted));
+    return Status(Code::kInvalidArgument, std::string("AIPP: ") + list.name + " has " + std::to_string(list.given) +
+                                              " values; it takes " + std::to_string(list.wanted));
   }
   return Status();
 }
 
 Status fill_picture(const Api& api, const device::Aipp& s, std::uint64_t i, aclmdlAIPP* aipp) {
-  if (!s.crop.empty()) AIS_TRY(ACL_CALL(api, aclmdlSetAIPPCropParams, aipp, static_cast<std::int8_t>(s.crop[0]), s.crop[1], s.crop[2], s.crop[3], s.crop[4], i));
+  if (!s.crop.empty())
+    AIS_TRY(ACL_CALL(api, aclmdlSetAIPPCropParams, aipp, static_cast<std::int8_t>(s.crop[0]), s.crop[1], s.crop[2], s.crop[3],
+                     s.crop[4], i));
   if (!s.padding.empty()) {
-    AIS_TRY(ACL_CALL(api, aclmdlSetAIPPPaddingParams, aipp, static_cast<std::int8_t>(s.padding[0]), s.padding[1], s.padding[2], s.padding[3], s.padding[4], i));
+    AIS_TRY(ACL_CALL(api, aclmdlSetAIPPPaddingParams, aipp, static_cast<std::int8_t>(s.padding[0]), s.padding[1], s.padding[2],
+                     s.padding[3], s.padding[4], i));
   }
   const auto mean = [&](int channel) { return static_cast<std::int16_t>(s.mean[channel]); };
   if (!s.mean.empty()) AIS_TRY(ACL_CALL(api, aclmdlSetAIPPDtcPixelMean, aipp, mean(0), mean(1), mean(2), mean(3), i));
@@ -34,8 +38,8 @@ Status fill_picture(const Api& api, const device::Aipp& s, std::uint64_t i, aclm
 Status fill_csc(const Api& api, const std::vector<int>& v, aclmdlAIPP* aipp) {
   const auto m = [&](int i) { return static_cast<std::int16_t>(v[1 + i]); };
   const auto bias = [&](int i) { return static_cast<std::uint8_t>(v[10 + i]); };
-  return ACL_CALL(api, aclmdlSetAIPPCscParams, aipp, static_cast<std::int8_t>(v[0]), m(0), m(1), m(2), m(3), m(4), m(5), m(6), m(7), m(8), bias(0),
-                  bias(1), bias(2), bias(3), bias(4), bias(5));
+  return ACL_CALL(api, aclmdlSetAIPPCscParams, aipp, static_cast<std::int8_t>(v[0]), m(0), m(1), m(2), m(3), m(4), m(5), m(6),
+                  m(7), m(8), bias(0), bias(1), bias(2), bias(3), bias(4), bias(5));
 }
 
 Status fill(const Api& api, const device::Aipp& s, aclmdlAIPP* aipp) {
@@ -52,7 +56,8 @@ Status fill(const Api& api, const device::Aipp& s, aclmdlAIPP* aipp) {
 
 Result<aclmdlAIPP*> make_aipp(const Api& api, const device::Aipp& settings) {
   AIS_TRY(check_counts(settings));
-  if (settings.pictures < 1) return Status(Code::kInvalidArgument, "AIPP: the batch is " + std::to_string(settings.pictures) + "; it is at least 1");
+  if (settings.pictures < 1)
+    return Status(Code::kInvalidArgument, "AIPP: the batch is " + std::to_string(settings.pictures) + "; it is at least 1");
   aclmdlAIPP* aipp = api.aclmdlCreateAIPP(static_cast<std::uint64_t>(settings.pictures));
   if (aipp == nullptr) return api.failed("aclmdlCreateAIPP", Code::kOutOfMemory);
   Status status = fill(api, settings, aipp);

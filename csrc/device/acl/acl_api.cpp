@@ -94,9 +94,10 @@ Status Api::failed(const char* call, Code fallback) const {
 Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries) {
   Result<Dylib> library = Dylib::open_first("AscendCL's library", libraries, unfit);
   if (!library.ok()) {
-    return Status(Code::kUnavailable, library.take_status().message() +
-                                          "\nInstall CANN and load its settings (source set_env.sh), or name the library file in the "
-                                          "environment variable AIS_BENCH_ACL_LIBRARY. Without an NPU, ais_bench.emulator can stand in.");
+    return Status(Code::kUnavailable,
+                  library.take_status().message() +
+                      "\nInstall CANN and load its settings (source set_env.sh), or name the library file in the "
+                      "environment variable AIS_BENCH_ACL_LIBRARY. Without an NPU, ais_bench.emulator can stand in.");
   }
   auto api = std::make_unique<Api>();
   api->library = library.take();

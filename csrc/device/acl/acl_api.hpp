@@ -1,6 +1,7 @@
 // AscendCL's functions, resolved at run time, and its failures as ours.
 //
-// acl_symbols.inc lists the functions; it is included once to declare the struct below and once to fill it, so the two cannot drift.
+// acl_symbols.inc lists the functions; it is included once to declare the struct below and once to fill it, so the two cannot
+// drift.
 #pragma once
 
 #include <memory>
@@ -23,8 +24,8 @@ struct Api {
   Dylib library;
   std::vector<Dylib> companions;  // newer CANN spreads the functions over several libraries
 
-  // Ok, or what `call` failed with: its number, the number's name and the library's own text, which this takes (so call it at once,
-  // on the same thread). `fallback` is the code for numbers that say nothing more precise.
+  // Ok, or what `call` failed with: its number, the number's name and the library's own text, which this takes (so call it at
+  // once, on the same thread). `fallback` is the code for numbers that say nothing more precise.
   Status check(aclError number, const char* call, Code fallback = Code::kExecution) const;
   // For functions that answer null on failure.
   Status failed(const char* call, Code fallback = Code::kExecution) const;
@@ -40,6 +41,6 @@ const char* error_name(aclError number);
 
 // A call as a Status: AIS_TRY(ACL_CALL(api, aclrtFree, pointer)).
 #define ACL_CALL(api, function, ...) (api).check((api).function(__VA_ARGS__), #function)
-// A call that gives something back, in a destructor or on an error path: nobody can be told, so it is tried once more and then left.
-#define ACL_RELEASE(api, function, ...) \
-  static_cast<void>((api).function(__VA_ARGS__) == 0 || (api).function(__VA_ARGS__) == 0)
+// A call that gives something back, in a destructor or on an error path: nobody can be told, so it is tried once more and then
+// left.
+#define ACL_RELEASE(api, function, ...) static_cast<void>((api).function(__VA_ARGS__) == 0 || (api).function(__VA_ARGS__) == 0)

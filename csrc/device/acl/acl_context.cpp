@@ -20,9 +20,10 @@ Status closed_status() {
 }
 
 Status forked_status() {
-  return Status(Code::kForkedChild,
-                "AscendCL was initialised in the process that this one was forked from, and does not survive that; start workers as "
-                "new processes (spawn, or MultiDeviceSession, which does)");
+  return Status(
+      Code::kForkedChild,
+      "AscendCL was initialised in the process that this one was forked from, and does not survive that; start workers as "
+      "new processes (spawn, or MultiDeviceSession, which does)");
 }
 
 Result<std::shared_ptr<AclContext>> AclContext::open(const Api& api, int device_id) {
@@ -162,7 +163,8 @@ Status AclContext::copy(void* to, const void* from, std::size_t bytes, MemcpyKin
 
 Status AclContext::register_host(void* host, std::size_t bytes) {
   if (api_.aclrtHostRegisterV2 == nullptr || api_.aclrtHostUnregister == nullptr) {
-    return Status(Code::kUnsupported, "this AscendCL has no aclrtHostRegisterV2; copies of this memory go through the driver's own");
+    return Status(Code::kUnsupported,
+                  "this AscendCL has no aclrtHostRegisterV2; copies of this memory go through the driver's own");
   }
   AIS_ASSIGN(const Entry inside, enter());
   // Whether memory of every kind can be pinned is not documented, so any refusal is an answer.

@@ -1,10 +1,10 @@
 // A context on one device: what every call needs, and the owner of everything that was made in it.
 //
 // Lifetime: models and buffers share a context, and the last of them closes it: residents (models,
-// pipelines) first, the newest foremost, then memory, the context, and the device. finalize() closes contexts early; then what is left outside is empty shells that answer Closed and free nothing.
-// Threads: AscendCL's current context belongs to a thread, so every use begins with enter(), which makes this one current. close()
-// waits until nobody is inside, and nobody gets in after.
-// Processes: in a forked child nothing is entered and nothing is released.
+// pipelines) first, the newest foremost, then memory, the context, and the device. finalize() closes contexts early; then what
+// is left outside is empty shells that answer Closed and free nothing. Threads: AscendCL's current context belongs to a thread,
+// so every use begins with enter(), which makes this one current. close() waits until nobody is inside, and nobody gets in
+// after. Processes: in a forked child nothing is entered and nothing is released.
 #pragma once
 
 #include <condition_variable>

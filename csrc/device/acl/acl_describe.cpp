@@ -18,8 +18,8 @@ using device::TensorDesc;
 Status set_dtype(int number, const std::string& side, TensorDesc* desc) {
   desc->dtype = static_cast<DType>(number);
   if (dtype_bits(desc->dtype) != 0) return Status();
-  return Status(Code::kUnsupported, side + " '" + desc->name + "' of the model is of AscendCL's type " + std::to_string(number) +
-                                        "; only numbers and booleans can be fed and returned here");
+  return Status(Code::kUnsupported, side + " '" + desc->name + "' of the model is of AscendCL's type " +
+                                        std::to_string(number) + "; only numbers and booleans can be fed and returned here");
 }
 
 void set_dims(const aclmdlIODims& dims, TensorDesc* desc) {
@@ -33,7 +33,8 @@ Status check_answers(const TensorDesc& desc, const std::string& side, std::size_
   std::size_t elements = 0;
   const bool empty = count_elements(desc.shape, &elements) && elements == 0;
   if (!desc.name.empty() && (desc.open() || desc.bytes != 0 || empty || side == "output")) return Status();
-  return Status(Code::kModelLoad, "AscendCL does not tell the " + std::string(desc.name.empty() ? "name" : "size") + " of " + side + " " + std::to_string(index));
+  return Status(Code::kModelLoad, "AscendCL does not tell the " + std::string(desc.name.empty() ? "name" : "size") + " of " +
+                                      side + " " + std::to_string(index));
 }
 
 // Where the dims do not multiply to the size (a picture whose format has fewer bytes than its channels say), the size counts.
@@ -100,10 +101,13 @@ Status match_aipp(const Api& api, std::uint32_t model_id, Layout* layout) {
   for (std::size_t i = 0; i < layout->data.size(); ++i) {
     int type = 0;
     std::size_t attached = kNoInput;
-    AIS_TRY(api.check(api.aclmdlGetAippType(model_id, layout->data[i], &type, &attached), "aclmdlGetAippType", Code::kModelLoad));
+    AIS_TRY(
+        api.check(api.aclmdlGetAippType(model_id, layout->data[i], &type, &attached), "aclmdlGetAippType", Code::kModelLoad));
     if (type != kWithDynamicAipp) continue;
-    const auto found = std::find_if(layout->aipp.begin(), layout->aipp.end(), [&](const AippInput& aipp) { return aipp.index == attached; });
-    if (found == layout->aipp.end()) return Status(Code::kModelLoad, "input '" + layout->info.inputs[i].name + "' has AIPP parameters that are no input");
+    const auto found =
+        std::find_if(layout->aipp.begin(), layout->aipp.end(), [&](const AippInput& aipp) { return aipp.index == attached; });
+    if (found == layout->aipp.end())
+      return Status(Code::kModelLoad, "input '" + layout->info.inputs[i].name + "' has AIPP parameters that are no input");
     found->picture = i;
     layout->info.aipp_inputs.push_back(i);
     trust_bytes(&layout->info.inputs[i]);
@@ -112,15 +116,18 @@ Status match_aipp(const Api& api, std::uint32_t model_id, Layout* layout) {
 }
 
 // The gear's values for the dynamic dimensions, in the order of the inputs, if the inputs stand in the gear in `order` at all.
-bool values_in_order(const std::vector<TensorDesc>& inputs, const std::vector<std::size_t>& order, const aclmdlIODims& gear, Shape* values) {
+bool values_in_order(const std::vector<TensorDesc>& inputs, const std::vector<std::size_t>& order, const aclmdlIODims& gear,
+                     Shape* values) {
   std::vector<Shape> each(inputs.size());
   std::size_t next = 0;
   for (const std::size_t input : order) {
     for (const std::int64_t dim : inputs[input].shape) {
       if (next >= gear.dimCount) return false;
       const std::int64_t given = gear.dims[next++];
-      if (dim < 0) each[input].push_back(given);
-      else if (dim != given) return false;
+      if (dim < 0)
+        each[input].push_back(given);
+      else if (dim != given)
+        return false;
     }
   }
   values->clear();
@@ -128,11 +135,12 @@ bool values_in_order(const std::vector<TensorDesc>& inputs, const std::vector<st
   return next == gear.dimCount;
 }
 
-// A gear lists the inputs as the model's compiler was given them, which no query tells: the first order that fits all gears is taken,
-// and the model's own is tried first.
+// A gear lists the inputs as the model's compiler was given them, which no query tells: the first order that fits all gears is
+// taken, and the model's own is tried first.
 Status read_dims_gears(const Api& api, aclmdlDesc* model, std::size_t count, Layout* layout) {
   layout->gear_dims.resize(count);
-  AIS_TRY(api.check(api.aclmdlGetInputDynamicDims(model, kAnyIndex, layout->gear_dims.data(), count), "aclmdlGetInputDynamicDims", Code::kModelLoad));
+  AIS_TRY(api.check(api.aclmdlGetInputDynamicDims(model, kAnyIndex, layout->gear_dims.data(), count),
+                    "aclmdlGetInputDynamicDims", Code::kModelLoad));
   const auto& inputs = layout->info.inputs;
   constexpr std::size_t kMostPermuted = 7;  // 5040 orders
   std::vector<std::size_t> order(inputs.size());
@@ -153,13 +161,15 @@ Status read_gears(const Api& api, aclmdlDesc* model, Layout* layout) {
   const auto batch = std::make_unique<aclmdlBatch>();
   const auto hw = std::make_unique<aclmdlHW>();
   std::size_t dims = 0;
-  AIS_TRY(api.check(api.aclmdlGetInputDynamicGearCount(model, kAnyIndex, &dims), "aclmdlGetInputDynamicGearCount", Code::kModelLoad));
+  AIS_TRY(api.check(api.aclmdlGetInputDynamicGearCount(model, kAnyIndex, &dims), "aclmdlGetInputDynamicGearCount",
+                    Code::kModelLoad));
   AIS_TRY(api.check(api.aclmdlGetDynamicBatch(model, batch.get()), "aclmdlGetDynamicBatch", Code::kModelLoad));
   AIS_TRY(api.check(api.aclmdlGetDynamicHW(model, kAnyIndex, hw.get()), "aclmdlGetDynamicHW", Code::kModelLoad));
   device::Gears& gears = layout->info.gears;
   if (batch->batchCount > 0) {
     gears.kind = GearKind::kBatch;
-    for (std::size_t i = 0; i < std::min(batch->batchCount, kMaxDims); ++i) gears.values.push_back({static_cast<std::int64_t>(batch->batch[i])});
+    for (std::size_t i = 0; i < std::min(batch->batchCount, kMaxDims); ++i)
+      gears.values.push_back({static_cast<std::int64_t>(batch->batch[i])});
   } else if (hw->hwCount > 0) {
     gears.kind = GearKind::kImageSize;
     for (std::size_t i = 0; i < std::min(hw->hwCount, kMaxDims); ++i) {
@@ -171,7 +181,8 @@ Status read_gears(const Api& api, aclmdlDesc* model, Layout* layout) {
   if (gears.kind != GearKind::kNone && !layout->has_gear_input) {
     return Status(Code::kModelLoad, std::string("the model has gears and no input '") + kGearInput + "' to choose one with");
   }
-  const auto unsized = std::find_if(layout->info.inputs.begin(), layout->info.inputs.end(), [](const TensorDesc& desc) { return desc.bytes == 0; });
+  const auto unsized = std::find_if(layout->info.inputs.begin(), layout->info.inputs.end(),
+                                    [](const TensorDesc& desc) { return desc.bytes == 0; });
   if (gears.kind != GearKind::kNone && unsized != layout->info.inputs.end()) {
     return Status(Code::kModelLoad, "AscendCL does not tell the size of input '" + unsized->name + "', which has gears");
   }
@@ -188,7 +199,8 @@ Result<Layout> describe(const Api& api, aclmdlDesc* desc, std::uint32_t model_id
   Layout layout;
   AIS_TRY(read_inputs(api, desc, &layout));
   AIS_TRY(read_outputs(api, desc, &layout));
-  if (layout.data.empty() || layout.info.outputs.empty()) return Status(Code::kModelLoad, "AscendCL tells of no inputs or no outputs of the model");
+  if (layout.data.empty() || layout.info.outputs.empty())
+    return Status(Code::kModelLoad, "AscendCL tells of no inputs or no outputs of the model");
   AIS_TRY(read_gears(api, desc, &layout));
   AIS_TRY(match_aipp(api, model_id, &layout));
   for (TensorDesc& input : layout.info.inputs) trust_bytes(&input);

@@ -11,22 +11,23 @@ namespace ais::acl {
 
 // The parameter input of a picture that is preprocessed on the device with settings made at run time.
 struct AippInput {
-  std::size_t index = 0;    // in AscendCL's inputs
+  std::size_t index = 0;  // in AscendCL's inputs
   std::size_t bytes = 0;
   std::size_t picture = 0;  // in info.inputs
 };
 
 struct Layout {
-  device::ModelInfo info;           // without the special inputs
-  std::size_t inputs = 0;           // AscendCL's, special ones included
-  std::vector<std::size_t> data;    // for each of info.inputs its index in AscendCL's
+  device::ModelInfo info;         // without the special inputs
+  std::size_t inputs = 0;         // AscendCL's, special ones included
+  std::vector<std::size_t> data;  // for each of info.inputs its index in AscendCL's
   bool has_gear_input = false;
-  std::size_t gear_index = 0;       // in AscendCL's inputs
+  std::size_t gear_index = 0;  // in AscendCL's inputs
   std::size_t gear_bytes = 0;
   std::vector<aclmdlIODims> gear_dims;  // of dims gears: what chooses the gear of the same index
   std::vector<AippInput> aipp;
   bool open_shapes = false;  // inputs vary without gears: every run sets their shapes
-  // One a gear (or one, where there are none): the outputs' shapes. Filled in by the model, which has to choose gears to learn them.
+  // One a gear (or one, where there are none): the outputs' shapes. Filled in by the model, which has to choose gears to learn
+  // them.
   std::vector<std::vector<Shape>> outputs;
   std::vector<std::size_t> output_bytes;  // as declared: of the largest gear; 0 where only a run can tell
 };

@@ -18,7 +18,8 @@ Result<std::shared_ptr<LoadedModel>> LoadedModel::load(AclContext* context, cons
   if (status.ok()) status = model->learn_outputs();
   if (!status.ok()) {
     model->release();
-    return std::move(status).with_context("cannot load the model '" + source.name() + "' on device " + std::to_string(context->device_id()));
+    return std::move(status).with_context("cannot load the model '" + source.name() + "' on device " +
+                                          std::to_string(context->device_id()));
   }
   return model;
 }
@@ -56,7 +57,8 @@ Status LoadedModel::learn_outputs() {
     Shape& common = layout_.info.outputs[i].shape;
     common = layout_.outputs[0][i];
     for (const auto& shapes : layout_.outputs) {
-      if (shapes[i].size() != common.size()) return Status(Code::kUnsupported, "output '" + layout_.info.outputs[i].name + "' has not the same rank in all gears");
+      if (shapes[i].size() != common.size())
+        return Status(Code::kUnsupported, "output '" + layout_.info.outputs[i].name + "' has not the same rank in all gears");
       for (std::size_t d = 0; d < common.size(); ++d) {
         if (shapes[i][d] != common[d]) common[d] = -1;
       }
@@ -116,7 +118,8 @@ Status LoadedModel::choose_gear(Slot* slot, int gear) {
       AIS_TRY(ACL_CALL(api_, aclmdlSetDynamicBatchSize, id_, slot->in.get(), index, static_cast<std::uint64_t>(values[0])));
       break;
     case GearKind::kImageSize:
-      AIS_TRY(ACL_CALL(api_, aclmdlSetDynamicHWSize, id_, slot->in.get(), index, static_cast<std::uint64_t>(values[0]), static_cast<std::uint64_t>(values[1])));
+      AIS_TRY(ACL_CALL(api_, aclmdlSetDynamicHWSize, id_, slot->in.get(), index, static_cast<std::uint64_t>(values[0]),
+                       static_cast<std::uint64_t>(values[1])));
       break;
     case GearKind::kDims:
       AIS_TRY(ACL_CALL(api_, aclmdlSetInputDynamicDims, id_, slot->in.get(), index, &layout_.gear_dims[gear]));
@@ -136,7 +139,8 @@ Status LoadedModel::apply_gear(const std::vector<TensorView>& inputs, Slot* slot
   AIS_ASSIGN(const Shape wanted, device::gear_of(gears.kind, layout_.info.inputs, shapes));
   const auto found = std::find(gears.values.begin(), gears.values.end(), wanted);
   if (found == gears.values.end()) {
-    return Status(Code::kFeedMismatch, "the inputs need gear " + shape_text(wanted) + ", and the model has only gears " + device::gears_text(gears));
+    return Status(Code::kFeedMismatch,
+                  "the inputs need gear " + shape_text(wanted) + ", and the model has only gears " + device::gears_text(gears));
   }
   const int gear = static_cast<int>(found - gears.values.begin());
   return slot->gear == gear && gear_ == gear ? Status() : choose_gear(slot, gear);
@@ -156,9 +160,10 @@ Status LoadedModel::apply_shapes(const std::vector<TensorView>& inputs, Slot* sl
 Status LoadedModel::apply_aipp(Slot* slot) {
   for (std::size_t i = 0; i < aipp_.size(); ++i) {
     if (aipp_[i].handle == nullptr) {
-      return Status(Code::kInvalidArgument, "input '" + layout_.info.inputs[layout_.aipp[i].picture].name +
-                                                "' is preprocessed on the device (dynamic AIPP), and no settings were given; call "
-                                                "load_aipp_config_file, or the aipp_set functions and set_dym_aipp_info_set, first");
+      return Status(Code::kInvalidArgument,
+                    "input '" + layout_.info.inputs[layout_.aipp[i].picture].name +
+                        "' is preprocessed on the device (dynamic AIPP), and no settings were given; call "
+                        "load_aipp_config_file, or the aipp_set functions and set_dym_aipp_info_set, first");
     }
     if (slot->aipp[i] == aipp_[i].version) continue;
     AIS_TRY(ACL_CALL(api_, aclmdlSetInputAIPP, id_, slot->in.get(), layout_.aipp[i].index, aipp_[i].handle));

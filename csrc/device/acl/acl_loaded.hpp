@@ -1,8 +1,8 @@
 // A model in a context: AscendCL's model id, and everything made for running it.
 //
 // AscendCL runs one model id in one place at a time, and remembers the gear that was chosen last in the model as well as in the
-// dataset. So one lock covers "point the buffers, choose the gear, execute"; concurrent callers take turns. A pipeline submits its
-// runs under the same lock, to one stream, and has datasets of its own.
+// dataset. So one lock covers "point the buffers, choose the gear, execute"; concurrent callers take turns. A pipeline submits
+// its runs under the same lock, to one stream, and has datasets of its own.
 #pragma once
 
 #include <atomic>
@@ -72,7 +72,8 @@ class LoadedModel final : public Resident {
 
   // Memory for every output of the next run. `guessed` becomes true where some may turn out too small.
   Status place(std::vector<device::Output>* outputs, bool* guessed);
-  void let_library_allocate(std::vector<device::Output>* outputs);
+  // The same, with nothing guessed.
+  Status let_library_allocate(std::vector<device::Output>* outputs);
   Status execute(std::vector<device::Output>* outputs);
   // Takes what the library allocated, whether or not the run succeeded.
   Status claim(std::vector<device::Output>* outputs);
@@ -91,9 +92,9 @@ class LoadedModel final : public Resident {
   std::mutex lock_;  // guards what follows
   std::unique_ptr<Slot> slot_;
   aclrtStream stream_ = nullptr;
-  int gear_ = -1;                      // the model's last
-  std::vector<std::size_t> learned_;   // bytes that outputs of unknown size had
-  std::vector<AippSettings> aipp_;     // one an AIPP input
+  int gear_ = -1;                     // the model's last
+  std::vector<std::size_t> learned_;  // bytes that outputs of unknown size had
+  std::vector<AippSettings> aipp_;    // one an AIPP input
 };
 
 // The settings as AscendCL's object, which the caller destroys.

@@ -6,7 +6,8 @@
 namespace ais::acl {
 namespace {
 
-// Inputs and outputs that stay the same. The model's datasets are pointed at them, which costs nothing where they point there already.
+// Inputs and outputs that stay the same. The model's datasets are pointed at them, which costs nothing where they point there
+// already.
 class AclBinding final : public device::Binding {
  public:
   AclBinding(std::shared_ptr<AclModel> model, std::vector<TensorView> inputs, std::vector<device::Output> bound)
@@ -39,7 +40,8 @@ Status AclModel::execute(const std::vector<TensorView>& inputs, std::vector<devi
   return loaded_->run(inputs, outputs);
 }
 
-Result<std::unique_ptr<device::Binding>> AclModel::bind(const std::vector<TensorView>& inputs, std::vector<device::Output> outputs) {
+Result<std::unique_ptr<device::Binding>> AclModel::bind(const std::vector<TensorView>& inputs,
+                                                        std::vector<device::Output> outputs) {
   AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
   return std::unique_ptr<device::Binding>(std::make_unique<AclBinding>(shared_from_this(), inputs, std::move(outputs)));
 }

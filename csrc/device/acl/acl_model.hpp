@@ -21,7 +21,8 @@ class AclModel final : public device::Model, public std::enable_shared_from_this
 
   const device::ModelInfo& info() const override { return info_; }
   Status execute(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) override;
-  Result<std::unique_ptr<device::Binding>> bind(const std::vector<TensorView>& inputs, std::vector<device::Output> outputs) override;
+  Result<std::unique_ptr<device::Binding>> bind(const std::vector<TensorView>& inputs,
+                                                std::vector<device::Output> outputs) override;
   Result<std::unique_ptr<device::Pipeline>> pipeline(std::size_t depth) override;
   Status set_aipp(const device::Aipp& settings) override;
   void cancel() override { loaded_->cancel(); }
@@ -33,7 +34,8 @@ class AclModel final : public device::Model, public std::enable_shared_from_this
 };
 
 // Null where the model's outputs cannot be predicted: AscendCL allocates for synchronous runs only. Called inside the context.
-Result<std::unique_ptr<device::Pipeline>> make_pipeline(std::shared_ptr<AclContext> context, std::shared_ptr<device::Model> model,
+Result<std::unique_ptr<device::Pipeline>> make_pipeline(std::shared_ptr<AclContext> context,
+                                                        std::shared_ptr<device::Model> model,
                                                         std::shared_ptr<LoadedModel> loaded, std::size_t depth);
 
 }  // namespace ais::acl

@@ -4,9 +4,10 @@
 //   execute:           run 0  | run 1  | ...      waits for `copied_in` of its run
 //   out:                        copy 0 | ...      waits for `executed` of its run
 //
-// A run has a lane: datasets, device memory, pinned host memory, events. Feeds are copied into pinned memory by the host, because
-// only from there can the device copy by itself; results are read where the device put them. Lanes are used in turn.
-// A run that fails makes its streams drop what came after it; the runs that follow are then started again, so each fails by itself.
+// A run has a lane: datasets, device memory, pinned host memory, events. Feeds are copied into pinned memory by the host,
+// because only from there can the device copy by itself; results are read where the device put them. Lanes are used in turn. A
+// run that fails makes its streams drop what came after it; the runs that follow are then started again, so each fails by
+// itself.
 #include <cstring>
 #include <utility>
 
@@ -32,15 +33,16 @@ struct Lane {
   aclrtEvent starting = nullptr;  // executing
   aclrtEvent executed = nullptr;
   aclrtEvent copied_out = nullptr;
-  std::vector<Shape> shapes;      // of the outputs
-  bool executing = false;         // counts as in flight in the model
+  std::vector<Shape> shapes;  // of the outputs
+  bool executing = false;     // counts as in flight in the model
   std::uint64_t cancels = 0;
-  Status failure;                 // it could not be started again
+  Status failure;  // it could not be started again
 };
 
 class Lanes final : public Resident {
  public:
-  Lanes(AclContext* context, std::shared_ptr<LoadedModel> model) : context_(*context), api_(context->api()), model_(std::move(model)) {}
+  Lanes(AclContext* context, std::shared_ptr<LoadedModel> model)
+      : context_(*context), api_(context->api()), model_(std::move(model)) {}
   ~Lanes() override = default;
 
   Status create(std::size_t depth);
@@ -119,7 +121,8 @@ Status Lanes::fit(std::size_t bytes, Staging* staging) {
 }
 
 Status Lanes::submit(const std::vector<TensorView>& inputs) {
-  if (submitted_ - waited_ >= lanes_.size()) return Status(Code::kInvalidArgument, "all runs of the pipeline are under way; wait for one first");
+  if (submitted_ - waited_ >= lanes_.size())
+    return Status(Code::kInvalidArgument, "all runs of the pipeline are under way; wait for one first");
   Lane& free = lane(submitted_);
   free.cancels = model_->cancels();
   free.views = inputs;
@@ -149,7 +152,8 @@ Status Lanes::start_copy_in(Lane* lane) {
   AIS_TRY(ACL_CALL(api_, aclrtRecordEvent, lane->begun, in_));
   for (const Staging& input : lane->inputs) {
     if (input.bytes == 0) continue;
-    AIS_TRY(ACL_CALL(api_, aclrtMemcpyAsync, input.device.data.get(), input.bytes, input.host.data.get(), input.bytes, kHostToDevice, in_));
+    AIS_TRY(ACL_CALL(api_, aclrtMemcpyAsync, input.device.data.get(), input.bytes, input.host.data.get(), input.bytes,
+                     kHostToDevice, in_));
   }
   return ACL_CALL(api_, aclrtRecordEvent, lane->copied_in, in_);
 }
@@ -177,7 +181,8 @@ Status Lanes::start_copy_out(Lane* lane) {
   AIS_TRY(ACL_CALL(api_, aclrtStreamWaitEvent, out_, lane->executed));
   for (const Staging& output : lane->outputs) {
     if (output.bytes == 0) continue;
-    AIS_TRY(ACL_CALL(api_, aclrtMemcpyAsync, output.host.data.get(), output.bytes, output.device.data.get(), output.bytes, kDeviceToHost, out_));
+    AIS_TRY(ACL_CALL(api_, aclrtMemcpyAsync, output.host.data.get(), output.bytes, output.device.data.get(), output.bytes,
+                     kDeviceToHost, out_));
   }
   return ACL_CALL(api_, aclrtRecordEvent, lane->copied_out, out_);
 }
@@ -270,7 +275,8 @@ class AclPipeline final : public device::Pipeline {
 
 }  // namespace
 
-Result<std::unique_ptr<device::Pipeline>> make_pipeline(std::shared_ptr<AclContext> context, std::shared_ptr<device::Model> model,
+Result<std::unique_ptr<device::Pipeline>> make_pipeline(std::shared_ptr<AclContext> context,
+                                                        std::shared_ptr<device::Model> model,
                                                         std::shared_ptr<LoadedModel> loaded, std::size_t depth) {
   auto lanes = std::make_shared<Lanes>(context.get(), std::move(loaded));
   if (Status status = lanes->create(depth); !status.ok()) {
@@ -278,7 +284,8 @@ Result<std::unique_ptr<device::Pipeline>> make_pipeline(std::shared_ptr<AclConte
     return status;
   }
   context->add(lanes);
-  return std::unique_ptr<device::Pipeline>(std::make_unique<AclPipeline>(std::move(context), std::move(model), std::move(lanes)));
+  return std::unique_ptr<device::Pipeline>(
+      std::make_unique<AclPipeline>(std::move(context), std::move(model), std::move(lanes)));
 }
 
 }  // namespace ais::acl

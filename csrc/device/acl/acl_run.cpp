@@ -1,7 +1,8 @@
 // One run: outputs placed, executed, described.
 //
-// An output whose size only the run can tell is first left to the library, which allocates it; the size is remembered, and later
-// runs bring memory with headroom, which spares the library's allocation. Where that is too small the run is made again the first way.
+// An output whose size only the run can tell is first left to the library, which allocates it; the size is remembered, and
+// later runs bring memory with headroom, which spares the library's allocation. Where that is too small the run is made again
+// the first way.
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -25,8 +26,8 @@ Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Outpu
   Status status = execute(outputs);
   if (!status.ok() && guessed && status.code() != Code::kDeviceLost) {
     *outputs = given;
-    let_library_allocate(outputs);
-    status = execute(outputs);
+    status = let_library_allocate(outputs);
+    if (status.ok()) status = execute(outputs);
   }
   AIS_TRY(std::move(status).with_context("device " + std::to_string(context_.device_id())));
   AIS_TRY(describe_results(outputs));
@@ -54,10 +55,10 @@ Status LoadedModel::place(std::vector<Output>* outputs, bool* guessed) {
   return Status();
 }
 
-void LoadedModel::let_library_allocate(std::vector<Output>* outputs) {
-  const std::vector<std::size_t> learned = std::exchange(learned_, std::vector<std::size_t>(outputs->size(), 0));
+Status LoadedModel::let_library_allocate(std::vector<Output>* outputs) {
+  learned_.assign(outputs->size(), 0);
   bool guessed = false;
-  if (!place(outputs, &guessed).ok()) learned_ = learned;  // the run then fails as it did before
+  return place(outputs, &guessed);
 }
 
 Status LoadedModel::execute(std::vector<Output>* outputs) {
@@ -92,26 +93,30 @@ Status LoadedModel::describe_results(std::vector<Output>* outputs) {
     }
     std::size_t elements = 0;
     if (!count_elements(output.shape, &elements)) {
-      return Status(Code::kExecution, "AscendCL gave output '" + layout_.info.outputs[i].name + "' the shape " + shape_text(output.shape));
+      return Status(Code::kExecution,
+                    "AscendCL gave output '" + layout_.info.outputs[i].name + "' the shape " + shape_text(output.shape));
     }
     output.bytes = packed_bytes(layout_.info.outputs[i].dtype, elements);
     if (output.bytes > output.capacity) {
-      return Status(Code::kExecution, "output '" + layout_.info.outputs[i].name + "' has shape " + shape_text(output.shape) + ", more than its memory of " +
-                                          std::to_string(output.capacity) + " bytes");
+      return Status(Code::kExecution, "AscendCL gave output '" + layout_.info.outputs[i].name + "' the shape " +
+                                          shape_text(output.shape) + ", and memory of only " + std::to_string(output.capacity) +
+                                          " bytes");
     }
   }
   return Status();
 }
 
-// The dataset's description of the result; where there is none, the model's, whose one open dimension follows from the size of what
-// the library allocated. So only a size that came with a description is remembered: memory of another size would tell nothing.
+// The dataset's description of the result; where there is none, the model's, whose one open dimension follows from the size of
+// what the library allocated. So only a size that came with a description is remembered: memory of another size would tell
+// nothing.
 Result<Shape> LoadedModel::result_shape(std::size_t index, std::size_t bytes) {
   Shape shape;
   if (const aclTensorDesc* desc = api_.aclmdlGetDatasetTensorDesc(slot_->out.get(), index); desc != nullptr) {
     const std::size_t rank = api_.aclGetTensorDescNumDims(desc);
     const device::TensorDesc& declared = layout_.info.outputs[index];
     if (rank > kMaxDims || (declared.ranked && rank != declared.shape.size())) {  // it answers 0 where it cannot tell
-      return Status(Code::kExecution, "AscendCL gave output '" + declared.name + "' the rank " + std::to_string(rank) + ", and declared " + shape_text(declared.shape));
+      return Status(Code::kExecution, "AscendCL gave output '" + declared.name + "' the rank " + std::to_string(rank) +
+                                          ", and declared " + shape_text(declared.shape));
     }
     shape.resize(rank);
     for (std::size_t d = 0; d < rank; ++d) AIS_TRY(ACL_CALL(api_, aclGetTensorDescDimV2, desc, d, &shape[d]));
@@ -127,9 +132,12 @@ Result<Shape> LoadedModel::result_shape(std::size_t index, std::size_t bytes) {
   std::int64_t* open = nullptr;
   std::size_t unit = 1;
   for (std::int64_t& dim : shape) {
-    if (dim >= 0) unit *= static_cast<std::size_t>(dim);
-    else if (open == nullptr) open = &dim;
-    else return shape;  // two are open: the caller refuses the shape
+    if (dim >= 0)
+      unit *= static_cast<std::size_t>(dim);
+    else if (open == nullptr)
+      open = &dim;
+    else
+      return shape;  // two are open: the caller refuses the shape
   }
   if (open != nullptr && bytes == 0) {  // it never allocates nothing: a query failed
     return Status(Code::kExecution, "AscendCL does not tell the size of output '" + layout_.info.outputs[index].name + "'");

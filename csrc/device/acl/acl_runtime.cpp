@@ -29,7 +29,8 @@ Result<std::string> json_option(const device::Options& options) {
   std::string path;
   for (const auto& option : options) {
     if (option.first != kJsonOption) {
-      return Status(Code::kInvalidArgument, "there is no option '" + option.first + "' for models on an NPU; there is " + kJsonOption);
+      return Status(Code::kInvalidArgument,
+                    "there is no option '" + option.first + "' for models on an NPU; there is " + kJsonOption);
     }
     path = option.second;
   }
@@ -54,7 +55,9 @@ class AclDevice final : public device::Device {
   }
   Status copy_to_device(void* to, const void* from, std::size_t bytes) override { return copy(to, from, bytes, kHostToDevice); }
   Status copy_to_host(void* to, const void* from, std::size_t bytes) override { return copy(to, from, bytes, kDeviceToHost); }
-  Status copy_on_device(void* to, const void* from, std::size_t bytes) override { return copy(to, from, bytes, kDeviceToDevice); }
+  Status copy_on_device(void* to, const void* from, std::size_t bytes) override {
+    return copy(to, from, bytes, kDeviceToDevice);
+  }
   Status register_host(void* host, std::size_t bytes) override {
     AIS_ASSIGN(const std::shared_ptr<AclContext> open, context());
     return open->register_host(host, bytes);
@@ -128,11 +131,16 @@ Status AclRuntime::check_process() const {
 
 Status AclRuntime::explain_init(Status status, const std::string& json) const {
   if (status.vendor_code() == kStub) {
-    return Status(Code::kUnavailable, api_->library.path() + " is CANN's stub for building without a driver, not AscendCL: " + status.message() +
-                                          "\nPut the folder of the real library before .../runtime/lib64/stub on LD_LIBRARY_PATH, or install the driver.", kStub);
+    return Status(
+        Code::kUnavailable,
+        api_->library.path() + " is CANN's stub for building without a driver, not AscendCL: " + status.message() +
+            "\nPut the folder of the real library before .../runtime/lib64/stub on LD_LIBRARY_PATH, or install the driver.",
+        kStub);
   }
   if (json.empty() || status.code() == Code::kOutOfMemory) return status;
-  return Status(Code::kInvalidArgument, "AscendCL does not take " + std::string(kJsonOption) + " '" + json + "': " + status.message(), status.vendor_code());
+  return Status(Code::kInvalidArgument,
+                "AscendCL does not take " + std::string(kJsonOption) + " '" + json + "': " + status.message(),
+                status.vendor_code());
 }
 
 Status AclRuntime::initialised_by_others(State* state, const std::string& json) {
@@ -141,15 +149,19 @@ Status AclRuntime::initialised_by_others(State* state, const std::string& json) 
   std::uint64_t left = 0;
   if (api_->aclFinalizeReference != nullptr) static_cast<void>(api_->aclFinalizeReference(&left));
   state->initialised = false;
-  return Status(Code::kInvalidArgument, std::string(kJsonOption) + " '" + json + "' cannot take effect: another library of this process initialised AscendCL before");
+  return Status(Code::kInvalidArgument,
+                std::string(kJsonOption) + " '" + json +
+                    "' cannot take effect: another library of this process initialised AscendCL before");
 }
 
 Status AclRuntime::initialise(State* state, const std::string& json) {
   AIS_TRY(check_process());
   if (state->initialised) {
     if (json.empty() || json == state->json) return Status();
-    return Status(Code::kInvalidArgument, std::string(kJsonOption) + " '" + json + "' cannot take effect: AscendCL reads one file per process, at the first session, and that had " +
-                                              (state->json.empty() ? "none" : "'" + state->json + "'") + "; name it there, or call finalize() before");
+    return Status(Code::kInvalidArgument,
+                  std::string(kJsonOption) + " '" + json +
+                      "' cannot take effect: AscendCL reads one file per process, at the first session, and that had " +
+                      (state->json.empty() ? "none" : "'" + state->json + "'") + "; name it there, or call finalize() before");
   }
   initialiser_ = fork_generation() + 1;
   const aclError number = api_->aclInit(json.empty() ? nullptr : json.c_str());
@@ -195,8 +207,11 @@ Result<std::shared_ptr<device::Device>> AclRuntime::open(int device_id, const de
   AIS_TRY(initialise(&state, json));
   AIS_ASSIGN(const int devices, count());
   if (device_id < 0 || device_id >= devices) {
-    return Status(Code::kUnavailable, "there is no NPU " + std::to_string(device_id) + "; this process sees " + std::to_string(devices) + " NPU" +
-                                          (devices == 1 ? "" : "s") + (devices == 0 ? "" : devices == 1 ? ", number 0" : ", numbers 0 to " + std::to_string(devices - 1)) +
+    return Status(Code::kUnavailable, "there is no NPU " + std::to_string(device_id) + "; this process sees " +
+                                          std::to_string(devices) + " NPU" + (devices == 1 ? "" : "s") +
+                                          (devices == 0   ? ""
+                                           : devices == 1 ? ", number 0"
+                                                          : ", numbers 0 to " + std::to_string(devices - 1)) +
                                           " (ASCEND_RT_VISIBLE_DEVICES chooses and renumbers them)");
   }
   return std::shared_ptr<device::Device>(std::make_shared<AclDevice>(this, device_id, json, life()));

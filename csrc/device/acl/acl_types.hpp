@@ -1,5 +1,5 @@
-// The part of the AscendCL ABI that is used, declared without CANN's headers. Numbers and layouts are those of ACL 1.10 (CANN 8)
-// and 1.17; enums are passed as int, which is what they are in C. Handles are opaque.
+// The part of the AscendCL ABI that is used, declared without CANN's headers. Numbers and layouts are those of ACL 1.10 (CANN
+// 8) and 1.17; enums are passed as int, which is what they are in C. Handles are opaque.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ struct aclmdlDataset;
 struct aclmdlDesc;
 struct aclmdlAIPP;
 
-constexpr std::size_t kMaxDims = 128;   // of a tensor, and of every list of gears
+constexpr std::size_t kMaxDims = 128;  // of a tensor, and of every list of gears
 constexpr std::size_t kMaxName = 128;
 constexpr std::size_t kAnyIndex = static_cast<std::size_t>(-1);  // what functions with an unused index take
 constexpr std::size_t kUnknownRank = 0xFFFFFFFFFFFFFFFEULL;      // ACL_UNKNOWN_RANK
@@ -43,8 +43,8 @@ static_assert(sizeof(aclmdlIODims) == 1160 && sizeof(aclmdlBatch) == 1032 && siz
 enum MemcpyKind : int { kHostToDevice = 1, kDeviceToHost = 2, kDeviceToDevice = 3 };
 enum MallocPolicy : int { kHugeFirst = 0 };
 enum AippType : int { kWithDynamicAipp = 2 };
-constexpr int kFloat = 0;     // aclDataType, where it does not matter
-constexpr int kFormatNd = 2;  // aclFormat
+constexpr int kFloat = 0;                               // aclDataType, where it does not matter
+constexpr int kFormatNd = 2;                            // aclFormat
 constexpr std::uint32_t kRegisterPinned = 0x10000000U;  // ACL_HOST_REG_PINNED
 constexpr std::uint32_t kEventTimeLine = 0x8;           // ACL_EVENT_TIME_LINE
 
