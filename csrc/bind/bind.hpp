@@ -19,9 +19,9 @@ T value_or_raise(Result<T> result) {
   return result.take();
 }
 
-// Releases the GIL for a scope. pybind11's own ends the process when a daemon thread wants the GIL back from an interpreter that
-// is shutting down: up to 3.13 CPython then ends the thread by unwinding it, which no destructor lets through. Here the thread
-// stays where it is until the process is gone, as CPython has it from 3.14 on.
+// Releases the GIL for a scope. pybind11's own ends the process when a daemon thread wants the GIL back from an interpreter
+// that is shutting down: up to 3.13 CPython then ends the thread by unwinding it, which no destructor lets through. Here the
+// thread stays where it is until the process is gone, as CPython has it from 3.14 on.
 class NoGil {
  public:
   NoGil() : state_(PyEval_SaveThread()) {}
