@@ -1,10 +1,10 @@
 // Feeds into a slot without a detour, outputs out of it.
 #include "bind/shm_arrays.hpp"
 
-#include "shm/copy.hpp"
-
 #include <cstring>
 #include <string>
+
+#include "shm/copy.hpp"
 
 namespace ais::bind {
 
