@@ -65,7 +65,7 @@ py::array copy_tensor(const TensorView& tensor) {
   py::array array = new_array(tensor.dtype, tensor.shape);
   void* out = py::detail::array_proxy(array.ptr())->data;
   if (tensor.bytes >= kLarge) {
-    const py::gil_scoped_release release;
+    const NoGil release;
     std::memcpy(out, tensor.data, tensor.bytes);
   } else if (tensor.bytes != 0) {
     std::memcpy(out, tensor.data, tensor.bytes);
