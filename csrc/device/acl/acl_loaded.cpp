@@ -85,7 +85,11 @@ Result<std::unique_ptr<Slot>> LoadedModel::make_slot() {
 }
 
 void LoadedModel::release() {
-  if (stream_ != nullptr) ACL_RELEASE(api_, aclrtDestroyStream, stream_);
+  if (stream_ != nullptr) {
+    // A pipeline that could not be ended may have left work on it; a stream must not be destroyed while it works.
+    static_cast<void>(api_.aclrtSynchronizeStream(stream_) == 0 || api_.aclrtSynchronizeStream(stream_) == 0);
+    ACL_RELEASE(api_, aclrtDestroyStream, stream_);
+  }
   stream_ = nullptr;
   if (slot_ != nullptr) {
     std::vector<Output> unclaimed(slot_->out.size());
