@@ -13,7 +13,15 @@ import pytest
 from acl_support import Packed, assert_clean, equal, floats
 
 from ais_bench.emulator import Emulator
-from ais_bench.errors import AisBenchError, ConfigError, DeviceMemoryError, DeviceUnavailable, InferenceCancelled, SessionClosed
+from ais_bench.errors import (
+    AisBenchError,
+    ConfigError,
+    DeviceMemoryError,
+    DeviceUnavailable,
+    FeedError,
+    InferenceCancelled,
+    SessionClosed,
+)
 from ais_bench.session import InferSession
 
 pytest_plugins = ["acl_support"]
@@ -348,3 +356,19 @@ def test_a_failed_run_of_a_pipeline_fails_alone(npu: Emulator, packed: Callable[
         assert npu.faults_fired() == 1
         for feeds, outputs in zip(model.case.feeds * 3, session.infer_pipeline(model.case.feeds * 3), strict=True):
             equal(outputs, session.infer(feeds))
+
+
+def test_a_tensor_of_another_runtime_on_a_device_of_the_same_number(
+    npu: Emulator, packed: Callable[[str], Packed], model: Callable[[str], str]
+) -> None:
+    """Device 0 of one runtime is not device 0 of another: its addresses mean nothing there."""
+    on_npu = packed("static")
+    feeds = on_npu.case.feeds[0]
+    with InferSession(0, on_npu.om) as session, InferSession(0, model("batch")) as on_cpu:
+        own = session.create_tensor_from_arrays_to_device(feeds)  # although the CPU's session is the newer one
+        equal(session.infer(own), session.infer(feeds))
+        others = on_cpu.create_tensor_from_arrays_to_device(feeds)
+        with pytest.raises(FeedError, match=r"device 0 of runtime 'ort'.*device 0 of runtime 'acl'"):
+            session.infer(others)
+        session.convert_tensors_to_host(others)
+        equal(session.infer(others), session.infer(feeds))

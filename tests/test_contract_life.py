@@ -118,6 +118,31 @@ def test_interpreter_exit_with_free_in_del_and_finalize_in_atexit(model: ModelPa
     assert printed.split()[0] == "-4.0"
 
 
+@pytest.mark.parametrize("call", ["short", "long"])
+def test_interpreter_exit_while_daemon_threads_run(model: ModelPath, call: str) -> None:
+    run_script(
+        """
+        import sys, threading
+        import numpy as np
+        from ais_bench.infer.interface import InferSession
+
+        session = InferSession(0, sys.argv[1])
+        begun = threading.Barrier(4)
+        def serve():
+            begun.wait()
+            while True:
+                session.infer([np.int64(sys.argv[2]), np.zeros(1, np.float32)])
+        for _ in range(3):
+            threading.Thread(target=serve, daemon=True).start()
+        begun.wait()
+        while len(session.summary()) < 3:
+            pass
+        """,
+        model("loop"),
+        {"short": "1", "long": "20000"}[call],
+    )
+
+
 def test_many_sessions_on_several_devices(model: ModelPath) -> None:
     sessions = [InferSession(index % CPUS, model("batch")) for index in range(8)]
     for index, session in enumerate(sessions):

@@ -10,7 +10,8 @@
 namespace ais {
 
 // The numbers are AscendCL's aclDataType where it has one, because callers index tables with them. The float8 of the
-// two "fnuz" kinds and the small integers, which AscendCL lacks, start at 100. X(name, number, bits of one element, numpy's name).
+// two "fnuz" kinds and the small integers, which AscendCL lacks, start at 100. X(name, number, bits of one element, numpy's
+// name).
 #define AIS_DTYPES(X)                          \
   X(Float32, 0, 32, "float32")                 \
   X(Float16, 1, 16, "float16")                 \

@@ -184,8 +184,8 @@ NumpySink::NumpySink(const device::ModelInfo& info) : slots_(info.outputs.size()
       make(&slots_[i], desc.dtype, desc.shape, bytes);
     } catch (py::error_already_set& error) {
       if (!error.matches(PyExc_MemoryError)) throw;
-      raise_if_error(Status(Code::kOutOfMemory, "the host has no memory for output '" + desc.name + "' of " +
-                                                    std::to_string(bytes) + " bytes"));
+      raise_if_error(Status(Code::kOutOfMemory,
+                            "the host has no memory for output '" + desc.name + "' of " + std::to_string(bytes) + " bytes"));
     }
     slots_[i].fresh = true;
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <unistd.h>
 
 #include "base/status.hpp"
 
@@ -17,6 +18,26 @@ T value_or_raise(Result<T> result) {
   if (!result.ok()) raise_if_error(result.status());
   return result.take();
 }
+
+// Releases the GIL for a scope. pybind11's own ends the process when a daemon thread wants the GIL back from an interpreter
+// that is shutting down: up to 3.13 CPython then ends the thread by unwinding it, which no destructor lets through. Here the
+// thread stays where it is until the process is gone, as CPython has it from 3.14 on.
+class NoGil {
+ public:
+  NoGil() : state_(PyEval_SaveThread()) {}
+  ~NoGil() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      while (true) pause();
+    }
+  }
+  NoGil(const NoGil&) = delete;
+  NoGil& operator=(const NoGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
 
 void register_errors(py::module_& module);
 void register_process(py::module_& module);

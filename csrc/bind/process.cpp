@@ -5,8 +5,6 @@
 
 namespace ais::bind {
 
-void register_process(py::module_& module) {
-  module.def("die_with_parent", &die_with_parent, py::arg("parent"));
-}
+void register_process(py::module_& module) { module.def("die_with_parent", &die_with_parent, py::arg("parent")); }
 
 }  // namespace ais::bind

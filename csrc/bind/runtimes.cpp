@@ -60,7 +60,7 @@ void finalize_runtimes() {
   for (const auto& entry : opened()) runtimes.push_back(entry.second);
   Status status;
   {
-    const py::gil_scoped_release nogil;
+    const NoGil nogil;
     session::Session::close_all();
     for (device::Runtime* runtime : runtimes) {
       Status finalized = runtime->finalize();

@@ -32,7 +32,7 @@ using SessionPtr = std::shared_ptr<Session>;
 
 template <typename Call>
 auto without_gil(Call call) {
-  const py::gil_scoped_release nogil;
+  const NoGil nogil;
   return call();
 }
 

@@ -1,10 +1,10 @@
 // Feeds into a slot without a detour, outputs out of it.
 #include "bind/shm_arrays.hpp"
 
-#include "shm/copy.hpp"
-
 #include <cstring>
 #include <string>
+
+#include "shm/copy.hpp"
 
 namespace ais::bind {
 
@@ -65,7 +65,7 @@ py::array copy_tensor(const TensorView& tensor) {
   py::array array = new_array(tensor.dtype, tensor.shape);
   void* out = py::detail::array_proxy(array.ptr())->data;
   if (tensor.bytes >= kLarge) {
-    const py::gil_scoped_release release;
+    const NoGil release;
     std::memcpy(out, tensor.data, tensor.bytes);
   } else if (tensor.bytes != 0) {
     std::memcpy(out, tensor.data, tensor.bytes);

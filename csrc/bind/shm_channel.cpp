@@ -57,7 +57,7 @@ class PyChannel {
   PyChannel(int arena_fd, int bell_fd) {
     shm::Fd arena(arena_fd);
     shm::Fd bell(bell_fd);
-    const py::gil_scoped_release release;
+    const NoGil release;
     auto attached = shm::Port::attach(std::move(arena), std::move(bell));
     const py::gil_scoped_acquire acquire;
     port_ = value_or_raise(std::move(attached));
@@ -70,7 +70,7 @@ class PyChannel {
     shm::Task task;
     while (true) {
       Result<worker::Stopped> stopped = [&] {
-        const py::gil_scoped_release release;
+        const NoGil release;
         return worker::serve(port_.get(), handler.get(), &task, &served);
       }();
       switch (value_or_raise(std::move(stopped))) {
@@ -97,7 +97,7 @@ class PyChannel {
     shm::Task task;
     while (true) {
       Result<shm::Next> next = [&] {
-        const py::gil_scoped_release release;
+        const NoGil release;
         return port_->next(deadline_ns, &task);
       }();
       switch (value_or_raise(std::move(next))) {
@@ -122,7 +122,7 @@ class PyChannel {
     if (execute_ns == 0) execute_ns = monotonic_ns() - task.picked_ns;
     const bool filled = [&] {
       if (arrays.copied_bytes() < kLarge) return arrays.write(&task.writer, *port_->region());
-      const py::gil_scoped_release release;
+      const NoGil release;
       return arrays.write(&task.writer, *port_->region());
     }();
     const shm::RunTimes times{copy_in_ns, execute_ns, copy_out_ns};

@@ -109,7 +109,7 @@ class PyLane {
     const auto fill = [&] { return arrays.write(&writer, *lane_->region()) && writer.finish(&table); };
     bool filled = false;
     if (arrays.copied_bytes() >= kLarge) {
-      const py::gil_scoped_release release;
+      const NoGil release;
       filled = fill();
     } else {
       filled = fill();
@@ -282,7 +282,7 @@ bool wait(const shm::Bell& bell, std::uint32_t ticket, const std::optional<doubl
   const std::int64_t deadline_ns = deadline_after(timeout);
   shm::Wake wake;
   {
-    const py::gil_scoped_release release;
+    const NoGil release;
     wake = bell.doorbell().wait(ticket, deadline_ns, static_cast<std::int64_t>(spin_us * 1000));
   }
   if (wake == shm::Wake::kInterrupted && PyErr_CheckSignals() != 0) throw py::error_already_set();
@@ -371,7 +371,7 @@ void register_shm_lane(py::module_& module) {
           [](PyLane& self, std::size_t feed_bytes, std::size_t result_bytes, std::size_t tasks) {
             Status status;
             {
-              const py::gil_scoped_release release;
+              const NoGil release;
               status = self.lane().warm(feed_bytes, result_bytes, tasks);
             }
             raise_if_error(status);

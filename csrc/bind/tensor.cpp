@@ -73,7 +73,7 @@ void to_device(PyTensor& self, int device_id) {
   std::shared_ptr<device::Device> device = open_current_device(device_id);
   Status status;
   {
-    const py::gil_scoped_release nogil;
+    const NoGil nogil;
     status = self.tensor.to_device(device);
   }
   raise_if_error(status);
@@ -82,7 +82,7 @@ void to_device(PyTensor& self, int device_id) {
 void to_host(PyTensor& self) {
   Status status;
   {
-    const py::gil_scoped_release nogil;
+    const NoGil nogil;
     status = self.tensor.to_host();
   }
   raise_if_error(status);

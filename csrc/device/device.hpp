@@ -185,8 +185,8 @@ class Runtime {
   virtual Status finalize() = 0;
 };
 
-// "ort" or "acl", by the content of the model, not by its file name; `wanted` where that is not empty. ModelLoad where the model
-// cannot be read, or its content says nothing.
+// "ort" or "acl", by the content of the model, not by its file name; `wanted` where that is not empty. ModelLoad where the
+// model cannot be read, or its content says nothing.
 Result<std::string> runtime_for(const ModelSource& source, const std::string& wanted);
 
 // The runtime of that name, opened at the first call. `libraries` are the paths to try, best first; only the first successful

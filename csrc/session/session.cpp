@@ -210,8 +210,8 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
     TensorView& input = (*inputs)[i];
     const device::Device* where = feeds[i].device.get();
     if (where != nullptr && !device::same_device(*where, *device_)) {
-      return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " +
-                                             device_text(*where) + "; this session is on device " + device_text(*device_) +
+      return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " + device_text(*where) +
+                                             "; this session is on device " + device_text(*device_) +
                                              ", call to_host() on the tensor first");
     }
     if (where != nullptr) continue;

@@ -54,7 +54,8 @@ Status parse_shape(const std::string& entry, const std::string& text, Shape* out
     char* end = nullptr;
     errno = 0;
     const long long value = std::strtoll(at, &end, 10);
-    if (end == at || errno != 0 || value < 0) return wrong("'" + entry + "' is not 'name:d0,d1,...' with whole numbers of at least 0");
+    if (end == at || errno != 0 || value < 0)
+      return wrong("'" + entry + "' is not 'name:d0,d1,...' with whole numbers of at least 0");
     out->push_back(value);
     while (*end == ' ') ++end;
     if (*end == '\0') return Status();

@@ -1,8 +1,9 @@
 // Copying into memory that another processor read last and will read next.
 //
-// An ordinary store first fetches the line from the other processor's cache, only to overwrite all of it: between two cores that
-// share no cache, 24 KiB then take ten times as long as they should. Non-temporal stores write whole lines without fetching
-// them. They are weakly ordered even on x86, so the copy ends with a fence: what is published after it is ordered after it.
+// An ordinary store first fetches the line from the other processor's cache, only to overwrite all of it: between two cores
+// that share no cache, 24 KiB then take ten times as long as they should. Non-temporal stores write whole lines without
+// fetching them. They are weakly ordered even on x86, so the copy ends with a fence: what is published after it is ordered
+// after it.
 #pragma once
 
 #include <cstddef>

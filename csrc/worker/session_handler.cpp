@@ -1,11 +1,11 @@
 // Between a slot and a session.
 #include "worker/session_handler.hpp"
 
-#include "shm/copy.hpp"
-
 #include <cstdio>
 #include <string>
 #include <utility>
+
+#include "shm/copy.hpp"
 
 namespace ais::worker {
 
