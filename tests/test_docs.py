@@ -1,0 +1,106 @@
+"""The documents keep their word: their examples run, and the guide names every method with its true parameters.
+
+Every python block of README.md and of the API guide that does not contain "..." is a whole program. Each runs in a process and
+a folder of its own, beside the model.onnx that the guide's first block makes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts import run_script
+
+from ais_bench.infer.interface import InferSession, MemorySummary, MultiDeviceSession
+from ais_bench.pool.settings import PoolSettings
+from ais_bench.session.report import LastTimes
+
+ROOT = Path(__file__).resolve().parent.parent
+GUIDE = ROOT / "docs" / "api-guide.zh.md"
+CLASSES = [InferSession, MultiDeviceSession, MemorySummary]
+ATTRIBUTES = {"summary": LastTimes.__call__}  # public members of MultiDeviceSession that its class does not show
+
+# On a machine of many processors "all devices" would be as many workers.
+TWO_PROCESSORS = "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])\n"
+
+
+def examples(document: Path) -> list[tuple[int, str]]:
+    """The whole programs of a document: (line, code)."""
+    text = document.read_text(encoding="utf-8")
+    blocks = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text.count("\n", 0, block.start()) + 1, block[1]) for block in blocks if "..." not in block[1]]
+
+
+MAKE_MODEL, *GUIDE_EXAMPLES = examples(GUIDE)
+PROGRAMS = [
+    pytest.param(code, id=f"{document.name}:{line}")
+    for document, found in ((ROOT / "README.md", examples(ROOT / "README.md")), (GUIDE, GUIDE_EXAMPLES))
+    for line, code in found
+]
+
+
+def run_in(folder: Path, code: str) -> None:
+    run_script(f"{TWO_PROCESSORS}os.chdir({str(folder)!r})\n{code}")
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("guide")
+    run_in(folder, MAKE_MODEL[1])
+    return folder / "model.onnx"
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+@pytest.mark.parametrize("code", PROGRAMS)
+def test_an_example_runs(code: str, model_file: Path, tmp_path: Path) -> None:
+    shutil.copy(model_file, tmp_path)
+    run_in(tmp_path, code)
+
+
+def test_no_example_is_left_out_by_mistake() -> None:
+    assert len(examples(GUIDE)) == GUIDE.read_text(encoding="utf-8").count("```python")  # no "..." in the guide
+    assert examples(ROOT / "README.md")
+
+
+def described(cls: type) -> dict[str, str | None]:
+    """What the guide's section on a class describes, in headings and tables: name -> parameters, None where it gives none."""
+    (section,) = re.findall(rf"^## {cls.__name__}\n(.*?)^## ", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return {found[1]: found[2] for found in re.finditer(r"^(?:#### |\| )`(\w+)(?:\((.*)\))?`", section, re.MULTILINE)}
+
+
+def parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
+    signature = inspect.signature(function).parameters.values()
+    return [(one.name, one.kind, one.default) for one in signature if one.name != "self"]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_guide_gives_the_true_parameters(cls: type) -> None:
+    checked = 0
+    for name, given in described(cls).items():
+        member = cls if name == cls.__name__ else getattr(cls, name, ATTRIBUTES.get(name))
+        if not callable(member):  # a property, or the name of a setting or field
+            assert given is None, f"{name} takes no parameters"
+            continue
+        assert given is not None, f"the guide gives no parameters of {name}"
+        assert parameters(eval(f"lambda {given}: None")) == parameters(member), name
+        checked += 1
+    assert checked >= 3
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_guide_describes_every_public_member(cls: type) -> None:
+    names = described(cls)
+    members = {name: member for name, member in vars(cls).items() if not name.startswith("_")}
+    known = [members[name] for name in names if name in members]  # an alias is the same object under another name
+    assert [name for name, member in members.items() if not any(member is one for one in known)] == []
+
+
+def test_the_guide_describes_every_setting() -> None:
+    settings = {field.name for field in dataclasses.fields(PoolSettings)} - {"affinity"}  # a parameter of the class itself
+    assert settings <= set(described(MultiDeviceSession))
