@@ -205,6 +205,33 @@ def test_an_iterable_that_waits_for_another_thread_stops_nobody() -> None:
         other.join(20)
 
 
+def test_close_does_not_wait_for_an_iterable_that_does() -> None:
+    pool = DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=4))
+    asked, go_on = threading.Event(), threading.Event()
+    ended: list[BaseException] = []
+
+    def items() -> Iterator[int]:
+        yield 0
+        asked.set()
+        assert go_on.wait(20)
+        yield 1
+
+    def use() -> None:
+        try:
+            list(stream(pool, items()))
+        except PoolClosed as closed:
+            ended.append(closed)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert asked.wait(20)
+    pool.close()
+    assert pool.workers()[0].state == "empty" and not go_on.is_set()
+    go_on.set()  # into a place that was held open for it in a worker that is gone
+    thread.join(20)
+    assert [type(error) for error in ended] == [PoolClosed]
+
+
 def test_a_stream_inside_a_stream(pool: DevicePool) -> None:
     outer = stream(pool, (sum(stream(pool, range(n))) for n in range(20)))
     assert list(outer) == [n * (n - 1) // 2 for n in range(20)]
