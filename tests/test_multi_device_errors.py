@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,15 @@ from onnx import TensorProto, helper
 from pool_support import run_script, wait_until
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, FeedError, ModelLoadError, PoolClosed, WorkerDied, WorkerStartError
+from ais_bench.errors import (
+    ConfigError,
+    FeedError,
+    ModelLoadError,
+    PoolClosed,
+    SessionClosed,
+    WorkerDied,
+    WorkerStartError,
+)
 from ais_bench.session import InferSession, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -159,6 +169,22 @@ def test_use_after_close(models: dict[str, str]) -> None:
     unused.close()
     with pytest.raises(PoolClosed):
         unused.start()
+
+
+def test_every_use_in_a_forked_child_says_so(session: MultiDeviceSession) -> None:
+    session.start()
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        try:
+            for _ in range(3):
+                with contextlib.suppress(SessionClosed):
+                    session.infer(pair(1))
+                    break
+                refused += 1
+        finally:
+            os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 
 def test_unknown_modes_and_devices(session: MultiDeviceSession) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, PoolClosed
+from ais_bench.errors import ConfigError, PoolClosed, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.pickling import dumps_by_value
 from ais_bench.pool.settings import check_device_ids
@@ -157,6 +157,8 @@ class MultiDeviceSession:
                 pool = self._with_devices(wanted)
         try:
             pool.start()
+        except SessionClosed:  # this process was forked from the pool's: it stays so
+            raise
         except BaseException:
             with self._lock:
                 if self._pool is pool and not self._closed:  # the next call may start another one
