@@ -307,7 +307,7 @@ with MultiDeviceSession({models["bytes"]!r}, devices=[0]) as session:
     done = run_script("-c", script)
     assert done.returncode == 0, done.stderr
     growth, descriptors = map(int, done.stdout.split())
-    # KiB. The times of the newest 100,000 tasks are kept, 32 bytes each: 60,000 more of them are 1,900. 80,000 tasks that
+    # KiB. The times of 100,000 to 200,000 tasks are kept, 32 bytes each: 60,000 more of them are 1,900. 80,000 tasks that
     # stayed would be 40,000.
     assert growth < 6_000
     assert descriptors < 30
@@ -324,3 +324,17 @@ def test_a_script_without_main_guard(tmp_path: Path, models: dict[str, str]) -> 
     )
     done = run_script(str(path))
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["True", "270.0"], "")
+
+
+def test_an_error_of_a_class_of_the_script_is_of_that_class(tmp_path: Path, models: dict[str, str]) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(
+        "from ais_bench.session import MultiDeviceSession\n"
+        "class Refused(ValueError):\n    pass\n"
+        "def refuse(item):\n    raise Refused(item)\n"
+        f"session = MultiDeviceSession({models['open']!r}, preprocess=refuse, devices=[0])\n"
+        "try:\n    session.infer('this one')\n"
+        "except Refused as refused:\n    print(refused.args, 'in refuse' in str(refused.__cause__))\n"
+    )
+    done = run_script(str(path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "('this one',) True\n", "")
