@@ -226,7 +226,8 @@ def test_close_does_not_wait_for_an_iterable_that_does() -> None:
     thread.start()
     assert asked.wait(20)
     pool.close()
-    assert pool.workers()[0].state == "empty" and not go_on.is_set()
+    assert pool.workers()[0].state == "empty"
+    assert not go_on.is_set()
     go_on.set()  # into a place that was held open for it in a worker that is gone
     thread.join(20)
     assert [type(error) for error in ended] == [PoolClosed]

@@ -202,12 +202,13 @@ class Supervisor(threading.Thread):
         assert isinstance(bell, Doorbell)
         lane = Lane(bell, epoch=next(self._epochs), stats=seat.device.stats)
         process = WorkerProcess(self._place, (lane.fd, bell.fd))
+        arena_fd, doorbell_fd = process.inherited
         process.control.send(
             Start(
                 parent_pid=os.getpid(),
                 device_id=seat.device.id,
-                arena_fd=lane.fd,
-                doorbell_fd=bell.fd,
+                arena_fd=arena_fd,
+                doorbell_fd=doorbell_fd,
                 share=seat.share,
                 spin=self._settings.spin != 0,
                 log_level=logging.getLogger().getEffectiveLevel(),
