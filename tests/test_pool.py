@@ -334,6 +334,20 @@ def test_callbacks_run_on_one_thread_and_may_use_the_pool(pool: DevicePool) -> N
     assert (names, values) == (["ais_bench futures"], [40])
 
 
+def test_a_callback_that_wants_to_exit_stops_nobody(pool: DevicePool, caplog: pytest.LogCaptureFixture) -> None:
+    def leave(_future: object) -> None:
+        raise SystemExit(3)
+
+    gate = threading.Event()
+    first = submit(pool, Obedient.SLEEP_MS, 50)
+    first.add_done_callback(leave)
+    submit(pool, Obedient.SLEEP_MS, 50).add_done_callback(lambda _future: gate.set())
+    assert gate.wait(20)
+    assert first.result(20)
+    assert submit(pool, 0, 7).result(20)[0][1] == 7
+    assert any(record.exc_info and record.exc_info[0] is SystemExit for record in caplog.records)
+
+
 def test_waiting_for_many_futures(pool: DevicePool) -> None:
     done, pending = wait([submit(pool, Obedient.SLEEP_MS, 1) for _ in range(50)], timeout=30)
     assert (len(done), len(pending)) == (50, 0)
