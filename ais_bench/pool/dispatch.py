@@ -352,8 +352,12 @@ class Dispatcher:
                 if worker.device == device:
                     worker.open = False
 
-    def worker_gone(self, worker: ReadyWorker, died: Callable[[Task], BaseException]) -> None:
-        """The process is dead: delivers what it published and gives the rest to others. `died` makes a culprit's error."""
+    def worker_gone(self, worker: ReadyWorker, died: Callable[[Task], BaseException]) -> int | None:
+        """The process is dead: delivers what it published and gives the rest to others. `died` makes a culprit's error.
+
+        Returns None where the device may be to blame; else how many earlier deaths the same task has explained with this one.
+        """
+        explained: int | None = None
         with self._lock:
             self._drain_lanes((worker,))
             rest = worker.lane.abandon()
@@ -361,12 +365,16 @@ class Dispatcher:
             again: list[Task] = []
             for position, (task, feeds, _kind) in enumerate(rest):
                 if task.done:
+                    if position == 0:  # nobody waits for it any more: past its own time, and killed for that
+                        explained = task.strikes
                     continue
                 task.worker, task.feeds = None, feeds
                 task.strikes += position == 0  # the worker was at the first one; the others only waited
                 if task.strikes >= self._settings.max_attempts or feeds is None:  # None: its last worker wrote over them
                     self.account.lost[worker.device] = self.account.lost.get(worker.device, 0) + 1
                     self._finish(task, died(task))
+                    if position == 0 and task.strikes > 1:
+                        explained = task.strikes - 1
                 else:
                     again.append(task)
             for task in reversed(again):
@@ -374,6 +382,7 @@ class Dispatcher:
             self.account.retries[worker.device] = self.account.retries.get(worker.device, 0) + len(again)
         self.dispatch()
         self.collector.bell.ring()
+        return explained
 
     def refuse(self, device: int | None, error: MakeError) -> None:
         """Fails what is queued for the device (None: for any) and whatever comes later, until it has a worker again."""

@@ -12,7 +12,6 @@ import threading
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.task import Task
 
-
 log = logging.getLogger("ais_bench.pool")
 
 
