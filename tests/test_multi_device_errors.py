@@ -26,6 +26,7 @@ from ais_bench.errors import (
     WorkerDied,
     WorkerStartError,
 )
+from ais_bench.pool import DevicePool
 from ais_bench.session import InferSession, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -169,6 +170,21 @@ def test_use_after_close(models: dict[str, str]) -> None:
     unused.close()
     with pytest.raises(PoolClosed):
         unused.start()
+
+
+def test_close_while_the_pool_is_made_closes_it(models: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    session = MultiDeviceSession(models["open"], devices=[0])
+    made: list[DevicePool] = []
+
+    def make(*arguments: Any) -> DevicePool:
+        session.close()
+        made.append(DevicePool(*arguments))
+        return made[0]
+
+    monkeypatch.setattr("ais_bench.session.multi_device.DevicePool", make)
+    with pytest.raises(PoolClosed):
+        session.infer(pair(1))
+    assert made[0].workers() == []
 
 
 def test_every_use_in_a_forked_child_says_so(session: MultiDeviceSession) -> None:

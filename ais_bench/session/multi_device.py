@@ -178,6 +178,8 @@ class MultiDeviceSession:
         if self._pool is None:
             ids = self._asked or (list(wanted) if wanted is not None else None) or self._default_devices()
             self._pool = DevicePool(self._factory, ids, self._settings)
+            if self._closed:  # meanwhile, by a thread that saw no pool to close
+                self._pool.close(force=True)
         elif wanted is not None:
             for device in set(wanted) - set(self._pool.devices):
                 self._pool.add_device(device)
