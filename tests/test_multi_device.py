@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,6 +88,7 @@ def test_the_guides_form_obeys_the_devices(models: dict[str, str]) -> None:
                 same(result, [total(one)])
         assert {device: len(times) for device, times in session.summary().items()} == {d: 5 + d for d in DEVICES}
         assert len(session.summary[0]) == 5
+        assert session.summary[0][-2:] == json.loads(json.dumps(session.summary()[0]))[-2:]
         assert all(0 < time < 60_000 for times in session.sumary().values() for time in times)
         session.reset_summaryinfo()
         assert session.summary() == {}

@@ -205,6 +205,34 @@ def test_an_iterable_that_waits_for_another_thread_stops_nobody() -> None:
         other.join(20)
 
 
+def test_close_does_not_wait_for_an_iterable_that_does() -> None:
+    pool = DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=4))
+    asked, go_on = threading.Event(), threading.Event()
+    ended: list[BaseException] = []
+
+    def items() -> Iterator[int]:
+        yield 0
+        asked.set()
+        assert go_on.wait(20)
+        yield 1
+
+    def use() -> None:
+        try:
+            list(stream(pool, items()))
+        except PoolClosed as closed:
+            ended.append(closed)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert asked.wait(20)
+    pool.close()
+    assert pool.workers()[0].state == "empty"
+    assert not go_on.is_set()
+    go_on.set()  # into a place that was held open for it in a worker that is gone
+    thread.join(20)
+    assert [type(error) for error in ended] == [PoolClosed]
+
+
 def test_a_stream_inside_a_stream(pool: DevicePool) -> None:
     outer = stream(pool, (sum(stream(pool, range(n))) for n in range(20)))
     assert list(outer) == [n * (n - 1) // 2 for n in range(20)]
@@ -304,6 +332,20 @@ def test_callbacks_run_on_one_thread_and_may_use_the_pool(pool: DevicePool) -> N
     submit(pool, 0, 2).add_done_callback(callback)
     assert finished.wait(20)
     assert (names, values) == (["ais_bench futures"], [40])
+
+
+def test_a_callback_that_wants_to_exit_stops_nobody(pool: DevicePool, caplog: pytest.LogCaptureFixture) -> None:
+    def leave(_future: object) -> None:
+        raise SystemExit(3)
+
+    gate = threading.Event()
+    first = submit(pool, Obedient.SLEEP_MS, 50)
+    first.add_done_callback(leave)
+    submit(pool, Obedient.SLEEP_MS, 50).add_done_callback(lambda _future: gate.set())
+    assert gate.wait(20)
+    assert first.result(20)
+    assert submit(pool, 0, 7).result(20)[0][1] == 7
+    assert any(record.exc_info and record.exc_info[0] is SystemExit for record in caplog.records)
 
 
 def test_waiting_for_many_futures(pool: DevicePool) -> None:

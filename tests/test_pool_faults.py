@@ -19,6 +19,8 @@ from pool_support import wait_until
 
 from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool.cores import CoreShare
+from ais_bench.pool.seats import EXCUSED_IN_A_ROW, Device, Seat
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 PATIENT = PoolSettings(max_restarts=1000, restart_backoff=0, task_timeout=30)
@@ -28,8 +30,8 @@ def one(pool: DevicePool, *what: int, **how: Any) -> Any:
     return pool.run(Task(order(*what), Waiter(), **how)).result()
 
 
-def submit(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.submit(lambda waiter, future: Task(order(*what), waiter, future=future, **how))
+def submit(pool: DevicePool, *what: int, timeout: float | None = None, **how: Any) -> Any:
+    return pool.submit(lambda waiter, future: Task(order(*what), waiter, future=future, **how), timeout)
 
 
 def restarts(pool: DevicePool) -> int:
@@ -64,6 +66,36 @@ def test_a_task_that_kills_two_workers_is_named(pool: DevicePool, what: int, arg
     wait_until(lambda: restarts(pool) == 2 and all(worker.state == "ready" for worker in pool.workers()))
     assert not before & {worker.pid for worker in pool.workers()}
     assert one(pool, 0, 5)[0][1] == 5
+
+
+@pytest.mark.parametrize("devices", [[0], [0, 1]])
+def test_culprits_one_after_the_other_do_not_cost_the_devices(devices: list[int]) -> None:
+    settings = PoolSettings(max_restarts=3, restart_backoff=0)
+    with DevicePool(Obedient, devices, settings) as pool:
+        what = [0] * 3 + [Obedient.KILL_SELF] * 6 + [0] * 3
+        tasks = list(pool.ordered(what, lambda item, index, waiter: Task(order(item, 1), waiter, index=index)))
+        assert [type(task.error) for task in tasks] == [WorkerDied if item else type(None) for item in what]
+        assert [task.error.index for task in tasks if isinstance(task.error, WorkerDied)] == list(range(3, 9))
+        assert restarts(pool) >= 2 * 6 - 2  # the last of each may be on its way
+
+
+def test_futures_past_their_time_do_not_cost_the_device() -> None:
+    with DevicePool(Obedient, [0], PoolSettings(max_restarts=1, restart_backoff=0)) as pool:
+        for count in range(1, 5):
+            with pytest.raises(TaskTimeout):
+                submit(pool, Obedient.HANG, timeout=0.05).result(20)
+            wait_until(lambda count=count: restarts(pool) == count and pool.workers()[0].state == "ready")
+        assert one(pool, 0, 5)[0][1] == 5
+
+
+def test_a_device_on_which_every_task_is_a_culprit_is_set_aside_in_the_end() -> None:
+    seat = Seat(Device(0), CoreShare((), 1))
+    settings = PoolSettings(max_restarts=2)
+    rounds = 0
+    while seat.state != "aside":
+        seat.after_death(settings, 0.0, PoolBroken("died"), answered=0, final=False, excused=True)
+        rounds += 1
+    assert rounds == EXCUSED_IN_A_ROW + settings.max_restarts + 1
 
 
 def test_the_last_lines_of_a_worker_are_in_the_error(pool: DevicePool) -> None:

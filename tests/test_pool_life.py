@@ -132,6 +132,14 @@ def test_a_module_beside_the_script_and_a_relative_path_are_found_by_workers(tmp
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
 
 
+def test_a_process_without_standard_descriptors_and_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    answer = tmp_path / "answer"
+    before = f"import os, sys\nsys.stdout = open({str(answer)!r}, 'w')\nos.rmdir(os.getcwd())\nos.closerange(0, 3)\n"
+    assert run_script("-c", before + SCRIPT, cwd=tmp_path / "gone").returncode == 0
+    assert answer.read_text().split() == [ANSWER]
+
+
 def test_a_worker_inherits_only_what_it_is_given() -> None:
     leak = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(leak, True)

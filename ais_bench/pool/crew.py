@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ais_bench._native import current_cpu
@@ -11,6 +13,15 @@ from ais_bench.pool.task import Task
 from ais_bench.shm import Lane
 
 IMPOSSIBLE_LOAD = 1 << 30
+
+
+@dataclass(eq=False, slots=True)
+class Reservation:
+    """Places of one worker that a stream fills, one by one, while it takes items from its iterable."""
+
+    worker: ReadyWorker
+    places: int
+    left: int  # not filled so far; whoever holds the reservation counts it down, without the lock
 
 
 class Crew:
@@ -35,28 +46,29 @@ class Crew:
         worker.load = min(worker.load, 1)
         self.unload(worker)
 
-    def reserve(self, wanted: int) -> tuple[ReadyWorker | None, int]:
+    def reserve(self, wanted: int) -> Reservation | None:
         """So many places at most in the worker that has the most room, taken until they are used or given back."""
         if self.prefer_owner:
-            return None, 0
+            return None
         best, room = None, 0
         for worker in self.workers:
             free = worker.limit - worker.load
             if free > room and worker.open and not worker.alone:
                 best, room = worker, free
         places = min(wanted, room)
-        if best is not None and places > 0:
-            if best.load == 0:
-                self._begin_work(best)
-            best.load += places
-            best.reserved += places
-        return best, places
+        if best is None or places <= 0:
+            return None
+        if best.load == 0:
+            self._begin_work(best)
+        best.load += places
+        best.reserved += places
+        return Reservation(best, places, places)
 
-    def give_back(self, worker: ReadyWorker, places: int, left: int) -> None:
-        """The end of a reservation of `places`, of which `left` were not used."""
-        worker.reserved -= places
-        for _ in range(left):
-            self.unload(worker)
+    def give_back(self, reservation: Reservation) -> None:
+        """The end of a reservation."""
+        reservation.worker.reserved -= reservation.places
+        for _ in range(reservation.left):
+            self.unload(reservation.worker)
 
     def pick(self, task: Task) -> ReadyWorker | None:
         """The least loaded worker that may run the task and has room."""

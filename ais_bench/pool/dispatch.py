@@ -28,7 +28,7 @@ import numpy as np
 from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TaskTimeout, TransportError
 from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
-from ais_bench.pool.crew import Crew
+from ais_bench.pool.crew import Crew, Reservation
 from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, NAP_US, ReadyWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, Waiter
@@ -57,6 +57,7 @@ class Dispatcher:
         self._refusals = Refusals()
         self._deadlines = Deadlines()
         self._watched = False  # the supervisor will look at the deadlines by itself
+        self._reservations: set[Reservation] = set()
         self._streams = 0  # iterators under way that keep the workers' queues filled
 
     # ---- tasks in ----
@@ -86,17 +87,19 @@ class Dispatcher:
         if wake:
             self._wake_supervisor()
 
-    def reserve(self, wanted: int) -> tuple[ReadyWorker | None, int]:
+    def reserve(self, wanted: int) -> Reservation | None:
         """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `send` them, then
-        `give_back`. (None, 0): there is none, or a task has to go the long way, by `start`.
+        `give_back`. None: there is none, or a task has to go the long way, by `start`.
         """
         with self._lock:
             unwatched = self._settings.task_timeout is not None and not self._watched
             if self._shared or self._refusals.any or unwatched:
-                return None, 0
-            worker, places = self.crew.reserve(wanted)
-            self.account.accept_many(places)
-            return worker, places
+                return None
+            reservation = self.crew.reserve(wanted)
+            if reservation is not None:
+                self.account.accept_many(reservation.places)
+                self._reservations.add(reservation)
+            return reservation
 
     def send(self, task: Task, worker: ReadyWorker) -> bool:
         """Takes up a place reserved. False: it did not fit after all, and waits in the queue."""
@@ -104,13 +107,19 @@ class Dispatcher:
         task.worker = worker
         return self._push(task, worker)
 
-    def give_back(self, worker: ReadyWorker, places: int, left: int) -> None:
-        """The reservation of `places` is over; `left` of them were not taken up."""
+    def give_back(self, reservation: Reservation) -> None:
+        """The reservation is over."""
         with self._lock:
-            self.account.settle_many(left)
+            self._reservations.discard(reservation)
+            self.account.settle_many(reservation.left)
             if self.wake_when_idle and self.account.outstanding == 0:
                 self._wake_supervisor()
-            self.crew.give_back(worker, places, left)
+            self.crew.give_back(reservation)
+
+    def unfinished(self) -> int:
+        """Tasks accepted and not done, without the places that streams hold for items to come."""
+        with self._lock:
+            return self.account.outstanding - sum(reservation.left for reservation in self._reservations)
 
     def _enqueue(self, task: Task) -> None:
         error = None
@@ -124,7 +133,7 @@ class Dispatcher:
             if error is not None and not task.done:
                 self._finish(task, error)
             elif not task.done:
-                self._queue_of(task).append(task)
+                self._wait(task)
         self.dispatch()  # there may be room by now, and nobody else who would notice
 
     def run(self, task: Task) -> None:
@@ -303,7 +312,16 @@ class Dispatcher:
         if error is not None:
             self._finish(task, error)
         else:
+            self._wait(task, first=True)
+
+    def _wait(self, task: Task, *, first: bool = False) -> None:
+        """Into its queue; or it fails, where its last worker went while nobody held the lock and none is to be hoped for."""
+        if (refusal := self._refusals.of(task)) is not None:
+            self._finish(task, refusal())
+        elif first:
             self._queue_of(task).appendleft(task)
+        else:
+            self._queue_of(task).append(task)
 
     def _queue_of(self, task: Task) -> deque[Task]:
         if task.device is None:
@@ -334,8 +352,12 @@ class Dispatcher:
                 if worker.device == device:
                     worker.open = False
 
-    def worker_gone(self, worker: ReadyWorker, died: Callable[[Task], BaseException]) -> None:
-        """The process is dead: delivers what it published and gives the rest to others. `died` makes a culprit's error."""
+    def worker_gone(self, worker: ReadyWorker, died: Callable[[Task], BaseException]) -> int | None:
+        """The process is dead: delivers what it published and gives the rest to others. `died` makes a culprit's error.
+
+        Returns None where the device may be to blame; else how many earlier deaths the same task has explained with this one.
+        """
+        explained: int | None = None
         with self._lock:
             self._drain_lanes((worker,))
             rest = worker.lane.abandon()
@@ -343,22 +365,24 @@ class Dispatcher:
             again: list[Task] = []
             for position, (task, feeds, _kind) in enumerate(rest):
                 if task.done:
+                    if position == 0:  # nobody waits for it any more: past its own time, and killed for that
+                        explained = task.strikes
                     continue
                 task.worker, task.feeds = None, feeds
                 task.strikes += position == 0  # the worker was at the first one; the others only waited
                 if task.strikes >= self._settings.max_attempts or feeds is None:  # None: its last worker wrote over them
                     self.account.lost[worker.device] = self.account.lost.get(worker.device, 0) + 1
                     self._finish(task, died(task))
+                    if position == 0 and task.strikes > 1:
+                        explained = task.strikes - 1
                 else:
                     again.append(task)
             for task in reversed(again):
-                if (refusal := self._refusals.of(task)) is not None:
-                    self._finish(task, refusal())
-                else:
-                    self._queue_of(task).appendleft(task)
+                self._wait(task, first=True)
             self.account.retries[worker.device] = self.account.retries.get(worker.device, 0) + len(again)
         self.dispatch()
         self.collector.bell.ring()
+        return explained
 
     def refuse(self, device: int | None, error: MakeError) -> None:
         """Fails what is queued for the device (None: for any) and whatever comes later, until it has a worker again."""

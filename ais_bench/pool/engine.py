@@ -148,14 +148,14 @@ class Engine:
         while True:
             dispatcher.dispatch()  # forgets what was dropped
             left = deadline - time.monotonic()
-            if dispatcher.account.outstanding == 0 or left <= 0:
+            if dispatcher.unfinished() == 0 or left <= 0:
                 return
             dispatcher.collector.progress(waiter, 0, left)
 
     def _end(self, *, force: bool) -> None:
         with self._lock:
             first, self._ending = not self._ending, True
-        force = force or self.dispatcher.account.outstanding > 0
+        force = force or self.dispatcher.unfinished() > 0
         self.dispatcher.refuse(None, closed_error)
         if first or force:
             self.supervisor.stop(force=force)

@@ -7,8 +7,11 @@ only where plain pickle is not enough, because it costs a worker 30 ms of its st
 
 from __future__ import annotations
 
+import contextlib
 import io
+import operator
 import pickle
+import sys
 import traceback
 from typing import Any
 
@@ -50,23 +53,37 @@ def loads(data: bytes) -> Any:
     return pickle.loads(data)
 
 
-def portable(error: BaseException) -> BaseException:
-    """`error` in a form that pickles, with its traceback kept for `dumps_error`; a stand-in where it does not pickle."""
-    try:
-        survives = type(pickle.loads(pickle.dumps(error))) is type(error)
-    except Exception:  # its own pickling may raise anything
-        survives = False
-    return error if survives else AisBenchError(f"{type(error).__module__}.{type(error).__qualname__}: {error}")
+class _ErrorPickler(pickle.Pickler):
+    """A worker has only copies of the classes of the caller's `__main__`: they go by name, and the caller finds his own."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type) and obj.__module__ == "__main__":
+            return _class_of_main, (obj.__qualname__,)
+        return NotImplemented
+
+
+def _class_of_main(name: str) -> Any:
+    return operator.attrgetter(name)(sys.modules["__main__"])
 
 
 def dumps_error(error: BaseException) -> bytes:
     """An exception and its traceback as bytes, for `loads_error`. Never raises."""
-    text = "".join(traceback.format_exception(error))
-    return pickle.dumps((portable(error), text))
+    buffer = io.BytesIO()
+    try:
+        _ErrorPickler(buffer, protocol=5).dump(error)
+    except Exception:  # its own pickling may raise anything
+        buffer = io.BytesIO()
+    name = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+    return pickle.dumps((buffer.getvalue(), name, "".join(traceback.format_exception(error))))
 
 
 def loads_error(data: bytes) -> BaseException:
-    """The exception again, its remote traceback as the cause."""
-    error, text = pickle.loads(data)
+    """The exception again, its remote traceback as the cause; an AisBenchError that names it where it does not unpickle."""
+    pickled, name, text = pickle.loads(data)
+    error: object = None
+    with contextlib.suppress(Exception):  # it was not pickled, or its class cannot be found or made here
+        error = pickle.loads(pickled)
+    if not isinstance(error, BaseException):
+        error = AisBenchError(name)
     error.__cause__ = RemoteTraceback(text)
-    return error  # type: ignore[no-any-return]
+    return error

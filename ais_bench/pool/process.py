@@ -9,6 +9,7 @@ the terminal reaches the parent alone, which then ends the workers. Everything h
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -36,7 +37,7 @@ if not length: os._exit(0)
 place = pickle.loads(control.recv(length, socket.MSG_WAITALL))
 sys.path[:] = place["path"]
 sys.argv[:] = [""]
-try: os.chdir(place["cwd"])
+try: os.chdir(place["cwd"] or ".")
 except OSError as error: print(f"the working directory cannot be used: {error}", file=sys.stderr)
 from ais_bench.pool.worker import main
 main(control)
@@ -47,13 +48,16 @@ class Place(NamedTuple):
     """Where the parent stood when the pool was made: what a worker needs to import the same modules and find the same files."""
 
     path: tuple[str, ...]
-    cwd: str
+    cwd: str  # empty: it was deleted
 
     @classmethod
     def here(cls) -> Place:
         """As of now."""
-        cwd = os.getcwd()
-        path = [os.path.abspath(entry) if entry == "" else entry for entry in sys.path]
+        try:
+            cwd = os.getcwd()
+        except FileNotFoundError:
+            cwd = ""
+        path = [cwd if entry == "" else entry for entry in sys.path]
         path += [root for root in (str(Path(folder).parent) for folder in ais_bench.__path__) if root not in path]
         return cls(tuple(path), cwd)
 
@@ -71,8 +75,18 @@ class Exit(NamedTuple):
         return "ended for an unknown reason" if self.exit_code is None else f"exited with code {self.exit_code}"
 
 
+def _above_stdio(fd: int, stack: contextlib.ExitStack) -> int:
+    """`fd`, or a duplicate that lasts as long as `stack` where it is 0, 1 or 2, which a child has other uses for. A process
+    whose own standard descriptors are closed, such as a daemon, gets such numbers."""
+    if fd > 2:
+        return fd
+    higher = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    stack.callback(os.close, higher)
+    return higher
+
+
 class WorkerProcess:
-    """A running worker process and the parent's descriptors for it."""
+    """A running worker process and the parent's descriptors for it. `inherited`: the numbers of descriptors there."""
 
     def __init__(self, place: Place, inherited: tuple[int, ...]) -> None:
         executable = spawn.get_executable()
@@ -81,15 +95,16 @@ class WorkerProcess:
         mine, theirs = socket.socketpair()
         try:
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-            command = [os.fsdecode(executable), *flags, "-c", BOOTSTRAP, str(theirs.fileno())]
-            self._popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(theirs.fileno(), *inherited),
-                start_new_session=True,
-            )
+            with contextlib.ExitStack() as stack:
+                control, *self.inherited = [_above_stdio(fd, stack) for fd in (theirs.fileno(), *inherited)]
+                self._popen = subprocess.Popen(
+                    [os.fsdecode(executable), *flags, "-c", BOOTSTRAP, str(control)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(control, *self.inherited),
+                    start_new_session=True,
+                )
         except BaseException:
             mine.close()
             raise

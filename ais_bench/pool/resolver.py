@@ -6,10 +6,13 @@ waiting in the pool holds. It also collects replies while futures are pending an
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.task import Task
+
+log = logging.getLogger("ais_bench.pool")
 
 
 class Resolver(threading.Thread):
@@ -32,7 +35,10 @@ class Resolver(threading.Thread):
         while True:
             seen = waiter.finished
             while dispatcher.resolved:
-                _resolve(dispatcher.resolved.popleft())
+                try:
+                    _resolve(dispatcher.resolved.popleft())
+                except BaseException:  # a SystemExit out of a callback, say; the other futures wait for this thread
+                    log.exception("calling callbacks of a future")
             if self._stopping and waiter.finished == seen:
                 return
             dispatcher.background_step(seen)

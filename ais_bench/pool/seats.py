@@ -14,6 +14,7 @@ from ais_bench.pool.task import Task
 from ais_bench.shm import Lane, Stats
 
 LONGEST_BACKOFF_S = 5.0
+EXCUSED_IN_A_ROW = 30  # after so many culprits and nothing else it is the device all the same
 
 
 @dataclass(eq=False)
@@ -59,7 +60,8 @@ class Seat:
     state: str = "waiting"
     worker: StartingWorker | RunningWorker | None = None
     due: float | None = 0.0  # time.monotonic() at which the supervisor acts: starts, gives up on a start, or kills
-    failures: int = 0  # deaths in a row without a task done
+    failures: int = 0  # deaths in a row without a task done that no culprit explains
+    excused: int = 0  # those that one does
     ever_ready: bool = False
     settled: bool = False  # the first start has come to an end, good or bad
     last_error: BaseException | None = None
@@ -71,15 +73,22 @@ class Seat:
         """A worker is there, or will be before the device is set aside."""
         return self.state in ("waiting", "loading", "ready")
 
-    def after_death(self, settings: PoolSettings, now: float, error: BaseException, *, answered: int, final: bool) -> None:
-        """Decides what comes next. `final`: trying again at once is pointless."""
+    def after_death(
+        self, settings: PoolSettings, now: float, error: BaseException, *, answered: int, final: bool, excused: bool
+    ) -> None:
+        """Decides what comes next. `final`: trying again at once is pointless. `excused`: a task is to blame."""
         self.worker, self.pid, self.last_error = None, None, error
-        self.failures = 1 if answered else self.failures + 1
+        if answered:
+            self.failures = self.excused = 0
+        if excused and self.excused < EXCUSED_IN_A_ROW:
+            self.excused += 1
+        else:
+            self.failures += 1
         if final or self.failures > settings.max_restarts:
             self.state, self.due, self.settled = "aside", now + settings.retry_device_after, True
             self.failures = settings.max_restarts  # one chance when it is tried again
             return
-        pause = 0.0 if self.failures == 1 else settings.restart_backoff * 2 ** (self.failures - 2)
+        pause = 0.0 if self.failures <= 1 else settings.restart_backoff * 2 ** (self.failures - 2)
         self.state, self.due = "waiting", now + min(pause, LONGEST_BACKOFF_S)
 
 

@@ -7,7 +7,8 @@ fewest_in_flight    2         tasks    see above; what a worker can work on at o
 task_timeout        None      seconds  a worker at one task for longer is killed; None: never
 start_timeout       120       seconds  a worker that is not ready by then is killed
 close_timeout       30        seconds  `close()` lets accepted work finish for so long, then kills
-max_restarts        3                  deaths of a worker in a row, without a task done, before its device is set aside
+max_restarts        3                  deaths of a worker in a row, without a task done, before its device is set aside; those
+                                       of a task that max_attempts convict do not count, for 30 such tasks in a row
 restart_backoff     0.05      seconds  pause before the second restart in a row; doubles, at most 5 s
 retry_device_after  30        seconds  a device set aside is tried again after this time
 max_attempts        2                  a task that was being worked on when so many workers died fails

@@ -33,22 +33,22 @@ class Intake(Generic[T]):
         """Starts tasks until `window` of them are under way, the newest waits for room, or the items end."""
         dispatcher = self._dispatcher
         while self.open and len(under_way) < window and not self._waits():
-            worker, places = dispatcher.reserve(window - len(under_way))
-            if worker is None:
+            room = dispatcher.reserve(window - len(under_way))
+            if room is None:
                 task = self._next(under_way)
                 if task is not None and not task.done:
                     dispatcher.start(task)
                 continue
-            left = places
+            worker = room.worker
             try:
-                while left and (task := self._next(under_way)) is not None:
+                while room.left and (task := self._next(under_way)) is not None:
                     if task.done:
                         continue
-                    left -= 1
-                    if not dispatcher.send(task, worker):
+                    room.left -= 1
+                    if not dispatcher.send(task, worker) or not worker.open:
                         break
             finally:
-                dispatcher.give_back(worker, places, left)
+                dispatcher.give_back(room)
 
     def _waits(self) -> bool:
         latest = self._latest

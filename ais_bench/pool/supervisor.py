@@ -202,12 +202,13 @@ class Supervisor(threading.Thread):
         assert isinstance(bell, Doorbell)
         lane = Lane(bell, epoch=next(self._epochs), stats=seat.device.stats)
         process = WorkerProcess(self._place, (lane.fd, bell.fd))
+        arena_fd, doorbell_fd = process.inherited
         process.control.send(
             Start(
                 parent_pid=os.getpid(),
                 device_id=seat.device.id,
-                arena_fd=lane.fd,
-                doorbell_fd=bell.fd,
+                arena_fd=arena_fd,
+                doorbell_fd=doorbell_fd,
                 share=seat.share,
                 spin=self._settings.spin != 0,
                 log_level=logging.getLogger().getEffectiveLevel(),
@@ -304,7 +305,7 @@ class Supervisor(threading.Thread):
             verdict = worker.ready.verdict
             self._log_output(seat, process.read_last_output())
             make = died(seat.device.id, process.pid, ended, list(process.tail), verdict)
-            self._dispatcher.worker_gone(worker.ready, functools.partial(_culprit_error, make, verdict))
+            explained = self._dispatcher.worker_gone(worker.ready, functools.partial(_culprit_error, make, verdict))
             error: BaseException = make(None)
             answered, final = worker.ready.answered, False
         else:
@@ -312,15 +313,17 @@ class Supervisor(threading.Thread):
             reason = worker.refused
             error = reason if isinstance(reason, PoolError) else start_error(seat.device.id, reason, _why(process, reason))
             worker.lane.abandon()
-            answered, final = 0, reason is not None and not seat.ever_ready
+            explained, answered, final = None, 0, reason is not None and not seat.ever_ready
         process.close()
-        self._after_death(seat, error, answered=answered, final=final)
+        for other in self.seats:
+            other.failures = max(0, other.failures - (explained or 0))
+        self._after_death(seat, error, answered=answered, final=final, excused=explained is not None)
 
-    def _after_death(self, seat: Seat, error: BaseException, *, answered: int, final: bool) -> None:
+    def _after_death(self, seat: Seat, error: BaseException, *, answered: int, final: bool, excused: bool) -> None:
         if seat.state == "stopping":
             self._empty(seat)
         else:
-            seat.after_death(self._settings, time.monotonic(), error, answered=answered, final=final)
+            seat.after_death(self._settings, time.monotonic(), error, answered=answered, final=final, excused=excused)
             if seat.state == "aside":
                 self._set_aside(seat)
             else:

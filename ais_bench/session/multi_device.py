@@ -15,7 +15,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, PoolClosed
+from ais_bench.errors import ConfigError, PoolClosed, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.pickling import dumps_by_value
 from ais_bench.pool.settings import check_device_ids
@@ -157,6 +157,8 @@ class MultiDeviceSession:
                 pool = self._with_devices(wanted)
         try:
             pool.start()
+        except SessionClosed:  # this process was forked from the pool's: it stays so
+            raise
         except BaseException:
             with self._lock:
                 if self._pool is pool and not self._closed:  # the next call may start another one
@@ -176,6 +178,8 @@ class MultiDeviceSession:
         if self._pool is None:
             ids = self._asked or (list(wanted) if wanted is not None else None) or self._default_devices()
             self._pool = DevicePool(self._factory, ids, self._settings)
+            if self._closed:  # meanwhile, by a thread that saw no pool to close
+                self._pool.close(force=True)
         elif wanted is not None:
             for device in set(wanted) - set(self._pool.devices):
                 self._pool.add_device(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -147,10 +146,10 @@ def _counts(info: DeviceInfo, wall_s: float) -> Counts:
     )
 
 
-class LastTimes(dict[int, Any]):
+class LastTimes(dict[int, list[float]]):
     """End-to-end milliseconds of the last call by device. Read it as `session.summary()` or `session.summary[device]`.
 
-    A call that streams keeps the newest 100,000 of each device.
+    A call that streams keeps the newest of each device, 100,000 at least.
     """
 
     def __call__(self) -> dict[int, list[float]]:
@@ -175,6 +174,8 @@ class LastTimes(dict[int, Any]):
             if task.ran_on is not None:
                 times = self.get(task.ran_on)
                 if times is None:
-                    times = self[task.ran_on] = deque(maxlen=KEPT_TIMES)
+                    times = self[task.ran_on] = []
+                elif len(times) == 2 * KEPT_TIMES:
+                    del times[:KEPT_TIMES]
                 times.append(task.end_to_end_ns / 1e6)
             yield task
