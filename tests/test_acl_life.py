@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from acl_support import Packed, assert_clean, equal, floats
 
+import aclruntime
 from ais_bench.emulator import Emulator
 from ais_bench.errors import (
     AisBenchError,
@@ -170,6 +171,16 @@ def test_a_tensor_outlives_its_session(npu: Emulator, packed: Callable[[str], Pa
     session.free_resource()
     tensor.to_host()
     np.testing.assert_array_equal(np.array(tensor), np.full((1, 4), 2, np.float32))
+
+
+def test_an_array_over_a_tensor_outlives_the_move_to_a_device(npu: Emulator, packed: Callable[[str], Packed]) -> None:
+    values = np.arange(1 << 20, dtype=np.float32)  # large enough that freed memory is unmapped
+    with InferSession(0, packed("static").om):
+        tensor = aclruntime.Tensor(values)
+        view = np.asarray(tensor)
+        tensor.to_device(0)
+        assert tensor.device == 0
+        assert np.array_equal(view, values)
 
 
 def test_finalize_frees_everything_and_can_be_repeated(npu: Emulator, packed: Callable[[str], Packed]) -> None:

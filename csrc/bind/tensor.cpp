@@ -59,6 +59,8 @@ py::buffer_info buffer_of(PyTensor& self) {
   if (format == nullptr) throw py::buffer_error("the buffer protocol has no letter for this element type; use numpy.asarray");
   const auto item = static_cast<py::ssize_t>(dtype_bits(tensor.dtype()) / 8);
   std::vector<py::ssize_t> shape(tensor.shape().begin(), tensor.shape().end());
+  const std::shared_ptr<void>& memory = tensor.buffer().data;
+  if (self.exported.empty() || self.exported.back() != memory) self.exported.push_back(memory);
   return py::buffer_info(tensor.data(), item, format, static_cast<py::ssize_t>(shape.size()), shape,
                          py::detail::c_strides(shape, item));
 }

@@ -23,6 +23,7 @@ class Tensor {
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
   std::size_t bytes() const { return buffer_.bytes; }
+  const device::Buffer& buffer() const { return buffer_; }
   void* data() const { return buffer_.data.get(); }
   bool is_on_host() const { return device_ == nullptr; }
   int device_id() const { return device_ == nullptr ? -1 : device_->id(); }
