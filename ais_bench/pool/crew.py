@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ais_bench._native import current_cpu
-from ais_bench.pool.ready_worker import ReadyWorker
+from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, ReadyWorker
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
 from ais_bench.pool.task import Task
 from ais_bench.shm import Lane
@@ -122,6 +122,10 @@ class Crew:
             self._busy -= 1
             if self._busy == self._cores - 1:
                 self._let_workers_spin()
+
+    def full_of_short_tasks(self) -> bool:
+        """Every worker has work for much longer than a nap takes."""
+        return all(worker.load >= MANY_IN_FLIGHT for worker in self.workers if worker.open)
 
     def spin_us(self) -> float:
         """How long a waiting side spins now: while a processor is free for it."""

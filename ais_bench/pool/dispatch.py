@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TaskTimeout, TransportError
+from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TransportError
 from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
 from ais_bench.pool.crew import Crew, Reservation
-from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, NAP_US, ReadyWorker
+from ais_bench.pool.ready_worker import NAP_US, ReadyWorker
 from ais_bench.pool.settings import PoolSettings
-from ais_bench.pool.task import Task, Waiter
+from ais_bench.pool.task import Task, Waiter, too_late
 from ais_bench.shm import Doorbell, Reply, take
 
 ADAPT_EVERY = 8  # replies between two looks at what a worker's tasks cost
@@ -165,13 +165,9 @@ class Dispatcher:
 
     def progress_of_stream(self, waiter: Waiter, seen: int) -> None:
         """`collector.progress`, but lets short replies gather: every wake-up costs as much as several of them."""
-        if self.full_of_short_tasks():
+        if self.crew.full_of_short_tasks():
             time.sleep(NAP_US / 1e6)
         self.collector.progress(waiter, seen)
-
-    def full_of_short_tasks(self) -> bool:
-        """Every worker has work for much longer than a nap takes."""
-        return all(worker.load >= MANY_IN_FLIGHT for worker in self.crew.workers if worker.open)
 
     def drop(self, tasks: Iterable[Task]) -> None:
         """Forgets tasks: not sent any more, or their replies ignored. Takes no lock, so it is safe in a destructor."""
@@ -354,9 +350,7 @@ class Dispatcher:
 
     def worker_gone(self, worker: ReadyWorker, died: Callable[[Task], BaseException]) -> int | None:
         """The process is dead: delivers what it published and gives the rest to others. `died` makes a culprit's error.
-
-        Returns None where the device may be to blame; else how many earlier deaths the same task has explained with this one.
-        """
+        Returns None where the device may be to blame, else how many earlier deaths the culprit explains with this one."""
         explained: int | None = None
         with self._lock:
             self._drain_lanes((worker,))
@@ -365,8 +359,7 @@ class Dispatcher:
             again: list[Task] = []
             for position, (task, feeds, _kind) in enumerate(rest):
                 if task.done:
-                    if position == 0:  # nobody waits for it any more: past its own time, and killed for that
-                        explained = task.strikes
+                    explained = task.strikes if position == 0 else explained  # past its own time, and killed for that
                     continue
                 task.worker, task.feeds = None, feeds
                 task.strikes += position == 0  # the worker was at the first one; the others only waited
@@ -415,7 +408,7 @@ class Dispatcher:
             now_ns = time.monotonic_ns()
             missed = self._deadlines.pop_missed(now_ns)
             for task in missed:
-                self._finish(task, _too_late(task, "the time given for it"))
+                self._finish(task, too_late(task, "the time given for it"))
             later = [] if self._deadlines.next_ns is None else [self._deadlines.next_ns]
             for worker in self.crew.workers:
                 oldest = worker.lane.oldest() if worker.load else None
@@ -423,9 +416,9 @@ class Dispatcher:
                     continue
                 task, since_ns = oldest
                 if task in missed:
-                    worker.condemn(_too_late(task, "the time given for it"))
+                    worker.condemn(too_late(task, "the time given for it"))
                 elif limit_ns is not None and since_ns + limit_ns <= now_ns:
-                    worker.condemn(_too_late(task, f"task_timeout ({limit:g} s)"))
+                    worker.condemn(too_late(task, f"task_timeout ({limit:g} s)"))
                 elif limit_ns is not None:
                     later.append(since_ns + limit_ns)
             if limit_ns is not None and self.account.outstanding and not later:
@@ -454,10 +447,3 @@ class Dispatcher:
         """Starts the wall time and the counts of deaths anew."""
         with self._lock:
             self.account.reset()
-
-
-def _too_late(task: Task, what: str) -> TaskTimeout:
-    error = TaskTimeout(f"a task took longer than {what}")
-    error.device_id = task.worker.device if task.worker is not None else task.device
-    error.index = task.index
-    return error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from ais_bench.errors import TaskTimeout
 from ais_bench.pool.pickling import loads_error
 from ais_bench.shm import OBJECT, TENSORS, decode
 
@@ -124,3 +125,11 @@ class Task:
         if self.answer_kind == OBJECT:
             return answer
         raise loads_error(answer)
+
+
+def too_late(task: Task, what: str) -> TaskTimeout:
+    """The error of a task that took longer than `what`."""
+    error = TaskTimeout(f"a task took longer than {what}")
+    error.device_id = task.worker.device if task.worker is not None else task.device
+    error.index = task.index
+    return error
