@@ -1,0 +1,127 @@
+"""19 MiB in and out through the pool, and small tasks, against ready-made ways to reach other processes. Prints ratios.
+
+    python benchmarks/bench_large.py [--rounds N]
+
+Every side answers with what it was sent; ours runs an ONNX Identity. The answers are kept, as a caller does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import faster_fifo
+import loky
+import numpy as np
+import onnx
+from handwritten import HandwrittenPool
+from onnx import TensorProto, helper
+
+from ais_bench.session import MultiDeviceSession
+
+LARGE = (1, 3, 1280, 1280)  # 19.7 MB of float32
+SMALL = (1, 3, 32, 32)
+STREAM = 20_000
+
+
+def identity_model(folder: str, shape: tuple[int, ...]) -> str:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
+    path = os.path.join(folder, f"identity{shape[-1]}.onnx")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def fifo_worker(tasks: Any, results: Any) -> None:
+    while True:
+        for item in tasks.get_many(timeout=60):
+            if item is None:
+                return
+            results.put(item)
+
+
+def compare(title: str, sides: dict[str, Callable[[], object]], rounds: int) -> None:
+    """Calls the sides in turn; the first is ours. A ratio above 1 is how many times longer the other takes."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for call in sides.values():
+        call()
+    for _ in range(rounds):
+        for name, call in sides.items():
+            began = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - began)
+    ours, *others = seconds
+    print(f"{title}: {statistics.median(seconds[ours]) * 1e3:.2f} ms")
+    for name in others:
+        ratio = statistics.median(other / mine for other, mine in zip(seconds[name], seconds[ours], strict=True))
+        print(f"    {name:<46} {ratio:8.1f} times as long", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    large, small = np.random.default_rng(0).random(LARGE, np.float32), np.random.default_rng(0).random(SMALL, np.float32)
+    context = multiprocessing.get_context("spawn")
+    kept: deque[object] = deque(maxlen=8)  # more would only measure the memory of the machine
+    tasks, results = faster_fifo.Queue(1 << 26), faster_fifo.Queue(1 << 26)
+    fifo = context.Process(target=fifo_worker, args=(tasks, results))
+    fifo.start()
+
+    def through_fifo() -> None:
+        sent = received = 0
+        while received < STREAM:
+            while sent < STREAM and sent - received < 256:
+                tasks.put(small)
+                sent += 1
+            received += len(results.get_many())
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = identity_model(folder, LARGE)
+        hand = HandwrittenPool(path, 1, window=2)
+        standard = concurrent.futures.ProcessPoolExecutor(1, mp_context=context)
+        other = loky.get_reusable_executor(max_workers=2)
+        with MultiDeviceSession(path) as session, context.Pool(1) as pool:
+            sides: dict[str, Callable[[], object]] = {
+                "ours": lambda: kept.append(session.infer([large])),
+                "the hand-written pool": lambda: kept.append(hand.apply([large])),
+                "loky": lambda: kept.append(other.submit(echo, large).result()),
+                "concurrent.futures.ProcessPoolExecutor": lambda: kept.append(standard.submit(echo, large).result()),
+                "multiprocessing.Pool.apply": lambda: kept.append(pool.apply(echo, (large,))),
+            }
+            compare("19 MiB in and 19 MiB out, kept", sides, rounds)
+        hand.close()
+        with MultiDeviceSession(identity_model(folder, SMALL)) as session:
+            # Not one array many times: pickle would send it once a chunk.
+            distinct = [small.copy() for _ in range(STREAM)]
+
+            def ours() -> None:
+                for _ in session.map([small] for _ in range(STREAM)):
+                    continue
+
+            sides = {
+                "ours": ours,
+                "faster-fifo, one worker, unordered": through_fifo,
+                "loky, in chunks of 64": lambda: list(other.map(echo, distinct, chunksize=64)),
+            }
+            compare(f"{STREAM:,} small tasks", sides, max(2, rounds // 5))
+        standard.shutdown()
+        other.shutdown()
+    tasks.put(None)
+    fifo.join()
+
+
+if __name__ == "__main__":
+    main()
