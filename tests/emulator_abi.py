@@ -128,10 +128,10 @@ class Acl:
     def __init__(self, path: Path | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             copy = shutil.copy(path or library_path(), folder)
-            self.library = ctypes.CDLL(os.fspath(copy))
+            self.cdll = ctypes.CDLL(os.fspath(copy))
             self.emulator = Emulator(copy)
         for name, (parameters, result) in SIGNATURES.items():
-            function = getattr(self.library, name, None)
+            function = getattr(self.cdll, name, None)
             if function is None:
                 continue
             function.argtypes = [_TYPES[letter] for letter in parameters]

@@ -12,7 +12,7 @@ from acl_support import Packed, equal, floats
 from scripts import run_script
 
 from ais_bench.emulator import Emulator, npus, pack
-from ais_bench.emulator.library import OPTIONAL
+from ais_bench.emulator.binary import OPTIONAL
 from ais_bench.errors import AisBenchError, ConfigError, DeviceLost, UnsupportedError, WorkerStartError
 from ais_bench.session import InferSession, MultiDeviceSession
 

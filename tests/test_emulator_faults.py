@@ -16,7 +16,7 @@ import pytest
 from emulator_abi import H2D, Acl, AclError, Dataset
 
 from ais_bench.emulator import library_path, library_without, npus, pack
-from ais_bench.emulator.library import OPTIONAL
+from ais_bench.emulator.binary import OPTIONAL
 from ais_bench.emulator.machine import LIBRARY_VARIABLE
 
 pytest_plugins = ("emulator_fixtures",)

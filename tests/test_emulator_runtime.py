@@ -11,7 +11,7 @@ import pytest
 from emulator_abi import SIGNATURES, Acl
 
 from ais_bench.emulator import library_path
-from ais_bench.emulator.library import _dynamic_strings
+from ais_bench.emulator.binary import _dynamic_strings
 
 pytest_plugins = ("emulator_fixtures",)
 

@@ -10,8 +10,8 @@ What is emulated, every setting, and what cannot be learned from it: docs/emulat
 `python -m ais_bench.emulator`.
 """
 
+from ais_bench.emulator.binary import library_path, library_without
 from ais_bench.emulator.control import Emulator
-from ais_bench.emulator.library import library_path, library_without
 from ais_bench.emulator.machine import npus
 from ais_bench.emulator.pack import pack
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from ais_bench.emulator.library import OPTIONAL, library_without
+from ais_bench.emulator.binary import OPTIONAL, library_without
 from ais_bench.emulator.machine import npus
 from ais_bench.emulator.pack import pack
 

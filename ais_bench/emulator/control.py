@@ -11,7 +11,7 @@ import json
 import os
 from typing import TypedDict, cast
 
-from ais_bench.emulator.library import library_path
+from ais_bench.emulator.binary import library_path
 
 
 class Call(TypedDict):

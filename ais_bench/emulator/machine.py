@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ais_bench.emulator.library import library_without
+from ais_bench.emulator.binary import library_without
 
 #: The variable that names AscendCL's library; the `acl` runtime reads it.
 LIBRARY_VARIABLE = "AIS_BENCH_ACL_LIBRARY"
@@ -48,7 +48,7 @@ def npus(
         faults: rules like "aclmdlExecute:3=507011@2" (docs/emulator.md): the calls that fail, hang or crash.
         faults_across_processes: count calls over all processes of the block, so that a restarted worker does not meet the same
             fault again. Otherwise each process counts its own.
-        without: symbols that the library shall lack; see `ais_bench.emulator.library.OPTIONAL`.
+        without: symbols that the library shall lack; see `ais_bench.emulator.binary.OPTIONAL`.
         soc: what aclrtGetSocName answers. A model packed for another one is refused.
         record: a file that every call of every process is appended to, a JSON object a line; "%p" becomes the process id.
         report: a file for violations and leaks, as `record`. Default: stderr.
