@@ -60,7 +60,7 @@ void FrameWriter::refer(std::size_t index, DType dtype, const std::int64_t* dims
   entry.offset = offset;
   entry.bytes = bytes;
   entry.rank = rank;
-  std::memcpy(entry.dims, dims, rank * sizeof(std::int64_t));
+  if (rank != 0) std::memcpy(entry.dims, dims, rank * sizeof(std::int64_t));
 }
 
 bool FrameWriter::finish(Span* table) {
