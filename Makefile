@@ -37,7 +37,11 @@ native-test: ## the native tests, plain, under ThreadSanitizer, and under Addres
 	$(MAKE) --directory tests/native --jobs $(JOBS) all
 
 # The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in an environment of its own. Leaks are not reported: the
-# interpreter keeps memory on purpose, and tests/test_memory_flat.py watches ours.
+# interpreter keeps memory on purpose, and tests/test_memory_flat.py watches ours. Left out are tests that a sanitizer contradicts:
+# of memory that stays flat or is limited, of memory that nobody has, of crashes on purpose, and a fork of a process whose
+# threads allocate, which the sanitizer's allocator of gcc 12 does not survive every time.
+ASAN_LEAVES_OUT := little_address_space or no_memory_can_hold or memory_flat or memory_stays_flat or keeps_memory_constant \
+  or host_code_cannot_touch or kills_two_workers_is_named or last_lines_of_a_worker or forked_child_that_only_runs
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
 asan: ## the test suite against an extension built with sanitizers (set ARGS for pytest)
 	test -x $(VENV)-asan/bin/python || $(PYTHON) -m venv $(VENV)-asan
@@ -45,8 +49,8 @@ asan: ## the test suite against an extension built with sanitizers (set ARGS for
 	mkdir -p build/asan
 	AIS_BENCH_BUILD_DIR=build/asan AIS_BENCH_CFLAGS="$(SANITIZE)" AIS_BENCH_LDFLAGS="$(SANITIZE)" $(VENV)-asan/bin/python -m pip install --quiet --no-cache-dir '.[test]'
 	LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(library).so))" PYTHONMALLOC=malloc \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(VENV)-asan/bin/pytest -n $(JOBS) $(ARGS)
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(VENV)-asan/bin/pytest -n $(JOBS) -k "not ($(ASAN_LEAVES_OUT))" $(ARGS)
 
 lint: $(INSTALLED) ## formatting, lint and types
 	$(BIN)/python -m pip install --quiet --group lint

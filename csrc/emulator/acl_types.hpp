@@ -89,25 +89,25 @@ enum : aclError {
 #undef AIS_ACL_CODE
 };
 
-enum aclrtRunMode { ACL_DEVICE = 0, ACL_HOST = 1 };
-enum aclrtFloatOverflowMode { ACL_RT_OVERFLOW_MODE_SATURATION = 0, ACL_RT_OVERFLOW_MODE_UNDEF = 2 };
-enum aclrtDeviceStatus { ACL_RT_DEVICE_STATUS_NORMAL = 0, ACL_RT_DEVICE_STATUS_ABNORMAL = 1 };
-enum aclrtStreamStatus { ACL_STREAM_STATUS_COMPLETE = 0, ACL_STREAM_STATUS_NOT_READY = 1 };
-enum aclrtEventStatus { ACL_EVENT_STATUS_COMPLETE = 0, ACL_EVENT_STATUS_NOT_READY = 1 };
-enum aclrtEventRecordedStatus { ACL_EVENT_RECORDED_STATUS_NOT_READY = 0, ACL_EVENT_RECORDED_STATUS_COMPLETE = 1 };
-enum aclrtMemAttr { ACL_DDR_MEM = 0, ACL_HBM_MEM = 1, ACL_MEM_ATTR_LAST_KNOWN = 17 };
-enum aclrtMemMallocPolicy { ACL_MEM_MALLOC_HUGE_FIRST = 0 };
-enum aclrtMemcpyKind {
+enum aclrtRunMode : std::int32_t { ACL_DEVICE = 0, ACL_HOST = 1 };
+enum aclrtFloatOverflowMode : std::int32_t { ACL_RT_OVERFLOW_MODE_SATURATION = 0, ACL_RT_OVERFLOW_MODE_UNDEF = 2 };
+enum aclrtDeviceStatus : std::int32_t { ACL_RT_DEVICE_STATUS_NORMAL = 0, ACL_RT_DEVICE_STATUS_ABNORMAL = 1 };
+enum aclrtStreamStatus : std::int32_t { ACL_STREAM_STATUS_COMPLETE = 0, ACL_STREAM_STATUS_NOT_READY = 1 };
+enum aclrtEventStatus : std::int32_t { ACL_EVENT_STATUS_COMPLETE = 0, ACL_EVENT_STATUS_NOT_READY = 1 };
+enum aclrtEventRecordedStatus : std::int32_t { ACL_EVENT_RECORDED_STATUS_NOT_READY = 0, ACL_EVENT_RECORDED_STATUS_COMPLETE = 1 };
+enum aclrtMemAttr : std::int32_t { ACL_DDR_MEM = 0, ACL_HBM_MEM = 1, ACL_MEM_ATTR_LAST_KNOWN = 17 };
+enum aclrtMemMallocPolicy : std::int32_t { ACL_MEM_MALLOC_HUGE_FIRST = 0 };
+enum aclrtMemcpyKind : std::int32_t {
   ACL_MEMCPY_HOST_TO_HOST = 0,
   ACL_MEMCPY_HOST_TO_DEVICE = 1,
   ACL_MEMCPY_DEVICE_TO_HOST = 2,
   ACL_MEMCPY_DEVICE_TO_DEVICE = 3,
   ACL_MEMCPY_DEFAULT = 4,
 };
-enum aclrtHostRegisterType { ACL_HOST_REGISTER_MAPPED = 0 };
+enum aclrtHostRegisterType : std::int32_t { ACL_HOST_REGISTER_MAPPED = 0 };
 enum : std::uint32_t { ACL_HOST_REG_MAPPED = 0x2, ACL_HOST_REG_PINNED = 0x10000000 };
 enum : std::uint32_t { ACL_STREAM_FLAGS_KNOWN = 0x3F, ACL_EVENT_FLAGS_KNOWN = 0x7B, ACL_EVENT_TIME_LINE = 0x8 };
-enum aclrtMemLocationType {
+enum aclrtMemLocationType : std::int32_t {
   ACL_MEM_LOCATION_TYPE_HOST = 0,
   ACL_MEM_LOCATION_TYPE_DEVICE = 1,
   ACL_MEM_LOCATION_TYPE_UNREGISTERED = 2
@@ -127,8 +127,8 @@ struct aclrtPtrAttributes {
   std::uint32_t rsv[4];
 };
 
-enum aclDataType { ACL_DT_UNDEFINED = -1, ACL_FLOAT = 0, ACL_FLOAT16 = 1, ACL_INT32 = 3, ACL_UINT8 = 4 };
-enum aclFormat { ACL_FORMAT_UNDEFINED = -1, ACL_FORMAT_NCHW = 0, ACL_FORMAT_NHWC = 1, ACL_FORMAT_ND = 2 };
+enum aclDataType : std::int32_t { ACL_DT_UNDEFINED = -1, ACL_FLOAT = 0, ACL_FLOAT16 = 1, ACL_INT32 = 3, ACL_UINT8 = 4 };
+enum aclFormat : std::int32_t { ACL_FORMAT_UNDEFINED = -1, ACL_FORMAT_NCHW = 0, ACL_FORMAT_NHWC = 1, ACL_FORMAT_ND = 2 };
 constexpr std::size_t kUnknownRank = 0xFFFFFFFFFFFFFFFEULL;  // ACL_UNKNOWN_RANK
 
 constexpr std::size_t kMaxDims = 128;  // ACL_MAX_DIM_CNT and the limits of every gear list
@@ -159,7 +159,7 @@ static_assert(sizeof(aclmdlIODimsRange) == 2056 && sizeof(aclmdlBatch) == 1032 &
 static_assert(sizeof(aclrtUtilizationInfo) == 24 && sizeof(aclrtMemLocation) == 8 && sizeof(aclrtPtrAttributes) == 28);
 static_assert(sizeof(aclrtMemcpyKind) == 4 && sizeof(aclDataType) == 4);
 
-enum aclmdlConfigAttr {
+enum aclmdlConfigAttr : std::int32_t {
   ACL_MDL_PRIORITY_INT32 = 0,
   ACL_MDL_LOAD_TYPE_SIZET = 1,
   ACL_MDL_PATH_PTR = 2,
@@ -179,10 +179,10 @@ enum : std::size_t {
   ACL_MDL_LOAD_FROM_MEM = 3,
   ACL_MDL_LOAD_FROM_MEM_WITH_MEM = 4,
 };
-enum aclmdlExecConfigAttr { ACL_MDL_STREAM_SYNC_TIMEOUT = 0, ACL_MDL_EVENT_SYNC_TIMEOUT = 1, ACL_MDL_EXEC_ATTR_LAST_KNOWN = 9 };
+enum aclmdlExecConfigAttr : std::int32_t { ACL_MDL_STREAM_SYNC_TIMEOUT = 0, ACL_MDL_EVENT_SYNC_TIMEOUT = 1, ACL_MDL_EXEC_ATTR_LAST_KNOWN = 9 };
 
-enum aclAippInputFormat { ACL_YUV420SP_U8 = 1, ACL_XRGB8888_U8 = 2, ACL_RGB888_U8 = 3, ACL_YUV400_U8 = 4 };
-enum aclmdlInputAippType {
+enum aclAippInputFormat : std::int32_t { ACL_YUV420SP_U8 = 1, ACL_XRGB8888_U8 = 2, ACL_RGB888_U8 = 3, ACL_YUV400_U8 = 4 };
+enum aclmdlInputAippType : std::int32_t {
   ACL_DATA_WITHOUT_AIPP = 0,
   ACL_DATA_WITH_STATIC_AIPP = 1,
   ACL_DATA_WITH_DYNAMIC_AIPP = 2,
