@@ -94,7 +94,10 @@ enum aclrtFloatOverflowMode : std::int32_t { ACL_RT_OVERFLOW_MODE_SATURATION = 0
 enum aclrtDeviceStatus : std::int32_t { ACL_RT_DEVICE_STATUS_NORMAL = 0, ACL_RT_DEVICE_STATUS_ABNORMAL = 1 };
 enum aclrtStreamStatus : std::int32_t { ACL_STREAM_STATUS_COMPLETE = 0, ACL_STREAM_STATUS_NOT_READY = 1 };
 enum aclrtEventStatus : std::int32_t { ACL_EVENT_STATUS_COMPLETE = 0, ACL_EVENT_STATUS_NOT_READY = 1 };
-enum aclrtEventRecordedStatus : std::int32_t { ACL_EVENT_RECORDED_STATUS_NOT_READY = 0, ACL_EVENT_RECORDED_STATUS_COMPLETE = 1 };
+enum aclrtEventRecordedStatus : std::int32_t {
+  ACL_EVENT_RECORDED_STATUS_NOT_READY = 0,
+  ACL_EVENT_RECORDED_STATUS_COMPLETE = 1
+};
 enum aclrtMemAttr : std::int32_t { ACL_DDR_MEM = 0, ACL_HBM_MEM = 1, ACL_MEM_ATTR_LAST_KNOWN = 17 };
 enum aclrtMemMallocPolicy : std::int32_t { ACL_MEM_MALLOC_HUGE_FIRST = 0 };
 enum aclrtMemcpyKind : std::int32_t {
@@ -179,7 +182,11 @@ enum : std::size_t {
   ACL_MDL_LOAD_FROM_MEM = 3,
   ACL_MDL_LOAD_FROM_MEM_WITH_MEM = 4,
 };
-enum aclmdlExecConfigAttr : std::int32_t { ACL_MDL_STREAM_SYNC_TIMEOUT = 0, ACL_MDL_EVENT_SYNC_TIMEOUT = 1, ACL_MDL_EXEC_ATTR_LAST_KNOWN = 9 };
+enum aclmdlExecConfigAttr : std::int32_t {
+  ACL_MDL_STREAM_SYNC_TIMEOUT = 0,
+  ACL_MDL_EVENT_SYNC_TIMEOUT = 1,
+  ACL_MDL_EXEC_ATTR_LAST_KNOWN = 9
+};
 
 enum aclAippInputFormat : std::int32_t { ACL_YUV420SP_U8 = 1, ACL_XRGB8888_U8 = 2, ACL_RGB888_U8 = 3, ACL_YUV400_U8 = 4 };
 enum aclmdlInputAippType : std::int32_t {
