@@ -103,7 +103,7 @@ def test_messages_arrive_whole_however_they_are_cut() -> None:
 
 def test_a_message_larger_than_the_socket_takes_is_sent_piece_by_piece() -> None:
     ours, theirs = socket.socketpair()
-    parent, worker = ParentEnd(ours), WorkerEnd(theirs)
+    parent, worker = ParentEnd(ours), WorkerEnd(theirs.fileno())
     big = b"x" * 5_000_000
     parent.send(big)
     assert parent.wants_to_write  # so there was more than the socket took

@@ -13,18 +13,21 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed, WorkerStartError
 from ais_bench.pool.cores import CoreShare, allowed_cpus, split_cores, usable_cpu_count
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.process import Place
-from ais_bench.pool.resolver import Resolver
 from ais_bench.pool.seats import Seat
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.supervisor import Supervisor
 from ais_bench.pool.task import Waiter
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from ais_bench.pool.resolver import Resolver
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -109,6 +112,10 @@ class Engine:
 
     def future(self) -> Future[Any]:
         """A future that the resolver will see to."""
+        from concurrent.futures import Future
+
+        from ais_bench.pool.resolver import Resolver
+
         if self._resolver is None:
             with self._lock:
                 if self._resolver is None and not self.closed:

@@ -67,17 +67,28 @@ class InferenceSession(AippMethods):
         runtime_options = dict(_runtime_options or {})
         if options.acl_json_path:
             runtime_options["acl_json_path"] = options.acl_json_path
-        self._native = _native.Session(
+        native = _native.Session(
             as_model(model_path),
             as_int("device_id", device_id, 0),
             as_int("loop", options.loop, 1),
             runtime_options,
             _runtime,
         )
-        self._options = _LiveOptions(self._native, options)
+        self._take(native, options)
+
+    def _take(self, native: _native.Session, options: session_options) -> None:
+        self._native = native
+        self._options = _LiveOptions(native, options)
         self._times = ExecTimes(self._native)
         self._iteration: _native.Iteration | None = None
         self._output_names = [name for name, *_ in self._native.outputs()]
+
+    @classmethod
+    def _over(cls, native: _native.Session, options: session_options) -> InferenceSession:
+        """Make a session of a model that is open already."""
+        self = cls.__new__(cls)
+        self._take(native, options)
+        return self
 
     def options(self) -> session_options:
         """Return the live options: assigning `loop` takes effect."""

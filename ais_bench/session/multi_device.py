@@ -9,10 +9,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, Literal
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, PoolClosed, SessionClosed
@@ -22,17 +19,30 @@ from ais_bench.pool.settings import check_device_ids
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session.last_times import LastTimes
 from ais_bench.session.options import as_int, as_model, check_custom_sizes, runtime_options
-from ais_bench.session.report import LastTimes, Report, make_report
-from ais_bench.session.worker_session import MODES, Description, Iterate, SessionFactory
+from ais_bench.session.worker_session import MODES, Iterate, SessionFactory
 from ais_bench.shm import OBJECT, TENSORS, encode, take
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from ais_bench.session.report import Report
+
+    Outputs = list[NDArray[Any]]
 
 __all__ = ["MultiDeviceSession"]
 
-Outputs = list[NDArray[Any]]
 OnError = Literal["raise", "return"]
 _UNDER_WAY_ON_AN_NPU = 6  # a session's pipeline has four under way; one more is on its way there, and one back
 _MODE_NUMBERS = {mode: number for number, mode in enumerate(MODES)}
+
+
+class _Description(NamedTuple):
+    inputs: list[tensor_desc]
+    outputs: list[tensor_desc]
 
 
 class MultiDeviceSession:
@@ -89,19 +99,17 @@ class MultiDeviceSession:
             self._settings = PoolSettings(affinity=pinning, **settings)
         except TypeError as error:
             raise ConfigError(f"{error}; the settings are listed in ais_bench.pool.settings") from None
-        runtime_options(None, graph_optimization_level, provider_options)  # checked here, used in the workers
         self._factory = SessionFactory(
-            self.model_path,
-            self._runtime,
-            acl_json_path,
-            bool(debug),
-            as_int("loop", loop, 1),
-            as_int("warmup", warmup, 0),
-            graph_optimization_level,
-            dict(provider_options or {}),
-            count_devices("ort"),
-            None if preprocess is None else dumps_by_value(preprocess),
-            None if postprocess is None else dumps_by_value(postprocess),
+            model=self.model_path,
+            runtime=self._runtime,
+            options=runtime_options(None, graph_optimization_level, provider_options),
+            acl_json_path=acl_json_path,
+            debug=bool(debug),
+            loop=as_int("loop", loop, 1),
+            warmup=as_int("warmup", warmup, 0),
+            device_count=count_devices("ort"),
+            preprocess=None if preprocess is None else dumps_by_value(preprocess),
+            postprocess=None if postprocess is None else dumps_by_value(postprocess),
         )
         self._preprocess = preprocess is not None
         self._lock = threading.Lock()  # guards the making of the pool and the adding of devices
@@ -186,10 +194,8 @@ class MultiDeviceSession:
         return self._pool
 
     @staticmethod
-    def _description(pool: DevicePool) -> Description:
-        description = pool.description()
-        assert isinstance(description, Description)
-        return description
+    def _description(pool: DevicePool) -> _Description:
+        return _Description(*([tensor_desc._from_native(native) for native in side] for side in pool.description()))
 
     # ---- the model ----
 
@@ -391,6 +397,8 @@ class MultiDeviceSession:
 
     def report(self) -> Report:
         """Counts and times since the start or the last reset: per device, in all, and the workers. See Report."""
+        from ais_bench.session.report import make_report
+
         pool = self._pool
         if pool is None:
             return make_report([], [], 0.0)
