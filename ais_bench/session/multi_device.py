@@ -268,8 +268,7 @@ class MultiDeviceSession:
         """
         number, returns = _mode_number(mode), _checked_on_error(on_error or self._on_error) == "return"
         pool = self._ready_pool(None)
-        tasks = pool.ordered(iterable, lambda item, index, waiter: self._task(item, index, waiter, number))
-        return (_result(task, returns) for task in self.summary.note_all(tasks))
+        return self._results(pool.ordered(iterable, self._maker(number)), returns, indexed=False)
 
     def map_unordered(
         self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None
@@ -277,8 +276,7 @@ class MultiDeviceSession:
         """The same, but yields (index, outputs) as they finish."""
         number, returns = _mode_number(mode), _checked_on_error(on_error or self._on_error) == "return"
         pool = self._ready_pool(None)
-        tasks = pool.unordered(iterable, lambda item, index, waiter: self._task(item, index, waiter, number))
-        return ((task.index or 0, _result(task, returns)) for task in self.summary.note_all(tasks))
+        return self._results(pool.unordered(iterable, self._maker(number)), returns, indexed=True)
 
     def infer_batch(self, arrays: Any, batch_size: int | None = None, mode: str = "static") -> Outputs:
         """Run a whole data set, split along axis 0 over the devices, and return whole arrays, one for each output.
@@ -378,6 +376,25 @@ class MultiDeviceSession:
         if self._preprocess:
             return Task(encode(item), waiter, mode, OBJECT, 0, device, index, future)
         return Task(scatter.as_feeds(item, self._inputs), waiter, mode, TENSORS, 0, device, index, future)
+
+    def _maker(self, mode: int) -> Callable[[Any, int, Waiter], Task]:
+        """What makes the tasks of a stream: `_task` without what only single tasks have, as it runs for each of millions."""
+        if self._preprocess:
+            return lambda item, index, waiter: Task(encode(item), waiter, mode, OBJECT, 0, None, index)
+        inputs, as_feeds = self._inputs, scatter.as_feeds
+        return lambda item, index, waiter: Task(
+            item if type(item) is list else as_feeds(item, inputs), waiter, mode, TENSORS, 0, None, index
+        )
+
+    def _results(self, tasks: Iterable[Task], returns: bool, *, indexed: bool) -> Iterator[Any]:
+        """The results of tasks that are done, or (index, result), noting their times."""
+        self.summary.clear()
+        note = self.summary.note
+        for task in tasks:
+            note(task)
+            plain = task.error is None and task.answer_kind == TENSORS
+            result = task.outputs if plain else _result(task, returns)
+            yield (task.index, result) if indexed else result
 
     # ---- times ----
 

@@ -9,7 +9,19 @@ A `Lane` is the parent's end of one worker's arena, a `Channel` the worker's. Th
 worker is given as a descriptor. Layout, ownership and ordering are stated in csrc/shm/layout.hpp and docs/memory-model.md.
 """
 
-from ais_bench._native import Channel, Doorbell, EchoHandler, Lane, NativeHandler, Reply, SessionHandler, Stats, Task, take
+from ais_bench._native import (
+    Channel,
+    Doorbell,
+    EchoHandler,
+    Lane,
+    NativeHandler,
+    Records,
+    Reply,
+    SessionHandler,
+    Stats,
+    Task,
+    take,
+)
 from ais_bench.shm.objects import decode, encode
 
 __all__ = [
@@ -22,6 +34,7 @@ __all__ = [
     "EchoHandler",
     "Lane",
     "NativeHandler",
+    "Records",
     "Reply",
     "SessionHandler",
     "Stats",
