@@ -44,7 +44,7 @@ class Crew:
         worker.open = False
         self.workers = tuple(other for other in self.workers if other is not worker)
         worker.load = 0
-        self._rest(worker)
+        self.rest(worker)
 
     def reserve(self, wanted: int) -> Reservation | None:
         """So many places at most in the worker that has the most room, taken until they are used or given back."""
@@ -118,14 +118,10 @@ class Crew:
             return  # it is gone, and was unloaded as a whole
         worker.alone = False
         worker.load -= 1
-        self._rest(worker)
+        self.rest(worker)
 
-    def rest_if_idle(self) -> None:
-        """Sees which workers have answered all they had."""
-        for worker in self.workers:
-            self._rest(worker)
-
-    def _rest(self, worker: ReadyWorker) -> None:
+    def rest(self, worker: ReadyWorker) -> None:
+        """The worker has nothing to do any more, if that is so."""
         if worker.busy and worker.load == 0:
             worker.busy = False
             self._busy -= 1

@@ -201,6 +201,8 @@ class Dispatcher:
     def _drain_lanes(self, workers: Iterable[ReadyWorker]) -> int:
         count = 0
         for worker in workers:
+            if not worker.busy:
+                continue
             try:
                 count += worker.lane.deliver(_RECORDS, worker, self.account, self.resolved, self._sleepers)
             except TransportError as error:
@@ -209,7 +211,8 @@ class Dispatcher:
                 worker.condemn(worker.lost)
             if worker.adaptive and worker.answered >= worker.adapt_at:
                 worker.adapt(self._streams)
-        self.crew.rest_if_idle()
+            if worker.load == 0:
+                self.crew.rest(worker)
         while self._sleepers:
             if self._sleepers[0].asleep:
                 self._sleepers[0].wake()

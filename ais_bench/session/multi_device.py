@@ -6,7 +6,6 @@ feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,7 +13,6 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from ais_bench import _native
 from ais_bench.errors import ConfigError, PoolClosed, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.pickling import dumps_by_value
@@ -22,7 +20,7 @@ from ais_bench.pool.settings import check_device_ids
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.options import as_int, as_model, check_custom_sizes, runtime_options
+from ais_bench.session.options import absolute, as_int, as_model, check_custom_sizes, runtime_of, runtime_options
 from ais_bench.session.report import LastTimes, Report, make_report
 from ais_bench.session.worker_session import MODES, Description, Iterate, SessionFactory
 from ais_bench.shm import OBJECT, TENSORS, encode, take
@@ -78,8 +76,8 @@ class MultiDeviceSession:
         provider_options: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        self.model_path = _absolute(as_model(model_path))
-        self._runtime = runtime or _runtime_of(self.model_path)
+        self.model_path = absolute(as_model(model_path))
+        self._runtime = runtime or runtime_of(self.model_path)
         self._on_error = _checked_on_error(on_error)
         self._asked = None if devices is None else check_device_ids(devices)
         pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity
@@ -436,17 +434,3 @@ def _checked_on_error(value: Any) -> OnError:
     if value not in ("raise", "return"):
         raise ConfigError(f'on_error is "raise" or "return", not {value!r}')
     return value  # type: ignore[no-any-return]
-
-
-def _absolute(model: str | bytes) -> str | bytes:
-    """A worker that starts later must find the same file, wherever this process has gone since."""
-    return os.path.abspath(model) if isinstance(model, str) else model
-
-
-def _runtime_of(model: str | bytes) -> str:
-    if isinstance(model, str):
-        return _native.runtime_for(model)
-    with open(os.memfd_create("model"), "wb") as file:
-        file.write(model)
-        file.flush()
-        return _native.runtime_for(f"/proc/self/fd/{file.fileno()}")

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "base/process.hpp"
 #include "bind/bind.hpp"
 #include "bind/records.hpp"
+#include "bind/recycling.hpp"
 #include "bind/shm.hpp"
 #include "bind/shm_arrays.hpp"
 #include "shm/lane.hpp"
@@ -134,7 +136,9 @@ class PyLane {
   // taking a reply and having booked it, so an interrupt cannot come between.
   std::size_t deliver(const Records& records, py::handle worker, py::handle account, py::handle resolved, py::handle sleepers) {
     std::size_t count = 0;
+    std::optional<Recycling> recycling;
     for (Answer answer; take(&answer); ++count) {
+      if (!recycling && lane_->in_flight() != 0) recycling.emplace();  // for the next ones; one alone gains nothing
       records.book_answer(worker, answer.times.copy_in + answer.times.execute + answer.times.copy_out,
                           answer.lost ? answer.error : py::object());
       records.finish(answer.task, worker, account, std::move(answer.outputs), std::move(answer.error),
