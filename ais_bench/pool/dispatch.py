@@ -9,9 +9,9 @@ is held for microseconds, never while feeds are copied, a thread waits, or code 
 it but the lanes' own short mutexes. Feeds are copied into a lane outside of it, so that several threads copy at a time: a lane
 that was given up on meanwhile refuses, and the task goes back to its queue.
 
-Interrupts. A KeyboardInterrupt may come between two bytecodes of the main thread, so replies go from the lane to `_arrived`
-in one C call and leave it only once delivered, and a task leaves its queue only to be sent or put back. Delivering twice is
-harmless, because a task that is done stays as it is.
+Interrupts. A KeyboardInterrupt may come between two bytecodes of the main thread. So one native call takes the replies from a
+lane and books them, in the tasks, the worker, the account and the waiters (csrc/bind/records.hpp); what else follows from them
+is found by looking at those, not by being told. A task leaves its queue only to be sent or put back.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from typing import Any
 
 import numpy as np
 
-from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TransportError
+from ais_bench.errors import DeviceMemoryError, PoolError, SessionClosed, TransportError
 from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
 from ais_bench.pool.crew import Crew, Reservation
 from ais_bench.pool.ready_worker import NAP_US, ReadyWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, Waiter, too_late
-from ais_bench.shm import Doorbell, Reply, take
+from ais_bench.shm import Doorbell, Records, take
 
-ADAPT_EVERY = 8  # replies between two looks at what a worker's tasks cost
+_RECORDS = Records(Task, Waiter, ReadyWorker, Account)
 
 
 class Dispatcher:
@@ -50,7 +50,7 @@ class Dispatcher:
         self.collector = Collector(self._lock, Doorbell(), self.drain, self.crew.caller_spin_us)
         self._shared: deque[Task] = deque()
         self._pinned: dict[int, deque[Task]] = {}
-        self._arrived: deque[Reply] = deque()
+        self._sleepers: deque[Waiter] = deque()  # to be woken: tasks of theirs are done
         self._dropped: deque[Task] = deque()
         self._background_idle = False
         self.account = Account()
@@ -199,33 +199,27 @@ class Dispatcher:
         return count
 
     def _drain_lanes(self, workers: Iterable[ReadyWorker]) -> int:
-        arrived = self._arrived
+        count = 0
         for worker in workers:
+            if not worker.busy:
+                continue
             try:
-                arrived.extend(iter(worker.lane.poll, None))
+                count += worker.lane.deliver(_RECORDS, worker, self.account, self.resolved, self._sleepers)
             except TransportError as error:
                 worker.condemn(error)
-        count = len(arrived)
-        while arrived:
-            self._deliver(arrived[0])
-            arrived.popleft()
+            if worker.lost is not None:
+                worker.condemn(worker.lost)
+            if worker.adaptive and worker.answered >= worker.adapt_at:
+                worker.adapt(self._streams)
+            if worker.load == 0:
+                self.crew.rest(worker)
+        while self._sleepers:
+            if self._sleepers[0].asleep:
+                self._sleepers[0].wake()
+            self._sleepers.popleft()
+        if self.account.rest_if_done() and self.wake_when_idle:
+            self._wake_supervisor()
         return count
-
-    def _deliver(self, reply: Reply) -> None:
-        task, outputs, error, kind, _queued_ns, copy_in_ns, execute_ns, copy_out_ns, end_to_end_ns, _done_ns = reply
-        worker = task.worker
-        if worker is not None:
-            task.worker, task.ran_on = None, worker.device
-            worker.answered += 1
-            self.crew.unload(worker)
-            if worker.adaptive and worker.answered % ADAPT_EVERY == 1:
-                worker.adapt(copy_in_ns + execute_ns + copy_out_ns, self._streams)
-            if error is not None and isinstance(error, DeviceLost):
-                worker.condemn(error)
-        if not task.done:
-            # Not the reply itself: it holds the task, and outputs in a cycle would keep their slot until the next collection.
-            task.outputs, task.answer_kind, task.end_to_end_ns = outputs, kind, end_to_end_ns
-            self._finish(task, error)
 
     def _finish(self, task: Task, error: BaseException | None) -> None:
         task.error = error
@@ -280,7 +274,7 @@ class Dispatcher:
         error: BaseException | None = None
         try:
             if feeds is not None:
-                sent = worker.lane.try_submit(feeds, task.mode, task, kind=task.kind, option=task.option)
+                sent = worker.lane.try_submit(feeds, task.mode, task, task.kind, task.option)
         except (TransportError, SessionClosed) as refused:
             with self._lock:
                 worker.condemn(refused)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from ais_bench.pool import Task
 
@@ -27,18 +27,18 @@ class LastTimes(dict[int, list[float]]):
 
     def note_done(self, tasks: Iterable[Task]) -> None:
         """A call of several tasks."""
-        for _task in self.note_all(tasks):
-            continue
-
-    def note_all(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """Passes the tasks of a call on, taking their times on the way."""
         self.clear()
         for task in tasks:
-            if task.ran_on is not None:
-                times = self.get(task.ran_on)
-                if times is None:
-                    times = self[task.ran_on] = []
-                elif len(times) == 2 * KEPT_TIMES:
-                    del times[:KEPT_TIMES]
-                times.append(task.end_to_end_ns / 1e6)
-            yield task
+            self.note(task)
+
+    def note(self, task: Task) -> None:
+        """One more task of the call."""
+        device = task.ran_on
+        if device is None:
+            return
+        times = self.get(device)
+        if times is None:
+            times = self[device] = []
+        elif len(times) == 2 * KEPT_TIMES:
+            del times[:KEPT_TIMES]
+        times.append(task.end_to_end_ns / 1e6)

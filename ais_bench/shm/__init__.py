@@ -15,10 +15,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ais_bench._native import (
+    Channel,
+    Doorbell,
+    EchoHandler,
+    Lane,
+    NativeHandler,
+    Records,
+    Reply,
+    SessionHandler,
+    Stats,
+    Task,
+    take,
+)
+
 if TYPE_CHECKING:
     from ais_bench.shm.objects import decode, encode
-
-from ais_bench._native import Channel, Doorbell, EchoHandler, Lane, NativeHandler, Reply, SessionHandler, Stats, Task, take
 
 __all__ = [
     "ERROR",
@@ -30,6 +42,7 @@ __all__ = [
     "EchoHandler",
     "Lane",
     "NativeHandler",
+    "Records",
     "Reply",
     "SessionHandler",
     "Stats",
