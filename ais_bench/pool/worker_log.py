@@ -52,7 +52,7 @@ def _add_handler(connection: WorkerEnd, level: int) -> None:
 
 
 class _Finder:
-    """Finds one module as the finders behind it do, and has something done when it has been executed."""
+    """Finds one module as the finders behind it do, and has something done once it is executed."""
 
     def __init__(self, name: str, then: Callable[[], None]) -> None:
         self._name = name
@@ -62,14 +62,17 @@ class _Finder:
         """Importing's hook."""
         if name != self._name:
             return None
-        sys.meta_path.remove(self)
         for finder in sys.meta_path:
-            spec = finder.find_spec(name, path, target)
+            spec = None if finder is self else finder.find_spec(name, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _Loader(spec.loader, self._then)  # type: ignore[assignment]
+                    spec.loader = _Loader(spec.loader, self._executed)  # type: ignore[assignment]
                 return spec
         return None
+
+    def _executed(self) -> None:
+        sys.meta_path.remove(self)  # not before: finding is not importing
+        self._then()
 
 
 class _Loader:
@@ -79,10 +82,8 @@ class _Loader:
         self._own = own
         self._then = then
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Importing's hook."""
-        module: ModuleType | None = self._own.create_module(spec)
-        return module
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Importing's hook."""
