@@ -98,6 +98,15 @@ def test_a_process_that_runs_threads_and_has_loaded_onnxruntime() -> None:
     assert (done.returncode, done.stdout.split()) == (0, [ANSWER])
 
 
+def test_workers_run_the_interpreter_that_multiprocessing_was_given(tmp_path: Path) -> None:
+    chosen, mark = tmp_path / "python", tmp_path / "mark"
+    chosen.write_text(f'#!/bin/sh\necho started >> "{mark}"\nexec "{sys.executable}" "$@"\n')
+    chosen.chmod(0o755)
+    done = run_script("-c", f"import multiprocessing\nmultiprocessing.set_executable({str(chosen)!r})\n" + SCRIPT)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
+    assert mark.read_text().split() == ["started"] * 2
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_beside_children_of_the_user(tmp_path: Path, method: str) -> None:
     path = tmp_path / "script.py"
