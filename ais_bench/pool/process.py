@@ -25,10 +25,18 @@ from ais_bench.pool.wire import ParentEnd
 TAIL_LINES = 20
 LONGEST_LINE = 8192
 
+# First lines of what `python -c` shall run: without the working directory, whose modules may be called like the library's.
+OFF_THE_WORKING_DIRECTORY = """\
+import sys
+if sys.path[0] == "": del sys.path[0]
+"""
+
 # Runs in the worker before ais_bench can be imported there: the parent's sys.path comes first, on the control connection.
 # The last entries find ais_bench itself where the parent found it in a way that sys.path does not show.
-BOOTSTRAP = """\
-import os, pickle, sys
+BOOTSTRAP = (
+    OFF_THE_WORKING_DIRECTORY
+    + """\
+import os, pickle
 control = int(sys.argv[1])
 def take(count):
     data = b""
@@ -44,6 +52,7 @@ except OSError as error: print(f"the working directory cannot be used: {error}",
 from ais_bench.pool.worker import main
 main(control)
 """
+)
 
 
 class Place(NamedTuple):

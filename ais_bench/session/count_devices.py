@@ -6,14 +6,17 @@ import subprocess
 
 from ais_bench import _native
 from ais_bench.errors import DeviceUnavailable
-from ais_bench.pool.process import Place, python_executable
+from ais_bench.pool.process import OFF_THE_WORKING_DIRECTORY, Place, python_executable
 
-_ASK = """\
-import json, sys
+_ASK = (
+    OFF_THE_WORKING_DIRECTORY
+    + """\
+import json
 sys.path[:] = json.loads(sys.argv[1])
 from ais_bench import _native
 print("devices", _native.device_count(sys.argv[2]))
 """
+)
 ASK_TIMEOUT_S = 60.0
 
 
