@@ -11,9 +11,9 @@ that was given up on meanwhile refuses, and the task goes back to its queue.
 
 Interrupts. A KeyboardInterrupt may come between two bytecodes of the main thread. So one native call takes the replies from a
 lane and books them, in the tasks, the worker, the account and the waiters (csrc/bind/records.hpp); what else follows from them
-is found by looking at those, not by being told. A task leaves its queue only to be sent or put back. A signal handler may use the
-pool from there, too, and would wait for ever for a lock that its own thread holds: so the lock can be taken twice, tasks are
-refused while `interrupted`, and closing is left to another thread.
+is found by looking at those, not by being told. A task leaves its queue only to be sent or put back. A signal handler may use
+the pool from there, too, and would wait for ever for a lock that its own thread holds: so the lock can be taken twice, tasks
+are refused while `interrupted`, and closing is left to another thread.
 """
 
 from __future__ import annotations
