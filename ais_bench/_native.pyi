@@ -19,6 +19,10 @@ class Tensor:
     @property
     def nbytes(self) -> int: ...
     @property
+    def data_ptr(self) -> int:
+        """The address of the memory, on the host or the device."""
+
+    @property
     def _dtype_number(self) -> int: ...
 
 class Session:

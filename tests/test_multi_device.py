@@ -197,6 +197,16 @@ def test_an_output_that_is_not_one_entry_a_sample_is_refused(models: dict[str, s
         session.infer_batch(np.ones(10, np.float32), batch_size=5, mode="dymshape")
 
 
+@pytest.mark.parametrize("postprocess", [lambda outputs: float(outputs[0].sum()), lambda outputs: [1.0], lambda outputs: {}])
+def test_infer_batch_says_what_a_postprocess_must_return(models: dict[str, str], postprocess: Any) -> None:
+    a = np.ones((4, 3), np.float32)
+    with (
+        MultiDeviceSession(models["open"], devices=[0], postprocess=postprocess) as session,
+        pytest.raises(FeedError, match="list of arrays"),
+    ):
+        session.infer_batch([a, a])
+
+
 def test_new_feeds_are_filled_and_passed_on(session: MultiDeviceSession, models: dict[str, str]) -> None:
     feeds = session.new_feeds([[2, 3], [2, 3]])
     for n in range(20):

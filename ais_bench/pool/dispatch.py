@@ -11,7 +11,9 @@ that was given up on meanwhile refuses, and the task goes back to its queue.
 
 Interrupts. A KeyboardInterrupt may come between two bytecodes of the main thread. So one native call takes the replies from a
 lane and books them, in the tasks, the worker, the account and the waiters (csrc/bind/records.hpp); what else follows from them
-is found by looking at those, not by being told. A task leaves its queue only to be sent or put back.
+is found by looking at those, not by being told. A task leaves its queue only to be sent or put back. A signal handler may use
+the pool from there, too, and would wait for ever for a lock that its own thread holds: so the lock can be taken twice, tasks
+are refused while `interrupted`, and closing is left to another thread.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Dispatcher:
         self.wake_when_idle = False
         self._settings = settings
         self._wake_supervisor = wake_supervisor
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.crew = Crew(settings, cores)
         self.collector = Collector(self._lock, Doorbell(), self.drain, self.crew.caller_spin_us)
         self._shared: deque[Task] = deque()
@@ -60,6 +62,11 @@ class Dispatcher:
         self._reservations: set[Reservation] = set()
         self._streams = 0  # iterators under way that keep the workers' queues filled
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether this very thread is at work in here: then a signal handler asks, and must not change anything."""
+        return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]
+
     # ---- tasks in ----
 
     def start(self, task: Task, *, timeout: float | None = None) -> None:
@@ -67,6 +74,8 @@ class Dispatcher:
 
         Raises PoolClosed or PoolBroken. What is wrong with the feeds becomes the task's error.
         """
+        if self.interrupted:
+            raise PoolError("a signal handler cannot run tasks on the pool whose work it interrupted")
         with self._lock:
             refusal = self._refusals.of_new(task)
             if refusal is not None:
@@ -91,6 +100,8 @@ class Dispatcher:
         """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `send` them, then
         `give_back`. None: there is none, or a task has to go the long way, by `start`.
         """
+        if self.interrupted:
+            return None
         with self._lock:
             unwatched = self._settings.task_timeout is not None and not self._watched
             if self._shared or self._refusals.any or unwatched:

@@ -136,10 +136,14 @@ class Engine:
 
     def close(self, *, force: bool) -> None:
         """Ends everything. Without `force`, accepted tasks get `close_timeout` to finish. May be called twice, and from a
-        callback of a future; returns when no process and no thread is left (but the calling one)."""
+        callback of a future; returns when no process and no thread is left (but the calling one). From a signal handler it may
+        return before that, and the process does not end before it is over."""
         if self.foreign:
             return
         self.dispatcher.close_door(closed_error)
+        if self.dispatcher.interrupted:  # waiting here would be for ourselves
+            threading.Thread(target=self.close, kwargs={"force": force}).start()
+            return
         accepted, self.closed = not self.closed, True
         try:
             if not force and accepted:
