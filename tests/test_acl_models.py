@@ -13,7 +13,6 @@ from ais_bench.errors import AisBenchError, FeedError, ModelLoadError
 from ais_bench.session import InferSession
 from ais_bench.session.tensor import Tensor
 
-pytest_plugins = ["acl_support"]
 every_case = pytest.mark.parametrize("name", [case.name for case in CASES])
 
 

@@ -16,8 +16,6 @@ from ais_bench.emulator.binary import OPTIONAL
 from ais_bench.errors import AisBenchError, ConfigError, DeviceLost, UnsupportedError, WorkerStartError
 from ais_bench.session import InferSession, MultiDeviceSession
 
-pytest_plugins = ["acl_support"]
-
 
 @pytest.mark.parametrize("name", ["batch", "shape"])
 def test_a_pool_of_eight(packed: Callable[[str], Packed], tmp_path: Path, name: str) -> None:
