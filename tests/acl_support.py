@@ -84,6 +84,14 @@ CASES = [
         [[np.array(values, np.float32)] for values in ([0, 1, 0, 2, 0, 0, 0, 3], [1] * 8, [0] * 7 + [1])],
         predictable=False,
     ),
+    Case(
+        "result of unknown rank",
+        emulator_models.unknown_rank,
+        "dymshape",
+        [[np.array(times), floats(rows, 3)] for times, rows in ((1, 2), (2, 2), (3, 5))],
+        {"input_shape": "x:-1,3"},
+        predictable=False,
+    ),
 ]
 BY_NAME = {case.name: case for case in CASES}
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from acl_support import BY_NAME, CASES, Packed, equal, floats
+from emulator_models import unknown_rank
 
-from ais_bench.emulator import Emulator
-from ais_bench.errors import AisBenchError, FeedError, ModelLoadError
+from ais_bench.emulator import Emulator, pack
+from ais_bench.errors import AisBenchError, FeedError, InferenceError, ModelLoadError
 from ais_bench.session import InferSession
 from ais_bench.session.tensor import Tensor
 
@@ -147,6 +149,13 @@ def test_a_result_that_grows_is_run_again(npu: Emulator, packed: Callable[[str],
             assert session.infer([floats(rows, 3)], "dymshape")[0].shape == (rows, 4)
             counts.append(npu.call_count("aclmdlExecute") - before)
     assert counts == [1, 1, 1, 2]
+
+
+def test_a_rank_that_nobody_tells_is_not_guessed(npu: Emulator, tmp_path: Path) -> None:
+    """A model of static inputs gets no description of its results, so the bytes are all there is."""
+    om = pack(unknown_rank(tmp_path), tmp_path / "model.om", input_shape="x:2,3")
+    with InferSession(0, om) as session, pytest.raises(InferenceError, match=r"output 'out' the shape \(-2,\)"):
+        session.infer([np.array(1), floats(2, 3)])
 
 
 def test_several_models_on_one_device(npu: Emulator, packed: Callable[[str], Packed]) -> None:

@@ -72,31 +72,10 @@ def test_an_output_that_depends_on_the_data(tmp_path):
     )
 
 
-def _unranked(folder: Path, output: list[str] | None) -> Path:
-    """out = Loop(x): inference tells nothing of its shape; `output` is what the model declares of it."""
-    float32, boolean, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL, onnx.TensorProto.INT64
-    value = onnx.helper.make_tensor_value_info
-    body = onnx.helper.make_graph(
-        [onnx.helper.make_node("Identity", ["go"], ["on"]), onnx.helper.make_node("Neg", ["a"], ["b"])],
-        "body",
-        [value("i", int64, []), value("go", boolean, []), value("a", float32, None)],
-        [value("on", boolean, []), value("b", float32, None)],
-    )
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Loop", ["times", "", "x"], ["out"], body=body)],
-        "loop",
-        [value("times", int64, []), value("x", float32, ["n", 3])],
-        [value("out", float32, output)],
-    )
-    path = folder / "loop.onnx"
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
 @pytest.mark.parametrize(("declared", "packed"), [(["n", "k"], [-1, -1]), (None, [-2]), ([], [])])
 def test_an_output_of_which_nothing_is_inferred(tmp_path, declared, packed):
     """It has the rank that the model declares, and no number: ATC knows no more. Without a rank it is AscendCL's -2."""
-    description, _ = _read(pack(_unranked(tmp_path, declared), tmp_path / "m.om"))
+    description, _ = _read(pack(models.unknown_rank(tmp_path, declared), tmp_path / "m.om"))
     assert description["outputs"][0]["shapes"] == [packed]
 
 
