@@ -201,6 +201,15 @@ def test_shapes_set_beforehand(model: ModelPath) -> None:
     assert to_numpy(session.run(["z"], [X, X[0]])[0]).shape == (3, 4)
 
 
+def test_the_shape_of_a_scalar_is_empty(model: ModelPath) -> None:
+    session = opened(model("loop"))
+    session.set_dynamic_shape("times:;start:1")
+    assert [desc.realsize for desc in session.get_inputs()] == [8, 4]
+    assert to_numpy(session.run(["counter"], [np.int64(3), np.zeros(1, np.float32)])[0]).tolist() == [3]
+    with pytest.raises(ConfigError, match="'start' has shape"):
+        session.set_dynamic_shape("times:;start:")
+
+
 def test_batch_size_and_image_size_set_beforehand(model: ModelPath) -> None:
     with InferSession(0, model("gears_batch")) as session:
         session.set_dynamic_batchsize(2)
