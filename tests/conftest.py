@@ -131,12 +131,11 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Packed]:
 
 
 @pytest.fixture(scope="session")
-def emulator_in_process(npu_report: Path) -> Iterator[Emulator]:
+def emulator_in_process() -> Iterator[Emulator]:
     """The emulator as the AscendCL of this process and its children. Its settings cannot be changed once it is loaded."""
     settings = {
         LIBRARY_VARIABLE: str(library_path()),
         "AIS_BENCH_ORT_LIBRARY": find_onnxruntime(),
-        "AIS_EMULATOR_REPORT": str(npu_report),
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update({name: value for name, value in settings.items() if value is not None})
@@ -156,9 +155,10 @@ def npu_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def npu(emulator_in_process: Emulator, npu_report: Path) -> Iterator[Emulator]:
+def npu(emulator_in_process: Emulator, npu_report: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """The emulator, quiet before the test, and with nothing in it and no rule broken, in any process, after it."""
     emulator = emulator_in_process
+    monkeypatch.setenv("AIS_EMULATOR_REPORT", str(npu_report))
     reported = npu_report.stat().st_size
     InferSession.finalize()
     emulator.set_faults()
