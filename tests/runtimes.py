@@ -115,7 +115,10 @@ CANNOT = (
         "ignored, with a warning",
         "yes, one file per process",
         "AscendCL reads it at initialisation",
-        ("test_acl_json_path",),
+        (
+            "test_acl_json_path",
+            "test_a_cpu_device_says_that_it_reads_none",
+        ),
         runtime="ort",
     ),
     Limit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,28 @@ def test_several_models_on_one_device(npu: Emulator, packed: Callable[[str], Pac
         for _ in range(3):
             equal(one.infer([np.ones((1, 4), np.float32)] * 2), [np.full((1, 4), 2, np.float32)])
             assert two.infer([floats(4, 3)], "dymbatch")[0].shape == (4, 4)
+
+
+def test_every_kind_of_model_at_once_on_one_device(npu: Emulator, packed: Callable[[str], Packed]) -> None:
+    """Used in turn, from several threads, and freed one after the other: nobody's memory or gear is another's."""
+    models = [packed(case.name) for case in CASES]
+    wanted = []
+    for model in models:
+        with InferSession(0, model.onnx) as reference:
+            wanted.append([reference.infer(feeds, model.case.mode) for feeds in model.case.feeds])
+    sessions = [InferSession(5, model.om) for model in models]
+
+    def use(index: int) -> None:
+        for feeds, outputs in zip(models[index].case.feeds, wanted[index], strict=True):
+            equal(sessions[index].infer(feeds, models[index].case.mode), outputs)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(use, [*range(len(models))] * 5))
+    while sessions:
+        for index in reversed(range(len(sessions))):
+            use(index)
+        sessions.pop().free_resource()
+    assert npu.memory_used(5) == 0
 
 
 def test_a_file_compiled_by_atc_is_refused_by_the_emulator(npu: Emulator, tmp_path: object) -> None:

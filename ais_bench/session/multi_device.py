@@ -93,7 +93,7 @@ class MultiDeviceSession:
         self._factory = SessionFactory(
             self.model_path,
             self._runtime,
-            acl_json_path,
+            os.path.abspath(acl_json_path) if acl_json_path else None,
             bool(debug),
             as_int("loop", loop, 1),
             as_int("warmup", warmup, 0),
