@@ -6,6 +6,7 @@ feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
