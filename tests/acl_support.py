@@ -33,7 +33,7 @@ class Case:
     mode: str
     feeds: list[list[np.ndarray]]
     options: dict[str, Any] = field(default_factory=dict)
-    predictable: bool = True  # outputs known before a run
+    asynchronous: bool = True  # in a pipeline: all but what AscendCL must allocate in every run
 
 
 def _three(a: int, b: int, c: int, d: int) -> list[np.ndarray]:
@@ -73,21 +73,20 @@ CASES = [
         [_three(20, 30, 5, 6), _three(80, 60, 4, 7)],
         {"input_shape": "mask:-1,-1;data:1,1,40,-1;label:1,-1", "dynamic_dims": "5,6,20,30;4,7,80,60"},
     ),
-    Case("shape", emulator_models.matmul, "dymshape", [[floats(n, 3)] for n in (1, 7, 3, 500, 2)], predictable=False),
+    Case("shape", emulator_models.matmul, "dymshape", [[floats(n, 3)] for n in (1, 7, 3, 500, 2)]),
     Case(
         "shape in a range",
         emulator_models.image,
         "dymshape",
         [[floats(2, 3, h, w)] for h, w in ((8, 6), (3, 5), (16, 16))],
         {"input_shape": "picture:1~4,3,1~16,1~16"},
-        predictable=False,
     ),
     Case(
         "result of unknown size",
         emulator_models.nonzero,
         "static",
         [[np.array(values, np.float32)] for values in ([0, 1, 0, 2, 0, 0, 0, 3], [1] * 8, [0] * 7 + [1])],
-        predictable=False,
+        asynchronous=False,
     ),
 ]
 BY_NAME = {case.name: case for case in CASES}

@@ -37,7 +37,7 @@ def test_infer_pipeline(npu: Emulator, packed: Callable[[str], Packed], name: st
             for feeds, outputs in zip(model.case.feeds * 4, results, strict=True):
                 equal(outputs, reference.infer(feeds, model.case.mode))
         assert len(session.summary()) == 2 * 4 * len(model.case.feeds)
-    assert (npu.call_count("aclmdlExecuteAsync") > before) == model.case.predictable
+    assert (npu.call_count("aclmdlExecuteAsync") > before) == model.case.asynchronous
 
 
 @every_case

@@ -175,9 +175,8 @@ class InferenceSession(AippMethods):
         return 0
 
     def set_custom_outsize(self, sizes: Iterable[int]) -> int:
-        """Accept a hint about output sizes in bytes. Results are never limited by it."""
-        for size in sizes:
-            as_int("output size", size, 0, 2**62)
+        """Give a hint about output sizes in bytes, one an output. Results are never limited by it."""
+        self._native.expect_outputs([as_int("output size", size, 0, 2**62) for size in sizes])
         return 0
 
     def get_max_dym_batchsize(self) -> int:

@@ -270,6 +270,12 @@ void register_session(py::module_& module) {
       .def("clear_exec_times", [](Session& self) { self.exec_times().clear(); })
       .def("set_aipp", &set_aipp, py::arg("input"), py::arg("pictures"), py::arg("format"), py::arg("size"), py::arg("swaps"),
            py::arg("lists"))
+      .def(
+          "expect_outputs",
+          [](Session& self, const std::vector<std::size_t>& bytes) {
+            raise_if_error(without_gil([&] { return self.expect_outputs(bytes); }));
+          },
+          py::arg("bytes"))
       .def("aipp_inputs", [](const Session& self) { return self.info().aipp_inputs; })
       .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })
       .def("close",

@@ -131,6 +131,11 @@ Status Session::cancel() {
   return Status();
 }
 
+Status Session::expect_outputs(const std::vector<std::size_t>& bytes) {
+  AIS_ASSIGN(const std::shared_ptr<device::Model> loaded, model());
+  return loaded->expect_outputs(bytes);
+}
+
 Status Session::set_aipp(const device::Aipp& settings) {
   AIS_ASSIGN(const std::shared_ptr<device::Model> loaded, model());
   return loaded->set_aipp(settings);

@@ -77,6 +77,9 @@ class Session : public std::enable_shared_from_this<Session> {
   // Asks every run that is executing now to stop; each answers Cancelled.
   Status cancel();
 
+  // How many bytes outputs of unknown size may have: a hint, which limits nothing.
+  Status expect_outputs(const std::vector<std::size_t>& bytes);
+
   // Settings of a picture that the device preprocesses, for the runs that start after it.
   Status set_aipp(const device::Aipp& settings);
 

@@ -47,9 +47,15 @@ Result<std::unique_ptr<device::Binding>> AclModel::bind(const std::vector<Tensor
 }
 
 Result<std::unique_ptr<device::Pipeline>> AclModel::pipeline(std::size_t depth) {
-  if (depth < 2 || !loaded_->predictable()) return std::unique_ptr<device::Pipeline>();
+  if (depth < 2) return std::unique_ptr<device::Pipeline>();
   AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
   return make_pipeline(context_, shared_from_this(), loaded_, depth);
+}
+
+Status AclModel::expect_outputs(const std::vector<std::size_t>& bytes) {
+  AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
+  loaded_->expect_outputs(bytes);
+  return Status();
 }
 
 Status AclModel::set_aipp(const device::Aipp& settings) {
