@@ -235,12 +235,15 @@ class InferSession:
         self.loop = as_int("loop", loop, 1)
         self._native.loop = self.loop
 
-    def load_aipp_config_file(self, config_file: str | os.PathLike[str], batchsize: int) -> None:
+    def load_aipp_config_file(
+        self, config_file: str | os.PathLike[str], batchsize: int, input: int | str | None = None
+    ) -> None:
         """Set how the NPU preprocesses pictures (dynamic AIPP), from an INI file with one section [aipp_op].
 
-        `batchsize` is the model's batch; with batch gears, the largest. Raises ConfigError, UnsupportedError.
+        `batchsize` is the model's batch; with batch gears, the largest. `input`: name or number of the picture, where the model
+        has several; otherwise the file's related_input_rank says which. Raises ConfigError, UnsupportedError.
         """
-        self.session.load_aipp_config_file(config_file, batchsize)
+        self.session.load_aipp_config_file(config_file, batchsize, input)
 
     def get_max_dym_batchsize(self) -> int:
         """Return the largest batch gear, 0 where the model has none."""

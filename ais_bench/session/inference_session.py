@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -65,8 +66,8 @@ class InferenceSession(AippMethods):
         _runtime: str = "",
     ) -> None:
         runtime_options = dict(_runtime_options or {})
-        if options.acl_json_path:
-            runtime_options["acl_json_path"] = options.acl_json_path
+        if options.acl_json_path:  # absolute, so that one file has one name
+            runtime_options["acl_json_path"] = os.path.abspath(options.acl_json_path)
         self._native = _native.Session(
             as_model(model_path),
             as_int("device_id", device_id, 0),

@@ -22,7 +22,7 @@ from ais_bench.pool.settings import check_device_ids
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.options import as_int, as_model, check_custom_sizes, runtime_options
+from ais_bench.session.options import as_int, as_model, check_custom_sizes, refuse_on_npu, runtime_options
 from ais_bench.session.report import LastTimes, Report, make_report
 from ais_bench.session.worker_session import MODES, Description, Iterate, SessionFactory
 from ais_bench.shm import OBJECT, TENSORS, encode, take
@@ -89,11 +89,15 @@ class MultiDeviceSession:
             self._settings = PoolSettings(affinity=pinning, **settings)
         except TypeError as error:
             raise ConfigError(f"{error}; the settings are listed in ais_bench.pool.settings") from None
-        runtime_options(None, graph_optimization_level, provider_options)  # checked here, used in the workers
+        options = runtime_options(
+            settings.get("threads"), graph_optimization_level, provider_options
+        )  # checked here, used there
+        if self._runtime == "acl":
+            refuse_on_npu(options)
         self._factory = SessionFactory(
             self.model_path,
             self._runtime,
-            acl_json_path,
+            None if acl_json_path is None else os.path.abspath(acl_json_path),
             bool(debug),
             as_int("loop", loop, 1),
             as_int("warmup", warmup, 0),

@@ -12,7 +12,7 @@ import numpy as np
 
 from ais_bench.errors import ConfigError
 
-__all__ = ["as_chain", "as_int", "as_model", "as_text", "check_custom_sizes", "runtime_options"]
+__all__ = ["as_chain", "as_int", "as_model", "as_text", "check_custom_sizes", "refuse_on_npu", "runtime_options"]
 
 GRAPH_OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "layout", "all")
 
@@ -89,6 +89,13 @@ def runtime_options(
             raise ConfigError(f"graph_optimization_level is {graph_optimization_level!r}; it is one of: {names}")
         options["graph_optimization_level"] = graph_optimization_level
     return options
+
+
+def refuse_on_npu(options: Mapping[str, str]) -> None:
+    """Raise ConfigError for an option that a session on an NPU would refuse, before any worker is started."""
+    for name in options:
+        if name != "acl_json_path":
+            raise ConfigError(f"there is no option {name!r} for models on an NPU; there is acl_json_path")
 
 
 def _text(value: Any) -> str:

@@ -134,8 +134,8 @@ py::list iterate(const SessionPtr& self, const py::object& given, const py::obje
   const Feeds feeds = to_feeds(given, self->info().inputs);
   NumpySink sink(self->info());
   Status status = without_gil([&]() -> Status {
-    Iteration iteration(self);
-    AIS_TRY(iteration.first(feeds.feeds, rule));
+    const auto iteration = Iteration::open(self);
+    AIS_TRY(iteration->first(feeds.feeds, rule));
     std::int64_t checked_ns = monotonic_ns();
     for (std::int64_t i = 1; i < times; ++i) {
       if (const std::int64_t now_ns = monotonic_ns(); now_ns - checked_ns > kSignalCheckNs) {
@@ -143,9 +143,9 @@ py::list iterate(const SessionPtr& self, const py::object& given, const py::obje
         const py::gil_scoped_acquire gil;
         if (PyErr_CheckSignals() != 0) return Status(Code::kCancelled, "interrupted");
       }
-      AIS_TRY(iteration.step(chain));
+      AIS_TRY(iteration->step(chain));
     }
-    return iteration.deliver(&sink);
+    return iteration->deliver(&sink);
   });
   if (PyErr_Occurred() != nullptr) throw py::error_already_set();
   raise_if_error(status);
@@ -212,6 +212,7 @@ void set_aipp(Session& self, std::size_t input, std::int64_t pictures, int forma
   };
   fill("csc", &aipp.csc);
   fill("crop", &aipp.crop);
+  fill("resize", &aipp.resize);
   fill("padding", &aipp.padding);
   fill("mean", &aipp.mean);
   fill("min", &aipp.min);
@@ -220,8 +221,8 @@ void set_aipp(Session& self, std::size_t input, std::int64_t pictures, int forma
 }
 
 void register_iteration(py::module_& module) {
-  py::class_<Iteration>(module, "Iteration")
-      .def(py::init<SessionPtr>(), py::arg("session"))
+  py::class_<Iteration, std::shared_ptr<Iteration>>(module, "Iteration")
+      .def(py::init(&Iteration::open), py::arg("session"))
       .def(
           "first",
           [](Iteration& self, Session& owner, const py::object& given, const std::optional<py::object>& mode) {

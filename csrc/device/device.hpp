@@ -61,6 +61,7 @@ struct Aipp {
   bool swap_alpha = false;
   std::vector<int> csc;      // switch, 9 of the matrix, 3 output biases, 3 input biases
   std::vector<int> crop;     // switch, x, y, width, height
+  std::vector<int> resize;   // switch, width and height before, width and height after
   std::vector<int> padding;  // switch, top, bottom, left, right
   std::vector<int> mean;     // 4 channels
   std::vector<float> min;

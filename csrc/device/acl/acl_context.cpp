@@ -185,12 +185,17 @@ bool AclContext::is_registered(const void* host, std::size_t bytes) const {
 
 Status AclContext::unregister_host(void* host) {
   AIS_ASSIGN(const Entry inside, enter());
+  const auto address = reinterpret_cast<std::uintptr_t>(host);
   {
     const std::lock_guard<std::mutex> guard(lock_);
-    if (registered_.erase(reinterpret_cast<std::uintptr_t>(host)) == 0)
-      return Status(Code::kInvalidArgument, "this memory was not registered here");
+    const auto found = registered_.find(address);
+    if (found == registered_.end()) return Status(Code::kInvalidArgument, "this memory was not registered here");
+    found->second = 0;  // nobody uses it from now on; if the call fails, close() tries again
   }
-  return ACL_CALL(api_, aclrtHostUnregister, host);
+  AIS_TRY(ACL_CALL(api_, aclrtHostUnregister, host));
+  const std::lock_guard<std::mutex> guard(lock_);
+  registered_.erase(address);
+  return Status();
 }
 
 void AclContext::add(std::shared_ptr<Resident> resident) {

@@ -106,7 +106,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   std::map<std::size_t, std::vector<void*>> cache_;  // by size
   std::size_t cached_bytes_ = 0;
   std::unordered_set<void*> pinned_;
-  std::map<std::uintptr_t, std::size_t> registered_;  // addresses and sizes
+  std::map<std::uintptr_t, std::size_t> registered_;  // addresses and sizes; 0: not any more, but it failed
 };
 
 }  // namespace ais::acl

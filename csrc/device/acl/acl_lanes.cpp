@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/interrupt.hpp"
+
 namespace ais::acl {
 
 Status Lanes::create(std::size_t depth) {
@@ -26,6 +28,9 @@ Status Lanes::create(std::size_t depth) {
 }
 
 void Lanes::release() {
+  for (std::uint64_t run = waited_; run < submitted_; ++run) {
+    if (!model_->cancelled_since(lane(run).cancels).ok()) abort();  // it may never end by itself
+  }
   // The first may have failed for the work, or by itself; a stream must not be destroyed while it works.
   static_cast<void>(drain().ok() || drain().ok());
   for (Lane& lane : lanes_) {
@@ -154,7 +159,7 @@ Status Lanes::start_execute(Lane* lane) {
 // The whole run but the copies out, with everything before it ended.
 void Lanes::run_in_turn(Lane* lane) {
   const auto run = [&]() -> Status {
-    AIS_TRY(ACL_CALL(api_, aclrtSynchronizeEvent, lane->copied_in));
+    AIS_TRY(await(lane->copied_in, *lane));
     AIS_TRY(ACL_CALL(api_, aclrtRecordEvent, lane->starting, execute_));
     lane->results.assign(lane->outputs.size(), {});
     AIS_TRY(model_->run(lane->views, &lane->results));
@@ -207,15 +212,17 @@ void Lanes::start_again() {
   for (std::uint64_t run = waited_; run < submitted_; ++run) {
     Lane& again = lane(run);
     if (!again.failure.ok() || again.in_turn) continue;
-    if (Status status = start(&again); !status.ok()) again.failure = std::move(status);
+    Status status = model_->cancelled_since(again.cancels);
+    if (status.ok()) status = start(&again);
+    if (!status.ok()) again.failure = std::move(status);
   }
 }
 
 Status Lanes::wait_for(Lane* lane) {
   AIS_TRY(std::move(lane->failure));
-  if (predictable_) return ACL_CALL(api_, aclrtSynchronizeEvent, lane->copied_out);
+  if (predictable_) return await(lane->copied_out, *lane);
   if (!lane->in_turn) {
-    AIS_TRY(ACL_CALL(api_, aclrtSynchronizeEvent, lane->executed));
+    AIS_TRY(await(lane->executed, *lane));
     const std::lock_guard<std::mutex> guard(model_->lock());
     AIS_TRY(model_->describe_results(*lane->slot, &lane->results));
   }
@@ -224,7 +231,28 @@ Status Lanes::wait_for(Lane* lane) {
 
 Status Lanes::fetch(Lane* lane) {
   AIS_TRY(start_copy_out(lane));
-  return ACL_CALL(api_, aclrtSynchronizeEvent, lane->copied_out);
+  return await(lane->copied_out, *lane);
+}
+
+// Makes the streams drop everything. Where that is missing or fails, the work ends by itself.
+void Lanes::abort() {
+  if (api_.aclrtStreamAbort == nullptr) return;
+  for (aclrtStream stream : {execute_, in_, out_}) static_cast<void>(api_.aclrtStreamAbort(stream));
+}
+
+// Waits for an event of the lane, or to be asked to stop.
+Status Lanes::await(aclrtEvent event, const Lane& lane) {
+  if (api_.aclrtStreamAbort == nullptr) return ACL_CALL(api_, aclrtSynchronizeEvent, event);
+  while (true) {
+    const aclError number = api_.aclrtSynchronizeEventWithTimeout(event, kSliceMs);
+    if (number != kEventTimeout) return api_.check(number, "aclrtSynchronizeEventWithTimeout");
+    static_cast<void>(api_.aclGetRecentErrMsg());  // of the timeout
+    if (interrupted()) model_->cancel();
+    Status stopped = model_->cancelled_since(lane.cancels);
+    if (stopped.ok()) continue;
+    abort();
+    return stopped;
+  }
 }
 
 Status Lanes::finish(Lane* lane) {
@@ -236,6 +264,7 @@ Status Lanes::finish(Lane* lane) {
   }
   Status cause = drain();
   if (!cause.ok()) status = std::move(cause);
+  if (Status stopped = model_->cancelled_since(lane->cancels); !stopped.ok()) status = std::move(stopped);
   if (lane->guessed && LoadedModel::worth_another(status)) {
     {
       const std::lock_guard<std::mutex> guard(model_->lock());

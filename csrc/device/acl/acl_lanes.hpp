@@ -77,6 +77,8 @@ class Lanes final : public Resident {
   void run_in_turn(Lane* lane);
   Status finish(Lane* lane);
   Status wait_for(Lane* lane);
+  Status await(aclrtEvent event, const Lane& lane);
+  void abort();
   Status fetch(Lane* lane);
   Status drain();
   void start_again();

@@ -18,6 +18,9 @@
 
 namespace ais::acl {
 
+// How long a wait that can be stopped takes to notice it, in milliseconds.
+constexpr std::int32_t kSliceMs = 100;
+
 // What one run needs, kept for the next: datasets, and memory for the special inputs.
 struct Slot {
   explicit Slot(const Api& api) : in(api), out(api) {}
@@ -41,7 +44,7 @@ class LoadedModel final : public Resident {
   // Whether the outputs' shapes follow from the inputs', and the library allocates none of them.
   bool predictable() const;
 
-  // Guesses of the outputs' sizes in bytes, for models whose shapes are open; fewer or none is fine. Until a run has told.
+  // Guesses of the outputs' sizes in bytes, for models whose shapes are open; fewer or none is fine.
   void expect_outputs(const std::vector<std::size_t>& bytes);
 
   Status run(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs);
@@ -88,7 +91,9 @@ class LoadedModel final : public Resident {
 
   // Memory for every output of the next run. `guessed` becomes true where some may turn out too small.
   Status place(std::vector<device::Output>* outputs, bool* guessed);
-  Status execute(std::vector<device::Output>* outputs);
+  Status execute(std::vector<device::Output>* outputs, std::uint64_t cancels);
+  Status call_execute(const std::vector<device::Output>& outputs, std::uint64_t cancels);
+  Status wait_for_stream(std::uint64_t cancels);
   // Takes what the library allocated, whether or not the run succeeded.
   Status claim(std::vector<device::Output>* outputs);
   Result<Shape> result_shape(const Slot& slot, std::size_t index, std::size_t bytes);
@@ -107,7 +112,7 @@ class LoadedModel final : public Resident {
   aclrtStream stream_ = nullptr;
   int gear_ = -1;                     // the model's last
   std::vector<std::size_t> learned_;  // bytes that outputs of unknown size had
-  std::vector<std::size_t> guesses_;  // bytes that they may have, for as long as nothing was learned
+  std::vector<std::size_t> guesses_;  // bytes that they may have; 0 once that was too little
   std::vector<AippSettings> aipp_;    // one an AIPP input
 };
 

@@ -1,6 +1,7 @@
 // Lanes as the pipeline of csrc/device/device.hpp: it enters the context, and keeps it and the model alive.
 #include <utility>
 
+#include "base/interrupt.hpp"
 #include "device/acl/acl_lanes.hpp"
 #include "device/acl/acl_model.hpp"
 
@@ -17,10 +18,12 @@ class AclPipeline final : public device::Pipeline {
 
   std::size_t depth() const override { return depth_; }
   Status submit(const std::vector<TensorView>& inputs, device::Landing* landing) override {
+    AIS_TRY(check_not_in_handler());
     AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
     return lanes_->submit(inputs, landing);
   }
   Status wait(std::vector<device::Output>* outputs, Times* times) override {
+    AIS_TRY(check_not_in_handler());
     AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
     return lanes_->wait(outputs, times);
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "base/interrupt.hpp"
 #include "device/acl/acl_loaded.hpp"
 
 namespace ais::acl {
@@ -24,8 +25,7 @@ bool LoadedModel::worth_another(const Status& run) {
 
 LoadedModel::Room LoadedModel::room_for(std::size_t output) const {
   if (const std::size_t declared = layout_.output_bytes[output]; declared != 0) return {declared, false};
-  if (const std::size_t learned = learned_[output]; learned != 0) return {learned + learned / 4, true};
-  return {guesses_[output], true};
+  return {std::max(learned_[output] + learned_[output] / 4, guesses_[output]), true};
 }
 
 // Only results of models whose shapes are open are sure to be described; memory of another size than the result's would tell
@@ -53,12 +53,12 @@ Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Outpu
   bool guessed = false;
   const std::vector<Output> given = *outputs;
   AIS_TRY(place(outputs, &guessed));
-  Status status = execute(outputs);
+  Status status = execute(outputs, cancels);
   if (guessed && worth_another(status)) {
     *outputs = given;
     forget_sizes();
     status = place(outputs, &guessed);
-    if (status.ok()) status = execute(outputs);
+    if (status.ok()) status = execute(outputs, cancels);
   }
   AIS_TRY(std::move(status).with_context("device " + std::to_string(context_.device_id())));
   AIS_TRY(describe_results(*slot_, outputs));
@@ -85,10 +85,39 @@ Status LoadedModel::place(std::vector<Output>* outputs, bool* guessed) {
   return Status();
 }
 
-Status LoadedModel::execute(std::vector<Output>* outputs) {
-  Status status = ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get());
+Status LoadedModel::execute(std::vector<Output>* outputs, std::uint64_t cancels) {
+  Status status = call_execute(*outputs, cancels);
   Status claimed = claim(outputs);
   return status.ok() ? claimed : status;
+}
+
+// On the model's stream, where it can be stopped, if the library can do that and has nothing to allocate.
+Status LoadedModel::call_execute(const std::vector<Output>& outputs, std::uint64_t cancels) {
+  const bool placed = std::all_of(outputs.begin(), outputs.end(), [](const Output& output) { return output.data != nullptr; });
+  if (api_.aclrtStreamAbort == nullptr || !placed) return ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get());
+  aclrtStream stream = nullptr;
+  AIS_TRY(execute_async(slot_.get(), &stream));
+  Status status = wait_for_stream(cancels);
+  async_done();
+  return status;
+}
+
+// Until the stream is quiet, whatever fails: the run uses its memory for so long.
+Status LoadedModel::wait_for_stream(std::uint64_t cancels) {
+  Status status;
+  for (bool waiting = true; waiting;) {
+    const aclError number = api_.aclrtSynchronizeStreamWithTimeout(stream_, kSliceMs);
+    waiting = number == kStreamTimeout;
+    if (!waiting) {
+      status = api_.check(number, "aclrtSynchronizeStreamWithTimeout");
+    } else if (static_cast<void>(api_.aclGetRecentErrMsg()); cancels != cancels_.load() || interrupted()) {
+      waiting = false;
+      static_cast<void>(api_.aclrtStreamAbort(stream_));  // if that fails, the run ends by itself
+      status = Status(Code::kCancelled, "the run was asked to stop");
+    }
+  }
+  if (!status.ok()) static_cast<void>(api_.aclrtSynchronizeStream(stream_));
+  return status;
 }
 
 Status LoadedModel::claim(std::vector<Output>* outputs) {
