@@ -142,7 +142,9 @@ def test_slots_that_do_not_come_back_are_not_registered(npu: Emulator, add_om: s
             kept.append(worker.reply().outputs)
         lent = [outputs for outputs in kept if worker.lane.owns(outputs[0])]
         assert len(lent) > 3
-        assert npu.call_count("aclrtHostRegisterV2") - before <= 2 + len(kept) - len(lent)  # the feeds', and of slots given back
+        assert npu.call_count("aclrtHostRegisterV2") - before <= 2 + len(kept) - len(
+            lent
+        )  # the feeds', and of slots given back
         for value, outputs in enumerate(kept):
             equal(outputs, [feeds_of(value)[0] + feeds_of(value)[1]])
         del kept, lent, outputs

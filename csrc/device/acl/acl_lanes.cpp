@@ -87,7 +87,7 @@ Status Lanes::submit(const std::vector<TensorView>& inputs, device::Landing* lan
     // What was started of it must not go on over memory that the next run uses.
     static_cast<void>(drain());
     start_again();
-    return status;
+    return std::move(status).with_context("device " + std::to_string(context_.device_id()));
   }
   ++submitted_;
   return Status();

@@ -187,10 +187,10 @@ Result<Shape> LoadedModel::result_shape(const Slot& slot, std::size_t index, std
   for (std::int64_t& dim : shape) {
     if (dim >= 0)
       unit *= static_cast<std::size_t>(dim);
-    else if (open == nullptr)
+    else if (dim == -1 && open == nullptr)
       open = &dim;
     else
-      return shape;  // two are open: the caller refuses the shape
+      return shape;  // two are open, or the rank is (-2): the caller refuses the shape
   }
   if (open != nullptr && bytes == 0) {  // it never allocates nothing: a query failed
     return Status(Code::kExecution, "AscendCL does not tell the size of output '" + layout_.info.outputs[index].name + "'");
