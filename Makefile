@@ -29,6 +29,7 @@ bench: $(INSTALLED) ## every benchmark, beside what it is compared with, as rati
 	$(BIN)/python benchmarks/bench_transport.py
 	$(BIN)/python benchmarks/bench_pool.py
 	$(BIN)/python benchmarks/bench_large.py
+	$(BIN)/python benchmarks/bench_npu.py
 
 test: $(INSTALLED) ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)

@@ -9,12 +9,14 @@ from ais_bench.session.times import MemorySummary, sumary
 int8, uint8, int16, uint16 = dtype.int8, dtype.uint8, dtype.int16, dtype.uint16
 int32, uint32, int64, uint64 = dtype.int32, dtype.uint32, dtype.int64, dtype.uint64
 float16, float32, double, float64, bool = dtype.float16, dtype.float32, dtype.float64, dtype.float64, dtype.bool
+Summary = sumary
 memory_host, memory_device, memory_dvpp = type.memory_host, type.memory_device, type.memory_dvpp
 
 __all__ = [
     "BaseTensor",
     "InferenceSession",
     "MemorySummary",
+    "Summary",
     "Tensor",
     "batch",
     "dtype",

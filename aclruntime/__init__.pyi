@@ -17,6 +17,7 @@ float32: dtype
 double: dtype
 float64: dtype
 bool: dtype
+Summary = sumary
 memory_host: type
 memory_device: type
 memory_dvpp: type
@@ -25,6 +26,7 @@ __all__ = [
     "BaseTensor",
     "InferenceSession",
     "MemorySummary",
+    "Summary",
     "Tensor",
     "batch",
     "dtype",

@@ -1,5 +1,6 @@
 """Typed face of the native extension. Private: the public names are in `ais_bench.session`."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ class Tensor:
     def shape(self) -> list[int]: ...
     @property
     def nbytes(self) -> int: ...
+    @property
+    def data_ptr(self) -> int:
+        """The address of the memory, on the host or the device."""
+
     @property
     def _dtype_number(self) -> int: ...
 
@@ -76,6 +81,7 @@ def usable_cpu_count() -> int: ...
 def allowed_cpus() -> list[int]: ...
 def current_cpu() -> int: ...
 def die_with_parent(parent: int) -> bool: ...
+def ignore_interrupts() -> None: ...
 def runtime_for(path: str, /) -> str: ...
 def runtime_version(name: str, /) -> str: ...
 def device_count(name: str, /) -> int: ...
@@ -132,6 +138,12 @@ class Stats:
         Stages: "queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms".
         """
 
+class Records:
+    """Where native code finds the fields of the pool's records: classes with __slots__."""
+
+    def __init__(self, task: type, waiter: type, worker: type, account: type) -> None:
+        """Raises TypeError for a class that lacks a field."""
+
 class Reply(NamedTuple):
     """One reply of a worker. Natively a struct sequence: attributes and unpacking, without `_replace`."""
 
@@ -186,7 +198,7 @@ class Lane:
     def closed(self) -> bool:
         """Whether either side closed the lane."""
 
-    def try_submit(self, feeds: Iterable[Any], mode: int, task: object, *, kind: int = 0, option: int = 0) -> bool:
+    def try_submit(self, feeds: Iterable[Any], mode: int, task: object, kind: int = 0, option: int = 0) -> bool:
         """Copy the feeds into a slot and publish the task; False when there is no room now.
 
         Arrays that lie in this lane's arena (`new_feeds`, lent outputs) are not copied but kept alive until the reply.
@@ -199,6 +211,13 @@ class Lane:
 
         Outputs are new arrays, or (large ones, a few at a time) arrays over the result slot, which stays lent while they
         live. Raises TransportError when the worker wrote what it cannot; the lane is closed then.
+        """
+
+    def deliver(self, records: Records, worker: object, account: object, resolved: deque[Any], sleepers: deque[Any]) -> int:
+        """Take every reply that is there into its task, and book it; return how many there were.
+
+        Tasks that have a future are appended to `resolved`, waiters that are asleep to `sleepers`. No Python code runs between
+        taking a reply and having booked it. Raises TransportError as `poll` does.
         """
 
     def abandon(self) -> list[tuple[Any, list[NDArray[Any]] | None, int]]:

@@ -34,6 +34,19 @@ def test_a_pool_of_eight(packed: Callable[[str], Packed], tmp_path: Path, name: 
     assert not report.exists() or report.read_text() == ""
 
 
+def test_modules_in_the_working_directory_do_not_disturb_the_counting(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise RuntimeError('the wrong json')")
+    code = """
+    import os, sys
+    from ais_bench.session.count_devices import count_devices
+    sys.path.remove("")  # as of a script that lies elsewhere
+    os.chdir(sys.argv[1])
+    print(count_devices("acl"))
+    """
+    with npus(3):
+        assert run_script(code, str(tmp_path)) == "3\n"
+
+
 def test_a_device_lost_for_good_is_set_aside(packed: Callable[[str], Packed]) -> None:
     model = packed("static")
     feeds = [[np.full((1, 4), i, np.float32)] * 2 for i in range(60)]

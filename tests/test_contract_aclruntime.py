@@ -340,3 +340,18 @@ def test_runs_over_files(model: ModelPath, tmp_path: Path, format_: str, suffix:
     for number in range(3):
         path = tmp_path / f"a{number}_0.{suffix}"
         assert readers[format_](path).tolist() == (A + number - B).tolist()
+
+
+def test_the_names_of_later_programs(model: ModelPath) -> None:
+    session = opened(model("sub_then_swap"))
+    assert session.set_context() == 0
+    a, b = aclruntime.Tensor(A, 0), aclruntime.Tensor(B, 0)
+    assert (a.device, a.nbytes, a.to_device(0)) == (0, A.nbytes, None)
+    assert a.data_ptr not in (0, b.data_ptr)
+    (difference,) = session.run_from_tensors(["difference"], [a, b])
+    assert difference.device == 0
+    assert to_numpy(difference).tolist() == [8, 6, 4, 2]
+    assert isinstance(session.summary(), aclruntime.Summary)
+    assert len(session.summary().exec_time_list) == 1
+    session.reset_summaryinfo()
+    assert session.sumary().exec_time_list == []

@@ -19,7 +19,7 @@ from scripts import run_script
 
 from ais_bench.infer.interface import InferSession, MemorySummary, MultiDeviceSession
 from ais_bench.pool.settings import PoolSettings
-from ais_bench.session.report import LastTimes
+from ais_bench.session.last_times import LastTimes
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "docs" / "api-guide.zh.md"

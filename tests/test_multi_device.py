@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from multi_device_support import DEVICES, Feeds, make_models, pair, same, total
 from onnx import helper
+from pool_support import wait_until
 
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.session import InferSession, MultiDeviceSession
@@ -195,6 +197,16 @@ def test_an_output_that_is_not_one_entry_a_sample_is_refused(models: dict[str, s
         session.infer_batch(np.ones(10, np.float32), batch_size=5, mode="dymshape")
 
 
+@pytest.mark.parametrize("postprocess", [lambda outputs: float(outputs[0].sum()), lambda outputs: [1.0], lambda outputs: {}])
+def test_infer_batch_says_what_a_postprocess_must_return(models: dict[str, str], postprocess: Any) -> None:
+    a = np.ones((4, 3), np.float32)
+    with (
+        MultiDeviceSession(models["open"], devices=[0], postprocess=postprocess) as session,
+        pytest.raises(FeedError, match="list of arrays"),
+    ):
+        session.infer_batch([a, a])
+
+
 def test_new_feeds_are_filled_and_passed_on(session: MultiDeviceSession, models: dict[str, str]) -> None:
     feeds = session.new_feeds([[2, 3], [2, 3]])
     for n in range(20):
@@ -223,3 +235,43 @@ def test_callables_run_in_the_workers(models: dict[str, str]) -> None:
         assert s.submit({"value": 2}).result(20) == {"sum": 3 * 4.5}
         with pytest.raises(KeyError, match="value"):
             s.infer({"wrong": 1})
+
+
+# ---- what a worker is made of ----
+
+
+def numpy_is_loaded(pid: int | None) -> bool:
+    """Its native part is mapped into the process."""
+    with open(f"/proc/{pid}/maps") as file:
+        return "_multiarray_umath" in file.read()
+
+
+def test_a_worker_imports_numpy_when_python_is_needed_there(models: dict[str, str]) -> None:
+    """Importing it is most of a worker's start, and arrays to arrays needs none of it."""
+    feeds = pair(1, 2)
+    with MultiDeviceSession(models["open"], devices=[0]) as session:
+        expected = session.infer(feeds)
+        (worker,) = session.report().workers
+        assert not numpy_is_loaded(worker.pid)
+        same(session.infer_iteration(feeds), expected)
+        assert numpy_is_loaded(worker.pid)
+        same(session.infer(feeds), expected)
+        with pytest.raises(ConfigError, match="in_out_list"):
+            session.infer_iteration(feeds, None, 2)
+        assert [w.pid for w in session.report().workers] == [worker.pid]
+    with MultiDeviceSession(models["open"], devices=[0], postprocess=len) as session:
+        session.start()
+        assert numpy_is_loaded(session.report().workers[0].pid)  # before the first task, which would wait for it
+
+
+def test_debug_logs_the_model_of_every_worker(models: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level(logging.DEBUG),
+        MultiDeviceSession(models["open"], devices=DEVICES, debug=True, acl_json_path="/nowhere") as session,
+    ):
+        session.infer(pair(1, 2))
+        wait_until(lambda: len([r for r in caplog.records if r.name == "ais_bench.session"]) >= 2 * len(DEVICES))
+    lines = [record.getMessage() for record in caplog.records if record.name == "ais_bench.session"]
+    for device in DEVICES:
+        assert any(line.startswith(f"device {device}: loaded <Model>") for line in lines)
+        assert any(line.startswith(f"device {device}: acl_json_path has no effect") for line in lines)

@@ -98,6 +98,25 @@ def test_a_process_that_runs_threads_and_has_loaded_onnxruntime() -> None:
     assert (done.returncode, done.stdout.split()) == (0, [ANSWER])
 
 
+def test_modules_in_the_working_directory_do_not_hide_those_of_the_library(tmp_path: Path) -> None:
+    """They are not on the path of a script that lies elsewhere, so they are not on its workers'."""
+    (tmp_path / "pickle.py").write_text("raise RuntimeError('the wrong pickle')")
+    (tmp_path / "scripts").mkdir()
+    path = tmp_path / "scripts" / "script.py"
+    path.write_text(SCRIPT)
+    done = run_script(str(path), cwd=tmp_path)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
+
+
+def test_workers_run_the_interpreter_that_multiprocessing_was_given(tmp_path: Path) -> None:
+    chosen, mark = tmp_path / "python", tmp_path / "mark"
+    chosen.write_text(f'#!/bin/sh\necho started >> "{mark}"\nexec "{sys.executable}" "$@"\n')
+    chosen.chmod(0o755)
+    done = run_script("-c", f"import multiprocessing\nmultiprocessing.set_executable({str(chosen)!r})\n" + SCRIPT)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
+    assert mark.read_text().split() == ["started"] * 2
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_beside_children_of_the_user(tmp_path: Path, method: str) -> None:
     path = tmp_path / "script.py"

@@ -103,7 +103,7 @@ def test_messages_arrive_whole_however_they_are_cut() -> None:
 
 def test_a_message_larger_than_the_socket_takes_is_sent_piece_by_piece() -> None:
     ours, theirs = socket.socketpair()
-    parent, worker = ParentEnd(ours), WorkerEnd(theirs)
+    parent, worker = ParentEnd(ours), WorkerEnd(theirs.fileno())
     big = b"x" * 5_000_000
     parent.send(big)
     assert parent.wants_to_write  # so there was more than the socket took
@@ -126,6 +126,30 @@ def test_a_frame_of_nonsense_ends_the_connection() -> None:
         list(parent.receive())
     parent.close()
     theirs.close()
+
+
+def test_logging_is_carried_from_the_moment_it_is_imported() -> None:
+    """In a process of its own, in which nobody has imported it. That somebody looks where it is does not count."""
+    script = """
+import importlib.util, sys
+from ais_bench.pool.worker_log import carry_logging
+class Connection:
+    def send(self, line):
+        print(line.name, line.level, line.text)
+carry_logging(Connection(), 20)
+assert "logging" not in sys.modules
+own = importlib.util.find_spec("logging").loader
+assert own.get_filename("logging").endswith("__init__.py")
+import logging
+logging.getLogger("a").info("first %d", 1)
+logging.getLogger("b").debug("too low")
+import logging.handlers
+logging.warning("second")
+print(type(logging.__loader__).__name__, [one for one in sys.meta_path if "worker_log" in type(one).__module__])
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout.splitlines() == ["a 20 first 1", "root 30 second", "SourceFileLoader []"]
 
 
 def test_an_importable_callable_needs_no_dill() -> None:

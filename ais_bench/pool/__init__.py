@@ -5,7 +5,6 @@ The names below are looked up when they are used: a worker imports this package,
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     for home, names in _HOMES.items():
         if name in names:
             value = getattr(importlib.import_module(f"ais_bench.pool.{home}"), name)

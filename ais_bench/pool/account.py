@@ -17,14 +17,16 @@ MakeError = Callable[[], PoolError]
 
 
 class Account:
-    """Tasks accepted and not done, and for how long there were any."""
+    """Tasks accepted and not done, and for how long there were any. Native code counts down what replies settle."""
+
+    __slots__ = ("_since_ns", "_wall_ns", "futures", "lost", "outstanding", "retries")
 
     def __init__(self) -> None:
         self.outstanding = 0
         self.futures = 0  # those of them that somebody holds a future of
         self.retries: dict[int, int] = {}  # by device: tasks that its dead workers left to others
         self.lost: dict[int, int] = {}  # and those that failed with them
-        self._since_ns = 0
+        self._since_ns: int | None = None  # None: at rest
         self._wall_ns = 0
 
     def accept(self, task: Task) -> None:
@@ -35,7 +37,7 @@ class Account:
 
     def accept_many(self, count: int) -> None:
         """So many more, without futures."""
-        if self.outstanding == 0:
+        if self._since_ns is None:
             self._since_ns = time.monotonic_ns()
         self.outstanding += count
 
@@ -47,16 +49,24 @@ class Account:
     def settle_many(self, count: int) -> None:
         """So many less, without futures."""
         self.outstanding -= count
-        if self.outstanding == 0:
+        self.rest_if_done()
+
+    def rest_if_done(self) -> bool:
+        """Stops the clock where nothing is left to do; whether that is so."""
+        if self.outstanding:
+            return False
+        if self._since_ns is not None:
             self._wall_ns += time.monotonic_ns() - self._since_ns
+            self._since_ns = None
+        return True
 
     def wall_s(self) -> float:
         """Seconds during which there was something to do."""
-        return (self._wall_ns + (time.monotonic_ns() - self._since_ns if self.outstanding else 0)) / 1e9
+        return (self._wall_ns + (0 if self._since_ns is None else time.monotonic_ns() - self._since_ns)) / 1e9
 
     def reset(self) -> None:
         """Starts the times and the counts of deaths anew."""
-        self._wall_ns, self._since_ns = 0, time.monotonic_ns()
+        self._wall_ns, self._since_ns = 0, time.monotonic_ns() if self.outstanding else None
         self.retries.clear()
         self.lost.clear()
 

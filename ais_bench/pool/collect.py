@@ -35,13 +35,14 @@ class _NoBell:
 class Collector:
     """The lead and those who sleep. Shares the lock of its dispatcher, whose `drain` delivers what has arrived."""
 
-    def __init__(self, lock: threading.Lock, bell: Doorbell, drain: Callable[[], int], spin_us: Callable[[], float]) -> None:
+    def __init__(self, lock: threading.RLock, bell: Doorbell, drain: Callable[[], int], spin_us: Callable[[], float]) -> None:
         self.background = Waiter()
         self._lock = lock
         self.bell: Doorbell | _NoBell = bell
         self._drain = drain
         self._spin_us = spin_us
         self._leader: Waiter | None = None
+        self._lead_thread = 0
         self._sleepers: dict[Waiter, None] = {}
 
     def silence(self) -> None:
@@ -58,9 +59,11 @@ class Collector:
             with self._lock:
                 if waiter.finished != seen:
                     return
-                if self._leader is None:
+                me = threading.get_ident()
+                # A lead of this thread waits, and a signal handler has come in between.
+                if self._leader is None or self._lead_thread == me:
                     leading = True
-                    self._leader = waiter
+                    self._leader, self._lead_thread = waiter, me
                 else:
                     if self._leader is self.background:
                         self.bell.ring()
@@ -99,7 +102,7 @@ class Collector:
     def _pass_on(self, waiter: Waiter, leading: bool) -> None:
         with self._lock:
             if leading:
-                self._leader = None
+                self._leader, self._lead_thread = None, 0
             self._sleepers.pop(waiter, None)
             waiter.asleep = False
             if self._leader is None:

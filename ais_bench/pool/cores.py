@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from ais_bench import _native
 
 
-@dataclass(frozen=True)
-class CoreShare:
+class CoreShare(NamedTuple):
     """What one worker may use: the processors it is pinned to (empty: not pinned) and how many threads fit."""
 
     cpus: tuple[int, ...]
@@ -47,8 +45,12 @@ def usable_cpu_count() -> int:
 
 
 def _core_of(cpu: int) -> tuple[int, int, int]:
-    folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
     try:
-        return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text()), cpu
+        return _topology(cpu, "physical_package_id"), _topology(cpu, "core_id"), cpu
     except (OSError, ValueError):  # not every kernel and container shows the topology; the plain order is good then
         return 0, cpu, cpu
+
+
+def _topology(cpu: int, name: str) -> int:
+    with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/{name}") as file:
+        return int(file.read())

@@ -43,8 +43,8 @@ class Crew:
         """One less, whatever it had to do."""
         worker.open = False
         self.workers = tuple(other for other in self.workers if other is not worker)
-        worker.load = min(worker.load, 1)
-        self.unload(worker)
+        worker.load = 0
+        self.rest(worker)
 
     def reserve(self, wanted: int) -> Reservation | None:
         """So many places at most in the worker that has the most room, taken until they are used or given back."""
@@ -58,7 +58,7 @@ class Crew:
         places = min(wanted, room)
         if best is None or places <= 0:
             return None
-        if best.load == 0:
+        if not best.busy:
             self._begin_work(best)
         best.load += places
         best.reserved += places
@@ -101,24 +101,29 @@ class Crew:
     def load(self, worker: ReadyWorker, task: Task) -> None:
         """The task is going to be sent to the worker."""
         task.worker = worker
-        if worker.load == 0:
+        if not worker.busy:
             self._begin_work(worker)
         worker.alone = task.strikes > 0
         worker.load += 1
 
     def _begin_work(self, worker: ReadyWorker) -> None:
-        worker.alone = False
+        worker.alone, worker.busy = False, True
         self._busy += 1
         if self._busy == self._cores:
             self._let_workers_spin()
 
     def unload(self, worker: ReadyWorker) -> None:
-        """The worker has answered a task, or was not sent it after all."""
+        """The worker was not sent a task after all."""
         if worker.load == 0:
             return  # it is gone, and was unloaded as a whole
         worker.alone = False
         worker.load -= 1
-        if worker.load == 0:
+        self.rest(worker)
+
+    def rest(self, worker: ReadyWorker) -> None:
+        """The worker has nothing to do any more, if that is so."""
+        if worker.busy and worker.load == 0:
+            worker.busy = False
             self._busy -= 1
             if self._busy == self._cores - 1:
                 self._let_workers_spin()

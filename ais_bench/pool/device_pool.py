@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,6 +27,9 @@ from ais_bench.pool.protocol import Factory
 from ais_bench.pool.settings import PoolSettings, check_device_id, check_device_ids
 from ais_bench.pool.task import Task, Waiter
 from ais_bench.shm import Stats
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 

@@ -9,9 +9,11 @@ is held for microseconds, never while feeds are copied, a thread waits, or code 
 it but the lanes' own short mutexes. Feeds are copied into a lane outside of it, so that several threads copy at a time: a lane
 that was given up on meanwhile refuses, and the task goes back to its queue.
 
-Interrupts. A KeyboardInterrupt may come between two bytecodes of the main thread, so replies go from the lane to `_arrived`
-in one C call and leave it only once delivered, and a task leaves its queue only to be sent or put back. Delivering twice is
-harmless, because a task that is done stays as it is.
+Interrupts. A KeyboardInterrupt may come between two bytecodes of the main thread. So one native call takes the replies from a
+lane and books them, in the tasks, the worker, the account and the waiters (csrc/bind/records.hpp); what else follows from them
+is found by looking at those, not by being told. A task leaves its queue only to be sent or put back. A signal handler may use
+the pool from there, too, and would wait for ever for a lock that its own thread holds: so the lock can be taken twice, tasks
+are refused while `interrupted`, and closing is left to another thread.
 """
 
 from __future__ import annotations
@@ -25,16 +27,16 @@ from typing import Any
 
 import numpy as np
 
-from ais_bench.errors import DeviceLost, DeviceMemoryError, PoolError, SessionClosed, TransportError
+from ais_bench.errors import DeviceMemoryError, PoolError, SessionClosed, TransportError
 from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
 from ais_bench.pool.crew import Crew, Reservation
 from ais_bench.pool.ready_worker import NAP_US, ReadyWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, Waiter, too_late
-from ais_bench.shm import Doorbell, Reply, take
+from ais_bench.shm import Doorbell, Records, take
 
-ADAPT_EVERY = 8  # replies between two looks at what a worker's tasks cost
+_RECORDS = Records(Task, Waiter, ReadyWorker, Account)
 
 
 class Dispatcher:
@@ -45,12 +47,12 @@ class Dispatcher:
         self.wake_when_idle = False
         self._settings = settings
         self._wake_supervisor = wake_supervisor
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.crew = Crew(settings, cores)
         self.collector = Collector(self._lock, Doorbell(), self.drain, self.crew.caller_spin_us)
         self._shared: deque[Task] = deque()
         self._pinned: dict[int, deque[Task]] = {}
-        self._arrived: deque[Reply] = deque()
+        self._sleepers: deque[Waiter] = deque()  # to be woken: tasks of theirs are done
         self._dropped: deque[Task] = deque()
         self._background_idle = False
         self.account = Account()
@@ -60,6 +62,11 @@ class Dispatcher:
         self._reservations: set[Reservation] = set()
         self._streams = 0  # iterators under way that keep the workers' queues filled
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether this very thread is at work in here: then a signal handler asks, and must not change anything."""
+        return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]
+
     # ---- tasks in ----
 
     def start(self, task: Task, *, timeout: float | None = None) -> None:
@@ -67,6 +74,8 @@ class Dispatcher:
 
         Raises PoolClosed or PoolBroken. What is wrong with the feeds becomes the task's error.
         """
+        if self.interrupted:
+            raise PoolError("a signal handler cannot run tasks on the pool whose work it interrupted")
         with self._lock:
             refusal = self._refusals.of_new(task)
             if refusal is not None:
@@ -91,6 +100,8 @@ class Dispatcher:
         """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `send` them, then
         `give_back`. None: there is none, or a task has to go the long way, by `start`.
         """
+        if self.interrupted:
+            return None
         with self._lock:
             unwatched = self._settings.task_timeout is not None and not self._watched
             if self._shared or self._refusals.any or unwatched:
@@ -199,33 +210,27 @@ class Dispatcher:
         return count
 
     def _drain_lanes(self, workers: Iterable[ReadyWorker]) -> int:
-        arrived = self._arrived
+        count = 0
         for worker in workers:
+            if not worker.busy:
+                continue
             try:
-                arrived.extend(iter(worker.lane.poll, None))
+                count += worker.lane.deliver(_RECORDS, worker, self.account, self.resolved, self._sleepers)
             except TransportError as error:
                 worker.condemn(error)
-        count = len(arrived)
-        while arrived:
-            self._deliver(arrived[0])
-            arrived.popleft()
+            if worker.lost is not None:
+                worker.condemn(worker.lost)
+            if worker.adaptive and worker.answered >= worker.adapt_at:
+                worker.adapt(self._streams)
+            if worker.load == 0:
+                self.crew.rest(worker)
+        while self._sleepers:
+            if self._sleepers[0].asleep:
+                self._sleepers[0].wake()
+            self._sleepers.popleft()
+        if self.account.rest_if_done() and self.wake_when_idle:
+            self._wake_supervisor()
         return count
-
-    def _deliver(self, reply: Reply) -> None:
-        task, outputs, error, kind, _queued_ns, copy_in_ns, execute_ns, copy_out_ns, end_to_end_ns, _done_ns = reply
-        worker = task.worker
-        if worker is not None:
-            task.worker, task.ran_on = None, worker.device
-            worker.answered += 1
-            self.crew.unload(worker)
-            if worker.adaptive and worker.answered % ADAPT_EVERY == 1:
-                worker.adapt(copy_in_ns + execute_ns + copy_out_ns, self._streams)
-            if error is not None and isinstance(error, DeviceLost):
-                worker.condemn(error)
-        if not task.done:
-            # Not the reply itself: it holds the task, and outputs in a cycle would keep their slot until the next collection.
-            task.outputs, task.answer_kind, task.end_to_end_ns = outputs, kind, end_to_end_ns
-            self._finish(task, error)
 
     def _finish(self, task: Task, error: BaseException | None) -> None:
         task.error = error
@@ -280,7 +285,7 @@ class Dispatcher:
         error: BaseException | None = None
         try:
             if feeds is not None:
-                sent = worker.lane.try_submit(feeds, task.mode, task, kind=task.kind, option=task.option)
+                sent = worker.lane.try_submit(feeds, task.mode, task, task.kind, task.option)
         except (TransportError, SessionClosed) as refused:
             with self._lock:
                 worker.condemn(refused)

@@ -13,18 +13,21 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed, WorkerStartError
 from ais_bench.pool.cores import CoreShare, allowed_cpus, split_cores, usable_cpu_count
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.process import Place
-from ais_bench.pool.resolver import Resolver
 from ais_bench.pool.seats import Seat
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.supervisor import Supervisor
 from ais_bench.pool.task import Waiter
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from ais_bench.pool.resolver import Resolver
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -109,6 +112,10 @@ class Engine:
 
     def future(self) -> Future[Any]:
         """A future that the resolver will see to."""
+        from concurrent.futures import Future
+
+        from ais_bench.pool.resolver import Resolver
+
         if self._resolver is None:
             with self._lock:
                 if self._resolver is None and not self.closed:
@@ -129,10 +136,14 @@ class Engine:
 
     def close(self, *, force: bool) -> None:
         """Ends everything. Without `force`, accepted tasks get `close_timeout` to finish. May be called twice, and from a
-        callback of a future; returns when no process and no thread is left (but the calling one)."""
+        callback of a future; returns when no process and no thread is left (but the calling one). From a signal handler it may
+        return before that, and the process does not end before it is over."""
         if self.foreign:
             return
         self.dispatcher.close_door(closed_error)
+        if self.dispatcher.interrupted:  # waiting here would be for ourselves
+            threading.Thread(target=self.close, kwargs={"force": force}).start()
+            return
         accepted, self.closed = not self.closed, True
         try:
             if not force and accepted:

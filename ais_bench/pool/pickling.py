@@ -12,7 +12,6 @@ import io
 import operator
 import pickle
 import sys
-import traceback
 from typing import Any
 
 from ais_bench.errors import AisBenchError, ConfigError
@@ -68,6 +67,8 @@ def _class_of_main(name: str) -> Any:
 
 def dumps_error(error: BaseException) -> bytes:
     """An exception and its traceback as bytes, for `loads_error`. Never raises."""
+    import traceback
+
     buffer = io.BytesIO()
     try:
         _ErrorPickler(buffer, protocol=5).dump(error)

@@ -16,8 +16,6 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from multiprocessing import spawn
-from pathlib import Path
 from typing import NamedTuple
 
 import ais_bench
@@ -27,14 +25,26 @@ from ais_bench.pool.wire import ParentEnd
 TAIL_LINES = 20
 LONGEST_LINE = 8192
 
+# First lines of what `python -c` shall run: without the working directory, whose modules may be called like the library's.
+OFF_THE_WORKING_DIRECTORY = """\
+import sys
+if sys.path[0] == "": del sys.path[0]
+"""
+
 # Runs in the worker before ais_bench can be imported there: the parent's sys.path comes first, on the control connection.
 # The last entries find ais_bench itself where the parent found it in a way that sys.path does not show.
-BOOTSTRAP = """\
-import os, pickle, socket, sys
-control = socket.socket(fileno=int(sys.argv[1]))
-length = int.from_bytes(control.recv(8, socket.MSG_WAITALL), "little")
-if not length: os._exit(0)
-place = pickle.loads(control.recv(length, socket.MSG_WAITALL))
+BOOTSTRAP = (
+    OFF_THE_WORKING_DIRECTORY
+    + """\
+import os, pickle
+control = int(sys.argv[1])
+def take(count):
+    data = b""
+    while len(data) < count:
+        data += (part := os.read(control, count - len(data)))
+        if not part: os._exit(0)
+    return data
+place = pickle.loads(take(int.from_bytes(take(8), "little")))
 sys.path[:] = place["path"]
 sys.argv[:] = [""]
 try: os.chdir(place["cwd"] or ".")
@@ -42,6 +52,7 @@ except OSError as error: print(f"the working directory cannot be used: {error}",
 from ais_bench.pool.worker import main
 main(control)
 """
+)
 
 
 class Place(NamedTuple):
@@ -58,7 +69,7 @@ class Place(NamedTuple):
         except FileNotFoundError:
             cwd = ""
         path = [cwd if entry == "" else entry for entry in sys.path]
-        path += [root for root in (str(Path(folder).parent) for folder in ais_bench.__path__) if root not in path]
+        path += [root for root in (os.path.dirname(folder) for folder in ais_bench.__path__) if root not in path]
         return cls(tuple(path), cwd)
 
 
@@ -85,20 +96,27 @@ def _above_stdio(fd: int, stack: contextlib.ExitStack) -> int:
     return higher
 
 
+def python_executable() -> str:
+    """The interpreter that workers run: what multiprocessing would take. Raises ConfigError where there is none."""
+    spawn = sys.modules.get("multiprocessing.spawn")  # where nobody imported it, nobody has chosen another one
+    executable = spawn.get_executable() if spawn is not None else sys.executable
+    if not executable:
+        raise ConfigError("sys.executable is empty, so no worker can be started; multiprocessing.set_executable() helps")
+    return os.fsdecode(executable)
+
+
 class WorkerProcess:
     """A running worker process and the parent's descriptors for it. `inherited`: the numbers of descriptors there."""
 
     def __init__(self, place: Place, inherited: tuple[int, ...]) -> None:
-        executable = spawn.get_executable()
-        if not executable:
-            raise ConfigError("sys.executable is empty, so no worker can be started; multiprocessing.set_executable() helps")
+        executable = python_executable()
         mine, theirs = socket.socketpair()
         try:
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             with contextlib.ExitStack() as stack:
                 control, *self.inherited = [_above_stdio(fd, stack) for fd in (theirs.fileno(), *inherited)]
                 self._popen = subprocess.Popen(
-                    [os.fsdecode(executable), *flags, "-c", BOOTSTRAP, str(control)],
+                    [executable, *flags, "-c", BOOTSTRAP, str(control)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

@@ -5,15 +5,15 @@
 
 End of file on the worker's side means that the parent is gone: it exits. On the parent's side it means nothing by itself;
 the worker's pidfd says that it died.
+
+Every worker imports this file, so it imports little: dataclasses alone would be a tenth of a worker's start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ais_bench.pool.cores import CoreShare
 from ais_bench.shm import TENSORS, Task
 
 
@@ -57,36 +57,33 @@ class Factory(Protocol):
         """Raises what the parent shall see as the reason why the worker did not start."""
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """Everything a worker needs; its descriptors were inherited under these numbers."""
 
     parent_pid: int
     device_id: int
     arena_fd: int
     doorbell_fd: int
-    share: CoreShare
+    cpus: tuple[int, ...]  # to be pinned to; empty: not pinned
+    threads: int
     spin: bool
     log_level: int
     factory: bytes
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(NamedTuple):
     """The handler is made; `description` is its own."""
 
     description: Any
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     """The handler was not made; `error` is for `pickling.loads_error`."""
 
     error: bytes
 
 
-@dataclass(frozen=True)
-class LogLine:
+class LogLine(NamedTuple):
     """A record of the worker's `logging`, flattened."""
 
     name: str
@@ -95,6 +92,5 @@ class LogLine:
     created: float
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(NamedTuple):
     """Finish what was handed over, close the handler, exit."""

@@ -10,17 +10,24 @@ from ais_bench.shm import Lane
 # With tasks_in_flight left open, a worker is handed so much work at a time, in tasks of the kind it did last.
 WORK_IN_HAND_NS = 400_000
 MOST_IN_FLIGHT = 128
+ADAPT_EVERY = 8  # answers between two looks at what a worker's tasks cost
 MANY_IN_FLIGHT = 16  # from here on tasks are so short that waking somebody for one costs more than the task
 NAP_US = 50.0  # a part of the work in hand, so that it ends before the worker could run dry
 
 
 class ReadyWorker:
-    """The dispatcher's view of a worker. The dispatcher's lock guards all but `lane`."""
+    """The dispatcher's view of a worker. The dispatcher's lock guards all but `lane`.
+
+    Native code books its replies in `load`, `answered`, `alone`, `cost_ns` and `lost`.
+    """
 
     __slots__ = (
+        "adapt_at",
         "adaptive",
         "alone",
         "answered",
+        "busy",
+        "cost_ns",
         "cpus",
         "device",
         "fewest",
@@ -28,6 +35,7 @@ class ReadyWorker:
         "lane",
         "limit",
         "load",
+        "lost",
         "naps",
         "open",
         "reserved",
@@ -46,15 +54,20 @@ class ReadyWorker:
         self.limit = settings.tasks_in_flight or self.fewest
         self.load = 0  # tasks sent, or being sent, and not answered
         self.reserved = 0  # of these, places that a stream holds or held since it last looked
+        self.busy = False  # it counts as one that has something to do; catches up with `load`
         self.answered = 0
+        self.cost_ns = 0  # what the task answered last took it
+        self.adapt_at = 1  # the count of answers at which the next look at that is due
+        self.lost: BaseException | None = None  # what it answered, where that says that its device is lost
         self.naps = False
         self.open = True  # False: being removed or given up on
         self.alone = False  # it works on a suspect, and on nothing else
         self.verdict: BaseException | None = None  # why it was killed, where that was our doing
 
-    def adapt(self, cost_ns: int, streams: int) -> None:
+    def adapt(self, streams: int) -> None:
         """Lets short tasks queue up in the worker, so that it need not wait for the parent between them."""
-        self.limit = min(MOST_IN_FLIGHT, self.fewest + WORK_IN_HAND_NS // (cost_ns + 1))
+        self.adapt_at = self.answered + ADAPT_EVERY
+        self.limit = min(MOST_IN_FLIGHT, self.fewest + WORK_IN_HAND_NS // (self.cost_ns + 1))
         naps = streams > 0 and self.limit >= MANY_IN_FLIGHT
         if naps != self.naps:
             self.let_nap(naps)

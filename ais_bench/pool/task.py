@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ais_bench.errors import TaskTimeout
@@ -12,6 +11,8 @@ from ais_bench.pool.pickling import loads_error
 from ais_bench.shm import OBJECT, TENSORS, decode
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from ais_bench.pool.ready_worker import ReadyWorker
 
 

@@ -6,11 +6,14 @@ is kept and sent when it is writable again. The worker's end blocks, and may be 
 
 from __future__ import annotations
 
+import os
 import pickle
-import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
 
 HEADER_BYTES = 8
 LONGEST = 1 << 40  # a longer frame is nonsense, not a message
@@ -85,17 +88,18 @@ class ParentEnd:
 
 
 class WorkerEnd:
-    """The end of the worker. `send` from any thread, `receive` from one."""
+    """The end of the worker, a descriptor. `send` from any thread, `receive` from one."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
         self._sending = threading.Lock()
 
     def send(self, message: Any) -> None:
         """Blocks until the message is in the socket. Raises OSError when the parent is gone."""
-        data = frame(message)
+        data = memoryview(frame(message))
         with self._sending:
-            self._socket.sendall(data)
+            while data:
+                data = data[os.write(self._fd, data) :]
 
     def receive(self) -> Any:
         """The next message. Raises EOFError when the parent is gone."""
@@ -106,7 +110,7 @@ class WorkerEnd:
         data = bytearray()
         while len(data) < count:
             try:
-                part = self._socket.recv(min(count - len(data), 1 << 20))
+                part = os.read(self._fd, min(count - len(data), 1 << 20))
             except ConnectionResetError:
                 part = b""
             if not part:

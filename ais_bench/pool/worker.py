@@ -6,33 +6,37 @@
 
 Runs only in a worker. It leaves with os._exit, because nothing of an interpreter's orderly end is needed and device runtimes
 are known to hang in it.
+
+What it imports is what a pool's first result waits for: nothing that a worker whose handler is native does not need.
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
-import logging
 import os
-import signal
-import socket
 import sys
 import threading
 import time
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ais_bench import _native
 from ais_bench.errors import DeviceLost
 from ais_bench.pool.pickling import dumps_error, loads
-from ais_bench.pool.protocol import Answer, Failed, Handler, LogLine, Ready, Start, Stop, WorkerContext
+from ais_bench.pool.protocol import Failed, Ready, Start, Stop, WorkerContext
 from ais_bench.pool.wire import WorkerEnd
-from ais_bench.shm import RAISED, Channel, Task, encode
+from ais_bench.pool.worker_log import carry_logging, end_logging
+from ais_bench.shm import RAISED, Channel
+
+if TYPE_CHECKING:
+    from ais_bench.pool.protocol import Answer, Handler
+    from ais_bench.shm import Task
 
 PARENT_GONE = 0  # the exit code nobody is left to read
 
 
-def main(control: socket.socket) -> NoReturn:
-    """Serves one pool. Never returns."""
+def main(control: int) -> NoReturn:
+    """Serves one pool over this descriptor of the control connection. Never returns."""
     connection = WorkerEnd(control)
     code = 1
     try:
@@ -42,7 +46,7 @@ def main(control: socket.socket) -> NoReturn:
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
-        logging.shutdown()
+        end_logging()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -61,14 +65,12 @@ def _receive_start(connection: WorkerEnd) -> Start:
 def _prepare(start: Start, connection: WorkerEnd) -> None:
     if not _native.die_with_parent(start.parent_pid):
         os._exit(PARENT_GONE)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    _native.ignore_interrupts()  # Ctrl-C is the parent's to answer
     faulthandler.enable()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    if start.share.cpus:
-        os.sched_setaffinity(0, start.share.cpus)
-    root = logging.getLogger()
-    root.addHandler(_ToParent(connection))
-    root.setLevel(start.log_level)
+    if start.cpus:
+        os.sched_setaffinity(0, start.cpus)
+    carry_logging(connection, start.log_level)
 
 
 def _serve(start: Start, connection: WorkerEnd) -> int:
@@ -76,7 +78,7 @@ def _serve(start: Start, connection: WorkerEnd) -> int:
         channel = Channel(start.arena_fd, start.doorbell_fd)
         threading.Thread(target=_watch, args=(connection, channel), name="control", daemon=True).start()
         factory = loads(start.factory)
-        handler: Handler = factory(WorkerContext(start.device_id, start.share.threads, start.spin))
+        handler: Handler = factory(WorkerContext(start.device_id, start.threads, start.spin))
         connection.send(Ready(handler.describe()))
     except Exception as error:
         connection.send(Failed(dumps_error(error)))
@@ -110,6 +112,8 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
     except DeviceLost:
         raise  # this process is of no use any more; the pool runs the task elsewhere
     except Exception as error:
+        from ais_bench.shm import encode  # it needs numpy, which costs more than all the rest of a worker's start
+
         # Parent's side of RAISED: pickling.loads_error over the decoded bytes.
         channel.reply(task, encode(dumps_error(error)), kind=RAISED, execute_ns=time.monotonic_ns() - began_ns)
 
@@ -122,19 +126,3 @@ def _watch(connection: WorkerEnd, channel: Channel) -> None:
         connection.receive()  # nothing follows Stop but the parent's end
     except EOFError:
         os._exit(PARENT_GONE)
-
-
-class _ToParent(logging.Handler):
-    """Sends records of the worker's logging to the parent, as text: their arguments need not pickle."""
-
-    def __init__(self, connection: WorkerEnd) -> None:
-        super().__init__()
-        self._connection = connection
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._connection.send(LogLine(record.name, record.levelno, self.format(record), record.created))
-        except OSError:
-            os._exit(PARENT_GONE)
-        except Exception:
-            self.handleError(record)

@@ -1,23 +1,27 @@
-"""Sessions: one model on one device (`InferSession`), or on all of them (`MultiDeviceSession`)."""
+"""Sessions: one model on one device (`InferSession`), or on all of them (`MultiDeviceSession`).
+
+The names are looked up when they are used: a worker imports this package, too, and needs next to nothing of it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ais_bench.session.infer_session import InferSession
-from ais_bench.session.times import MemorySummary
-
 if TYPE_CHECKING:
+    from ais_bench.session.infer_session import InferSession
     from ais_bench.session.multi_device import MultiDeviceSession
+    from ais_bench.session.times import MemorySummary
 
 __all__ = ["InferSession", "MemorySummary", "MultiDeviceSession"]
 
+_HOMES = {"InferSession": "infer_session", "MemorySummary": "times", "MultiDeviceSession": "multi_device"}
+
 
 def __getattr__(name: str) -> Any:
-    """MultiDeviceSession on first use: its workers import this package, too, and need only the rest of it."""
-    if name != "MultiDeviceSession":
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ais_bench.session.multi_device import MultiDeviceSession
+    import importlib
 
-    globals()[name] = MultiDeviceSession
-    return MultiDeviceSession
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

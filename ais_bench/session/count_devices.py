@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
-from multiprocessing import spawn
 
 from ais_bench import _native
 from ais_bench.errors import DeviceUnavailable
-from ais_bench.pool.process import Place
+from ais_bench.pool.process import OFF_THE_WORKING_DIRECTORY, Place, python_executable
 
-_ASK = """\
-import json, sys
+_ASK = (
+    OFF_THE_WORKING_DIRECTORY
+    + """\
+import json
 sys.path[:] = json.loads(sys.argv[1])
 from ais_bench import _native
 print("devices", _native.device_count(sys.argv[2]))
 """
+)
 ASK_TIMEOUT_S = 60.0
 
 
@@ -29,7 +28,9 @@ def count_devices(runtime: str) -> int:
     """
     if runtime == "ort":
         return len(_native.allowed_cpus())
-    command = [os.fsdecode(spawn.get_executable() or sys.executable), "-c", _ASK, json.dumps(Place.here().path), runtime]
+    import json  # here, because most pools never count so
+
+    command = [python_executable(), "-c", _ASK, json.dumps(Place.here().path), runtime]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ASK_TIMEOUT_S)
     found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("devices ")]
     if done.returncode != 0 or not found or found[-1] == "0":

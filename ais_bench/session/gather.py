@@ -26,6 +26,11 @@ def whole_arrays(
     for run in runs:
         stop = min(start + size, samples)
         expected = size if pad else stop - start
+        if not isinstance(run, (list, tuple)) or not all(isinstance(array, np.ndarray) for array in run):
+            raise FeedError(
+                f"the postprocess returned a {type(run).__name__} where a list of arrays is wanted, with one entry a sample; "
+                "use map for other results"
+            )
         for index, array in enumerate(run):
             if array.ndim == 0 or array.shape[0] != expected:
                 raise FeedError(

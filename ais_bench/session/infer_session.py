@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ais_bench import _native
 from ais_bench.errors import ConfigError
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.feeds import to_sequence
@@ -62,21 +63,30 @@ class InferSession:
         provider_options: Mapping[str, Any] | None = None,
         runtime: str | None = None,
     ) -> None:
-        self.device_id = as_int("device_id", device_id, 0)
-        self.model_path = as_model(model_path)
-        options = session_options()
-        options.loop = self.loop = as_int("loop", loop, 1)
-        options.log_level = 1 if debug else 2
-        options.acl_json_path = acl_json_path or ""
-        self.session = InferenceSession(
-            self.model_path,
-            self.device_id,
-            options,
+        device, model = as_int("device_id", device_id, 0), as_model(model_path)
+        session = InferenceSession(
+            model,
+            device,
+            _options(acl_json_path, debug, as_int("loop", loop, 1)),
             _runtime_options=runtime_options(threads, graph_optimization_level, provider_options),
             _runtime="" if runtime is None else as_text("runtime", runtime),
         )
-        self._native = self.session._native
+        self._take(session, model, acl_json_path, debug)
+
+    @classmethod
+    def _over(cls, native: _native.Session, model_path: str | bytes, acl_json_path: str | None, debug: bool) -> InferSession:
+        """Make a session of a model that is open already."""
+        self = cls.__new__(cls)
+        options = _options(acl_json_path, debug, native.loop)
+        self._take(InferenceSession._over(native, options), model_path, acl_json_path, debug)
+        return self
+
+    def _take(self, session: InferenceSession, model_path: str | bytes, acl_json_path: str | None, debug: bool) -> None:
+        self.session = session
+        self._native = session._native
         self._expected: list[int] = []
+        self.device_id, self.loop = self._native.device_id, self._native.loop
+        self.model_path = model_path
         self.intensors_desc, self.outtensors_desc = self.session.get_inputs(), self.session.get_outputs()
         self.outputs_names = [desc.name for desc in self.outtensors_desc]
         if debug:
@@ -323,6 +333,14 @@ class InferSession:
     def _to_arrays(self, tensors: list[Tensor]) -> list[NDArray[Any]]:
         self.convert_tensors_to_host(tensors)
         return self.convert_tensors_to_arrays(tensors)
+
+
+def _options(acl_json_path: str | None, debug: bool, loop: int) -> session_options:
+    options = session_options()
+    options.loop = loop
+    options.log_level = 1 if debug else 2
+    options.acl_json_path = acl_json_path or ""
+    return options
 
 
 def _show_debug_log() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError
-from ais_bench.session import file_pipeline
+from ais_bench.session import file_pipeline, times
 from ais_bench.session.aipp import AippMethods
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.options import as_chain, as_int, as_model, as_text
 from ais_bench.session.tensor import Tensor
-from ais_bench.session.times import ExecTimes, sumary
+from ais_bench.session.times import ExecTimes
 
 __all__ = ["InferenceSession", "infer_options", "model", "session_options"]
 
@@ -68,17 +68,28 @@ class InferenceSession(AippMethods):
         runtime_options = dict(_runtime_options or {})
         if options.acl_json_path:  # absolute, so that one file has one name
             runtime_options["acl_json_path"] = os.path.abspath(options.acl_json_path)
-        self._native = _native.Session(
+        native = _native.Session(
             as_model(model_path),
             as_int("device_id", device_id, 0),
             as_int("loop", options.loop, 1),
             runtime_options,
             _runtime,
         )
-        self._options = _LiveOptions(self._native, options)
+        self._take(native, options)
+
+    def _take(self, native: _native.Session, options: session_options) -> None:
+        self._native = native
+        self._options = _LiveOptions(native, options)
         self._times = ExecTimes(self._native)
         self._iteration: _native.Iteration | None = None
         self._output_names = [name for name, *_ in self._native.outputs()]
+
+    @classmethod
+    def _over(cls, native: _native.Session, options: session_options) -> InferenceSession:
+        """Make a session of a model that is open already."""
+        self = cls.__new__(cls)
+        self._take(native, options)
+        return self
 
     def options(self) -> session_options:
         """Return the live options: assigning `loop` takes effect."""
@@ -102,6 +113,10 @@ class InferenceSession(AippMethods):
         indexes = self._indexes(output_names)
         outputs = self._native.run(feeds)
         return [Tensor(outputs[index]) for index in indexes]
+
+    def run_from_tensors(self, output_names: Sequence[str], feeds: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
+        """`run`, by the name that programs use whose tensors stay on the device."""
+        return self.run(output_names, feeds)
 
     def first_inner_run(self, output_names: Sequence[str], feeds: Sequence[Any]) -> list[Tensor]:
         """Run once and keep inputs and outputs on the device for `inner_run`. Returns an empty list."""
@@ -185,13 +200,19 @@ class InferenceSession(AippMethods):
         kind, gears = self._native.gears()
         return max((gear[0] for gear in gears), default=0) if kind == "dymbatch" else 0
 
-    def sumary(self) -> sumary:
+    def sumary(self) -> times.sumary:
         """Return the times of all executions, in milliseconds."""
         return self._times.read()
 
     def reset_sumaryinfo(self) -> int:
         """Forget the times."""
         self._times.clear()
+        return 0
+
+    summary, reset_summaryinfo = sumary, reset_sumaryinfo
+
+    def set_context(self) -> int:
+        """Do nothing: every call makes the device current by itself. Programs call it before they share a session."""
         return 0
 
     def create_tensor_from_fileslist(self, desc: tensor_desc, files: Sequence[str]) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from pathlib import Path
 
 __all__ = ["candidates"]
 
@@ -22,7 +21,9 @@ def _onnxruntime() -> list[str]:
     spec = importlib.util.find_spec("onnxruntime")
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
         # The versioned file; a build from source may also have the plain name.
-        paths += sorted((str(path) for path in Path(folder, "capi").glob("libonnxruntime.so*")), reverse=True)
+        capi = os.path.join(folder, "capi")
+        names = os.listdir(capi) if os.path.isdir(capi) else []
+        paths += sorted((os.path.join(capi, name) for name in names if name.startswith("libonnxruntime.so")), reverse=True)
     return [*paths, "libonnxruntime.so.1", "libonnxruntime.so"]
 
 

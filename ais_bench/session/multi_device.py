@@ -9,12 +9,8 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from numpy.typing import NDArray
-
-from ais_bench import _native
 from ais_bench.errors import ConfigError, PoolClosed, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.pickling import dumps_by_value
@@ -22,17 +18,30 @@ from ais_bench.pool.settings import check_device_ids
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.options import as_int, as_model, check_custom_sizes, refuse_on_npu, runtime_options
-from ais_bench.session.report import LastTimes, Report, make_report
-from ais_bench.session.worker_session import MODES, Description, Iterate, SessionFactory
+from ais_bench.session.last_times import LastTimes
+from ais_bench.session.options import absolute, as_int, as_model, check_custom_sizes, refuse_on_npu, runtime_of, runtime_options
+from ais_bench.session.worker_session import MODES, Iterate, SessionFactory
 from ais_bench.shm import OBJECT, TENSORS, encode, take
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from ais_bench.session.report import Report
+
+    Outputs = list[NDArray[Any]]
 
 __all__ = ["MultiDeviceSession"]
 
-Outputs = list[NDArray[Any]]
 OnError = Literal["raise", "return"]
 _UNDER_WAY_ON_AN_NPU = 6  # a session's pipeline has four under way; one more is on its way there, and one back
 _MODE_NUMBERS = {mode: number for number, mode in enumerate(MODES)}
+
+
+class _Description(NamedTuple):
+    inputs: list[tensor_desc]
+    outputs: list[tensor_desc]
 
 
 class MultiDeviceSession:
@@ -78,8 +87,8 @@ class MultiDeviceSession:
         provider_options: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        self.model_path = _absolute(as_model(model_path))
-        self._runtime = runtime or _runtime_of(self.model_path)
+        self.model_path = absolute(as_model(model_path))
+        self._runtime = runtime or runtime_of(self.model_path)
         self._on_error = _checked_on_error(on_error)
         self._asked = None if devices is None else check_device_ids(devices)
         pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity
@@ -89,23 +98,20 @@ class MultiDeviceSession:
             self._settings = PoolSettings(affinity=pinning, **settings)
         except TypeError as error:
             raise ConfigError(f"{error}; the settings are listed in ais_bench.pool.settings") from None
-        options = runtime_options(
-            settings.get("threads"), graph_optimization_level, provider_options
-        )  # checked here, used there
+        options = runtime_options(None, graph_optimization_level, provider_options)
         if self._runtime == "acl":
-            refuse_on_npu(options)
+            refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
         self._factory = SessionFactory(
-            self.model_path,
-            self._runtime,
-            None if acl_json_path is None else os.path.abspath(acl_json_path),
-            bool(debug),
-            as_int("loop", loop, 1),
-            as_int("warmup", warmup, 0),
-            graph_optimization_level,
-            dict(provider_options or {}),
-            count_devices("ort"),
-            None if preprocess is None else dumps_by_value(preprocess),
-            None if postprocess is None else dumps_by_value(postprocess),
+            model=self.model_path,
+            runtime=self._runtime,
+            options=options,
+            acl_json_path=os.path.abspath(acl_json_path) if acl_json_path else None,
+            debug=bool(debug),
+            loop=as_int("loop", loop, 1),
+            warmup=as_int("warmup", warmup, 0),
+            device_count=count_devices("ort"),
+            preprocess=None if preprocess is None else dumps_by_value(preprocess),
+            postprocess=None if postprocess is None else dumps_by_value(postprocess),
         )
         self._preprocess = preprocess is not None
         self._lock = threading.Lock()  # guards the making of the pool and the adding of devices
@@ -190,10 +196,8 @@ class MultiDeviceSession:
         return self._pool
 
     @staticmethod
-    def _description(pool: DevicePool) -> Description:
-        description = pool.description()
-        assert isinstance(description, Description)
-        return description
+    def _description(pool: DevicePool) -> _Description:
+        return _Description(*([tensor_desc._from_native(native) for native in side] for side in pool.description()))
 
     # ---- the model ----
 
@@ -272,8 +276,7 @@ class MultiDeviceSession:
         """
         number, returns = _mode_number(mode), _checked_on_error(on_error or self._on_error) == "return"
         pool = self._ready_pool(None)
-        tasks = pool.ordered(iterable, lambda item, index, waiter: self._task(item, index, waiter, number))
-        return (_result(task, returns) for task in self.summary.note_all(tasks))
+        return self._results(pool.ordered(iterable, self._maker(number)), returns, indexed=False)
 
     def map_unordered(
         self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None
@@ -281,8 +284,7 @@ class MultiDeviceSession:
         """The same, but yields (index, outputs) as they finish."""
         number, returns = _mode_number(mode), _checked_on_error(on_error or self._on_error) == "return"
         pool = self._ready_pool(None)
-        tasks = pool.unordered(iterable, lambda item, index, waiter: self._task(item, index, waiter, number))
-        return ((task.index or 0, _result(task, returns)) for task in self.summary.note_all(tasks))
+        return self._results(pool.unordered(iterable, self._maker(number)), returns, indexed=True)
 
     def infer_batch(self, arrays: Any, batch_size: int | None = None, mode: str = "static") -> Outputs:
         """Run a whole data set, split along axis 0 over the devices, and return whole arrays, one for each output.
@@ -383,6 +385,25 @@ class MultiDeviceSession:
             return Task(encode(item), waiter, mode, OBJECT, 0, device, index, future)
         return Task(scatter.as_feeds(item, self._inputs), waiter, mode, TENSORS, 0, device, index, future)
 
+    def _maker(self, mode: int) -> Callable[[Any, int, Waiter], Task]:
+        """What makes the tasks of a stream: `_task` without what only single tasks have, as it runs for each of millions."""
+        if self._preprocess:
+            return lambda item, index, waiter: Task(encode(item), waiter, mode, OBJECT, 0, None, index)
+        inputs, as_feeds = self._inputs, scatter.as_feeds
+        return lambda item, index, waiter: Task(
+            item if type(item) is list else as_feeds(item, inputs), waiter, mode, TENSORS, 0, None, index
+        )
+
+    def _results(self, tasks: Iterable[Task], returns: bool, *, indexed: bool) -> Iterator[Any]:
+        """The results of tasks that are done, or (index, result), noting their times."""
+        self.summary.clear()
+        note = self.summary.note
+        for task in tasks:
+            note(task)
+            plain = task.error is None and task.answer_kind == TENSORS
+            result = task.outputs if plain else _result(task, returns)
+            yield (task.index, result) if indexed else result
+
     # ---- times ----
 
     def reset_summaryinfo(self) -> None:
@@ -395,6 +416,8 @@ class MultiDeviceSession:
 
     def report(self) -> Report:
         """Counts and times since the start or the last reset: per device, in all, and the workers. See Report."""
+        from ais_bench.session.report import make_report
+
         pool = self._pool
         if pool is None:
             return make_report([], [], 0.0)
@@ -423,17 +446,3 @@ def _checked_on_error(value: Any) -> OnError:
     if value not in ("raise", "return"):
         raise ConfigError(f'on_error is "raise" or "return", not {value!r}')
     return value  # type: ignore[no-any-return]
-
-
-def _absolute(model: str | bytes) -> str | bytes:
-    """A worker that starts later must find the same file, wherever this process has gone since."""
-    return os.path.abspath(model) if isinstance(model, str) else model
-
-
-def _runtime_of(model: str | bytes) -> str:
-    if isinstance(model, str):
-        return _native.runtime_for(model)
-    with open(os.memfd_create("model"), "wb") as file:
-        file.write(model)
-        file.flush()
-        return _native.runtime_for(f"/proc/self/fd/{file.fileno()}")

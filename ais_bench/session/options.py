@@ -10,9 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from ais_bench import _native
 from ais_bench.errors import ConfigError
 
-__all__ = ["as_chain", "as_int", "as_model", "as_text", "check_custom_sizes", "refuse_on_npu", "runtime_options"]
+__all__ = [
+    "absolute",
+    "as_chain",
+    "as_int",
+    "as_model",
+    "as_text",
+    "check_custom_sizes",
+    "refuse_on_npu",
+    "runtime_of",
+    "runtime_options",
+]
 
 GRAPH_OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "layout", "all")
 
@@ -100,3 +111,18 @@ def refuse_on_npu(options: Mapping[str, str]) -> None:
 
 def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def absolute(model: str | bytes) -> str | bytes:
+    """A worker that starts later must find the same file, wherever this process has gone since."""
+    return os.path.abspath(model) if isinstance(model, str) else model
+
+
+def runtime_of(model: str | bytes) -> str:
+    """The runtime that a model's content asks for: "ort" or "acl". Raises ModelLoadError."""
+    if isinstance(model, str):
+        return _native.runtime_for(model)
+    with open(os.memfd_create("model"), "wb") as file:
+        file.write(model)
+        file.flush()
+        return _native.runtime_for(f"/proc/self/fd/{file.fileno()}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ais_bench.pool import DeviceInfo, Task, WorkerInfo
+from ais_bench.pool import DeviceInfo, WorkerInfo
 from ais_bench.shm import Stats
 
-KEPT_TIMES = 100_000
 QUANTITIES = ("mean", "p50", "p90", "p99", "max")
 STAGES = ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms")
 
@@ -144,38 +143,3 @@ def _counts(info: DeviceInfo, wall_s: float) -> Counts:
         throughput_per_s=(stats.tasks - stats.failures) / wall_s if wall_s > 0 else 0.0,
         **stages,
     )
-
-
-class LastTimes(dict[int, list[float]]):
-    """End-to-end milliseconds of the last call by device. Read it as `session.summary()` or `session.summary[device]`.
-
-    A call that streams keeps the newest of each device, 100,000 at least.
-    """
-
-    def __call__(self) -> dict[int, list[float]]:
-        """A copy, {device id: [milliseconds, ...]}, in the order of the feeds."""
-        return {device: list(times) for device, times in list(self.items())}
-
-    def note_one(self, task: Task) -> None:
-        """A call of one task."""
-        self.clear()
-        if task.ran_on is not None:
-            self[task.ran_on] = [task.end_to_end_ns / 1e6]
-
-    def note_done(self, tasks: Iterable[Task]) -> None:
-        """A call of several tasks."""
-        for _task in self.note_all(tasks):
-            continue
-
-    def note_all(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """Passes the tasks of a call on, taking their times on the way."""
-        self.clear()
-        for task in tasks:
-            if task.ran_on is not None:
-                times = self.get(task.ran_on)
-                if times is None:
-                    times = self[task.ran_on] = []
-                elif len(times) == 2 * KEPT_TIMES:
-                    del times[:KEPT_TIMES]
-                times.append(task.end_to_end_ns / 1e6)
-            yield task

@@ -28,11 +28,17 @@ class type(enum.IntEnum):
 class Tensor(_native.Tensor):
     """A tensor on the host (`device` is -1) or on a device.
 
-    `Tensor(array)` copies a numpy array, or anything else an input can be, to host memory; `Tensor(tensor)` shares its
-    memory. `to_device(id)` and `to_host()` move it, in place, and do nothing where it is there already. On the host it
-    offers the buffer protocol and converts with `numpy.array(tensor)`; on a device both raise RuntimeError. Its memory is
-    freed with it, whatever became of the session it came from. Any thread may use it, one at a time.
+    `Tensor(array)` copies a numpy array, or anything else an input can be, to host memory, `Tensor(array, device_id)` to a
+    device; `Tensor(tensor)` shares its memory. `to_device(id)` and `to_host()` move it, in place, and do nothing where it is
+    there already. On the host it offers the buffer protocol and converts with `numpy.array(tensor)`; on a device both raise
+    RuntimeError. Its memory is freed with it, whatever became of the session it came from. Any thread may use it, one at a
+    time.
     """
+
+    def __init__(self, array: Any, device_id: Any = None) -> None:
+        super().__init__(array)
+        if device_id is not None:
+            self.to_device(device_id)
 
     @property
     def dtype(self) -> dtype:

@@ -1,28 +1,30 @@
-"""What runs in a worker of MultiDeviceSession: one InferSession, and the user's callables around it.
+"""What runs in a worker of MultiDeviceSession: one model, and the user's callables around it.
 
 Without callables a task is arrays in, arrays out, and never meets Python: the pool serves it with `native`. Three things come
 here instead: tasks of a session with a `preprocess` (an object in) or a `postprocess` (an object out), and iterations.
+For these there is an InferSession around the model. It is made when the first of them comes: with numpy, which it needs, it
+would take two thirds of a worker's start.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ais_bench import _native
 from ais_bench.pool.pickling import loads
 from ais_bench.pool.protocol import Answer, WorkerContext
-from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.infer_session import InferSession
-from ais_bench.shm import OBJECT, Task, decode, encode
+from ais_bench.shm import OBJECT, Task
 from ais_bench.shm import SessionHandler as NativeSession
+
+if TYPE_CHECKING:
+    from ais_bench.session.infer_session import InferSession
 
 MODES = ("static", "dymbatch", "dymhw", "dymdims", "dymshape")  # a task's mode is an index into this
 
 
-@dataclass(frozen=True)
-class Iterate:
+class Iterate(NamedTuple):
     """An `infer_iteration` on its way to a worker."""
 
     feeds: Any
@@ -31,49 +33,34 @@ class Iterate:
     mode: str
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a worker tells the parent about the model."""
-
-    inputs: list[tensor_desc]
-    outputs: list[tensor_desc]
-
-
-@dataclass(frozen=True)
-class SessionFactory:
+class SessionFactory(NamedTuple):
     """Makes the handler in a worker. `preprocess` and `postprocess` are pickles of callables, made in the parent."""
 
     model: str | bytes
     runtime: str
-    acl_json_path: str | None = None
-    debug: bool = False
-    loop: int = 1
-    warmup: int = 0
-    graph_optimization_level: str | None = None
-    provider_options: dict[str, Any] = field(default_factory=dict)
-    device_count: int = 0
-    preprocess: bytes | None = None
-    postprocess: bytes | None = None
+    options: dict[str, str]  # the runtime's, checked
+    acl_json_path: str | None
+    debug: bool  # what InferSession logs is wanted
+    loop: int
+    warmup: int
+    device_count: int
+    preprocess: bytes | None
+    postprocess: bytes | None
 
     def __call__(self, context: WorkerContext) -> SessionHandler:
         """Loads the model on the worker's device. Raises what InferSession raises."""
-        options = dict(self.provider_options)
+        options = dict(self.options)
+        if self.acl_json_path:
+            options["acl_json_path"] = self.acl_json_path
         if self.runtime == "ort":
             # A worker sees only its share of the processors, but the ids are those of the whole machine.
-            options.setdefault("devices", self.device_count)
+            options.setdefault("devices", str(self.device_count))
             options.setdefault("session.intra_op.allow_spinning", "0")
-        session = InferSession(
-            context.device_id,
-            self.model,
-            self.acl_json_path,
-            self.debug,
-            self.loop,
-            threads=context.threads if self.runtime == "ort" else None,
-            graph_optimization_level=self.graph_optimization_level,
-            provider_options=options,
-            runtime=self.runtime,
-        )
-        handler = SessionHandler(session, _callable(self.preprocess), _callable(self.postprocess))
+            options["threads"] = str(context.threads)
+        native = _native.Session(self.model, context.device_id, self.loop, options, self.runtime)
+        handler = SessionHandler(native, self)
+        if self.debug or self.acl_json_path:
+            handler.session()  # has something to say about them
         handler.warm_up(self.warmup)
         return handler
 
@@ -85,39 +72,54 @@ def _callable(pickled: bytes | None) -> Callable[[Any], Any] | None:
 class SessionHandler:
     """A handler as the pool wants it, see ais_bench.pool.protocol."""
 
-    def __init__(
-        self, session: InferSession, preprocess: Callable[[Any], Any] | None, postprocess: Callable[[Any], Any] | None
-    ) -> None:
-        self._session = session
-        self._preprocess = preprocess
-        self._postprocess = postprocess
-        self.native = NativeSession(session._native) if preprocess is None and postprocess is None else None
+    def __init__(self, native: _native.Session, factory: SessionFactory) -> None:
+        self._native = native
+        self._factory = factory
+        self._session: InferSession | None = None
+        self._preprocess = _callable(factory.preprocess)
+        self._postprocess = _callable(factory.postprocess)
+        self.native: NativeSession | None = None
+        if self._preprocess is None and self._postprocess is None:
+            self.native = NativeSession(native)
+        else:
+            self.session()
 
-    def describe(self) -> Description:
-        """Inputs and outputs of the model."""
-        return Description(self._session.get_inputs(), self._session.get_outputs())
+    def session(self) -> InferSession:
+        """The model as Python uses it."""
+        if self._session is None:
+            from ais_bench.session.infer_session import InferSession
+
+            factory = self._factory
+            self._session = InferSession._over(self._native, factory.model, factory.acl_json_path, factory.debug)
+        return self._session
+
+    def describe(self) -> tuple[list[Any], list[Any]]:
+        """Inputs and outputs of the model, as `tensor_desc._from_native` takes them."""
+        return self._native.inputs(), self._native.outputs()
 
     def warm_up(self, runs: int) -> None:
         """Runs on zeros, where all shapes are known; the times do not count."""
-        import numpy as np
+        inputs = self._native.inputs()
+        if runs and all(dim >= 0 for _, _, _, shape, _ in inputs for dim in shape):
+            import numpy as np
 
-        inputs = self._session.get_inputs()
-        if runs and all(dim >= 0 for desc in inputs for dim in desc.shape):
-            feeds = [np.zeros(desc.size, np.uint8) for desc in inputs]
+            feeds = [np.zeros(size, np.uint8) for _, _, _, _, size in inputs]
             for _ in range(runs):
-                self._session.infer(feeds)
-            self._session.reset_summaryinfo()
+                self.session().infer(feeds)
+            self.session().reset_summaryinfo()
 
     def run(self, task: Task) -> Answer:
         """One task that needs Python."""
-        mode = MODES[task.mode]
+        from ais_bench.shm import decode, encode
+
+        session, mode = self.session(), MODES[task.mode]
         item = decode(task.feeds, at_home=False) if task.kind == OBJECT else task.feeds
         if isinstance(item, Iterate):
-            return Answer(self._session.infer_iteration(item.feeds, item.in_out_list, item.times, item.mode))
+            return Answer(session.infer_iteration(item.feeds, item.in_out_list, item.times, item.mode))
         began_ns = time.monotonic_ns()
         feeds = self._preprocess(item) if self._preprocess is not None else item
         fed_ns = time.monotonic_ns()
-        outputs = self._session.infer(feeds, mode)
+        outputs = session.infer(feeds, mode)
         ran_ns = time.monotonic_ns()
         if self._postprocess is None:
             return Answer(outputs, copy_in_ns=fed_ns - began_ns, execute_ns=ran_ns - fed_ns)
@@ -126,4 +128,4 @@ class SessionHandler:
 
     def close(self) -> None:
         """Frees the model."""
-        self._session.free_resource()
+        self._native.close()

@@ -7,10 +7,30 @@
 
 A `Lane` is the parent's end of one worker's arena, a `Channel` the worker's. The memory is an anonymous memfd that the
 worker is given as a descriptor. Layout, ownership and ordering are stated in csrc/shm/layout.hpp and docs/memory-model.md.
+
+`encode` and `decode` are looked up when they are used: they need numpy, and a worker that serves natively does not.
 """
 
-from ais_bench._native import Channel, Doorbell, EchoHandler, Lane, NativeHandler, Reply, SessionHandler, Stats, Task, take
-from ais_bench.shm.objects import decode, encode
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ais_bench._native import (
+    Channel,
+    Doorbell,
+    EchoHandler,
+    Lane,
+    NativeHandler,
+    Records,
+    Reply,
+    SessionHandler,
+    Stats,
+    Task,
+    take,
+)
+
+if TYPE_CHECKING:
+    from ais_bench.shm.objects import decode, encode
 
 __all__ = [
     "ERROR",
@@ -22,6 +42,7 @@ __all__ = [
     "EchoHandler",
     "Lane",
     "NativeHandler",
+    "Records",
     "Reply",
     "SessionHandler",
     "Stats",
@@ -36,3 +57,12 @@ TENSORS = 0
 OBJECT = 1
 RAISED = 2
 ERROR = 3
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("decode", "encode"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ais_bench.shm import objects
+
+    globals().update(decode=objects.decode, encode=objects.encode)
+    return globals()[name]

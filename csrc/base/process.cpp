@@ -104,6 +104,8 @@ bool die_with_parent(int parent) {
   return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent;
 }
 
+void ignore_interrupts() { ::signal(SIGINT, SIG_IGN); }
+
 std::int64_t monotonic_ns() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);

@@ -46,6 +46,9 @@ int usable_cpu_count();
 // Asks the kernel to kill this process when the thread of `parent` that started it ends. False: that parent is gone already.
 bool die_with_parent(int parent);
 
+// SIGINT does nothing any more.
+void ignore_interrupts();
+
 // Nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share.
 std::int64_t monotonic_ns();
 

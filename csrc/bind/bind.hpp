@@ -44,6 +44,8 @@ void register_process(py::module_& module);
 void register_runtimes(py::module_& module);
 void register_session(py::module_& module);
 void register_tensor(py::module_& module);
+void register_records(py::module_& module);
+void register_shm_bell(py::module_& module);
 void register_shm_lane(py::module_& module);
 void register_shm_channel(py::module_& module);
 

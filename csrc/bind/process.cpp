@@ -1,4 +1,4 @@
-// Whom this process lives with, and who interrupts it.
+// Whom this process lives with, what it does not hear, and who interrupts it.
 #include "base/process.hpp"
 
 #include <sys/syscall.h>
@@ -23,6 +23,7 @@ bool signal_handler_raised() {
 void register_process(py::module_& module) {
   set_interrupt_check(&signal_handler_raised);
   module.def("die_with_parent", &die_with_parent, py::arg("parent"));
+  module.def("ignore_interrupts", &ignore_interrupts);
 }
 
 }  // namespace ais::bind

@@ -1,4 +1,4 @@
-// Doorbell, Lane and Stats for Python: convert, release the GIL where a copy or a wait is long, delegate, convert back.
+// Lane for Python: convert, release the GIL where a copy or a wait is long, delegate, convert back.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -7,12 +7,15 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/process.hpp"
 #include "bind/bind.hpp"
+#include "bind/records.hpp"
+#include "bind/recycling.hpp"
 #include "bind/shm.hpp"
 #include "bind/shm_arrays.hpp"
 #include "shm/lane.hpp"
@@ -125,37 +128,23 @@ class PyLane {
   }
 
   py::object poll() {
-    shm::Lane::Reply reply = std::move(spare_);
-    if (!value_or_raise(lane_->take(&reply))) {
-      spare_ = std::move(reply);
-      return py::none();
+    Answer answer;
+    return take(&answer) ? to_tuple(std::move(answer)) : py::none();
+  }
+
+  // Takes every reply that is there into its task, and books it. Returns how many there were. No Python code runs between
+  // taking a reply and having booked it, so an interrupt cannot come between.
+  std::size_t deliver(const Records& records, py::handle worker, py::handle account, py::handle resolved, py::handle sleepers) {
+    std::size_t count = 0;
+    std::optional<Recycling> recycling;
+    for (Answer answer; take(&answer); ++count) {
+      if (!recycling && lane_->in_flight() != 0) recycling.emplace();  // for the next ones; one alone gains nothing
+      records.book_answer(worker, answer.times.copy_in + answer.times.execute + answer.times.copy_out,
+                          answer.lost ? answer.error : py::object());
+      records.finish(answer.task, worker, account, std::move(answer.outputs), std::move(answer.error),
+                     static_cast<int>(answer.kind), answer.times.end_to_end, resolved, sleepers);
     }
-    const std::int64_t taken_ns = monotonic_ns();
-    py::object task = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply.token.task));
-    py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply.token.keep));
-    py::object outputs = py::none();
-    py::object error = py::none();
-    if (reply.kind == shm::Kind::kTooLarge) {
-      error = to_exception(reply.error);
-      reply.kind = shm::Kind::kError;
-    } else if (reply.kind == shm::Kind::kError) {
-      error = to_exception(reported_error(reply.tensors));
-    } else {
-      try {
-        outputs = to_arrays(&reply);
-      } catch (py::error_already_set& failed) {  // out of memory: this task's failure, it must not be lost
-        error = failed.value();
-        reply.kind = shm::Kind::kError;
-      }
-    }
-    const std::int64_t now_ns = monotonic_ns();
-    reply.times.copy_out += now_ns - taken_ns;
-    reply.times.end_to_end = now_ns - reply.begun_ns;
-    stats_->record(reply.times, reply.kind == shm::Kind::kRaised || reply.kind == shm::Kind::kError);
-    py::object result = to_tuple(reply, std::move(task), std::move(outputs), std::move(error));
-    reply.result.release();
-    spare_ = std::move(reply);
-    return result;
+    return count;
   }
 
   py::list abandon() {
@@ -197,6 +186,54 @@ class PyLane {
     Py_XDECREF(static_cast<PyObject*>(token.keep));
   }
 
+  // A reply in Python's terms.
+  struct Answer {
+    py::object task;
+    py::object outputs = py::none();
+    py::object error = py::none();
+    bool lost = false;  // the device is
+    shm::Kind kind = shm::Kind::kTensors;
+    shm::TaskTimes times;
+    std::int64_t done_ns = 0;
+  };
+
+  // The next reply; false where there is none.
+  bool take(Answer* answer) {
+    shm::Lane::Reply reply = std::move(spare_);
+    const bool taken = value_or_raise(lane_->take(&reply));
+    if (taken) fill(&reply, answer);
+    spare_ = std::move(reply);
+    return taken;
+  }
+
+  void fill(shm::Lane::Reply* reply, Answer* answer) {
+    const std::int64_t taken_ns = monotonic_ns();
+    *answer = Answer();
+    answer->task = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.task));
+    py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.keep));
+    answer->kind = reply->kind;
+    if (reply->kind == shm::Kind::kTooLarge || reply->kind == shm::Kind::kError) {
+      const Status status = reply->kind == shm::Kind::kTooLarge ? reply->error : reported_error(reply->tensors);
+      answer->kind = shm::Kind::kError;
+      answer->error = to_exception(status);
+      answer->lost = status.code() == Code::kDeviceLost;
+    } else {
+      try {
+        answer->outputs = to_arrays(reply);
+      } catch (py::error_already_set& failed) {  // out of memory: this task's failure, it must not be lost
+        answer->kind = shm::Kind::kError;
+        answer->error = failed.value();
+      }
+    }
+    const std::int64_t now_ns = monotonic_ns();
+    answer->times = reply->times;
+    answer->times.copy_out += now_ns - taken_ns;
+    answer->times.end_to_end = now_ns - reply->begun_ns;
+    answer->done_ns = reply->done_ns;
+    stats_->record(answer->times, answer->kind == shm::Kind::kRaised || answer->kind == shm::Kind::kError);
+    reply->result.release();
+  }
+
   // Used between two calls of which neither runs Python code, so a thread can have only one use of it.
   static shm::FrameWriter& spare_writer() {
     static thread_local shm::FrameWriter writer;
@@ -225,16 +262,16 @@ class PyLane {
     return arrays;
   }
 
-  static py::object to_tuple(const shm::Lane::Reply& reply, py::object task, py::object outputs, py::object error) {
+  static py::object to_tuple(Answer answer) {
     PyObject* tuple = PyStructSequence_New(reply_type());
     if (tuple == nullptr) throw py::error_already_set();
     py::object result = py::reinterpret_steal<py::object>(tuple);
-    PyStructSequence_SetItem(tuple, 0, task.release().ptr());
-    PyStructSequence_SetItem(tuple, 1, outputs.release().ptr());
-    PyStructSequence_SetItem(tuple, 2, error.release().ptr());
-    PyStructSequence_SetItem(tuple, 3, PyLong_FromLong(static_cast<long>(reply.kind)));
-    const std::int64_t numbers[] = {reply.times.queued,   reply.times.copy_in,    reply.times.execute,
-                                    reply.times.copy_out, reply.times.end_to_end, reply.done_ns};
+    PyStructSequence_SetItem(tuple, 0, answer.task.release().ptr());
+    PyStructSequence_SetItem(tuple, 1, answer.outputs.release().ptr());
+    PyStructSequence_SetItem(tuple, 2, answer.error.release().ptr());
+    PyStructSequence_SetItem(tuple, 3, PyLong_FromLong(static_cast<long>(answer.kind)));
+    const std::int64_t numbers[] = {answer.times.queued,   answer.times.copy_in,    answer.times.execute,
+                                    answer.times.copy_out, answer.times.end_to_end, answer.done_ns};
     Py_ssize_t field = 4;
     for (const std::int64_t number : numbers) PyStructSequence_SetItem(tuple, field++, PyLong_FromLongLong(number));
     return result;
@@ -278,67 +315,9 @@ py::list PyLane::new_feeds(const std::vector<std::pair<Shape, py::object>>& spec
   return arrays;
 }
 
-bool wait(const shm::Bell& bell, std::uint32_t ticket, const std::optional<double>& timeout, double spin_us) {
-  const std::int64_t deadline_ns = deadline_after(timeout);
-  shm::Wake wake;
-  {
-    const NoGil release;
-    wake = bell.doorbell().wait(ticket, deadline_ns, static_cast<std::int64_t>(spin_us * 1000));
-  }
-  if (wake == shm::Wake::kInterrupted && PyErr_CheckSignals() != 0) throw py::error_already_set();
-  return wake != shm::Wake::kTimeout;
-}
-
-py::dict stats_dict(const shm::Stats& stats) {
-  const shm::Stats::Snapshot snapshot = stats.snapshot();
-  py::dict result;
-  for (std::size_t i = 0; i < snapshot.stages.size(); ++i) {
-    const shm::Histogram& stage = snapshot.stages[i];
-    py::dict row;
-    row["count"] = stage.count();
-    row["mean"] = stage.mean() * 1e-6;
-    row["p50"] = stage.quantile(0.50) * 1e-6;
-    row["p90"] = stage.quantile(0.90) * 1e-6;
-    row["p99"] = stage.quantile(0.99) * 1e-6;
-    row["max"] = static_cast<double>(stage.max()) * 1e-6;
-    result[shm::kStageNames[i]] = row;
-  }
-  return result;
-}
-
-void register_bell(py::module_& module) {
-  py::class_<shm::Bell, std::shared_ptr<shm::Bell>>(module, "Doorbell")
-      .def(py::init([] { return value_or_raise(shm::Bell::create()); }))
-      .def_property_readonly("fd", &shm::Bell::fd)
-      .def("ticket", [](const shm::Bell& bell) { return bell.doorbell().ticket(); })
-      .def("wait", &wait, py::arg("ticket"), py::arg("timeout") = py::none(), py::arg("spin_us") = 0.0)
-      .def("ring", [](const shm::Bell& bell) { bell.doorbell().ring(); });
-}
-
-void register_stats(py::module_& module) {
-  using shm::Stats;
-  py::class_<Stats, std::shared_ptr<Stats>>(module, "Stats")
-      .def(py::init())
-      .def_property_readonly("tasks", [](const Stats& stats) { return stats.snapshot().tasks; })
-      .def_property_readonly("failures", [](const Stats& stats) { return stats.snapshot().failures; })
-      .def_property_readonly("busy_ns", [](const Stats& stats) { return stats.snapshot().busy_ns; })
-      .def(
-          "add", [](Stats& stats, const Stats& other) { stats.add(other.snapshot()); }, py::arg("other"))
-      .def("reset", &Stats::reset)
-      .def("to_dict", &stats_dict);
-}
-
 }  // namespace
 
-std::int64_t deadline_after(const std::optional<double>& timeout_s) {
-  constexpr double kForever = 1e9;  // thirty years; more would not fit in nanoseconds
-  if (!timeout_s || *timeout_s > kForever || std::isnan(*timeout_s)) return shm::kNoDeadline;
-  return monotonic_ns() + static_cast<std::int64_t>(std::max(*timeout_s, 0.0) * 1e9);
-}
-
 void register_shm_lane(py::module_& module) {
-  register_bell(module);
-  register_stats(module);
   py::class_<PyLane>(module, "Lane")
       .def(py::init([](std::shared_ptr<shm::Bell> bell, std::uint64_t epoch, std::size_t arena_bytes, std::size_t result_bytes,
                        std::shared_ptr<shm::Stats> stats) {
@@ -359,9 +338,11 @@ void register_shm_lane(py::module_& module) {
       .def_property(
           "spin_us", [](PyLane& self) { return self.lane().spin_ns() / 1000.0; },
           [](PyLane& self, double us) { self.lane().set_spin_ns(static_cast<std::uint32_t>(std::clamp(us, 0.0, 1e6) * 1000)); })
-      .def("try_submit", &PyLane::try_submit, py::arg("feeds"), py::arg("mode"), py::arg("task"), py::kw_only(),
-           py::arg("kind") = 0, py::arg("option") = 0)
+      .def("try_submit", &PyLane::try_submit, py::arg("feeds"), py::arg("mode"), py::arg("task"), py::arg("kind") = 0,
+           py::arg("option") = 0)
       .def("poll", &PyLane::poll)
+      .def("deliver", &PyLane::deliver, py::arg("records"), py::arg("worker"), py::arg("account"), py::arg("resolved"),
+           py::arg("sleepers"))
       .def("abandon", &PyLane::abandon)
       .def("oldest", &PyLane::oldest)
       .def("new_feeds", &PyLane::new_feeds, py::arg("specs"))

@@ -104,6 +104,8 @@ void register_tensor(py::module_& module) {
       .def("to_host", &to_host)
       .def_property_readonly("device", [](const PyTensor& self) { return self.tensor.device_id(); })
       .def_property_readonly("shape", [](const PyTensor& self) { return self.tensor.shape(); })
+      .def_property_readonly("data_ptr",
+                             [](const PyTensor& self) { return reinterpret_cast<std::uintptr_t>(self.tensor.data()); })
       .def_property_readonly("nbytes", [](const PyTensor& self) { return self.tensor.bytes(); })
       .def_property_readonly("_dtype_number", [](const PyTensor& self) { return static_cast<int>(self.tensor.dtype()); });
 }

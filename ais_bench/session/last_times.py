@@ -1,0 +1,44 @@
+"""How long the tasks of a MultiDeviceSession's last call took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ais_bench.pool import Task
+
+KEPT_TIMES = 100_000
+
+
+class LastTimes(dict[int, list[float]]):
+    """End-to-end milliseconds of the last call by device. Read it as `session.summary()` or `session.summary[device]`.
+
+    A call that streams keeps the newest of each device, 100,000 at least.
+    """
+
+    def __call__(self) -> dict[int, list[float]]:
+        """A copy, {device id: [milliseconds, ...]}, in the order of the feeds."""
+        return {device: list(times) for device, times in list(self.items())}
+
+    def note_one(self, task: Task) -> None:
+        """A call of one task."""
+        self.clear()
+        if task.ran_on is not None:
+            self[task.ran_on] = [task.end_to_end_ns / 1e6]
+
+    def note_done(self, tasks: Iterable[Task]) -> None:
+        """A call of several tasks."""
+        self.clear()
+        for task in tasks:
+            self.note(task)
+
+    def note(self, task: Task) -> None:
+        """One more task of the call."""
+        device = task.ran_on
+        if device is None:
+            return
+        times = self.get(device)
+        if times is None:
+            times = self[device] = []
+        elif len(times) == 2 * KEPT_TIMES:
+            del times[:KEPT_TIMES]
+        times.append(task.end_to_end_ns / 1e6)

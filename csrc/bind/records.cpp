@@ -1,0 +1,99 @@
+// Fields found by their descriptors, and the bookkeeping of one reply.
+#include "bind/records.hpp"
+
+#include <structmember.h>
+
+#include <string>
+#include <utility>
+
+#include "bind/bind.hpp"
+
+namespace ais::bind {
+namespace {
+
+py::object number(std::int64_t value) {
+  PyObject* made = PyLong_FromLongLong(value);
+  if (made == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(made);
+}
+
+py::object flag(bool value) { return py::reinterpret_borrow<py::object>(value ? Py_True : Py_False); }
+
+void append(py::handle deque, py::handle item) { deque.attr("append")(item); }
+
+}  // namespace
+
+Slot::Slot(py::handle type, const char* name) {
+  const py::object descriptor = type.attr(name);
+  if (Py_TYPE(descriptor.ptr()) == &PyMemberDescr_Type) {
+    const PyMemberDef* member = reinterpret_cast<PyMemberDescrObject*>(descriptor.ptr())->d_member;
+    if (member->type == T_OBJECT_EX) {
+      offset_ = member->offset;
+      return;
+    }
+  }
+  throw py::type_error(py::str(type).cast<std::string>() + " has no slot named " + name);
+}
+
+void Slot::add(py::handle object, std::int64_t more) const {
+  const std::int64_t before = PyLong_AsLongLong(*place(object));
+  if (before == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  set(object, number(before + more));
+}
+
+Records::Records(py::handle task, py::handle waiter, py::handle worker, py::handle account)
+    : types_{py::reinterpret_borrow<py::object>(task), py::reinterpret_borrow<py::object>(waiter),
+             py::reinterpret_borrow<py::object>(worker), py::reinterpret_borrow<py::object>(account)},
+      task_{{task, "done"},          {task, "outputs"}, {task, "error"},  {task, "feeds"},  {task, "answer_kind"},
+            {task, "end_to_end_ns"}, {task, "worker"},  {task, "ran_on"}, {task, "waiter"}, {task, "future"}},
+      waiter_{{waiter, "finished"}, {waiter, "asleep"}},
+      worker_{{worker, "device"}, {worker, "load"},    {worker, "answered"},
+              {worker, "alone"},  {worker, "cost_ns"}, {worker, "lost"}},
+      account_{{account, "outstanding"}, {account, "futures"}} {}
+
+void Records::check(py::handle object, py::handle type) {
+  if (PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(type.ptr())) == 0) {
+    throw py::type_error("a " + py::str(type).cast<std::string>() + " is wanted, not " + py::repr(object).cast<std::string>());
+  }
+}
+
+void Records::book_answer(py::handle worker, std::int64_t cost_ns, py::object lost) const {
+  check(worker, types_.worker);
+  worker_.load.add(worker, -1);
+  worker_.answered.add(worker, 1);
+  worker_.alone.set(worker, flag(false));
+  worker_.cost_ns.set(worker, number(cost_ns));
+  if (lost) worker_.lost.set(worker, std::move(lost));
+}
+
+void Records::finish(py::handle task, py::handle worker, py::handle account, py::object outputs, py::object error, int kind,
+                     std::int64_t end_to_end_ns, py::handle resolved, py::handle sleepers) const {
+  check(task, types_.task);
+  check(account, types_.account);
+  task_.worker.set(task, py::none());
+  task_.ran_on.set(task, py::reinterpret_borrow<py::object>(worker_.device.get(worker)));
+  if (task_.done.is_true(task)) return;
+  task_.outputs.set(task, std::move(outputs));
+  task_.error.set(task, std::move(error));
+  task_.answer_kind.set(task, number(kind));
+  task_.end_to_end_ns.set(task, number(end_to_end_ns));
+  task_.feeds.set(task, py::none());
+  task_.done.set(task, flag(true));
+  account_.outstanding.add(account, -1);
+  if (!task_.future.get(task).is_none()) {
+    account_.futures.add(account, -1);
+    append(resolved, task);
+  }
+  const py::handle waiter = task_.waiter.get(task);
+  check(waiter, types_.waiter);
+  waiter_.finished.add(waiter, 1);
+  if (waiter_.asleep.is_true(waiter)) append(sleepers, waiter);
+}
+
+void register_records(py::module_& module) {
+  py::class_<Records>(module, "Records")
+      .def(py::init<py::handle, py::handle, py::handle, py::handle>(), py::arg("task"), py::arg("waiter"), py::arg("worker"),
+           py::arg("account"));
+}
+
+}  // namespace ais::bind

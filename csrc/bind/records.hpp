@@ -1,0 +1,71 @@
+// The pool's records, which Python declares and reads, and which native code writes when a reply arrives.
+//
+// They are classes with __slots__. Such a field is a pointer at a fixed offset of the object, which Python's own descriptor of
+// the field names; through it a field costs a load instead of a call. The classes are ais_bench.pool's Task, Waiter,
+// ReadyWorker and Account, which say what the fields mean. All of it needs the GIL, and the dispatcher's lock.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+namespace ais::bind {
+
+namespace py = pybind11;
+
+// One field of a class with __slots__.
+class Slot {
+ public:
+  // Throws TypeError for what is no such field.
+  Slot(py::handle type, const char* name);
+
+  py::handle get(py::handle object) const { return *place(object); }
+  bool is_true(py::handle object) const { return *place(object) == Py_True; }
+  void set(py::handle object, py::object value) const {
+    PyObject* const old = *place(object);
+    *place(object) = value.release().ptr();
+    Py_XDECREF(old);  // last, because it may run code that looks at the field
+  }
+  // Of a field that holds an int.
+  void add(py::handle object, std::int64_t more) const;
+
+ private:
+  PyObject** place(py::handle object) const {
+    return reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object.ptr()) + offset_);
+  }
+  Py_ssize_t offset_;
+};
+
+class Records {
+ public:
+  Records(py::handle task, py::handle waiter, py::handle worker, py::handle account);
+
+  // The worker has answered one of its tasks.
+  // `lost`: the error that says that its device is lost, or null.
+  void book_answer(py::handle worker, std::int64_t cost_ns, py::object lost) const;
+
+  // The task is done, unless it was already. One with a future goes to `resolved`; a waiter that is asleep to `sleepers`.
+  void finish(py::handle task, py::handle worker, py::handle account, py::object outputs, py::object error, int kind,
+              std::int64_t end_to_end_ns, py::handle resolved, py::handle sleepers) const;
+
+ private:
+  static void check(py::handle object, py::handle type);
+
+  struct Types {
+    py::object task, waiter, worker, account;
+  } types_;
+  struct {
+    Slot done, outputs, error, feeds, answer_kind, end_to_end_ns, worker, ran_on, waiter, future;
+  } task_;
+  struct {
+    Slot finished, asleep;
+  } waiter_;
+  struct {
+    Slot device, load, answered, alone, cost_ns, lost;
+  } worker_;
+  struct {
+    Slot outstanding, futures;
+  } account_;
+};
+
+}  // namespace ais::bind
