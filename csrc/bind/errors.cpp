@@ -42,7 +42,6 @@ const char* class_name(Code code) {
 
 void raise_if_error(const Status& status) {
   if (status.ok()) return;
-  if (PyErr_Occurred() != nullptr) throw py::error_already_set();  // a signal handler's, which ended the call
   py::object type = py::module_::import("ais_bench.errors").attr(class_name(status.code()));
   // A vendor's text may hold bytes that are not UTF-8; the message must arrive all the same.
   PyObject* text = PyUnicode_DecodeUTF8(status.message().data(), static_cast<Py_ssize_t>(status.message().size()), "replace");

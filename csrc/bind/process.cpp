@@ -11,7 +11,7 @@ namespace ais::bind {
 namespace {
 
 // Python runs signal handlers in its main thread alone. Other threads must not even ask: they might want the GIL of an
-// interpreter that is shutting down. What a handler raised stays set for raise_if_error.
+// interpreter that is shutting down. What a handler raised stays set until the call has ended.
 bool signal_handler_raised() {
   if (syscall(SYS_gettid) != getpid()) return false;
   const py::gil_scoped_acquire gil;

@@ -32,8 +32,12 @@ using SessionPtr = std::shared_ptr<Session>;
 
 template <typename Call>
 auto without_gil(Call call) {
-  const NoGil nogil;
-  return call();
+  auto result = [&call] {
+    const NoGil nogil;
+    return call();
+  }();
+  raise_if_interrupted();
+  return result;
 }
 
 // Callers pass anything for a mode; what is no text is as wrong as an unknown one.
@@ -147,7 +151,6 @@ py::list iterate(const SessionPtr& self, const py::object& given, const py::obje
     }
     return iteration->deliver(&sink);
   });
-  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
   raise_if_error(status);
   emit_warnings(*self);
   return sink.take();
