@@ -29,7 +29,9 @@ Status Lanes::create(std::size_t depth) {
 
 void Lanes::release() {
   for (std::uint64_t run = waited_; run < submitted_; ++run) {
-    if (!model_->cancelled_since(lane(run).cancels).ok()) abort();  // it may never end by itself
+    if (model_->cancelled_since(lane(run).cancels).ok()) continue;
+    abort();  // it may never end by itself
+    break;
   }
   // The first may have failed for the work, or by itself; a stream must not be destroyed while it works.
   static_cast<void>(drain().ok() || drain().ok());
@@ -95,7 +97,7 @@ Status Lanes::submit(const std::vector<TensorView>& inputs, device::Landing* lan
 
 Status Lanes::start(Lane* lane) {
   lane->failure = Status();
-  lane->in_turn = lane->guessed = false;
+  lane->in_turn = lane->guessed = lane->leaving_started = false;
   AIS_TRY(start_copy_in(lane));
   Status status = start_execute(lane);
   if (lane->guessed && LoadedModel::worth_another(status)) {
@@ -211,6 +213,7 @@ Status Lanes::drain() {
 void Lanes::start_again() {
   for (std::uint64_t run = waited_; run < submitted_; ++run) {
     Lane& again = lane(run);
+    again.leaving_started = false;  // of a run in turn the results are still there
     if (!again.failure.ok() || again.in_turn) continue;
     Status status = model_->cancelled_since(again.cancels);
     if (status.ok()) status = start(&again);
@@ -220,18 +223,39 @@ void Lanes::start_again() {
 
 Status Lanes::wait_for(Lane* lane) {
   AIS_TRY(std::move(lane->failure));
-  if (predictable_) return await(lane->copied_out, *lane);
+  if (!predictable_ && !lane->leaving_started) {
+    if (!lane->in_turn) AIS_TRY(await(lane->executed, *lane));
+    AIS_TRY(start_leaving(lane));
+  }
+  return await(lane->copied_out, *lane);
+}
+
+// The copies out of results whose sizes the run had to tell. It has ended.
+Status Lanes::start_leaving(Lane* lane) {
   if (!lane->in_turn) {
-    AIS_TRY(await(lane->executed, *lane));
     const std::lock_guard<std::mutex> guard(model_->lock());
     AIS_TRY(model_->describe_results(*lane->slot, &lane->results));
   }
-  return fetch(lane);
+  AIS_TRY(start_copy_out(lane));
+  lane->leaving_started = true;
+  return Status();
 }
 
-Status Lanes::fetch(Lane* lane) {
-  AIS_TRY(start_copy_out(lane));
-  return await(lane->copied_out, *lane);
+// The same for runs that have ended meanwhile: the link works while the caller deals with what it got. What fails here is tried
+// again, and told, when the run is waited for.
+void Lanes::start_leaving_early() {
+  for (std::uint64_t run = waited_; !predictable_ && run < submitted_; ++run) {
+    Lane& next = lane(run);
+    if (next.leaving_started) continue;
+    if (!next.failure.ok() || (!next.in_turn && !has_ended_well(next)) || !start_leaving(&next).ok()) return;
+  }
+}
+
+// Without waiting. A run that failed has no shapes to ask for.
+bool Lanes::has_ended_well(const Lane& lane) const {
+  int reached = 0;
+  return api_.aclrtQueryEventStatus(lane.executed, &reached) == 0 && reached == kEventReached &&
+         api_.aclrtSynchronizeEvent(lane.executed) == 0;
 }
 
 // Makes the streams drop everything. Where that is missing or fails, the work ends by itself.
@@ -270,8 +294,10 @@ Status Lanes::finish(Lane* lane) {
       const std::lock_guard<std::mutex> guard(model_->lock());
       model_->forget_sizes();
     }
-    run_in_turn(lane);
-    status = wait_for(lane);
+    lane->leaving_started = false;
+    status = start_copy_in(lane);  // it may have failed there
+    if (status.ok()) run_in_turn(lane);
+    if (status.ok()) status = wait_for(lane);
   }
   start_again();
   return std::move(status).with_context("device " + std::to_string(context_.device_id()));
@@ -289,6 +315,7 @@ Status Lanes::wait(std::vector<device::Output>* outputs, device::Pipeline::Times
     outputs->push_back({oldest.targets[i], result.bytes, result.bytes, result.shape, oldest.outputs[i].host.data});
   }
   oldest.results.clear();  // what the library allocated
+  start_leaving_early();
   return Status();
 }
 

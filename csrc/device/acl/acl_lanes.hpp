@@ -10,8 +10,9 @@
 // makes its streams drop what came after it; the runs that follow are then started again, so each fails by itself.
 //
 // Outputs whose shapes only the run can tell: it brings memory of the size that earlier runs had, with headroom, or that the
-// caller guessed. Their copies out start when the run is waited for, since only then their sizes are known. A run for which
-// there is neither, and one whose memory was too small, is made in turn, because AscendCL allocates for synchronous runs only.
+// caller guessed. Their copies out start when the run is seen to have ended, since only then their sizes are known. A run for
+// which there is neither, and one whose memory was too small, is made in turn, because AscendCL allocates for synchronous runs
+// only.
 #pragma once
 
 #include <memory>
@@ -47,6 +48,7 @@ struct Lane {
   bool executing = false;  // counts as in flight in the model
   bool guessed = false;    // its outputs may have too little memory
   bool in_turn = false;    // it ran when it was started
+  bool leaving_started = false;
   std::uint64_t cancels = 0;
   Status failure;  // it could not be started again, or failed in turn
 };
@@ -79,7 +81,9 @@ class Lanes final : public Resident {
   Status wait_for(Lane* lane);
   Status await(aclrtEvent event, const Lane& lane);
   void abort();
-  Status fetch(Lane* lane);
+  Status start_leaving(Lane* lane);
+  void start_leaving_early();
+  bool has_ended_well(const Lane& lane) const;
   Status drain();
   void start_again();
   Status times_of(const Lane& lane, device::Pipeline::Times* times) const;
