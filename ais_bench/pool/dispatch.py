@@ -31,6 +31,7 @@ from ais_bench.errors import DeviceMemoryError, PoolError, SessionClosed, Transp
 from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
 from ais_bench.pool.crew import Crew, Reservation
+from ais_bench.pool.queues import Queues
 from ais_bench.pool.ready_worker import NAP_US, ReadyWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, Waiter, too_late
@@ -50,8 +51,7 @@ class Dispatcher:
         self._lock = threading.RLock()
         self.crew = Crew(settings, cores)
         self.collector = Collector(self._lock, Doorbell(), self.drain, self.crew.caller_spin_us)
-        self._shared: deque[Task] = deque()
-        self._pinned: dict[int, deque[Task]] = {}
+        self._queues = Queues()
         self._sleepers: deque[Waiter] = deque()  # to be woken: tasks of theirs are done
         self._dropped: deque[Task] = deque()
         self._background_idle = False
@@ -83,7 +83,7 @@ class Dispatcher:
             self.account.accept(task)
             if task.future is not None and self._background_idle and task.waiter.asleep:
                 task.waiter.wake()
-            worker = None if self._queue_of(task) else self.crew.pick(task)
+            worker = None if self._queues.of(task) else self.crew.pick(task)
             if worker is not None:
                 self.crew.load(worker, task)
             wake = timeout is not None and self._deadlines.add(task, timeout)
@@ -104,7 +104,7 @@ class Dispatcher:
             return None
         with self._lock:
             unwatched = self._settings.task_timeout is not None and not self._watched
-            if self._shared or self._refusals.any or unwatched:
+            if self._queues.shared or self._refusals.any or unwatched:
                 return None
             reservation = self.crew.reserve(wanted)
             if reservation is not None:
@@ -204,7 +204,7 @@ class Dispatcher:
         """Delivers every reply that has arrived, refills the workers, and returns how many replies there were."""
         with self._lock:
             count = self._drain_lanes(self.crew.workers)
-            queued = bool(self._shared or self._dropped or any(self._pinned.values()))
+            queued = bool(self._dropped or self._queues)
         if queued:
             self.dispatch()
         return count
@@ -266,7 +266,7 @@ class Dispatcher:
                 return
 
     def _next(self) -> tuple[ReadyWorker, deque[Task]] | None:
-        for queue in (*self._pinned.values(), self._shared):
+        for queue in self._queues.for_device(None):
             while queue and self._is_over(queue[0]):
                 del queue[0]
             if queue and (worker := self.crew.pick(queue[0])) is not None:
@@ -320,17 +320,9 @@ class Dispatcher:
         if (refusal := self._refusals.of(task)) is not None:
             self._finish(task, refusal())
         elif first:
-            self._queue_of(task).appendleft(task)
+            self._queues.of(task).appendleft(task)
         else:
-            self._queue_of(task).append(task)
-
-    def _queue_of(self, task: Task) -> deque[Task]:
-        if task.device is None:
-            return self._shared
-        queue = self._pinned.get(task.device)
-        if queue is None:
-            queue = self._pinned[task.device] = deque()
-        return queue
+            self._queues.of(task).append(task)
 
     def _forget(self, task: Task) -> None:
         if task.accepted and not task.done:
@@ -386,8 +378,7 @@ class Dispatcher:
         """Fails what is queued for the device (None: for any) and whatever comes later, until it has a worker again."""
         with self._lock:
             self._refusals.add(device, error)
-            queues = (*self._pinned.values(), self._shared) if device is None else (self._pinned.get(device, deque()),)
-            for queue in queues:
+            for queue in self._queues.for_device(device):
                 while queue:
                     if not queue[0].done:
                         self._finish(queue[0], error())
