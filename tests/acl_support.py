@@ -29,6 +29,7 @@ class Case:
     feeds: list[list[np.ndarray]]
     options: dict[str, Any] = field(default_factory=dict)
     predictable: bool = True  # outputs known before a run
+    asynchronous: bool = True  # in a pipeline: all but what AscendCL must allocate in every run
 
 
 def _three(a: int, b: int, c: int, d: int) -> list[np.ndarray]:
@@ -83,6 +84,7 @@ CASES = [
         "static",
         [[np.array(values, np.float32)] for values in ([0, 1, 0, 2, 0, 0, 0, 3], [1] * 8, [0] * 7 + [1])],
         predictable=False,
+        asynchronous=False,
     ),
     Case(
         "result of unknown rank",

@@ -17,6 +17,16 @@ _KINDS = {0: "host", 1: "in", 2: "out", 3: "on device"}
 _SILENT = ("aclmdlGet", "aclGet", "aclrtGet", "aclrtSetCurrentContext", "aclrtEventElapsedTime")
 
 
+def _waits_for(call: Call | None, before: Call | None) -> bool:
+    """Whether `call` waits for the execution `before` it, on its stream."""
+    return (
+        call is not None
+        and before is not None
+        and (call["call"], before["call"]) == ("aclrtSynchronizeStreamWithTimeout", "aclmdlExecuteAsync")
+        and call["args"][0] == before["args"][3]
+    )
+
+
 class Transcript:
     """Give it calls in order; `lines` grows, and can be cleared at any time."""
 
@@ -26,14 +36,20 @@ class Transcript:
         self._buffers: dict[str, tuple[str, int]] = {}  # data buffer -> what it points at
         self._datasets: dict[str, list[str]] = {}
         self._descs: dict[str, str] = {}  # tensor description -> its shape
+        self._last: Call | None = None
+        self._waited: Call | None = None  # the wait for an execution that is followed by nothing else
 
     def read(self, calls: Iterable[Call]) -> list[str]:
         """The lines of these calls alone, numbered from 1."""
         self.lines, self._numbers = [], {}
-        for call in calls:
-            if not call["call"].startswith(_SILENT):
-                handler: Callable[..., None] = getattr(self, f"_{call['call']}", None) or self._other
-                handler(call, *call["args"])
+        heard = [call for call in calls if not call["call"].startswith(_SILENT)]
+        for call, after in zip(heard, [*heard[1:], None], strict=True):
+            self._waited = after if _waits_for(after, call) else None
+            if self._waited is None and _waits_for(call, self._last):
+                continue  # was told with the execution
+            self._last = call
+            handler: Callable[..., None] = getattr(self, f"_{call['call']}", None) or self._other
+            handler(call, *call["args"])
         return self.lines
 
     def _say(self, text: str) -> None:
@@ -119,7 +135,11 @@ class Transcript:
         self._say(f"execute {self._content(given)} -> {self._content(results)}{'' if call['result'] == 0 else ' failed'}")
 
     def _aclmdlExecuteAsync(self, call: Call, model: int, given: str, results: str, stream: str) -> None:
-        self._say(f"execute {self._content(given)} -> {self._content(results)} on {self._name(stream)}")
+        text = f"execute {self._content(given)} -> {self._content(results)}"
+        if self._waited is None:
+            self._say(f"{text} on {self._name(stream)}")
+        else:  # as good as a synchronous one, but that it can be stopped
+            self._say(text if self._waited["result"] == 0 else f"{text} failed")
 
     def _other(self, call: Call, *arguments: object) -> None:
         verb = call["call"].removeprefix("aclrt").removeprefix("aclmdl").removeprefix("acl")

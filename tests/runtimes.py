@@ -60,12 +60,15 @@ _FORKED = "AscendCL was initialised in the process that this one was forked from
 
 CANNOT = (
     Limit(
-        "stop a run at once (`cancel`)",
+        "stop a run (`cancel`)",
         "yes",
-        "answered when the run ends",
-        "AscendCL can only drop what a stream has not begun; a run that hangs is ended by a pool's deadline, which ends the "
-        "worker",
-        ("test_the_gil_is_released_while_the_device_works_and_cancel_ends_it", "test_cancel_is_answered_when_the_run_ends"),
+        "within 100 ms, with `aclrtStreamAbort`; else, and for a run whose outputs the library allocates, when it ends",
+        "`aclmdlExecute` cannot be stopped; a worker of a pool that hangs is ended at its deadline",
+        (
+            "test_the_gil_is_released_while_the_device_works_and_cancel_ends_it",
+            "test_cancel_ends_a_hang",
+            "test_without_an_abort_a_cancel_is_answered_at_the_end",
+        ),
     ),
     Limit(
         "threads share a session concurrently",
@@ -77,9 +80,10 @@ CANNOT = (
     Limit(
         "overlap copies and execution",
         "nothing to copy",
-        "models whose output shapes follow from the inputs'",
-        "AscendCL allocates outputs of unknown size in synchronous runs only; these run one after the other",
-        ("test_infer_pipeline",),
+        "all, but runs of unknown output size before a size is known, and models of fixed inputs whose results AscendCL does "
+        "not describe",
+        "AscendCL allocates outputs in synchronous runs only; these run one after the other",
+        ("test_infer_pipeline", "test_a_pipeline_grows_and_keeps_the_order"),
     ),
     Limit(
         "`loop` > 1, or feeds on the device, in a pipeline",
@@ -100,7 +104,7 @@ CANNOT = (
     Limit(
         "`threads`, `graph_optimization_level`, `provider_options`",
         "yes",
-        "refused",
+        "refused, by both sessions, before anything is started",
         "decided when the model is compiled",
         (
             "test_dropping_the_last_reference_frees_the_device",
@@ -124,12 +128,18 @@ CANNOT = (
     Limit(
         "dynamic AIPP",
         "refused",
-        "one picture input per model",
-        "the settings functions name no input; models with several are described, and refused when run",
-        ("test_a_model_without_aipp_says_so",),
+        "yes",
+        "the CPU has none",
+        ("test_a_model_without_aipp_says_so", "test_each_picture_has_settings_of_its_own"),
         runtime="ort",
     ),
-    Limit("resize in AIPP (`scf`)", "-", "refused", "some SoCs only", ("test_what_is_refused",)),
+    Limit(
+        "resize in AIPP (`scf`)",
+        "-",
+        "where the SoC can; not on the emulator",
+        "some SoCs only",
+        ("test_what_is_refused", "test_a_resize_reaches_the_device"),
+    ),
     Limit(
         'float8 of the "fnuz" kinds, uint4',
         "yes",

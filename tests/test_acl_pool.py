@@ -67,7 +67,7 @@ def test_a_worker_that_cannot_load_says_why(packed: Callable[[str], Packed]) -> 
 
 def test_a_lost_device_is_named(npu: Emulator, packed: Callable[[str], Packed]) -> None:
     model = packed("static")
-    npu.set_faults("aclmdlExecute:1=507015")
+    npu.set_faults("aclmdlExecuteAsync:1=507015")
     with InferSession(4, model.om) as session, pytest.raises(DeviceLost, match=r"device 4: .*507015.*AICORE_EXCEPTION"):
         session.infer(model.case.feeds[0])
     npu.set_faults()

@@ -15,6 +15,11 @@ namespace py = pybind11;
 // Throws the exception of ais_bench.errors that stands for the status; returns when it is Ok. Needs the GIL.
 void raise_if_error(const Status& status);
 
+// Throws what a signal handler raised during a call that was made without the GIL (base/interrupt.hpp).
+inline void raise_if_interrupted() {
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+}
+
 template <typename T>
 T value_or_raise(Result<T> result) {
   if (!result.ok()) raise_if_error(result.status());

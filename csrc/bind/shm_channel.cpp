@@ -73,6 +73,7 @@ class PyChannel {
         const NoGil release;
         return worker::serve(port_.get(), handler.get(), &task, &served);
       }();
+      raise_if_interrupted();
       switch (value_or_raise(std::move(stopped))) {
         case worker::Stopped::kClosed:
           return served;
