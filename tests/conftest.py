@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
-import models
 import psutil
 import pytest
+from acl_support import BY_NAME, Packed, assert_clean
+from multi_device_support import make_models
+from runtimes import RUNTIMES, limit_of, model_file
+
+from ais_bench.emulator import Emulator, library_path, pack
+from ais_bench.emulator.machine import LIBRARY_VARIABLE, find_onnxruntime
+from ais_bench.session import InferSession
 
 
 def _descriptors() -> set[tuple[str, str]]:
@@ -56,18 +63,112 @@ def leaves_nothing() -> Iterator[None]:
     assert not left, f"left behind: {left}"
 
 
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest, model_folder: Path) -> str:
+    """Which runtime the test is on: it runs once for each. Tensors without a session go to this runtime's devices."""
+    name: str = request.param
+    if name == "acl":
+        request.getfixturevalue("npu")
+    InferSession(0, model_file(model_folder, "scalar", name)).free_resource()
+    return name
+
+
+@pytest.fixture
+def model(runtime: str, model_folder: Path) -> Callable[[str], str]:
+    """`model("add")` is a file of a small model for the test's runtime; tests/models.py says what each one is."""
+    return lambda name: model_file(model_folder, name, runtime)
+
+
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """`model("add")` is the path of a small model, made at its first use; tests/models.py says what each one is."""
-    folder = tmp_path_factory.mktemp("models")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
 
-    def path(name: str) -> str:
-        file = folder / f"{name}.onnx"
-        if not file.exists():
-            file.write_bytes(models.build(name).SerializeToString())
-        return str(file)
 
-    return path
+@pytest.fixture(scope="session")
+def onnx_model(model_folder: Path) -> Callable[[str], str]:
+    """The same as ONNX files, for tests of `ort` alone."""
+    return lambda name: model_file(model_folder, name, "ort")
+
+
+@pytest.fixture(scope="session")
+def multi_device_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
+    return functools.cache(lambda runtime: make_models(tmp_path_factory.mktemp("models"), runtime))
+
+
+@pytest.fixture
+def models(runtime: str, multi_device_models: Callable[[str], dict[str, str]]) -> dict[str, str]:
+    """The models of tests/multi_device_support.py, as files for the test's runtime."""
+    return multi_device_models(runtime)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """What a runtime cannot do it must refuse, in the words of the table."""
+    limit = limit_of(pyfuncitem)
+    if limit is None or limit.refusal is None:
+        return (yield)
+    with pytest.raises(limit.refusal, match=limit.words):
+        yield
+    return True
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Packed]:
+    """`packed("batch")`: the model as ONNX and as the emulator's compiled model, made at the first use."""
+    folder = tmp_path_factory.mktemp("acl")
+    made: dict[str, Packed] = {}
+
+    def get(name: str) -> Packed:
+        if name not in made:
+            case = BY_NAME[name]
+            place = folder / name.replace(" ", "_")
+            place.mkdir()
+            onnx = case.build(place)
+            made[name] = Packed(case, str(onnx), str(pack(onnx, place / "model.om", **case.options)))
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def emulator_in_process() -> Iterator[Emulator]:
+    """The emulator as the AscendCL of this process and its children. Its settings cannot be changed once it is loaded."""
+    settings = {
+        LIBRARY_VARIABLE: str(library_path()),
+        "AIS_BENCH_ORT_LIBRARY": find_onnxruntime(),
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update({name: value for name, value in settings.items() if value is not None})
+    yield Emulator()
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def npu_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the emulators of all processes report what is against AscendCL's rules."""
+    file = tmp_path_factory.mktemp("npu") / "report"
+    file.touch()
+    return file
+
+
+@pytest.fixture
+def npu(emulator_in_process: Emulator, npu_report: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """The emulator, quiet before the test, and with nothing in it and no rule broken, in any process, after it."""
+    emulator = emulator_in_process
+    monkeypatch.setenv("AIS_EMULATOR_REPORT", str(npu_report))
+    reported = npu_report.stat().st_size
+    InferSession.finalize()
+    emulator.set_faults()
+    emulator.clear_report()
+    yield emulator
+    emulator.set_faults()
+    gc.collect()
+    InferSession.finalize()
+    assert_clean(emulator)
+    assert npu_report.read_bytes()[reported:] == b""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

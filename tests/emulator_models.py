@@ -69,6 +69,20 @@ def nonzero(folder: Path) -> Path:
                  [helper.make_tensor_value_info("where", TensorProto.INT64, [1, "k"])])  # fmt: skip
 
 
+def unknown_rank(folder: Path, shape: list | None = None) -> Path:
+    """out = x, negated `times` times, for x of (n, 3): shape inference knows nothing of it, and the model declares `shape`."""
+    value = helper.make_tensor_value_info
+    boolean, int64 = TensorProto.BOOL, TensorProto.INT64
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Neg", ["a"], ["b"])],
+        "body",
+        [value("i", int64, []), value("go", boolean, []), value("a", TensorProto.FLOAT, None)],
+        [value("on", boolean, []), value("b", TensorProto.FLOAT, None)],
+    )
+    return _save(folder / "unknown_rank.onnx", [helper.make_node("Loop", ["times", "", "x"], ["out"], body=body)],
+                 [value("times", int64, []), _float("x", ["n", 3])], [value("out", TensorProto.FLOAT, shape)])  # fmt: skip
+
+
 def gather(folder: Path) -> Path:
     """picked = table[index]: an index that is out of range makes the run fail."""
     table = numpy_helper.from_array(np.arange(4, dtype=np.float32), "table")

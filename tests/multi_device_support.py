@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ais_bench import _native
+from ais_bench.emulator import pack
 
 DEVICES = [0, 1] if len(_native.allowed_cpus()) > 1 else [0]
 Feeds = list[Any]
@@ -29,7 +30,13 @@ def add_model(path: Path, shape: list[Any], kind: int = TensorProto.FLOAT) -> st
     )
 
 
-def make_models(folder: Path) -> dict[str, str]:
+def make_models(folder: Path, runtime: str) -> dict[str, str]:
+    """The models as files that `runtime` loads, by name."""
+    files = _make_onnx(folder)
+    return files if runtime == "ort" else {name: str(pack(path, f"{path}.om")) for name, path in files.items()}
+
+
+def _make_onnx(folder: Path) -> dict[str, str]:
     nonzero = [helper.make_node("NonZero", ["x"], ["y"])]
     identity = {
         kind: save(

@@ -20,12 +20,9 @@ from ais_bench.errors import (
     DeviceMemoryError,
     DeviceUnavailable,
     FeedError,
-    InferenceCancelled,
     SessionClosed,
 )
 from ais_bench.session import InferSession
-
-pytest_plugins = ["acl_support"]
 
 
 def names(calls: list) -> list[str]:
@@ -35,6 +32,7 @@ def names(calls: list) -> list[str]:
 
 
 OPEN = ["aclInit", "aclrtSetDevice", "aclrtCreateContext", "aclmdlLoadFromFile", "aclmdlCreateDesc"]
+EXECUTE = ["aclmdlExecuteAsync", "aclrtSynchronizeStreamWithTimeout"]
 DATASETS = [
     "aclmdlCreateDataset", *["aclCreateDataBuffer", "aclmdlAddDatasetBuffer"] * 2,
     "aclmdlCreateDataset", *["aclCreateDataBuffer", "aclmdlAddDatasetBuffer"],
@@ -51,15 +49,19 @@ def test_calls_of_a_static_session(npu: Emulator, packed: Callable[[str], Packed
     InferSession.finalize()
     calls = npu.stop_recording()
     first = (
-        ["aclrtMalloc", "aclrtMemcpy"] * 2 + ["aclrtMalloc"] + ["aclUpdateDataBuffer"] * 3 + ["aclmdlExecute", "aclrtMemcpy"]
+        ["aclrtMalloc", "aclrtMemcpy"] * 2
+        + ["aclrtMalloc"]
+        + ["aclUpdateDataBuffer"] * 3
+        + ["aclrtCreateStream", *EXECUTE, "aclrtMemcpy"]
     )
     # Memory is kept, so the second run allocates nothing; it may get its blocks in another order.
     second = names(calls)[len(OPEN + DATASETS + first) :]
-    second = second[: second.index("aclmdlExecute") + 2]
-    assert [name for name in second if name != "aclUpdateDataBuffer"] == ["aclrtMemcpy"] * 2 + ["aclmdlExecute", "aclrtMemcpy"]
+    second = second[: second.index(EXECUTE[0]) + 3]
+    assert [name for name in second if name != "aclUpdateDataBuffer"] == ["aclrtMemcpy"] * 2 + [*EXECUTE, "aclrtMemcpy"]
     close = names(calls)[len(OPEN + DATASETS + first) + len(second) :]
     assert names(calls)[: len(OPEN + DATASETS + first)] == OPEN + DATASETS + first
     assert close == [
+        "aclrtSynchronizeStream", "aclrtDestroyStream",
         *["aclmdlDestroyDataset", *["aclDestroyDataBuffer"]] , *["aclmdlDestroyDataset", *["aclDestroyDataBuffer"] * 2],
         "aclmdlDestroyDesc", "aclmdlUnload", *["aclrtFree"] * 3, "aclrtDestroyContext", "aclrtResetDevice", "aclFinalize",
     ]  # fmt: skip
@@ -73,26 +75,28 @@ def test_calls_of_a_gear_session(npu: Emulator, packed: Callable[[str], Packed])
         for rows in (2, 2, 4):
             session.infer([floats(rows, 3)], "dymbatch")
         calls = npu.stop_recording()
-    relevant = [call for call in calls if call["call"] in ("aclmdlSetDynamicBatchSize", "aclmdlExecute")]
+    relevant = [call for call in calls if call["call"] in ("aclmdlSetDynamicBatchSize", "aclmdlExecuteAsync")]
     assert [(call["call"], call["args"][2:]) if "Set" in call["call"] else call["call"] for call in relevant] == [
-        ("aclmdlSetDynamicBatchSize", [1, 2]), "aclmdlExecute", "aclmdlExecute",
-        ("aclmdlSetDynamicBatchSize", [1, 4]), "aclmdlExecute",
+        ("aclmdlSetDynamicBatchSize", [1, 2]), "aclmdlExecuteAsync", "aclmdlExecuteAsync",
+        ("aclmdlSetDynamicBatchSize", [1, 4]), "aclmdlExecuteAsync",
     ]  # fmt: skip
 
 
 def test_calls_of_a_dynamic_shape_session(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    """A shape is set when it changes, and its description is destroyed at once: the dataset has a copy."""
+    """A shape is set when it changes, and its description is destroyed at once: the dataset has a copy.
+
+    The library allocates the output of the first run and, since the third is larger than expected, of that one's second try.
+    """
     model = packed("shape")
     with InferSession(0, model.om) as session:
         npu.start_recording()
         for rows in (2, 2, 4):
-            session.infer([floats(rows, 3)], "dymshape")
-        calls = [name for name in names(npu.stop_recording()) if "Desc" in name or name == "aclmdlExecute"]
+            session.infer([floats(rows, 3)], "dymshape", custom_sizes=None)
+        calls = [name for name in names(npu.stop_recording()) if "Desc" in name or name.startswith("aclmdlExecute")]
     set_shape = ["aclCreateTensorDesc", "aclmdlSetDatasetTensorDesc", "aclDestroyTensorDesc"]
-    executed = [*set_shape, "aclmdlExecute", "aclmdlExecute", *set_shape, "aclmdlExecute"]
-    assert [name for name, before in zip(calls, ["", *calls], strict=False) if not (name == before == "aclmdlExecute")] == [
-        name for name, before in zip(executed, ["", *executed], strict=False) if not (name == before == "aclmdlExecute")
-    ]
+    assert calls == [
+        *set_shape, "aclmdlExecute", "aclmdlExecuteAsync", *set_shape, "aclmdlExecuteAsync", "aclmdlExecute"
+    ]  # fmt: skip
 
 
 def test_calls_of_a_pipeline(npu: Emulator, packed: Callable[[str], Packed]) -> None:
@@ -111,8 +115,8 @@ def test_calls_of_a_pipeline(npu: Emulator, packed: Callable[[str], Packed]) -> 
     assert sorted(streams) == ["copy 1", "copy 2", "execute"]
     assert len(set.union(*streams.values())) == 3
     assert all(len(stream) == 1 for stream in streams.values())
-    order = [call["call"] for call in calls if call["call"] in ("aclmdlExecuteAsync", "aclrtSynchronizeEvent")]
-    assert order == ["aclmdlExecuteAsync"] * 3 + ["aclrtSynchronizeEvent"] * 3
+    order = [call["call"] for call in calls if call["call"] in ("aclmdlExecuteAsync", "aclrtSynchronizeEventWithTimeout")]
+    assert order == ["aclmdlExecuteAsync"] * 3 + ["aclrtSynchronizeEventWithTimeout"] * 3
     assert "aclrtSynchronizeStream" not in {call["call"] for call in calls}
 
 
@@ -243,8 +247,6 @@ def test_acl_json_path(npu: Emulator, packed: Callable[[str], Packed], tmp_path:
     good = f"{tmp_path}/acl.json"
     with open(good, "w", encoding="utf-8") as file:
         file.write('{"err_msg_mode": "0"}')
-    with pytest.raises(ConfigError, match=r"100003 \(ACL_ERROR_INVALID_FILE\)"):
-        InferSession(0, model.om, acl_json_path=f"{tmp_path}/missing.json")
     npu.start_recording()
     with (
         InferSession(0, model.om, acl_json_path=good),
@@ -285,30 +287,16 @@ def test_out_of_memory(npu: Emulator, packed: Callable[[str], Packed], function:
     assert len(use()) == 3
 
 
-def test_cancel_is_answered_when_the_run_ends(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    model = packed("static")
-    npu.set_faults("device.execute:1=delay(300)")
-    with InferSession(0, model.om) as session, ThreadPoolExecutor(1) as thread:
-        before = npu.call_count("aclmdlExecute")
-        running = thread.submit(session.infer, model.case.feeds[0])
-        while npu.call_count("aclmdlExecute") == before:
-            assert not running.done()
-        session.cancel()
-        with pytest.raises(InferenceCancelled):
-            running.result(10)
-        session.infer(model.case.feeds[0])
-
-
-def scenario(model: Packed) -> list[list[np.ndarray]]:
-    """One of everything; the results of every run."""
+def scenario(model: Packed, hint: int | None) -> list[list[np.ndarray]]:
+    """One of everything, with a hint of the outputs' size; the results of every run."""
     feeds, mode = model.case.feeds, model.case.mode
     results = []
     try:
         session = InferSession(0, model.om)
         try:
-            results += [session.infer(feeds[0], mode), session.infer(feeds[1], mode)]
-            results += session.infer_pipeline(feeds[:3], mode)
-            tensors = session.infer(feeds[0], mode, out_array=False)
+            results += [session.infer(feeds[0], mode, hint), session.infer(feeds[1], mode, hint)]
+            results += session.infer_pipeline(feeds[:3], mode, hint)
+            tensors = session.infer(feeds[0], mode, hint, out_array=False)
             session.convert_tensors_to_host(tensors)
             results.append(session.convert_tensors_to_arrays(tensors))
         finally:
@@ -318,13 +306,18 @@ def scenario(model: Packed) -> list[list[np.ndarray]]:
     return results
 
 
-@pytest.mark.parametrize("name", ["static", "batch", "shape", "result of unknown size"])
-def test_failing_each_call_at_each_occurrence(npu: Emulator, packed: Callable[[str], Packed], name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("static", None), ("batch", None), ("shape", None), ("shape", 16), ("shape", 100000), ("result of unknown size", None)],
+)
+def test_failing_each_call_at_each_occurrence(
+    npu: Emulator, packed: Callable[[str], Packed], name: str, hint: int | None
+) -> None:
     """Whatever fails: a clear error or the right result, nothing left, and the next session works."""
     model = packed(name)
-    wanted = scenario(model)
+    wanted = scenario(model, hint)
     npu.start_recording()
-    scenario(model)
+    scenario(model, hint)
     cannot_fail = {"aclGetRecentErrMsg", "aclDestroyTensorDesc"}  # one is asked about failures, the other returns nothing
     functions = sorted({call["call"] for call in npu.stop_recording()} - cannot_fail)
     assert len(functions) > 30
@@ -335,7 +328,7 @@ def test_failing_each_call_at_each_occurrence(npu: Emulator, packed: Callable[[s
             what = f"{function}, call {occurrence}"
             complaint, results = "", wanted
             try:
-                results = scenario(model)
+                results = scenario(model, hint)
             except AisBenchError as error:
                 complaint = str(error)
             assert not complaint or any(word in complaint for word in ("500000", function, "AscendCL", "ACL_ERROR")), (
@@ -352,7 +345,7 @@ def test_failing_each_call_at_each_occurrence(npu: Emulator, packed: Callable[[s
                 break
             fired += 1
     assert fired > 100
-    for got, want in zip(scenario(model), wanted, strict=True):
+    for got, want in zip(scenario(model, hint), wanted, strict=True):
         equal(got, want)
 
 
@@ -370,12 +363,12 @@ def test_a_failed_run_of_a_pipeline_fails_alone(npu: Emulator, packed: Callable[
 
 
 def test_a_tensor_of_another_runtime_on_a_device_of_the_same_number(
-    npu: Emulator, packed: Callable[[str], Packed], model: Callable[[str], str]
+    npu: Emulator, packed: Callable[[str], Packed], onnx_model: Callable[[str], str]
 ) -> None:
     """Device 0 of one runtime is not device 0 of another: its addresses mean nothing there."""
     on_npu = packed("static")
     feeds = on_npu.case.feeds[0]
-    with InferSession(0, on_npu.om) as session, InferSession(0, model("batch")) as on_cpu:
+    with InferSession(0, on_npu.om) as session, InferSession(0, onnx_model("batch")) as on_cpu:
         own = session.create_tensor_from_arrays_to_device(feeds)  # although the CPU's session is the newer one
         equal(session.infer(own), session.infer(feeds))
         others = on_cpu.create_tensor_from_arrays_to_device(feeds)

@@ -61,6 +61,7 @@ def test_a_host_tensor_needs_no_to_device(model: ModelPath) -> None:
     assert to_numpy(outputs[0]).tolist() == [8, 6, 4, 2]
 
 
+@pytest.mark.usefixtures("runtime")
 def test_moves_are_idempotent_and_return_none() -> None:
     tensor = aclruntime.Tensor(X)
     assert tensor.device == -1
@@ -73,6 +74,7 @@ def test_moves_are_idempotent_and_return_none() -> None:
     assert np.array_equal(np.array(tensor), X)
 
 
+@pytest.mark.usefixtures("runtime")
 def test_a_tensor_on_a_device_does_not_convert() -> None:
     tensor = aclruntime.Tensor(X)
     tensor.to_device(0)
@@ -84,6 +86,7 @@ def test_a_tensor_on_a_device_does_not_convert() -> None:
     assert np.array_equal(np.array(tensor), X)
 
 
+@pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("device", ["first", None, 0.5, -1, 2**40])
 def test_a_device_that_is_no_number_is_named(device: Any) -> None:
     tensor = aclruntime.Tensor(A)
@@ -93,6 +96,7 @@ def test_a_device_that_is_no_number_is_named(device: Any) -> None:
     assert tensor.device == 0
 
 
+@pytest.mark.usefixtures("runtime")
 def test_a_tensor_on_a_missing_device_names_those_there_are() -> None:
     with pytest.raises(RuntimeError, match="4095"):
         aclruntime.Tensor(X).to_device(4095)
@@ -149,8 +153,14 @@ def test_outputs_on_the_device_outlive_their_session(model: ModelPath) -> None:
         (where,) = session.infer([np.eye(3, 4, dtype=np.float32)], out_array=False)
         assert isinstance(where, aclruntime.Tensor)
         assert where.device == 0
-    InferSession.finalize()
     assert to_numpy(where).tolist() == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_outputs_on_the_device_outlive_finalize(model: ModelPath) -> None:
+    with InferSession(0, model("batch")) as session:
+        (output,) = session.infer([X], out_array=False)
+    InferSession.finalize()
+    assert np.array_equal(to_numpy(output), -X)
 
 
 def test_tensors_and_arrays_mix_in_one_feed(model: ModelPath) -> None:
@@ -189,6 +199,15 @@ def test_shapes_set_beforehand(model: ModelPath) -> None:
             session.set_dynamic_shape(text)
     session.set_staticbatch()
     assert to_numpy(session.run(["z"], [X, X[0]])[0]).shape == (3, 4)
+
+
+def test_the_shape_of_a_scalar_is_empty(model: ModelPath) -> None:
+    session = opened(model("loop"))
+    session.set_dynamic_shape("times:;start:1")
+    assert [desc.realsize for desc in session.get_inputs()] == [8, 4]
+    assert to_numpy(session.run(["counter"], [np.int64(3), np.zeros(1, np.float32)])[0]).tolist() == [3]
+    with pytest.raises(ConfigError, match="'start' has shape"):
+        session.set_dynamic_shape("times:;start:")
 
 
 def test_batch_size_and_image_size_set_beforehand(model: ModelPath) -> None:

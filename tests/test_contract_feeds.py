@@ -82,14 +82,14 @@ A, B = np.array([9, 8, 7, 6], np.int32), np.array([1, 2, 3, 4], np.int32)
         np.stack([A, B]),
         {"a": A, "b": B}.values(),
         TwoArrays(A, B),
-        (array for array in (A, B)),
+        lambda: (array for array in (A, B)),
         {"b": B, "a": A},
     ],
     ids=["list", "tuple", "array", "dict values", "iterable", "generator", "mapping by name"],
 )
 def test_feeds_are_any_iterable_or_a_mapping(model: Path_, feeds: Any) -> None:
     with InferSession(0, model("sub_then_swap")) as session:
-        assert difference(session, feeds) == [8, 6, 4, 2]
+        assert difference(session, feeds() if callable(feeds) else feeds) == [8, 6, 4, 2]
 
 
 def test_a_4d_array_is_iterated_over_its_first_axis(model: Path_) -> None:

@@ -203,9 +203,10 @@ def test_made_in_one_thread_used_and_freed_in_others(model: ModelPath) -> None:
         session.infer([X])
 
 
-def test_the_gil_is_released_while_the_device_works_and_cancel_ends_it(model: ModelPath) -> None:
+def test_the_gil_is_released_while_the_device_works_and_cancel_ends_it(model: ModelPath, runtime: str) -> None:
+    steps = np.int64(300_000) if runtime == "acl" else FOREVER  # an NPU answers when the run ends
     with InferSession(0, model("loop")) as session, ThreadPoolExecutor(1) as pool:
-        run = pool.submit(session.infer, [FOREVER, START])
+        run = pool.submit(session.infer, [steps, START])
         while not run.done():  # this thread runs at all only if the other has released the GIL
             session.cancel()
             time.sleep(0.001)
@@ -239,11 +240,12 @@ def test_sessions_made_and_freed_in_threads_at_once(model: ModelPath) -> None:
 # Processes
 
 
-def test_a_session_made_in_a_forked_child_works(model: ModelPath) -> None:
+def test_a_session_made_in_a_forked_child_works(model: ModelPath, runtime: str) -> None:
     path = model("batch")
+    options: dict[str, Any] = {"threads": 2} if runtime == "ort" else {}  # threads, which a fork does not copy
     with InferSession(0, path) as session:
         assert np.array_equal(session.infer([X])[0], -X)
-        assert in_child(lambda: float(InferSession(0, path, threads=2).infer([X])[0].sum())) == str(float(-X.sum()))
+        assert in_child(lambda: float(InferSession(0, path, **options).infer([X])[0].sum())) == str(float(-X.sum()))
         assert np.array_equal(session.infer([X])[0], -X)
 
 
@@ -256,14 +258,14 @@ def test_the_parents_session_refuses_in_a_forked_child(model: ModelPath) -> None
         assert np.array_equal(session.infer([X])[0], -X)
 
 
-def test_a_forked_child_that_only_runs_destructors_and_exit_hooks_ends(model: ModelPath) -> None:
+def test_a_forked_child_that_only_runs_destructors_and_exit_hooks_ends(model: ModelPath, runtime: str) -> None:
     printed = run_script(
         """
         import atexit, os, sys, threading
         import numpy as np
         from ais_bench.infer.interface import InferSession
 
-        session = InferSession(0, sys.argv[1], threads=2)
+        session = InferSession(0, sys.argv[1], **({"threads": 2} if sys.argv[2] == "ort" else {}))
         tensors = session.infer([np.ones((1, 4), np.float32)], out_array=False)
         atexit.register(InferSession.finalize)
         busy = threading.Event()
@@ -286,6 +288,7 @@ def test_a_forked_child_that_only_runs_destructors_and_exit_hooks_ends(model: Mo
         print(session.infer([np.ones((1, 4), np.float32)])[0].sum())
         """,
         model("batch"),
+        runtime,
     )
     assert printed.split() == ["-4.0"]
 

@@ -72,6 +72,28 @@ def test_an_output_that_depends_on_the_data(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("declared", "packed"), [(["n", "k"], [-1, -1]), (None, [-2]), ([], [])])
+def test_an_output_of_which_nothing_is_inferred(tmp_path, declared, packed):
+    """It has the rank that the model declares, and no number: ATC knows no more. Without a rank it is AscendCL's -2."""
+    description, _ = _read(pack(models.unknown_rank(tmp_path, declared), tmp_path / "m.om"))
+    assert description["outputs"][0]["shapes"] == [packed]
+
+
+def test_an_input_without_a_rank_needs_one(tmp_path):
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Neg", ["x"], ["y"])],
+        "neg",
+        [value("x", onnx.TensorProto.FLOAT, None)],
+        [value("y", onnx.TensorProto.FLOAT, None)],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m")
+    with pytest.raises(ValueError, match="declares no shape of input 'x'"):
+        pack(tmp_path / "m", tmp_path / "m.om")
+    description, _ = _read(pack(tmp_path / "m", tmp_path / "m.om", input_shape="x:2,5"))
+    assert description["outputs"][0]["shapes"] == [[2, 5]]
+
+
 def test_shapes_that_the_model_computes(tmp_path):
     """A reshape to a computed shape: known once the input is."""
     nodes = [

@@ -67,8 +67,8 @@ def test_a_directory(tmp_path: Path) -> None:
     assert "directory" in str(error.value).lower()
 
 
-def test_a_device_that_does_not_exist_lists_those_that_do(model: ModelPath) -> None:
-    last = _native.device_count("ort") - 1
+def test_a_device_that_does_not_exist_lists_those_that_do(model: ModelPath, runtime: str) -> None:
+    last = _native.device_count(runtime) - 1
     with pytest.raises(errors.DeviceUnavailable) as error:
         InferSession(last + 1000, model("add"))
     assert str(last + 1000) in str(error.value)
@@ -132,9 +132,7 @@ def test_a_mode_that_is_no_text(model: ModelPath, mode: Any) -> None:
                 run()
 
 
-def test_a_missing_onnxruntime_lists_what_was_tried(model: ModelPath) -> None:
-    from scripts import run_script
-
+def test_a_missing_onnxruntime_lists_what_was_tried(onnx_model: ModelPath) -> None:
     printed = run_script(
         """
         import sys
@@ -145,7 +143,7 @@ def test_a_missing_onnxruntime_lists_what_was_tried(model: ModelPath) -> None:
         except DeviceUnavailable as error:
             print(error)
         """,
-        model("add"),
+        onnx_model("add"),
         AIS_BENCH_ORT_LIBRARY="/no/such/library.so",
     )
     assert "/no/such/library.so" in printed
@@ -155,9 +153,9 @@ def test_a_missing_onnxruntime_lists_what_was_tried(model: ModelPath) -> None:
 @pytest.mark.parametrize(
     ("name", "tensor", "kind"), [("sequence_output", "'many'", "sequence"), ("string_input", "'words'", "strings")]
 )
-def test_what_is_no_tensor_of_numbers_is_refused_at_load(model: ModelPath, name: str, tensor: str, kind: str) -> None:
+def test_what_is_no_tensor_of_numbers_is_refused_at_load(onnx_model: ModelPath, name: str, tensor: str, kind: str) -> None:
     with pytest.raises(errors.UnsupportedError) as error:
-        InferSession(0, model(name))
+        InferSession(0, onnx_model(name))
     assert tensor in str(error.value)
     assert kind in str(error.value)
 
@@ -223,13 +221,24 @@ def test_shapes_that_do_not_fit_each_other(model: ModelPath) -> None:
         ({"runtime": 5}, ["runtime is 5"]),
         ({"provider_options": ["threads"]}, ["provider_options", "mapping"]),
         ({"graph_optimization_level": "most"}, ["'most'", "extended"]),
-        ({"provider_options": {"no_such_option": 1}}, ["'no_such_option'", "enable_mem_pattern"]),
-        ({"provider_options": {"execution_mode": "sideways"}}, ["'sideways'", "parallel"]),
     ],
 )
 def test_options_that_are_wrong(model: ModelPath, options: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(errors.ConfigError) as error:
         InferSession(0, model("add"), **options)
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"no_such_option": 1}, ["'no_such_option'", "enable_mem_pattern"]),
+        ({"execution_mode": "sideways"}, ["'sideways'", "parallel"]),
+    ],
+)
+def test_options_of_onnxruntime_that_are_wrong(onnx_model: ModelPath, options: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(errors.ConfigError) as error:
+        InferSession(0, onnx_model("add"), provider_options=options)
     assert all(part in str(error.value) for part in parts), str(error.value)
 
 

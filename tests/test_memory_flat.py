@@ -58,7 +58,7 @@ print(count if session is None else len(session.summary()), growth)
         ("tensors", 220_000, int(9.4 * MEGABYTE)),
     ],
 )
-def test_memory_is_flat(model: Callable[[str], str], what: str, count: int, logs: int) -> None:
-    runs, growth = map(int, run_script(SCRIPT, model("batch"), what, seconds=110).split())
+def test_memory_is_flat(onnx_model: Callable[[str], str], what: str, count: int, logs: int) -> None:
+    runs, growth = map(int, run_script(SCRIPT, onnx_model("batch"), what, seconds=110).split())
     assert runs == count
     assert growth <= logs + SLACK, f"{count} {what} left {growth / MEGABYTE:.1f} MB"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from multi_device_support import DEVICES, Feeds, make_models, pair, same, total
+from multi_device_support import DEVICES, Feeds, pair, same, total
 from onnx import helper
 from pool_support import wait_until
 
@@ -19,11 +19,6 @@ from ais_bench.errors import ConfigError, FeedError
 from ais_bench.session import InferSession, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -39,7 +34,7 @@ def session(models: dict[str, str]) -> Iterator[MultiDeviceSession]:
 def test_every_element_type_equals_one_device(models: dict[str, str], kind: int) -> None:
     path = models[f"identity{kind}"]
     dtype = helper.tensor_dtype_to_np_dtype(kind)
-    shapes = [(0, 3), (1, 1), (5, 7), (64, 1000)]
+    shapes = [(1, 1), (5, 7), (64, 1000)]
     feeds = [[np.frombuffer(np.random.default_rng(7).bytes(a * b * dtype.itemsize), np.uint8) % 2] for a, b in shapes]
     feeds = [[one[0].view(dtype).reshape(shape)] for one, shape in zip(feeds, shapes, strict=True)]
     alone = InferSession(0, path)
@@ -47,6 +42,12 @@ def test_every_element_type_equals_one_device(models: dict[str, str], kind: int)
         for given, result in zip(feeds, session.map(feeds, mode="dymshape"), strict=True):
             same(result, alone.infer(given, "dymshape"))
     alone.free_resource()
+
+
+def test_arrays_without_elements_equal_one_device(models: dict[str, str]) -> None:
+    feeds = [np.empty((0, 3), np.float32)]
+    with InferSession(0, models["identity1"]) as alone, MultiDeviceSession(models["identity1"], devices=DEVICES) as session:
+        same(session.infer(feeds, "dymshape"), alone.infer(feeds, "dymshape"))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
@@ -264,14 +265,14 @@ def test_a_worker_imports_numpy_when_python_is_needed_there(models: dict[str, st
         assert numpy_is_loaded(session.report().workers[0].pid)  # before the first task, which would wait for it
 
 
-def test_debug_logs_the_model_of_every_worker(models: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+def test_debug_logs_the_model_of_every_worker(models: dict[str, str], runtime: str, caplog: pytest.LogCaptureFixture) -> None:
+    words = {"ort": ["loaded <Model>", "acl_json_path has no effect"], "acl": ["loaded <Model>"]}[runtime]
+    ineffective = "/nowhere" if runtime == "ort" else None
     with (
         caplog.at_level(logging.DEBUG),
-        MultiDeviceSession(models["open"], devices=DEVICES, debug=True, acl_json_path="/nowhere") as session,
+        MultiDeviceSession(models["open"], devices=DEVICES, debug=True, acl_json_path=ineffective) as session,
     ):
         session.infer(pair(1, 2))
-        wait_until(lambda: len([r for r in caplog.records if r.name == "ais_bench.session"]) >= 2 * len(DEVICES))
+        wait_until(lambda: len([r for r in caplog.records if r.name == "ais_bench.session"]) >= len(words) * len(DEVICES))
     lines = [record.getMessage() for record in caplog.records if record.name == "ais_bench.session"]
-    for device in DEVICES:
-        assert any(line.startswith(f"device {device}: loaded <Model>") for line in lines)
-        assert any(line.startswith(f"device {device}: acl_json_path has no effect") for line in lines)
+    assert all(any(line.startswith(f"device {d}: {word}") for line in lines) for d in DEVICES for word in words), lines

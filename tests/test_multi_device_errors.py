@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from multi_device_support import DEVICES, Feeds, make_models, pair, same, save, total
+from multi_device_support import DEVICES, Feeds, pair, same, save, total
 from onnx import TensorProto, helper
 from pool_support import run_script, wait_until
 
@@ -30,11 +30,6 @@ from ais_bench.pool import DevicePool
 from ais_bench.session import InferSession, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -111,7 +106,7 @@ def test_wrong_options_start_nothing(models: dict[str, str], options: dict[str, 
         MultiDeviceSession(models["add"], **options)
 
 
-def test_a_bad_model_is_one_error_with_the_reason(tmp_path: Path, models: dict[str, str]) -> None:
+def test_a_bad_model_is_one_error_with_the_reason(tmp_path: Path, multi_device_models: Callable[[str], dict[str, str]]) -> None:
     float1 = (TensorProto.FLOAT, [1])
     strange = save(tmp_path / "strange.onnx", [helper.make_node("NoSuchOperator", ["x"], ["y"])], {"x": float1}, {"y": float1})
     with (
@@ -121,7 +116,7 @@ def test_a_bad_model_is_one_error_with_the_reason(tmp_path: Path, models: dict[s
         session.start()
     assert isinstance(caught.value.__cause__, ModelLoadError)
     truncated = tmp_path / "truncated.onnx"
-    truncated.write_bytes(Path(models["add"]).read_bytes()[:-20])
+    truncated.write_bytes(Path(multi_device_models("ort")["add"]).read_bytes()[:-20])
     with pytest.raises(ModelLoadError, match="truncated"):  # seen without a worker
         MultiDeviceSession(truncated)
     with pytest.raises(RuntimeError, match="missing"):
@@ -254,13 +249,15 @@ def test_devices_come_and_go(models: dict[str, str]) -> None:
         assert session.devices == [1]
 
 
-def test_workers_are_pinned_to_their_share_of_the_processors(session: MultiDeviceSession) -> None:
-    import os
-
+def test_workers_are_pinned_to_their_share_of_the_processors(session: MultiDeviceSession, runtime: str) -> None:
     session.start()
+    allowed = set(_native.allowed_cpus())
     shares = [os.sched_getaffinity(line.pid or 0) for line in session.report().workers]
-    assert set().union(*shares) == set(_native.allowed_cpus())
-    assert sum(map(len, shares)) == len(_native.allowed_cpus())
+    if runtime == "acl":
+        assert shares == [allowed] * len(DEVICES)
+        return
+    assert set().union(*shares) == allowed
+    assert sum(map(len, shares)) == len(allowed)
 
 
 def test_several_threads_use_one_session(session: MultiDeviceSession) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -35,8 +36,8 @@ def test_feeds_from_one_byte_to_half_a_gigabyte(tmp_path: Path, size: int) -> No
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4"])
-def test_element_types_numpy_lacks_equal_one_device(tmp_path: Path, name: str) -> None:
-    path = saved(build(f"identity-{name.upper().replace('FLOAT8_', 'FLOAT8')}"), tmp_path)
+def test_element_types_numpy_lacks_equal_one_device(model: Callable[[str], str], name: str) -> None:
+    path = model(f"identity-{name.upper().replace('FLOAT8_', 'FLOAT8')}")
     given = np.arange(6).reshape(2, 3).astype(getattr(ml_dtypes, name))
     with InferSession(0, path) as alone:
         (wanted,) = alone.infer([given])

@@ -37,6 +37,21 @@ def with_input_shapes(model: bytes, shapes: Mapping[str, Sequence[int]]) -> byte
     return _rewrite(model, {7: rewrite_graph})
 
 
+def ranks(model: bytes) -> dict[str, int | None]:
+    """The number of dimensions that each input and output of the graph declares; None where it declares no shape."""
+    found: dict[str, int | None] = {}
+    for graph in _contents(model, 7):
+        for value in (*_contents(graph, 11), *_contents(graph, 12)):
+            name = next((content.decode() for content in _contents(value, 1)), "")
+            shapes = [shape for kind in _contents(value, 2) for tensor in _contents(kind, 1) for shape in _contents(tensor, 2)]
+            found[name] = len(_contents(shapes[-1], 1)) if shapes else None
+    return found
+
+
+def _contents(message: bytes, number: int) -> list[bytes]:
+    return [content for found, wire, content in _fields(message) if found == number and wire == _BYTES]
+
+
 def _with_shape(value_info: bytes, shape: Sequence[int] | None) -> bytes:
     def rewrite_tensor(tensor: bytes) -> bytes:
         kept = b"".join(_encode(field) for field in _fields(tensor) if field[0] != 2)

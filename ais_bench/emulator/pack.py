@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ais_bench.emulator.aipp_config import AippEntry, read_aipp_config
-from ais_bench.emulator.onnx_shapes import with_input_shapes
+from ais_bench.emulator.onnx_shapes import ranks, with_input_shapes
 
 MAGIC = b"AISEMUOM"
 _HEADER = struct.Struct("<8sIIQQ")  # magic, version, reserved, bytes of the description, bytes of the graph
@@ -83,7 +83,14 @@ def pack(
         raise ValueError(f"input_format is {input_format!r}; there are {', '.join(_FORMATS)}")
     inputs = _declared_inputs(graph, model)
     declared = {item.name: item.shape for item in inputs}
-    order = _apply_input_shape(inputs, _parse_shapes(input_shape))
+    declared_ranks = ranks(graph)
+    given = _parse_shapes(input_shape)
+    for item in inputs:
+        if declared_ranks[item.name] is None and item.name not in given:
+            raise ValueError(
+                f"the model declares no shape of input {item.name!r}; an NPU model needs one: give it in input_shape"
+            )
+    order = _apply_input_shape(inputs, given)
     shapes = {item.name: item.shape for item in inputs}
     if shapes != declared:  # what is converted is the model with these shapes, as with ATC
         graph = with_input_shapes(graph, shapes)
@@ -94,7 +101,7 @@ def pack(
         "soc": soc_version,
         "name": Path(model).stem,
         "inputs": [_describe_input(item, input_format) for item in inputs],
-        "outputs": _describe_outputs(graph, inputs, gears),
+        "outputs": _describe_outputs(graph, inputs, gears, declared_ranks),
         "gears": {"kind": gears.kind, "values": gears.values, "order": gears.order},
         "aipp": aipp,
     }
@@ -246,24 +253,36 @@ def _gear_shapes(inputs: list[_Input], gears: _Gears, gear: Sequence[int]) -> di
     return shapes
 
 
-def _output_shapes(graph: bytes, shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, int, list[int]]]:
+def _output_shapes(
+    graph: bytes, shapes: Mapping[str, Sequence[int]], declared: Mapping[str, int | None]
+) -> list[tuple[str, int, list[int]]]:
+    """(name, element type, shape) of each output. Where nothing is inferred the declared rank holds; -2 stands for none."""
     session = _session(with_input_shapes(graph, shapes), f"the model does not take the shapes {dict(shapes)}")
-    return [(item.name, _dtype(item.type, item.name), _numbers(item.shape)) for item in session.get_outputs()]
+    outputs = []
+    for item in session.get_outputs():
+        rank = declared[item.name]
+        shape = _numbers(item.shape) or (
+            [-2] if rank is None else [-1] * rank
+        )  # ONNX Runtime says [] for scalar and for unknown
+        outputs.append((item.name, _dtype(item.type, item.name), shape))
+    return outputs
 
 
-def _describe_outputs(graph: bytes, inputs: list[_Input], gears: _Gears) -> list[dict[str, Any]]:
+def _describe_outputs(
+    graph: bytes, inputs: list[_Input], gears: _Gears, declared: Mapping[str, int | None]
+) -> list[dict[str, Any]]:
     if gears.values:
         variants = [_gear_shapes(inputs, gears, gear) for gear in gears.values]
     else:
         variants = [{item.name: item.shape for item in inputs}]
-    results = [_output_shapes(graph, shapes) for shapes in variants]
+    results = [_output_shapes(graph, shapes, declared) for shapes in variants]
     described: list[dict[str, Any]] = [
         {"name": name, "dtype": dtype, "format": _FORMATS["ND"], "shapes": [result[index][2] for result in results]}
         for index, (name, dtype, _) in enumerate(results[0])
     ]
     bounds = {item.name: [high for _, high in item.ranges or []] for item in inputs}
     if gears.kind == "shape" and all(high >= 0 for highs in bounds.values() for high in highs):
-        for entry, (_, _, shape) in zip(described, _output_shapes(graph, bounds), strict=True):
+        for entry, (_, _, shape) in zip(described, _output_shapes(graph, bounds, declared), strict=True):
             entry["largest"] = shape
     return described
 

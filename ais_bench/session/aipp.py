@@ -43,6 +43,9 @@ def _keys() -> dict[str, _Key]:
         keys[name] = _Key("crop", 1 + place, 0, 4095)
     for place, name in enumerate(("crop_size_w", "crop_size_h")):
         keys[name] = _Key("crop", 3 + place, 0, 4096)
+    keys["resize"] = _Key("resize", 0, 0, 1)
+    for place, name in enumerate(("resize_input_w", "resize_input_h", "resize_output_w", "resize_output_h")):
+        keys[name] = _Key("resize", 1 + place, 16, 1920 if name == "resize_output_w" else 4096)
     for place, side in enumerate(("top", "bottom", "left", "right")):
         keys[f"{side}_padding_size"] = _Key("padding", 1 + place, 0, 32)
     for channel in range(4):
@@ -54,9 +57,16 @@ def _keys() -> dict[str, _Key]:
 
 
 _KEYS = _keys()
-_SIZES = {"csc": 16, "crop": 5, "padding": 5, "mean": 4, "min": 4, "reciprocal": 4}
-_OTHER_KEYS = ("input_format", "src_image_size_w", "src_image_size_h", "rbuv_swap_switch", "ax_swap_switch")
-_IGNORED_KEYS = ("aipp_mode", "related_input_rank", "max_src_image_size")  # of the compiler's file of the same form
+_SIZES = {"csc": 16, "crop": 5, "resize": 5, "padding": 5, "mean": 4, "min": 4, "reciprocal": 4}
+_OTHER_KEYS = (
+    "related_input_rank",
+    "input_format",
+    "src_image_size_w",
+    "src_image_size_h",
+    "rbuv_swap_switch",
+    "ax_swap_switch",
+)
+_IGNORED_KEYS = ("aipp_mode", "max_src_image_size")  # of the compiler's file of the same form
 
 
 @dataclass
@@ -69,6 +79,7 @@ class AippSettings:
     swap_rb_uv: bool = False
     swap_alpha: bool = False
     lists: dict[str, list[Number]] = field(default_factory=dict)
+    related_input: int | None = None  # the picture's index among the model's inputs, where the file says so
 
     def set_format(self, name: str) -> None:
         """Set the pictures' format, by AIPP's name. Raises ConfigError."""
@@ -86,8 +97,10 @@ class AippSettings:
     def set_list(self, name: str, values: Sequence[Number]) -> None:
         """Set one of the lists of numbers. Raises ConfigError for a wrong number of values or one out of range."""
         given = _listed(name, values, _SIZES[name])
+        if name == "resize" and given[0] == 0:
+            given = [0] * len(given)  # switched off: the sizes mean nothing
         for key, entry in _KEYS.items():
-            if entry.list == name:
+            if entry.list == name and (name != "resize" or given[0]):
                 _check(key, given[entry.index], entry.low, entry.high, entry.real)
         self.lists[name] = list(given)
 
@@ -101,6 +114,24 @@ class AippSettings:
         crop = self.lists.get("crop")
         if crop and crop[0] and not (0 < crop[3] <= width - crop[1] and 0 < crop[4] <= height - crop[2]):
             raise ConfigError(f"AIPP: a crop of {crop[3]} x {crop[4]} at {crop[1]}, {crop[2]} is not within {width} x {height}")
+        resize = self.lists.get("resize")
+        if resize and resize[0]:
+            self._check_resize(resize, *self._before_resize())
+
+    def _before_resize(self) -> tuple[Number, Number]:
+        """Width and height of what is resized: the crop, or the whole picture."""
+        crop = self.lists.get("crop")
+        return (crop[3], crop[4]) if crop and crop[0] else self.size
+
+    @staticmethod
+    def _check_resize(resize: list[Number], width: Number, height: Number) -> None:
+        if (resize[1], resize[2]) != (width, height):
+            raise ConfigError(
+                f"AIPP: the resize begins with {resize[1]} x {resize[2]}; after the crop the picture is {width} x {height}"
+            )
+        for before, after in ((resize[1], resize[3]), (resize[2], resize[4])):
+            if not before / 16 <= after <= before * 16:
+                raise ConfigError(f"AIPP: a side of {before} is resized to {after}; the factor is from 1/16 to 16")
 
     def apply(self, native: _native.Session, index: int) -> None:
         """Hand the settings to the model's input `index`."""
@@ -134,6 +165,8 @@ def _settings(given: dict[str, str], batch: int) -> AippSettings:
     settings.set_size([int(_number(key, given.get(key, "0"), 0, 4096)) for key in sides])
     settings.swap_rb_uv = bool(_number("rbuv_swap_switch", given.get("rbuv_swap_switch", "0"), 0, 1))
     settings.swap_alpha = bool(_number("ax_swap_switch", given.get("ax_swap_switch", "0"), 0, 1))
+    if "related_input_rank" in given:
+        settings.related_input = int(_number("related_input_rank", given["related_input_rank"], 0, 1023))
     for name, count in _SIZES.items():
         keys = {key: entry for key, entry in _KEYS.items() if entry.list == name}
         if not any(key in given for key in keys):
@@ -142,6 +175,8 @@ def _settings(given: dict[str, str], batch: int) -> AippSettings:
         for key, entry in keys.items():
             text = given.get(key)
             values[entry.index] = entry.default if text is None else _number(key, text, entry.low, entry.high, entry.real)
+        if name == "resize":  # what it begins with follows from the rest, and need not be said
+            values[1:3] = [value or side for value, side in zip(values[1:3], settings._before_resize(), strict=True)]
         settings.set_list(name, values)
     return settings
 
@@ -189,8 +224,23 @@ class AippMethods:
         """Return 0 where exactly one input has dynamic AIPP. Raises UnsupportedError."""
         count = self.get_dym_aipp_input_exist()
         if count != 1:
-            raise UnsupportedError(f"{count} inputs of the model have dynamic AIPP; these settings are for exactly one")
+            raise UnsupportedError(
+                f"{count} inputs of the model have dynamic AIPP; these settings are for exactly one, unless `input` names it"
+            )
         return 0
+
+    def _picture(self, wanted: int | str | None) -> int:
+        """The index of the picture input that settings are for: the one named or numbered, or the only one there is."""
+        if wanted is None:
+            self.check_dym_aipp_input_exist()
+            return self._native.aipp_inputs()[0]
+        names = [str(name) for name, *_ in self._native.inputs()]
+        pictures = {names[index]: index for index in self._native.aipp_inputs()}
+        if wanted in pictures.values():
+            return int(wanted)
+        if wanted in pictures:
+            return pictures[str(wanted)]
+        raise ConfigError(f"input {wanted!r} has no dynamic AIPP; the inputs that have it are {pictures} (name: number)")
 
     def aipp_set_max_batch_size(self, batch: int) -> int:
         """Set the batch size; of a model with batch gears, the largest."""
@@ -230,6 +280,11 @@ class AippMethods:
         self._gathered.set_list("crop", values)
         return 0
 
+    def aipp_set_scf_params(self, values: Sequence[int]) -> int:
+        """Set the resize, which some SoCs have: switch, width and height before (after the crop), width and height after."""
+        self._gathered.set_list("resize", values)
+        return 0
+
     def aipp_set_padding_params(self, values: Sequence[int]) -> int:
         """Set the padding: switch, top, bottom, left, right."""
         self._gathered.set_list("padding", values)
@@ -250,18 +305,26 @@ class AippMethods:
         self._gathered.set_list("reciprocal", values)
         return 0
 
-    def set_dym_aipp_info_set(self) -> int:
-        """Give the model the settings gathered; runs that start after it use them."""
-        self.check_dym_aipp_input_exist()
-        self._gathered.apply(self._native, self._native.aipp_inputs()[0])
+    def set_dym_aipp_info_set(self, input: int | str | None = None) -> int:
+        """Give the model the settings gathered; runs that start after it use them.
+
+        `input`: name or number of the picture, where the model has several. Raises ConfigError, UnsupportedError.
+        """
+        self._gathered.apply(self._native, self._picture(input))
         return 0
 
-    def load_aipp_config_file(self, config_file: str | os.PathLike[str], batchsize: int) -> None:
+    def load_aipp_config_file(
+        self, config_file: str | os.PathLike[str], batchsize: int, input: int | str | None = None
+    ) -> None:
         """Read settings from an INI file with one section [aipp_op], and give them to the model.
 
-        `batchsize` is the model's batch; with batch gears, the largest. Raises ConfigError, UnsupportedError.
+        `batchsize` is the model's batch; with batch gears, the largest. `input`: name or number of the picture, where the model
+        has several; otherwise the file's related_input_rank says which. Raises ConfigError, UnsupportedError.
         """
-        self.check_dym_aipp_input_exist()
+        if input is None and self.get_dym_aipp_input_exist() == 0:
+            self.check_dym_aipp_input_exist()
         _check("batchsize", batchsize, 1, 65536)
         self._aipp = read_aipp_config(config_file, int(batchsize))
-        self.set_dym_aipp_info_set()
+        if input is None and self.get_dym_aipp_input_exist() > 1:
+            input = self._aipp.related_input
+        self.set_dym_aipp_info_set(input)

@@ -84,6 +84,7 @@ class InferSession:
     def _take(self, session: InferenceSession, model_path: str | bytes, acl_json_path: str | None, debug: bool) -> None:
         self.session = session
         self._native = session._native
+        self._expected: list[int] = []
         self.device_id, self.loop = self._native.device_id, self._native.loop
         self.model_path = model_path
         self.intensors_desc, self.outtensors_desc = self.session.get_inputs(), self.session.get_outputs()
@@ -115,13 +116,14 @@ class InferSession:
             feeds: see the class.
             mode: "static", "dymbatch", "dymhw", "dymdims" or "dymshape". Models with gears hold the three in the middle to
                 them.
-            custom_sizes: bytes of the outputs, for "dymshape": a hint that never limits a result.
+            custom_sizes: bytes of each output, or a list of them, for "dymshape": a hint that never limits a result. On an NPU
+                it is the memory that the first run brings for outputs of unknown size, up to 64 MiB each.
             out_array: True for numpy arrays on the host, False for `aclruntime.Tensor`s on the device.
 
         Returns a list with one entry for each output. Raises FeedError, InferenceError and others.
         """
         if mode == "dymshape":
-            check_custom_sizes(custom_sizes)
+            self._expect(custom_sizes)
         outputs = self._native.infer(feeds, mode, out_array)
         return outputs if out_array else [Tensor(tensor) for tensor in outputs]
 
@@ -135,7 +137,7 @@ class InferSession:
         set as there is room, and a set may be overwritten when it is asked.
         """
         if mode == "dymshape":
-            check_custom_sizes(custom_sizes)
+            self._expect(custom_sizes)
         return self._native.infer_many(map(self._one_set, feeds_list), mode)
 
     def infer_iteration(
@@ -158,8 +160,15 @@ class InferSession:
         if in_out_list is None:
             raise ConfigError(f"in_out_list says which output feeds which input; {times} iterations need one")
         if mode == "dymshape":
-            check_custom_sizes(custom_sizes)
+            self._expect(custom_sizes)
         return self._native.iterate(feeds, mode, as_chain(in_out_list), times)
+
+    def _expect(self, custom_sizes: Any) -> None:
+        """Pass a hint of the outputs' sizes on, when it is another one than before."""
+        sizes = check_custom_sizes(custom_sizes, len(self.outputs_names))
+        if sizes != self._expected:
+            self._native.expect_outputs(sizes)
+            self._expected = sizes
 
     def run(self, feeds: Any, out_array: bool = False) -> list[Any]:
         """Run with the shapes that the newest `set_*` call fixed. Returns tensors on the device, or arrays with `out_array`."""
@@ -187,7 +196,7 @@ class InferSession:
     def first_inner_run(self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000) -> list[Tensor]:
         """Run once and keep inputs and outputs on the device for `inner_run`. Returns an empty list."""
         if mode == "dymshape":
-            check_custom_sizes(custom_sizes)
+            self._expect(custom_sizes)
         return self.session._first_inner_run(self.outputs_names, feeds, mode)
 
     def inner_run(self, in_out_list: Sequence[int], get_outputs: bool = False, mem_copy: bool = True) -> list[Tensor] | None:
@@ -229,21 +238,22 @@ class InferSession:
 
     def set_custom_outsize(self, custom_sizes: Any) -> None:
         """Accept a hint about output sizes in bytes; results are never limited by it."""
-        check_custom_sizes(custom_sizes)
-        one = isinstance(custom_sizes, (int, np.integer))
-        self.session.set_custom_outsize([custom_sizes] if one else [] if custom_sizes is None else custom_sizes)
+        self._expect(custom_sizes)
 
     def set_loop_count(self, loop: Any) -> None:
         """Set the executions per call, at least 1."""
         self.loop = as_int("loop", loop, 1)
         self._native.loop = self.loop
 
-    def load_aipp_config_file(self, config_file: str | os.PathLike[str], batchsize: int) -> None:
+    def load_aipp_config_file(
+        self, config_file: str | os.PathLike[str], batchsize: int, input: int | str | None = None
+    ) -> None:
         """Set how the NPU preprocesses pictures (dynamic AIPP), from an INI file with one section [aipp_op].
 
-        `batchsize` is the model's batch; with batch gears, the largest. Raises ConfigError, UnsupportedError.
+        `batchsize` is the model's batch; with batch gears, the largest. `input`: name or number of the picture, where the model
+        has several; otherwise the file's related_input_rank says which. Raises ConfigError, UnsupportedError.
         """
-        self.session.load_aipp_config_file(config_file, batchsize)
+        self.session.load_aipp_config_file(config_file, batchsize, input)
 
     def get_max_dym_batchsize(self) -> int:
         """Return the largest batch gear, 0 where the model has none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -65,8 +66,8 @@ class InferenceSession(AippMethods):
         _runtime: str = "",
     ) -> None:
         runtime_options = dict(_runtime_options or {})
-        if options.acl_json_path:
-            runtime_options["acl_json_path"] = options.acl_json_path
+        if options.acl_json_path:  # absolute, so that one file has one name
+            runtime_options["acl_json_path"] = os.path.abspath(options.acl_json_path)
         native = _native.Session(
             as_model(model_path),
             as_int("device_id", device_id, 0),
@@ -190,9 +191,8 @@ class InferenceSession(AippMethods):
         return 0
 
     def set_custom_outsize(self, sizes: Iterable[int]) -> int:
-        """Accept a hint about output sizes in bytes. Results are never limited by it."""
-        for size in sizes:
-            as_int("output size", size, 0, 2**62)
+        """Give a hint about output sizes in bytes, one an output. Results are never limited by it."""
+        self._native.expect_outputs([as_int("output size", size, 0, 2**62) for size in sizes])
         return 0
 
     def get_max_dym_batchsize(self) -> int:

@@ -6,6 +6,7 @@ feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,7 +19,7 @@ from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.last_times import LastTimes
-from ais_bench.session.options import absolute, as_int, as_model, check_custom_sizes, runtime_of, runtime_options
+from ais_bench.session.options import absolute, as_int, as_model, check_custom_sizes, refuse_on_npu, runtime_of, runtime_options
 from ais_bench.session.worker_session import MODES, Iterate, SessionFactory
 from ais_bench.shm import OBJECT, TENSORS, encode, take
 
@@ -97,11 +98,14 @@ class MultiDeviceSession:
             self._settings = PoolSettings(affinity=pinning, **settings)
         except TypeError as error:
             raise ConfigError(f"{error}; the settings are listed in ais_bench.pool.settings") from None
+        options = runtime_options(None, graph_optimization_level, provider_options)
+        if self._runtime == "acl":
+            refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
         self._factory = SessionFactory(
             model=self.model_path,
             runtime=self._runtime,
-            options=runtime_options(None, graph_optimization_level, provider_options),
-            acl_json_path=acl_json_path,
+            options=options,
+            acl_json_path=os.path.abspath(acl_json_path) if acl_json_path else None,
             debug=bool(debug),
             loop=as_int("loop", loop, 1),
             warmup=as_int("warmup", warmup, 0),

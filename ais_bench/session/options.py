@@ -20,6 +20,7 @@ __all__ = [
     "as_model",
     "as_text",
     "check_custom_sizes",
+    "refuse_on_npu",
     "runtime_of",
     "runtime_options",
 ]
@@ -66,18 +67,22 @@ def as_model(value: Any) -> str | bytes:
     raise ConfigError(f"model_path is a {type(value).__name__}; it is a path (str or Path), or the model's content as bytes")
 
 
-def check_custom_sizes(sizes: Any) -> None:
+def check_custom_sizes(sizes: Any, outputs: int = 0) -> list[int]:
     """Check the output sizes of a `dymshape` run: an int, a sequence of ints, or None.
 
-    They are a hint and never limit a result.
+    They are a hint and never limit a result. Returns them as one number of bytes for each of `outputs` outputs, 0 for none.
     """
     if sizes is None or isinstance(sizes, (int, np.integer)):
-        return
+        return [_hint(sizes or 0)] * outputs
     if isinstance(sizes, (list, tuple, np.ndarray)) and all(isinstance(size, (int, np.integer)) for size in sizes):
-        return
+        return [_hint(size) for size in sizes]
     raise ConfigError(
         f"custom_sizes is {reprlib.repr(sizes)}; it is a number of bytes, a list with one for each output, or None"
     )
+
+
+def _hint(size: Any) -> int:
+    return min(max(int(size), 0), 2**62)
 
 
 def runtime_options(
@@ -95,6 +100,13 @@ def runtime_options(
             raise ConfigError(f"graph_optimization_level is {graph_optimization_level!r}; it is one of: {names}")
         options["graph_optimization_level"] = graph_optimization_level
     return options
+
+
+def refuse_on_npu(options: Mapping[str, str]) -> None:
+    """Raise ConfigError for an option that a session on an NPU would refuse, before any worker is started."""
+    for name in options:
+        if name != "acl_json_path":
+            raise ConfigError(f"there is no option {name!r} for models on an NPU; there is acl_json_path")
 
 
 def _text(value: Any) -> str:

@@ -32,8 +32,12 @@ using SessionPtr = std::shared_ptr<Session>;
 
 template <typename Call>
 auto without_gil(Call call) {
-  const NoGil nogil;
-  return call();
+  auto result = [&call] {
+    const NoGil nogil;
+    return call();
+  }();
+  raise_if_interrupted();
+  return result;
 }
 
 // Callers pass anything for a mode; what is no text is as wrong as an unknown one.
@@ -134,20 +138,19 @@ py::list iterate(const SessionPtr& self, const py::object& given, const py::obje
   const Feeds feeds = to_feeds(given, self->info().inputs);
   NumpySink sink(self->info());
   Status status = without_gil([&]() -> Status {
-    Iteration iteration(self);
-    AIS_TRY(iteration.first(feeds.feeds, rule));
+    const auto iteration = Iteration::open(self);
+    AIS_TRY(iteration->first(feeds.feeds, rule));
     std::int64_t checked_ns = monotonic_ns();
     for (std::int64_t i = 1; i < times; ++i) {
       if (const std::int64_t now_ns = monotonic_ns(); now_ns - checked_ns > kSignalCheckNs) {
         checked_ns = now_ns;
-        const py::gil_scoped_acquire gil;
+        const Gil gil;
         if (PyErr_CheckSignals() != 0) return Status(Code::kCancelled, "interrupted");
       }
-      AIS_TRY(iteration.step(chain));
+      AIS_TRY(iteration->step(chain));
     }
-    return iteration.deliver(&sink);
+    return iteration->deliver(&sink);
   });
-  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
   raise_if_error(status);
   emit_warnings(*self);
   return sink.take();
@@ -212,6 +215,7 @@ void set_aipp(Session& self, std::size_t input, std::int64_t pictures, int forma
   };
   fill("csc", &aipp.csc);
   fill("crop", &aipp.crop);
+  fill("resize", &aipp.resize);
   fill("padding", &aipp.padding);
   fill("mean", &aipp.mean);
   fill("min", &aipp.min);
@@ -220,8 +224,8 @@ void set_aipp(Session& self, std::size_t input, std::int64_t pictures, int forma
 }
 
 void register_iteration(py::module_& module) {
-  py::class_<Iteration>(module, "Iteration")
-      .def(py::init<SessionPtr>(), py::arg("session"))
+  py::class_<Iteration, std::shared_ptr<Iteration>>(module, "Iteration")
+      .def(py::init(&Iteration::open), py::arg("session"))
       .def(
           "first",
           [](Iteration& self, Session& owner, const py::object& given, const std::optional<py::object>& mode) {
@@ -270,6 +274,12 @@ void register_session(py::module_& module) {
       .def("clear_exec_times", [](Session& self) { self.exec_times().clear(); })
       .def("set_aipp", &set_aipp, py::arg("input"), py::arg("pictures"), py::arg("format"), py::arg("size"), py::arg("swaps"),
            py::arg("lists"))
+      .def(
+          "expect_outputs",
+          [](Session& self, const std::vector<std::size_t>& bytes) {
+            raise_if_error(without_gil([&] { return self.expect_outputs(bytes); }));
+          },
+          py::arg("bytes"))
       .def("aipp_inputs", [](const Session& self) { return self.info().aipp_inputs; })
       .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })
       .def("close",

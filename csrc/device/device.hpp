@@ -61,6 +61,7 @@ struct Aipp {
   bool swap_alpha = false;
   std::vector<int> csc;      // switch, 9 of the matrix, 3 output biases, 3 input biases
   std::vector<int> crop;     // switch, x, y, width, height
+  std::vector<int> resize;   // switch, width and height before, width and height after
   std::vector<int> padding;  // switch, top, bottom, left, right
   std::vector<int> mean;     // 4 channels
   std::vector<float> min;
@@ -94,17 +95,27 @@ class Binding {
   virtual const std::vector<Output>& outputs() const = 0;
 };
 
+// Where a run of a pipeline finds host memory for its outputs. What it names stays until the run was waited for.
+class Landing {
+ public:
+  virtual ~Landing() = default;
+  // Memory for output `index`; asked once a run, when the shape is known. Null: there is none.
+  virtual void* room(std::size_t index, const Shape& shape, std::size_t bytes) = 0;
+};
+
 // Runs of one model, several under way at once: the copies of one overlap with the execution of another. Results come in order
-// of submission. One thread at a time. Only for models whose output shapes are known from the input shapes.
+// of submission. One thread at a time.
 class Pipeline {
  public:
   virtual ~Pipeline() = default;
   // How many runs can be under way.
   virtual std::size_t depth() const = 0;
-  // Starts a run; fewer than depth() are under way. `inputs` are host memory with exact shapes, and free when the call returns.
-  virtual Status submit(const std::vector<TensorView>& inputs) = 0;
-  // Waits for the oldest run. Its outputs are host memory of the pipeline, valid until the next submit. A failure is of that
-  // run alone. The times are the device's: copying in, executing, copying out.
+  // Starts a run; fewer than depth() are under way. `inputs` are host memory with exact shapes. Without a landing they are free
+  // when the call returns; with one they stay until the run was waited for, and what is registered (Device::register_host) of
+  // them and of the landing's memory is copied without going through memory of the pipeline's.
+  virtual Status submit(const std::vector<TensorView>& inputs, Landing* landing) = 0;
+  // Waits for the oldest run. Its outputs are host memory, the landing's or the pipeline's; the latter is valid until the next
+  // submit. A failure is of that run alone. The times are the device's: copying in, executing, copying out.
   struct Times {
     std::int64_t copy_in_ns = 0;
     std::int64_t execute_ns = 0;
@@ -130,6 +141,12 @@ class Model {
   virtual Result<std::unique_ptr<Pipeline>> pipeline(std::size_t depth) {
     (void)depth;
     return std::unique_ptr<Pipeline>();
+  }
+
+  // How many bytes outputs of unknown size may have, one an output: a hint for the next runs, which limits nothing.
+  virtual Status expect_outputs(const std::vector<std::size_t>& bytes) {
+    (void)bytes;
+    return Status();
   }
 
   // Settings for one of ModelInfo::aipp_inputs, for the runs that start after it.

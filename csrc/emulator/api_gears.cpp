@@ -231,6 +231,7 @@ ACL_API aclError aclmdlSetDynamicHWSize(std::uint32_t modelId, aclmdlDataset* da
 ACL_API aclError aclmdlSetInputDynamicDims(std::uint32_t modelId, aclmdlDataset* dataset, std::size_t index,
                                            const aclmdlIODims* dims) {
   static Function fn(__func__, Need::kContext);
+  const Numbers values = dims == nullptr ? Numbers{nullptr, 0} : Numbers{dims->dims, dims->dimCount};
   return fn.call([&](const Scope& scope) { return set_dims(scope, {modelId, dataset, index}, dims); }, modelId, dataset, index,
-                 dims);
+                 values);
 }

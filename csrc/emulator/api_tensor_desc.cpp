@@ -43,7 +43,7 @@ ACL_API aclTensorDesc* aclCreateTensorDesc(aclDataType dataType, int numDims, co
         if (numDims > 0) desc->dims.assign(dims, dims + numDims);
         return static_cast<aclTensorDesc*>(objects().tensor_descs.add(std::move(desc)));
       },
-      dataType, numDims, dims, format);
+      dataType, numDims, Numbers{dims, numDims < 0 ? 0 : static_cast<std::size_t>(numDims)}, format);
 }
 
 ACL_API void aclDestroyTensorDesc(const aclTensorDesc* desc) {

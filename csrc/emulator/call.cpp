@@ -1,6 +1,7 @@
 // The checks in front of every call.
 #include "emulator/call.hpp"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "emulator/faults.hpp"
@@ -13,6 +14,15 @@ std::atomic<Function*> g_functions{nullptr};
 }  // namespace
 
 std::string describe(const char* text) { return text == nullptr ? "\"null\"" : json_quote(text); }
+
+std::string describe(const Numbers& numbers) {
+  if (numbers.values == nullptr) return "\"null\"";
+  std::string text;
+  for (std::size_t i = 0; i < std::min(numbers.count, kMaxDims); ++i) {
+    text += (i == 0 ? "" : ",") + std::to_string(numbers.values[i]);
+  }
+  return json_quote(text);
+}
 
 std::string describe(const void* pointer) { return json_quote(memory().name(pointer)); }
 

@@ -51,7 +51,14 @@ Filled<T> filled(T* target) {
   return {target};
 }
 
+// Numbers in the caller's memory, written down as "2,3".
+struct Numbers {
+  const std::int64_t* values;
+  std::size_t count;
+};
+
 std::string describe(const char* text);
+std::string describe(const Numbers& numbers);
 std::string describe(const void* pointer);
 std::string describe(double value);
 template <typename T, std::enable_if_t<std::is_integral_v<T> || std::is_enum_v<T>, int> = 0>

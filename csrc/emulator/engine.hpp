@@ -11,7 +11,7 @@
 
 namespace ais::emulator {
 
-// Sleeps until `ns` of monotonic_ns(), to within a few microseconds.
+// Sleeps until `ns` of monotonic_ns(), to within a few microseconds, or until the work is stopped (faults.hpp).
 void sleep_until_ns(std::int64_t ns);
 
 class Engine {
@@ -30,6 +30,7 @@ class Engine {
     const std::int64_t now = monotonic_ns();
     if (now < end) {
       sleep_until_ns(end);
+      if (monotonic_ns() < end) end = monotonic_ns();  // stopped
     } else if (duration_ns == 0 || now - end > kForgivenNs) {
       end = now;  // no time was asked for, or the host is too slow for the time asked for: it takes what it takes
     }

@@ -155,8 +155,8 @@ Status map_counters(const std::string& path, RuleSet* set) {
 thread_local const std::atomic<bool>* t_stop = nullptr;
 
 aclError hang(const Rule& rule) {
-  while (t_stop == nullptr || !*t_stop) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  return fail(ACL_ERROR_RT_AICORE_TIMEOUT, "the hang of the fault rule '" + rule.text + "' was ended");
+  while (!work_is_stopped()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  return fail(ACL_ERROR_RT_DEVICE_TASK_ABORT, "the hang of the fault rule '" + rule.text + "' was ended");
 }
 
 aclError carry_out(const Rule& rule, std::uint64_t call) {
@@ -222,6 +222,8 @@ aclError fault_at(const char* function, int device) {
   }
   return ACL_SUCCESS;
 }
+
+bool work_is_stopped() { return t_stop != nullptr && *t_stop; }
 
 void interrupt_hangs_by(const std::atomic<bool>* stop) { t_stop = stop; }
 

@@ -22,9 +22,11 @@ Status set_faults(const std::string& rules, const std::string& state);
 // Applies the rules to one call; ACL_SUCCESS lets it go on. Does not return from a crash or an exit.
 aclError fault_at(const char* function, int device);
 
-// From now on a hang in the calling thread ends, with 507014, when `*stop` becomes true. For the threads of streams; in a
-// program's own thread a hang is for ever.
+// From now on a hang in the calling thread ends, with 107022, when `*stop` becomes true, and so does an execution or copy that
+// takes long. For the threads of streams; in a program's own thread a hang is for ever.
 void interrupt_hangs_by(const std::atomic<bool>* stop);
+// Whether that is so now, in the calling thread.
+bool work_is_stopped();
 
 // How many times a rule did something since set_faults.
 std::uint64_t faults_fired();

@@ -2,7 +2,7 @@
 //
 // A line is a JSON object: {"call": name, "args": [...], "result": number or text, "device": id or -1, "thread": number}.
 // Pointers are named, so that two recordings of the same program are equal: "stream#2", "device 0 memory#5+64", "host",
-// "pinned#1", "null". An argument that the call fills is written as what it was filled with.
+// "pinned#1", "null". An argument that the call fills is written as what it was filled with, and dimensions as "2,3".
 #pragma once
 
 #include <string>

@@ -3,9 +3,29 @@
 
 #include <utility>
 
+#include "base/interrupt.hpp"
+
 namespace ais::session {
 
+std::shared_ptr<Iteration> Iteration::open(std::shared_ptr<Session> session) {
+  Session* const owner = session.get();
+  auto iteration = std::shared_ptr<Iteration>(new Iteration(std::move(session)));
+  owner->add_iteration(iteration);
+  return iteration;
+}
+
+void Iteration::release() {
+  if (in_handler()) return;  // of a signal during a step, which holds the lock; what it ends is released with the object
+  const std::lock_guard<std::mutex> guard(lock_);
+  for (Turn& turn : turns_) turn = Turn();
+  last_.clear();
+  owned_.clear();
+  inputs_.clear();
+  model_.reset();
+}
+
 Status Iteration::first(const std::vector<Feed>& feeds, ShapeRule rule) {
+  AIS_TRY(check_not_in_handler());
   AIS_ASSIGN(auto model, session_->model());
   const std::lock_guard<std::mutex> guard(lock_);
   model_ = std::move(model);
@@ -122,16 +142,20 @@ Status Iteration::apply_chain(const std::vector<int>& chain) {
 }
 
 Status Iteration::step(const std::vector<int>& chain) {
+  AIS_TRY(check_not_in_handler());
   AIS_TRY(session_->check_open());
   const std::lock_guard<std::mutex> guard(lock_);
+  AIS_TRY(session_->check_open());  // again: it may have been closed, and this released
   AIS_TRY(check_chain(chain));
   AIS_TRY(apply_chain(chain));
   return run_turn();
 }
 
 Result<std::vector<Tensor>> Iteration::outputs() const {
+  AIS_TRY(check_not_in_handler());
   AIS_TRY(session_->check_open());
   const std::lock_guard<std::mutex> guard(lock_);
+  AIS_TRY(session_->check_open());
   const auto& info = session_->info_;
   std::vector<Tensor> tensors;
   for (std::size_t i = 0; i < last_.size(); ++i) {
@@ -143,6 +167,9 @@ Result<std::vector<Tensor>> Iteration::outputs() const {
 }
 
 Status Iteration::deliver(OutputSink* sink) const {
+  AIS_TRY(session_->check_open());
+  const std::lock_guard<std::mutex> guard(lock_);
+  AIS_TRY(session_->check_open());
   return session_->deliver(last_, sink, std::vector<void*>(last_.size(), nullptr));
 }
 

@@ -21,7 +21,8 @@ namespace ais::session {
 
 class Iteration {
  public:
-  explicit Iteration(std::shared_ptr<Session> session) : session_(std::move(session)) {}
+  // The session knows it, to release it when it is closed.
+  static std::shared_ptr<Iteration> open(std::shared_ptr<Session> session);
 
   // The first run. Copies the feeds, so the caller's memory is free afterwards.
   Status first(const std::vector<Feed>& feeds, ShapeRule rule);
@@ -31,10 +32,14 @@ class Iteration {
 
   // The outputs of the last run, in memory of their own.
   Result<std::vector<Tensor>> outputs() const;
-  // The same, copied to the host, for a caller that shares the iteration with nobody.
+  // The same, copied to the host.
   Status deliver(OutputSink* sink) const;
 
+  // Gives model and memory back, after the run that is executing. There is no going on after it.
+  void release();
+
  private:
+  explicit Iteration(std::shared_ptr<Session> session) : session_(std::move(session)) {}
   struct Turn {
     std::vector<device::Buffer> memory;        // one an output of known shape
     std::unique_ptr<device::Binding> binding;  // writes into memory; null until it is needed

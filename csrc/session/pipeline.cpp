@@ -37,16 +37,16 @@ Status Pipeline::run_now(const std::vector<Feed>& feeds, ShapeRule rule, OutputS
   return Status();
 }
 
-Status Pipeline::submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink) {
+Status Pipeline::submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink, bool lasting) {
   if (!overlaps(feeds)) return run_now(feeds, rule, sink);
   if (session_->closed()) return session_->model().take_status();
   std::vector<TensorView> inputs;
   AIS_TRY(session_->fit_feeds(feeds, rule, &inputs));
-  Status status = runs_->submit(inputs);
+  Pending run;
+  run.landing = std::make_unique<SinkLanding>(sink, session_->info());
+  Status status = runs_->submit(inputs, lasting ? run.landing.get() : nullptr);
   if (status.code() == Code::kOutOfMemory) return run_now(feeds, rule, sink);
   AIS_TRY(status);
-  Pending run;
-  run.sink = sink;
   pending_.push_back(std::move(run));
   return Status();
 }
@@ -55,7 +55,7 @@ Status Pipeline::finish(RunTimes* times) {
   if (pending_.empty()) return Status(Code::kInvalidArgument, "no run is under way");
   Pending run = std::move(pending_.front());
   pending_.pop_front();
-  if (run.sink != nullptr) run.status = deliver(&run);
+  if (run.landing != nullptr) run.status = deliver(&run);
   if (times != nullptr) *times = run.times;
   return std::move(run.status);
 }
@@ -66,9 +66,9 @@ Status Pipeline::deliver(Pending* run) {
   AIS_TRY(runs_->wait(&outputs, &took));
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const device::Output& output = outputs[i];
-    void* to = run->sink->reserve(i, session_->info().outputs[i], output.shape, output.bytes);
+    void* to = run->landing->room(i, output.shape, output.bytes);
     if (to == nullptr) return no_room(session_->info().outputs[i], output.bytes);
-    if (output.bytes != 0) std::memcpy(to, output.data, output.bytes);
+    if (output.bytes != 0 && to != output.data) std::memcpy(to, output.data, output.bytes);
   }
   const std::int64_t now = monotonic_ns();
   RunTimes& times = run->times;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "session/session.hpp"
@@ -28,14 +29,29 @@ class Pipeline {
   std::size_t under_way() const { return pending_.size(); }
 
   // Starts a run; fewer than depth() are under way. The feeds are free when it returns; `sink` is used until finish() of this
-  // run. On a failure nothing was started.
-  Status submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink);
+  // run. With `lasting`, the feeds and the memory that the sink reserves stay until then, so that a device which was told of
+  // them (Device::register_host) copies from and to them by itself. On a failure nothing was started.
+  Status submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink, bool lasting = false);
   // Waits for the oldest run and delivers its outputs. `times` may be null; they are the device's own.
   Status finish(RunTimes* times);
 
  private:
+  // Hands the sink's memory to the device while the run is under way.
+  class SinkLanding final : public device::Landing {
+   public:
+    SinkLanding(OutputSink* sink, const device::ModelInfo& info) : sink_(sink), info_(info), rooms_(info.outputs.size()) {}
+    void* room(std::size_t index, const Shape& shape, std::size_t bytes) override {
+      if (!rooms_[index]) rooms_[index] = sink_->reserve(index, info_.outputs[index], shape, bytes);
+      return *rooms_[index];
+    }
+
+   private:
+    OutputSink* const sink_;
+    const device::ModelInfo& info_;
+    std::vector<std::optional<void*>> rooms_;  // of the outputs that were asked for
+  };
   struct Pending {
-    OutputSink* sink = nullptr;  // null: it ran when it was submitted, and this is how it went
+    std::unique_ptr<SinkLanding> landing;  // null: it ran when it was submitted, and this is how it went
     Status status;
     RunTimes times;
   };

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/process.hpp"
+#include "session/iteration.hpp"
 
 namespace ais::session {
 namespace {
@@ -92,9 +93,24 @@ void Session::close() {
   if (inherited()) return;
   std::shared_ptr<device::Model> model;  // released outside the lock: it may take a while
   std::unique_ptr<device::Pipeline> idle;
+  std::vector<std::weak_ptr<Iteration>> iterations;
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    model.swap(model_);
+    idle.swap(idle_);
+    iterations.swap(iterations_);
+  }
+  for (const auto& known : iterations) {
+    if (const auto iteration = known.lock()) iteration->release();
+  }
+}
+
+void Session::add_iteration(const std::shared_ptr<Iteration>& iteration) {
+  if (inherited()) return;  // it will not get a model
   const std::lock_guard<std::mutex> guard(lock_);
-  model.swap(model_);
-  idle.swap(idle_);
+  iterations_.erase(std::remove_if(iterations_.begin(), iterations_.end(), [](const auto& known) { return known.expired(); }),
+                    iterations_.end());
+  iterations_.push_back(iteration);
 }
 
 bool Session::closed() const {
@@ -129,6 +145,11 @@ Status Session::cancel() {
   AIS_ASSIGN(const std::shared_ptr<device::Model> running, model());
   running->cancel();
   return Status();
+}
+
+Status Session::expect_outputs(const std::vector<std::size_t>& bytes) {
+  AIS_ASSIGN(const std::shared_ptr<device::Model> loaded, model());
+  return loaded->expect_outputs(bytes);
 }
 
 Status Session::set_aipp(const device::Aipp& settings) {

@@ -59,6 +59,8 @@ struct SessionConfig {
   device::Options options;
 };
 
+class Iteration;
+
 class Session : public std::enable_shared_from_this<Session> {
  public:
   static Result<std::shared_ptr<Session>> open(device::Runtime* runtime, const SessionConfig& config);
@@ -76,6 +78,9 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // Asks every run that is executing now to stop; each answers Cancelled.
   Status cancel();
+
+  // How many bytes outputs of unknown size may have: a hint, which limits nothing.
+  Status expect_outputs(const std::vector<std::size_t>& bytes);
 
   // Settings of a picture that the device preprocesses, for the runs that start after it.
   Status set_aipp(const device::Aipp& settings);
@@ -126,6 +131,8 @@ class Session : public std::enable_shared_from_this<Session> {
   // Logs a run that was timed elsewhere.
   void note_run(const RunTimes& times);
   // A runtime's pipeline that nobody uses now, if there is one, and for the next who does.
+  // What close() releases besides the model.
+  void add_iteration(const std::shared_ptr<Iteration>& iteration);
   std::unique_ptr<device::Pipeline> take_pipeline();
   void keep_pipeline(std::unique_ptr<device::Pipeline> pipeline);
   void note_kinds(const std::vector<TensorView>& views);
@@ -139,11 +146,12 @@ class Session : public std::enable_shared_from_this<Session> {
   TimeLog<Span> exec_times_;
 
   mutable std::mutex lock_;
-  std::shared_ptr<device::Model> model_;      // guarded by lock_; null when closed
-  std::unique_ptr<device::Pipeline> idle_;    // guarded by lock_; see take_pipeline
-  std::optional<std::vector<Shape>> shapes_;  // guarded by lock_
-  std::vector<std::string> kind_warnings_;    // guarded by lock_
-  std::vector<bool> kind_warned_;             // guarded by lock_
+  std::shared_ptr<device::Model> model_;              // guarded by lock_; null when closed
+  std::unique_ptr<device::Pipeline> idle_;            // guarded by lock_; see take_pipeline
+  std::vector<std::weak_ptr<Iteration>> iterations_;  // guarded by lock_
+  std::optional<std::vector<Shape>> shapes_;          // guarded by lock_
+  std::vector<std::string> kind_warnings_;            // guarded by lock_
+  std::vector<bool> kind_warned_;                     // guarded by lock_
   std::atomic<bool> warnings_pending_{false};
 };
 

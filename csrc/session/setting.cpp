@@ -49,6 +49,7 @@ Result<std::vector<Shape>> fill(const ModelInfo& info, const Shape& values, cons
 }
 
 Status parse_shape(const std::string& entry, const std::string& text, Shape* out) {
+  if (text.find_first_not_of(' ') == std::string::npos) return Status();  // no dimensions: a scalar's
   const char* at = text.c_str();
   while (true) {
     char* end = nullptr;

@@ -10,6 +10,7 @@
 //      384     4        closed (0 -> 1, a latch)       anyone                both
 //      448     4        spin_ns, a hint                parent                worker
 //      452     4        nap_ns, a hint                 parent                worker
+//      456     8        punched                        parent                worker
 //     4096     ...      task descriptors, kRingSlots x 64       (ring.hpp)
 //      ...     ...      result descriptors, kRingSlots x 64
 //   kDataOffset ...     slots (slots.hpp): virtual ranges, handed out by the parent alone
@@ -100,6 +101,8 @@ struct Header {
   alignas(kCacheLine) std::atomic<std::uint32_t> closed;
   alignas(kCacheLine) std::atomic<std::uint32_t> spin_ns;
   std::atomic<std::uint32_t> nap_ns;
+  // Counts how often the parent gave memory behind slots back. It reaches the worker with the next task, see port.hpp.
+  std::atomic<std::uint64_t> punched;
 };
 
 constexpr std::size_t kTaskRingOffset = 4096;

@@ -103,6 +103,7 @@ Result<bool> Port::try_next(Task* out) {
   out->mode = task.mode;
   out->kind = static_cast<Kind>(task.kind);
   out->option = task.option;
+  out->punched = header_->punched.load(std::memory_order_relaxed);
   out->result = {task.result_offset, task.result_bytes};
   out->writer.reset(region_->data(), out->result);
   return true;

@@ -32,6 +32,8 @@ struct Task {
   Kind kind = Kind::kTensors;
   std::uint64_t option = 0;
   std::int64_t picked_ns = 0;
+  // How often the parent had given memory behind slots back: until this task is answered, none of its slots.
+  std::uint64_t punched = 0;
   std::vector<TensorView> feeds;
   FrameWriter writer;  // over the result slot
   Span result;

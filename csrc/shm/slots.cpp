@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/process.hpp"
+#include "shm/layout.hpp"
 
 namespace ais::shm {
 namespace {
@@ -42,7 +43,7 @@ void Lease::release() {
 
 void Lease::trim(std::uint64_t bytes) {
   if (slot_.touched <= bytes + bytes + kSlack || fork_generation() != pool_->generation_) return;
-  pool_->region()->punch(slot_.offset + bytes, slot_.touched - bytes);
+  pool_->punch(slot_.offset + bytes, slot_.touched - bytes);
   slot_.touched = bytes;
 }
 
@@ -104,12 +105,17 @@ void SlotPool::release(Slot slot) {
 // A slot that is being punched is on nobody's list, so nobody can be handed it meanwhile.
 void SlotPool::shrink(std::uint64_t limit) {
   while (std::optional<Slot> slot = take_coldest(limit)) {
-    region_->punch(slot->offset, slot->touched);
+    punch(slot->offset, slot->touched);
     slot->touched = 0;
     const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<Slot>& free = list_of(slot->capacity).slots;
     free.insert(free.begin(), *slot);
   }
+}
+
+void SlotPool::punch(std::uint64_t offset, std::uint64_t bytes) {
+  region_->punch(offset, bytes);
+  reinterpret_cast<Header*>(region_->data())->punched.fetch_add(1, std::memory_order_relaxed);
 }
 
 std::optional<Slot> SlotPool::take_coldest(std::uint64_t limit) {

@@ -90,6 +90,8 @@ class SlotPool : public std::enable_shared_from_this<SlotPool> {
   FreeList& list_of(std::uint64_t capacity);
   void release(Slot slot);
   void shrink(std::uint64_t limit);
+  // Gives the memory of a part of a slot back, which is the parent's, and counts it.
+  void punch(std::uint64_t offset, std::uint64_t bytes);
   std::optional<Slot> take_coldest(std::uint64_t limit);
 
   const std::shared_ptr<Region> region_;

@@ -20,6 +20,8 @@ class Handler {
   // Ends the oldest task: its outputs are written with task->writer. A failure fails this task only. Where the writer had no
   // room (full()) the status does not matter: the task is run again with more.
   virtual Status finish(shm::RunTimes* times) = 0;
+  // No task comes any more, and none is under way: the arena's addresses mean nothing after it.
+  virtual void leave() {}
 };
 
 // For handlers that do one task after the other.

@@ -69,7 +69,9 @@ Result<Stopped> serve(shm::Port* port, Handler* handler, shm::Task* task, std::u
       if (next == shm::Next::kTask) *task = std::move(*runs.room());
       AIS_TRY(runs.finish_all());
       if (next == shm::Next::kTask) return Stopped::kObject;
-      return next == shm::Next::kClosed ? Stopped::kClosed : Stopped::kInterrupted;
+      if (next == shm::Next::kInterrupted) return Stopped::kInterrupted;
+      handler->leave();
+      return Stopped::kClosed;
     }
   }
 }

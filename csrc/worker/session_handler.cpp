@@ -14,6 +14,7 @@ void* SessionHandler::SlotSink::reserve(std::size_t index, const device::TensorD
   constexpr std::size_t kSmallest = 1 << 10;
   constexpr std::size_t kLargest = 64 << 10;  // beyond it the second copy costs more than the fetching
   void* slot = out_->reserve(index, desc.dtype, shape.data(), shape.size(), bytes);
+  if (slots_ != nullptr && slot != nullptr) slots_->use(&user_, slot, bytes);
   if (bounces_ == nullptr) return slot;
   Bounce& bounce = (*bounces_)[index];
   bounce.slot = bytes < kSmallest || bytes > kLargest ? nullptr : slot;
@@ -24,7 +25,7 @@ void* SessionHandler::SlotSink::reserve(std::size_t index, const device::TensorD
 }
 
 SessionHandler::SessionHandler(std::shared_ptr<session::Session> session)
-    : session_(std::move(session)), bounces_(session_->info().outputs.size()) {
+    : session_(std::move(session)), slots_(session_->device().get()), bounces_(session_->info().outputs.size()) {
   auto pipeline = session::Pipeline::open(session_);
   // Without one, tasks are executed in turn; a session that cannot run at all says so at its first task.
   if (pipeline.ok() && pipeline.value()->depth() > 1) pipeline_ = pipeline.take();
@@ -36,12 +37,18 @@ Status SessionHandler::submit(const shm::Task& task, SlotSink* sink) {
   }
   feeds_.resize(task.feeds.size());
   for (std::size_t i = 0; i < task.feeds.size(); ++i) feeds_[i].view = task.feeds[i];
-  return pipeline_ == nullptr ? Status() : pipeline_->submit(feeds_, {static_cast<session::Mode>(task.mode), false}, sink);
+  return pipeline_ == nullptr ? Status()
+                              : pipeline_->submit(feeds_, {static_cast<session::Mode>(task.mode), false}, sink, true);
 }
 
 void SessionHandler::start(shm::Task* task) {
   const bool bounces = pipeline_ == nullptr && session_->device()->host_visible();
-  auto sink = std::make_unique<SlotSink>(&task->writer, bounces ? &bounces_ : nullptr);
+  SlotRegistry::User user{++tasks_, task->punched, {}};
+  for (const TensorView& feed : task->feeds) {
+    if (pipeline_ != nullptr) slots_.use(&user, feed.data, feed.bytes);
+  }
+  auto sink = std::make_unique<SlotSink>(&task->writer, bounces ? &bounces_ : nullptr, pipeline_ != nullptr ? &slots_ : nullptr,
+                                         std::move(user));
   for (Bounce& bounce : bounces_) bounce.slot = nullptr;
   Status status = submit(*task, sink.get());
   started_.push_back({task, std::move(sink), std::move(status)});

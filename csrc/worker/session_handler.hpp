@@ -8,6 +8,7 @@
 #include "session/pipeline.hpp"
 #include "session/session.hpp"
 #include "worker/handler.hpp"
+#include "worker/slot_registry.hpp"
 
 namespace ais::worker {
 
@@ -18,6 +19,7 @@ class SessionHandler : public Handler {
   std::size_t depth() const override { return pipeline_ == nullptr ? 1 : pipeline_->depth(); }
   void start(shm::Task* task) override;
   Status finish(shm::RunTimes* times) override;
+  void leave() override { slots_.forget(); }
 
  private:
   // A small output of a device that reads host memory is computed in memory of the worker's own and copied over at the end:
@@ -29,12 +31,18 @@ class SessionHandler : public Handler {
   };
   class SlotSink : public session::OutputSink {
    public:
-    SlotSink(shm::FrameWriter* out, std::vector<Bounce>* bounces) : out_(out), bounces_(bounces) {}
+    SlotSink(shm::FrameWriter* out, std::vector<Bounce>* bounces, SlotRegistry* slots, SlotRegistry::User user)
+        : out_(out), bounces_(bounces), slots_(slots), user_(std::move(user)) {}
+    ~SlotSink() override {
+      if (slots_ != nullptr) slots_->end(user_);
+    }
     void* reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) override;
 
    private:
     shm::FrameWriter* out_;
     std::vector<Bounce>* bounces_;  // null: none
+    SlotRegistry* slots_;           // null: nothing is registered
+    SlotRegistry::User user_;
   };
   struct Started {
     shm::Task* task;
@@ -45,10 +53,13 @@ class SessionHandler : public Handler {
   Status submit(const shm::Task& task, SlotSink* sink);
 
   const std::shared_ptr<session::Session> session_;
-  std::unique_ptr<session::Pipeline> pipeline_;  // null: one task after the other, executed by finish()
-  std::vector<session::Feed> feeds_;             // kept for its memory
+  std::vector<session::Feed> feeds_;  // kept for its memory
+  SlotRegistry slots_;                // used by a pipeline, whose device copies while the host does other things
+  std::uint64_t tasks_ = 0;
   std::deque<Started> started_;
   std::vector<Bounce> bounces_;  // one an output; used where one task runs at a time
+  // Null: one task after the other, executed by finish(). The first to go, since what it does uses the rest.
+  std::unique_ptr<session::Pipeline> pipeline_;
 };
 
 }  // namespace ais::worker

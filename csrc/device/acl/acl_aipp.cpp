@@ -9,8 +9,9 @@ Status check_counts(const device::Aipp& s) {
     const char* name;
     std::size_t given;
     std::size_t wanted;
-  } lists[] = {{"csc", s.csc.size(), 16},  {"crop", s.crop.size(), 5}, {"padding", s.padding.size(), 5},
-               {"mean", s.mean.size(), 4}, {"min", s.min.size(), 4},   {"var_reci", s.reciprocal.size(), 4}};
+  } lists[] = {{"csc", s.csc.size(), 16},           {"crop", s.crop.size(), 5}, {"resize", s.resize.size(), 5},
+               {"padding", s.padding.size(), 5},    {"mean", s.mean.size(), 4}, {"min", s.min.size(), 4},
+               {"var_reci", s.reciprocal.size(), 4}};
   for (const auto& list : lists) {
     if (list.given == 0 || list.given == list.wanted) continue;
     return Status(Code::kInvalidArgument, std::string("AIPP: ") + list.name + " has " + std::to_string(list.given) +
@@ -23,6 +24,10 @@ Status fill_picture(const Api& api, const device::Aipp& s, std::uint64_t i, aclm
   if (!s.crop.empty())
     AIS_TRY(ACL_CALL(api, aclmdlSetAIPPCropParams, aipp, static_cast<std::int8_t>(s.crop[0]), s.crop[1], s.crop[2], s.crop[3],
                      s.crop[4], i));
+  if (!s.resize.empty()) {
+    AIS_TRY(ACL_CALL(api, aclmdlSetAIPPScfParams, aipp, static_cast<std::int8_t>(s.resize[0]), s.resize[1], s.resize[2],
+                     s.resize[3], s.resize[4], i));
+  }
   if (!s.padding.empty()) {
     AIS_TRY(ACL_CALL(api, aclmdlSetAIPPPaddingParams, aipp, static_cast<std::int8_t>(s.padding[0]), s.padding[1], s.padding[2],
                      s.padding[3], s.padding[4], i));

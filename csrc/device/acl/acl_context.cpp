@@ -170,17 +170,32 @@ Status AclContext::register_host(void* host, std::size_t bytes) {
   // Whether memory of every kind can be pinned is not documented, so any refusal is an answer.
   AIS_TRY(api_.check(api_.aclrtHostRegisterV2(host, bytes, kRegisterPinned), "aclrtHostRegisterV2", Code::kUnsupported));
   const std::lock_guard<std::mutex> guard(lock_);
-  registered_.insert(host);
+  registered_[reinterpret_cast<std::uintptr_t>(host)] = bytes;
   return Status();
+}
+
+bool AclContext::is_registered(const void* host, std::size_t bytes) const {
+  const auto address = reinterpret_cast<std::uintptr_t>(host);
+  const std::lock_guard<std::mutex> guard(lock_);
+  auto after = registered_.upper_bound(address);
+  if (after == registered_.begin()) return false;
+  const auto& [begin, size] = *--after;
+  return address - begin <= size && bytes <= size - (address - begin);
 }
 
 Status AclContext::unregister_host(void* host) {
   AIS_ASSIGN(const Entry inside, enter());
+  const auto address = reinterpret_cast<std::uintptr_t>(host);
   {
     const std::lock_guard<std::mutex> guard(lock_);
-    if (registered_.erase(host) == 0) return Status(Code::kInvalidArgument, "this memory was not registered here");
+    const auto found = registered_.find(address);
+    if (found == registered_.end()) return Status(Code::kInvalidArgument, "this memory was not registered here");
+    found->second = 0;  // nobody uses it from now on; if the call fails, close() tries again
   }
-  return ACL_CALL(api_, aclrtHostUnregister, host);
+  AIS_TRY(ACL_CALL(api_, aclrtHostUnregister, host));
+  const std::lock_guard<std::mutex> guard(lock_);
+  registered_.erase(address);
+  return Status();
 }
 
 void AclContext::add(std::shared_ptr<Resident> resident) {
@@ -215,7 +230,7 @@ void AclContext::release_all() {
     residents_.back()->release();
     residents_.pop_back();
   }
-  for (void* host : registered_) ACL_RELEASE(api_, aclrtHostUnregister, host);
+  for (const auto& entry : registered_) ACL_RELEASE(api_, aclrtHostUnregister, reinterpret_cast<void*>(entry.first));
   for (void* block : pinned_) ACL_RELEASE(api_, aclrtFreeHost, block);
   for (void* block : blocks_) ACL_RELEASE(api_, aclrtFree, block);
   ACL_RELEASE(api_, aclrtDestroyContext, handle_);

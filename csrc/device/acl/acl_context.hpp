@@ -68,6 +68,8 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   Status copy(void* to, const void* from, std::size_t bytes, MemcpyKind kind);
   Status register_host(void* host, std::size_t bytes);
   Status unregister_host(void* host);
+  // Whether all of it lies in one piece of memory that is registered.
+  bool is_registered(const void* host, std::size_t bytes) const;
 
   void add(std::shared_ptr<Resident> resident);
   // Releases the resident, unless close() did or does.
@@ -104,7 +106,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   std::map<std::size_t, std::vector<void*>> cache_;  // by size
   std::size_t cached_bytes_ = 0;
   std::unordered_set<void*> pinned_;
-  std::unordered_set<void*> registered_;
+  std::map<std::uintptr_t, std::size_t> registered_;  // addresses and sizes; 0: not any more, but it failed
 };
 
 }  // namespace ais::acl

@@ -34,6 +34,7 @@ Status LoadedModel::load_id(const device::ModelSource& source) {
   AIS_TRY(api_.check(api_.aclmdlGetDesc(desc_, id_), "aclmdlGetDesc", Code::kModelLoad));
   AIS_ASSIGN(layout_, describe(api_, desc_, id_));
   learned_.assign(layout_.info.outputs.size(), 0);
+  guesses_ = learned_;
   aipp_.resize(layout_.aipp.size());
   AIS_ASSIGN(slot_, make_slot());
   return Status();

@@ -18,6 +18,9 @@
 
 namespace ais::acl {
 
+// How long a wait that can be stopped takes to notice it, in milliseconds.
+constexpr std::int32_t kSliceMs = 100;
+
 // What one run needs, kept for the next: datasets, and memory for the special inputs.
 struct Slot {
   explicit Slot(const Api& api) : in(api), out(api) {}
@@ -41,16 +44,32 @@ class LoadedModel final : public Resident {
   // Whether the outputs' shapes follow from the inputs', and the library allocates none of them.
   bool predictable() const;
 
+  // Guesses of the outputs' sizes in bytes, for models whose shapes are open; fewer or none is fine.
+  void expect_outputs(const std::vector<std::size_t>& bytes);
+
   Status run(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs);
   Status set_aipp(const device::Aipp& settings);
 
-  // A pipeline's: the outputs' shapes of the run that was prepared, one lock for prepare and submit, and the stream.
+  // A pipeline's: the outputs' shapes of the run that was prepared, one lock for prepare, sizes, submit and describe, and the
+  // stream.
   Result<std::unique_ptr<Slot>> make_slot();
   std::mutex& lock() { return lock_; }
+  // How much memory to bring for an output, and whether that may turn out too little. 0: only a run can tell, and none has.
+  struct Room {
+    std::size_t bytes = 0;
+    bool guessed = false;
+  };
+  Room room_for(std::size_t output) const;
+  // Whether a run that failed with guessed memory may have failed for want of it.
+  static bool worth_another(const Status& run);
+  // After that: the next run leaves the outputs to the library.
+  void forget_sizes();
   Status prepare(const std::vector<TensorView>& inputs, Slot* slot);
   const std::vector<Shape>& output_shapes(const Slot& slot) const { return layout_.outputs[slot.gear < 0 ? 0 : slot.gear]; }
   Status execute_async(Slot* slot, aclrtStream* stream);
   void async_done() { --in_flight_; }
+  // Shapes and bytes of the outputs of the slot's last run, which has ended.
+  Status describe_results(const Slot& slot, std::vector<device::Output>* outputs);
 
   // Counts the calls of cancel(): a run that sees it change was asked to stop.
   std::uint64_t cancels() const { return cancels_.load(); }
@@ -72,13 +91,12 @@ class LoadedModel final : public Resident {
 
   // Memory for every output of the next run. `guessed` becomes true where some may turn out too small.
   Status place(std::vector<device::Output>* outputs, bool* guessed);
-  // The same, with nothing guessed.
-  Status let_library_allocate(std::vector<device::Output>* outputs);
-  Status execute(std::vector<device::Output>* outputs);
+  Status execute(std::vector<device::Output>* outputs, std::uint64_t cancels);
+  Status call_execute(const std::vector<device::Output>& outputs, std::uint64_t cancels);
+  Status wait_for_stream(std::uint64_t cancels);
   // Takes what the library allocated, whether or not the run succeeded.
   Status claim(std::vector<device::Output>* outputs);
-  Status describe_results(std::vector<device::Output>* outputs);
-  Result<Shape> result_shape(std::size_t index, std::size_t bytes);
+  Result<Shape> result_shape(const Slot& slot, std::size_t index, std::size_t bytes);
 
   AclContext& context_;
   const Api& api_;
@@ -94,6 +112,7 @@ class LoadedModel final : public Resident {
   aclrtStream stream_ = nullptr;
   int gear_ = -1;                     // the model's last
   std::vector<std::size_t> learned_;  // bytes that outputs of unknown size had
+  std::vector<std::size_t> guesses_;  // bytes that they may have; 0 once that was too little
   std::vector<AippSettings> aipp_;    // one an AIPP input
 };
 

@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "base/interrupt.hpp"
+
 namespace ais::acl {
 namespace {
 
@@ -36,6 +38,7 @@ Result<std::shared_ptr<device::Model>> AclModel::load(std::shared_ptr<AclContext
 }
 
 Status AclModel::execute(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) {
+  AIS_TRY(check_not_in_handler());
   AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
   return loaded_->run(inputs, outputs);
 }
@@ -47,12 +50,21 @@ Result<std::unique_ptr<device::Binding>> AclModel::bind(const std::vector<Tensor
 }
 
 Result<std::unique_ptr<device::Pipeline>> AclModel::pipeline(std::size_t depth) {
-  if (depth < 2 || !loaded_->predictable()) return std::unique_ptr<device::Pipeline>();
+  if (depth < 2) return std::unique_ptr<device::Pipeline>();
+  AIS_TRY(check_not_in_handler());
   AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
   return make_pipeline(context_, shared_from_this(), loaded_, depth);
 }
 
+Status AclModel::expect_outputs(const std::vector<std::size_t>& bytes) {
+  AIS_TRY(check_not_in_handler());
+  AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
+  loaded_->expect_outputs(bytes);
+  return Status();
+}
+
 Status AclModel::set_aipp(const device::Aipp& settings) {
+  AIS_TRY(check_not_in_handler());
   AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
   return loaded_->set_aipp(settings);
 }

@@ -24,6 +24,7 @@ class AclModel final : public device::Model, public std::enable_shared_from_this
   Result<std::unique_ptr<device::Binding>> bind(const std::vector<TensorView>& inputs,
                                                 std::vector<device::Output> outputs) override;
   Result<std::unique_ptr<device::Pipeline>> pipeline(std::size_t depth) override;
+  Status expect_outputs(const std::vector<std::size_t>& bytes) override;
   Status set_aipp(const device::Aipp& settings) override;
   void cancel() override { loaded_->cancel(); }
 
@@ -33,7 +34,7 @@ class AclModel final : public device::Model, public std::enable_shared_from_this
   const device::ModelInfo info_;
 };
 
-// Null where the model's outputs cannot be predicted: AscendCL allocates for synchronous runs only. Called inside the context.
+// Called inside the context.
 Result<std::unique_ptr<device::Pipeline>> make_pipeline(std::shared_ptr<AclContext> context,
                                                         std::shared_ptr<device::Model> model,
                                                         std::shared_ptr<LoadedModel> loaded, std::size_t depth);

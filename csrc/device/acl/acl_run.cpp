@@ -2,16 +2,46 @@
 //
 // An output whose size only the run can tell is first left to the library, which allocates it; the size is remembered, and
 // later runs bring memory with headroom, which spares the library's allocation. Where that is too small the run is made again
-// the first way.
+// the first way. A caller's guess of the size stands in for what no run has told yet, if it is sane.
 #include <algorithm>
 #include <string>
 #include <utility>
 
+#include "base/interrupt.hpp"
 #include "device/acl/acl_loaded.hpp"
 
 namespace ais::acl {
 
 using device::Output;
+
+namespace {
+constexpr std::size_t kLargestGuess = std::size_t{64} << 20;  // callers say 1e9 to be on the safe side
+}
+
+// AscendCL has no number for a buffer that is too small.
+bool LoadedModel::worth_another(const Status& run) {
+  return !run.ok() && run.code() != Code::kDeviceLost && run.code() != Code::kCancelled;
+}
+
+LoadedModel::Room LoadedModel::room_for(std::size_t output) const {
+  if (const std::size_t declared = layout_.output_bytes[output]; declared != 0) return {declared, false};
+  return {std::max(learned_[output] + learned_[output] / 4, guesses_[output]), true};
+}
+
+// Only results of models whose shapes are open are sure to be described; memory of another size than the result's would tell
+// nothing of any other.
+void LoadedModel::expect_outputs(const std::vector<std::size_t>& bytes) {
+  const std::lock_guard<std::mutex> guard(lock_);
+  for (std::size_t i = 0; i < guesses_.size(); ++i) {
+    const bool sane = layout_.open_shapes && i < bytes.size() && bytes[i] <= kLargestGuess;
+    guesses_[i] = sane ? bytes[i] : 0;
+  }
+}
+
+void LoadedModel::forget_sizes() {
+  learned_.assign(learned_.size(), 0);
+  guesses_ = learned_;
+}
 
 Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Output>* outputs) {
   const std::uint64_t cancels = cancels_.load();
@@ -23,14 +53,15 @@ Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Outpu
   bool guessed = false;
   const std::vector<Output> given = *outputs;
   AIS_TRY(place(outputs, &guessed));
-  Status status = execute(outputs);
-  if (!status.ok() && guessed && status.code() != Code::kDeviceLost) {
+  Status status = execute(outputs, cancels);
+  if (guessed && worth_another(status)) {
     *outputs = given;
-    status = let_library_allocate(outputs);
-    if (status.ok()) status = execute(outputs);
+    forget_sizes();
+    status = place(outputs, &guessed);
+    if (status.ok()) status = execute(outputs, cancels);
   }
   AIS_TRY(std::move(status).with_context("device " + std::to_string(context_.device_id())));
-  AIS_TRY(describe_results(outputs));
+  AIS_TRY(describe_results(*slot_, outputs));
   return cancelled_since(cancels);
 }
 
@@ -38,16 +69,15 @@ Status LoadedModel::place(std::vector<Output>* outputs, bool* guessed) {
   for (std::size_t i = 0; i < outputs->size(); ++i) {
     Output& output = (*outputs)[i];
     if (output.data == nullptr) {
-      std::size_t bytes = layout_.output_bytes[i];
-      if (bytes == 0 && learned_[i] != 0) {
-        bytes = learned_[i] + learned_[i] / 4;
-        *guessed = true;
-      }
-      if (bytes != 0) {
-        AIS_ASSIGN(device::Buffer buffer, context_.allocate(bytes));
-        output.owner = buffer.data;
-        output.data = buffer.data.get();
-        output.capacity = bytes;
+      const Room room = room_for(i);
+      Result<device::Buffer> buffer = room.bytes == 0 ? device::Buffer() : context_.allocate(room.bytes);
+      // Where a guess does not fit, the result may.
+      if (!buffer.ok() && !(room.guessed && buffer.status().code() == Code::kOutOfMemory)) return buffer.take_status();
+      if (buffer.ok() && room.bytes != 0) {
+        output.owner = buffer.value().data;
+        output.data = output.owner.get();
+        output.capacity = room.bytes;
+        *guessed = *guessed || room.guessed;
       }
     }
     AIS_TRY(slot_->out.point(i, output.data, output.data == nullptr ? 0 : output.capacity));
@@ -55,16 +85,39 @@ Status LoadedModel::place(std::vector<Output>* outputs, bool* guessed) {
   return Status();
 }
 
-Status LoadedModel::let_library_allocate(std::vector<Output>* outputs) {
-  learned_.assign(outputs->size(), 0);
-  bool guessed = false;
-  return place(outputs, &guessed);
-}
-
-Status LoadedModel::execute(std::vector<Output>* outputs) {
-  Status status = ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get());
+Status LoadedModel::execute(std::vector<Output>* outputs, std::uint64_t cancels) {
+  Status status = call_execute(*outputs, cancels);
   Status claimed = claim(outputs);
   return status.ok() ? claimed : status;
+}
+
+// On the model's stream, where it can be stopped, if the library can do that and has nothing to allocate.
+Status LoadedModel::call_execute(const std::vector<Output>& outputs, std::uint64_t cancels) {
+  const bool placed = std::all_of(outputs.begin(), outputs.end(), [](const Output& output) { return output.data != nullptr; });
+  if (api_.aclrtStreamAbort == nullptr || !placed) return ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get());
+  aclrtStream stream = nullptr;
+  AIS_TRY(execute_async(slot_.get(), &stream));
+  Status status = wait_for_stream(cancels);
+  async_done();
+  return status;
+}
+
+// Until the stream is quiet, whatever fails: the run uses its memory for so long.
+Status LoadedModel::wait_for_stream(std::uint64_t cancels) {
+  Status status;
+  for (bool waiting = true; waiting;) {
+    const aclError number = api_.aclrtSynchronizeStreamWithTimeout(stream_, kSliceMs);
+    waiting = number == kStreamTimeout;
+    if (!waiting) {
+      status = api_.check(number, "aclrtSynchronizeStreamWithTimeout");
+    } else if (static_cast<void>(api_.aclGetRecentErrMsg()); cancels != cancels_.load() || interrupted()) {
+      waiting = false;
+      static_cast<void>(api_.aclrtStreamAbort(stream_));  // if that fails, the run ends by itself
+      status = Status(Code::kCancelled, "the run was asked to stop");
+    }
+  }
+  if (!status.ok()) static_cast<void>(api_.aclrtSynchronizeStream(stream_));
+  return status;
 }
 
 Status LoadedModel::claim(std::vector<Output>* outputs) {
@@ -82,14 +135,14 @@ Status LoadedModel::claim(std::vector<Output>* outputs) {
   return status;
 }
 
-Status LoadedModel::describe_results(std::vector<Output>* outputs) {
+Status LoadedModel::describe_results(const Slot& slot, std::vector<Output>* outputs) {
   for (std::size_t i = 0; i < outputs->size(); ++i) {
     Output& output = (*outputs)[i];
-    const Shape& known = output_shapes(*slot_)[i];
+    const Shape& known = output_shapes(slot)[i];
     if (!layout_.open_shapes && layout_.info.outputs[i].ranked && !is_dynamic(known)) {
       output.shape = known;
     } else {
-      AIS_ASSIGN(output.shape, result_shape(i, output.capacity));
+      AIS_ASSIGN(output.shape, result_shape(slot, i, output.capacity));
     }
     std::size_t elements = 0;
     if (!count_elements(output.shape, &elements)) {
@@ -109,9 +162,9 @@ Status LoadedModel::describe_results(std::vector<Output>* outputs) {
 // The dataset's description of the result; where there is none, the model's, whose one open dimension follows from the size of
 // what the library allocated. So only a size that came with a description is remembered: memory of another size would tell
 // nothing.
-Result<Shape> LoadedModel::result_shape(std::size_t index, std::size_t bytes) {
+Result<Shape> LoadedModel::result_shape(const Slot& slot, std::size_t index, std::size_t bytes) {
   Shape shape;
-  if (const aclTensorDesc* desc = api_.aclmdlGetDatasetTensorDesc(slot_->out.get(), index); desc != nullptr) {
+  if (const aclTensorDesc* desc = api_.aclmdlGetDatasetTensorDesc(slot.out.get(), index); desc != nullptr) {
     const std::size_t rank = api_.aclGetTensorDescNumDims(desc);
     const device::TensorDesc& declared = layout_.info.outputs[index];
     if (rank > kMaxDims || (declared.ranked && rank != declared.shape.size())) {  // it answers 0 where it cannot tell
@@ -134,10 +187,10 @@ Result<Shape> LoadedModel::result_shape(std::size_t index, std::size_t bytes) {
   for (std::int64_t& dim : shape) {
     if (dim >= 0)
       unit *= static_cast<std::size_t>(dim);
-    else if (open == nullptr)
+    else if (dim == -1 && open == nullptr)
       open = &dim;
     else
-      return shape;  // two are open: the caller refuses the shape
+      return shape;  // two are open, or the rank is (-2): the caller refuses the shape
   }
   if (open != nullptr && bytes == 0) {  // it never allocates nothing: a query failed
     return Status(Code::kExecution, "AscendCL does not tell the size of output '" + layout_.info.outputs[index].name + "'");

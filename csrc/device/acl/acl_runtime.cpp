@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/interrupt.hpp"
 #include "base/process.hpp"
 #include "device/acl/acl_api.hpp"
 #include "device/acl/acl_context.hpp"
@@ -231,6 +232,7 @@ Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, cons
 
 Status AclRuntime::finalize() {
   if (!check_process().ok()) return Status();  // a forked child has nothing of it
+  AIS_TRY(check_not_in_handler());             // it would wait for the run that the handler interrupted
   State& state = state_.get();
   std::vector<std::shared_ptr<AclContext>> live;  // let go of after the lock
   const std::lock_guard<std::mutex> guard(state.lock);

@@ -1,0 +1,96 @@
+// Ranges and their registration; see slot_registry.hpp for the rules.
+#include "worker/slot_registry.hpp"
+
+#include <algorithm>
+
+namespace ais::worker {
+namespace {
+
+constexpr std::uintptr_t kPage = 4096;                         // the least that AscendCL registers
+constexpr std::size_t kSmallest = std::size_t{32} << 10;       // below it a copy by the host costs next to nothing
+constexpr std::uint64_t kTasksBefore = 2;                      // R1
+constexpr std::size_t kMostRegistered = std::size_t{1} << 30;  // pinned memory is everybody's
+
+}  // namespace
+
+void SlotRegistry::use(User* user, const void* data, std::size_t bytes) {
+  if (refused_ || bytes < kSmallest) return;
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  const auto entry = covering(address / kPage * kPage, (address + bytes + kPage - 1) / kPage * kPage);
+  if (entry == ranges_.end()) return;
+  Range& range = entry->second;
+  if (range.users == 0) renew(entry, user->punched);
+  if (range.last_task != user->task) ++range.tasks;
+  range.last_task = user->task;
+  range.punched = user->punched;
+  if (range.tasks > kTasksBefore && !range.registered) add(entry->first, &range);
+  if (!range.registered) return;
+  if (std::find(user->ranges.begin(), user->ranges.end(), entry->first) != user->ranges.end()) return;
+  ++range.users;
+  user->ranges.push_back(entry->first);
+}
+
+// The range that holds [begin, end), made of all that overlap it. None where one of these is in use and would have to change;
+// it changes at its next use.
+SlotRegistry::Ranges::iterator SlotRegistry::covering(std::uintptr_t begin, std::uintptr_t end) {
+  auto first = ranges_.upper_bound(begin);
+  if (first != ranges_.begin() && std::prev(first)->second.end > begin) --first;
+  if (first != ranges_.end() && first->first <= begin) {
+    end = std::max(end, first->second.users == 0 ? first->second.wanted_end : end);
+    if (first->second.end >= end) return first;
+  }
+  Range whole;
+  auto last = first;
+  for (; last != ranges_.end() && last->first < end; ++last) {
+    Range& old = last->second;
+    old.wanted_end = std::max(old.wanted_end, end);
+    if (old.users != 0) return ranges_.end();
+    begin = std::min(begin, last->first);
+    end = std::max(end, old.end);
+    whole.last_task = std::max(whole.last_task, old.last_task);
+    whole.tasks = std::max(whole.tasks, old.tasks);
+  }
+  for (auto old = first; old != last; ++old) drop(old->first, &old->second);
+  ranges_.erase(first, last);
+  whole.end = whole.wanted_end = end;
+  return ranges_.emplace(begin, whole).first;
+}
+
+// R2
+void SlotRegistry::renew(Ranges::iterator entry, std::uint64_t punched) {
+  Range& range = entry->second;
+  if (!range.registered || range.punched == punched) return;
+  drop(entry->first, &range);
+  range.tasks = 0;
+  range.last_task = 0;
+}
+
+void SlotRegistry::add(std::uintptr_t begin, Range* range) {
+  const std::size_t bytes = range->end - begin;
+  if (bytes > kMostRegistered - registered_bytes_) return;
+  refused_ = !device_->register_host(reinterpret_cast<void*>(begin), bytes).ok();
+  range->registered = !refused_;
+  if (range->registered) registered_bytes_ += bytes;
+}
+
+void SlotRegistry::drop(std::uintptr_t begin, Range* range) {
+  if (!range->registered) return;
+  range->registered = false;
+  registered_bytes_ -= range->end - begin;
+  // A device that does not let go of it will not take it again, either: from then on everything is copied by the host.
+  if (!device_->unregister_host(reinterpret_cast<void*>(begin)).ok()) refused_ = true;
+}
+
+void SlotRegistry::end(const User& user) {
+  for (const std::uintptr_t begin : user.ranges) {
+    const auto range = ranges_.find(begin);
+    if (range != ranges_.end()) --range->second.users;
+  }
+}
+
+void SlotRegistry::forget() {
+  for (auto& [begin, range] : ranges_) drop(begin, &range);
+  ranges_.clear();
+}
+
+}  // namespace ais::worker

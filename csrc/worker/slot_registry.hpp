@@ -1,0 +1,69 @@
+// Slots of the arena that the device was told of (Device::register_host), so that it copies from and to them by itself.
+//
+// A worker does not know where slots begin and end, only which ranges tasks use. Ranges are whole pages; slots are, too, so
+// ranges of two slots never overlap, and of overlapping ones the union belongs to one slot.
+//
+// R1  A range is registered when a second task uses it: telling the device costs more than one copy, and slots whose outputs
+// the
+//     caller keeps do not come back.
+// R2  What the parent gave memory of back (Header::punched) has other pages than the device knows. A slot that a task uses is
+// the
+//     worker's, so nothing of it is given back meanwhile; a range that was registered before the newest count is registered
+//     anew.
+// R3  Nothing is unregistered while a task uses it.
+//
+// Not thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "device/device.hpp"
+
+namespace ais::worker {
+
+class SlotRegistry {
+ public:
+  explicit SlotRegistry(device::Device* device) : device_(device) {}
+  ~SlotRegistry() { forget(); }
+  SlotRegistry(const SlotRegistry&) = delete;
+  SlotRegistry& operator=(const SlotRegistry&) = delete;
+
+  // A task, from its first use to end(), at a count of what was given back.
+  struct User {
+    std::uint64_t task = 0;
+    std::uint64_t punched = 0;
+    std::vector<std::uintptr_t> ranges;  // registered ones that it uses, by their begin
+  };
+  // Notes that the task uses this memory, and registers it where that pays.
+  void use(User* user, const void* data, std::size_t bytes);
+  void end(const User& user);
+  // Unregisters everything; no task is under way. The arena may go after it.
+  void forget();
+
+ private:
+  struct Range {
+    std::uintptr_t end = 0;
+    std::uintptr_t wanted_end = 0;  // a task that used it needed so much
+    std::uint64_t last_task = 0;
+    std::uint64_t punched = 0;  // when it was registered or used last
+    std::uint64_t tasks = 0;    // that used it
+    bool registered = false;
+    int users = 0;  // tasks under way; of a registered one
+  };
+  using Ranges = std::map<std::uintptr_t, Range>;  // by their begin; they do not overlap
+
+  Ranges::iterator covering(std::uintptr_t begin, std::uintptr_t end);
+  void renew(Ranges::iterator entry, std::uint64_t punched);
+  void add(std::uintptr_t begin, Range* range);
+  void drop(std::uintptr_t begin, Range* range);
+
+  device::Device* const device_;
+  Ranges ranges_;
+  std::size_t registered_bytes_ = 0;
+  bool refused_ = false;  // the device cannot
+};
+
+}  // namespace ais::worker

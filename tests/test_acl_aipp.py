@@ -1,0 +1,148 @@
+"""Dynamic AIPP of several pictures, and with a resize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, save
+
+from ais_bench.emulator import Emulator, pack
+from ais_bench.errors import ConfigError, UnsupportedError
+from ais_bench.session import InferSession
+from ais_bench.session.aipp import AippSettings
+
+pytest_plugins = ["acl_support"]
+
+SETTINGS = """
+[aipp_op]
+{more}
+input_format : RGB888_U8
+src_image_size_w : 8
+src_image_size_h : 6
+crop : true
+load_start_pos_w : 2
+load_start_pos_h : 1
+crop_size_w : 4
+crop_size_h : 4
+mean_chn_0 : {mean}
+"""
+
+
+@pytest.fixture(scope="module")
+def two_pictures(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """left_out = -left, right_out = -right; both pictures with dynamic AIPP, and a plain input between them."""
+    folder = tmp_path_factory.mktemp("two")
+    names = ["left", "scale", "right"]
+    graph = helper.make_graph(
+        [helper.make_node("Neg", [name], [f"{name}_out"]) for name in names],
+        "two",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1] if name == "scale" else [1, 3, 4, 4]) for name in names],
+        [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None) for name in names],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    save(model, folder / "two.onnx")
+    (folder / "aipp.cfg").write_text(
+        "".join(
+            f"aipp_op {{\n aipp_mode: dynamic\n related_input_rank: {rank}\n max_src_image_size: 1024\n}}\n" for rank in (0, 2)
+        )
+    )
+    return str(pack(folder / "two.onnx", folder / "two.om", insert_op_conf=folder / "aipp.cfg"))
+
+
+def picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A feed, and its crop as the model would see it."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
+    feed = np.zeros(1024, np.uint8)
+    feed[: pixels.size] = pixels.ravel()
+    return feed, pixels[1:5, 2:6].astype(np.float32).transpose(2, 0, 1)[None]
+
+
+def without(values: np.ndarray, mean: int) -> np.ndarray:
+    return values - np.float32([mean, 0, 0]).reshape(1, 3, 1, 1)
+
+
+def settings_file(folder: Path, mean: int, more: str = "") -> Path:
+    path = folder / f"{mean}.ini"
+    path.write_text(SETTINGS.format(mean=mean, more=more))
+    return path
+
+
+@pytest.mark.parametrize("by", ["name", "number", "file"])
+def test_each_picture_has_settings_of_its_own(npu: Emulator, two_pictures: str, tmp_path: Path, by: str) -> None:
+    """Each goes to the parameter input that AscendCL attached to its picture."""
+    (left, left_seen), (right, right_seen) = picture(1), picture(2)
+    feeds = [left, np.float32([1]), right]
+    ranks = {"name": ("left", "right"), "number": (0, 2), "file": (None, None)}[by]
+    with InferSession(0, two_pictures) as session:
+        assert session.session.get_dym_aipp_input_exist() == 2
+        npu.start_recording()
+        for mean, rank, number in ((10, ranks[0], 0), (99, ranks[1], 2)):
+            with pytest.raises(ConfigError, match="preprocessed on the device"):
+                session.infer(feeds)
+            more = f"related_input_rank : {number}" if by == "file" else ""
+            session.load_aipp_config_file(settings_file(tmp_path, mean, more), 1, rank)
+        outputs = session.infer(feeds)
+        set_for = [call["args"][2] for call in npu.stop_recording() if call["call"] == "aclmdlSetInputAIPP"]
+        assert sorted(set(set_for)) == [3, 4]
+        np.testing.assert_allclose(outputs[0], -without(left_seen, 10), rtol=1e-3)
+        np.testing.assert_allclose(outputs[2], -without(right_seen, 99), rtol=1e-3)
+        for several in session.infer_pipeline([feeds] * 3):
+            np.testing.assert_array_equal(several[2], outputs[2])
+        session.load_aipp_config_file(settings_file(tmp_path, 50), 1, 2)  # one of them anew
+        again = session.infer(feeds)
+        np.testing.assert_array_equal(again[0], outputs[0])
+        np.testing.assert_allclose(again[2], -without(right_seen, 50), rtol=1e-3)
+
+
+def test_which_picture_must_be_said(npu: Emulator, two_pictures: str, tmp_path: Path) -> None:
+    path = settings_file(tmp_path, 1)
+    with InferSession(0, two_pictures) as session:
+        with pytest.raises(UnsupportedError, match="2 inputs of the model have dynamic AIPP.* unless `input` names it"):
+            session.load_aipp_config_file(path, 1)
+        for wrong in ("scale", 1, "middle", 7):
+            with pytest.raises(ConfigError, match=r"has no dynamic AIPP; .*'left': 0, 'right': 2"):
+                session.load_aipp_config_file(path, 1, wrong)
+        with pytest.raises(ConfigError, match="has no dynamic AIPP"):
+            session.load_aipp_config_file(settings_file(tmp_path, 2, "related_input_rank : 1"), 1)
+
+
+def test_a_resize_reaches_the_device(npu: Emulator, two_pictures: str, tmp_path: Path) -> None:
+    """Its arguments are AscendCL's, and begin with the crop; what the SoC does not have, its own words say."""
+    path = settings_file(tmp_path, 1, "resize : 1\nresize_output_w : 32\nresize_output_h : 64")
+    path.write_text(path.read_text().replace("_size_w : 8", "_size_w : 64").replace("_size_h : 6", "_size_h : 64")
+                    .replace("crop_size_w : 4", "crop_size_w : 16").replace("crop_size_h : 4", "crop_size_h : 20"))  # fmt: skip
+    with InferSession(0, two_pictures) as session:
+        npu.start_recording()
+        with pytest.raises(ConfigError, match=r"aclmdlSetAIPPScfParams failed with 100000.*resizing exists on some SoCs only"):
+            session.load_aipp_config_file(path, 1, "left")
+        (resize,) = [call["args"] for call in npu.stop_recording() if call["call"] == "aclmdlSetAIPPScfParams"]
+        assert resize[1:] == [1, 16, 20, 32, 64, 0]
+        path.write_text(path.read_text().replace("resize : 1", "resize : 0"))  # switched off it is no reason to refuse
+        session.load_aipp_config_file(path, 1, "left")
+        session.session.aipp_set_scf_params([0, 0, 0, 0, 0])
+        session.session.set_dym_aipp_info_set("left")
+
+
+@pytest.mark.parametrize(
+    ("resize", "message"),
+    [
+        ([1, 20, 20, 2000, 20], "resize_output_w is 2000; it is from 16 to 1920"),
+        ([1, 20, 15, 20, 20], "resize_input_h is 15"),
+        ([2, 20, 20, 20, 20], "resize is 2"),
+        ([1, 30, 20, 20, 20], "the resize begins with 30 x 20; after the crop the picture is 20 x 20"),
+        ([1, 20, 20, 20, 400], "a side of 20 is resized to 400; the factor is from 1/16 to 16"),
+        ([1, 20, 20], "it is a list of 5 numbers"),
+    ],
+)
+def test_a_resize_is_checked(resize: list[int], message: str) -> None:
+    settings = AippSettings(format=3, size=(64, 64))
+    settings.set_list("crop", [1, 0, 0, 20, 20])
+
+    def use() -> None:
+        settings.set_list("resize", resize)
+        settings.check()
+
+    with pytest.raises(ConfigError, match=message):
+        use()
