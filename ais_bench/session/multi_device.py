@@ -9,7 +9,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ais_bench.errors import ConfigError, PoolClosed, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
@@ -19,8 +19,17 @@ from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.last_times import LastTimes
-from ais_bench.session.options import absolute, as_int, as_model, check_custom_sizes, refuse_on_npu, runtime_of, runtime_options
-from ais_bench.session.worker_session import MODES, Iterate, SessionFactory
+from ais_bench.session.options import (
+    OnError,
+    absolute,
+    as_int,
+    as_model,
+    check_on_error,
+    refuse_on_npu,
+    runtime_of,
+    runtime_options,
+)
+from ais_bench.session.worker_session import Iterate, SessionFactory
 from ais_bench.shm import OBJECT, TENSORS, encode, take
 
 if TYPE_CHECKING:
@@ -34,9 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiDeviceSession"]
 
-OnError = Literal["raise", "return"]
 _UNDER_WAY_ON_AN_NPU = 6  # a session's pipeline has four under way; one more is on its way there, and one back
-_MODE_NUMBERS = {mode: number for number, mode in enumerate(MODES)}
 
 
 class _Description(NamedTuple):
@@ -89,7 +96,7 @@ class MultiDeviceSession:
     ) -> None:
         self.model_path = absolute(as_model(model_path))
         self._runtime = runtime or runtime_of(self.model_path)
-        self._on_error = _checked_on_error(on_error)
+        self._on_error = check_on_error(on_error)
         self._asked = None if devices is None else check_device_ids(devices)
         pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity
         if self._runtime == "acl":
@@ -237,7 +244,7 @@ class MultiDeviceSession:
         The guide's form: {device id: [feeds, ...]} runs each list on its device and returns {device id: [outputs, ...]}, in
         the order of the feeds.
         """
-        number = _mode_number(mode, custom_sizes)
+        number = scatter.mode_number(mode, custom_sizes)
         if scatter.is_by_device(feeds):
             return self._by_device(feeds, lambda one, **how: self._task(one, mode=number, **how))
         pool = self._ready_pool(None)
@@ -251,7 +258,7 @@ class MultiDeviceSession:
         `device`: the one to run on; None: whichever has room. `timeout`: seconds from now until the future fails with
         TaskTimeout.
         """
-        number = _mode_number(mode)
+        number = scatter.mode_number(mode)
         if timeout is not None and not timeout > 0:
             raise ConfigError(f"timeout is a positive number of seconds or None, not {timeout!r}")
         pool = self._ready_pool(None if device is None else [device])
@@ -278,7 +285,7 @@ class MultiDeviceSession:
         Memory stays bounded: a few items for each worker are under way. What is needed of an item is taken before the iterable
         is asked for the next, so it may reuse its buffers (arrays of `new_feeds` excepted).
         """
-        number, returns = _mode_number(mode), _checked_on_error(on_error or self._on_error) == "return"
+        number, returns = scatter.mode_number(mode), check_on_error(on_error or self._on_error) == "return"
         pool = self._ready_pool(None)
         return self._results(pool.ordered(iterable, self._maker(number)), returns, indexed=False)
 
@@ -286,7 +293,7 @@ class MultiDeviceSession:
         self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None
     ) -> Iterator[tuple[int, Any]]:
         """The same, but yields (index, outputs) as they finish."""
-        number, returns = _mode_number(mode), _checked_on_error(on_error or self._on_error) == "return"
+        number, returns = scatter.mode_number(mode), check_on_error(on_error or self._on_error) == "return"
         pool = self._ready_pool(None)
         return self._results(pool.unordered(iterable, self._maker(number)), returns, indexed=True)
 
@@ -317,7 +324,7 @@ class MultiDeviceSession:
         A plain feeds_list runs on all devices and returns [outputs, ...]. An element may be a bare array, for a model of one
         input.
         """
-        number = _mode_number(mode, custom_sizes)
+        number = scatter.mode_number(mode, custom_sizes)
         if not scatter.is_by_device(feeds_list):
             return list(self.map(map(scatter.one_set, feeds_list), mode))
         lists = {device: [list(feeds) for feeds in several] for device, several in scatter.by_device(feeds_list).items()}
@@ -335,7 +342,7 @@ class MultiDeviceSession:
         mem_copy: bool = True,
     ) -> Any:
         """InferSession.infer_iteration for each of {device id: [feeds, ...]}, or for one set of feeds on a free device."""
-        _mode_number(mode, custom_sizes)
+        scatter.mode_number(mode, custom_sizes)
         times = as_int("iteration_times", iteration_times, 1)
 
         def task(one: Any, **how: Any) -> Task:
@@ -435,18 +442,3 @@ def _result(task: Task, returns: bool) -> Any:
         return task.result()
     except Exception as error:
         return error
-
-
-def _mode_number(mode: str, custom_sizes: Any = None) -> int:
-    number = _MODE_NUMBERS.get(mode)
-    if number is None:
-        raise ConfigError(f"mode is {mode!r}; it is one of {', '.join(MODES)}")
-    if mode == "dymshape":
-        check_custom_sizes(custom_sizes)
-    return number
-
-
-def _checked_on_error(value: Any) -> OnError:
-    if value not in ("raise", "return"):
-        raise ConfigError(f'on_error is "raise" or "return", not {value!r}')
-    return value  # type: ignore[no-any-return]

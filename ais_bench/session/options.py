@@ -6,7 +6,7 @@ import operator
 import os
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,10 +20,13 @@ __all__ = [
     "as_model",
     "as_text",
     "check_custom_sizes",
+    "check_on_error",
     "refuse_on_npu",
     "runtime_of",
     "runtime_options",
 ]
+
+OnError = Literal["raise", "return"]
 
 GRAPH_OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "layout", "all")
 
@@ -126,3 +129,10 @@ def runtime_of(model: str | bytes) -> str:
         file.write(model)
         file.flush()
         return _native.runtime_for(f"/proc/self/fd/{file.fileno()}")
+
+
+def check_on_error(value: Any) -> OnError:
+    """Return `value`, which says where errors of single items go."""
+    if value not in ("raise", "return"):
+        raise ConfigError(f'on_error is "raise" or "return", not {value!r}')
+    return value  # type: ignore[no-any-return]

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.feeds import to_array, to_sequence
+from ais_bench.session.options import check_custom_sizes
+from ais_bench.session.worker_session import MODES
+
+_MODE_NUMBERS = {mode: number for number, mode in enumerate(MODES)}
 
 
 def is_by_device(feeds: Any) -> bool:
@@ -90,3 +94,13 @@ def batches(arrays: Sequence[NDArray[Any]], size: int, pad: bool) -> Iterator[li
         if pad and missing > 0:
             chunk = [np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) for part in chunk]
         yield chunk
+
+
+def mode_number(mode: str, custom_sizes: Any = None) -> int:
+    """The number by which a mode travels. Raises ConfigError."""
+    number = _MODE_NUMBERS.get(mode)
+    if number is None:
+        raise ConfigError(f"mode is {mode!r}; it is one of {', '.join(MODES)}")
+    if mode == "dymshape":
+        check_custom_sizes(custom_sizes)
+    return number
