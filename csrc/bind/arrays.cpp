@@ -202,7 +202,7 @@ void* NumpySink::reserve(std::size_t index, const device::TensorDesc& desc, cons
   if (slot.fresh && !desc.open() && shape == desc.shape) {
     slot.fresh = false;
   } else {
-    const py::gil_scoped_acquire gil;
+    const Gil gil;
     try {
       make(&slot, desc.dtype, shape, bytes);
     } catch (py::error_already_set& error) {

@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include "base/status.hpp"
 
 namespace ais::bind {
@@ -29,19 +31,44 @@ T value_or_raise(Result<T> result) {
 // thread stays where it is until the process is gone, as CPython has it from 3.14 on.
 class NoGil {
  public:
-  NoGil() : state_(PyEval_SaveThread()) {}
+  NoGil() : state_(PyEval_SaveThread()), outer_(std::exchange(innermost_, this)) {}
   ~NoGil() {
+    innermost_ = outer_;
+    take_back();
+  }
+  NoGil(const NoGil&) = delete;
+  NoGil& operator=(const NoGil&) = delete;
+
+ private:
+  friend class Gil;
+  void take_back() {
     try {
       PyEval_RestoreThread(state_);
     } catch (...) {
       while (true) pause();
     }
   }
-  NoGil(const NoGil&) = delete;
-  NoGil& operator=(const NoGil&) = delete;
+  PyThreadState* state_;
+  NoGil* outer_;
+  static inline thread_local NoGil* innermost_ = nullptr;  // that this thread is in
+};
+
+// Has the GIL again for a scope, within a NoGil of the same thread or without one. pybind11's own would ask a shutting
+// interpreter for the thread's state, which is gone by then.
+class Gil {
+ public:
+  Gil() : released_(std::exchange(NoGil::innermost_, nullptr)) {
+    if (released_ != nullptr) released_->take_back();
+  }
+  ~Gil() {
+    if (released_ != nullptr) released_->state_ = PyEval_SaveThread();
+    NoGil::innermost_ = released_;
+  }
+  Gil(const Gil&) = delete;
+  Gil& operator=(const Gil&) = delete;
 
  private:
-  PyThreadState* state_;
+  NoGil* released_;
 };
 
 void register_errors(py::module_& module);

@@ -144,7 +144,7 @@ py::list iterate(const SessionPtr& self, const py::object& given, const py::obje
     for (std::int64_t i = 1; i < times; ++i) {
       if (const std::int64_t now_ns = monotonic_ns(); now_ns - checked_ns > kSignalCheckNs) {
         checked_ns = now_ns;
-        const py::gil_scoped_acquire gil;
+        const Gil gil;
         if (PyErr_CheckSignals() != 0) return Status(Code::kCancelled, "interrupted");
       }
       AIS_TRY(iteration->step(chain));

@@ -59,7 +59,7 @@ class PyChannel {
     shm::Fd bell(bell_fd);
     const NoGil release;
     auto attached = shm::Port::attach(std::move(arena), std::move(bell));
-    const py::gil_scoped_acquire acquire;
+    const Gil acquire;
     port_ = value_or_raise(std::move(attached));
     base_ = keep_alive(port_->region());
   }
