@@ -206,6 +206,9 @@ class Lane:
         closed or corrupt.
         """
 
+    def send(self, records: Records, feeds: Iterable[Any], task: object) -> bool:
+        """`try_submit` for a task of the records, which is `sent` and `taken` from the moment in which it is published."""
+
     def poll(self) -> Reply | None:
         """Return the next reply, or None. Never blocks; works after close and after the worker's death.
 

@@ -31,25 +31,16 @@ class Account:
 
     def accept(self, task: Task) -> None:
         """One more."""
-        self.accept_many(1)
-        self.futures += task.future is not None
+        self.begin()
+        self.outstanding += 1
+        if task.future is not None:
+            self.futures += 1
         task.accepted = True
 
-    def accept_many(self, count: int) -> None:
-        """So many more, without futures."""
+    def begin(self) -> None:
+        """Starts the clock, before there is something to do."""
         if self._since_ns is None:
             self._since_ns = time.monotonic_ns()
-        self.outstanding += count
-
-    def settle(self, task: Task) -> None:
-        """One less."""
-        self.futures -= task.future is not None
-        self.settle_many(1)
-
-    def settle_many(self, count: int) -> None:
-        """So many less, without futures."""
-        self.outstanding -= count
-        self.rest_if_done()
 
     def rest_if_done(self) -> bool:
         """Stops the clock where nothing is left to do; whether that is so."""

@@ -1,12 +1,15 @@
-"""The workers that are ready, how loaded they are, and which of them gets a task. The dispatcher's lock guards all of it."""
+"""The workers that are ready, how loaded they are, and which of them gets a task. The dispatcher's lock guards all of it.
+
+An interrupt comes only where something is called. So a place that is counted and the record of who holds it change side by
+side, without a call in between.
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from ais_bench._native import current_cpu
+from ais_bench.pool.account import Account
 from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, ReadyWorker
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
 from ais_bench.pool.task import Task
@@ -15,13 +18,15 @@ from ais_bench.shm import Lane
 IMPOSSIBLE_LOAD = 1 << 30
 
 
-@dataclass(eq=False, slots=True)
 class Reservation:
-    """Places of one worker that a stream fills, one by one, while it takes items from its iterable."""
+    """Places of one worker that a stream fills, one by one, while it takes items from its iterable. Empty without a worker."""
 
-    worker: ReadyWorker
-    places: int
-    left: int  # not filled so far; whoever holds the reservation counts it down, without the lock
+    __slots__ = ("__weakref__", "left", "places", "worker")
+
+    def __init__(self) -> None:
+        self.worker: ReadyWorker | None = None
+        self.places = 0
+        self.left = 0  # not filled so far; whoever holds the reservation counts it down, without the lock
 
 
 class Crew:
@@ -46,29 +51,37 @@ class Crew:
         worker.load = 0
         self.rest(worker)
 
-    def reserve(self, wanted: int) -> Reservation | None:
+    def reserve(self, room: Reservation, wanted: int, account: Account) -> None:
         """So many places at most in the worker that has the most room, taken until they are used or given back."""
         if self.prefer_owner:
-            return None
-        best, room = None, 0
+            return
+        best, most = None, 0
         for worker in self.workers:
             free = worker.limit - worker.load
-            if free > room and worker.open and not worker.alone:
-                best, room = worker, free
-        places = min(wanted, room)
+            if free > most and worker.open and not worker.alone:
+                best, most = worker, free
+        places = min(wanted, most)
         if best is None or places <= 0:
-            return None
+            return
         if not best.busy:
             self._begin_work(best)
+        account.begin()
         best.load += places
         best.reserved += places
-        return Reservation(best, places, places)
+        account.outstanding += places
+        room.worker, room.places, room.left = best, places, places
 
-    def give_back(self, reservation: Reservation) -> None:
-        """The end of a reservation."""
-        reservation.worker.reserved -= reservation.places
-        for _ in range(reservation.left):
-            self.unload(reservation.worker)
+    def give_back(self, room: Reservation, account: Account) -> None:
+        """The end of a reservation. Twice is fine."""
+        worker = room.worker
+        if worker is None:
+            return
+        if worker.load:  # it is not gone
+            worker.load -= room.left
+        worker.reserved -= room.places
+        account.outstanding -= room.left
+        room.worker, room.places, room.left = None, 0, 0
+        self.rest(worker)
 
     def pick(self, task: Task) -> ReadyWorker | None:
         """The least loaded worker that may run the task and has room."""
@@ -100,25 +113,28 @@ class Crew:
 
     def load(self, worker: ReadyWorker, task: Task) -> None:
         """The task is going to be sent to the worker."""
-        task.worker = worker
         if not worker.busy:
             self._begin_work(worker)
         worker.alone = task.strikes > 0
         worker.load += 1
+        task.worker = worker
+
+    def vacate(self, task: Task) -> None:
+        """Frees the place that is kept for a task, if it was not sent after all. Twice is fine."""
+        worker = task.worker
+        if worker is None or task.sent:
+            return
+        worker.alone = False
+        if worker.load:  # it is not gone
+            worker.load -= 1
+        task.worker = None
+        self.rest(worker)
 
     def _begin_work(self, worker: ReadyWorker) -> None:
         worker.alone, worker.busy = False, True
         self._busy += 1
         if self._busy == self._cores:
             self._let_workers_spin()
-
-    def unload(self, worker: ReadyWorker) -> None:
-        """The worker was not sent a task after all."""
-        if worker.load == 0:
-            return  # it is gone, and was unloaded as a whole
-        worker.alone = False
-        worker.load -= 1
-        self.rest(worker)
 
     def rest(self, worker: ReadyWorker) -> None:
         """The worker has nothing to do any more, if that is so."""

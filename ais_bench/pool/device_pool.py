@@ -80,6 +80,11 @@ class DevicePool:
 
     # ---- life ----
 
+    @property
+    def started(self) -> bool:
+        """Whether `start` has succeeded, and the pool is open."""
+        return self._settled and not self._engine.closed
+
     def start(self) -> None:
         """Starts the workers that are not there yet and waits until they are ready.
 
@@ -167,8 +172,8 @@ class DevicePool:
         dispatcher = self._engine.dispatcher
         waiter = Waiter()
         made = tasks(waiter)
-        dispatcher.stream_begins()
         try:
+            dispatcher.stream_begins(waiter)
             to_come = [task for task in made if not task.done]
             for task in to_come:
                 dispatcher.start(task)
@@ -178,7 +183,7 @@ class DevicePool:
             dispatcher.drop(made)
             raise
         finally:
-            dispatcher.stream_ends()
+            dispatcher.stream_ends(waiter)
         return made
 
     def submit(self, make: Callable[[Waiter, Future[Any]], Task], timeout: float | None = None) -> Future[Any]:
@@ -187,7 +192,12 @@ class DevicePool:
         self.start()
         engine = self._engine
         future = engine.future()
-        engine.dispatcher.start(make(engine.dispatcher.collector.background, future), timeout=timeout)
+        task = make(engine.dispatcher.collector.background, future)
+        try:
+            engine.dispatcher.start(task, timeout=timeout)
+        except BaseException:
+            engine.dispatcher.drop((task,))
+            raise
         return future
 
     def ordered(self, items: Iterable[T], make: Callable[[T, int, Waiter], Task]) -> Iterator[Task]:

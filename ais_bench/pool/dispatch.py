@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -59,8 +60,9 @@ class Dispatcher:
         self._refusals = Refusals()
         self._deadlines = Deadlines()
         self._watched = False  # the supervisor will look at the deadlines by itself
-        self._reservations: set[Reservation] = set()
-        self._streams = 0  # iterators under way that keep the workers' queues filled
+        self._reservations: WeakSet[Reservation] = WeakSet()
+        self._in_hand: dict[int, Task] = {}  # by thread: what it took from a queue and is sending
+        self._streams: WeakSet[Waiter] = WeakSet()  # of iterators under way that keep the workers' queues filled
 
     @property
     def interrupted(self) -> bool:
@@ -90,42 +92,34 @@ class Dispatcher:
             wake = wake or (not self._watched and self._settings.task_timeout is not None)
             self._watched = self._watched or wake
         if worker is not None:
-            self._push(task, worker)
+            self.push(task, worker)
         else:
             self._enqueue(task)
         if wake:
             self._wake_supervisor()
 
-    def reserve(self, wanted: int) -> Reservation | None:
-        """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `send` them, then
-        `give_back`. None: there is none, or a task has to go the long way, by `start`.
+    def reserve(self, room: Reservation, wanted: int) -> bool:
+        """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `push` them, then
+        `give_back`. False: there is none, or a task has to go the long way, by `start`.
         """
         if self.interrupted:
-            return None
+            return False
         with self._lock:
             unwatched = self._settings.task_timeout is not None and not self._watched
             if self._queues.shared or self._refusals.any or unwatched:
-                return None
-            reservation = self.crew.reserve(wanted)
-            if reservation is not None:
-                self.account.accept_many(reservation.places)
-                self._reservations.add(reservation)
-            return reservation
+                return False
+            self.crew.reserve(room, wanted, self.account)
+            if room.worker is None:
+                return False
+            self._reservations.add(room)
+            return True
 
-    def send(self, task: Task, worker: ReadyWorker) -> bool:
-        """Takes up a place reserved. False: it did not fit after all, and waits in the queue."""
-        task.accepted = True
-        task.worker = worker
-        return self._push(task, worker)
-
-    def give_back(self, reservation: Reservation) -> None:
-        """The reservation is over."""
+    def give_back(self, room: Reservation) -> None:
+        """The reservation is over. Twice is fine."""
         with self._lock:
-            self._reservations.discard(reservation)
-            self.account.settle_many(reservation.left)
-            if self.wake_when_idle and self.account.outstanding == 0:
-                self._wake_supervisor()
-            self.crew.give_back(reservation)
+            self.crew.give_back(room, self.account)
+            self._reservations.discard(room)
+            self._settle()
 
     def unfinished(self) -> int:
         """Tasks accepted and not done, without the places that streams hold for items to come."""
@@ -161,15 +155,14 @@ class Dispatcher:
             self.drop((task,))
             raise
 
-    def stream_begins(self) -> None:
-        """An iterator will keep the queues filled until `stream_ends`."""
-        with self._lock:
-            self._streams += 1
+    def stream_begins(self, waiter: Waiter) -> None:
+        """An iterator will keep the queues filled until `stream_ends`, or until its waiter is gone."""
+        self._streams.add(waiter)
 
-    def stream_ends(self) -> None:
-        """Takes no lock, so it is safe in a destructor; a count that a race leaves too high only makes a worker nap once."""
-        self._streams -= 1
-        if self._streams <= 0:
+    def stream_ends(self, waiter: Waiter) -> None:
+        """Takes no lock, so it is safe in a destructor."""
+        self._streams.discard(waiter)
+        if not self._streams:
             for worker in self.crew.workers:
                 if worker.naps:
                     worker.let_nap(False)
@@ -181,7 +174,7 @@ class Dispatcher:
         self.collector.progress(waiter, seen)
 
     def drop(self, tasks: Iterable[Task]) -> None:
-        """Forgets tasks: not sent any more, or their replies ignored. Takes no lock, so it is safe in a destructor."""
+        """Forgets tasks: not sent any more, or their replies ignored. Takes no lock: safe in a destructor."""
         self._dropped.extend(tasks)
 
     def background_step(self, seen: int) -> None:
@@ -204,7 +197,7 @@ class Dispatcher:
         """Delivers every reply that has arrived, refills the workers, and returns how many replies there were."""
         with self._lock:
             count = self._drain_lanes(self.crew.workers)
-            queued = bool(self._dropped or self._queues)
+            queued = bool(self._dropped or self._queues or self._in_hand)
         if queued:
             self.dispatch()
         return count
@@ -221,56 +214,71 @@ class Dispatcher:
             if worker.lost is not None:
                 worker.condemn(worker.lost)
             if worker.adaptive and worker.answered >= worker.adapt_at:
-                worker.adapt(self._streams)
+                worker.adapt(streaming=bool(self._streams))
             if worker.load == 0:
                 self.crew.rest(worker)
+        self._settle()
+        return count
+
+    def _finish(self, task: Task, error: BaseException | None) -> None:
+        task.error, task.feeds, task.done = error, None, True
+        self.account.outstanding -= 1
+        waiter = task.waiter
+        waiter.finished += 1
+        if task.future is not None:
+            self.account.futures -= 1
+            self.resolved.append(task)
+        if waiter.asleep:
+            self._sleepers.append(waiter)
+        self._settle()
+
+    def _settle(self) -> None:
+        """What follows when tasks are done."""
         while self._sleepers:
             if self._sleepers[0].asleep:
                 self._sleepers[0].wake()
             self._sleepers.popleft()
         if self.account.rest_if_done() and self.wake_when_idle:
             self._wake_supervisor()
-        return count
-
-    def _finish(self, task: Task, error: BaseException | None) -> None:
-        task.error = error
-        task.feeds = None
-        task.done = True
-        self.account.settle(task)
-        if self.wake_when_idle and self.account.outstanding == 0:
-            self._wake_supervisor()
-        if task.future is not None:
-            self.resolved.append(task)
-        waiter = task.waiter
-        waiter.finished += 1
-        if waiter.asleep:
-            waiter.wake()
 
     # ---- from queues to workers ----
 
     def dispatch(self) -> None:
         """Sends queued tasks while there is room."""
+        me = threading.get_ident()
         while True:
             with self._lock:
-                while self._dropped:
-                    self._forget(self._dropped[0])
-                    del self._dropped[0]
+                self._clear_up(me)
                 found = self._next()
                 if found is None:
                     return
-                worker, queue = found
-                task = queue[0]
+                worker, task, queue = found
                 self.crew.load(worker, task)
+                self._in_hand[me] = task
                 del queue[0]
-            if not self._push(task, worker):
+            if not self.push(task, worker):
                 return
 
-    def _next(self) -> tuple[ReadyWorker, deque[Task]] | None:
+    def _clear_up(self, thread: int) -> None:
+        """Forgets what was dropped, and puts back what an interrupt kept this thread from sending."""
+        while self._dropped:
+            self._forget(self._dropped[0])
+            del self._dropped[0]
+        task = self._in_hand.get(thread)
+        if task is not None:
+            if not (task.sent or task.done):
+                queue = self._queues.of(task)
+                if not (queue and queue[0] is task):
+                    queue.appendleft(task)
+            self.crew.vacate(task)
+            del self._in_hand[thread]
+
+    def _next(self) -> tuple[ReadyWorker, Task, deque[Task]] | None:
         for queue in self._queues.for_device(None):
             while queue and self._is_over(queue[0]):
                 del queue[0]
             if queue and (worker := self.crew.pick(queue[0])) is not None:
-                return worker, queue
+                return worker, queue[0], queue
         return None
 
     def _is_over(self, task: Task) -> bool:
@@ -278,33 +286,29 @@ class Dispatcher:
             self._finish(task, CancelledError())
         return task.done
 
-    def _push(self, task: Task, worker: ReadyWorker) -> bool:
-        """Copies the feeds over. False: no room after all, and the task is at the head of its queue again."""
-        feeds, task.feeds = task.feeds, None
-        sent = False
+    def push(self, task: Task, worker: ReadyWorker) -> bool:
+        """Copies the feeds over, to the place that the worker keeps for it. False: no room after all, and the task is at the
+        head of its queue again."""
+        feeds = task.feeds
         error: BaseException | None = None
         try:
             if feeds is not None:
-                sent = worker.lane.try_submit(feeds, task.mode, task, task.kind, task.option)
+                worker.lane.send(_RECORDS, feeds, task)
         except (TransportError, SessionClosed) as refused:
             with self._lock:
                 worker.condemn(refused)
         except Exception as wrong:
             error = wrong
         finally:
-            if sent:
-                task.taken = True
-            else:
+            if not task.sent:
                 with self._lock:
-                    self._take_back(task, worker, feeds, error)
-        return sent or task.done
+                    self._take_back(task, worker, error)
+        return task.sent or task.done
 
-    def _take_back(self, task: Task, worker: ReadyWorker, feeds: Sequence[Any] | None, error: BaseException | None) -> None:
-        task.worker = None
-        self.crew.unload(worker)
+    def _take_back(self, task: Task, worker: ReadyWorker, error: BaseException | None) -> None:
+        self.crew.vacate(task)
         if task.done:
             return
-        task.feeds = feeds
         if error is None and worker.open and worker.load == 0:
             error = DeviceMemoryError(
                 f"device {worker.device}: the feeds do not fit the shared memory of its worker, although it is idle; "
@@ -325,6 +329,7 @@ class Dispatcher:
             self._queues.of(task).append(task)
 
     def _forget(self, task: Task) -> None:
+        self.crew.vacate(task)
         if task.accepted and not task.done:
             self._finish(task, PoolError("the call that wanted this task has ended"))
 
@@ -358,7 +363,7 @@ class Dispatcher:
                 if task.done:
                     explained = task.strikes if position == 0 else explained  # past its own time, and killed for that
                     continue
-                task.worker, task.feeds = None, feeds
+                task.worker, task.sent, task.feeds = None, False, feeds
                 task.strikes += position == 0  # the worker was at the first one; the others only waited
                 if task.strikes >= self._settings.max_attempts or feeds is None:  # None: its last worker wrote over them
                     self.account.lost[worker.device] = self.account.lost.get(worker.device, 0) + 1

@@ -170,7 +170,7 @@ class Engine:
         self.dispatcher.refuse(None, closed_error)
         if first or force:
             self.supervisor.stop(force=force)
-        if threading.current_thread() is not self.supervisor:
+        if self.supervisor.ident is not None and threading.current_thread() is not self.supervisor:
             self.supervisor.join()
         self._wind_up()
         if self._resolver is not None and threading.current_thread() is not self._resolver:

@@ -64,11 +64,11 @@ class ReadyWorker:
         self.alone = False  # it works on a suspect, and on nothing else
         self.verdict: BaseException | None = None  # why it was killed, where that was our doing
 
-    def adapt(self, streams: int) -> None:
+    def adapt(self, *, streaming: bool) -> None:
         """Lets short tasks queue up in the worker, so that it need not wait for the parent between them."""
         self.adapt_at = self.answered + ADAPT_EVERY
         self.limit = min(MOST_IN_FLIGHT, self.fewest + WORK_IN_HAND_NS // (self.cost_ns + 1))
-        naps = streams > 0 and self.limit >= MANY_IN_FLIGHT
+        naps = streaming and self.limit >= MANY_IN_FLIGHT
         if naps != self.naps:
             self.let_nap(naps)
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+from ais_bench.pool.crew import Reservation
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.task import Task, Waiter
 
@@ -28,27 +29,37 @@ class Intake(Generic[T]):
         self._make = make
         self._count = 0
         self._latest: Task | None = None
+        self._room = Reservation()
 
     def fill(self, under_way: deque[Task], window: int) -> None:
         """Starts tasks until `window` of them are under way, the newest waits for room, or the items end."""
-        dispatcher = self._dispatcher
+        dispatcher, room = self._dispatcher, self._room
         while self.open and len(under_way) < window and not self._waits():
-            room = dispatcher.reserve(window - len(under_way))
-            if room is None:
+            if not dispatcher.reserve(room, window - len(under_way)):
                 task = self._next(under_way)
                 if task is not None and not task.done:
                     dispatcher.start(task)
                 continue
             worker = room.worker
+            assert worker is not None
             try:
                 while room.left and (task := self._next(under_way)) is not None:
                     if task.done:
                         continue
+                    # No call in between: an interrupt finds the place with the room or with the task.
                     room.left -= 1
-                    if not dispatcher.send(task, worker) or not worker.open:
+                    task.accepted = True
+                    task.worker = worker
+                    if not dispatcher.push(task, worker) or not worker.open:
                         break
             finally:
                 dispatcher.give_back(room)
+
+    def end(self, under_way: deque[Task]) -> None:
+        """Forgets what is under way. An interrupt may have come anywhere in `fill`."""
+        self._dispatcher.drop(under_way)
+        if self._room.worker is not None:
+            self._dispatcher.give_back(self._room)
 
     def _waits(self) -> bool:
         latest = self._latest
@@ -78,8 +89,8 @@ def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     """The tasks of the intake, each when it is done, in order. At most a window of them exists at a time."""
     under_way: deque[Task] = deque()
     waiter = intake.waiter
-    dispatcher.stream_begins()
     try:
+        dispatcher.stream_begins(waiter)
         while True:
             seen = waiter.finished
             intake.fill(under_way, dispatcher.crew.window)
@@ -92,8 +103,8 @@ def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
         if intake.error is not None:
             raise intake.error
     finally:
-        dispatcher.stream_ends()
-        dispatcher.drop(under_way)
+        dispatcher.stream_ends(waiter)
+        intake.end(under_way)
 
 
 def unordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
@@ -117,4 +128,4 @@ def unordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
         if intake.error is not None:
             raise intake.error
     finally:
-        dispatcher.drop(under_way)
+        intake.end(under_way)

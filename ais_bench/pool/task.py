@@ -23,7 +23,7 @@ class Waiter:
     whoever clears it, under the lock, wakes the thread. So no wake-up is lost and none is sent for nothing.
     """
 
-    __slots__ = ("_gate", "asleep", "finished")
+    __slots__ = ("__weakref__", "_gate", "asleep", "finished")
 
     def __init__(self) -> None:
         self.finished = 0
@@ -72,6 +72,7 @@ class Task:
         "option",
         "outputs",
         "ran_on",
+        "sent",
         "strikes",
         "taken",
         "waiter",
@@ -97,9 +98,10 @@ class Task:
         self.device = device
         self.index = index
         self.future = future
-        self.worker: ReadyWorker | None = None
+        self.worker: ReadyWorker | None = None  # which has it, or keeps a place for it
         self.ran_on: int | None = None  # the device that answered
         self.accepted = False  # it counts, until it is done
+        self.sent = False  # its worker has it; native code says so in the moment in which it publishes it
         self.taken = False  # the caller's buffers are not needed any more
         self.done = False
         self.strikes = 0

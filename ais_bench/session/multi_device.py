@@ -165,6 +165,13 @@ class MultiDeviceSession:
         if pool is None or wanted is not None:
             with self._lock:
                 pool = self._with_devices(wanted)
+        if not pool.started:  # an interrupt must not cost a pool that is
+            self._start(pool)
+        if not self._inputs:
+            self._inputs = self._description(pool).inputs
+        return pool
+
+    def _start(self, pool: DevicePool) -> None:
         try:
             pool.start()
         except SessionClosed:  # this process was forked from the pool's: it stays so
@@ -174,9 +181,6 @@ class MultiDeviceSession:
                 if self._pool is pool and not self._closed:  # the next call may start another one
                     self._pool = None
             raise
-        if not self._inputs:
-            self._inputs = self._description(pool).inputs
-        return pool
 
     def _with_devices(self, wanted: Iterable[int] | None) -> DevicePool:
         if self._closed:

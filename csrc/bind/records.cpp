@@ -11,7 +11,7 @@
 namespace ais::bind {
 namespace {
 
-py::object number(std::int64_t value) {
+py::object to_int(std::int64_t value) {
   PyObject* made = PyLong_FromLongLong(value);
   if (made == nullptr) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(made);
@@ -35,17 +35,20 @@ Slot::Slot(py::handle type, const char* name) {
   throw py::type_error(py::str(type).cast<std::string>() + " has no slot named " + name);
 }
 
-void Slot::add(py::handle object, std::int64_t more) const {
-  const std::int64_t before = PyLong_AsLongLong(*place(object));
-  if (before == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
-  set(object, number(before + more));
+std::int64_t Slot::number(py::handle object) const {
+  const std::int64_t value = PyLong_AsLongLong(*place(object));
+  if (value == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return value;
 }
+
+void Slot::add(py::handle object, std::int64_t more) const { set(object, to_int(number(object) + more)); }
 
 Records::Records(py::handle task, py::handle waiter, py::handle worker, py::handle account)
     : types_{py::reinterpret_borrow<py::object>(task), py::reinterpret_borrow<py::object>(waiter),
              py::reinterpret_borrow<py::object>(worker), py::reinterpret_borrow<py::object>(account)},
       task_{{task, "done"},          {task, "outputs"}, {task, "error"},  {task, "feeds"},  {task, "answer_kind"},
-            {task, "end_to_end_ns"}, {task, "worker"},  {task, "ran_on"}, {task, "waiter"}, {task, "future"}},
+            {task, "end_to_end_ns"}, {task, "worker"},  {task, "ran_on"}, {task, "waiter"}, {task, "future"},
+            {task, "mode"},          {task, "kind"},    {task, "option"}, {task, "sent"},   {task, "taken"}},
       waiter_{{waiter, "finished"}, {waiter, "asleep"}},
       worker_{{worker, "device"}, {worker, "load"},    {worker, "answered"},
               {worker, "alone"},  {worker, "cost_ns"}, {worker, "lost"}},
@@ -57,12 +60,23 @@ void Records::check(py::handle object, py::handle type) {
   }
 }
 
+std::int64_t Records::number(const Slot& field, py::handle task) const {
+  check(task, types_.task);
+  return field.number(task);
+}
+
+void Records::book_sent(py::handle task) const {
+  task_.sent.set(task, flag(true));
+  task_.taken.set(task, flag(true));
+  task_.feeds.set(task, py::none());
+}
+
 void Records::book_answer(py::handle worker, std::int64_t cost_ns, py::object lost) const {
   check(worker, types_.worker);
   worker_.load.add(worker, -1);
   worker_.answered.add(worker, 1);
   worker_.alone.set(worker, flag(false));
-  worker_.cost_ns.set(worker, number(cost_ns));
+  worker_.cost_ns.set(worker, to_int(cost_ns));
   if (lost) worker_.lost.set(worker, std::move(lost));
 }
 
@@ -75,8 +89,8 @@ void Records::finish(py::handle task, py::handle worker, py::handle account, py:
   if (task_.done.is_true(task)) return;
   task_.outputs.set(task, std::move(outputs));
   task_.error.set(task, std::move(error));
-  task_.answer_kind.set(task, number(kind));
-  task_.end_to_end_ns.set(task, number(end_to_end_ns));
+  task_.answer_kind.set(task, to_int(kind));
+  task_.end_to_end_ns.set(task, to_int(end_to_end_ns));
   task_.feeds.set(task, py::none());
   task_.done.set(task, flag(true));
   account_.outstanding.add(account, -1);

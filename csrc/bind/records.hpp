@@ -27,6 +27,7 @@ class Slot {
     Py_XDECREF(old);  // last, because it may run code that looks at the field
   }
   // Of a field that holds an int.
+  std::int64_t number(py::handle object) const;
   void add(py::handle object, std::int64_t more) const;
 
  private:
@@ -40,6 +41,14 @@ class Records {
  public:
   Records(py::handle task, py::handle waiter, py::handle worker, py::handle account);
 
+  // What the task says about itself.
+  int mode(py::handle task) const { return static_cast<int>(number(task_.mode, task)); }
+  int kind(py::handle task) const { return static_cast<int>(number(task_.kind, task)); }
+  std::uint64_t option(py::handle task) const { return static_cast<std::uint64_t>(number(task_.option, task)); }
+
+  // Its worker has it now.
+  void book_sent(py::handle task) const;
+
   // The worker has answered one of its tasks.
   // `lost`: the error that says that its device is lost, or null.
   void book_answer(py::handle worker, std::int64_t cost_ns, py::object lost) const;
@@ -50,12 +59,14 @@ class Records {
 
  private:
   static void check(py::handle object, py::handle type);
+  std::int64_t number(const Slot& field, py::handle task) const;
 
   struct Types {
     py::object task, waiter, worker, account;
   } types_;
   struct {
-    Slot done, outputs, error, feeds, answer_kind, end_to_end_ns, worker, ran_on, waiter, future;
+    Slot done, outputs, error, feeds, answer_kind, end_to_end_ns, worker, ran_on, waiter, future, mode, kind, option, sent,
+        taken;
   } task_;
   struct {
     Slot finished, asleep;

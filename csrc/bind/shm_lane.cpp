@@ -127,6 +127,14 @@ class PyLane {
     return true;
   }
 
+  // The same for one of the pool's tasks, which says so itself from then on. No Python code runs between the two, so an
+  // interrupt cannot come between.
+  bool send(const Records& records, py::handle feeds, py::handle task) {
+    if (!try_submit(feeds, records.mode(task), task, records.kind(task), records.option(task))) return false;
+    records.book_sent(task);
+    return true;
+  }
+
   py::object poll() {
     Answer answer;
     return take(&answer) ? to_tuple(std::move(answer)) : py::none();
@@ -340,6 +348,7 @@ void register_shm_lane(py::module_& module) {
           [](PyLane& self, double us) { self.lane().set_spin_ns(static_cast<std::uint32_t>(std::clamp(us, 0.0, 1e6) * 1000)); })
       .def("try_submit", &PyLane::try_submit, py::arg("feeds"), py::arg("mode"), py::arg("task"), py::arg("kind") = 0,
            py::arg("option") = 0)
+      .def("send", &PyLane::send, py::arg("records"), py::arg("feeds"), py::arg("task"))
       .def("poll", &PyLane::poll)
       .def("deliver", &PyLane::deliver, py::arg("records"), py::arg("worker"), py::arg("account"), py::arg("resolved"),
            py::arg("sleepers"))

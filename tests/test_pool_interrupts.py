@@ -1,0 +1,73 @@
+"""Ctrl-C again and again in whatever a session does, which then goes on as if nothing had been: as in a notebook."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from multi_device_support import make_models
+from pool_support import run_script
+
+SCRIPT = """
+import random, signal, sys
+import numpy as np
+from ais_bench.session import MultiDeviceSession
+
+TURNS = 90
+random.seed(int(sys.argv[2]))
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+zeros = np.zeros((2, 3), np.float32)
+
+def feeds(n):
+    return [np.full((2, 3), n, np.float32), zeros]
+
+def numbered():
+    n = 0
+    while True:
+        n += 1
+        yield feeds(n)
+
+def stream(session):
+    for n, (output,) in enumerate(session.map(numbered()), 1):
+        assert (output == n).all(), (output, n)
+
+def single(session):
+    n = 0
+    while True:
+        n += 1
+        (output,) = session.infer(feeds(n))
+        assert (output == n).all(), (output, n)
+
+def by_device(session):
+    while True:
+        outputs = session.infer({0: [feeds(n) for n in range(9)], 1: [feeds(n) for n in range(9)]})
+        assert [[int(output[0, 0]) for (output,) in several] for several in outputs.values()] == [[*range(9)], [*range(9)]]
+
+interrupted = 0
+with MultiDeviceSession(sys.argv[1], devices=[0, 1]) as session:
+    session.start()
+    pids = [worker.pid for worker in session.report().workers]
+    for turn in range(TURNS):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.01))
+            (stream, single, by_device)[turn % 3](session)
+        except KeyboardInterrupt:
+            interrupted += 1
+    assert interrupted == TURNS, interrupted
+    for n, (output,) in enumerate(session.map(feeds(n) for n in range(3000))):
+        assert (output == n).all(), (output, n)
+    dispatcher = session._pool._engine.dispatcher
+    for _ in range(2):  # what was dropped is forgotten, and its replies have come
+        session.infer({0: [feeds(0)], 1: [feeds(0)]})
+    assert dispatcher.unfinished() == 0
+    assert [(worker.load, worker.reserved, worker.busy) for worker in dispatcher.crew.workers] == [(0, 0, False)] * 2
+    assert not dispatcher._reservations and not dispatcher._in_hand and not dispatcher._streams
+    assert [worker.pid for worker in session.report().workers] == pids
+print("as if nothing had been")
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_interrupts_leave_no_place_taken_and_no_task_behind(tmp_path: Path, seed: int) -> None:
+    done = run_script("-c", SCRIPT, make_models(tmp_path)["add"], str(seed))
+    assert (done.returncode, done.stdout) == (0, "as if nothing had been\n"), done.stdout + done.stderr
