@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from multi_device_support import make_models
 from pool_support import run_script
 
 SCRIPT = """
@@ -68,6 +65,6 @@ print("as if nothing had been")
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_interrupts_leave_no_place_taken_and_no_task_behind(tmp_path: Path, seed: int) -> None:
-    done = run_script("-c", SCRIPT, make_models(tmp_path)["add"], str(seed))
+def test_interrupts_leave_no_place_taken_and_no_task_behind(models: dict[str, str], seed: int) -> None:
+    done = run_script("-c", SCRIPT, models["add"], str(seed))
     assert (done.returncode, done.stdout) == (0, "as if nothing had been\n"), done.stdout + done.stderr
