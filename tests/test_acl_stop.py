@@ -16,8 +16,6 @@ from ais_bench.emulator import Emulator
 from ais_bench.errors import ConfigError, InferenceCancelled, SessionClosed
 from ais_bench.session import InferSession, MultiDeviceSession
 
-pytest_plugins = ["acl_support"]
-
 PRELUDE = """
 import faulthandler, os, signal, sys, threading
 import numpy as np
