@@ -219,10 +219,13 @@ class Lane:
         live. Raises TransportError when the worker wrote what it cannot; the lane is closed then.
         """
 
-    def deliver(self, records: Records, worker: object, account: object, resolved: deque[Any], sleepers: deque[Any]) -> int:
+    def deliver(
+        self, records: Records, worker: object, account: object, resolved: deque[Any], sleepers: deque[Any], faulted: deque[Any]
+    ) -> int:
         """Take every reply that is there into its task, and book it; return how many there were.
 
-        Tasks that have a future are appended to `resolved`, waiters that are asleep to `sleepers`. No Python code runs between
+        Tasks that have a future are appended to `resolved`, waiters that are asleep to `sleepers`; tasks that failed for their
+        device are not done, but appended to `faulted` with their feeds. No Python code runs between
         taking a reply and having booked it. Raises TransportError as `poll` does.
         """
 

@@ -20,7 +20,7 @@ from acl_support import Packed
 from pool_support import wait_until
 
 from ais_bench.emulator import npus
-from ais_bench.errors import AisBenchError, InferenceError, PoolBroken, TaskTimeout, WorkerStartError
+from ais_bench.errors import AisBenchError, DeviceMemoryError, InferenceError, PoolBroken, TaskTimeout, WorkerStartError
 from ais_bench.session import MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -152,14 +152,15 @@ ONCE = {
     "a hang in a submission": ("aclmdlExecuteAsync:5=hang@1", True),
     "a hang in a run": ("device.execute:5=hang@1", True),
     "a hang in a copy": ("device.copy:7=hang@1", True),
-    "an error of the model in a submission": ("aclmdlExecuteAsync:5=500002@1", False),
-    "an error of the model in its run": ("device.execute:5=500002@1", False),
+    "an error in a submission": ("aclmdlExecuteAsync:5=500002@1", False),
+    "an error in a run": ("device.execute:5=500002@1", False),
+    "no memory for a run": ("device.execute:5=207001@1", False),
 }
 
 
 @pytest.mark.parametrize("name", ONCE)
 def test_what_happens_once(om: str, name: str) -> None:
-    """A lost worker's tasks run again and nothing fails; an error of the model fails its task alone, with the device."""
+    """Nothing fails: a lost worker's tasks run again, and a task that its device failed with runs on another one."""
     rule, loses_worker = ONCE[name]
     first = int(rule.partition(":")[2].partition("=")[0])
     deadline = 1.0 if rule.endswith("hang@1") else None  # a busy machine is slow at everything: others may be killed by it, too
@@ -171,14 +172,34 @@ def test_what_happens_once(om: str, name: str) -> None:
         total = session.report().total
     errors = [result for result in results if isinstance(result, BaseException)]
     assert all(right(n, result) for n, result in enumerate(results) if not isinstance(result, BaseException))
+    assert (errors, total.failures, total.tasks) == ([], 0, 120)
     if loses_worker:
-        assert (errors, total.restarts >= 1, total.failures) == ([], True, 0)
+        assert total.restarts >= 1
     else:
-        (error,) = errors
-        assert isinstance(error, InferenceError)
-        assert error.code == 500002
+        assert (total.restarts, total.retries) == (0, 1)
+
+
+@pytest.mark.parametrize(("code", "kind"), [("500002", InferenceError), ("207001", DeviceMemoryError)])
+def test_an_error_on_the_device_that_was_asked_for_is_that_tasks_own(om: str, code: str, kind: type[Exception]) -> None:
+    with failing(f"device.execute:5={code}@1") as met, MultiDeviceSession(om, on_error="return") as session:
+        results = session.infer({1: [feeds_of(n) for n in range(20)]})[1]
+        assert met() >= 5
+        (error,) = (result for result in results if isinstance(result, BaseException))
+        assert isinstance(error, kind)
+        assert code in str(error)
         assert "device 1" in str(error)
-        assert (total.restarts, total.failures) == (0, 1)
+        assert all(right(n, result) for n, result in enumerate(results) if result is not error)
+        total = session.report().total
+        assert (total.tasks, total.failures, total.retries, total.restarts) == (20, 1, 0, 0)
+
+
+def test_what_every_device_fails_with_is_the_tasks_own_error(om: str) -> None:
+    with failing("device.execute:5=500002@0", "device.execute:5=500002@1", count=2) as met, MultiDeviceSession(om) as session:
+        results = list(session.map((feeds_of(n) for n in range(60)), on_error="return"))
+        assert min(met(0), met(1)) >= 5
+        assert sum(isinstance(result, BaseException) for result in results) == session.report().total.failures <= 1
+        assert all(right(n, result) for n, result in enumerate(results) if not isinstance(result, BaseException))
+        assert session.report().total.retries >= 1
 
 
 def test_a_hang_of_the_only_task_is_its_deadlines_error(om: str) -> None:
@@ -197,6 +218,8 @@ ALWAYS = {
     "every run fails behind its submission": ("device.execute=507015@1", "507015"),
     "the device is lost": ("aclmdlExecuteAsync=lost@1", "507010"),
     "every run crashes": ("aclmdlExecuteAsync=crash@1", "SIGABRT"),
+    "every run is an error": ("device.execute=500002@1", "500002"),
+    "there is no memory for any run": ("device.execute=207001@1", "207001"),
 }
 
 
@@ -252,7 +275,7 @@ def test_a_device_that_cannot_load_is_named(om: str, name: str) -> None:
 
 
 def test_an_error_of_every_task_names_each(om: str) -> None:
-    """What the model refuses is no fault of the device: every task has its error, and no worker is lost."""
+    """Where no device can do it, none is to blame: every task has its error, and no worker is lost."""
     with failing("device.execute=500002", count=2) as met, MultiDeviceSession(om) as session:
         results = list(session.map((feeds_of(n) for n in range(40)), on_error="return"))
         assert met() >= 40

@@ -35,6 +35,7 @@ class Desk:
         self.account = Account()
         self.resolved: deque[Task] = deque()
         self.sleepers: deque[Waiter] = deque()
+        self.faulted: deque[Task] = deque()
 
     def send(self, feeds: list[np.ndarray], waiter: Waiter, **more: object) -> Task:
         task = Task(feeds, waiter, **more)
@@ -53,7 +54,7 @@ class Desk:
             if lane.oldest() is None:
                 break
             assert bell.wait(ticket, deadline - time.monotonic()), "no reply came"
-        assert lane.deliver(RECORDS, self.worker, self.account, self.resolved, self.sleepers) == count
+        assert lane.deliver(RECORDS, self.worker, self.account, self.resolved, self.sleepers, self.faulted) == count
 
 
 def test_a_reply_is_booked_everywhere() -> None:

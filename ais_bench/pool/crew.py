@@ -97,12 +97,13 @@ class Crew:
         best, best_load = None, IMPOSSIBLE_LOAD
         device = task.device
         here = self._in_the_way() if device is None else None
+        avoid = task.avoid if task.avoid is not None and self.others_than(task.avoid) else None
         for worker in self.workers:
             # Places that are only reserved do not count: whoever holds them may be waiting for this very task.
             load = worker.load - worker.reserved
             if load >= best_load or load >= worker.limit or (device is not None and worker.device != device):
                 continue
-            if not worker.open or worker.alone or worker.cpus == here:
+            if not worker.open or worker.alone or worker.cpus == here or worker.device == avoid:
                 continue
             if task.strikes and load > 0:
                 continue  # a suspect runs alone, so that a second death names it for certain
@@ -112,6 +113,14 @@ class Crew:
         if best is not None and best_load == 0 and device is None and best.cpus == (current_cpu(),):
             return self._idle_elsewhere() or best
         return best
+
+    def others_than(self, device: int) -> bool:
+        """Whether another device takes tasks, and does not just fail with them."""
+        return any(worker.open and worker.device != device and not worker.faults for worker in self.workers)
+
+    def others_work(self, device: int) -> bool:
+        """Whether another device has shown that it can do what it is given."""
+        return any(worker.answered and worker.device != device and not worker.faults for worker in self.workers)
 
     def _idle_elsewhere(self) -> ReadyWorker | None:
         """An idle worker that need not wait for the caller to leave its only processor."""

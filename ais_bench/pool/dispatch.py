@@ -28,14 +28,15 @@ from weakref import WeakSet
 
 import numpy as np
 
-from ais_bench.errors import DeviceMemoryError, PoolError, SessionClosed, TransportError
+from ais_bench.errors import PoolError, SessionClosed, TransportError
 from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
 from ais_bench.pool.crew import Crew, Reservation
+from ais_bench.pool.faults import after_fault
 from ais_bench.pool.queues import Queues
 from ais_bench.pool.ready_worker import NAP_US, ReadyWorker
 from ais_bench.pool.settings import PoolSettings
-from ais_bench.pool.task import Task, Waiter, too_late
+from ais_bench.pool.task import Task, Waiter, does_not_fit, too_late
 from ais_bench.shm import Doorbell, Records, take
 
 _RECORDS = Records(Task, Waiter, ReadyWorker, Account)
@@ -54,6 +55,7 @@ class Dispatcher:
         self.collector = Collector(self._lock, Doorbell(), self.drain, self.crew.caller_spin_us)
         self._queues = Queues()
         self._sleepers: deque[Waiter] = deque()  # to be woken: tasks of theirs are done
+        self._faulted: deque[Task] = deque()  # failed for their devices
         self._dropped: deque[Task] = deque()
         self._background_idle = False
         self.account = Account()
@@ -137,7 +139,7 @@ class Dispatcher:
             if error is not None and not task.done:
                 self._finish(task, error)
             elif not task.done:
-                self._wait(task)
+                self._wait(task, first=False)
         self.dispatch()  # there may be room by now, and nobody else who would notice
 
     def run(self, task: Task) -> None:
@@ -207,7 +209,7 @@ class Dispatcher:
             if not worker.busy:
                 continue
             try:
-                count += worker.lane.deliver(_RECORDS, worker, self.account, self.resolved, self._sleepers)
+                count += worker.lane.deliver(_RECORDS, worker, self.account, self.resolved, self._sleepers, self._faulted)
             except TransportError as error:
                 worker.condemn(error)
             if worker.lost is not None:
@@ -216,6 +218,9 @@ class Dispatcher:
                 worker.adapt(streaming=bool(self.crew.streams))
             if worker.load == 0:
                 self.crew.rest(worker)
+        while self._faulted:
+            after_fault(self._faulted[0], self.crew, self.account, self._settings.max_attempts, self._wait, self._finish)
+            self._faulted.popleft()
         self._settle()
         return count
 
@@ -309,16 +314,13 @@ class Dispatcher:
         if task.done:
             return
         if error is None and worker.open and worker.load == 0:
-            error = DeviceMemoryError(
-                f"device {worker.device}: the feeds do not fit the shared memory of its worker, although it is idle; "
-                "outputs that are kept may hold all of it"
-            )
+            error = does_not_fit(worker.device)
         if error is not None:
             self._finish(task, error)
         else:
-            self._wait(task, first=True)
+            self._wait(task)
 
-    def _wait(self, task: Task, *, first: bool = False) -> None:
+    def _wait(self, task: Task, *, first: bool = True) -> None:
         """Into its queue; or it fails, where its last worker went while nobody held the lock and none is to be hoped for."""
         if (refusal := self._refusals.of(task)) is not None:
             self._finish(task, refusal())
@@ -372,7 +374,7 @@ class Dispatcher:
                 else:
                     again.append(task)
             for task in reversed(again):
-                self._wait(task, first=True)
+                self._wait(task)
             self.account.retries[worker.device] = self.account.retries.get(worker.device, 0) + len(again)
         self.dispatch()
         self.collector.bell.ring()
@@ -439,7 +441,7 @@ class Dispatcher:
         return lane.new_feeds(specs)
 
     def wall_s(self) -> float:
-        """Seconds during which there was something to do."""
+        """As the account has it."""
         with self._lock:
             return self.account.wall_s()
 

@@ -10,6 +10,7 @@ from ais_bench.shm import Lane
 # With tasks_in_flight left open, a worker is handed so much work at a time, in tasks of the kind it did last.
 WORK_IN_HAND_NS = 400_000
 MOST_IN_FLIGHT = 128
+FAULTS_IN_A_ROW = 5  # a device that fails so often, while others do not, gets a new worker, and is set aside in the end
 ADAPT_EVERY = 8  # answers between two looks at what a worker's tasks cost
 MANY_IN_FLIGHT = 16  # from here on tasks are so short that waking somebody for one costs more than the task
 NAP_US = 50.0  # a part of the work in hand, so that it ends before the worker could run dry
@@ -18,7 +19,7 @@ NAP_US = 50.0  # a part of the work in hand, so that it ends before the worker c
 class ReadyWorker:
     """The dispatcher's view of a worker. The dispatcher's lock guards all but `lane`.
 
-    Native code books its replies in `load`, `answered`, `alone`, `cost_ns` and `lost`.
+    Native code books its replies in `load`, `answered`, `alone`, `cost_ns`, `lost` and `faults`.
     """
 
     __slots__ = (
@@ -30,6 +31,7 @@ class ReadyWorker:
         "cost_ns",
         "cpus",
         "device",
+        "faults",
         "fewest",
         "kill",
         "lane",
@@ -57,6 +59,7 @@ class ReadyWorker:
         self.reserved = 0  # of these, places that a stream holds or held since it last looked
         self.busy = False  # it counts as one that has something to do; catches up with `load`
         self.answered = 0
+        self.faults = 0  # of its device, in a row; they are no answers
         self.seen = 0  # of these, when the crew looked last
         self.cost_ns = 0  # what the task answered last took it
         self.adapt_at = 1  # the count of answers at which the next look at that is due

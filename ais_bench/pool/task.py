@@ -6,7 +6,7 @@ import _thread
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ais_bench.errors import TaskTimeout
+from ais_bench.errors import DeviceMemoryError, TaskTimeout
 from ais_bench.pool.pickling import loads_error
 from ais_bench.shm import OBJECT, TENSORS, decode
 
@@ -60,10 +60,12 @@ class Task:
     __slots__ = (
         "accepted",
         "answer_kind",
+        "avoid",
         "device",
         "done",
         "end_to_end_ns",
         "error",
+        "faults",
         "feeds",
         "future",
         "index",
@@ -105,6 +107,8 @@ class Task:
         self.taken = False  # the caller's buffers are not needed any more
         self.done = False
         self.strikes = 0
+        self.faults = 0  # devices that failed with it
+        self.avoid: int | None = None  # the last of them
         self.outputs: list[Any] | None = None
         self.answer_kind = TENSORS
         self.end_to_end_ns = 0
@@ -128,6 +132,14 @@ class Task:
         if self.answer_kind == OBJECT:
             return answer
         raise loads_error(answer)
+
+
+def does_not_fit(device: int) -> DeviceMemoryError:
+    """The error of a task that no slot can be made for."""
+    return DeviceMemoryError(
+        f"device {device}: the feeds do not fit the shared memory of its worker, although it is idle; "
+        "outputs that are kept may hold all of it"
+    )
 
 
 def too_late(task: Task, what: str) -> TaskTimeout:

@@ -50,8 +50,8 @@ Records::Records(py::handle task, py::handle waiter, py::handle worker, py::hand
             {task, "end_to_end_ns"}, {task, "worker"},  {task, "ran_on"}, {task, "waiter"}, {task, "future"},
             {task, "mode"},          {task, "kind"},    {task, "option"}, {task, "sent"},   {task, "taken"}},
       waiter_{{waiter, "finished"}, {waiter, "asleep"}},
-      worker_{{worker, "device"}, {worker, "load"},    {worker, "answered"},
-              {worker, "alone"},  {worker, "cost_ns"}, {worker, "lost"}},
+      worker_{{worker, "device"},  {worker, "load"}, {worker, "answered"}, {worker, "alone"},
+              {worker, "cost_ns"}, {worker, "lost"}, {worker, "faults"}},
       account_{{account, "outstanding"}, {account, "futures"}} {}
 
 void Records::check(py::handle object, py::handle type) {
@@ -75,9 +75,25 @@ void Records::book_answer(py::handle worker, std::int64_t cost_ns, py::object lo
   check(worker, types_.worker);
   worker_.load.add(worker, -1);
   worker_.answered.add(worker, 1);
+  worker_.faults.set(worker, to_int(0));
   worker_.alone.set(worker, flag(false));
   worker_.cost_ns.set(worker, to_int(cost_ns));
   if (lost) worker_.lost.set(worker, std::move(lost));
+}
+
+void Records::book_fault(py::handle task, py::handle worker, py::object feeds, py::object error, py::handle faulted) const {
+  check(task, types_.task);
+  check(worker, types_.worker);
+  worker_.load.add(worker, -1);
+  worker_.alone.set(worker, flag(false));
+  worker_.faults.add(worker, 1);
+  task_.worker.set(task, py::none());
+  task_.ran_on.set(task, py::reinterpret_borrow<py::object>(worker_.device.get(worker)));
+  if (task_.done.is_true(task)) return;
+  task_.sent.set(task, flag(false));
+  task_.feeds.set(task, std::move(feeds));
+  task_.error.set(task, std::move(error));
+  append(faulted, task);
 }
 
 void Records::finish(py::handle task, py::handle worker, py::handle account, py::object outputs, py::object error, int kind,

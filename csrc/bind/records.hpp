@@ -53,6 +53,9 @@ class Records {
   // `lost`: the error that says that its device is lost, or null.
   void book_answer(py::handle worker, std::int64_t cost_ns, py::object lost) const;
 
+  // The worker's device failed with the task, which goes to `faulted` with its feeds and the error, unless it is done.
+  void book_fault(py::handle task, py::handle worker, py::object feeds, py::object error, py::handle faulted) const;
+
   // The task is done, unless it was already. One with a future goes to `resolved`; a waiter that is asleep to `sleepers`.
   void finish(py::handle task, py::handle worker, py::handle account, py::object outputs, py::object error, int kind,
               std::int64_t end_to_end_ns, py::handle resolved, py::handle sleepers) const;
@@ -72,7 +75,7 @@ class Records {
     Slot finished, asleep;
   } waiter_;
   struct {
-    Slot device, load, answered, alone, cost_ns, lost;
+    Slot device, load, answered, alone, cost_ns, lost, faults;
   } worker_;
   struct {
     Slot outstanding, futures;

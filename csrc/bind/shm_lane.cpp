@@ -18,6 +18,7 @@
 #include "bind/recycling.hpp"
 #include "bind/shm.hpp"
 #include "bind/shm_arrays.hpp"
+#include "device/fault.hpp"
 #include "shm/lane.hpp"
 
 namespace ais::bind {
@@ -40,7 +41,7 @@ struct Loan {
   Loans loans;
 };
 
-// The base of a dead worker's feeds: their slot, and the arrays that were named in place.
+// The base of feeds that come back: their slot, and the arrays that were named in place.
 struct FeedsLeft {
   shm::Lease lease;
   py::object kept;
@@ -87,6 +88,13 @@ Status reported_error(const std::vector<TensorView>& tensors) {
   std::string text(static_cast<const char*>(tensors[0].data), tensors[0].bytes);
   const bool known = codes[0] > 0 && codes[0] <= static_cast<std::int64_t>(Code::kSystem);
   return Status(known ? static_cast<Code>(codes[0]) : Code::kExecution, std::move(text), codes[1]);
+}
+
+py::list arrays_over(const std::vector<TensorView>& feeds, shm::Lease lease, py::object kept) {
+  const py::capsule base = keep_alive(FeedsLeft{std::move(lease), std::move(kept)});
+  py::list arrays;
+  for (const TensorView& view : feeds) arrays.append(view_tensor(view, base, true));
+  return arrays;
 }
 
 class PyLane {
@@ -137,16 +145,24 @@ class PyLane {
 
   py::object poll() {
     Answer answer;
-    return take(&answer) ? to_tuple(std::move(answer)) : py::none();
+    if (!take(&answer)) return py::none();
+    record(answer);
+    return to_tuple(std::move(answer));
   }
 
   // Takes every reply that is there into its task, and books it. Returns how many there were. No Python code runs between
   // taking a reply and having booked it, so an interrupt cannot come between.
-  std::size_t deliver(const Records& records, py::handle worker, py::handle account, py::handle resolved, py::handle sleepers) {
+  std::size_t deliver(const Records& records, py::handle worker, py::handle account, py::handle resolved, py::handle sleepers,
+                      py::handle faulted) {
     std::size_t count = 0;
     std::optional<Recycling> recycling;
     for (Answer answer; take(&answer); ++count) {
       if (!recycling && lane_->in_flight() != 0) recycling.emplace();  // for the next ones; one alone gains nothing
+      if (answer.feeds) {
+        records.book_fault(answer.task, worker, std::move(answer.feeds), std::move(answer.error), faulted);
+        continue;
+      }
+      record(answer);
       records.book_answer(worker, answer.times.copy_in + answer.times.execute + answer.times.copy_out,
                           answer.lost ? answer.error : py::object());
       records.finish(answer.task, worker, account, std::move(answer.outputs), std::move(answer.error),
@@ -161,14 +177,7 @@ class PyLane {
       py::object task = py::reinterpret_steal<py::object>(static_cast<PyObject*>(left.token.task));
       py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(left.token.keep));
       py::object feeds = py::none();
-      if (left.readable.ok()) {
-        const py::capsule base = keep_alive(FeedsLeft{std::move(left.lease), std::move(kept)});
-        py::list arrays;
-        for (const TensorView& view : left.feeds) {
-          arrays.append(view_tensor(view, base, true));
-        }
-        feeds = std::move(arrays);
-      }
+      if (left.readable.ok()) feeds = arrays_over(left.feeds, std::move(left.lease), std::move(kept));
       tasks.append(py::make_tuple(std::move(task), std::move(feeds), static_cast<int>(left.kind)));
     }
     return tasks;
@@ -200,6 +209,7 @@ class PyLane {
     py::object outputs = py::none();
     py::object error = py::none();
     bool lost = false;  // the device is
+    py::object feeds;   // of a task that failed for its device, for another try; else null
     shm::Kind kind = shm::Kind::kTensors;
     shm::TaskTimes times;
     std::int64_t done_ns = 0;
@@ -218,13 +228,16 @@ class PyLane {
     const std::int64_t taken_ns = monotonic_ns();
     *answer = Answer();
     answer->task = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.task));
-    py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.keep));
+    py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.keep));
     answer->kind = reply->kind;
     if (reply->kind == shm::Kind::kTooLarge || reply->kind == shm::Kind::kError) {
       const Status status = reply->kind == shm::Kind::kTooLarge ? reply->error : reported_error(reply->tensors);
       answer->kind = shm::Kind::kError;
       answer->error = to_exception(status);
       answer->lost = status.code() == Code::kDeviceLost;
+      if (device::is_fault(status) && reply->feeds_lease) {
+        answer->feeds = arrays_over(reply->feeds, std::move(reply->feeds_lease), std::move(kept));
+      }
     } else {
       try {
         answer->outputs = to_arrays(reply);
@@ -238,8 +251,12 @@ class PyLane {
     answer->times.copy_out += now_ns - taken_ns;
     answer->times.end_to_end = now_ns - reply->begun_ns;
     answer->done_ns = reply->done_ns;
-    stats_->record(answer->times, answer->kind == shm::Kind::kRaised || answer->kind == shm::Kind::kError);
     reply->result.release();
+    reply->feeds_lease.release();
+  }
+
+  void record(const Answer& answer) {
+    stats_->record(answer.times, answer.kind == shm::Kind::kRaised || answer.kind == shm::Kind::kError);
   }
 
   // Used between two calls of which neither runs Python code, so a thread can have only one use of it.
@@ -351,7 +368,7 @@ void register_shm_lane(py::module_& module) {
       .def("send", &PyLane::send, py::arg("records"), py::arg("feeds"), py::arg("task"))
       .def("poll", &PyLane::poll)
       .def("deliver", &PyLane::deliver, py::arg("records"), py::arg("worker"), py::arg("account"), py::arg("resolved"),
-           py::arg("sleepers"))
+           py::arg("sleepers"), py::arg("faulted"))
       .def("abandon", &PyLane::abandon)
       .def("oldest", &PyLane::oldest)
       .def("new_feeds", &PyLane::new_feeds, py::arg("specs"))

@@ -182,6 +182,7 @@ Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
       free_flights_.pop_back();
       return refuse(std::move(checked));
     }
+    if (kind == Kind::kError) keep_feeds(&flight, out);
     out->used = result.table_offset + result.table_bytes - slot.offset;
     flight.result.touch(kind == Kind::kError ? slot.bytes : out->used);
     usual_result_ = std::max(out->used, usual_result_ - usual_result_ / 64);
@@ -199,6 +200,14 @@ Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
   out->times.copy_out = result.copy_out_ns;
   out->times.busy = result.done_ns - result.picked_ns;
   return true;
+}
+
+// Needs the mutex.
+void Lane::keep_feeds(Flight* flight, Reply* out) {
+  const Span table{flight->task.table_offset, flight->task.table_bytes};
+  const Span anywhere{kDataOffset, region_->size() - kDataOffset};
+  const Status readable = read_frame(region_->data(), table, flight->feeds.span(), anywhere, &out->feeds);
+  if (readable.ok()) out->feeds_lease = std::move(flight->feeds);
 }
 
 // Needs the mutex. A model is a function of its feeds, so running it again is how a larger result slot gets filled.

@@ -69,6 +69,9 @@ class Lane {
     std::int64_t begun_ns = 0;  // submit began
     std::int64_t done_ns = 0;
     TaskTimes times;  // without the parent's part of copy_out, and without end_to_end
+    // Of a kError: the feeds as they lie in the feed slot, for another try.
+    std::vector<TensorView> feeds;
+    Lease feeds_lease;  // empty where they cannot be read
   };
 
   // A task that a dead worker left, with its feeds as they lie in the feed slot.
@@ -142,6 +145,7 @@ class Lane {
   Status refuse(Status status);
   Status push(Flight flight);
   Result<bool> accept(const ResultDescriptor& result, Reply* out);
+  void keep_feeds(Flight* flight, Reply* out);
   std::vector<Flight*> flights_in_order();
   Status run_again_larger(Flight* flight, std::uint64_t needed);
 
