@@ -6,13 +6,15 @@ side, without a call in between.
 
 from __future__ import annotations
 
+from weakref import WeakSet
+
 import numpy as np
 
 from ais_bench._native import current_cpu
 from ais_bench.pool.account import Account
 from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, ReadyWorker
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
-from ais_bench.pool.task import Task
+from ais_bench.pool.task import Task, Waiter
 from ais_bench.shm import Lane
 
 IMPOSSIBLE_LOAD = 1 << 30
@@ -35,6 +37,7 @@ class Crew:
     def __init__(self, settings: PoolSettings, cores: int) -> None:
         self.workers: tuple[ReadyWorker, ...] = ()  # replaced, never changed, so that it can be read without the lock
         self.prefer_owner = False  # arrays of new_feeds are about: look where feeds lie
+        self.streams: WeakSet[Waiter] = WeakSet()  # of iterators under way that keep the workers' queues filled
         self._spin = settings.spin
         self._cores = cores
         self._busy = 0  # workers with something to do
@@ -143,6 +146,18 @@ class Crew:
             self._busy -= 1
             if self._busy == self._cores - 1:
                 self._let_workers_spin()
+
+    def stream_begins(self, waiter: Waiter) -> None:
+        """An iterator will keep the queues filled until `stream_ends`, or until its waiter is gone. Needs no lock."""
+        self.streams.add(waiter)
+
+    def stream_ends(self, waiter: Waiter) -> None:
+        """Takes no lock, so it is safe in a destructor."""
+        self.streams.discard(waiter)
+        if not self.streams:
+            for worker in self.workers:
+                if worker.naps:
+                    worker.let_nap(False)
 
     def full_of_short_tasks(self) -> bool:
         """Every worker has work for much longer than a nap takes."""
