@@ -138,6 +138,28 @@ with npus(1) as library:
     assert run_script(code, packed("static").om) == "interrupted\n[[2.0, 2.0, 2.0, 2.0]] 3\n[] []\n"
 
 
+def test_ctrl_c_in_the_callers_iterable_ends_what_is_under_way(packed: Callable[[str], Packed]) -> None:
+    code = (
+        PRELUDE
+        + """
+def sets():
+    yield from [feeds] * 2
+    raise KeyboardInterrupt
+with npus(1) as library:
+    session = InferSession(0, sys.argv[1])
+    emulator = Emulator(library)
+    emulator.set_faults("device.execute=hang")
+    try:
+        session.infer_pipeline(sets())
+    except KeyboardInterrupt:
+        print("interrupted", emulator.call_count("aclmdlExecuteAsync"))
+    emulator.set_faults()
+    print(len(session.infer_pipeline([feeds] * 3)))
+"""
+    )
+    assert run_script(code, packed("static").om) == "interrupted 2\n3\n"
+
+
 def test_ctrl_c_ends_an_execution_that_takes_a_minute(packed: Callable[[str], Packed]) -> None:
     code = (
         PRELUDE

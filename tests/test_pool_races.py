@@ -133,19 +133,21 @@ def test_a_task_that_is_dropped_while_another_thread_sends_it_keeps_its_place_un
         entered.set()
         assert go_on.wait(20)
 
-    thread = in_thread(pool, task_of(Obedient.SLEEP_MS, 300))
-    wait_until(lambda: worker.load == 1)
-    worker.lane = Lane(worker.lane, before=pause)  # type: ignore[assignment]
+    worker.limit = 0  # so that tasks are queued
     dropped = task_of(Obedient.SLEEP_MS, 300)
     dispatcher.start(dropped)
-    assert entered.wait(20)  # the thread has its reply, and sends what was queued
+    worker.limit = 1
+    worker.lane = Lane(worker.lane, before=pause)  # type: ignore[assignment]
+    thread = threading.Thread(target=dispatcher.dispatch)
+    thread.start()
+    assert entered.wait(20)
     dispatcher.drop((dropped,))
     dispatcher.dispatch()
     assert dropped.done
     assert worker.load == 1
     go_on.set()
     thread.join()
-    wait_until(lambda: dropped.sent)
+    assert dropped.sent
     assert (worker.load, worker.lane.in_flight) == (1, 1)
     wait_until(lambda: rests(pool))
 
