@@ -14,6 +14,7 @@ from pool_support import wait_until
 from ais_bench.errors import TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.dispatch import Dispatcher
+from ais_bench.pool.resolver import Resolver
 
 
 class Lane:
@@ -175,6 +176,26 @@ def test_an_interrupt_between_queue_and_worker_leaves_the_task_to_other_threads(
     assert task.done
     assert task.error is None
     assert rests(pool)
+
+
+def test_an_interrupt_while_the_thread_of_the_futures_starts_leaves_no_second_one(
+    pool: DevicePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Resolver.start
+
+    def interrupted(resolver: Resolver) -> None:
+        monkeypatch.setattr(Resolver, "start", start)
+        start(resolver)
+        started.append(resolver)
+        raise KeyboardInterrupt
+
+    started: list[Resolver] = []
+    monkeypatch.setattr(Resolver, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        future_task(pool)
+    started[0].join(20)
+    assert not started[0].is_alive()
+    pool.submit(lambda waiter, future: Task(order(Obedient.ECHO), waiter, future=future)).result(20)
 
 
 def test_an_interrupt_while_the_lead_is_passed_on_does_not_lose_it(pool: DevicePool, monkeypatch: pytest.MonkeyPatch) -> None:
