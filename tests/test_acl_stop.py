@@ -156,6 +156,28 @@ with npus(1) as library:
     assert run_script(code, packed("static").om) == "interrupted\n[[2.0, 2.0, 2.0, 2.0]] 3\n[] []\n"
 
 
+def test_ctrl_c_in_the_callers_iterable_ends_what_is_under_way(packed: Callable[[str], Packed]) -> None:
+    code = (
+        PRELUDE
+        + """
+def sets():
+    yield from [feeds] * 2
+    raise KeyboardInterrupt
+with npus(1) as library:
+    session = InferSession(0, sys.argv[1])
+    emulator = Emulator(library)
+    emulator.set_faults("device.execute=hang")
+    try:
+        session.infer_pipeline(sets())
+    except KeyboardInterrupt:
+        print("interrupted", emulator.call_count("aclmdlExecuteAsync"))
+    emulator.set_faults()
+    print(len(session.infer_pipeline([feeds] * 3)))
+"""
+    )
+    assert run_script(code, packed("static").om) == "interrupted 2\n3\n"
+
+
 def test_ctrl_c_ends_an_execution_that_takes_a_minute(packed: Callable[[str], Packed]) -> None:
     code = (
         PRELUDE
@@ -170,6 +192,28 @@ with npus(1, exec_ms=60_000) as library:
 """
     )
     assert run_script(code, packed("static").om) == "interrupted\n"
+
+
+@pytest.mark.parametrize("end", ["tensors.clear()", "tensors[0].to_host()", "tensors.clear(), others.clear()"])
+def test_a_handler_may_let_go_of_what_is_on_another_device(packed: Callable[[str], Packed], end: str) -> None:
+    """That makes another context current on the thread whose run waits."""
+    code = (
+        PRELUDE
+        + f"""
+with npus(2, exec_ms=400) as library:
+    session = InferSession(0, sys.argv[1])
+    others = [InferSession(1, sys.argv[1])]
+    tensors = others[0].infer(feeds, out_array=False)
+    handled = []
+    def handler(*_):
+        {end}
+        handled.append(1)
+    signal.signal(signal.SIGUSR1, handler)
+    interrupt_at(Emulator(library), "aclmdlExecuteAsync", 2, signal.SIGUSR1)
+    print(session.infer(feeds)[0].tolist(), handled)
+"""
+    )
+    assert run_script(code, packed("static").om) == "[[2.0, 2.0, 2.0, 2.0]] [1]\n"
 
 
 def test_a_handler_that_raises_nothing_changes_nothing_and_cannot_run(packed: Callable[[str], Packed]) -> None:

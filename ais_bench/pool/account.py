@@ -63,21 +63,25 @@ class Account:
 
 
 class Deadlines:
-    """Tasks that have to be done by a time, the next one first."""
+    """Tasks that have to be done by a time, the next one first, and when the supervisor looks at them.
 
-    def __init__(self) -> None:
+    `limit`: seconds that a worker has for any task, or None.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit_ns = None if limit is None else int(limit * 1e9)
+        self.looks_ns: int | None = None  # the next look by itself, of time.monotonic_ns(); 0: it has been woken; None: none
         self._heap: list[tuple[int, int, Task]] = []
         self._count = itertools.count()  # makes entries of the same time comparable
         self._prune_at = 1000
 
-    def add(self, task: Task, timeout: float) -> bool:
-        """True: it is the next one."""
+    def add(self, task: Task, timeout: float) -> None:
+        """One more, in so many seconds."""
         if len(self._heap) >= self._prune_at:  # most are done by now, long before their time
             self._heap = [entry for entry in self._heap if not entry[2].done]
             heapq.heapify(self._heap)
             self._prune_at = 1000 + 2 * len(self._heap)
         heapq.heappush(self._heap, (time.monotonic_ns() + int(timeout * 1e9), next(self._count), task))
-        return self._heap[0][2] is task
 
     def pop_missed(self, now_ns: int) -> list[Task]:
         """Those whose time has come and that are not done."""
@@ -87,6 +91,13 @@ class Deadlines:
             if not task.done:
                 missed.append(task)
         return missed
+
+    @property
+    def unwatched(self) -> bool:
+        """Whether nobody would look in time."""
+        if self.looks_ns is None:
+            return self.limit_ns is not None or bool(self._heap)
+        return bool(self._heap) and self._heap[0][0] < self.looks_ns
 
     @property
     def next_ns(self) -> int | None:

@@ -74,14 +74,20 @@ class Collector:
             else:
                 waiter.sleep(timeout)
         finally:
-            self._pass_on(waiter, leading)
+            try:
+                self._pass_on(waiter)
+            except BaseException:  # an interrupt here, of all places
+                self._pass_on(waiter)
+                raise
 
-    def background_progress(self, seen: int, *, idle: bool) -> None:
-        """The same for the background: it leads only while no caller does. `idle`: nothing to collect, sleep until woken."""
+    def background_progress(self, seen: int, rests: Callable[[], bool]) -> None:
+        """The same for the background: it leads only while no caller does. `rests`: whether there is nothing to collect, so
+        that it sleeps until woken; asked under the lock that it falls asleep under, so that no wake-up comes in between."""
         waiter = self.background
         with self._lock:
             if waiter.finished != seen:
                 return
+            idle = rests()
             stand_by = self._leader is not None or bool(self._sleepers)
             if stand_by or idle:
                 waiter.prepare()
@@ -99,9 +105,10 @@ class Collector:
             self.bell.wait(ticket, timeout, 0.0 if waiter is self.background else self._spin_us())
             self._drain()
 
-    def _pass_on(self, waiter: Waiter, leading: bool) -> None:
+    def _pass_on(self, waiter: Waiter) -> None:
+        """Twice is fine."""
         with self._lock:
-            if leading:
+            if self._leader is waiter:
                 self._leader, self._lead_thread = None, 0
             self._sleepers.pop(waiter, None)
             waiter.asleep = False

@@ -183,6 +183,18 @@ class Crew:
             quick = quick or (at_work and worker.open and worker.cpus != here and worker.cost_ns <= enough)
         return here if quick else None
 
+    def stream_begins(self, waiter: Waiter) -> None:
+        """An iterator will keep the queues filled until `stream_ends`, or until its waiter is gone. Needs no lock."""
+        self.streams.add(waiter)
+
+    def stream_ends(self, waiter: Waiter) -> None:
+        """Takes no lock, so it is safe in a destructor."""
+        self.streams.discard(waiter)
+        if not self.streams:
+            for worker in self.workers:
+                if worker.naps:
+                    worker.let_nap(False)
+
     def full_of_short_tasks(self) -> bool:
         """Every worker that gets tasks has work for much longer than a nap takes."""
         here = self._in_the_way()

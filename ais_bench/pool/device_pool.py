@@ -176,7 +176,7 @@ class DevicePool:
         waiter = Waiter()
         made = tasks(waiter)
         try:
-            dispatcher.stream_begins(waiter)
+            dispatcher.crew.stream_begins(waiter)
             to_come = [task for task in made if not task.done]
             for task in to_come:
                 dispatcher.start(task)
@@ -186,7 +186,7 @@ class DevicePool:
             dispatcher.drop(made)
             raise
         finally:
-            dispatcher.stream_ends(waiter)
+            dispatcher.crew.stream_ends(waiter)
         return made
 
     def submit(self, make: Callable[[Waiter, Future[Any]], Task], timeout: float | None = None) -> Future[Any]:

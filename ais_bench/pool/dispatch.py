@@ -60,8 +60,7 @@ class Dispatcher:
         self._background_idle = False
         self.account = Account()
         self._refusals = Refusals()
-        self._deadlines = Deadlines()
-        self._watched = False  # the supervisor will look at the deadlines by itself
+        self._deadlines = Deadlines(settings.task_timeout)
         self._reservations: WeakSet[Reservation] = WeakSet()
         self._in_hand: dict[int, Task] = {}  # by thread: what it took from a queue and is sending
 
@@ -89,15 +88,15 @@ class Dispatcher:
             worker = None if self._queues.of(task) else self.crew.pick(task)
             if worker is not None:
                 self.crew.load(worker, task)
-            wake = timeout is not None and self._deadlines.add(task, timeout)
-            wake = wake or (not self._watched and self._settings.task_timeout is not None)
-            self._watched = self._watched or wake
+            if timeout is not None:
+                self._deadlines.add(task, timeout)
+            if self._deadlines.unwatched:
+                self._wake_supervisor()
+                self._deadlines.looks_ns = 0  # last: an interrupt before it has the next task wake, too
         if worker is not None:
             self.push(task, worker)
         else:
             self._enqueue(task)
-        if wake:
-            self._wake_supervisor()
 
     def reserve(self, room: Reservation, wanted: int) -> bool:
         """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `push` them, then
@@ -106,8 +105,7 @@ class Dispatcher:
         if self.interrupted:
             return False
         with self._lock:
-            unwatched = self._settings.task_timeout is not None and not self._watched
-            if self._queues.shared or self._refusals.any or unwatched:
+            if self._queues.shared or self._refusals.any or self._deadlines.unwatched:
                 return False
             self.crew.reserve(room, wanted, self.account)
             if room.worker is None:
@@ -156,18 +154,6 @@ class Dispatcher:
             self.drop((task,))
             raise
 
-    def stream_begins(self, waiter: Waiter) -> None:
-        """An iterator will keep the queues filled until `stream_ends`, or until its waiter is gone."""
-        self.crew.streams.add(waiter)
-
-    def stream_ends(self, waiter: Waiter) -> None:
-        """Takes no lock, so it is safe in a destructor."""
-        self.crew.streams.discard(waiter)
-        if not self.crew.streams:
-            for worker in self.crew.workers:
-                if worker.naps:
-                    worker.let_nap(False)
-
     def progress_of_stream(self, waiter: Waiter, seen: int) -> None:
         """`collector.progress`, but lets short replies gather: every wake-up costs as much as several of them."""
         if self.crew.full_of_short_tasks():
@@ -180,8 +166,11 @@ class Dispatcher:
 
     def background_step(self, seen: int) -> None:
         """For the thread that resolves futures: returns when `collector.background.finished` is not `seen`, or on a change."""
+        self.collector.background_progress(seen, self._background_rests)
+
+    def _background_rests(self) -> bool:
         self._background_idle = self.account.futures == 0
-        self.collector.background_progress(seen, idle=self._background_idle)
+        return self._background_idle
 
     def wake_background(self) -> None:
         """Makes that thread look again."""
@@ -250,18 +239,28 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Sends queued tasks while there is room."""
         me = threading.get_ident()
-        while True:
+        try:
+            while self._send_next(me):
+                pass
+        except BaseException:
             with self._lock:
                 self._clear_up(me)
-                found = self._next()
-                if found is None:
-                    return
-                worker, task, queue = found
-                self.crew.load(worker, task)
-                self._in_hand[me] = task
-                del queue[0]
-            if not self.push(task, worker):
-                return
+            self.collector.bell.ring()  # others may wait for what this thread was sending
+            raise
+
+    def _send_next(self, me: int) -> bool:
+        with self._lock:
+            self._clear_up(me)
+            found = self._next()
+            if found is None:
+                return False
+            worker, task, queue = found
+            self.crew.load(worker, task)
+            self._in_hand[me] = task
+            del queue[0]
+        went = self.push(task, worker)
+        self._in_hand.pop(me, None)  # whatever has become of it by now: its worker may be gone, and others have it
+        return went
 
     def _clear_up(self, thread: int) -> None:
         """Forgets what was dropped, and puts back what an interrupt kept this thread from sending."""
@@ -272,7 +271,7 @@ class Dispatcher:
         if task is not None:
             if not (task.sent or task.done):
                 queue = self._queues.of(task)
-                if not (queue and queue[0] is task):
+                if task not in queue:
                     queue.appendleft(task)
             self.crew.vacate(task)
             del self._in_hand[thread]
@@ -293,21 +292,22 @@ class Dispatcher:
     def push(self, task: Task, worker: ReadyWorker) -> bool:
         """Copies the feeds over, to the place that the worker keeps for it. False: no room after all, and the task is at the
         head of its queue again."""
-        feeds = task.feeds
+        feeds, sent = task.feeds, False
         error: BaseException | None = None
         try:
             if feeds is not None:
-                worker.lane.send(_RECORDS, feeds, task)
+                sent = worker.lane.send(_RECORDS, feeds, task)
         except (TransportError, SessionClosed) as refused:
             with self._lock:
                 worker.condemn(refused)
         except Exception as wrong:
             error = wrong
         finally:
-            if not task.sent:
+            # After an interrupt only the task knows that it was sent; after the worker's death only this call does.
+            if not (sent or task.sent):
                 with self._lock:
                     self._take_back(task, worker, error)
-        return task.sent or task.done
+        return sent or task.sent or task.done
 
     def _take_back(self, task: Task, worker: ReadyWorker, error: BaseException | None) -> None:
         self.crew.vacate(task)
@@ -330,7 +330,8 @@ class Dispatcher:
             self._queues.of(task).append(task)
 
     def _forget(self, task: Task) -> None:
-        self.crew.vacate(task)
+        if task not in self._in_hand.values():  # else somebody is sending it: the place is not free
+            self.crew.vacate(task)
         if task.accepted and not task.done:
             self._finish(task, PoolError("the call that wanted this task has ended"))
 
@@ -403,8 +404,7 @@ class Dispatcher:
 
     def overdue(self) -> float | None:
         """Fails tasks past their time, kills workers that are at one, and returns in how many seconds to look again."""
-        limit = self._settings.task_timeout
-        limit_ns = None if limit is None else int(limit * 1e9)
+        limit, limit_ns = self._settings.task_timeout, self._deadlines.limit_ns
         with self._lock:
             self._drain_lanes(self.crew.workers)
             now_ns = time.monotonic_ns()
@@ -425,7 +425,7 @@ class Dispatcher:
                     later.append(since_ns + limit_ns)
             if limit_ns is not None and self.account.outstanding and not later:
                 later.append(now_ns + limit_ns)
-            self._watched = bool(later)
+            self._deadlines.looks_ns = min(later, default=None)
         self.dispatch()
         self.collector.bell.ring()
         return max(0.0, (min(later) - time.monotonic_ns()) / 1e9) if later else None

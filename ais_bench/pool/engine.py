@@ -120,7 +120,11 @@ class Engine:
             with self._lock:
                 if self._resolver is None and not self.closed:
                     resolver = Resolver(self.dispatcher)
-                    resolver.start()
+                    try:
+                        resolver.start()
+                    except BaseException:  # interrupted; it may run, and there must not be two
+                        resolver.stop()
+                        raise
                     self._resolver = resolver
         return Future()
 

@@ -90,7 +90,7 @@ def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
     under_way: deque[Task] = deque()
     waiter = intake.waiter
     try:
-        dispatcher.stream_begins(waiter)
+        dispatcher.crew.stream_begins(waiter)
         while True:
             seen = waiter.finished
             intake.fill(under_way, dispatcher.crew.window)
@@ -103,7 +103,7 @@ def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
         if intake.error is not None:
             raise intake.error
     finally:
-        dispatcher.stream_ends(waiter)
+        dispatcher.crew.stream_ends(waiter)
         intake.end(under_way)
 
 

@@ -14,7 +14,7 @@ namespace ais::bind {
 namespace {
 
 constexpr std::size_t kStep = 4096;      // blocks are multiples of it
-constexpr std::size_t kSmallest = 1024;  // numpy keeps smaller ones itself
+constexpr std::size_t kSmallest = 1024;  // the C library keeps smaller ones at hand for each thread
 constexpr std::size_t kClasses = 16;     // up to 64 KiB; larger outputs are lent, not copied
 constexpr std::size_t kMost = std::size_t{8} << 20;
 

@@ -113,14 +113,25 @@ py::list infer_many(const SessionPtr& self, const py::iterable& sets, const py::
     results.append(sinks.front()->take());
     sinks.pop_front();
   };
-  for (const py::handle& given : sets) {
-    const Feeds feeds = to_feeds(given, self->info().inputs);
-    while (pipeline->under_way() == pipeline->depth()) finish();
-    sinks.push_back(std::make_unique<NumpySink>(self->info()));
-    raise_if_error(without_gil([&] { return pipeline->submit(feeds.feeds, rule, sinks.back().get()); }));
-    emit_warnings(*self);
+  try {
+    for (const py::handle& given : sets) {
+      const Feeds feeds = to_feeds(given, self->info().inputs);
+      while (pipeline->under_way() == pipeline->depth()) finish();
+      sinks.push_back(std::make_unique<NumpySink>(self->info()));
+      raise_if_error(without_gil([&] { return pipeline->submit(feeds.feeds, rule, sinks.back().get()); }));
+      emit_warnings(*self);
+    }
+    while (pipeline->under_way() != 0) finish();
+  } catch (py::error_already_set& error) {
+    // What is under way ends first, and others run meanwhile. Ctrl-C may have come in the caller's iterable, too.
+    const bool stop = !error.matches(PyExc_Exception);
+    {
+      const NoGil nogil;
+      if (stop) static_cast<void>(self->cancel());  // closed: nothing runs
+      pipeline.reset();
+    }
+    throw;
   }
-  while (pipeline->under_way() != 0) finish();
   return results;
 }
 

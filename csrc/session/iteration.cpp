@@ -28,6 +28,7 @@ Status Iteration::first(const std::vector<Feed>& feeds, ShapeRule rule) {
   AIS_TRY(check_not_in_handler());
   AIS_ASSIGN(auto model, session_->model());
   const std::lock_guard<std::mutex> guard(lock_);
+  AIS_TRY(session_->check_open());  // again: it may have been closed, and this released
   model_ = std::move(model);
   std::vector<TensorView> inputs;
   std::vector<device::Buffer> staged;

@@ -130,9 +130,9 @@ class Session : public std::enable_shared_from_this<Session> {
   Status timed(Once once);
   // Logs a run that was timed elsewhere.
   void note_run(const RunTimes& times);
-  // A runtime's pipeline that nobody uses now, if there is one, and for the next who does.
   // What close() releases besides the model.
   void add_iteration(const std::shared_ptr<Iteration>& iteration);
+  // A runtime's pipeline that nobody uses now, if there is one, and for the next who does.
   std::unique_ptr<device::Pipeline> take_pipeline();
   void keep_pipeline(std::unique_ptr<device::Pipeline> pipeline);
   void note_kinds(const std::vector<TensorView>& views);

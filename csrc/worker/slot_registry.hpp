@@ -3,13 +3,10 @@
 // A worker does not know where slots begin and end, only which ranges tasks use. Ranges are whole pages; slots are, too, so
 // ranges of two slots never overlap, and of overlapping ones the union belongs to one slot.
 //
-// R1  A range is registered when a second task uses it: telling the device costs more than one copy, and slots whose outputs
-// the
-//     caller keeps do not come back.
+// R1  A range is registered when a third task uses it: telling the device costs more than one copy, and slots whose outputs
+//     the caller keeps do not come back.
 // R2  What the parent gave memory of back (Header::punched) has other pages than the device knows. A slot that a task uses is
-// the
-//     worker's, so nothing of it is given back meanwhile; a range that was registered before the newest count is registered
-//     anew.
+//     the worker's, so nothing of it is given back meanwhile; a range that was registered before the newest count begins anew.
 // R3  Nothing is unregistered while a task uses it.
 //
 // Not thread-safe.

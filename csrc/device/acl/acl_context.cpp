@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "base/interrupt.hpp"
+
 namespace ais::acl {
 namespace {
 
@@ -56,6 +58,12 @@ Result<AclContext::Entry> AclContext::enter() {
   Entry entry(this);
   AIS_TRY(set_current());
   return entry;
+}
+
+bool AclContext::wait_interrupted() const {
+  const bool result = interrupted();
+  static_cast<void>(set_current());  // if that fails, so does the call that comes next, which tells
+  return result;
 }
 
 void* AclContext::cached_block(std::size_t size) {

@@ -55,6 +55,9 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
     AclContext* context_;
   };
   Result<Entry> enter();
+  // interrupted() of base/interrupt.hpp, for a wait that is inside. What the handlers let go of may belong to other contexts,
+  // so this one is made current again.
+  bool wait_interrupted() const;
 
   const Api& api() const { return api_; }
   int device_id() const { return device_id_; }

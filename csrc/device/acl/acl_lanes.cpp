@@ -5,8 +5,6 @@
 #include <cstring>
 #include <utility>
 
-#include "base/interrupt.hpp"
-
 namespace ais::acl {
 
 Status Lanes::create(std::size_t depth) {
@@ -278,7 +276,7 @@ Status Lanes::await(aclrtEvent event, const Lane& lane) {
     const aclError number = api_.aclrtSynchronizeEventWithTimeout(event, kSliceMs);
     if (number != kEventTimeout) return api_.check(number, "aclrtSynchronizeEventWithTimeout");
     static_cast<void>(api_.aclGetRecentErrMsg());  // of the timeout
-    if (interrupted()) model_->cancel();
+    if (context_.wait_interrupted()) model_->cancel();
     Status stopped = model_->cancelled_since(lane.cancels);
     if (stopped.ok()) continue;
     abort();

@@ -7,7 +7,6 @@
 #include <string>
 #include <utility>
 
-#include "base/interrupt.hpp"
 #include "device/acl/acl_loaded.hpp"
 
 namespace ais::acl {
@@ -110,7 +109,7 @@ Status LoadedModel::wait_for_stream(std::uint64_t cancels) {
     waiting = number == kStreamTimeout;
     if (!waiting) {
       status = api_.check(number, "aclrtSynchronizeStreamWithTimeout");
-    } else if (static_cast<void>(api_.aclGetRecentErrMsg()); cancels != cancels_.load() || interrupted()) {
+    } else if (static_cast<void>(api_.aclGetRecentErrMsg()); cancels != cancels_.load() || context_.wait_interrupted()) {
       waiting = false;
       static_cast<void>(api_.aclrtStreamAbort(stream_));  // if that fails, the run ends by itself
       status = Status(Code::kCancelled, "the run was asked to stop");
