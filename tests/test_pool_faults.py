@@ -18,7 +18,7 @@ from pool_handlers import Marking, Obedient, Unwilling, order
 from pool_support import wait_until
 
 from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartError
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter, seats
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.seats import EXCUSED_IN_A_ROW, Device, Seat
 
@@ -86,6 +86,16 @@ def test_futures_past_their_time_do_not_cost_the_device() -> None:
                 submit(pool, Obedient.HANG, timeout=0.05).result(20)
             wait_until(lambda count=count: restarts(pool) == count and pool.workers()[0].state == "ready")
         assert one(pool, 0, 5)[0][1] == 5
+
+
+@pytest.mark.parametrize("devices", [[0], [0, 1]])
+def test_devices_on_which_every_task_dies_are_set_aside_in_the_end(devices: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seats, "EXCUSED_IN_A_ROW", 3)
+    with DevicePool(Obedient, devices, PoolSettings(max_restarts=3, restart_backoff=0)) as pool:
+        with pytest.raises(PoolBroken, match="SIGKILL"):
+            list(pool.ordered([Obedient.KILL_SELF] * 40, lambda item, index, waiter: Task(order(item), waiter)))
+        assert {worker.state for worker in pool.workers()} == {"aside"}
+        assert restarts(pool) >= 2 * 3  # it took its time
 
 
 def test_a_device_on_which_every_task_is_a_culprit_is_set_aside_in_the_end() -> None:

@@ -73,6 +73,11 @@ class Seat:
         """A worker is there, or will be before the device is set aside."""
         return self.state in ("waiting", "loading", "ready")
 
+    def excuse(self, deaths: int) -> None:
+        """A task is to blame for so many deaths that counted until now: those of this place, if any, do no more."""
+        if self.excused < EXCUSED_IN_A_ROW:  # else the devices would forgive each other for ever
+            self.failures = max(0, self.failures - deaths)
+
     def after_death(
         self, settings: PoolSettings, now: float, error: BaseException, *, answered: int, final: bool, excused: bool
     ) -> None:
