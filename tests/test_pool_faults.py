@@ -141,7 +141,7 @@ def test_a_suspect_runs_alone_so_that_nobody_is_blamed_for_it(pool: DevicePool) 
     assert blamed == [n for n in range(200) if n % 25 == 10]
 
 
-def test_a_task_past_its_deadline_has_its_worker_killed() -> None:
+def test_a_task_past_its_deadline_has_its_worker_killed(caplog: pytest.LogCaptureFixture) -> None:
     settings = PoolSettings(task_timeout=0.2, max_restarts=100, restart_backoff=0)
     with DevicePool(Obedient, [0, 1], settings) as pool:
         pool.start()
@@ -150,6 +150,7 @@ def test_a_task_past_its_deadline_has_its_worker_killed() -> None:
             pool.run(Task(order(Obedient.HANG), Waiter(), index=3)).result()
         assert caught.value.device_id in (0, 1)
         wait_until(lambda: restarts(pool) == 2)  # it was tried on two workers
+        assert caplog.text.count("SIGKILL, because a task took longer than task_timeout (0.2 s); it is started again") == 2
         assert one(pool, 0, 1)
         wait_until(lambda: all(worker.state == "ready" for worker in pool.workers()))
         assert not before & {worker.pid for worker in pool.workers()}
