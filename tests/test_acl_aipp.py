@@ -13,8 +13,6 @@ from ais_bench.errors import ConfigError, UnsupportedError
 from ais_bench.session import InferSession
 from ais_bench.session.aipp import AippSettings
 
-pytest_plugins = ["acl_support"]
-
 SETTINGS = """
 [aipp_op]
 {more}

@@ -162,7 +162,8 @@ def test_what_happens_once(om: str, name: str) -> None:
     """A lost worker's tasks run again and nothing fails; an error of the model fails its task alone, with the device."""
     rule, loses_worker = ONCE[name]
     first = int(rule.partition(":")[2].partition("=")[0])
-    with failing(rule) as met, MultiDeviceSession(om, task_timeout=1.0, **PATIENT) as session:
+    deadline = 1.0 if rule.endswith("hang@1") else None  # a busy machine is slow at everything: others may be killed by it, too
+    with failing(rule) as met, MultiDeviceSession(om, task_timeout=deadline, max_attempts=10, **PATIENT) as session:
         results = list(session.map((feeds_of(n) for n in range(120)), on_error="return"))
         assert met() >= first  # it happened
         wait_until(lambda: session.report().total.restarts >= int(loses_worker))
@@ -230,7 +231,7 @@ LOADS = {
     "out of memory": ("aclmdlLoadFromFile=oom@1", "207001"),
     "no such device any more": ("aclrtSetDevice=507033@1", "507033"),
     "out of memory for a context": ("aclrtCreateContext=oom@1", "207001"),
-    "a hang": ("aclmdlLoadFromFile=hang@1", r"start_timeout \(1.5 s\)"),
+    "a hang": ("aclmdlLoadFromFile=hang@1", r"start_timeout \(4 s\)"),
     "a crash": ("aclmdlLoadFromFile=crash@1", "SIGABRT"),
 }
 
@@ -238,7 +239,7 @@ LOADS = {
 @pytest.mark.parametrize("name", LOADS)
 def test_a_device_that_cannot_load_is_named(om: str, name: str) -> None:
     rule, reason = LOADS[name]
-    settings: dict[str, Any] = {"max_restarts": 0, "start_timeout": 1.5 if name == "a hang" else 60}
+    settings: dict[str, Any] = {"max_restarts": 0, "start_timeout": 4 if name == "a hang" else 60}
     with failing(rule) as met:
         with pytest.raises(WorkerStartError, match=f"(?s)device 1.*{reason}") as caught:
             MultiDeviceSession(om, **settings).start()

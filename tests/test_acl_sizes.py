@@ -14,8 +14,6 @@ from ais_bench.emulator import Emulator, npus, pack
 from ais_bench.errors import InferenceError
 from ais_bench.session import InferSession, MultiDeviceSession
 
-pytest_plugins = ["acl_support"]
-
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 

@@ -19,8 +19,6 @@ from ais_bench.emulator import Emulator, npus, pack
 from ais_bench.session import InferSession, MultiDeviceSession
 from ais_bench.shm import Channel, Doorbell, Lane, Reply, SessionHandler
 
-pytest_plugins = ["acl_support"]
-
 WIDTH = 1 << 16  # 256 KiB a tensor
 PATIENCE_S = 30.0
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from acl_support import Packed, equal, floats
 from scripts import run_script
@@ -14,8 +15,6 @@ from scripts import run_script
 from ais_bench.emulator import Emulator
 from ais_bench.errors import ConfigError, InferenceCancelled, SessionClosed
 from ais_bench.session import InferSession, MultiDeviceSession
-
-pytest_plugins = ["acl_support"]
 
 PRELUDE = """
 import faulthandler, os, signal, sys, threading
@@ -68,6 +67,25 @@ def test_cancel_ends_a_hang(npu: Emulator, packed: Callable[[str], Packed], name
         for got, want in zip(session.infer_pipeline(feeds, mode), wanted, strict=True):
             equal(got, want)
         equal(session.infer(feeds[0], mode), wanted[0])
+
+
+def test_a_pipeline_that_is_left_drops_what_hangs(npu: Emulator, packed: Callable[[str], Packed]) -> None:
+    """The feeds end in an exception (Ctrl-C may be one) while a run hangs that nobody will wait for."""
+    model = packed("static")
+
+    def sets() -> Iterator[list[np.ndarray]]:
+        yield from model.case.feeds[:2]
+        wait_for(lambda: npu.faults_fired() > 0)
+        raise KeyError("no more")
+
+    with InferSession(0, model.om) as session:
+        wanted = session.infer_pipeline(model.case.feeds)
+        npu.set_faults("device.execute:1=hang")
+        with pytest.raises(KeyError, match="no more"):
+            session.infer_pipeline(sets())
+        npu.set_faults()
+        for got, want in zip(session.infer_pipeline(model.case.feeds), wanted, strict=True):
+            equal(got, want)
 
 
 def test_cancel_leaves_later_runs_alone(npu: Emulator, packed: Callable[[str], Packed]) -> None:

@@ -58,7 +58,7 @@ with MultiDeviceSession(sys.argv[1], devices=[0, 1]) as session:
         session.infer({0: [feeds(0)], 1: [feeds(0)]})
     assert dispatcher.unfinished() == 0
     assert [(worker.load, worker.reserved, worker.busy) for worker in dispatcher.crew.workers] == [(0, 0, False)] * 2
-    assert not dispatcher._reservations and not dispatcher._in_hand and not dispatcher._streams
+    assert not dispatcher._reservations and not dispatcher._in_hand and not dispatcher.crew.streams
     assert [worker.pid for worker in session.report().workers] == pids
 print("as if nothing had been")
 """

@@ -1,11 +1,9 @@
-"""How a pool begins and ends: every kind of caller, close in every situation, and a parent that dies in every way."""
+"""How a pool ends: close in every situation, forks, and a parent that dies in every way."""
 
 from __future__ import annotations
 
 import gc
-import importlib.util
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -18,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from pool_handlers import Marking, Obedient, order
-from pool_support import environment, gone, run_script, wait_until
+from pool_support import environment, gone, wait_until
 
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
@@ -33,145 +31,6 @@ def one(pool: DevicePool, *what: int, **how: Any) -> Any:
 
 def submit(pool: DevicePool, *what: int, **how: Any) -> Any:
     return pool.submit(lambda waiter, future: Task(order(*what), waiter, future=future, **how))
-
-
-# ---- kinds of callers ----
-
-SCRIPT = """
-import numpy as np
-from ais_bench.pool import Answer, DevicePool, Task, Waiter
-
-class Local:
-    native = None
-    def __init__(self, context): self.device = context.device_id
-    def describe(self): return None
-    def run(self, task): return Answer([task.feeds[0] * FACTOR])
-    def close(self): pass
-
-FACTOR = 3
-pool = DevicePool(lambda context: Local(context), [0, 1])
-tasks = pool.ordered(range(50), lambda n, index, waiter: Task([np.array([n])], waiter))
-print(sum(int(task.result()[0][0]) for task in tasks))
-"""
-ANSWER = "3675"
-
-
-def test_a_script_without_main_guard(tmp_path: Path) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT)
-    done = run_script(str(path), cwd=tmp_path)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
-
-
-def test_a_program_on_the_command_line() -> None:
-    done = run_script("-c", SCRIPT)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
-
-
-def test_a_program_on_standard_input() -> None:
-    done = run_script("-", stdin=SCRIPT)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
-
-
-def test_the_interactive_interpreter() -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-i", "-q"],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment(),
-    )
-    os.close(theirs)
-    lines = SCRIPT.replace("\n\nFACTOR", "\n\n\nFACTOR").replace("\n    ", "\n    ")
-    os.write(ours, (lines + "\nexit()\n").encode())
-    output, _ = process.communicate(timeout=60)
-    os.close(ours)
-    assert ANSWER in output
-
-
-def test_a_process_that_runs_threads_and_has_loaded_onnxruntime() -> None:
-    assert importlib.util.find_spec("onnxruntime") is not None
-    done = run_script(
-        "-c", "import threading, time, onnxruntime\nthreading.Thread(target=time.sleep, args=(0.5,)).start()\n" + SCRIPT
-    )
-    assert (done.returncode, done.stdout.split()) == (0, [ANSWER])
-
-
-def test_modules_in_the_working_directory_do_not_hide_those_of_the_library(tmp_path: Path) -> None:
-    """They are not on the path of a script that lies elsewhere, so they are not on its workers'."""
-    (tmp_path / "pickle.py").write_text("raise RuntimeError('the wrong pickle')")
-    (tmp_path / "scripts").mkdir()
-    path = tmp_path / "scripts" / "script.py"
-    path.write_text(SCRIPT)
-    done = run_script(str(path), cwd=tmp_path)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
-
-
-def test_workers_run_the_interpreter_that_multiprocessing_was_given(tmp_path: Path) -> None:
-    chosen, mark = tmp_path / "python", tmp_path / "mark"
-    chosen.write_text(f'#!/bin/sh\necho started >> "{mark}"\nexec "{sys.executable}" "$@"\n')
-    chosen.chmod(0o755)
-    done = run_script("-c", f"import multiprocessing\nmultiprocessing.set_executable({str(chosen)!r})\n" + SCRIPT)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
-    assert mark.read_text().split() == ["started"] * 2
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_beside_children_of_the_user(tmp_path: Path, method: str) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(
-        "import multiprocessing, time\n"
-        "def child(): time.sleep(0.3)\n"
-        f"if __name__ == '__main__':\n    process = multiprocessing.get_context('{method}').Process(target=child)\n"
-        "    process.start()\n" + "\n".join("    " + line for line in SCRIPT.splitlines()) + "\n    process.join()\n"
-    )
-    done = run_script(str(path), cwd=tmp_path)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
-
-
-def test_a_pool_made_and_used_in_different_threads() -> None:
-    made: list[DevicePool] = []
-    thread = threading.Thread(target=lambda: (made.append(DevicePool(Obedient, [0])), made[0].start()))
-    thread.start()
-    thread.join()  # workers die with the thread that started them, which this one must not be
-    with made[0] as pool:
-        time.sleep(0.1)
-        assert one(pool, 0, 4)[0][1] == 4
-        assert pool.workers()[0].restarts == 0
-
-
-def test_a_module_beside_the_script_and_a_relative_path_are_found_by_workers(tmp_path: Path) -> None:
-    (tmp_path / "beside.py").write_text("def triple(array):\n    return array * 3\n")
-    (tmp_path / "data.txt").write_text("hello")
-    script = SCRIPT.replace("task.feeds[0] * FACTOR", "beside.triple(task.feeds[0]) * len(open('data.txt').read()) // 5")
-    path = tmp_path / "script.py"
-    path.write_text("import beside\n" + script)
-    done = run_script(str(path), cwd=tmp_path)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
-
-
-def test_a_process_without_standard_descriptors_and_working_directory(tmp_path: Path) -> None:
-    (tmp_path / "gone").mkdir()
-    answer = tmp_path / "answer"
-    before = f"import os, sys\nsys.stdout = open({str(answer)!r}, 'w')\nos.rmdir(os.getcwd())\nos.closerange(0, 3)\n"
-    assert run_script("-c", before + SCRIPT, cwd=tmp_path / "gone").returncode == 0
-    assert answer.read_text().split() == [ANSWER]
-
-
-def test_a_worker_inherits_only_what_it_is_given() -> None:
-    leak = os.open("/dev/null", os.O_RDONLY)
-    os.set_inheritable(leak, True)
-    try:
-        with DevicePool(Obedient, [0]) as pool:
-            pool.start()
-            pid = pool.workers()[0].pid
-            links = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
-            assert str(leak) not in links or links[str(leak)] != "/dev/null"
-            assert os.getsid(pid or 0) != os.getsid(0)
-    finally:
-        os.close(leak)
 
 
 # ---- close ----

@@ -6,16 +6,21 @@ side, without a call in between.
 
 from __future__ import annotations
 
+import time
+from weakref import WeakSet
+
 import numpy as np
 
 from ais_bench._native import current_cpu
 from ais_bench.pool.account import Account
 from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, WORK_IN_HAND_NS, ReadyWorker
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
-from ais_bench.pool.task import Task
+from ais_bench.pool.task import Task, Waiter
 from ais_bench.shm import Lane
 
 IMPOSSIBLE_LOAD = 1 << 30
+STAY_NS = 20_000_000  # for so long a caller is taken to stay where he is, as he does where he is left alone
+SHORT_NS = 15_000  # one worker with tasks up to this does nearly as many as the caller of a stream can send and collect
 
 
 class Reservation:
@@ -37,7 +42,10 @@ class Crew:
         self.prefer_owner = False  # arrays of new_feeds are about: look where feeds lie
         self._spin = settings.spin
         self._cores = cores
+        self.streams: WeakSet[Waiter] = WeakSet()  # of iterators under way that keep the workers' queues filled
         self._busy = 0  # workers with something to do
+        self._here: tuple[int, ...] | None = None  # what `_in_the_way` found
+        self._look_again_ns = 0
 
     def add(self, worker: ReadyWorker) -> None:
         """One more."""
@@ -59,9 +67,10 @@ class Crew:
         if self.prefer_owner:
             return
         best, most = None, 0
+        here = self._in_the_way()
         for worker in self.workers:
             free = worker.limit - worker.load
-            if free > most and worker.open and not worker.alone:
+            if free > most and worker.open and not worker.alone and worker.cpus != here:
                 best, most = worker, free
         if best is None or wanted <= 0:
             return
@@ -91,12 +100,13 @@ class Crew:
         """The least loaded worker that may run the task and has room."""
         best, best_load = None, IMPOSSIBLE_LOAD
         device = task.device
+        here = self._in_the_way() if device is None else None
         for worker in self.workers:
             # Places that are only reserved do not count: whoever holds them may be waiting for this very task.
             load = worker.load - worker.reserved
             if load >= best_load or load >= worker.limit or (device is not None and worker.device != device):
                 continue
-            if not worker.open or worker.alone:
+            if not worker.open or worker.alone or worker.cpus == here:
                 continue
             if task.strikes and load > 0:
                 continue  # a suspect runs alone, so that a second death names it for certain
@@ -148,9 +158,30 @@ class Crew:
             if self._busy == self._cores - 1:
                 self._let_workers_spin()
 
+    def _in_the_way(self) -> tuple[int, ...] | None:
+        """The processor of the caller of a stream, where the workers elsewhere are as fast as he is: one that is pinned to it
+        would only take turns with him."""
+        if not self.streams:
+            return None
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._look_again_ns:
+            self._look_again_ns = now_ns + STAY_NS
+            self._here = self._look_around()
+        return self._here
+
+    def _look_around(self) -> tuple[int, ...] | None:
+        here = (current_cpu(),)
+        enough = SHORT_NS * (len(self.workers) - 1)
+        quick = False
+        for worker in self.workers:
+            at_work, worker.seen = worker.answered > worker.seen, worker.answered
+            quick = quick or (at_work and worker.open and worker.cpus != here and worker.cost_ns <= enough)
+        return here if quick else None
+
     def full_of_short_tasks(self) -> bool:
-        """Every worker has work for much longer than a nap takes."""
-        return all(worker.load >= MANY_IN_FLIGHT for worker in self.workers if worker.open)
+        """Every worker that gets tasks has work for much longer than a nap takes."""
+        here = self._in_the_way()
+        return all(worker.load >= MANY_IN_FLIGHT for worker in self.workers if worker.open and worker.cpus != here)
 
     def spin_us(self) -> float:
         """How long a waiting side spins now: while a processor is free for it."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ais_bench import _native
 from ais_bench.errors import ConfigError, PoolClosed
 from ais_bench.pool import streams
 from ais_bench.pool.engine import Engine, closed_error, foreign_error
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 T = TypeVar("T")
+
+_native.load_numpy()  # here, in the thread that imports, and not at the first array, which may be a daemon thread's
 
 
 class WorkerInfo(NamedTuple):

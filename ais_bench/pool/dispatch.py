@@ -62,7 +62,6 @@ class Dispatcher:
         self._watched = False  # the supervisor will look at the deadlines by itself
         self._reservations: WeakSet[Reservation] = WeakSet()
         self._in_hand: dict[int, Task] = {}  # by thread: what it took from a queue and is sending
-        self._streams: WeakSet[Waiter] = WeakSet()  # of iterators under way that keep the workers' queues filled
 
     @property
     def interrupted(self) -> bool:
@@ -157,12 +156,12 @@ class Dispatcher:
 
     def stream_begins(self, waiter: Waiter) -> None:
         """An iterator will keep the queues filled until `stream_ends`, or until its waiter is gone."""
-        self._streams.add(waiter)
+        self.crew.streams.add(waiter)
 
     def stream_ends(self, waiter: Waiter) -> None:
         """Takes no lock, so it is safe in a destructor."""
-        self._streams.discard(waiter)
-        if not self._streams:
+        self.crew.streams.discard(waiter)
+        if not self.crew.streams:
             for worker in self.crew.workers:
                 if worker.naps:
                     worker.let_nap(False)
@@ -214,7 +213,7 @@ class Dispatcher:
             if worker.lost is not None:
                 worker.condemn(worker.lost)
             if worker.adaptive and worker.answered >= worker.adapt_at:
-                worker.adapt(streaming=bool(self._streams))
+                worker.adapt(streaming=bool(self.crew.streams))
             if worker.load == 0:
                 self.crew.rest(worker)
         self._settle()

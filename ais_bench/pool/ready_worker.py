@@ -39,6 +39,7 @@ class ReadyWorker:
         "naps",
         "open",
         "reserved",
+        "seen",
         "verdict",
     )
 
@@ -56,6 +57,7 @@ class ReadyWorker:
         self.reserved = 0  # of these, places that a stream holds or held since it last looked
         self.busy = False  # it counts as one that has something to do; catches up with `load`
         self.answered = 0
+        self.seen = 0  # of these, when the crew looked last
         self.cost_ns = 0  # what the task answered last took it
         self.adapt_at = 1  # the count of answers at which the next look at that is due
         self.lost: BaseException | None = None  # what it answered, where that says that its device is lost

@@ -16,6 +16,8 @@ from ais_bench.session.options import as_int
 
 __all__ = ["BaseTensor", "Tensor", "batch", "type"]
 
+_native.load_numpy()  # here, in the thread that imports, and not at the first array, which may be a daemon thread's
+
 
 class type(enum.IntEnum):
     """Where a tensor's memory is."""

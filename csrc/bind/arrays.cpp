@@ -50,7 +50,9 @@ std::vector<DescrEntry>& descr_table() {
 
 PyObject* descr_of(DescrEntry* entry) {
   if (entry->descr == nullptr) {
-    py::object type = entry->builtin ? py::object(py::str(entry->name)) : py::module_::import("ml_dtypes").attr(entry->name);
+    py::object type = entry->builtin
+                          ? py::object(py::str(entry->name))
+                          : in_python([&] { return py::object(py::module_::import("ml_dtypes").attr(entry->name)); });
     entry->descr = py::dtype::from_args(std::move(type)).release().ptr();
   }
   return entry->descr;
@@ -144,7 +146,8 @@ session::Feed to_feed(py::handle given, std::size_t index, Feeds* keep) {
     feed.device = tensor.device();
     return feed;
   }
-  py::object array = py::module_::import("ais_bench.session.feeds").attr("to_array")(given, index);
+  py::object array =
+      in_python([&] { return py::object(py::module_::import("ais_bench.session.feeds").attr("to_array")(given, index)); });
   if (!view_array(array, &feed, keep)) {
     raise_if_error(Status(Code::kFeedMismatch, "input " + std::to_string(index) + " is an array of " +
                                                    py::str(array.attr("dtype")).cast<std::string>() +
@@ -160,7 +163,8 @@ Feeds to_feeds(py::handle given, const std::vector<device::TensorDesc>& inputs) 
   if (!PyList_CheckExact(given.ptr()) && !PyTuple_CheckExact(given.ptr())) {
     py::list names;
     for (const auto& desc : inputs) names.append(desc.name);
-    items = py::module_::import("ais_bench.session.feeds").attr("to_sequence")(given, names);
+    items =
+        in_python([&] { return py::object(py::module_::import("ais_bench.session.feeds").attr("to_sequence")(given, names)); });
   }
   const auto sequence = py::reinterpret_borrow<py::sequence>(items);
   const std::size_t count = sequence.size();
@@ -237,6 +241,12 @@ py::array array_from(const TensorView& view) {
     std::memcpy(array.mutable_data(), view.data, view.bytes);
   }
   return array;
+}
+
+// The first use of numpy's C API looks it up, and lets the GIL go meanwhile. Were that a daemon thread's while the interpreter
+// shuts down, CPython up to 3.13 would unwind the thread out of a place that C++ cannot be left from.
+void register_arrays(py::module_& module) {
+  module.def("load_numpy", [] { py::detail::npy_api::get(); });
 }
 
 py::array tensor_to_array(const session::Tensor& tensor) { return array_from(tensor.view()); }

@@ -1,6 +1,7 @@
 // What the files of csrc/bind share: one register_* function a file, and the way a Status becomes a Python exception.
 #pragma once
 
+#include <cxxabi.h>
 #include <pybind11/pybind11.h>
 #include <unistd.h>
 
@@ -71,6 +72,18 @@ class Gil {
   NoGil* released_;
 };
 
+// Runs Python code from within C++: there, too, a daemon thread may find the interpreter shutting down, and must not be unwound
+// through C++ frames.
+template <typename Call>
+auto in_python(const Call& call) {
+  try {
+    return call();
+  } catch (abi::__forced_unwind&) {
+    while (true) pause();
+  }
+}
+
+void register_arrays(py::module_& module);
 void register_errors(py::module_& module);
 void register_process(py::module_& module);
 void register_runtimes(py::module_& module);

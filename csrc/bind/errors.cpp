@@ -42,11 +42,12 @@ const char* class_name(Code code) {
 
 void raise_if_error(const Status& status) {
   if (status.ok()) return;
-  py::object type = py::module_::import("ais_bench.errors").attr(class_name(status.code()));
+  py::object type =
+      in_python([&] { return py::object(py::module_::import("ais_bench.errors").attr(class_name(status.code()))); });
   // A vendor's text may hold bytes that are not UTF-8; the message must arrive all the same.
   PyObject* text = PyUnicode_DecodeUTF8(status.message().data(), static_cast<Py_ssize_t>(status.message().size()), "replace");
   if (text == nullptr) throw py::error_already_set();
-  py::object error = type(py::reinterpret_steal<py::object>(text));
+  py::object error = in_python([&] { return type(py::reinterpret_steal<py::object>(text)); });
   if (py::hasattr(type, "code")) error.attr("code") = status.vendor_code();
   PyErr_SetObject(type.ptr(), error.ptr());
   throw py::error_already_set();

@@ -3,6 +3,7 @@
 
 PYBIND11_MODULE(_native, module) {
   module.doc() = "Native parts of ais_bench. Private: import from ais_bench.session.";
+  ais::bind::register_arrays(module);
   ais::bind::register_errors(module);
   ais::bind::register_process(module);
   ais::bind::register_runtimes(module);

@@ -14,7 +14,7 @@ namespace {
 // interpreter that is shutting down. What a handler raised stays set until the call has ended.
 bool signal_handler_raised() {
   if (syscall(SYS_gettid) != getpid()) return false;
-  const py::gil_scoped_acquire gil;
+  const Gil gil;
   return PyErr_CheckSignals() != 0;
 }
 

@@ -50,9 +50,9 @@ constexpr ShapeRule kSetting{session::Mode::kShape, true};
 
 void emit_warnings(Session& self) {
   if (!self.has_kind_warnings()) return;
-  py::object category = py::module_::import("ais_bench.errors").attr("FeedWarning");
+  py::object category = in_python([] { return py::object(py::module_::import("ais_bench.errors").attr("FeedWarning")); });
   for (const std::string& text : self.take_kind_warnings()) {
-    if (PyErr_WarnEx(category.ptr(), text.c_str(), 2) != 0) throw py::error_already_set();
+    if (in_python([&] { return PyErr_WarnEx(category.ptr(), text.c_str(), 2); }) != 0) throw py::error_already_set();
   }
 }
 

@@ -68,7 +68,7 @@ py::buffer_info buffer_of(PyTensor& self) {
 py::object as_array(const PyTensor& self, const py::object& dtype) {
   need_host(self.tensor);
   py::array array = tensor_to_array(self.tensor);
-  return dtype.is_none() ? py::object(array) : array.attr("astype")(dtype);
+  return dtype.is_none() ? py::object(array) : in_python([&] { return py::object(array.attr("astype")(dtype)); });
 }
 
 void to_device(PyTensor& self, int device_id) {

@@ -14,9 +14,12 @@ constexpr std::size_t kMostRegistered = std::size_t{1} << 30;  // pinned memory 
 }  // namespace
 
 void SlotRegistry::use(User* user, const void* data, std::size_t bytes) {
-  if (refused_ || bytes < kSmallest) return;
+  if (bytes == 0 || (refused_ && registered_bytes_ == 0)) return;
   const auto address = reinterpret_cast<std::uintptr_t>(data);
-  const auto entry = covering(address / kPage * kPage, (address + bytes + kPage - 1) / kPage * kPage);
+  const std::uintptr_t begin = address / kPage * kPage;
+  const std::uintptr_t end = (address + bytes + kPage - 1) / kPage * kPage;
+  if (bytes < kSmallest && !is_known(begin, end)) return;
+  const auto entry = covering(begin, end);
   if (entry == ranges_.end()) return;
   Range& range = entry->second;
   if (range.users == 0) renew(entry, user->punched);
@@ -28,6 +31,11 @@ void SlotRegistry::use(User* user, const void* data, std::size_t bytes) {
   if (std::find(user->ranges.begin(), user->ranges.end(), entry->first) != user->ranges.end()) return;
   ++range.users;
   user->ranges.push_back(entry->first);
+}
+
+bool SlotRegistry::is_known(std::uintptr_t begin, std::uintptr_t end) const {
+  const auto after = ranges_.lower_bound(end);
+  return after != ranges_.begin() && std::prev(after)->second.end > begin;
 }
 
 // The range that holds [begin, end), made of all that overlap it. None where one of these is in use and would have to change;
@@ -67,7 +75,7 @@ void SlotRegistry::renew(Ranges::iterator entry, std::uint64_t punched) {
 
 void SlotRegistry::add(std::uintptr_t begin, Range* range) {
   const std::size_t bytes = range->end - begin;
-  if (bytes > kMostRegistered - registered_bytes_) return;
+  if (refused_ || bytes > kMostRegistered - registered_bytes_) return;
   refused_ = !device_->register_host(reinterpret_cast<void*>(begin), bytes).ok();
   range->registered = !refused_;
   if (range->registered) registered_bytes_ += bytes;

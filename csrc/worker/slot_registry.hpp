@@ -37,7 +37,7 @@ class SlotRegistry {
     std::uint64_t punched = 0;
     std::vector<std::uintptr_t> ranges;  // registered ones that it uses, by their begin
   };
-  // Notes that the task uses this memory, and registers it where that pays.
+  // Notes that the task uses this memory, and registers it where that pays. Before anybody asks whether it is registered.
   void use(User* user, const void* data, std::size_t bytes);
   void end(const User& user);
   // Unregisters everything; no task is under way. The arena may go after it.
@@ -55,6 +55,7 @@ class SlotRegistry {
   };
   using Ranges = std::map<std::uintptr_t, Range>;  // by their begin; they do not overlap
 
+  bool is_known(std::uintptr_t begin, std::uintptr_t end) const;
   Ranges::iterator covering(std::uintptr_t begin, std::uintptr_t end);
   void renew(Ranges::iterator entry, std::uint64_t punched);
   void add(std::uintptr_t begin, Range* range);

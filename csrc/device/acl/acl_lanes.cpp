@@ -1,6 +1,7 @@
 // The steps of a run, and what happens when one fails.
 #include "device/acl/acl_lanes.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -27,12 +28,18 @@ Status Lanes::create(std::size_t depth) {
   return Status();
 }
 
+// Nobody waits for what is under way, and it may never end by itself. It is dropped where nobody else has work on the model's
+// stream, or all of that was asked to stop; else it is waited for.
+void Lanes::drop_unwanted() {
+  if (waited_ == submitted_) return;
+  const std::unique_lock<std::mutex> nobody_starts(model_->lock(), std::try_to_lock);
+  const auto mine = std::count_if(lanes_.begin(), lanes_.end(), [](const Lane& lane) { return lane.executing; });
+  const bool stopped = !model_->cancelled_since(lane(waited_).cancels).ok();
+  if (stopped || (nobody_starts.owns_lock() && model_->in_flight() == mine)) abort();
+}
+
 void Lanes::release() {
-  for (std::uint64_t run = waited_; run < submitted_; ++run) {
-    if (model_->cancelled_since(lane(run).cancels).ok()) continue;
-    abort();  // it may never end by itself
-    break;
-  }
+  drop_unwanted();
   // The first may have failed for the work, or by itself; a stream must not be destroyed while it works.
   static_cast<void>(drain().ok() || drain().ok());
   for (Lane& lane : lanes_) {

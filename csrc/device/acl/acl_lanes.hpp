@@ -81,6 +81,7 @@ class Lanes final : public Resident {
   Status wait_for(Lane* lane);
   Status await(aclrtEvent event, const Lane& lane);
   void abort();
+  void drop_unwanted();
   Status start_leaving(Lane* lane);
   void start_leaving_early();
   bool has_ended_well(const Lane& lane) const;

@@ -68,6 +68,7 @@ class LoadedModel final : public Resident {
   const std::vector<Shape>& output_shapes(const Slot& slot) const { return layout_.outputs[slot.gear < 0 ? 0 : slot.gear]; }
   Status execute_async(Slot* slot, aclrtStream* stream);
   void async_done() { --in_flight_; }
+  int in_flight() const { return in_flight_; }
   // Shapes and bytes of the outputs of the slot's last run, which has ended.
   Status describe_results(const Slot& slot, std::vector<device::Output>* outputs);
 
