@@ -167,9 +167,11 @@ def test_submit_and_asyncio(session: MultiDeviceSession) -> None:
 
     for n, outputs in enumerate(asyncio.run(all_at_once())):
         same(outputs, [total(pair(n))])
-    for wrong in (0, -1):
+    for wrong in (0, -1, "1", float("inf"), True):
         with pytest.raises(ConfigError, match="timeout"):
-            session.submit(pair(0), timeout=wrong)
+            session.submit(pair(0), timeout=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="not 'a'"):
+        session.submit(pair(0), device="a")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 7, 103, 500])
@@ -188,6 +190,20 @@ def test_a_fixed_batch_is_padded_and_trimmed(models: dict[str, str]) -> None:
             session.infer_batch([a, a], batch_size=3)
         with pytest.raises(FeedError, match="same number of samples"):
             session.infer_batch([a, a[:5]])
+        with pytest.raises(FeedError, match=r"\['b'\] are single numbers"):
+            session.infer_batch([a, np.float32(1)])
+
+
+@pytest.mark.parametrize("samples", [1, 5, 103])
+def test_a_data_set_is_split_into_batches_that_the_model_was_built_for(model: Any, samples: int) -> None:
+    a = np.random.default_rng(0).random((samples, 4), np.float32)
+    with MultiDeviceSession(model("gears_batch"), devices=DEVICES) as session, InferSession(0, model("gears_batch")) as single:
+        whole = session.infer_batch(a, mode="dymbatch")  # on either runtime it takes batches of 1, 2 and 8
+        assert [array.shape[0] for array in whole] == [samples] * len(whole)
+        for index, row in enumerate(a):
+            same([array[index : index + 1] for array in whole], single.infer([row[None]], "dymbatch"))
+        with pytest.raises(FeedError, match="1; 2; 8"):
+            session.infer_batch(a, batch_size=3, mode="dymbatch")
 
 
 def test_an_output_that_is_not_one_entry_a_sample_is_refused(models: dict[str, str]) -> None:

@@ -99,11 +99,23 @@ def test_a_culprit_is_named_with_its_index(models: dict[str, str]) -> None:
         ({"warmup": -1}, "warmup"),
         ({"task_timeout": 0}, "task_timeout"),
         ({"affinity": "some"}, "affinity"),
+        ({"affinity": {"0": [0]}}, "affinity"),
+        ({"devices": 1.5}, "not 1.5"),
+        ({"preprocess": 3}, "preprocess is 3"),
+        ({"postprocess": "text"}, "postprocess is 'text'"),
     ],
 )
 def test_wrong_options_start_nothing(models: dict[str, str], options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         MultiDeviceSession(models["add"], **options)
+
+
+def test_a_processor_that_is_not_there_is_said_at_once(models: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    session = MultiDeviceSession(models["add"], devices=[0], affinity={0: [4095]})
+    with session, pytest.raises(WorkerStartError, match="pinned to processors.*4095.*it may use") as caught:
+        session.start()
+    assert isinstance(caught.value.__cause__, ConfigError)
+    assert "started again" not in caplog.text
 
 
 def test_a_bad_model_is_one_error_with_the_reason(tmp_path: Path, multi_device_models: Callable[[str], dict[str, str]]) -> None:

@@ -396,3 +396,12 @@ def test_times_are_counted_and_can_be_reset(pool: DevicePool) -> None:
     pool.reset_times()
     assert sum(info.stats.tasks for info in pool.device_infos()) == 0
     assert pool.wall_s() == 0
+
+
+@pytest.mark.parametrize("fewest", [2, 6])
+def test_a_few_long_tasks_of_a_stream_are_spread_over_the_devices(fewest: int) -> None:
+    with DevicePool(Obedient, [0, 1, 2], PoolSettings(fewest_in_flight=fewest)) as pool:
+        pool.start()
+        for _ in range(2):  # before anything is known of the tasks, and after
+            tasks = pool.ordered([100] * 3, lambda ms, index, waiter: Task(order(Obedient.SLEEP_MS, ms), waiter, index=index))
+            assert sorted(task.ran_on for task in tasks) == [0, 1, 2]

@@ -18,7 +18,7 @@ from pool_handlers import Marking, Obedient, Unwilling, order
 from pool_support import wait_until
 
 from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartError
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter, seats
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.seats import EXCUSED_IN_A_ROW, Device, Seat
 
@@ -88,6 +88,16 @@ def test_futures_past_their_time_do_not_cost_the_device() -> None:
         assert one(pool, 0, 5)[0][1] == 5
 
 
+@pytest.mark.parametrize("devices", [[0], [0, 1]])
+def test_devices_on_which_every_task_dies_are_set_aside_in_the_end(devices: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seats, "EXCUSED_IN_A_ROW", 3)
+    with DevicePool(Obedient, devices, PoolSettings(max_restarts=3, restart_backoff=0)) as pool:
+        with pytest.raises(PoolBroken, match="SIGKILL"):
+            list(pool.ordered([Obedient.KILL_SELF] * 40, lambda item, index, waiter: Task(order(item), waiter)))
+        assert {worker.state for worker in pool.workers()} == {"aside"}
+        assert restarts(pool) >= 2 * 3  # it took its time
+
+
 def test_a_device_on_which_every_task_is_a_culprit_is_set_aside_in_the_end() -> None:
     seat = Seat(Device(0), CoreShare((), 1))
     settings = PoolSettings(max_restarts=2)
@@ -131,7 +141,7 @@ def test_a_suspect_runs_alone_so_that_nobody_is_blamed_for_it(pool: DevicePool) 
     assert blamed == [n for n in range(200) if n % 25 == 10]
 
 
-def test_a_task_past_its_deadline_has_its_worker_killed() -> None:
+def test_a_task_past_its_deadline_has_its_worker_killed(caplog: pytest.LogCaptureFixture) -> None:
     settings = PoolSettings(task_timeout=0.2, max_restarts=100, restart_backoff=0)
     with DevicePool(Obedient, [0, 1], settings) as pool:
         pool.start()
@@ -140,6 +150,7 @@ def test_a_task_past_its_deadline_has_its_worker_killed() -> None:
             pool.run(Task(order(Obedient.HANG), Waiter(), index=3)).result()
         assert caught.value.device_id in (0, 1)
         wait_until(lambda: restarts(pool) == 2)  # it was tried on two workers
+        assert caplog.text.count("SIGKILL, because a task took longer than task_timeout (0.2 s); it is started again") == 2
         assert one(pool, 0, 1)
         wait_until(lambda: all(worker.state == "ready" for worker in pool.workers()))
         assert not before & {worker.pid for worker in pool.workers()}

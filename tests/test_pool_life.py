@@ -20,6 +20,7 @@ from pool_support import environment, gone, wait_until
 
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool.engine import Engine
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -308,3 +309,27 @@ def test_ctrl_c_ends_promptly_and_leaves_nothing(use: str) -> None:
     assert output == "interrupted\n"
     assert "Traceback" not in errors, errors
     wait_until(lambda: all(gone(child.pid) for child in children), 1.0)
+
+
+def test_threads_that_start_a_pool_at_once_all_find_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    add, errors, others = Engine.add, [], []
+
+    def start(pool: DevicePool) -> None:
+        try:
+            pool.start()
+        except Exception as error:
+            errors.append(error)
+
+    def add_while_another_starts(engine: Engine, device: int) -> None:
+        add(engine, device)
+        if not others:  # between the first device and the second
+            others.append(threading.Thread(target=start, args=(pool,)))
+            others[0].start()
+            others[0].join(0.2)  # as long as it may not look, it does not end
+
+    monkeypatch.setattr(Engine, "add", add_while_another_starts)
+    with DevicePool(Obedient, [0, 1], PoolSettings()) as pool:
+        pool.start()
+        others[0].join(30)
+        assert not errors
+        assert one(pool, 0, 5)[0][1] == 5

@@ -13,7 +13,7 @@ import numpy as np
 
 from ais_bench._native import current_cpu
 from ais_bench.pool.account import Account
-from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, ReadyWorker
+from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, WORK_IN_HAND_NS, ReadyWorker
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
 from ais_bench.pool.task import Task, Waiter
 from ais_bench.shm import Lane
@@ -60,7 +60,10 @@ class Crew:
         self.rest(worker)
 
     def reserve(self, room: Reservation, wanted: int, account: Account) -> None:
-        """So many places at most in the worker that has the most room, taken until they are used or given back."""
+        """So many places at most in the worker that has the most room, taken until they are used or given back.
+
+        Several at once only of tasks that are known to be short: a few long ones must not all go to one worker.
+        """
         if self.prefer_owner:
             return
         best, most = None, 0
@@ -69,9 +72,10 @@ class Crew:
             free = worker.limit - worker.load
             if free > most and worker.open and not worker.alone and worker.cpus != here:
                 best, most = worker, free
-        places = min(wanted, most)
-        if best is None or places <= 0:
+        if best is None or wanted <= 0:
             return
+        several = max(1, WORK_IN_HAND_NS // best.cost_ns) if best.cost_ns else 1
+        places = min(wanted, most, several)
         if not best.busy:
             self._begin_work(best)
         account.begin()

@@ -98,11 +98,11 @@ class DevicePool:
         if self._settled:
             return
         try:
-            with engine.supervisor.changed:
-                begin, self._begun = not self._begun, True
-            if begin:
-                for device in self._devices:
-                    engine.add(device)
+            with engine.supervisor.changed:  # who starts it as well must not find half of the devices: they would look lost
+                if not self._begun:
+                    self._begun = True
+                    for device in self._devices:
+                        engine.add(device)
             engine.wait_until_settled(self._devices, self._settings.min_devices or len(self._devices))
         except BaseException:
             engine.close(force=True)

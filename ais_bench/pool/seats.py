@@ -73,6 +73,11 @@ class Seat:
         """A worker is there, or will be before the device is set aside."""
         return self.state in ("waiting", "loading", "ready")
 
+    def excuse(self, deaths: int) -> None:
+        """A task is to blame for so many deaths that counted until now: those of this place, if any, do no more."""
+        if self.excused < EXCUSED_IN_A_ROW:  # else the devices would forgive each other for ever
+            self.failures = max(0, self.failures - deaths)
+
     def after_death(
         self, settings: PoolSettings, now: float, error: BaseException, *, answered: int, final: bool, excused: bool
     ) -> None:
@@ -93,15 +98,15 @@ class Seat:
 
 
 def died(device: int, pid: int, ended: Exit, tail: list[str], why: BaseException | None) -> Callable[[Task | None], WorkerDied]:
-    """Makes the error of a task whose worker died, one for each task."""
+    """Makes the error of a task whose worker died, one for each task. `why`: what this process killed it for."""
     lines = "".join(f"\n    {line}" for line in tail)
     said = f"; the last it wrote:{lines}" if lines else ""
-    because = f", because {why}" if why is not None else ""
+    reason = f", because {why}" if why is not None else ""
 
     def make(task: Task | None) -> WorkerDied:
         index = task.index if task is not None else None
         place = f" at the feeds with index {index}" if index is not None else ""
-        error = WorkerDied(f"device {device}: the worker (pid {pid}) {ended}{place}{because}{said}")
+        error = WorkerDied(f"device {device}: the worker (pid {pid}) {ended}{place}{reason}{said}")
         error.device_id, error.pid, error.index = device, pid, index
         error.signal, error.exit_code = ended.signal, ended.exit_code
         error.__cause__ = why

@@ -22,7 +22,7 @@ spin                "auto"             microseconds a waiting side spins before 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -83,7 +83,11 @@ def _check_int(settings: PoolSettings, name: str, low: int, high: int | None = N
 
 
 def _check_seconds(settings: PoolSettings, name: str, *, optional: bool = False, zero: bool = False) -> None:
-    value = getattr(settings, name)
+    check_seconds(name, getattr(settings, name), optional=optional, zero=zero)
+
+
+def check_seconds(name: str, value: Any, *, optional: bool = False, zero: bool = False) -> None:
+    """Raises ConfigError for what is not a time in seconds, above 0, or from 0 with `zero`, or None with `optional`."""
     if optional and value is None:
         return
     if not _is_number(value) or not (0 < value < 1e9 or (zero and value == 0)):
@@ -94,8 +98,12 @@ def _check_affinity(affinity: Any) -> None:
     if isinstance(affinity, str) and affinity in ("split", "none"):
         return
     if isinstance(affinity, Mapping) and all(
-        isinstance(cpus, Sequence) and not isinstance(cpus, str) and len(cpus) > 0 and all(isinstance(cpu, int) for cpu in cpus)
-        for cpus in affinity.values()
+        not isinstance(device, str)
+        and isinstance(cpus, Sequence)
+        and not isinstance(cpus, str)
+        and len(cpus) > 0
+        and all(isinstance(cpu, int) for cpu in cpus)
+        for device, cpus in affinity.items()
     ):
         return
     raise ConfigError(f'affinity is "split", "none" or {{device id: [processors]}}, not {affinity!r}')
@@ -112,7 +120,7 @@ def check_device_id(device: Any) -> int:
 
 def check_device_ids(devices: Any) -> tuple[int, ...]:
     """Device ids in the order given. Raises ConfigError for none at all, a repeated id, or something that is no id."""
-    if isinstance(devices, (str, numbers.Integral)):
+    if isinstance(devices, str) or not isinstance(devices, Iterable):
         devices = [devices]
     ids = tuple(check_device_id(device) for device in devices)
     if not ids:

@@ -317,7 +317,7 @@ class Supervisor(threading.Thread):
             explained, answered, final = None, 0, reason is not None and not seat.ever_ready
         process.close()
         for other in self.seats:
-            other.failures = max(0, other.failures - (explained or 0))
+            other.excuse(explained or 0)
         self._after_death(seat, error, answered=answered, final=final, excused=explained is not None)
 
     def _after_death(self, seat: Seat, error: BaseException, *, answered: int, final: bool, excused: bool) -> None:

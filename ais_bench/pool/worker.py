@@ -21,7 +21,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from ais_bench import _native
-from ais_bench.errors import DeviceLost
+from ais_bench.errors import ConfigError, DeviceLost
 from ais_bench.pool.pickling import dumps_error, loads
 from ais_bench.pool.protocol import Failed, Ready, Start, Stop, WorkerContext
 from ais_bench.pool.wire import WorkerEnd
@@ -29,6 +29,8 @@ from ais_bench.pool.worker_log import carry_logging, end_logging
 from ais_bench.shm import RAISED, Channel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ais_bench.pool.protocol import Answer, Handler
     from ais_bench.shm import Task
 
@@ -68,13 +70,13 @@ def _prepare(start: Start, connection: WorkerEnd) -> None:
     _native.ignore_interrupts()  # Ctrl-C is the parent's to answer
     faulthandler.enable()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    if start.cpus:
-        os.sched_setaffinity(0, start.cpus)
     carry_logging(connection, start.log_level)
 
 
 def _serve(start: Start, connection: WorkerEnd) -> int:
     try:
+        if start.cpus:
+            _pin(start.cpus)
         channel = Channel(start.arena_fd, start.doorbell_fd)
         threading.Thread(target=_watch, args=(connection, channel), name="control", daemon=True).start()
         factory = loads(start.factory)
@@ -93,6 +95,16 @@ def _serve(start: Start, connection: WorkerEnd) -> int:
                     answer(channel, handler, task)
     handler.close()
     return 0
+
+
+def _pin(cpus: Sequence[int]) -> None:
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        allowed = sorted(os.sched_getaffinity(0))
+        raise ConfigError(
+            f"affinity: a worker cannot be pinned to processors {list(cpus)}; it may use {allowed} ({error})"
+        ) from error
 
 
 def answer(channel: Channel, handler: Handler, task: Task) -> None:

@@ -5,6 +5,7 @@ feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import threading
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ais_bench.errors import ConfigError, PoolClosed, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.pickling import dumps_by_value
-from ais_bench.pool.settings import check_device_ids
+from ais_bench.pool.settings import check_device_id, check_device_ids, check_seconds
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
@@ -22,6 +23,7 @@ from ais_bench.session.last_times import LastTimes
 from ais_bench.session.options import (
     OnError,
     absolute,
+    as_callable,
     as_int,
     as_model,
     check_on_error,
@@ -49,6 +51,7 @@ _UNDER_WAY_ON_AN_NPU = 6  # a session's pipeline has four under way; one more is
 class _Description(NamedTuple):
     inputs: list[tensor_desc]
     outputs: list[tensor_desc]
+    batches: list[int]  # the batch gears, ascending; none where the model has no such gears
 
 
 class MultiDeviceSession:
@@ -101,10 +104,10 @@ class MultiDeviceSession:
         pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity
         if self._runtime == "acl":
             settings.setdefault("fewest_in_flight", _UNDER_WAY_ON_AN_NPU)
-        try:
-            self._settings = PoolSettings(affinity=pinning, **settings)
-        except TypeError as error:
-            raise ConfigError(f"{error}; the settings are listed in ais_bench.pool.settings") from None
+        unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(PoolSettings)})
+        if unknown:
+            raise ConfigError(f"there is no option {', '.join(map(repr, unknown))}; ais_bench.pool.settings lists the settings")
+        self._settings = PoolSettings(affinity=pinning, **settings)
         options = runtime_options(None, graph_optimization_level, provider_options)
         if self._runtime == "acl":
             refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
@@ -117,8 +120,8 @@ class MultiDeviceSession:
             loop=as_int("loop", loop, 1),
             warmup=as_int("warmup", warmup, 0),
             device_count=count_devices("ort"),
-            preprocess=None if preprocess is None else dumps_by_value(preprocess),
-            postprocess=None if postprocess is None else dumps_by_value(postprocess),
+            preprocess=None if preprocess is None else dumps_by_value(as_callable("preprocess", preprocess)),
+            postprocess=None if postprocess is None else dumps_by_value(as_callable("postprocess", postprocess)),
         )
         self._preprocess = preprocess is not None
         self._lock = threading.Lock()  # guards the making of the pool and the adding of devices
@@ -208,7 +211,9 @@ class MultiDeviceSession:
 
     @staticmethod
     def _description(pool: DevicePool) -> _Description:
-        return _Description(*([tensor_desc._from_native(native) for native in side] for side in pool.description()))
+        *sides, (kind, gears) = pool.description()
+        inputs, outputs = ([tensor_desc._from_native(native) for native in side] for side in sides)
+        return _Description(inputs, outputs, sorted(gear[0] for gear in gears) if kind == "dymbatch" else [])
 
     # ---- the model ----
 
@@ -259,8 +264,8 @@ class MultiDeviceSession:
         TaskTimeout.
         """
         number = scatter.mode_number(mode)
-        if timeout is not None and not timeout > 0:
-            raise ConfigError(f"timeout is a positive number of seconds or None, not {timeout!r}")
+        check_seconds("timeout", timeout, optional=True)
+        device = None if device is None else check_device_id(device)
         pool = self._ready_pool(None if device is None else [device])
         return pool.submit(
             lambda waiter, future: self._task(feeds, waiter=waiter, mode=number, device=device, future=future), timeout
@@ -303,8 +308,8 @@ class MultiDeviceSession:
         Args:
             arrays: one array for each input (a list, a mapping by name, or the array itself where there is one input), all
                 with one entry for each sample along axis 0.
-            batch_size: samples of one run. None: what the model was built for, or a size that keeps all devices busy. Where
-                it is fixed, the last batch is padded and what was padded is cut off again.
+            batch_size: samples of one run. None: what the model was built for (of several, one that keeps all devices busy),
+                or else a size that does. Where it is fixed, the last batch is padded, and the padding cut off again.
 
         Raises FeedError for an output without one entry for each sample.
         """
@@ -312,7 +317,7 @@ class MultiDeviceSession:
         description = self._description(pool)
         whole = scatter.as_arrays(arrays, description.inputs)
         samples = whole[0].shape[0] if whole else 0
-        size, pad = scatter.batch_size_for(description.inputs, batch_size, samples, len(pool.workers()))
+        size, pad = scatter.batch_size_for(description.inputs, batch_size, samples, len(pool.workers()), description.batches)
         if samples == 0:
             return gather.no_samples(description.outputs)
         runs = self.map(scatter.batches(whole, size, pad), mode, on_error="raise")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from ais_bench.errors import ConfigError
 
 __all__ = [
     "absolute",
+    "as_callable",
     "as_chain",
     "as_int",
     "as_model",
@@ -49,6 +50,13 @@ def as_text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{name} is {reprlib.repr(value)}; it is a text")
     return value
+
+
+def as_callable(name: str, value: Any) -> Callable[[Any], Any]:
+    """Return `value`, which can be called."""
+    if not callable(value):
+        raise ConfigError(f"{name} is {reprlib.repr(value)}; it is a function, or another object that can be called")
+    return value  # type: ignore[no-any-return]
 
 
 def as_chain(value: Any) -> list[int]:

@@ -59,16 +59,24 @@ def as_arrays(arrays: Any, inputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:
     whole = [to_array(array, index) for index, array in enumerate(several)]
     if len(whole) != len(inputs):
         raise FeedError(f"the model has {len(inputs)} inputs, {len(whole)} arrays were given")
-    lengths = {desc.name: array.shape[0] if array.ndim else 0 for desc, array in zip(inputs, whole, strict=True)}
+    single = [desc.name for desc, array in zip(inputs, whole, strict=True) if array.ndim == 0]
+    if single:
+        raise FeedError(
+            f"the arrays for inputs {single} are single numbers; an array has one entry for each sample along axis 0"
+        )
+    lengths = {desc.name: array.shape[0] for desc, array in zip(inputs, whole, strict=True)}
     if len(set(lengths.values())) != 1:
         raise FeedError(f"all inputs need the same number of samples along axis 0; given were {lengths}")
     return whole
 
 
-def batch_size_for(inputs: Sequence[tensor_desc], asked: int | None, samples: int, workers: int) -> tuple[int, bool]:
+def batch_size_for(
+    inputs: Sequence[tensor_desc], asked: int | None, samples: int, workers: int, gears: Sequence[int] = ()
+) -> tuple[int, bool]:
     """How many samples a run takes, and whether a short last batch has to be padded. Raises ConfigError.
 
-    A model with a fixed batch decides by itself. An open one takes `asked`, or what gives each worker a few runs.
+    A model with a fixed batch decides by itself. An open one takes `asked`, or what gives each worker a few runs: the smallest
+    of its batch gears (ascending) that is as much, or the largest.
     """
     fixed = {desc.shape[0] for desc in inputs if desc.shape and desc.shape[0] > 0}
     if len(fixed) > 1:
@@ -82,7 +90,10 @@ def batch_size_for(inputs: Sequence[tensor_desc], asked: int | None, samples: in
         if isinstance(asked, bool) or not isinstance(asked, numbers.Integral) or asked < 1:
             raise ConfigError(f"batch_size is a whole number from 1, or None, not {asked!r}")
         return int(asked), True
-    return max(1, min(64, -(-samples // max(1, 4 * workers)))), False
+    size = max(1, min(64, -(-samples // max(1, 4 * workers))))
+    if gears:
+        return next((gear for gear in gears if gear >= size), gears[-1]), True
+    return size, False
 
 
 def batches(arrays: Sequence[NDArray[Any]], size: int, pad: bool) -> Iterator[list[NDArray[Any]]]:
