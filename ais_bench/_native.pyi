@@ -229,8 +229,8 @@ class Lane:
         taking a reply and having booked it. Raises TransportError as `poll` does.
         """
 
-    def abandon(self) -> list[tuple[Any, list[NDArray[Any]] | None, int]]:
-        """Close, and return (task, feeds, kind) of all tasks without a reply, in order of submission.
+    def abandon(self) -> list[tuple[Any, list[NDArray[Any]] | None, int, bool]]:
+        """Close, and return (task, feeds, kind, taken) of all tasks without a reply, in order of submission.
 
         The feeds lie in the dead worker's arena and keep it alive; None where the worker wrote over their table.
         """

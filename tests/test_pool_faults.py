@@ -312,3 +312,16 @@ def test_the_ledger_balances_under_random_deaths() -> None:
     assert [index for index, _kind in failed] == sorted(poison)
     assert {kind for _index, kind in failed} <= {WorkerDied, TaskTimeout}
     assert delivered == [(n, n * n) for n in range(count) if n not in poison]
+
+
+def test_a_task_is_not_blamed_for_workers_that_died_before_they_took_it() -> None:
+    with DevicePool(Obedient, [0, 1], PoolSettings(max_restarts=1000, restart_backoff=0)) as pool:
+        pool.start()
+        for number in range(10):
+            before = [worker.pid for worker in pool.workers()]
+            for pid in before:
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+            task = pool.run(Task(order(Obedient.ECHO, number), Waiter()))
+            assert task.result()[0].ravel()[1] == number
+            wait_until(lambda old=before: all(worker.state == "ready" and worker.pid not in old for worker in pool.workers()))

@@ -105,7 +105,7 @@ def test_no_room_is_an_answer_not_a_wait() -> None:
         assert not worker.lane.try_submit([np.zeros(1)], 1, None)
         worker.wait_taken()
         worker.kill()
-        assert [task for task, _, _ in worker.lane.abandon()] == list(range(worker.lane.capacity))
+        assert [task for task, _, _, _ in worker.lane.abandon()] == list(range(worker.lane.capacity))
 
 
 def test_replies_in_another_order_belong_to_their_tasks() -> None:

@@ -52,13 +52,14 @@ def test_replies_of_a_dead_worker_are_drained_and_the_rest_is_named() -> None:
         assert [worker.reply().task for _ in range(4)] == [0, 1, 2, 3]
         assert worker.lane.poll() is None
         left = worker.lane.abandon()
-        assert [task for task, _, _ in left] == [4, 5]
-        assert [kind for _, _, kind in left] == [TENSORS, TENSORS]
+        assert [task for task, *_ in left] == [4, 5]
+        assert [kind for _, _, kind, _ in left] == [TENSORS, TENSORS]
+        assert [taken for *_, taken in left] == [True, False]
         with pytest.raises(errors.AisBenchError, match="closed"):
             worker.lane.try_submit([np.zeros(1)], 0, None)
     del worker
     gc.collect()
-    for task, feeds, _ in left:
+    for task, feeds, *_ in left:
         assert (feeds[0] == task).all()
 
 
@@ -67,7 +68,7 @@ def test_feeds_written_over_by_a_dying_worker_are_not_handed_out() -> None:
         assert worker.lane.try_submit([np.zeros(64, np.uint8)], 0, "task")
         worker.wait_taken()
         worker.kill()
-        assert worker.lane.abandon() == [("task", None, TENSORS)]
+        assert worker.lane.abandon() == [("task", None, TENSORS, True)]
 
 
 def test_oldest_is_the_task_the_worker_is_at() -> None:

@@ -361,12 +361,12 @@ class Dispatcher:
             rest = worker.lane.abandon()
             self.crew.remove(worker)
             again: list[Task] = []
-            for position, (task, feeds, _kind) in enumerate(rest):
+            for position, (task, feeds, _kind, taken) in enumerate(rest):
                 if task.done:
                     explained = task.strikes if position == 0 else explained  # past its own time, and killed for that
                     continue
                 task.worker, task.sent, task.feeds = None, False, feeds
-                task.strikes += position == 0  # the worker was at the first one; the others only waited
+                task.strikes += position == 0 and taken  # the worker was at the first one, if at any; the others only waited
                 if task.strikes >= self._settings.max_attempts or feeds is None:  # None: its last worker wrote over them
                     self.account.lost[worker.device] = self.account.lost.get(worker.device, 0) + 1
                     self._finish(task, died(task))

@@ -178,7 +178,7 @@ class PyLane {
       py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(left.token.keep));
       py::object feeds = py::none();
       if (left.readable.ok()) feeds = arrays_over(left.feeds, std::move(left.lease), std::move(kept));
-      tasks.append(py::make_tuple(std::move(task), std::move(feeds), static_cast<int>(left.kind)));
+      tasks.append(py::make_tuple(std::move(task), std::move(feeds), static_cast<int>(left.kind), left.taken));
     }
     return tasks;
   }

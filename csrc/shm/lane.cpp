@@ -246,6 +246,7 @@ std::vector<Lane::Unfinished> Lane::abandon() {
     Unfinished left;
     left.token = flight->token;
     left.kind = static_cast<Kind>(flight->task.kind);
+    left.taken = flight->task.seq / kRingSlots < tasks_.taken();
     left.readable = read_frame(region_->data(), {flight->task.table_offset, flight->task.table_bytes}, flight->feeds.span(),
                                {kDataOffset, region_->size() - kDataOffset}, &left.feeds);
     left.lease = std::move(flight->feeds);

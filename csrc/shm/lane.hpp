@@ -78,7 +78,8 @@ class Lane {
   struct Unfinished {
     Token token;
     Kind kind = Kind::kTensors;
-    Status readable;  // Corrupt where the worker wrote over the feeds' table
+    bool taken = false;  // the worker had begun with it, or was about to
+    Status readable;     // Corrupt where the worker wrote over the feeds' table
     std::vector<TensorView> feeds;
     Lease lease;
   };

@@ -51,6 +51,9 @@ class Producer {
     return true;
   }
 
+  // How many entries the consumer says that it has taken, ever.
+  std::uint64_t taken() const { return read_pos_->load(std::memory_order_acquire); }  // SYNC(recycle)
+
  private:
   std::atomic<std::uint64_t>* write_pos_;
   std::atomic<std::uint64_t>* read_pos_;
