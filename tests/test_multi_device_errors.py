@@ -101,6 +101,7 @@ def test_a_culprit_is_named_with_its_index(models: dict[str, str]) -> None:
         ({"affinity": "some"}, "affinity"),
         ({"affinity": {"0": [0]}}, "affinity"),
         ({"devices": 1.5}, "not 1.5"),
+        ({"runtime": "zz"}, "there is no runtime 'zz'"),
         ({"preprocess": 3}, "preprocess is 3"),
         ({"postprocess": "text"}, "postprocess is 'text'"),
     ],

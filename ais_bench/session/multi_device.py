@@ -98,7 +98,7 @@ class MultiDeviceSession:
         **settings: Any,
     ) -> None:
         self.model_path = absolute(as_model(model_path))
-        self._runtime = runtime or runtime_of(self.model_path)
+        self._runtime = runtime_of(self.model_path, runtime)
         self._on_error = check_on_error(on_error)
         self._asked = None if devices is None else check_device_ids(devices)
         pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity

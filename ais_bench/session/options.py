@@ -129,8 +129,12 @@ def absolute(model: str | bytes) -> str | bytes:
     return os.path.abspath(model) if isinstance(model, str) else model
 
 
-def runtime_of(model: str | bytes) -> str:
-    """The runtime that a model's content asks for: "ort" or "acl". Raises ModelLoadError."""
+def runtime_of(model: str | bytes, wanted: str | None = None) -> str:
+    """The runtime that is wanted, or that a model's content asks for: "ort" or "acl". Raises ConfigError, ModelLoadError."""
+    if wanted not in (None, "ort", "acl"):
+        raise ConfigError(f"there is no runtime {reprlib.repr(wanted)}; there are 'ort' (ONNX Runtime) and 'acl' (AscendCL)")
+    if wanted is not None:
+        return wanted
     if isinstance(model, str):
         return _native.runtime_for(model)
     with open(os.memfd_create("model"), "wb") as file:
