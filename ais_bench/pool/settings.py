@@ -11,7 +11,8 @@ max_restarts        3                  deaths of a worker in a row, without a ta
                                        of a task that max_attempts convict do not count, for 30 such tasks in a row
 restart_backoff     0.05      seconds  pause before the second restart in a row; doubles, at most 5 s
 retry_device_after  30        seconds  a device set aside is tried again after this time
-max_attempts        2                  a task that was being worked on when so many workers died fails
+max_attempts        2                  a task that was being worked on when so many workers died, or that so many devices
+                                       failed with, fails
 min_devices         None      devices  so many must get ready at the start; None: all
 threads             None      threads  for each worker's own computing; None: its share of the processors
 affinity            "none"             "split": each worker pinned to its share; "none"; or {device id: [processors]}
