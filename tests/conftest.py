@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -19,6 +20,9 @@ from runtimes import RUNTIMES, limit_of, model_file
 from ais_bench.emulator import Emulator, library_path, pack
 from ais_bench.emulator.machine import LIBRARY_VARIABLE, find_onnxruntime
 from ais_bench.session import InferSession
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a shell; tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _descriptors() -> set[tuple[str, str]]:
