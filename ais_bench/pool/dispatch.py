@@ -290,8 +290,7 @@ class Dispatcher:
         return task.done
 
     def push(self, task: Task, worker: ReadyWorker) -> bool:
-        """Copies the feeds over, to the place that the worker keeps for it. False: no room after all, and the task is at the
-        head of its queue again."""
+        """Copies the feeds to the place that the worker keeps for it. False: no room after all; it waits, first of all."""
         feeds, sent = task.feeds, False
         error: BaseException | None = None
         try:
@@ -353,8 +352,8 @@ class Dispatcher:
                     worker.open = False
 
     def worker_gone(self, worker: ReadyWorker, died: Callable[[Task], BaseException]) -> int | None:
-        """The process is dead: delivers what it published and gives the rest to others. `died` makes a culprit's error.
-        Returns None where the device may be to blame, else how many earlier deaths the culprit explains with this one."""
+        """The process is dead: delivers what it published, gives the rest to others. `died` makes a culprit's error. Returns
+        None where the device may be to blame, else how many earlier deaths the culprit explains with this one."""
         explained: int | None = None
         with self._lock:
             self._drain_lanes((worker,))
@@ -429,8 +428,6 @@ class Dispatcher:
         self.dispatch()
         self.collector.bell.ring()
         return max(0.0, (min(later) - time.monotonic_ns()) / 1e9) if later else None
-
-    # ---- about it all ----
 
     def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[Any]:
         """Arrays in the memory of the worker with the fewest tasks; tasks of them go there while it has room."""
