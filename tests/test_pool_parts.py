@@ -13,9 +13,10 @@ from pool_handlers import Obedient
 from pool_support import environment
 
 from ais_bench.errors import AisBenchError, ConfigError, WorkerDied
-from ais_bench.pool import DevicePool, PoolSettings
+from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter, crew
 from ais_bench.pool.cores import split_cores
 from ais_bench.pool.pickling import RemoteTraceback, dumps_by_value, dumps_error, loads, loads_error
+from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.settings import check_device_ids
 from ais_bench.pool.wire import ParentEnd, WorkerEnd, frame
 
@@ -211,3 +212,31 @@ def test_the_errors_of_the_pool_pickle_with_what_they_carry() -> None:
     error.device_id, error.signal = 3, 9
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.device_id, copy.signal, str(copy)) == (3, 9, "gone")
+
+
+def test_a_stream_leaves_the_worker_on_its_callers_processor_alone_while_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Idle:
+        spin_us = nap_us = 0.0
+
+    monkeypatch.setattr(crew, "current_cpu", lambda: 0)
+    monkeypatch.setattr(crew, "STAY_NS", 0)  # it looks every time
+    workers = crew.Crew(PoolSettings(), 2)
+    here, there = (ReadyWorker(cpu, Idle(), lambda: None, PoolSettings(), (cpu,)) for cpu in (0, 1))  # type: ignore[arg-type]
+    workers.add(here)
+    workers.add(there)
+    stream = Waiter()
+
+    def given() -> ReadyWorker | None:
+        there.load = 1  # so that the other one has more room
+        return workers.pick(Task((), stream))
+
+    there.answered, there.cost_ns = 1, 5_000
+    assert given() is here  # no stream
+    workers.stream_begins(stream)
+    there.answered += 1
+    assert given() is there  # it answers, and is fast enough
+    assert given() is here  # it has not answered since: it hangs, or has too much
+    there.answered, there.cost_ns = there.answered + 1, 1_000_000
+    assert given() is here  # its tasks are long
+    there.answered, there.cost_ns, there.open = there.answered + 1, 5_000, False
+    assert given() is here  # it takes none

@@ -438,7 +438,7 @@ class Dispatcher:
         return lane.new_feeds(specs)
 
     def wall_s(self) -> float:
-        """As the account has it."""
+        """Seconds during which there was something to do."""
         with self._lock:
             return self.account.wall_s()
 
