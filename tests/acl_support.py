@@ -53,6 +53,13 @@ CASES = [
         {"input_shape": "picture:1,3,-1,-1", "dynamic_image_size": "4,4;8,6"},
     ),
     Case(
+        "image of two inputs",
+        lambda folder: emulator_models.add(folder, ("n", 3, "h", "w")),
+        "dymhw",
+        [[floats(1, 3, h, w), floats(1, 3, h, w)] for h, w in ((8, 6), (4, 4), (8, 6))],
+        {"input_shape": "a:1,3,-1,-1;b:1,3,-1,-1", "dynamic_image_size": "4,4;8,6"},
+    ),
+    Case(
         "dims",
         emulator_models.three,
         "dymdims",

@@ -109,6 +109,16 @@ def test_shapes_that_the_model_computes(tmp_path):
     assert description["outputs"][0]["shapes"] == [[6], [12]]
 
 
+def test_an_image_size_is_that_of_every_input_that_varies(tmp_path):
+    shapes = "a:1,3,-1,-1;b:1,3,-1,-1"
+    options = {"input_shape": shapes, "dynamic_image_size": "4,6;8,2"}
+    description, _ = _read(pack(models.add(tmp_path, ("n", 3, "h", "w")), tmp_path / "m.om", **options))
+    assert description["outputs"][0]["shapes"] == [[1, 3, 4, 6], [1, 3, 8, 2]]
+    options["input_shape"] = "a:1,3,-1,-1;b:1,3,-1,4"
+    with pytest.raises(ValueError, match="exactly the dimensions 2 and 3"):
+        pack(models.add(tmp_path, ("n", 3, "h", "w")), tmp_path / "m.om", **options)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

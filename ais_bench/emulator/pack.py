@@ -68,7 +68,7 @@ def pack(
         input_shape: "name:1,3,224,224;name2:-1,16" or `{name: shape}`; -1 varies, "1~8" varies in a range. Default: as the
             model declares them.
         dynamic_batch_size: "1,2,4,8": the batches; every varying dimension must be an input's first.
-        dynamic_image_size: "224,224;448,448": heights and widths; the two varying dimensions must be those of the image.
+        dynamic_image_size: "224,224;448,448": heights and widths, of every input that varies; it must vary in just these.
         dynamic_dims: "1,16;2,32": for each gear a value for every varying dimension, in the order of `input_shape`.
         insert_op_conf: an AIPP configuration file.
         input_format: "NCHW", "NHWC" or "ND": of four-dimensional inputs.
@@ -221,14 +221,14 @@ def _gears(
     elif image is not None:
         values = _lists(image, "dynamic_image_size")
         axes = (1, 2) if input_format == "NHWC" else (2, 3)
-        if len(varying) != 2 or {axis for _, axis in varying} != set(axes) or len({index for index, _ in varying}) != 1:
+        if any([axis for index, axis in varying if index == one] != list(axes) for one, _ in varying):
             raise ValueError(
-                f"dynamic_image_size: exactly the dimensions {axes[0]} and {axes[1]} of one {input_format} input must vary"
+                f"dynamic_image_size: exactly the dimensions {axes[0]} and {axes[1]} of a {input_format} input may vary"
             )
     else:
         assert dims is not None
         values = _lists(dims, "dynamic_dims")
-    wanted = 1 if batch is not None else len(varying)
+    wanted = 1 if batch is not None else 2 if image is not None else len(varying)
     for gear in values:
         if len(gear) != wanted or min(gear) < 1:
             raise ValueError(f"the gear {gear} does not have {wanted} positive values, one for each dimension that varies")
@@ -243,13 +243,9 @@ def _gear_shapes(inputs: list[_Input], gears: _Gears, gear: Sequence[int]) -> di
     left = list(gear)
     for index in gears.order:
         item = inputs[index]
-        shape = []
-        for dim in item.shape:
-            if dim >= 0:
-                shape.append(dim)
-            else:
-                shape.append(gear[0] if gears.kind == "batch" else left.pop(0))
-        shapes[item.name] = shape
+        if gears.kind != "dims":  # the batch or the image size of every input that varies
+            left = list(gear)
+        shapes[item.name] = [dim if dim >= 0 else left.pop(0) for dim in item.shape]
     return shapes
 
 
