@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, save
 
 from ais_bench.emulator import Emulator, pack
-from ais_bench.errors import ConfigError, UnsupportedError
+from ais_bench.errors import ConfigError, FeedError, UnsupportedError
 from ais_bench.session import InferSession
 from ais_bench.session.aipp import AippSettings
 
@@ -144,3 +145,63 @@ def test_a_resize_is_checked(resize: list[int], message: str) -> None:
 
     with pytest.raises(ConfigError, match=message):
         use()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """out = -picture, with dynamic AIPP of up to 1024 bytes for the largest gear: of a fixed size, with batches, with sizes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "aipp.cfg").write_text("aipp_op { aipp_mode: dynamic related_input_rank: 0 max_src_image_size: 1024 }")
+    kinds: dict[str, tuple[list[Any], dict[str, str]]] = {
+        "fixed": ([1, 3, 4, 4], {}),
+        "batch": (["n", 3, 4, 4], {"dynamic_batch_size": "1,2,4"}),
+        "image": ([1, 3, "h", "w"], {"dynamic_image_size": "4,4;4,8"}),
+    }
+    made = {}
+    for kind, (shape, options) in kinds.items():
+        value = helper.make_tensor_value_info
+        node = helper.make_node("Neg", ["picture"], ["out"])
+        sides = [value("picture", TensorProto.FLOAT, shape)], [value("out", TensorProto.FLOAT, shape)]
+        model = helper.make_model(
+            helper.make_graph([node], "g", *sides), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        )
+        save(model, folder / f"{kind}.onnx")
+        options["insert_op_conf"] = str(folder / "aipp.cfg")
+        made[kind] = str(pack(folder / f"{kind}.onnx", folder / f"{kind}.om", **options))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "prepare", "batch", "realsize"),
+    [
+        ("fixed", lambda session: session.set_staticbatch(), 1, 1024),
+        ("batch", lambda session: session.set_dynamic_batchsize(2), 2, 512),
+        ("image", lambda session: session.set_dynamic_hw(4, 4), 1, 512),
+    ],
+)
+def test_a_picture_is_fed_in_its_own_size(
+    npu: Emulator, pictures: dict[str, str], tmp_path: Path, kind: str, prepare: Any, batch: int, realsize: int
+) -> None:
+    """Programs feed `realsize` bytes of any type, and the pictures of 8 x 6 stand at the front."""
+    with InferSession(0, pictures[kind]) as session:
+        session.load_aipp_config_file(settings_file(tmp_path, 10), 4 if kind == "batch" else 1)
+        prepare(session)
+        assert session.get_inputs()[0].realsize == realsize
+        feed, seen = picture(1)
+        pixels = feed[: 6 * 8 * 3]
+        fed = np.zeros(realsize, np.uint8)
+        fed[: batch * pixels.size] = np.tile(pixels, batch)
+        for given in (fed, fed.view(np.float64)):
+            (output,) = session.run([given], out_array=True)
+            np.testing.assert_allclose(output, np.tile(-without(seen, 10), (batch, 1, 1, 1)), rtol=1e-3)
+
+
+def test_a_batch_of_pictures_says_its_gear(npu: Emulator, pictures: dict[str, str], tmp_path: Path) -> None:
+    (one, one_seen), (two, two_seen) = picture(1), picture(2)
+    fed = np.stack([values[: 6 * 8 * 3].reshape(6, 8, 3) for values in (one, two)])
+    with InferSession(0, pictures["batch"]) as session:
+        session.load_aipp_config_file(settings_file(tmp_path, 10), 4)
+        for (output,) in (session.infer([fed], "dymbatch"), *session.infer_pipeline([[fed]] * 2, "dymbatch")):
+            np.testing.assert_allclose(output, -without(np.concatenate([one_seen, two_seen]), 10), rtol=1e-3)
+        with pytest.raises(FeedError, match="gear 3"):
+            session.infer([np.concatenate([fed, fed[:1]])], "dymbatch")

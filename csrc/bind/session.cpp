@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <memory>
@@ -175,15 +176,32 @@ py::list describe(const std::vector<device::TensorDesc>& side) {
   return list;
 }
 
+// Of a picture that the device preprocesses (dynamic AIPP) the bytes are the most that it takes; of a gear, its share of them.
+std::size_t picture_bytes(const device::ModelInfo& info, const device::TensorDesc& desc, const Shape& set) {
+  Shape gear;
+  for (std::size_t d = 0; d < desc.shape.size(); ++d) {
+    if (desc.shape[d] < 0) gear.push_back(set[d]);
+  }
+  std::size_t elements = 0;
+  std::size_t most = 0;
+  for (const Shape& other : info.gears.values) {
+    if (count_elements(other, &elements)) most = std::max(most, elements);
+  }
+  return most != 0 && count_elements(gear, &elements) ? desc.bytes / most * elements : desc.bytes;
+}
+
 // Bytes that the next run with the shapes set expects of every input.
 std::vector<std::size_t> real_sizes(const Session& self) {
+  const device::ModelInfo& info = self.info();
   std::vector<std::size_t> sizes;
   const auto shapes = self.shapes();
-  for (std::size_t i = 0; i < self.info().inputs.size(); ++i) {
-    const device::TensorDesc& desc = self.info().inputs[i];
+  for (std::size_t i = 0; i < info.inputs.size(); ++i) {
+    const device::TensorDesc& desc = info.inputs[i];
     std::size_t elements = 0;
     const bool set = shapes.has_value() && count_elements((*shapes)[i], &elements);
-    sizes.push_back(set ? packed_bytes(desc.dtype, elements) : desc.bytes);
+    const bool picture = std::find(info.aipp_inputs.begin(), info.aipp_inputs.end(), i) != info.aipp_inputs.end();
+    const std::size_t bytes = picture && set ? picture_bytes(info, desc, (*shapes)[i]) : packed_bytes(desc.dtype, elements);
+    sizes.push_back(set ? bytes : desc.bytes);
   }
   return sizes;
 }

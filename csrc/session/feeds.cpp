@@ -53,6 +53,17 @@ bool solve_one(const TensorDesc& desc, const TensorView& view, Shape* shape) {
   return bytes_match(desc, *shape, view);
 }
 
+// A picture that the device preprocesses (dynamic AIPP) comes in a format and size of its own, so its bytes say nothing of the
+// model's shape. What the model leaves open there follows from the axis of the picture in the same place.
+Shape fit_picture(const TensorDesc& desc, const TensorView& view) {
+  if (desc.shape == Shape{-1}) return {static_cast<std::int64_t>(view.bytes * 8 / dtype_bits(desc.dtype))};
+  Shape shape = desc.shape;
+  for (std::size_t i = 0; i < std::min(shape.size(), view.shape.size()); ++i) {
+    if (shape[i] < 0) shape[i] = view.shape[i];
+  }
+  return shape;
+}
+
 Status check_gear(const device::ModelInfo& info, Mode mode, const std::vector<Shape>& shapes) {
   const device::Gears& gears = info.gears;
   if (gears.kind == GearKind::kNone || mode == Mode::kShape) return Status();
@@ -116,14 +127,18 @@ Result<std::vector<Shape>> fit_all(const device::ModelInfo& info, Mode mode, con
   std::vector<Shape> shapes;
   shapes.reserve(feeds.size());
   for (std::size_t i = 0; i < feeds.size(); ++i) {
-    if (pattern == nullptr) {
-      AIS_ASSIGN(Shape shape, fit(info.inputs[i], feeds[i]));
-      shapes.push_back(std::move(shape));
+    const TensorDesc* desc = &info.inputs[i];
+    TensorDesc set;
+    if (pattern != nullptr) {
+      set = *desc;
+      set.shape = (*pattern)[i];
+      set.ranked = set.ranked || !set.shape.empty();
+      desc = &set;
+    }
+    if (std::find(info.aipp_inputs.begin(), info.aipp_inputs.end(), i) != info.aipp_inputs.end()) {
+      shapes.push_back(fit_picture(*desc, feeds[i]));
     } else {
-      TensorDesc desc = info.inputs[i];
-      desc.shape = (*pattern)[i];
-      desc.ranked = desc.ranked || !desc.shape.empty();
-      AIS_ASSIGN(Shape shape, fit(desc, feeds[i]));
+      AIS_ASSIGN(Shape shape, fit(*desc, feeds[i]));
       shapes.push_back(std::move(shape));
     }
   }
