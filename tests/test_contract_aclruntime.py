@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import aclruntime
-from ais_bench.errors import ConfigError, FeedError
+from ais_bench.errors import ConfigError, FeedError, UnsupportedError
 from ais_bench.session import InferSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -53,6 +54,41 @@ def test_run_with_a_list_or_a_dict_of_tensors(model: ModelPath, as_dict: bool) -
     assert to_numpy(only).tolist() == [8, 6, 4, 2]
     with pytest.raises(FeedError, match="nonsense"):
         session.run(["nonsense"], feeds)
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_run_takes_tensors_not_arrays(model: ModelPath, as_dict: bool) -> None:
+    session = opened(model("sub_then_swap"))
+    feeds: Any = {"a": A, "b": aclruntime.Tensor(B)} if as_dict else [A, B]
+    with pytest.raises(TypeError, match=r"aclruntime\.Tensor"):
+        session.run(["difference"], feeds)
+    with pytest.raises(TypeError):
+        session.run(None, [aclruntime.Tensor(A), aclruntime.Tensor(B)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [0, None, {}])
+def test_options_are_session_options(model: ModelPath, options: Any) -> None:
+    with pytest.raises(TypeError, match="session_options"):
+        aclruntime.InferenceSession(model("add"), 0, options)
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_run_in_three_steps(model: ModelPath, as_dict: bool) -> None:
+    session = opened(model("sub_then_swap"))
+    tensors = [aclruntime.Tensor(A, 0), aclruntime.Tensor(B, 0)]
+    with pytest.raises(ConfigError, match="run_setinputs"):
+        session.run_execute()
+    with pytest.raises(ConfigError, match="run_execute"):
+        session.run_getoutputs(["difference"])
+    session.run_setinputs({"b": tensors[1], "a": tensors[0]} if as_dict else tensors)
+    session.run_execute(3)
+    assert len(session.sumary().exec_time_list) == 3
+    (difference,) = session.run_getoutputs(["difference"])
+    assert difference.device == 0
+    assert to_numpy(difference).tolist() == [8, 6, 4, 2]
+    session.free_resource()
+    with pytest.raises(ConfigError, match="run_setinputs"):
+        session.run_execute()
 
 
 def test_a_host_tensor_needs_no_to_device(model: ModelPath) -> None:
@@ -130,6 +166,13 @@ def test_a_view_keeps_its_bytes_after_the_tensor_is_gone() -> None:
     assert np.array_equal(view, X)
 
 
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, lambda data: array.array("B", data)])
+def test_a_tensor_of_anything_with_the_buffer_protocol(wrap: Callable[[bytes], Any]) -> None:
+    tensor = aclruntime.Tensor(wrap(b"abcd"))
+    assert tensor.dtype == aclruntime.dtype.uint8
+    assert np.array(tensor).tobytes() == b"abcd"
+
+
 def test_tensor_copies_the_array() -> None:
     array = X.copy()
     tensor = aclruntime.Tensor(array)
@@ -198,14 +241,15 @@ def test_shapes_set_beforehand(model: ModelPath) -> None:
         with pytest.raises(ConfigError):
             session.set_dynamic_shape(text)
     session.set_staticbatch()
-    assert to_numpy(session.run(["z"], [X, X[0]])[0]).shape == (3, 4)
+    assert to_numpy(session.run(["z"], [aclruntime.Tensor(X), aclruntime.Tensor(X[0])])[0]).shape == (3, 4)
 
 
 def test_the_shape_of_a_scalar_is_empty(model: ModelPath) -> None:
     session = opened(model("loop"))
     session.set_dynamic_shape("times:;start:1")
     assert [desc.realsize for desc in session.get_inputs()] == [8, 4]
-    assert to_numpy(session.run(["counter"], [np.int64(3), np.zeros(1, np.float32)])[0]).tolist() == [3]
+    feeds = [aclruntime.Tensor(np.int64(3)), aclruntime.Tensor(np.zeros(1, np.float32))]
+    assert to_numpy(session.run(["counter"], feeds)[0]).tolist() == [3]
     with pytest.raises(ConfigError, match="'start' has shape"):
         session.set_dynamic_shape("times:;start:")
 
@@ -233,10 +277,10 @@ def test_batch_size_and_image_size_set_beforehand(model: ModelPath) -> None:
 
 def test_loop_and_times(model: ModelPath) -> None:
     session = opened(model("batch"), loop=3)
-    session.run(["y"], [X])
+    session.run(["y"], [aclruntime.Tensor(X)])
     assert len(session.sumary().exec_time_list) == 3
     session.options().loop = 2
-    session.run(["y"], [X])
+    session.run(["y"], [aclruntime.Tensor(X)])
     assert len(session.sumary().exec_time_list) == 5
     assert session.reset_sumaryinfo() == 0
     assert session.sumary().exec_time_list == []
@@ -359,6 +403,37 @@ def test_runs_over_files(model: ModelPath, tmp_path: Path, format_: str, suffix:
     for number in range(3):
         path = tmp_path / f"a{number}_0.{suffix}"
         assert readers[format_](path).tolist() == (A + number - B).tolist()
+
+
+def test_runs_over_files_as_they_were_before_there_were_infer_options(model: ModelPath, tmp_path: Path) -> None:
+    for name, values in (("a", A), ("b", B)):
+        np.save(tmp_path / f"{name}.npy", values)
+    files = [[str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]]
+    session = opened(model("sub_then_swap"))
+    session.run_pipeline(files, "", False, False)
+    assert list(tmp_path.glob("a_*")) == []
+    session.run_pipeline(files, str(tmp_path), False, False, "NPY")
+    assert np.load(tmp_path / "a_0.npy").tolist() == [8, 6, 4, 2]
+    session.run_pipeline(files, str(tmp_path), False, False)
+    assert np.fromfile(tmp_path / "a_0.bin", np.int32).tolist() == [8, 6, 4, 2]
+
+
+def test_descriptors_are_made_by_hand_and_filled_in() -> None:
+    desc = aclruntime.tensor_desc()
+    desc.name, desc.shape = "x", [1, 3]
+    assert (desc.name, desc.shape, desc.size, desc.realsize) == ("x", [1, 3], 0, 0)
+
+
+def test_what_programs_read_of_a_session(model: ModelPath) -> None:
+    with InferSession(0, model("sub_then_swap"), debug=False, loop=2) as session:
+        assert (session.acl_json_path, session.debug, session.options.loop) == (None, False, 2)
+        assert session.get_dym_aipp_input_exist() == 0
+        with pytest.raises(UnsupportedError, match="0 inputs"):
+            session.check_dym_aipp_input_exist()
+        a, b = (session.create_tensor_from_arrays_to_device(values) for values in (A, B))
+        outputs = session.run_from_tensors([a, b], out_array=False)
+        assert [tensor.device for tensor in outputs] == [0, 0]
+        assert to_numpy(outputs[0]).tolist() == [8, 6, 4, 2]
 
 
 def test_the_names_of_later_programs(model: ModelPath) -> None:

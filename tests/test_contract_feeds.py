@@ -342,6 +342,14 @@ def test_pipeline_elements_may_be_bare_arrays(model: Path_) -> None:
         assert [len(outputs) for outputs in session.infer_pipeline([one, one], "dymshape")] == [1, 1]
 
 
+def test_a_list_of_sets_in_a_pipelines_list_counts_as_those_sets(model: Path_) -> None:
+    with InferSession(0, model("batch")) as session:
+        results = session.infer_pipeline([[[X], [X[:1]]], [X * 2]], mode="dymbatch")
+        assert [output.tolist() for (output,) in results] == [(-X).tolist(), (-X[:1]).tolist(), (X * -2).tolist()]
+        with pytest.raises(FeedError, match="input 0 is a int"):
+            session.infer_pipeline([[[1, 2]]])
+
+
 TORCH = ("float32", "float64", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64", "bool")
 
 

@@ -144,6 +144,14 @@ def test_a_bare_array_in_a_pipeline(models: dict[str, str]) -> None:
         same(session.infer_pipeline({0: [[x, [x]]]})[0][0][0], [x])
 
 
+def test_a_list_of_sets_in_a_pipelines_list(models: dict[str, str]) -> None:
+    x = np.arange(5, dtype=np.uint8)
+    with MultiDeviceSession(models["bytes"], devices=[0]) as session:
+        (outputs,) = session.infer_pipeline({0: [[[[x], [x * 2]]]]})[0]
+        same(outputs[0], [x])
+        same(outputs[1], [x * 2])
+
+
 def test_map_streams_an_endless_generator(session: MultiDeviceSession) -> None:
     results = session.map(pair(n) for n in itertools.count())
     for n in range(500):

@@ -75,9 +75,9 @@ class tensor_desc:
     when open; `realsize` the bytes that the next run with the shapes set expects, equal to `size` until something is set.
     """
 
-    name: str
-    datatype: dtype
-    format: int
+    name: str = ""
+    datatype: dtype = dtype.float32
+    format: int = format.undefined
     shape: list[int] = field(default_factory=list)
     size: int = 0
     realsize: int = 0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ais_bench.errors import FeedError
 from ais_bench.session.tensor import BaseTensor, Tensor
 
-__all__ = ["to_array", "to_sequence"]
+__all__ = ["sets_of", "to_array", "to_sequence"]
 
 _ACCEPTED = (
     "an input is a numpy array or scalar, a torch CPU tensor, an aclruntime.Tensor or BaseTensor, or an object with __dlpack__"
@@ -46,6 +46,12 @@ def to_sequence(feeds: Any, names: Sequence[str]) -> Sequence[Any]:
     if isinstance(feeds, (str, bytes)) or not isinstance(feeds, Iterable):
         raise FeedError(f"feeds is a {type(feeds).__name__}; it is an iterable with one entry for each input {list(names)}")
     return list(feeds)
+
+
+def sets_of(element: Any) -> Sequence[Any]:
+    """The sets of feeds in an element of a pipeline's list: itself, or, as no input is a list, all those in a list of lists."""
+    several = isinstance(element, (list, tuple)) and element and all(isinstance(entry, (list, tuple)) for entry in element)
+    return element if several else [element]
 
 
 def to_array(value: Any, index: int) -> NDArray[Any]:

@@ -84,7 +84,7 @@ def run_in_memory(
     for position, inputs in enumerate(inputs_list):
         if auto_shape or auto_dims:
             _set_shapes(session, shapes_list[position], auto_shape)
-        outputs = session.run(names, inputs)
+        outputs = session._run(names, inputs)
         for tensor in outputs:
             tensor.to_host()
         results.append(outputs)
@@ -113,7 +113,7 @@ def _run_item(session: InferenceSession, files: Sequence[str], options: infer_op
     arrays = [_made_up(file, desc) if options.pure_infer_mode else _read(file) for file, desc in zip(files, descs, strict=True)]
     if options.auto_dym_shape or options.auto_dym_dims:
         _set_shapes(session, [array.shape for array in arrays], options.auto_dym_shape)
-    outputs = session.run([desc.name for desc in session.get_outputs()], arrays)
+    outputs = session._run([desc.name for desc in session.get_outputs()], arrays)
     if not options.output_dir:
         return
     for index, tensor in enumerate(outputs):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ais_bench import _native
 from ais_bench.errors import ConfigError
 from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.feeds import to_sequence
+from ais_bench.session.feeds import sets_of, to_sequence
 from ais_bench.session.inference_session import InferenceSession, session_options
 from ais_bench.session.options import as_chain, as_int, as_model, as_text, check_custom_sizes, runtime_options
 from ais_bench.session.tensor import Tensor
@@ -82,11 +82,11 @@ class InferSession:
         return self
 
     def _take(self, session: InferenceSession, model_path: str | bytes, acl_json_path: str | None, debug: bool) -> None:
-        self.session = session
+        self.session, self.options = session, session.options()
         self._native = session._native
         self._expected: list[int] = []
         self.device_id, self.loop = self._native.device_id, self._native.loop
-        self.model_path = model_path
+        self.model_path, self.acl_json_path, self.debug = model_path, acl_json_path, debug
         self.intensors_desc, self.outtensors_desc = self.session.get_inputs(), self.session.get_outputs()
         self.outputs_names = [desc.name for desc in self.outtensors_desc]
         if debug:
@@ -132,13 +132,14 @@ class InferSession:
     ) -> list[list[NDArray[Any]]]:
         """Run many sets of feeds and return their outputs in order. Shapes may differ from set to set.
 
-        For a model of one input an element may be the bare input instead of a list. On an NPU several sets are under way at
-        once: the copies of one overlap with the execution of another. `feeds_list` may be a generator; it is asked for the next
-        set as there is room, and a set may be overwritten when it is asked.
+        For a model of one input an element may be the bare input instead of a list; a list of sets counts as those sets. On an
+        NPU several sets are under way at once: the copies of one overlap with the execution of another. `feeds_list` may be a
+        generator; it is asked for the next set as there is room, and a set may be overwritten when it is asked.
         """
         if mode == "dymshape":
             self._expect(custom_sizes)
-        return self._native.infer_many(map(self._one_set, feeds_list), mode)
+        sets = (self._one_set(feeds) for element in feeds_list for feeds in sets_of(element))
+        return self._native.infer_many(sets, mode)
 
     def infer_iteration(
         self,
@@ -172,8 +173,10 @@ class InferSession:
 
     def run(self, feeds: Any, out_array: bool = False) -> list[Any]:
         """Run with the shapes that the newest `set_*` call fixed. Returns tensors on the device, or arrays with `out_array`."""
-        outputs = self.session.run(self.outputs_names, feeds)
+        outputs = self.session._run(self.outputs_names, feeds)
         return self._to_arrays(outputs) if out_array else outputs
+
+    run_from_tensors = run
 
     def run_pipeline(
         self,
@@ -254,6 +257,14 @@ class InferSession:
         has several; otherwise the file's related_input_rank says which. Raises ConfigError, UnsupportedError.
         """
         self.session.load_aipp_config_file(config_file, batchsize, input)
+
+    def get_dym_aipp_input_exist(self) -> int:
+        """Return how many inputs have dynamic AIPP."""
+        return self.session.get_dym_aipp_input_exist()
+
+    def check_dym_aipp_input_exist(self) -> None:
+        """Raise UnsupportedError unless exactly one input has dynamic AIPP."""
+        self.session.check_dym_aipp_input_exist()
 
     def get_max_dym_batchsize(self) -> int:
         """Return the largest batch gear, 0 where the model has none."""

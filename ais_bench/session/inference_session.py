@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
+
+import numpy as np
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError
@@ -65,6 +67,8 @@ class InferenceSession(AippMethods):
         _runtime_options: Mapping[str, str] | None = None,
         _runtime: str = "",
     ) -> None:
+        if not isinstance(options, session_options):
+            raise TypeError(f"options is {options!r}; it is a session_options()")
         runtime_options = dict(_runtime_options or {})
         if options.acl_json_path:  # absolute, so that one file has one name
             runtime_options["acl_json_path"] = os.path.abspath(options.acl_json_path)
@@ -82,6 +86,8 @@ class InferenceSession(AippMethods):
         self._options = _LiveOptions(native, options)
         self._times = ExecTimes(self._native)
         self._iteration: _native.Iteration | None = None
+        self._set_inputs: Any = None
+        self._last_outputs: list[Any] = []
         self._output_names = [name for name, *_ in self._native.outputs()]
 
     @classmethod
@@ -107,9 +113,15 @@ class InferenceSession(AippMethods):
     def run(self, output_names: Sequence[str], feeds: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
         """Run once (`loop` times) and return one tensor on the device for each name.
 
-        `feeds` is a list in the model's order or a mapping by input name, of `Tensor`, `BaseTensor` or arrays. Tensors on
-        the host are taken as they are.
+        `feeds` is a list in the model's order or a mapping by input name, of `Tensor` or `BaseTensor`. Tensors on the host are
+        taken as they are. An array raises TypeError: `Tensor(array)` copies it.
         """
+        given = feeds.values() if isinstance(feeds, Mapping) else feeds
+        if isinstance(given, Sized) and any(isinstance(feed, np.ndarray) for feed in given):
+            raise TypeError("an input is an array; make it an aclruntime.Tensor, or use InferSession, which takes arrays")
+        return self._run(output_names, feeds)
+
+    def _run(self, output_names: Sequence[str], feeds: Any) -> list[Tensor]:
         indexes = self._indexes(output_names)
         outputs = self._native.run(feeds)
         return [Tensor(outputs[index]) for index in indexes]
@@ -117,6 +129,23 @@ class InferenceSession(AippMethods):
     def run_from_tensors(self, output_names: Sequence[str], feeds: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
         """`run`, by the name that programs use whose tensors stay on the device."""
         return self.run(output_names, feeds)
+
+    def run_setinputs(self, feeds: Sequence[Any] | Mapping[str, Any]) -> None:
+        """Keep the feeds for `run_execute`; they are `run`'s, which is cut in three steps here."""
+        self._set_inputs = feeds
+
+    def run_execute(self, loop: Any = 1) -> None:
+        """Run the feeds kept, `loop` times."""
+        if self._set_inputs is None:
+            raise ConfigError("run_execute runs what was given before; call run_setinputs before it")
+        for _ in range(as_int("loop", loop, 1)):
+            self._last_outputs = self._native.run(self._set_inputs)
+
+    def run_getoutputs(self, output_names: Sequence[str]) -> list[Tensor]:
+        """Return what `run_execute` computed: one tensor on the device for each name."""
+        if not self._last_outputs:
+            raise ConfigError("run_getoutputs returns what a run computed; call run_execute before it")
+        return [Tensor(self._last_outputs[index]) for index in self._indexes(output_names)]
 
     def first_inner_run(self, output_names: Sequence[str], feeds: Sequence[Any]) -> list[Tensor]:
         """Run once and keep inputs and outputs on the device for `inner_run`. Returns an empty list."""
@@ -148,9 +177,10 @@ class InferenceSession(AippMethods):
         return [Tensor(outputs[index]) for index in indexes]
 
     def run_pipeline(self, *arguments: Any) -> list[list[Tensor]] | None:
-        """Run many items, in one of two forms.
+        """Run many items, in one of these forms.
 
         `(infiles, infer_options, extra_sessions)`: each item is a list of files, one an input; results are written to files.
+        `(infiles, output_dir, auto_shape, auto_dims, out_format="BIN")`: the same, as it was before there were infer_options.
         `(names, inputs_list, shapes_list, auto_shape, auto_dims)`: each item is a list of inputs; returns host tensors per
         item.
         """
@@ -158,10 +188,16 @@ class InferenceSession(AippMethods):
             infiles, options, extra_sessions = arguments
             file_pipeline.run(self, infiles, options, extra_sessions)
             return None
+        if len(arguments) in (4, 5) and isinstance(arguments[1], str):
+            options = infer_options()
+            options.output_dir, options.auto_dym_shape, options.auto_dym_dims = arguments[1:4]
+            options.out_format = "BIN" if len(arguments) == 4 else arguments[4]
+            file_pipeline.run(self, arguments[0], options)
+            return None
         if len(arguments) == 5:
             return file_pipeline.run_in_memory(self, *arguments)
         raise TypeError(
-            "run_pipeline takes (infiles, infer_options, extra_sessions) "
+            "run_pipeline takes (infiles, infer_options, extra_sessions), (infiles, output_dir, auto_shape, auto_dims, format) "
             "or (names, inputs_list, shapes_list, auto_shape, auto_dims)"
         )
 
@@ -223,7 +259,8 @@ class InferenceSession(AippMethods):
 
     def free_resource(self) -> int:
         """Free the model. Twice is fine; a later run raises SessionClosed."""
-        self._iteration = None
+        self._iteration = self._set_inputs = None
+        self._last_outputs = []
         self._native.close()
         return 0
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.feeds import to_array, to_sequence
+from ais_bench.session.feeds import sets_of, to_array, to_sequence
 from ais_bench.session.options import check_custom_sizes
 from ais_bench.session.worker_session import MODES
 
@@ -48,9 +48,12 @@ def as_feeds(feeds: Any, inputs: Sequence[tensor_desc]) -> Sequence[Any]:
     return to_sequence(feeds, [desc.name for desc in inputs])
 
 
-def one_set(feeds: Any) -> Any:
-    """An element of a pipeline's list: a bare array stands for the feeds of a model with one input."""
-    return [feeds] if isinstance(feeds, (np.ndarray, np.generic)) or hasattr(feeds, "__dlpack__") else feeds
+def sets(feeds_list: Iterable[Any]) -> Iterator[Any]:
+    """The sets of feeds in a pipeline's list; a bare array stands for the feeds of a model with one input."""
+    for element in feeds_list:
+        for feeds in sets_of(element):
+            bare = isinstance(feeds, (np.ndarray, np.generic)) or hasattr(feeds, "__dlpack__")
+            yield [feeds] if bare else feeds
 
 
 def as_arrays(arrays: Any, inputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:

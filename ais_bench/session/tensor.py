@@ -30,15 +30,15 @@ class type(enum.IntEnum):
 class Tensor(_native.Tensor):
     """A tensor on the host (`device` is -1) or on a device.
 
-    `Tensor(array)` copies a numpy array, or anything else an input can be, to host memory, `Tensor(array, device_id)` to a
-    device; `Tensor(tensor)` shares its memory. `to_device(id)` and `to_host()` move it, in place, and do nothing where it is
-    there already. On the host it offers the buffer protocol and converts with `numpy.array(tensor)`; on a device both raise
-    RuntimeError. Its memory is freed with it, whatever became of the session it came from. Any thread may use it, one at a
-    time.
+    `Tensor(array)` copies a numpy array, anything else an input can be, or any object with the buffer protocol to host memory,
+    `Tensor(array, device_id)` to a device; `Tensor(tensor)` shares its memory. `to_device(id)` and `to_host()` move it, in
+    place, and do nothing where it is there already. On the host it offers the buffer protocol and converts with
+    `numpy.array(tensor)`; on a device both raise RuntimeError. Its memory is freed with it, whatever became of the session it
+    came from. Any thread may use it, one at a time.
     """
 
     def __init__(self, array: Any, device_id: Any = None) -> None:
-        super().__init__(array)
+        super().__init__(_readable(array))
         if device_id is not None:
             self.to_device(device_id)
 
@@ -79,6 +79,16 @@ class BaseTensor:
     @property
     def __array_interface__(self) -> dict[str, Any]:
         return {"version": 3, "typestr": "|u1", "shape": (self.size,), "data": (self.buf, True)}
+
+
+def _readable(value: Any) -> Any:
+    """`value`, or, where it is none of what an input can be but has the buffer protocol, an array over it."""
+    if isinstance(value, (np.ndarray, np.generic, _native.Tensor, BaseTensor)) or hasattr(value, "__dlpack__"):
+        return value
+    try:
+        return np.asarray(memoryview(value))
+    except TypeError:
+        return value
 
 
 def batch(inputs: Sequence[Tensor], keep_dims: bool = False) -> Tensor:
