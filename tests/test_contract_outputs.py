@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import statistics
 from collections.abc import Callable
@@ -311,6 +312,14 @@ def test_the_module_level_summary(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert part in printed
     written = json.loads((tmp_path / "run_summary.json").read_text())
     assert written["throughput"] == 2000
+    assert set(written["NPU_compute_time"]) == {"min", "max", "mean", "median", "percentile(99%)", "count"}
+    assert [written[name]["count"] for name in ("NPU_compute_time", "H2D_latency", "D2H_latency")] == [2, 1, 1]
+    assert written["npu_compute_time_list"] == [2.0, [1.0, 3.0]]
+    assert written["pid"] == os.getpid()
+    for _ in range(2):
+        mine.add_sample_id_infiles(0, ["a.npy", "b.npy"])
+        mine.append_sample_id_outfile(0, "a_0.npy")
+    assert mine.infodict["filesinfo"][0] == {"infiles": ["a.npy", "b.npy"], "outfiles": ["a_0.npy", "a_0.npy"]}
     mine.npu_compute_time_list = [(0.0, 2.0), (1.0, 3.0)]  # they overlap: 3 ms for both
     mine.report(4, multi_threads=True)
     assert mine.infodict["throughput"] == pytest.approx(1000 * 4 / 1.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -69,8 +70,9 @@ class Summary:
         self._batchsizes.append(batchsize)
 
     def add_sample_id_infiles(self, sample_id: int, infiles: Any) -> None:
-        """Note the input files of one run."""
-        self.infodict["filesinfo"].setdefault(sample_id, {"infiles": [], "outfiles": []})["infiles"].append(infiles)
+        """Note the input files of one run, a list; the first call counts."""
+        noted = self.infodict["filesinfo"].setdefault(sample_id, {"infiles": [], "outfiles": []})
+        noted["infiles"] = noted["infiles"] or list(infiles)
 
     def append_sample_id_outfile(self, sample_id: int, outfile: Any) -> None:
         """Note an output file of one run."""
@@ -98,7 +100,12 @@ class Summary:
         print(f"throughput 1000*batchsize.mean({batch:g})/NPU_compute_time.mean({mean}): {throughput}")
         print("------------------------------------------------------")
         self.infodict.update(
-            NPU_compute_time=asdict(compute), H2D_latency=asdict(h2d), D2H_latency=asdict(d2h), throughput=throughput
+            NPU_compute_time=_figures(compute, self.npu_compute_time_list),
+            H2D_latency=_figures(h2d, self.h2d_latency_list),
+            D2H_latency=_figures(d2h, self.d2h_latency_list),
+            throughput=throughput,
+            npu_compute_time_list=self.npu_compute_time_list,
+            pid=os.getpid(),
         )
         if output_prefix is not None:
             with open(f"{output_prefix}_summary.json", "w", encoding="utf-8") as file:
@@ -115,6 +122,13 @@ class Summary:
                 busy, start = busy + end - start, next_start
             end = max(end, next_end)
         return (busy + end - start) / len(pairs)
+
+
+def _figures(info: ListInfo, times: Sequence[Any]) -> dict[str, float]:
+    """The statistics of `times` under the names that readers of the JSON file know."""
+    figures = asdict(info)
+    figures[f"percentile({PERCENTILE}%)"] = figures.pop("percentile")
+    return figures | {"count": len(times)}
 
 
 def _pair(entry: Any) -> tuple[float, float] | None:
