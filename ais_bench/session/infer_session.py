@@ -284,12 +284,14 @@ class InferSession:
         """Return a tensor on the device with the bytes of raw files, one after the other; they must fill it exactly."""
         return self.session.create_tensor_from_fileslist(desc, files)
 
-    def convert_tensors_to_host(self, tensors: Iterable[Tensor]) -> None:
+    @staticmethod
+    def convert_tensors_to_host(tensors: Iterable[Tensor]) -> None:
         """Move tensors to the host, in place."""
         for tensor in tensors:
             tensor.to_host()
 
-    def convert_tensors_to_arrays(self, tensors: Iterable[Tensor]) -> list[NDArray[Any]]:
+    @staticmethod
+    def convert_tensors_to_arrays(tensors: Iterable[Tensor]) -> list[NDArray[Any]]:
         """Return new arrays with the values of host tensors."""
         return [np.array(tensor) for tensor in tensors]
 
