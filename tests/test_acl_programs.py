@@ -31,11 +31,18 @@ STEPS = 1000
 GEARS = {
     "batch": ("batch_size", "1,2,4"),
     "image": ("image_size", "4,4;8,6"),
+    "image of two inputs": ("image_size", "4,4;8,6"),
     "dims": ("dims", "20,20,1,1;40,40,2,2;80,60,4,4"),
     "dims in another order": ("dims", "20,30,5,6;80,60,4,7"),
 }
 #: Case -> the output that each input takes in an iteration; elsewhere no output fits an input.
-CHAINS = {"static": [0, -1], "image": [0], "shape in a range": [0], "result of unknown rank": [-1, 0]}
+CHAINS = {
+    "static": [0, -1],
+    "image": [0],
+    "image of two inputs": [-1, 0],
+    "shape in a range": [0],
+    "result of unknown rank": [-1, 0],
+}
 
 Program = Callable[[str, Case], list[Any]]
 Twins = Callable[[str], Packed]
@@ -153,7 +160,7 @@ def low_level(path: str, case: Case) -> list[Any]:
             tensor.to_device(0)
         results.append([desc.realsize for desc in session.get_inputs()])
         results.append(read(session.run(names, tensors)))
-        by_name = {desc.name: feed for desc, feed in zip(session.get_inputs(), feeds, strict=True)}
+        by_name = {desc.name: aclruntime.Tensor(feed) for desc, feed in zip(session.get_inputs(), feeds, strict=True)}
         results.append(read(session.run(names[-1:], by_name)))
         session.first_inner_run(names, tensors)
         for mem_copy in (True, False):
