@@ -68,3 +68,41 @@ print("as if nothing had been")
 def test_interrupts_leave_no_place_taken_and_no_task_behind(models: dict[str, str], seed: int) -> None:
     done = run_script("-c", SCRIPT, models["add"], str(seed))
     assert (done.returncode, done.stdout) == (0, "as if nothing had been\n"), done.stdout + done.stderr
+
+
+NATIVE = """
+import linecache, sys
+import numpy as np
+from ais_bench.pool import dispatch
+from ais_bench.session import MultiDeviceSession
+
+# The native calls, and where Python calls them.
+CALLS = ("worker.lane.deliver(", "worker.lane.send(")
+seen, inside = 0, []
+
+def profile(frame, event, _argument):
+    global seen
+    caller = frame.f_back
+    if event == "call" and caller is not None and caller.f_code.co_filename == dispatch.__file__:
+        seen += 1
+        if any(call in linecache.getline(dispatch.__file__, caller.f_lineno) for call in CALLS):
+            inside.append(frame.f_code)
+
+assert all(call in "".join(linecache.getlines(dispatch.__file__)) for call in CALLS)
+feeds = [np.ones((2, 3), np.float32)] * 2
+with MultiDeviceSession(sys.argv[1], devices=[0, 1]) as session:
+    session.start()
+    sys.setprofile(profile)
+    for (output,) in session.map(feeds for _ in range(200)):
+        assert (output == 2).all()
+    session.infer({0: [feeds], 1: [feeds]})
+    sys.setprofile(None)
+assert seen > 200, seen
+print(inside)
+"""
+
+
+def test_no_python_runs_between_taking_a_reply_and_booking_it(models: dict[str, str]) -> None:
+    """Not at the first reply of a process, either: an interrupt in there would lose it, and its place in the worker."""
+    done = run_script("-c", NATIVE, models["add"])
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stdout + done.stderr
