@@ -383,41 +383,6 @@ def test_tensors_made_for_a_session(model: ModelPath, tmp_path: Path) -> None:
             session.create_tensor_from_fileslist(session.get_inputs()[0], [str(tmp_path / "a.bin")] * 2)
 
 
-@pytest.mark.parametrize(("format_", "suffix"), [("BIN", "bin"), ("NPY", "npy"), ("TXT", "txt")])
-def test_runs_over_files(model: ModelPath, tmp_path: Path, format_: str, suffix: str) -> None:
-    for number in range(3):
-        np.save(tmp_path / f"a{number}.npy", A + number)
-        B.tofile(tmp_path / f"b{number}.bin")
-    files = [[str(tmp_path / f"a{number}.npy"), str(tmp_path / f"b{number}.bin")] for number in range(3)]
-    readers: dict[str, Callable[[Path], Any]] = {
-        "BIN": lambda path: np.fromfile(path, np.int32),
-        "NPY": np.load,
-        "TXT": np.loadtxt,
-    }
-    with InferSession(0, model("sub_then_swap")) as session, InferSession(0, model("sub_then_swap")) as other:
-        session.run_pipeline(files, str(tmp_path), outfmt=format_, extra_session=[other])
-        assert (len(session.summary()), len(other.summary())) == (3, 1)  # the other's is counted with the first session's
-        assert float(other.summary()[0]) == pytest.approx(float(session.summary()[2]))
-        starts = [start for start, _ in session.summary()]
-        assert all(0 < start < 60_000 for start in starts)
-    for number in range(3):
-        path = tmp_path / f"a{number}_0.{suffix}"
-        assert readers[format_](path).tolist() == (A + number - B).tolist()
-
-
-def test_runs_over_files_as_they_were_before_there_were_infer_options(model: ModelPath, tmp_path: Path) -> None:
-    for name, values in (("a", A), ("b", B)):
-        np.save(tmp_path / f"{name}.npy", values)
-    files = [[str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]]
-    session = opened(model("sub_then_swap"))
-    session.run_pipeline(files, "", False, False)
-    assert list(tmp_path.glob("a_*")) == []
-    session.run_pipeline(files, str(tmp_path), False, False, "NPY")
-    assert np.load(tmp_path / "a_0.npy").tolist() == [8, 6, 4, 2]
-    session.run_pipeline(files, str(tmp_path), False, False)
-    assert np.fromfile(tmp_path / "a_0.bin", np.int32).tolist() == [8, 6, 4, 2]
-
-
 def test_descriptors_are_made_by_hand_and_filled_in() -> None:
     desc = aclruntime.tensor_desc()
     desc.name, desc.shape = "x", [1, 3]
