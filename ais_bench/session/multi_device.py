@@ -332,9 +332,7 @@ class MultiDeviceSession:
         number = scatter.mode_number(mode, custom_sizes)
         if not scatter.is_by_device(feeds_list):
             return list(self.map(scatter.sets(feeds_list), mode))
-        lists = {
-            device: [list(scatter.sets(feeds)) for feeds in many] for device, many in scatter.by_device(feeds_list).items()
-        }
+        lists = scatter.sets_by_device(feeds_list)
         flat = {device: [one for feeds in several for one in feeds] for device, several in lists.items()}
         outputs = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how))
         return {device: gather.regroup(outputs[device], [len(feeds) for feeds in several]) for device, several in lists.items()}

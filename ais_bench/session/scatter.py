@@ -56,6 +56,11 @@ def sets(feeds_list: Iterable[Any]) -> Iterator[Any]:
             yield [feeds] if bare else feeds
 
 
+def sets_by_device(feeds: Mapping[Any, Any]) -> dict[int, list[list[Any]]]:
+    """{device id: [feeds_list, ...]} with the sets of each list. Raises ConfigError."""
+    return {device: [list(sets(one)) for one in several] for device, several in by_device(feeds).items()}
+
+
 def as_arrays(arrays: Any, inputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:
     """The whole data set as one array for each input, all with the same length along axis 0. Raises FeedError."""
     several = [arrays] if isinstance(arrays, np.ndarray) and len(inputs) == 1 else as_feeds(arrays, inputs)
