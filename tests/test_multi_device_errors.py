@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,16 @@ def session(models: dict[str, str]) -> Iterator[MultiDeviceSession]:
 
 
 # ---- errors ----
+
+
+def test_a_model_whose_name_is_not_utf8(models: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.model")
+    with pytest.raises(ModelLoadError, match="no such file"):
+        MultiDeviceSession(path)
+    path.parent.mkdir()
+    shutil.copy(models["open"], path)
+    with MultiDeviceSession(path, devices=DEVICES[:1]) as session:
+        same(session.infer(pair(3)), [total(pair(3))])
 
 
 def test_what_is_wrong_with_feeds_is_said_as_by_one_device_and_the_session_goes_on(session: MultiDeviceSession) -> None:
