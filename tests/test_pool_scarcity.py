@@ -87,6 +87,18 @@ def test_a_process_that_cannot_be_watched_does_not_stay(monkeypatch: pytest.Monk
     assert not any(psutil.pid_exists(pid) for pid in started)
 
 
+def test_without_a_thread_for_the_supervisor_nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: Supervisor) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Supervisor, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            DevicePool(Obedient, [0])
+    with DevicePool(Obedient, [0]) as pool:
+        assert one(pool, 7) == 7
+
+
 def test_a_defect_of_the_supervisor_is_an_error_of_the_start(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -50,7 +50,12 @@ class Engine:
         self._ending = False
         _hook_once()
         _live.add(self)
-        self.supervisor.start()
+        try:
+            self.supervisor.start()
+        except RuntimeError:  # no thread is to be had
+            self.supervisor.close_descriptors()
+            _live.discard(self)
+            raise
 
     def _wake_supervisor(self) -> None:
         self.supervisor.wake()
