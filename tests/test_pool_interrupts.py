@@ -8,6 +8,7 @@ from pool_support import run_script
 SCRIPT = """
 import random, signal, sys
 import numpy as np
+from multi_device_support import DEVICES
 from ais_bench.session import MultiDeviceSession
 
 TURNS = 90
@@ -37,11 +38,11 @@ def single(session):
 
 def by_device(session):
     while True:
-        outputs = session.infer({0: [feeds(n) for n in range(9)], 1: [feeds(n) for n in range(9)]})
-        assert [[int(output[0, 0]) for (output,) in several] for several in outputs.values()] == [[*range(9)], [*range(9)]]
+        outputs = session.infer({device: [feeds(n) for n in range(9)] for device in DEVICES})
+        assert [[int(output[0, 0]) for (output,) in several] for several in outputs.values()] == [[*range(9)] for _ in DEVICES]
 
 interrupted = 0
-with MultiDeviceSession(sys.argv[1], devices=[0, 1]) as session:
+with MultiDeviceSession(sys.argv[1], devices=DEVICES) as session:
     session.start()
     pids = [worker.pid for worker in session.report().workers]
     for turn in range(TURNS):
@@ -56,9 +57,9 @@ with MultiDeviceSession(sys.argv[1], devices=[0, 1]) as session:
         assert (output == n).all(), (output, n)
     dispatcher = session._pool._engine.dispatcher
     for _ in range(2):  # what was dropped is forgotten, and its replies have come
-        session.infer({0: [feeds(0)], 1: [feeds(0)]})
+        session.infer({device: [feeds(0)] for device in DEVICES})
     assert dispatcher.unfinished() == 0
-    assert [(worker.load, worker.reserved, worker.busy) for worker in dispatcher.crew.workers] == [(0, 0, False)] * 2
+    assert [(worker.load, worker.reserved, worker.busy) for worker in dispatcher.crew.workers] == [(0, 0, False)] * len(DEVICES)
     assert not dispatcher._reservations and not dispatcher._in_hand and not dispatcher.crew.streams
     assert [worker.pid for worker in session.report().workers] == pids
 print("as if nothing had been")
@@ -69,3 +70,42 @@ print("as if nothing had been")
 def test_interrupts_leave_no_place_taken_and_no_task_behind(models: dict[str, str], seed: int) -> None:
     done = run_script("-c", SCRIPT, models["add"], str(seed))
     assert (done.returncode, done.stdout) == (0, "as if nothing had been\n"), done.stdout + done.stderr
+
+
+NATIVE = """
+import linecache, sys
+import numpy as np
+from multi_device_support import DEVICES
+from ais_bench.pool import dispatch
+from ais_bench.session import MultiDeviceSession
+
+# The native calls, and where Python calls them.
+CALLS = ("worker.lane.deliver(", "worker.lane.send(")
+seen, inside = 0, []
+
+def profile(frame, event, _argument):
+    global seen
+    caller = frame.f_back
+    if event == "call" and caller is not None and caller.f_code.co_filename == dispatch.__file__:
+        seen += 1
+        if any(call in linecache.getline(dispatch.__file__, caller.f_lineno) for call in CALLS):
+            inside.append(frame.f_code)
+
+assert all(call in "".join(linecache.getlines(dispatch.__file__)) for call in CALLS)
+feeds = [np.ones((2, 3), np.float32)] * 2
+with MultiDeviceSession(sys.argv[1], devices=DEVICES) as session:
+    session.start()
+    sys.setprofile(profile)
+    for (output,) in session.map(feeds for _ in range(200)):
+        assert (output == 2).all()
+    session.infer({device: [feeds] for device in DEVICES})
+    sys.setprofile(None)
+assert seen > 200, seen
+print(inside)
+"""
+
+
+def test_no_python_runs_between_taking_a_reply_and_booking_it(models: dict[str, str]) -> None:
+    """Not at the first reply of a process, either: an interrupt in there would lose it, and its place in the worker."""
+    done = run_script("-c", NATIVE, models["add"])
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stdout + done.stderr

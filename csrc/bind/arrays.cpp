@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bind/bind.hpp"
+#include "bind/recycling.hpp"
 #include "bind/tensor.hpp"
 
 namespace ais::bind {
@@ -243,10 +244,14 @@ py::array array_from(const TensorView& view) {
   return array;
 }
 
-// The first use of numpy's C API looks it up, and lets the GIL go meanwhile. Were that a daemon thread's while the interpreter
-// shuts down, CPython up to 3.13 would unwind the thread out of a place that C++ cannot be left from.
+// The first use of numpy's C API looks it up, runs Python code for that, and lets the GIL go meanwhile. Were that a daemon
+// thread's while the interpreter shuts down, CPython up to 3.13 would unwind the thread out of a place that C++ cannot be left
+// from; were it in the middle of taking a reply, Ctrl-C could lose the reply.
 void register_arrays(py::module_& module) {
-  module.def("load_numpy", [] { py::detail::npy_api::get(); });
+  module.def("load_numpy", [] {
+    py::detail::npy_api::get();
+    Recycling::prepare();
+  });
 }
 
 py::array tensor_to_array(const session::Tensor& tensor) { return array_from(tensor.view()); }

@@ -97,25 +97,28 @@ py::handle handler() {
   return capsule;
 }
 
+using SetHandler = PyObject* (*)(PyObject*);
+
 // PyDataMem_SetHandler: slot 304 of numpy's C API since 1.22.
-PyObject* set_handler(PyObject* wanted) {
-  using Set = PyObject* (*)(PyObject*);
-  static const Set set = [] {
+SetHandler set_handler() {
+  static const SetHandler found = [] {
     const py::object api = py::detail::import_numpy_core_submodule("multiarray").attr("_ARRAY_API");
-    return reinterpret_cast<Set>(static_cast<void**>(PyCapsule_GetPointer(api.ptr(), nullptr))[304]);
+    return reinterpret_cast<SetHandler>(static_cast<void**>(PyCapsule_GetPointer(api.ptr(), nullptr))[304]);
   }();
-  return set(wanted);
+  return found;
 }
 
 }  // namespace
 
-Recycling::Recycling() : before_(py::reinterpret_steal<py::object>(set_handler(handler().ptr()))) {
+void Recycling::prepare() { set_handler(); }
+
+Recycling::Recycling() : before_(py::reinterpret_steal<py::object>(set_handler()(handler().ptr()))) {
   if (!before_) throw py::error_already_set();
 }
 
 Recycling::~Recycling() {
   py::error_scope keep;  // of an exception on its way through
-  PyObject* const ours = set_handler(before_.ptr());
+  PyObject* const ours = set_handler()(before_.ptr());
   if (ours == nullptr) PyErr_Clear();  // then later arrays have such memory, too, which is as good
   Py_XDECREF(ours);
 }

@@ -14,6 +14,9 @@ namespace py = pybind11;
 // While it lives, arrays that numpy makes in this thread have such memory. Needs the GIL.
 class Recycling {
  public:
+  // Looks up numpy's part in it, which runs Python code: in time, where an interrupt or a waiting thread does no harm.
+  static void prepare();
+
   Recycling();
   ~Recycling();
   Recycling(const Recycling&) = delete;
