@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import emulator_models
 import numpy as np
+import psutil
 import pytest
 from acl_support import Packed, equal, floats
+from pool_support import environment, gone, wait_until
 from scripts import run_script
 
 from ais_bench.emulator import Emulator, npus, pack
-from ais_bench.errors import AisBenchError, ConfigError, DeviceLost, UnsupportedError, WorkerStartError
-from ais_bench.session import InferSession, MultiDeviceSession
+from ais_bench.errors import AisBenchError, ConfigError, DeviceLost, DeviceUnavailable, UnsupportedError, WorkerStartError
+from ais_bench.session import InferSession, MultiDeviceSession, count_devices
 
 
 @pytest.mark.parametrize("name", ["batch", "shape"])
@@ -42,6 +46,29 @@ def test_modules_in_the_working_directory_do_not_disturb_the_counting(tmp_path: 
     """
     with npus(3):
         assert run_script(code, str(tmp_path)) == "3\n"
+
+
+def test_a_driver_that_does_not_answer_is_an_error(packed: Callable[[str], Packed], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(count_devices, "ASK_TIMEOUT_S", 3)
+    with (
+        npus(2, faults="aclrtGetDeviceCount=hang"),
+        MultiDeviceSession(packed("static").om) as session,
+        pytest.raises(DeviceUnavailable, match=r"did not say how many within 3 s; pass devices="),
+    ):
+        session.start()
+
+
+def test_a_process_that_asks_a_driver_ends_with_its_parent() -> None:
+    code = "from ais_bench.session.count_devices import count_devices; count_devices('acl')"
+    with npus(2, faults="aclrtGetDeviceCount=hang"):
+        parent = subprocess.Popen([sys.executable, "-c", code], env=environment())
+    try:
+        (child,) = wait_until(lambda: psutil.Process(parent.pid).children())
+        wait_until(lambda: "libascendcl_emulator" in Path(f"/proc/{child.pid}/maps").read_text(), what="its question")
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_until(lambda: gone(child.pid))
 
 
 def test_a_device_lost_for_good_is_set_aside(packed: Callable[[str], Packed]) -> None:

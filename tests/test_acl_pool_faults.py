@@ -95,18 +95,23 @@ def test_the_ledger_of_eight_balances(om: str) -> None:
     """20,000 items of distinct content: each is delivered once, in order, right, or has the model's own error."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
-    count = 20_000
     rules = ("device.execute:800=hang@1", "aclmdlExecuteAsync:500=crash@2", "device.execute:600=507011@3",
              "aclmdlExecuteAsync:300=500002@4", "device.copy:1000=507011@5", "aclrtMemcpyAsync:700=exit@6")  # fmt: skip
     with (
         failing(*rules, count=8) as met,
         MultiDeviceSession(om, task_timeout=1.0, max_attempts=20, close_timeout=3, **PATIENT) as session,
     ):
+        firsts = [int(rule.partition(":")[2].partition("=")[0]) for rule in rules]
+
+        def unmet() -> list[str]:
+            return [rule for index, (rule, first) in enumerate(zip(rules, firsts, strict=True)) if met(index) < first]
+
         session.start()
+        items = itertools.takewhile(lambda n: n < 20_000 or (n < 100_000 and unmet()), itertools.count())
         tormentor = Tormentor(session, random.Random(seed))
         tormentor.start()
         delivered, failed = 0, []
-        for n, outputs in enumerate(session.map((feeds_of(n) for n in range(count)), on_error="return")):
+        for n, outputs in enumerate(session.map(map(feeds_of, items), on_error="return")):
             if isinstance(outputs, BaseException):
                 failed.append((n, outputs))
             else:
@@ -116,10 +121,9 @@ def test_the_ledger_of_eight_balances(om: str) -> None:
         tormentor.join()
         report = session.report()
         assert all(number >= 1 for number in tormentor.sent.values()), tormentor.sent
-        firsts = [int(rule.partition(":")[2].partition("=")[0]) for rule in rules]
-        unmet = [rule for index, (rule, first) in enumerate(zip(rules, firsts, strict=True)) if met(index) < first]
-        assert not unmet
-    assert delivered + len(failed) == count == report.total.tasks
+        assert not unmet()
+    assert delivered + len(failed) == n + 1 == report.total.tasks
+    assert n + 1 >= 20_000
     assert {type(error) for _, error in failed} <= {InferenceError}
     assert all(word in str(error) for _, error in failed for word in ("device 4", "500002"))
     assert report.total.restarts >= sum(tormentor.sent.values()) // 2
@@ -165,14 +169,16 @@ def test_what_happens_once(om: str, name: str) -> None:
     first = int(rule.partition(":")[2].partition("=")[0])
     deadline = 1.0 if rule.endswith("hang@1") else None  # a busy machine is slow at everything: others may be killed by it, too
     with failing(rule) as met, MultiDeviceSession(om, task_timeout=deadline, max_attempts=10, **PATIENT) as session:
-        results = list(session.map((feeds_of(n) for n in range(120)), on_error="return"))
+        # Which device gets how many is nobody's promise.
+        enough = itertools.takewhile(lambda n: n < 120 or (met() < first and n < 10_000), itertools.count())
+        results = list(session.map(map(feeds_of, enough), on_error="return"))
         assert met() >= first  # it happened
         wait_until(lambda: session.report().total.restarts >= int(loses_worker))
         wait_until(lambda: set(states(session).values()) == {"ready"})
         total = session.report().total
     errors = [result for result in results if isinstance(result, BaseException)]
     assert all(right(n, result) for n, result in enumerate(results) if not isinstance(result, BaseException))
-    assert (errors, total.failures, total.tasks) == ([], 0, 120)
+    assert (errors, total.failures, total.tasks) == ([], 0, len(results))
     if loses_worker:
         assert total.restarts >= 1
     else:
@@ -238,7 +244,7 @@ def test_a_device_that_always_fails_is_set_aside_and_the_others_finish(
 
 
 def test_a_device_set_aside_is_tried_again(om: str) -> None:
-    settings = {"max_restarts": 1, "restart_backoff": 0, "max_attempts": 10, "retry_device_after": 0.5}
+    settings = {"max_restarts": 1, "restart_backoff": 0, "max_attempts": 10, "retry_device_after": 3.0}
     with failing("aclmdlExecuteAsync:1-2=507011@1", count=2) as met, MultiDeviceSession(om, **settings) as session:
         run_until(session, lambda: states(session)[1] == "aside")
         assert met() >= 2
@@ -254,7 +260,7 @@ LOADS = {
     "out of memory": ("aclmdlLoadFromFile=oom@1", "207001"),
     "no such device any more": ("aclrtSetDevice=507033@1", "507033"),
     "out of memory for a context": ("aclrtCreateContext=oom@1", "207001"),
-    "a hang": ("aclmdlLoadFromFile=hang@1", r"start_timeout \(4 s\)"),
+    "a hang": ("aclmdlLoadFromFile=hang@1", r"start_timeout \(10 s\)"),
     "a crash": ("aclmdlLoadFromFile=crash@1", "SIGABRT"),
 }
 
@@ -262,7 +268,7 @@ LOADS = {
 @pytest.mark.parametrize("name", LOADS)
 def test_a_device_that_cannot_load_is_named(om: str, name: str) -> None:
     rule, reason = LOADS[name]
-    settings: dict[str, Any] = {"max_restarts": 0, "start_timeout": 4 if name == "a hang" else 60}
+    settings: dict[str, Any] = {"max_restarts": 0, "start_timeout": 10 if name == "a hang" else 60}
     with failing(rule) as met:
         with pytest.raises(WorkerStartError, match=f"(?s)device 1.*{reason}") as caught:
             MultiDeviceSession(om, **settings).start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +41,44 @@ def session(models: dict[str, str]) -> Iterator[MultiDeviceSession]:
 
 
 # ---- errors ----
+
+
+@pytest.mark.parametrize("side", ["preprocess", "postprocess"])
+@pytest.mark.parametrize(("how", "said"), [("return", "forked"), ("raise", "raised in the child"), ("exit", "SystemExit")])
+def test_a_process_that_a_callable_forks_answers_nothing(
+    models: dict[str, str], side: str, how: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def fork(item: Any) -> Any:
+        calls.append(item)
+        if len(calls) == 13:
+            child = os.fork()
+            if child == 0 and how == "raise":
+                raise LookupError("raised in the child")
+            if child == 0 and how == "exit":
+                sys.exit()
+            assert child == 0 or os.waitpid(child, 0)[0] == child  # it has ended
+        return item
+
+    callables: dict[str, Any] = {side: fork}
+    with MultiDeviceSession(models["open"], devices=DEVICES[:1], **callables) as session:
+        results = list(session.map(pair(number) for number in range(50)))
+        assert session.report().to_dict()["total"]["restarts"] == 0
+    assert len(results) == 50
+    for number, outputs in enumerate(results):
+        same(outputs, [total(pair(number))])
+    assert said in caplog.text
+
+
+def test_a_model_whose_name_is_not_utf8(models: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.model")
+    with pytest.raises(ModelLoadError, match="no such file"):
+        MultiDeviceSession(path)
+    path.parent.mkdir()
+    shutil.copy(models["open"], path)
+    with MultiDeviceSession(path, devices=DEVICES[:1]) as session:
+        same(session.infer(pair(3)), [total(pair(3))])
 
 
 def test_what_is_wrong_with_feeds_is_said_as_by_one_device_and_the_session_goes_on(session: MultiDeviceSession) -> None:

@@ -83,7 +83,7 @@ def test_futures_past_their_time_do_not_cost_the_device() -> None:
     with DevicePool(Obedient, [0], PoolSettings(max_restarts=1, restart_backoff=0)) as pool:
         for count in range(1, 5):
             with pytest.raises(TaskTimeout):
-                submit(pool, Obedient.HANG, timeout=0.05).result(20)
+                submit(pool, Obedient.HANG, timeout=0.3).result(20)
             wait_until(lambda count=count: restarts(pool) == count and pool.workers()[0].state == "ready")
         assert one(pool, 0, 5)[0][1] == 5
 
@@ -142,30 +142,30 @@ def test_a_suspect_runs_alone_so_that_nobody_is_blamed_for_it(pool: DevicePool) 
 
 
 def test_a_task_past_its_deadline_has_its_worker_killed(caplog: pytest.LogCaptureFixture) -> None:
-    settings = PoolSettings(task_timeout=0.2, max_restarts=100, restart_backoff=0)
+    settings = PoolSettings(task_timeout=1.0, max_restarts=100, restart_backoff=0)
     with DevicePool(Obedient, [0, 1], settings) as pool:
         pool.start()
         before = {worker.pid for worker in pool.workers()}
-        with pytest.raises(TaskTimeout, match=r"task_timeout \(0.2 s\)") as caught:
+        with pytest.raises(TaskTimeout, match=r"task_timeout \(1 s\)") as caught:
             pool.run(Task(order(Obedient.HANG), Waiter(), index=3)).result()
         assert caught.value.device_id in (0, 1)
         wait_until(lambda: restarts(pool) == 2)  # it was tried on two workers
-        assert caplog.text.count("SIGKILL, because a task took longer than task_timeout (0.2 s); it is started again") == 2
+        assert caplog.text.count("SIGKILL, because a task took longer than task_timeout (1 s); it is started again") == 2
         assert one(pool, 0, 1)
         wait_until(lambda: all(worker.state == "ready" for worker in pool.workers()))
         assert not before & {worker.pid for worker in pool.workers()}
 
 
 def test_waiting_behind_slow_tasks_does_not_count_against_the_deadline() -> None:
-    with DevicePool(Obedient, [0], PoolSettings(task_timeout=0.5, tasks_in_flight=8)) as pool:
+    with DevicePool(Obedient, [0], PoolSettings(task_timeout=2.0, tasks_in_flight=8)) as pool:
         pool.start()
-        futures = [submit(pool, Obedient.SLEEP_MS, 150) for _ in range(8)]
+        futures = [submit(pool, Obedient.SLEEP_MS, 300) for _ in range(8)]  # 2.4 s for the last of them
         assert all(future.result(20) for future in futures)
         assert restarts(pool) == 0
 
 
 def test_a_stopped_worker_is_found_by_the_deadline() -> None:
-    with DevicePool(Obedient, [0, 1], PoolSettings(task_timeout=0.3, max_attempts=5)) as pool:
+    with DevicePool(Obedient, [0, 1], PoolSettings(task_timeout=1.0, max_attempts=5)) as pool:
         pool.start()
         victim = pool.workers()[0].pid
         assert victim is not None
@@ -194,7 +194,7 @@ def test_an_idle_worker_that_dies_is_replaced(pool: DevicePool) -> None:
 
 
 def test_a_device_that_fails_everything_is_set_aside_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    settings = PoolSettings(max_restarts=1, restart_backoff=0, max_attempts=1, retry_device_after=0.5)
+    settings = PoolSettings(max_restarts=1, restart_backoff=0, max_attempts=1, retry_device_after=4.0)
     with DevicePool(Obedient, [0, 1], settings) as pool:
         pool.start()
         for _ in range(3):
@@ -203,7 +203,7 @@ def test_a_device_that_fails_everything_is_set_aside_and_tried_again(caplog: pyt
             if any(worker.state == "aside" for worker in pool.workers()):
                 break
         assert [worker.state for worker in pool.workers()] == ["ready", "aside"]
-        assert any("device 1 is set aside" in record.getMessage() for record in caplog.records)
+        wait_until(lambda: any("device 1 is set aside" in record.getMessage() for record in caplog.records))
         with pytest.raises(PoolBroken, match="device 1") as caught:
             one(pool, 0, 1, device=1)
         assert isinstance(caught.value.__cause__, WorkerDied)

@@ -47,9 +47,10 @@ with MultiDeviceSession(sys.argv[1], devices=DEVICES) as session:
     pids = [worker.pid for worker in session.report().workers]
     for turn in range(TURNS):
         try:
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.01))
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.01), 1.0)  # once more where a destructor got it
             (stream, single, by_device)[turn % 3](session)
         except KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             interrupted += 1
     assert interrupted == TURNS, interrupted
     for n, (output,) in enumerate(session.map(feeds(n) for n in range(3000))):

@@ -207,6 +207,17 @@ def test_an_error_that_does_not_pickle_has_a_stand_in_that_names_it() -> None:
     assert "_Awkward: awkward" in str(there)
 
 
+class _Speechless(Exception):
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
+def test_an_error_whose_str_raises_is_still_of_its_type() -> None:
+    there = loads_error(dumps_error(_Speechless()))
+    assert type(there) is _Speechless
+    assert "_Speechless: its str() raised" in str(there.__cause__)
+
+
 def test_the_errors_of_the_pool_pickle_with_what_they_carry() -> None:
     error = WorkerDied("gone")
     error.device_id, error.signal = 3, 9

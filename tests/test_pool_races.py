@@ -135,7 +135,7 @@ def test_a_task_that_is_dropped_while_another_thread_sends_it_keeps_its_place_un
         assert go_on.wait(20)
 
     worker.limit = 0  # so that tasks are queued
-    dropped = task_of(Obedient.SLEEP_MS, 300)
+    dropped = task_of(Obedient.SLEEP_MS, 2000)
     dispatcher.start(dropped)
     worker.limit = 1
     worker.lane = Lane(worker.lane, before=pause)  # type: ignore[assignment]
@@ -151,6 +151,28 @@ def test_a_task_that_is_dropped_while_another_thread_sends_it_keeps_its_place_un
     wait_until(lambda: dropped.sent)  # it may be the supervisor's thread that sends it, which also looks for room
     assert (worker.load, worker.lane.in_flight) == (1, 1)
     wait_until(lambda: rests(pool))
+
+
+@pytest.mark.parametrize("way", ["at once", "from the queue"])
+def test_a_signal_handler_that_comes_while_a_task_is_sent_closes_without_waiting_for_it(way: str) -> None:
+    pool = DevicePool(Obedient, [0], PoolSettings(close_timeout=10))
+    pool.start()
+    dispatcher = dispatcher_of(pool)
+    (worker,) = dispatcher.crew.workers
+    task = task_of(Obedient.ECHO, 5)
+    closed: list[bool] = []
+    worker.lane = Lane(worker.lane, before=lambda: (pool.close(), closed.append(task.done)))  # type: ignore[assignment, func-returns-value]
+    if way == "from the queue":
+        worker.limit = 0
+        dispatcher.start(task)
+        worker.limit = 1
+        dispatcher.dispatch()
+    else:
+        dispatcher.start(task)
+    assert closed == [False]  # it did not wait: the task goes on when it returns, and is one of those that finish
+    wait_until(lambda: pool.workers()[0].state == "empty")
+    assert task.done
+    assert task.error is None
 
 
 def test_an_interrupt_between_queue_and_worker_leaves_the_task_to_other_threads(

@@ -45,11 +45,12 @@ except PoolClosed:
 assert seen == [(False, True)], seen
 """
 STREAMING = """
-signal.setitimer(signal.ITIMER_REAL, 0.2)
 count = 0
 try:
     for _ in pool.ordered(range(10**9), lambda n, i, w: Task(order(Obedient.ECHO), w)):
         count += 1
+        if count == 1:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
 except PoolClosed:
     print("closed")
 assert count > 0 and len(seen) == 1, (count, seen)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed, WorkerStartError
@@ -50,7 +52,12 @@ class Engine:
         self._ending = False
         _hook_once()
         _live.add(self)
-        self.supervisor.start()
+        try:
+            self.supervisor.start()
+        except RuntimeError:  # no thread is to be had
+            self.supervisor.close_descriptors()
+            _live.discard(self)
+            raise
 
     def _wake_supervisor(self) -> None:
         self.supervisor.wake()
@@ -145,7 +152,7 @@ class Engine:
         if self.foreign:
             return
         self.dispatcher.close_door(closed_error)
-        if self.dispatcher.interrupted:  # waiting here would be for ourselves
+        if self.dispatcher.interrupted or _sends_tasks_to(self.dispatcher):  # waiting here would be for ourselves
             threading.Thread(target=self.close, kwargs={"force": force}).start()
             return
         accepted, self.closed = not self.closed, True
@@ -197,6 +204,20 @@ class Engine:
                 with contextlib.suppress(OSError):
                     seat.worker.process.close()
         self.supervisor.forget()
+
+
+_SENDING = {method.__code__ for method in (Dispatcher.start, Dispatcher.dispatch, Dispatcher.push)}
+
+
+def _sends_tasks_to(dispatcher: Dispatcher) -> bool:
+    """Whether this very thread is sending a task: then a signal handler asks, and the task goes on when it returns. Found on
+    the stack, because noting it would cost every task."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code in _SENDING and frame.f_locals["self"] is dispatcher:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def closed_error() -> PoolError:

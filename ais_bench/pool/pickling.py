@@ -74,8 +74,12 @@ def dumps_error(error: BaseException) -> bytes:
         _ErrorPickler(buffer, protocol=5).dump(error)
     except Exception:  # its own pickling may raise anything
         buffer = io.BytesIO()
-    name = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
-    return pickle.dumps((buffer.getvalue(), name, "".join(traceback.format_exception(error))))
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    try:
+        name, text = f"{name}: {error}", "".join(traceback.format_exception(error))
+    except Exception:  # and so may its str()
+        text = f"{''.join(traceback.format_tb(error.__traceback__))}{name}: its str() raised an error"
+    return pickle.dumps((buffer.getvalue(), name, text))
 
 
 def loads_error(data: bytes) -> BaseException:

@@ -123,6 +123,7 @@ class WorkerProcess:
                     pass_fds=(control, *self.inherited),
                     start_new_session=True,
                 )
+            self.pidfd = self._open_pidfd()
         except BaseException:
             mine.close()
             raise
@@ -130,7 +131,6 @@ class WorkerProcess:
             theirs.close()
         assert self._popen.stdout is not None
         self.pid: int = self._popen.pid
-        self.pidfd = os.pidfd_open(self.pid)
         self.control = ParentEnd(mine)
         self.output_fd = self._popen.stdout.fileno()
         os.set_blocking(self.output_fd, False)
@@ -138,6 +138,14 @@ class WorkerProcess:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.exit: Exit | None = None
         self.control.send({"path": list(place.path), "cwd": place.cwd})
+
+    def _open_pidfd(self) -> int:
+        try:
+            return os.pidfd_open(self._popen.pid)
+        except OSError:
+            with self._popen as unwatched:  # closes its pipe, and waits for it
+                unwatched.kill()
+            raise
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Sends a signal, to this process for certain. Any thread; too late is fine."""

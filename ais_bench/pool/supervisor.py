@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ais_bench.errors import PoolBroken, PoolError, TaskTimeout
+from ais_bench.errors import AisBenchError, PoolBroken, PoolError, TaskTimeout
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.pickling import loads_error
@@ -159,7 +159,7 @@ class Supervisor(threading.Thread):
                 if isinstance(seat.worker, RunningWorker):
                     self._dispatcher.worker_gone(seat.worker.ready, lambda _task: make())
                 process.close()
-                seat.worker, seat.state = None, "empty"
+            seat.worker, seat.state = None, "empty"
         self._dispatcher.refuse(None, make)
 
     def _timeout(self) -> float | None:
@@ -198,10 +198,30 @@ class Supervisor(threading.Thread):
     # ---- starting ----
 
     def _start(self, seat: Seat) -> None:
+        try:
+            worker = self._launch(seat)
+        except (OSError, MemoryError, AisBenchError) as error:  # no descriptor or process is to be had, say: perhaps later
+            failure = start_error(seat.device.id, error, f"the worker cannot be started: {error}")
+            error.__traceback__ = None  # its frames hold shared memory, and whoever logs keeps errors for long
+            self._after_death(seat, failure, answered=0, final=False, excused=False)
+            return
+        if seat.last_error is not None:
+            seat.restarts += 1
+            seat.device.restarts += 1
+        process, seat.worker = worker.process, worker
+        seat.pid, seat.state, seat.due = process.pid, "loading", worker.began + self._settings.start_timeout
+        self._listen(process.pidfd, lambda _events: self._on_death(seat))
+        self._listen(process.output_fd, lambda _events: self._on_output(seat))
+        self._selector.register(process.control, self._wanted_events(process), lambda events: self._on_control(seat, events))
+
+    def _launch(self, seat: Seat) -> StartingWorker:
         bell = self._dispatcher.collector.bell
         assert isinstance(bell, Doorbell)
         lane = Lane(bell, epoch=next(self._epochs), stats=seat.device.stats)
-        process = WorkerProcess(self._place, (lane.fd, bell.fd))
+        try:
+            process = WorkerProcess(self._place, (lane.fd, bell.fd))
+        finally:
+            lane.release_fd()
         arena_fd, doorbell_fd = process.inherited
         process.control.send(
             Start(
@@ -216,16 +236,7 @@ class Supervisor(threading.Thread):
                 factory=self._factory,
             )
         )
-        lane.release_fd()
-        if seat.last_error is not None:
-            seat.restarts += 1
-            seat.device.restarts += 1
-        now = time.monotonic()
-        seat.worker = StartingWorker(process, lane, now)
-        seat.pid, seat.state, seat.due = process.pid, "loading", now + self._settings.start_timeout
-        self._listen(process.pidfd, lambda _events: self._on_death(seat))
-        self._listen(process.output_fd, lambda _events: self._on_output(seat))
-        self._selector.register(process.control, self._wanted_events(process), lambda events: self._on_control(seat, events))
+        return StartingWorker(process, lane, time.monotonic())
 
     def _listen(self, fd: int, action: Callable[[int], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, action)

@@ -21,7 +21,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, DeviceLost
+from ais_bench.errors import ConfigError, DeviceLost, PoolError
 from ais_bench.pool.pickling import dumps_error, loads
 from ais_bench.pool.protocol import Failed, Ready, Start, Stop, WorkerContext
 from ais_bench.pool.wire import WorkerEnd
@@ -108,10 +108,13 @@ def _pin(cpus: Sequence[int]) -> None:
 
 
 def answer(channel: Channel, handler: Handler, task: Task) -> None:
-    """Runs one task in Python and publishes what came of it."""
-    began_ns = time.monotonic_ns()
+    """Runs one task in Python and publishes what came of it. A process that the handler forked may come out of it, too: it
+    must not answer, and ends."""
+    began_ns, here = time.monotonic_ns(), os.getpid()
     try:
         result: Answer = handler.run(task)
+        if os.getpid() != here:
+            raise PoolError("a process that was forked by a callable has returned from it: it ends here, its parent goes on")
         execute_ns = result.execute_ns or time.monotonic_ns() - began_ns
         channel.reply(
             task,
@@ -124,6 +127,8 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
     except DeviceLost:
         raise  # this process is of no use any more; the pool runs the task elsewhere
     except Exception as error:
+        if os.getpid() != here:
+            raise
         from ais_bench.shm import encode  # it needs numpy, which costs more than all the rest of a worker's start
 
         # Parent's side of RAISED: pickling.loads_error over the decoded bytes.

@@ -136,11 +136,11 @@ def runtime_of(model: str | bytes, wanted: str | None = None) -> str:
     if wanted is not None:
         return wanted
     if isinstance(model, str):
-        return _native.runtime_for(model)
+        return _native.runtime_for(os.fsencode(model))  # whatever the file is called
     with open(os.memfd_create("model"), "wb") as file:
         file.write(model)
         file.flush()
-        return _native.runtime_for(f"/proc/self/fd/{file.fileno()}")
+        return _native.runtime_for(b"/proc/self/fd/%d" % file.fileno())
 
 
 def check_on_error(value: Any) -> OnError:
