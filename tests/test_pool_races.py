@@ -222,13 +222,13 @@ def test_an_interrupt_while_the_thread_of_the_futures_starts_leaves_no_second_on
 
 def test_an_interrupt_while_the_lead_is_passed_on_does_not_lose_it(pool: DevicePool, monkeypatch: pytest.MonkeyPatch) -> None:
     collector = dispatcher_of(pool).collector
-    pass_on = collector._pass_on
+    resign = collector.resign
 
     def interrupted(*_arguments: Any) -> None:
-        monkeypatch.setattr(collector, "_pass_on", pass_on)
+        monkeypatch.setattr(collector, "resign", resign)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(collector, "_pass_on", interrupted)
+    monkeypatch.setattr(collector, "resign", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pool.run(task_of(Obedient.ECHO))
     assert collector._leader is None

@@ -31,7 +31,8 @@ class Account:
 
     def accept(self, task: Task) -> None:
         """One more."""
-        self.begin()
+        if self._since_ns is None:
+            self.begin()
         self.outstanding += 1
         if task.future is not None:
             self.futures += 1
@@ -71,6 +72,7 @@ class Deadlines:
     def __init__(self, limit: float | None) -> None:
         self.limit_ns = None if limit is None else int(limit * 1e9)
         self.looks_ns: int | None = None  # the next look by itself, of time.monotonic_ns(); 0: it has been woken; None: none
+        self.any = limit is not None  # whether there ever was one
         self._heap: list[tuple[int, int, Task]] = []
         self._count = itertools.count()  # makes entries of the same time comparable
         self._prune_at = 1000
@@ -81,6 +83,7 @@ class Deadlines:
             self._heap = [entry for entry in self._heap if not entry[2].done]
             heapq.heapify(self._heap)
             self._prune_at = 1000 + 2 * len(self._heap)
+        self.any = True
         heapq.heappush(self._heap, (time.monotonic_ns() + int(timeout * 1e9), next(self._count), task))
 
     def pop_missed(self, now_ns: int) -> list[Task]:
@@ -109,25 +112,27 @@ class Refusals:
     """Which tasks have no worker to hope for, and the error that says why."""
 
     def __init__(self) -> None:
-        self.door: MakeError | None = None  # for new tasks: closed for good
+        self.any = False  # whether there are some at all
+        self._door: MakeError | None = None  # for new tasks: closed for good
         self._by_device: dict[int | None, MakeError] = {}  # None: every device
 
     def add(self, device: int | None, error: MakeError) -> None:
         """Nothing for this device any more."""
         self._by_device[device] = error
+        self.any = True
 
     def remove(self, device: int | None) -> None:
         """There is hope again."""
         self._by_device.pop(device, None)
+        self.any = self._door is not None or bool(self._by_device)
 
-    @property
-    def any(self) -> bool:
-        """Whether there is any at all."""
-        return self.door is not None or bool(self._by_device)
+    def close_door(self, error: MakeError) -> None:
+        """Nothing new any more, for good."""
+        self._door, self.any = error, True
 
     def of_new(self, task: Task) -> MakeError | None:
         """The same for a task that is not accepted yet."""
-        return self.door or (self.of(task) if self._by_device else None)
+        return self._door or (self.of(task) if self._by_device else None)
 
     def of(self, task: Task) -> MakeError | None:
         """The refusal that applies to the task."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from threading import get_ident
 
 from ais_bench.pool.task import Waiter
 from ais_bench.shm import Doorbell
@@ -33,9 +34,12 @@ class _NoBell:
 
 
 class Collector:
-    """The lead and those who sleep. Shares the lock of its dispatcher, whose `drain` delivers what has arrived."""
+    """The lead and those who sleep. Shares the lock of its dispatcher, whose `drain` delivers what has arrived, and makes a
+    leader that it is given `resign` in the same breath: next to a short task every lock counts."""
 
-    def __init__(self, lock: threading.RLock, bell: Doorbell, drain: Callable[[], int], spin_us: Callable[[], float]) -> None:
+    def __init__(
+        self, lock: threading.RLock, bell: Doorbell, drain: Callable[[Waiter | None], int], spin_us: Callable[[], float]
+    ) -> None:
         self.background = Waiter()
         self._lock = lock
         self.bell: Doorbell | _NoBell = bell
@@ -59,7 +63,7 @@ class Collector:
             with self._lock:
                 if waiter.finished != seen:
                     return
-                me = threading.get_ident()
+                me = get_ident()
                 # A lead of this thread waits, and a signal handler has come in between.
                 if self._leader is None or self._lead_thread == me:
                     leading = True
@@ -74,11 +78,12 @@ class Collector:
             else:
                 waiter.sleep(timeout)
         finally:
-            try:
-                self._pass_on(waiter)
-            except BaseException:  # an interrupt here, of all places
-                self._pass_on(waiter)
-                raise
+            if self._leader is waiter or waiter in self._sleepers:
+                try:
+                    self._leave(waiter)
+                except BaseException:  # an interrupt here, of all places
+                    self._leave(waiter)
+                    raise
 
     def background_progress(self, seen: int, rests: Callable[[], bool]) -> None:
         """The same for the background: it leads only while no caller does. `rests`: whether there is nothing to collect, so
@@ -101,19 +106,23 @@ class Collector:
     def _lead(self, waiter: Waiter, seen: int, timeout: float | None, ticket: int | None) -> None:
         look = ticket is None
         ticket = self.bell.ticket() if ticket is None else ticket
-        if not look or (self._drain() == 0 and waiter.finished == seen):
+        if not look or (self._drain(None) == 0 and waiter.finished == seen):
             self.bell.wait(ticket, timeout, 0.0 if waiter is self.background else self._spin_us())
-            self._drain()
+            self._drain(waiter)
 
-    def _pass_on(self, waiter: Waiter) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         """Twice is fine."""
         with self._lock:
-            if self._leader is waiter:
-                self._leader, self._lead_thread = None, 0
-            self._sleepers.pop(waiter, None)
             waiter.asleep = False
-            if self._leader is None:
-                for sleeper in self._sleepers:
-                    if sleeper.asleep:
-                        sleeper.wake()
-                        break
+            self._sleepers.pop(waiter, None)
+            self.resign(waiter)
+
+    def resign(self, waiter: Waiter) -> None:
+        """Passes the lead on, if the waiter has it or nobody has. Call under the lock. Twice is fine."""
+        if self._leader is not None and self._leader is not waiter:
+            return
+        for sleeper in self._sleepers:
+            if sleeper.asleep:
+                sleeper.wake()
+                break
+        self._leader, self._lead_thread = None, 0  # last: after an interrupt the waiter still has it, and leaves again

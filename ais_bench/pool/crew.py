@@ -7,7 +7,7 @@ side, without a call in between.
 from __future__ import annotations
 
 import time
-from weakref import WeakSet
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ais_bench.pool.task import Task, Waiter
 from ais_bench.shm import Lane
 
 IMPOSSIBLE_LOAD = 1 << 30
+NOWHERE = -1  # no processor has this number
 STAY_NS = 20_000_000  # for so long a caller is taken to stay where he is, as he does where he is left alone
 SHORT_NS = 15_000  # one worker with tasks up to this does nearly as many as the caller of a stream can send and collect
 
@@ -42,9 +43,9 @@ class Crew:
         self.prefer_owner = False  # arrays of new_feeds are about: look where feeds lie
         self._spin = settings.spin
         self._cores = cores
-        self.streams: WeakSet[Waiter] = WeakSet()  # of iterators under way that keep the workers' queues filled
+        self.streams: set[ReferenceType[Waiter]] = set()  # of iterators under way that keep the workers' queues filled
         self._busy = 0  # workers with something to do
-        self._here: tuple[int, ...] | None = None  # what `_in_the_way` found
+        self._here = NOWHERE  # what `_in_the_way` found
         self._look_again_ns = 0
 
     def add(self, worker: ReadyWorker) -> None:
@@ -70,7 +71,7 @@ class Crew:
         here = self._in_the_way()
         for worker in self.workers:
             free = worker.limit - worker.load
-            if free > most and worker.open and not worker.alone and worker.cpus != here:
+            if free > most and worker.open and not worker.alone and worker.only_cpu != here:
                 best, most = worker, free
         if best is None or wanted <= 0:
             return
@@ -97,26 +98,39 @@ class Crew:
         self.rest(worker)
 
     def pick(self, task: Task) -> ReadyWorker | None:
-        """The least loaded worker that may run the task and has room."""
-        best, best_load = None, IMPOSSIBLE_LOAD
-        device = task.device
-        here = self._in_the_way() if device is None else None
+        """The worker that gets the task: the owner of its feeds, one that is idle, or the least loaded that has room."""
+        device, strikes = task.device, task.strikes
         avoid = task.avoid if task.avoid is not None and self.others_than(task.avoid) else None
+        owner = self._owner(task) if self.prefer_owner else None
+        here = NOWHERE
+        if device is None and avoid is None and owner is None:
+            here = current_cpu()  # a worker pinned to it would have to wait until the caller leaves it
+            for worker in self.workers:
+                if 0 == worker.load < worker.limit and worker.only_cpu != here and worker.open and not worker.alone:
+                    return worker
+            here = self._in_the_way()
+        best, best_load = None, IMPOSSIBLE_LOAD
         for worker in self.workers:
             # Places that are only reserved do not count: whoever holds them may be waiting for this very task.
             load = worker.load - worker.reserved
-            if load >= best_load or load >= worker.limit or (device is not None and worker.device != device):
+            if load >= worker.limit or (load >= best_load and worker is not owner):
                 continue
-            if not worker.open or worker.alone or worker.cpus == here or worker.device == avoid:
+            if not worker.open or worker.alone or worker.only_cpu == here or worker.device == avoid:
                 continue
-            if task.strikes and load > 0:
+            if (device is not None and worker.device != device) or (strikes and load > 0):
                 continue  # a suspect runs alone, so that a second death names it for certain
-            if self.prefer_owner and task.feeds and type(task.feeds[0]) is np.ndarray and worker.lane.owns(task.feeds[0]):
+            if worker is owner:
                 return worker
             best, best_load = worker, load
-        if best is not None and best_load == 0 and device is None and best.cpus == (current_cpu(),):
-            return self._idle_elsewhere() or best
         return best
+
+    def _owner(self, task: Task) -> ReadyWorker | None:
+        """The worker in whose memory the feeds lie."""
+        if task.feeds and type(task.feeds[0]) is np.ndarray:
+            for worker in self.workers:
+                if worker.lane.owns(task.feeds[0]):
+                    return worker
+        return None
 
     def others_than(self, device: int) -> bool:
         """Whether another device takes tasks, and does not just fail with them."""
@@ -125,14 +139,6 @@ class Crew:
     def others_work(self, device: int) -> bool:
         """Whether another device has shown that it can do what it is given."""
         return any(worker.answered and worker.device != device and not worker.faults for worker in self.workers)
-
-    def _idle_elsewhere(self) -> ReadyWorker | None:
-        """An idle worker that need not wait for the caller to leave its only processor."""
-        here = (current_cpu(),)
-        for worker in self.workers:
-            if worker.load == 0 and worker.open and not worker.alone and worker.cpus != here:
-                return worker
-        return None
 
     def load(self, worker: ReadyWorker, task: Task) -> None:
         """The task is going to be sent to the worker."""
@@ -167,33 +173,33 @@ class Crew:
             if self._busy == self._cores - 1:
                 self._let_workers_spin()
 
-    def _in_the_way(self) -> tuple[int, ...] | None:
+    def _in_the_way(self) -> int:
         """The processor of the caller of a stream, where the workers elsewhere are as fast as he is: one that is pinned to it
         would only take turns with him."""
         if not self.streams:
-            return None
+            return NOWHERE
         now_ns = time.monotonic_ns()
         if now_ns >= self._look_again_ns:
             self._look_again_ns = now_ns + STAY_NS
             self._here = self._look_around()
         return self._here
 
-    def _look_around(self) -> tuple[int, ...] | None:
-        here = (current_cpu(),)
+    def _look_around(self) -> int:
+        here = current_cpu()
         enough = SHORT_NS * (len(self.workers) - 1)
         quick = False
         for worker in self.workers:
             at_work, worker.seen = worker.answered > worker.seen, worker.answered
-            quick = quick or (at_work and worker.open and worker.cpus != here and worker.cost_ns <= enough)
-        return here if quick else None
+            quick = quick or (at_work and worker.open and worker.only_cpu != here and worker.cost_ns <= enough)
+        return here if quick else NOWHERE
 
     def stream_begins(self, waiter: Waiter) -> None:
         """An iterator will keep the queues filled until `stream_ends`, or until its waiter is gone. Needs no lock."""
-        self.streams.add(waiter)
+        self.streams.add(ref(waiter, self.streams.discard))
 
     def stream_ends(self, waiter: Waiter) -> None:
         """Takes no lock, so it is safe in a destructor."""
-        self.streams.discard(waiter)
+        self.streams.discard(ref(waiter))
         if not self.streams:
             for worker in self.workers:
                 if worker.naps:
@@ -202,7 +208,7 @@ class Crew:
     def full_of_short_tasks(self) -> bool:
         """Every worker that gets tasks has work for much longer than a nap takes."""
         here = self._in_the_way()
-        return all(worker.load >= MANY_IN_FLIGHT for worker in self.workers if worker.open and worker.cpus != here)
+        return all(worker.load >= MANY_IN_FLIGHT for worker in self.workers if worker.open and worker.only_cpu != here)
 
     def spin_us(self) -> float:
         """How long a waiting side spins now: while a processor is free for it."""
@@ -214,9 +220,10 @@ class Crew:
         """The same for a caller: not on the only processor of a worker that he waits for."""
         spin = self.spin_us()
         if spin:
-            here = (current_cpu(),)
-            if any(worker.load and worker.cpus == here for worker in self.workers):
-                return 0.0
+            here = current_cpu()
+            for worker in self.workers:
+                if worker.load and worker.only_cpu == here:
+                    return 0.0
         return spin
 
     def _let_workers_spin(self) -> None:

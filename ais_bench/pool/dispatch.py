@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
-from weakref import WeakSet
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class Dispatcher:
         self._settings = settings
         self._wake_supervisor = wake_supervisor
         self._lock = threading.RLock()
+        self._lock_is_mine: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self.crew = Crew(settings, cores)
         self.collector = Collector(self._lock, Doorbell(), self.drain, self.crew.caller_spin_us)
         self._queues = Queues()
@@ -61,13 +62,13 @@ class Dispatcher:
         self.account = Account()
         self._refusals = Refusals()
         self._deadlines = Deadlines(settings.task_timeout)
-        self._reservations: WeakSet[Reservation] = WeakSet()
+        self._reservations: set[ReferenceType[Reservation]] = set()
         self._in_hand: dict[int, Task] = {}  # by thread: what it took from a queue and is sending
 
     @property
     def interrupted(self) -> bool:
         """Whether this very thread is at work in here: then a signal handler asks, and must not change anything."""
-        return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]
+        return self._lock_is_mine()
 
     # ---- tasks in ----
 
@@ -76,11 +77,10 @@ class Dispatcher:
 
         Raises PoolClosed or PoolBroken. What is wrong with the feeds becomes the task's error.
         """
-        if self.interrupted:
+        if self._lock_is_mine():
             raise PoolError("a signal handler cannot run tasks on the pool whose work it interrupted")
         with self._lock:
-            refusal = self._refusals.of_new(task)
-            if refusal is not None:
+            if self._refusals.any and (refusal := self._refusals.of_new(task)) is not None:
                 raise refusal()
             self.account.accept(task)
             if task.future is not None and self._background_idle and task.waiter.asleep:
@@ -90,7 +90,7 @@ class Dispatcher:
                 self.crew.load(worker, task)
             if timeout is not None:
                 self._deadlines.add(task, timeout)
-            if self._deadlines.unwatched:
+            if self._deadlines.any and self._deadlines.unwatched:
                 self._wake_supervisor()
                 self._deadlines.looks_ns = 0  # last: an interrupt before it has the next task wake, too
         if worker is not None:
@@ -102,28 +102,29 @@ class Dispatcher:
         """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `push` them, then
         `give_back`. False: there is none, or a task has to go the long way, by `start`.
         """
-        if self.interrupted:
+        if self._lock_is_mine():
             return False
         with self._lock:
-            if self._queues.shared or self._refusals.any or self._deadlines.unwatched:
+            if self._queues.shared or self._refusals.any or (self._deadlines.any and self._deadlines.unwatched):
                 return False
             self.crew.reserve(room, wanted, self.account)
             if room.worker is None:
                 return False
-            self._reservations.add(room)
+            self._reservations.add(ref(room, self._reservations.discard))
             return True
 
     def give_back(self, room: Reservation) -> None:
         """The reservation is over. Twice is fine."""
         with self._lock:
             self.crew.give_back(room, self.account)
-            self._reservations.discard(room)
+            self._reservations.discard(ref(room))
             self._settle()
 
     def unfinished(self) -> int:
         """Tasks accepted and not done, without the places that streams hold for items to come."""
         with self._lock:
-            return self.account.outstanding - sum(reservation.left for reservation in self._reservations)
+            rooms = [room() for room in self._reservations.copy()]  # one may go at any time
+            return self.account.outstanding - sum(room.left for room in rooms if room is not None)
 
     def _enqueue(self, task: Task) -> None:
         error = None
@@ -183,10 +184,12 @@ class Dispatcher:
 
     # ---- replies ----
 
-    def drain(self) -> int:
-        """Delivers every reply that has arrived, refills the workers, and returns how many replies there were."""
+    def drain(self, leader: Waiter | None = None) -> int:
+        """Delivers what has arrived, refills the workers, lets the `leader` resign, and returns how many replies there were."""
         with self._lock:
             count = self._drain_lanes(self.crew.workers)
+            if leader is not None:
+                self.collector.resign(leader)
             queued = bool(self._dropped or self._queues or self._in_hand)
         if queued:
             self.dispatch()
@@ -399,7 +402,7 @@ class Dispatcher:
     def close_door(self, error: MakeError) -> None:
         """No new tasks from now on, for good; those accepted go on."""
         with self._lock:
-            self._refusals.door = error
+            self._refusals.close_door(error)
 
     def overdue(self) -> float | None:
         """Fails tasks past their time, kills workers that are at one, and returns in how many seconds to look again."""

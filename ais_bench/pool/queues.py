@@ -30,4 +30,4 @@ class Queues:
         return (self._by_device.get(device, deque()),)
 
     def __bool__(self) -> bool:
-        return bool(self.shared) or any(self._by_device.values())
+        return bool(self.shared) or (bool(self._by_device) and any(self._by_device.values()))

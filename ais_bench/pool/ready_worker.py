@@ -29,7 +29,6 @@ class ReadyWorker:
         "answered",
         "busy",
         "cost_ns",
-        "cpus",
         "device",
         "faults",
         "fewest",
@@ -39,6 +38,7 @@ class ReadyWorker:
         "load",
         "lost",
         "naps",
+        "only_cpu",
         "open",
         "reserved",
         "seen",
@@ -49,7 +49,7 @@ class ReadyWorker:
         self, device: int, lane: Lane, kill: Callable[[], None], settings: PoolSettings, cpus: Sequence[int] = ()
     ) -> None:
         self.device = device
-        self.cpus = tuple(cpus)  # what it is pinned to; empty: it is not
+        self.only_cpu = cpus[0] if len(cpus) == 1 else None  # the processor that it is pinned to, where that is just one
         self.lane = lane
         self.kill = kill
         self.adaptive = settings.tasks_in_flight is None
