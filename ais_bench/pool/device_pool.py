@@ -181,7 +181,7 @@ class DevicePool:
             for task in to_come:
                 dispatcher.start(task)
             while (seen := waiter.finished) < len(to_come):
-                dispatcher.progress_of_stream(waiter, seen)
+                streams.progress(dispatcher, waiter, seen)
         except BaseException:
             dispatcher.drop(made)
             raise

@@ -34,7 +34,7 @@ from ais_bench.pool.collect import Collector
 from ais_bench.pool.crew import Crew, Reservation
 from ais_bench.pool.faults import after_fault
 from ais_bench.pool.queues import Queues
-from ais_bench.pool.ready_worker import NAP_US, ReadyWorker
+from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, Waiter, does_not_fit, too_late
 from ais_bench.shm import Doorbell, Records, take
@@ -154,12 +154,6 @@ class Dispatcher:
         except BaseException:
             self.drop((task,))
             raise
-
-    def progress_of_stream(self, waiter: Waiter, seen: int) -> None:
-        """`collector.progress`, but lets short replies gather: every wake-up costs as much as several of them."""
-        if self.crew.full_of_short_tasks():
-            time.sleep(NAP_US / 1e6)
-        self.collector.progress(waiter, seen)
 
     def drop(self, tasks: Iterable[Task]) -> None:
         """Forgets tasks: not sent any more, or their replies ignored. Takes no lock: safe in a destructor."""
