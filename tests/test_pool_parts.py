@@ -13,7 +13,7 @@ from pool_handlers import Obedient
 from pool_support import environment
 
 from ais_bench.errors import AisBenchError, ConfigError, WorkerDied
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter, crew
+from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter, crew, streams
 from ais_bench.pool.cores import split_cores
 from ais_bench.pool.pickling import RemoteTraceback, dumps_by_value, dumps_error, loads, loads_error
 from ais_bench.pool.ready_worker import ReadyWorker
@@ -251,3 +251,35 @@ def test_a_stream_leaves_the_worker_on_its_callers_processor_alone_while_others_
     assert given() is here  # its tasks are long
     there.answered, there.cost_ns, there.open = there.answered + 1, 5_000, False
     assert given() is here  # it takes none
+
+
+@pytest.mark.parametrize(
+    ("plenty", "replies", "did"),
+    [
+        (True, streams.ENOUGH_TO_GO_ON, ["drain"]),  # the workers are as fast as their caller
+        (True, streams.ENOUGH_TO_GO_ON - 1, ["drain", "nap", "progress"]),
+        (False, streams.ENOUGH_TO_GO_ON, ["progress"]),  # tasks are long, or few
+    ],
+)
+def test_a_stream_naps_only_while_its_workers_have_plenty_and_few_replies_came(
+    monkeypatch: pytest.MonkeyPatch, plenty: bool, replies: int, did: list[str]
+) -> None:
+    done: list[str] = []
+
+    class Dispatcher:
+        def __init__(self) -> None:
+            self.crew = self.collector = self
+
+        def full_of_short_tasks(self) -> bool:
+            return plenty
+
+        def drain(self) -> int:
+            done.append("drain")
+            return replies
+
+        def progress(self, _waiter: Waiter, _seen: int) -> None:
+            done.append("progress")
+
+    monkeypatch.setattr(streams.time, "sleep", lambda _seconds: done.append("nap"))
+    streams.progress(Dispatcher(), Waiter(), 0)  # type: ignore[arg-type]
+    assert done == did

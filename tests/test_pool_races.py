@@ -228,10 +228,13 @@ def test_an_interrupt_while_the_lead_is_passed_on_does_not_lose_it(pool: DeviceP
         monkeypatch.setattr(collector, "resign", resign)
         raise KeyboardInterrupt
 
+    def run_until_it_leads() -> None:
+        for _ in range(1000):  # the supervisor's thread, which looks at new workers, may take a reply before that
+            pool.run(task_of(Obedient.ECHO))
+
     monkeypatch.setattr(collector, "resign", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        for _ in range(1000):  # the supervisor's thread, which looks at new workers, may take a reply before its caller leads
-            pool.run(task_of(Obedient.ECHO))
+        run_until_it_leads()
     assert collector._leader is None
     task = task_of(Obedient.ECHO)
     thread = in_thread(pool, task)  # it cannot take over a lead that this thread still seems to have
