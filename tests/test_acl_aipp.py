@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, save
 
+import aclruntime
 from ais_bench.emulator import Emulator, pack
 from ais_bench.errors import ConfigError, FeedError, UnsupportedError
 from ais_bench.session import InferSession
@@ -156,6 +157,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "fixed": ([1, 3, 4, 4], {}),
         "batch": (["n", 3, 4, 4], {"dynamic_batch_size": "1,2,4"}),
         "image": ([1, 3, "h", "w"], {"dynamic_image_size": "4,4;4,8"}),
+        "pair": ([2, 3, 4, 4], {}),
+        "pairs": ([2, 3, "h", "w"], {"dynamic_image_size": "4,4;4,8"}),
+        "dims": (["n", 3, 4, 4], {"dynamic_dims": "1;2"}),
     }
     made = {}
     for kind, (shape, options) in kinds.items():
@@ -205,3 +209,81 @@ def test_a_batch_of_pictures_says_its_gear(npu: Emulator, pictures: dict[str, st
             np.testing.assert_allclose(output, -without(np.concatenate([one_seen, two_seen]), 10), rtol=1e-3)
         with pytest.raises(FeedError, match="gear 3"):
             session.infer([np.concatenate([fed, fed[:1]])], "dymbatch")
+
+
+FORMATS = {"YUV420SP_U8": 72, "XRGB8888_U8": 192, "RGB888_U8": 144, "YUV400_U8": 48}  # bytes of a picture of 8 x 6
+RUNS: dict[str, tuple[str, Any, int]] = {  # the kind of model, what sets its shape, and how many pictures a run takes
+    "fixed": ("fixed", lambda session: session.set_staticbatch(), 1),
+    "fixed batch": ("pair", lambda session: session.set_staticbatch(), 2),
+    "smallest batch gear": ("batch", lambda session: session.set_dynamic_batchsize(1), 1),
+    "batch gear": ("batch", lambda session: session.set_dynamic_batchsize(2), 2),
+    "largest batch gear": ("batch", lambda session: session.set_dynamic_batchsize(4), 4),
+    "image gear": ("image", lambda session: session.set_dynamic_hw(4, 4), 1),
+    "image gear of a batch": ("pairs", lambda session: session.set_dynamic_hw(4, 4), 2),
+    "dims gear": ("dims", lambda session: session.set_dynamic_dims("picture:2,3,4,4"), 2),
+}
+
+
+def too_few(session: Any, run: Any, wanted: int, says: str = "") -> None:
+    """`run` takes `wanted` bytes and more; one less, or none, it refuses before they are executed."""
+    for given in (wanted - 1, 0):
+        executed = len(session.sumary().exec_time_list)
+        with pytest.raises(FeedError, match=rf"input 'picture' takes at least {wanted} bytes: {says}.*given {given} bytes"):
+            run(np.zeros(given, np.uint8))
+        assert len(session.sumary().exec_time_list) == executed
+    for given in (wanted, wanted + 1):
+        run(np.zeros(given, np.uint8))
+
+
+@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_too_few_bytes_for_the_pictures_are_refused(
+    npu: Emulator, pictures: dict[str, str], tmp_path: Path, name: str, kind: str
+) -> None:
+    """The device would read on behind them: AscendCL does not compare their size with the settings."""
+    model, prepare, count = RUNS[kind]
+    path = settings_file(tmp_path, 10)
+    path.write_text(path.read_text().replace("RGB888_U8", name))
+    says = f"{count} pictures? with the AIPP settings src_image_size_w 8, src_image_size_h 6 and input_format {name};"
+    with InferSession(0, pictures[model]) as session:
+        session.load_aipp_config_file(path, 4 if model == "batch" else count)
+        prepare(session)
+        npu.start_recording()
+        too_few(session, lambda feed: session.run([feed], out_array=True), count * FORMATS[name], says)
+        executed = [call for call in npu.stop_recording() if call["call"].startswith("aclmdlExecute")]
+        assert len(executed) == 2  # those with bytes enough
+
+
+@pytest.mark.parametrize("way", ["infer", "pipeline", "iteration", "tensor", "aclruntime"])
+def test_every_way_to_run_refuses_them(npu: Emulator, pictures: dict[str, str], tmp_path: Path, way: str) -> None:
+    """Wherever the bytes are, and with the settings that are in force when the run starts."""
+    path = settings_file(tmp_path, 10)
+
+    def tensors(feed: np.ndarray) -> list[aclruntime.Tensor]:
+        tensor = aclruntime.Tensor(feed)
+        tensor.to_device(0)
+        return [tensor]
+
+    with InferSession(0, pictures["pair"]) as session:
+        runs = {
+            "infer": lambda feed: session.infer([feed]),
+            "pipeline": lambda feed: session.infer_pipeline([[np.zeros(1024, np.uint8)], [feed]]),
+            "iteration": lambda feed: session.infer_iteration([feed], [-1], 2),
+            "tensor": lambda feed: session.run([session.create_tensor_from_arrays_to_device(feed)], out_array=True),
+            "aclruntime": lambda feed: session.session.run([], tensors(feed)),
+        }
+        session.load_aipp_config_file(path, 2)
+        too_few(session, runs[way], 2 * FORMATS["RGB888_U8"])
+        path.write_text(path.read_text().replace("size_h : 6", "size_h : 9"))
+        session.load_aipp_config_file(path, 2)
+        too_few(session, runs[way], 2 * 8 * 9 * 3, "2 pictures with the AIPP settings src_image_size_w 8, src_image_size_h 9")
+
+
+def test_exactly_enough_bytes_are_right(npu: Emulator, pictures: dict[str, str], tmp_path: Path) -> None:
+    (one, one_seen), (two, two_seen) = picture(1), picture(2)
+    fed = np.concatenate([values[: FORMATS["RGB888_U8"]] for values in (one, two)])
+    with InferSession(0, pictures["pair"]) as session:
+        session.load_aipp_config_file(settings_file(tmp_path, 10), 2)
+        wanted = -without(np.concatenate([one_seen, two_seen]), 10)
+        for (output,) in (session.infer([fed]), *session.infer_pipeline([[fed]] * 2)):
+            np.testing.assert_allclose(output, wanted, rtol=1e-3)

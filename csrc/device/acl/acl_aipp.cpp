@@ -1,4 +1,4 @@
-// Settings of dynamic AIPP as AscendCL's object.
+// Settings of dynamic AIPP as AscendCL's object, and how many bytes of pictures they ask for.
 #include "device/acl/acl_loaded.hpp"
 
 namespace ais::acl {
@@ -69,6 +69,26 @@ Result<aclmdlAIPP*> make_aipp(const Api& api, const device::Aipp& settings) {
   if (status.ok()) return aipp;
   ACL_RELEASE(api, aclmdlDestroyAIPP, aipp);
   return Status(Code::kInvalidArgument, status.message(), status.vendor_code());
+}
+
+Status check_pictures(const std::string& input, const device::Aipp& settings, std::int64_t pictures, std::size_t bytes) {
+  const struct {
+    int format;  // aclAippInputFormat
+    const char* name;
+    std::size_t bits;  // of a pixel
+  } formats[] = {{1, "YUV420SP_U8", 12}, {2, "XRGB8888_U8", 32}, {3, "RGB888_U8", 24}, {4, "YUV400_U8", 8}};
+  for (const auto& format : formats) {
+    if (format.format != settings.format) continue;
+    const std::size_t pixels = static_cast<std::size_t>(settings.width) * static_cast<std::size_t>(settings.height);
+    const std::size_t wanted = pixels * format.bits / 8 * static_cast<std::size_t>(pictures);
+    if (bytes >= wanted) break;
+    return Status(Code::kFeedMismatch, "input '" + input + "' takes at least " + std::to_string(wanted) +
+                                           " bytes: " + std::to_string(pictures) + (pictures == 1 ? " picture" : " pictures") +
+                                           " with the AIPP settings src_image_size_w " + std::to_string(settings.width) +
+                                           ", src_image_size_h " + std::to_string(settings.height) + " and input_format " +
+                                           format.name + "; it was given " + std::to_string(bytes) + " bytes");
+  }
+  return Status();
 }
 
 }  // namespace ais::acl

@@ -64,7 +64,7 @@ Status read_inputs(const Api& api, aclmdlDesc* model, Layout* layout) {
       layout->gear_index = i;
       layout->gear_bytes = api.aclmdlGetInputSizeByIndex(model, i);
     } else if (desc.name == kAippInput) {
-      layout->aipp.push_back({i, api.aclmdlGetInputSizeByIndex(model, i), 0});
+      layout->aipp.push_back({i, api.aclmdlGetInputSizeByIndex(model, i)});
     } else {
       AIS_TRY(read_input(api, model, i, &desc));
       AIS_TRY(check_answers(desc, "input", i));
@@ -109,6 +109,9 @@ Status match_aipp(const Api& api, std::uint32_t model_id, Layout* layout) {
     if (found == layout->aipp.end())
       return Status(Code::kModelLoad, "input '" + layout->info.inputs[i].name + "' has AIPP parameters that are no input");
     found->picture = i;
+    const TensorDesc& picture = layout->info.inputs[i];
+    // Asked now: trust_bytes may forget it. A picture that is described in another way is one at least.
+    found->batch = picture.shape.size() == 4 ? picture.shape[0] : 1;
     layout->info.aipp_inputs.push_back(i);
     trust_bytes(&layout->info.inputs[i]);
   }

@@ -14,6 +14,7 @@ struct AippInput {
   std::size_t index = 0;  // in AscendCL's inputs
   std::size_t bytes = 0;
   std::size_t picture = 0;  // in info.inputs
+  std::int64_t batch = -1;  // pictures in a run, as the model declares them; -1: the first axis that a run is fed
 };
 
 struct Layout {

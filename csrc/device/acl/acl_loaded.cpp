@@ -162,16 +162,21 @@ Status LoadedModel::apply_shapes(const std::vector<TensorView>& inputs, Slot* sl
   return Status();
 }
 
-Status LoadedModel::apply_aipp(Slot* slot) {
+Status LoadedModel::apply_aipp(const std::vector<TensorView>& inputs, Slot* slot) {
   for (std::size_t i = 0; i < aipp_.size(); ++i) {
+    const AippInput& aipp = layout_.aipp[i];
+    const TensorView& picture = inputs[aipp.picture];
+    const std::string& name = layout_.info.inputs[aipp.picture].name;
     if (aipp_[i].handle == nullptr) {
       return Status(Code::kInvalidArgument,
-                    "input '" + layout_.info.inputs[layout_.aipp[i].picture].name +
+                    "input '" + name +
                         "' is preprocessed on the device (dynamic AIPP), and no settings were given; call "
                         "load_aipp_config_file, or the aipp_set functions and set_dym_aipp_info_set, first");
     }
+    const std::int64_t pictures = std::max<std::int64_t>(aipp.batch < 0 ? picture.shape[0] : aipp.batch, 1);
+    AIS_TRY(check_pictures(name, aipp_[i].given, pictures, picture.bytes));
     if (slot->aipp[i] == aipp_[i].version) continue;
-    AIS_TRY(ACL_CALL(api_, aclmdlSetInputAIPP, id_, slot->in.get(), layout_.aipp[i].index, aipp_[i].handle));
+    AIS_TRY(ACL_CALL(api_, aclmdlSetInputAIPP, id_, slot->in.get(), aipp.index, aipp_[i].handle));
     slot->aipp[i] = aipp_[i].version;
   }
   return Status();
@@ -181,7 +186,7 @@ Status LoadedModel::prepare(const std::vector<TensorView>& inputs, Slot* slot) {
   for (std::size_t i = 0; i < inputs.size(); ++i) AIS_TRY(slot->in.point(layout_.data[i], inputs[i].data, inputs[i].bytes));
   AIS_TRY(apply_gear(inputs, slot));
   AIS_TRY(apply_shapes(inputs, slot));
-  return apply_aipp(slot);
+  return apply_aipp(inputs, slot);
 }
 
 Status LoadedModel::set_aipp(const device::Aipp& settings) {
@@ -191,6 +196,7 @@ Status LoadedModel::set_aipp(const device::Aipp& settings) {
     AIS_ASSIGN(aclmdlAIPP * handle, make_aipp(api_, settings));
     if (aipp_[i].handle != nullptr) ACL_RELEASE(api_, aclmdlDestroyAIPP, aipp_[i].handle);
     aipp_[i].handle = handle;
+    aipp_[i].given = settings;
     ++aipp_[i].version;
     return Status();
   }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "device/acl/acl_context.hpp"
@@ -80,6 +81,7 @@ class LoadedModel final : public Resident {
  private:
   struct AippSettings {
     aclmdlAIPP* handle = nullptr;
+    device::Aipp given;  // what it was made of
     std::uint64_t version = 0;
   };
 
@@ -88,7 +90,7 @@ class LoadedModel final : public Resident {
   Status choose_gear(Slot* slot, int gear);
   Status apply_gear(const std::vector<TensorView>& inputs, Slot* slot);
   Status apply_shapes(const std::vector<TensorView>& inputs, Slot* slot);
-  Status apply_aipp(Slot* slot);
+  Status apply_aipp(const std::vector<TensorView>& inputs, Slot* slot);
 
   // Memory for every output of the next run. `guessed` becomes true where some may turn out too small.
   Status place(std::vector<device::Output>* outputs, bool* guessed);
@@ -119,5 +121,8 @@ class LoadedModel final : public Resident {
 
 // The settings as AscendCL's object, which the caller destroys.
 Result<aclmdlAIPP*> make_aipp(const Api& api, const device::Aipp& settings);
+
+// Whether `bytes` hold as many pictures as the device is going to read with these settings: AscendCL does not look.
+Status check_pictures(const std::string& input, const device::Aipp& settings, std::int64_t pictures, std::size_t bytes);
 
 }  // namespace ais::acl
