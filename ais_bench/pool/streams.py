@@ -97,7 +97,7 @@ def progress(dispatcher: Dispatcher, waiter: Waiter, seen: int) -> None:
         if dispatcher.drain() >= ENOUGH_TO_GO_ON:
             return
         time.sleep(NAP_US / 1e6)
-    dispatcher.collector.progress(waiter, seen)
+    dispatcher.collector.progress(waiter, seen, dispatcher.crew.patience_s)
 
 
 def ordered(dispatcher: Dispatcher, intake: Intake[T]) -> Iterator[Task]:
