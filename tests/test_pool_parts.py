@@ -267,7 +267,7 @@ def test_a_stream_leaves_the_worker_on_its_callers_processor_alone_while_others_
 @pytest.mark.parametrize(
     ("plenty", "replies", "did"),
     [
-        (True, streams.ENOUGH_TO_GO_ON, ["drain"]),  # the workers are as fast as their caller
+        (True, streams.ENOUGH_TO_GO_ON, ["drain", "let others go"]),  # the workers are as fast as their caller
         (True, streams.ENOUGH_TO_GO_ON - 1, ["drain", "nap", "progress"]),
         (False, streams.ENOUGH_TO_GO_ON, ["progress"]),  # tasks are long, or few
     ],
@@ -294,6 +294,6 @@ def test_a_stream_naps_only_while_its_workers_have_plenty_and_few_replies_came(
             assert timeout == self.patience_s
             done.append("progress")
 
-    monkeypatch.setattr(streams.time, "sleep", lambda _seconds: done.append("nap"))
+    monkeypatch.setattr(streams.time, "sleep", lambda seconds: done.append("nap" if seconds else "let others go"))
     streams.progress(Dispatcher(), Waiter(), 0)  # type: ignore[arg-type]
     assert done == did
