@@ -243,20 +243,31 @@ def test_a_stream_leaves_the_worker_on_its_callers_processor_alone_while_others_
 
     there.answered, there.cost_ns = 1, 5_000
     assert given() is here  # no stream
+    assert workers.patience_s is None
     workers.stream_begins(stream)
     there.answered += 1
     assert given() is there  # it answers, and is fast enough
+    assert workers.patience_s is not None  # the caller looks again before long
     assert given() is here  # it has not answered since: it hangs, or has too much
+    assert workers.patience_s is None
     there.answered, there.cost_ns = there.answered + 1, 1_000_000
     assert given() is here  # its tasks are long
     there.answered, there.cost_ns, there.open = there.answered + 1, 5_000, False
     assert given() is here  # it takes none
+    there.open, there.answered = True, there.answered + 1
+    assert given() is there
+    monkeypatch.setattr(crew, "STAY_NS", 10**18)  # it has looked
+    there.answered += 1
+    assert given() is there
+    assert given() is there
+    workers.remove(there)
+    assert given() is here  # the only one left, whatever was seen before
 
 
 @pytest.mark.parametrize(
     ("plenty", "replies", "did"),
     [
-        (True, streams.ENOUGH_TO_GO_ON, ["drain"]),  # the workers are as fast as their caller
+        (True, streams.ENOUGH_TO_GO_ON, ["drain", "let others go"]),  # the workers are as fast as their caller
         (True, streams.ENOUGH_TO_GO_ON - 1, ["drain", "nap", "progress"]),
         (False, streams.ENOUGH_TO_GO_ON, ["progress"]),  # tasks are long, or few
     ],
@@ -267,6 +278,8 @@ def test_a_stream_naps_only_while_its_workers_have_plenty_and_few_replies_came(
     done: list[str] = []
 
     class Dispatcher:
+        patience_s = 0.5
+
         def __init__(self) -> None:
             self.crew = self.collector = self
 
@@ -277,9 +290,10 @@ def test_a_stream_naps_only_while_its_workers_have_plenty_and_few_replies_came(
             done.append("drain")
             return replies
 
-        def progress(self, _waiter: Waiter, _seen: int) -> None:
+        def progress(self, _waiter: Waiter, _seen: int, timeout: float) -> None:
+            assert timeout == self.patience_s
             done.append("progress")
 
-    monkeypatch.setattr(streams.time, "sleep", lambda _seconds: done.append("nap"))
+    monkeypatch.setattr(streams.time, "sleep", lambda seconds: done.append("nap" if seconds else "let others go"))
     streams.progress(Dispatcher(), Waiter(), 0)  # type: ignore[arg-type]
     assert done == did

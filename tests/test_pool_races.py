@@ -240,3 +240,29 @@ def test_an_interrupt_while_the_lead_is_passed_on_does_not_lose_it(pool: DeviceP
     thread = in_thread(pool, task)  # it cannot take over a lead that this thread still seems to have
     thread.join(20)
     assert task.done
+
+
+@pytest.mark.parametrize("point", range(4))  # before and after either call that waking takes
+def test_an_interrupt_while_a_thread_is_woken_does_not_lose_the_wake_up(point: int) -> None:
+    waiter = Waiter()
+    waiter.prepare()
+    seen: list[str] = []
+
+    def interrupt(frame: Any, event: str, _argument: Any) -> None:
+        if frame.f_code is Waiter.wake.__code__ and event.startswith("c_"):
+            seen.append(event)
+            if len(seen) == point + 1:
+                raise KeyboardInterrupt
+
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            waiter.wake()
+    finally:
+        sys.setprofile(None)
+    assert len(seen) == point + 1
+    if waiter.asleep:  # whoever looks next: the thread that was interrupted leaves, or another reply comes
+        waiter.wake()
+    assert waiter._gate is not None
+    assert not waiter._gate.locked()
+    assert not waiter.asleep

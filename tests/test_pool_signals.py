@@ -6,7 +6,7 @@ import pytest
 from pool_support import run_script
 
 SCRIPT = """
-import signal, sys, threading, time
+import faulthandler, signal, sys, threading, time
 from ais_bench.errors import PoolClosed, PoolError
 from ais_bench.pool import DevicePool, Task, Waiter
 from pool_handlers import Obedient, order
@@ -86,3 +86,34 @@ def test_in_the_middle_of_a_stream_closing_ends_it(_round: int) -> None:
     lines = output_of(STREAMING)
     assert lines[0] == "ran" or "signal handler" in lines[0]
     assert lines[1:] == ["closed in time", "closed", "the pool is closed"]
+
+
+NESTED = """
+def run_another(_number, _frame):
+    seen.append(len(collector._sleepers))
+    pool.run(Task(order(Obedient.SLEEP_MS, 1200), Waiter()))
+    print("ran inside")
+
+def lead():
+    pool.run(Task(order(Obedient.SLEEP_MS, 600), Waiter()))
+    print("leader gone")
+
+collector = dispatcher.collector
+signal.signal(signal.SIGALRM, run_another)
+leader = threading.Thread(target=lead)
+leader.start()
+while collector._leader is None:
+    time.sleep(0.001)
+faulthandler.dump_traceback_later(20, exit=True)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+pool.run(Task(order(Obedient.SLEEP_MS, 1800), Waiter()))
+print("ran")
+leader.join()
+assert seen == [1], seen
+pool.close()
+"""
+
+
+def test_a_handler_that_interrupts_a_sleeping_thread_gets_the_lead_in_its_place() -> None:
+    done = run_script("-c", SCRIPT + NESTED)
+    assert (done.returncode, done.stdout) == (0, "leader gone\nran inside\nran\n"), done.stderr

@@ -121,7 +121,8 @@ class Collector:
         """Passes the lead on, if the waiter has it or nobody has. Call under the lock. Twice is fine."""
         if self._leader is not None and self._leader is not waiter:
             return
-        for sleeper in self._sleepers:
+        # The latest first: of several waiters of one thread that is the one of a signal handler, which the others wait for.
+        for sleeper in reversed(self._sleepers):
             if sleeper.asleep:
                 sleeper.wake()
                 break

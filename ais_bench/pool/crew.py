@@ -57,6 +57,7 @@ class Crew:
         """One less, whatever it had to do."""
         worker.open = False
         self.workers = tuple(other for other in self.workers if other is not worker)
+        self._here, self._look_again_ns = NOWHERE, 0  # perhaps only the one that was left alone is left
         worker.load = 0
         self.rest(worker)
 
@@ -192,6 +193,12 @@ class Crew:
             at_work, worker.seen = worker.answered > worker.seen, worker.answered
             quick = quick or (at_work and worker.open and worker.only_cpu != here and worker.cost_ns <= enough)
         return here if quick else NOWHERE
+
+    @property
+    def patience_s(self) -> float | None:
+        """For how long the caller of a stream may wait for a reply. Then he looks again whether a worker is still to be left
+        alone: the others may be at something long by now, and no reply would come to tell."""
+        return None if self._here == NOWHERE else STAY_NS / 1e9
 
     def stream_begins(self, waiter: Waiter) -> None:
         """An iterator will keep the queues filled until `stream_ends`, or until its waiter is gone. Needs no lock."""

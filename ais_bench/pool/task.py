@@ -20,7 +20,7 @@ class Waiter:
     """A thread, or one call of a thread, that wants to know when its tasks finish.
 
     `finished` counts them and only grows. `asleep` is set, under the dispatcher's lock, by a thread that is going to sleep;
-    whoever clears it, under the lock, wakes the thread. So no wake-up is lost and none is sent for nothing.
+    whoever wakes the thread, under the lock, clears it, last of all. So no wake-up is lost, to an interrupt neither.
     """
 
     __slots__ = ("__weakref__", "_gate", "asleep", "finished")
@@ -43,11 +43,11 @@ class Waiter:
         self._gate.acquire(True, -1 if timeout is None else timeout)
 
     def wake(self) -> None:
-        """Call under the dispatcher's lock, of a waiter that is `asleep`."""
+        """Call under the dispatcher's lock, of a waiter that is `asleep`. Twice is fine."""
         assert self._gate is not None
-        self.asleep = False
         if self._gate.locked():
             self._gate.release()
+        self.asleep = False
 
 
 class Task:
