@@ -265,23 +265,25 @@ def test_a_stream_leaves_the_worker_on_its_callers_processor_alone_while_others_
 
 
 @pytest.mark.parametrize(
-    ("plenty", "replies", "did"),
+    ("plenty", "replies", "others", "did"),
     [
-        (True, streams.ENOUGH_TO_GO_ON, ["drain", "let others go"]),  # the workers are as fast as their caller
-        (True, streams.ENOUGH_TO_GO_ON - 1, ["drain", "nap", "progress"]),
-        (False, streams.ENOUGH_TO_GO_ON, ["progress"]),  # tasks are long, or few
+        (True, streams.ENOUGH_TO_GO_ON, False, ["drain"]),  # the workers are as fast as their caller
+        (True, streams.ENOUGH_TO_GO_ON, True, ["drain", "let others go"]),
+        (True, streams.ENOUGH_TO_GO_ON - 1, False, ["drain", "nap", "progress"]),
+        (False, streams.ENOUGH_TO_GO_ON, True, ["progress"]),  # tasks are long, or few
     ],
 )
 def test_a_stream_naps_only_while_its_workers_have_plenty_and_few_replies_came(
-    monkeypatch: pytest.MonkeyPatch, plenty: bool, replies: int, did: list[str]
+    monkeypatch: pytest.MonkeyPatch, plenty: bool, replies: int, others: bool, did: list[str]
 ) -> None:
     done: list[str] = []
 
     class Dispatcher:
         patience_s = 0.5
+        used, futures = others, 0
 
         def __init__(self) -> None:
-            self.crew = self.collector = self
+            self.crew = self.collector = self.account = self
 
         def full_of_short_tasks(self) -> bool:
             return plenty

@@ -49,6 +49,11 @@ class Collector:
         self._lead_thread = 0
         self._sleepers: dict[Waiter, None] = {}
 
+    @property
+    def used(self) -> bool:
+        """Whether any thread is in `progress`."""
+        return self._leader is not None or bool(self._sleepers)
+
     def silence(self) -> None:
         """No worker is left: the doorbell's descriptor and memory can go, although somebody may keep the closed pool."""
         self.bell = _NoBell()

@@ -95,7 +95,8 @@ def progress(dispatcher: Dispatcher, waiter: Waiter, seen: int) -> None:
     """The collector's `progress`, but lets short replies gather: every wake-up costs as much as several of them."""
     if dispatcher.crew.full_of_short_tasks():
         if dispatcher.drain() >= ENOUGH_TO_GO_ON:
-            time.sleep(0)  # lets the GIL go: other threads that wait for it would get it every 5 ms only
+            if dispatcher.collector.used or dispatcher.account.futures:
+                time.sleep(0)  # lets the GIL go: others who wait for replies would get it every 5 ms only
             return
         time.sleep(NAP_US / 1e6)
     dispatcher.collector.progress(waiter, seen, dispatcher.crew.patience_s)
