@@ -71,18 +71,6 @@ def test_a_process_that_asks_a_driver_ends_with_its_parent() -> None:
     wait_until(lambda: gone(child.pid))
 
 
-def test_a_device_lost_for_good_is_set_aside(packed: Callable[[str], Packed]) -> None:
-    model = packed("static")
-    feeds = [[np.full((1, 4), i, np.float32)] * 2 for i in range(60)]
-    with (
-        npus(3, exec_ms=1, faults=("aclmdlExecuteAsync:3+=lost@1", "aclmdlExecute:3+=lost@1")),
-        MultiDeviceSession(model.om, devices=range(3)) as session,
-    ):
-        results = list(session.map(feeds))
-    for one, outputs in zip(feeds, results, strict=True):
-        equal(outputs, [one[0] * 2])
-
-
 def test_a_worker_that_cannot_load_says_why(packed: Callable[[str], Packed]) -> None:
     with (
         npus(2, faults="aclmdlLoadFromFile=oom"),

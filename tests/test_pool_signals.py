@@ -17,7 +17,7 @@ dispatcher = pool._engine.dispatcher
 seen = []
 
 def handler(_number, _frame):
-    seen.append((dispatcher.interrupted, dispatcher.collector._leader is not None))
+    seen.append((dispatcher.interrupted(), dispatcher.collector._leader is not None))
     try:
         pool.run(Task(order(Obedient.ECHO), Waiter()))
         print("ran")

@@ -51,7 +51,8 @@ class Dispatcher:
         self._settings = settings
         self._wake_supervisor = wake_supervisor
         self._lock = threading.RLock()
-        self._lock_is_mine: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
+        # Whether this very thread is at work in here: then a signal handler asks, and must not change anything.
+        self.interrupted: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self.crew = Crew(settings, cores)
         self.collector = Collector(self._lock, Doorbell(), self.drain, self.crew.caller_spin_us)
         self._queues = Queues()
@@ -65,11 +66,6 @@ class Dispatcher:
         self._reservations: set[ReferenceType[Reservation]] = set()
         self._in_hand: dict[int, Task] = {}  # by thread: what it took from a queue and is sending
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether this very thread is at work in here: then a signal handler asks, and must not change anything."""
-        return self._lock_is_mine()
-
     # ---- tasks in ----
 
     def start(self, task: Task, *, timeout: float | None = None) -> None:
@@ -77,7 +73,7 @@ class Dispatcher:
 
         Raises PoolClosed or PoolBroken. What is wrong with the feeds becomes the task's error.
         """
-        if self._lock_is_mine():
+        if self.interrupted():
             raise PoolError("a signal handler cannot run tasks on the pool whose work it interrupted")
         with self._lock:
             if self._refusals.any and (refusal := self._refusals.of_new(task)) is not None:
@@ -102,7 +98,7 @@ class Dispatcher:
         """Room for so many tasks at most in the worker with the fewest, counted as if they were there: `push` them, then
         `give_back`. False: there is none, or a task has to go the long way, by `start`.
         """
-        if self._lock_is_mine():
+        if self.interrupted():
             return False
         with self._lock:
             if self._queues.shared or self._refusals.any or (self._deadlines.any and self._deadlines.unwatched):

@@ -152,7 +152,7 @@ class Engine:
         if self.foreign:
             return
         self.dispatcher.close_door(closed_error)
-        if self.dispatcher.interrupted or _sends_tasks_to(self.dispatcher):  # waiting here would be for ourselves
+        if self.dispatcher.interrupted() or _sends_tasks_to(self.dispatcher):  # waiting here would be for ourselves
             threading.Thread(target=self.close, kwargs={"force": force}).start()
             return
         accepted, self.closed = not self.closed, True
