@@ -3,35 +3,52 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= $(shell nproc)
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inc')
+PIP := $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check bench wheel asan native-test clean
+.PHONY: help demo test library emulator lint stubs check bench wheel asan native-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(INSTALLED): pyproject.toml setup.py $(SOURCES)
+# The virtual environment, with what the build needs.
+$(VENV)/.python: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	$(BIN)/python -m pip install --quiet --no-deps 'rapidocr-onnxruntime==1.4.4' # for its three models; its dependencies are not needed
+	$(PIP) --upgrade pip
+	$(PIP) --group build
 	touch $@
 
-demo: $(INSTALLED) ## the main job: read lines of text on all devices, score them, report (set ARGS for the number of lines)
-	$(BIN)/python -m pip install --quiet --group demo
+# The package in this folder, importable, and what it needs. The emulator is compiled by the targets that use it.
+$(VENV)/.installed: $(VENV)/.python setup.py
+	AIS_BENCH_WITHOUT_EMULATOR=1 $(PIP) --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(PIP) --group test
+	$(PIP) --no-deps 'rapidocr-onnxruntime==1.4.4' # for its three models; its dependencies are not needed
+	touch $@
+
+library: $(VENV)/.installed ## compile what changed of the extension: seconds after an edit
+	AIS_BENCH_WITHOUT_EMULATOR=1 $(BIN)/python setup.py --quiet build_ext --inplace
+
+emulator: $(VENV)/.installed ## compile what changed of the extension and the emulator
+	$(BIN)/python setup.py --quiet build_ext --inplace
+
+demo: library ## the main job: read lines of text on all devices, score them, report (set ARGS for the number of lines)
+	$(PIP) --group demo
+	$(PIP) --no-deps 'rapidocr-onnxruntime==1.4.4' # for its three models; its dependencies are not needed
 	$(BIN)/python examples/evaluate_ocr.py $(ARGS)
 
-bench: $(INSTALLED) ## every benchmark, beside what it is compared with, as ratios; best on an idle machine
-	$(BIN)/python -m pip install --quiet --group bench
+bench: emulator $(VENV)/.test ## every benchmark, beside what it is compared with, as ratios; best on an idle machine
+	$(PIP) --group bench
 	$(BIN)/python benchmarks/bench_single.py
 	$(BIN)/python benchmarks/bench_transport.py
 	$(BIN)/python benchmarks/bench_pool.py
 	$(BIN)/python benchmarks/bench_large.py
 	$(BIN)/python benchmarks/bench_npu.py
 
-test: $(INSTALLED) ## run the tests (set ARGS for pytest)
+test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 native-test: ## the native tests, plain, under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer
@@ -48,18 +65,22 @@ asan: ## the test suite against an extension built with sanitizers (set ARGS for
 	test -x $(VENV)-asan/bin/python || $(PYTHON) -m venv $(VENV)-asan
 	$(VENV)-asan/bin/python -m pip install --quiet --upgrade pip
 	mkdir -p build/asan
-	AIS_BENCH_BUILD_DIR=build/asan AIS_BENCH_CFLAGS="$(SANITIZE)" AIS_BENCH_LDFLAGS="$(SANITIZE)" $(VENV)-asan/bin/python -m pip install --quiet --no-cache-dir '.[test]'
+	$(VENV)-asan/bin/python -m pip install --quiet --group build --group test
+	AIS_BENCH_BUILD_DIR=build/asan AIS_BENCH_CFLAGS="$(SANITIZE)" AIS_BENCH_LDFLAGS="$(SANITIZE)" $(VENV)-asan/bin/python -m pip install --quiet --no-cache-dir --no-build-isolation .
 	LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(library).so))" PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(VENV)-asan/bin/pytest -n $(JOBS) -k "not ($(ASAN_LEAVES_OUT))" $(ARGS)
 
-lint: $(INSTALLED) ## formatting, lint and types
-	$(BIN)/python -m pip install --quiet --group lint
+lint: $(VENV)/.python ## formatting, lint and types; needs no compiled extension
+	$(PIP) --group lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest ais_bench._native aclruntime --mypy-config-file pyproject.toml --allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist
 	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.hpp,$(SOURCES))
+
+stubs: library ## compare the type stubs with the extension
+	$(PIP) --group lint
+	$(BIN)/python -m mypy.stubtest ais_bench._native aclruntime --mypy-config-file pyproject.toml --allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist
 
 wheel: ## build a wheel into dist/
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .

@@ -1,62 +1,61 @@
-"""The native extension, and the AscendCL emulator, a plain shared library. Metadata is in pyproject.toml."""
+"""Hands the native libraries to CMake (CMakeLists.txt), which compiles with ninja. All metadata is in pyproject.toml."""
 
 import os
+import subprocess
+import sys
+import sysconfig
 import tempfile
-from glob import glob
+from pathlib import Path
 
-from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
+import pybind11
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
-FOLDERS = ["base", "device", "device/ort", "device/acl", "session", "shm", "worker", "bind"]
-# Sanitizer builds add to these, see the Makefile.
-CFLAGS = os.environ.get("AIS_BENCH_CFLAGS", "").split()
-LDFLAGS = os.environ.get("AIS_BENCH_LDFLAGS", "").split()
-
+ROOT = Path(__file__).resolve().parent
 # A source tree that cannot be written to is built elsewhere, and so is a second kind of build that would mix with the first.
-WRITABLE = os.access(".", os.W_OK)
-SCRATCH = os.environ.get("AIS_BENCH_BUILD_DIR") or (None if WRITABLE else tempfile.mkdtemp(prefix="ais_bench-build-"))
-OPTIONS = {"build": {"build_base": SCRATCH}, "egg_info": {"egg_base": SCRATCH}} if SCRATCH else {}
-
-EMULATOR = "ais_bench.emulator.libascendcl_emulator"
-# It drives ONNX Runtime with the same sources as the extension does.
-EMULATOR_SOURCES = [
-    *(source for folder in ["base", "device/ort", "emulator"] for source in sorted(glob(f"csrc/{folder}/*.cpp"))),
-    "csrc/device/gears.cpp",
-    "csrc/device/onnx_file.cpp",
-]
+SCRATCH = os.environ.get("AIS_BENCH_BUILD_DIR") or (
+    "build" if os.access(ROOT, os.W_OK) else tempfile.mkdtemp(prefix="ais_bench-build-")
+)
+# The CMake target of each library.
+TARGETS = {"ais_bench._native": "_native", "ais_bench.emulator.libascendcl_emulator": "ascendcl_emulator"}
+if os.environ.get("AIS_BENCH_WITHOUT_EMULATOR") == "1":  # a checkout that only infers need not wait for it
+    del TARGETS["ais_bench.emulator.libascendcl_emulator"]
 
 
-class BuildExt(build_ext):
-    """Names the emulator as programs open it: it is no Python module."""
+class CMakeBuild(build_ext):
+    """Builds the libraries with CMake and ninja, in a folder that is kept."""
 
     def get_ext_filename(self, name):
-        """The file of one extension."""
-        plain = name.split(".")[-1] == EMULATOR.split(".")[-1]
+        """The file of one extension. The emulator is no Python module: programs open it by a plain name."""
+        plain = name.endswith("libascendcl_emulator")
         return name.replace(".", os.sep) + ".so" if plain else super().get_ext_filename(name)
 
+    def build_extension(self, extension):
+        """Compile what changed and copy the library to its place."""
+        folder = Path(SCRATCH).resolve() / f"cmake-{sysconfig.get_config_var('SOABI')}"
+        flags = {
+            "CMAKE_CXX_FLAGS": os.environ.get("AIS_BENCH_CFLAGS", ""),
+            "CMAKE_MODULE_LINKER_FLAGS": os.environ.get("AIS_BENCH_LDFLAGS", ""),
+            "Python_EXECUTABLE": sys.executable,
+            "pybind11_DIR": pybind11.get_cmake_dir(),
+        }
+        subprocess.run(
+            ["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *(f"-D{name}={value}" for name, value in flags.items())],
+            check=True,
+        )
+        target = TARGETS[extension.name]
+        jobs = os.environ.get("AIS_BENCH_BUILD_JOBS")
+        subprocess.run(["cmake", "--build", folder, "--target", target, *(["-j", jobs] if jobs else [])], check=True)
+        (built,) = (
+            path for path in folder.iterdir() if path.suffix == ".so" and path.name.removeprefix("lib").startswith(target)
+        )
+        place = Path(self.get_ext_fullpath(extension.name))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self.copy_file(str(built), str(place))
 
-ParallelCompile("AIS_BENCH_BUILD_JOBS").install()
+
 setup(
-    ext_modules=[
-        Pybind11Extension(
-            "ais_bench._native",
-            sorted(source for folder in FOLDERS for source in glob(f"csrc/{folder}/*.cpp")),
-            depends=glob("csrc/**/*.hpp", recursive=True) + glob("csrc/**/*.inc", recursive=True),
-            include_dirs=["csrc"],
-            cxx_std=17,
-            extra_compile_args=["-O3", "-Wall", "-Wextra", *CFLAGS],
-            extra_link_args=["-ldl", "-pthread", *LDFLAGS],
-        ),
-        Extension(
-            EMULATOR,
-            EMULATOR_SOURCES,
-            depends=glob("csrc/**/*.hpp", recursive=True) + glob("csrc/**/*.inc", recursive=True),
-            include_dirs=["csrc"],
-            language="c++",
-            extra_compile_args=["-std=c++17", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", *CFLAGS],
-            extra_link_args=["-ldl", "-pthread", *LDFLAGS],
-        ),
-    ],
-    options=OPTIONS,
-    cmdclass={"build_ext": BuildExt},
+    ext_modules=[Extension(name, []) for name in TARGETS],
+    options={"build": {"build_base": SCRATCH}, "egg_info": {"egg_base": SCRATCH}} if SCRATCH != "build" else {},
+    cmdclass={"build_ext": CMakeBuild},
 )

@@ -17,14 +17,6 @@ std::shared_ptr<ModelDesc> find(const aclmdlDesc* handle) {
   return found;
 }
 
-// The spec of a described desc, or nullptr with a failure text.
-Spec spec_of(const aclmdlDesc* handle) {
-  const std::shared_ptr<ModelDesc> found = find(handle);
-  if (found == nullptr) return nullptr;
-  if (found->spec == nullptr) fail(ACL_ERROR_INVALID_PARAM, "the model desc describes nothing yet (aclmdlGetDesc)");
-  return found->spec;
-}
-
 const InputSpec* input_at(const Spec& spec, std::size_t index) {
   if (spec == nullptr || index >= spec->inputs.size()) return nullptr;
   return &spec->inputs[index];

@@ -6,10 +6,10 @@ namespace ais::emulator {
 namespace {
 
 // Reaches its mark when the stream comes to it, or, when the stream drops it after a failure, with that knowledge.
-class Recording {
+class PendingRecord {
  public:
-  explicit Recording(std::shared_ptr<EventMark> mark) : mark_(std::move(mark)) {}
-  ~Recording() {
+  explicit PendingRecord(std::shared_ptr<EventMark> mark) : mark_(std::move(mark)) {}
+  ~PendingRecord() {
     if (!mark_->reached())
       mark_->reach(monotonic_ns(), ACL_ERROR_RT_INTERNAL_ERROR, "work of the stream before the event failed");
   }
@@ -55,7 +55,7 @@ aclError record_event(const Scope& scope, aclrtEvent handle, aclrtStream stream)
     const std::lock_guard<std::mutex> lock(event->mutex);
     event->mark = mark;
   }
-  target->submit([recording = std::make_shared<Recording>(mark)](std::int64_t ready_ns) {
+  target->submit([recording = std::make_shared<PendingRecord>(mark)](std::int64_t ready_ns) {
     recording->reach(ready_ns);
     return TaskResult{ACL_SUCCESS, "", ready_ns};
   });

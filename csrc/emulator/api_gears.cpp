@@ -13,15 +13,6 @@ namespace {
 
 constexpr std::size_t kAnyIndex = static_cast<std::size_t>(-1);
 
-std::shared_ptr<const ModelSpec> spec_of(const aclmdlDesc* handle) {
-  const std::shared_ptr<ModelDesc> desc = objects().model_descs.find(handle);
-  if (desc == nullptr || desc->spec == nullptr) {
-    fail(ACL_ERROR_INVALID_PARAM, "the model desc is NULL, destroyed, or describes nothing yet");
-    return nullptr;
-  }
-  return desc->spec;
-}
-
 aclError index_must_be_any(std::size_t index) {
   return index == kAnyIndex ? ACL_SUCCESS : fail(ACL_ERROR_INVALID_PARAM, "the index must be (size_t)-1");
 }

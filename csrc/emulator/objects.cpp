@@ -103,4 +103,14 @@ std::vector<std::string> living_objects() {
   return names;
 }
 
+std::shared_ptr<const ModelSpec> spec_of(const aclmdlDesc* handle) {
+  const std::shared_ptr<ModelDesc> desc = objects().model_descs.find(handle);
+  if (desc == nullptr) {
+    fail(ACL_ERROR_INVALID_PARAM, handle == nullptr ? "the model desc is NULL" : "not a living model desc (destroyed before?)");
+    return nullptr;
+  }
+  if (desc->spec == nullptr) fail(ACL_ERROR_INVALID_PARAM, "the model desc describes nothing yet (aclmdlGetDesc)");
+  return desc->spec;
+}
+
 }  // namespace ais::emulator

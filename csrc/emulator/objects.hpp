@@ -119,6 +119,9 @@ std::vector<std::string> living_objects();
 // The living desc, or nullptr with a failure text.
 std::shared_ptr<TensorDesc> find_desc(const aclTensorDesc* handle);
 
+// The spec that a living model desc describes, or nullptr with a failure text.
+std::shared_ptr<const ModelSpec> spec_of(const aclmdlDesc* handle);
+
 // Puts a desc of its own into a dataset (or, null, none) and ends the one that was there: handles to that are dead from here
 // on.
 void replace_desc(Dataset* dataset, std::size_t index, std::shared_ptr<TensorDesc> desc);
