@@ -5,6 +5,8 @@ JOBS ?= $(shell nproc)
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inc')
 PIP := $(BIN)/python -m pip install --quiet
+# A wheel with three models of PP-OCR. Neither its code nor its dependencies are used, so its limits on Python do not count.
+OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test library emulator lint stubs check bench wheel asan native-test clean
@@ -26,7 +28,7 @@ $(VENV)/.installed: $(VENV)/.python setup.py
 
 $(VENV)/.test: $(VENV)/.installed
 	$(PIP) --group test
-	$(PIP) --no-deps 'rapidocr-onnxruntime==1.4.4' # for its three models; its dependencies are not needed
+	$(PIP) $(OCR_MODELS)
 	touch $@
 
 library: $(VENV)/.installed ## compile what changed of the extension: seconds after an edit
@@ -37,7 +39,7 @@ emulator: $(VENV)/.installed ## compile what changed of the extension and the em
 
 demo: library ## the main job: read lines of text on all devices, score them, report (set ARGS for the number of lines)
 	$(PIP) --group demo
-	$(PIP) --no-deps 'rapidocr-onnxruntime==1.4.4' # for its three models; its dependencies are not needed
+	$(PIP) $(OCR_MODELS)
 	$(BIN)/python examples/evaluate_ocr.py $(ARGS)
 
 bench: emulator $(VENV)/.test ## every benchmark, beside what it is compared with, as ratios; best on an idle machine

@@ -2,7 +2,7 @@
 
     python examples/evaluate_ocr.py [number of lines]
 
-The model comes from the rapidocr-onnxruntime wheel (`pip install --no-deps rapidocr-onnxruntime`). The lines are rendered here,
+The model comes from the rapidocr-onnxruntime wheel (`make demo` installs it). The lines are rendered here,
 in varying widths, so the true text is known. No main guard is needed: workers never import this file.
 """
 
@@ -25,7 +25,7 @@ HEIGHT = 48  # the height the model was trained on; the width is free
 
 spec = importlib.util.find_spec("rapidocr_onnxruntime")
 if spec is None:
-    sys.exit("the model is missing; get it with: pip install --no-deps rapidocr-onnxruntime")
+    sys.exit("the model is missing; get it with: pip install --no-deps --ignore-requires-python rapidocr-onnxruntime==1.4.4")
 MODEL = Path(spec.submodule_search_locations[0], "models", "ch_PP-OCRv4_rec_infer.onnx")
 METADATA = {entry.key: entry.value for entry in onnx.load(MODEL).metadata_props}
 ALPHABET = ["", *METADATA["character"].split("\n"), " "]
