@@ -16,7 +16,7 @@ from onnx import helper
 from pool_support import wait_until
 
 from ais_bench.errors import ConfigError, FeedError
-from ais_bench.session import InferSession, MultiDeviceSession
+from ais_bench.session import Carry, InferSession, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -260,6 +260,21 @@ def test_callables_run_in_the_workers(models: dict[str, str]) -> None:
         assert s.submit({"value": 2}).result(20) == {"sum": 3 * 4.5}
         with pytest.raises(KeyError, match="value"):
             s.infer({"wrong": 1})
+
+
+def test_a_preprocess_hands_something_to_the_postprocess_of_the_same_item(models: dict[str, str]) -> None:
+    def before(item: int) -> Any:
+        feeds = [np.full((1, 3), item, np.float32), np.zeros((1, 3), np.float32)]
+        return Carry(feeds, ("item", item)) if item % 2 else feeds
+
+    def after(outputs: Feeds, extra: Any = None) -> Any:
+        return float(outputs[0][0, 0]), extra
+
+    with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=before, postprocess=after) as session:
+        assert list(session.map(range(40))) == [(n, ("item", n) if n % 2 else None) for n in range(40)]
+        assert session.submit(7).result(20) == (7, ("item", 7))
+    with MultiDeviceSession(models["open"], devices=[0], preprocess=before) as plain:
+        assert [float(outputs[0][0, 0]) for outputs in plain.map(range(4))] == [0, 1, 2, 3]  # dropped
 
 
 # ---- what a worker is made of ----

@@ -64,7 +64,8 @@ class MultiDeviceSession:
     Args:
         model_path, acl_json_path, debug, loop: as for InferSession.
         devices: device ids. None: those that a call's {device: feeds} names; for other calls, all there are.
-        preprocess: any callable; runs in the worker and makes feeds of an item, which may then be any picklable object.
+        preprocess: any callable; runs in the worker and makes feeds of an item, which may then be any picklable object. It may
+            return `Carry(feeds, extra)`: the postprocess of that item is then called with (outputs, extra).
         postprocess: any callable; runs in the worker and makes the result, any picklable object, of the outputs.
         on_error: "raise" an item's error when its place in the order comes, or "return" it there.
         warmup: runs of each worker before it is ready, on zeros, for models without open dimensions.
@@ -88,7 +89,7 @@ class MultiDeviceSession:
         *,
         devices: Any = None,
         preprocess: Callable[[Any], Any] | None = None,
-        postprocess: Callable[[Any], Any] | None = None,
+        postprocess: Callable[..., Any] | None = None,
         on_error: OnError = "raise",
         warmup: int = 0,
         affinity: str | Mapping[int, Sequence[int]] = "auto",

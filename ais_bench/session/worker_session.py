@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ais_bench import _native
 from ais_bench.pool.pickling import loads
 from ais_bench.pool.protocol import Answer, WorkerContext
+from ais_bench.session.carry import Carry
 from ais_bench.shm import OBJECT, Task
 from ais_bench.shm import SessionHandler as NativeSession
 
@@ -65,7 +66,7 @@ class SessionFactory(NamedTuple):
         return handler
 
 
-def _callable(pickled: bytes | None) -> Callable[[Any], Any] | None:
+def _callable(pickled: bytes | None) -> Callable[..., Any] | None:
     return None if pickled is None else loads(pickled)
 
 
@@ -118,12 +119,15 @@ class SessionHandler:
             return Answer(session.infer_iteration(item.feeds, item.in_out_list, item.times, item.mode))
         began_ns = time.monotonic_ns()
         feeds = self._preprocess(item) if self._preprocess is not None else item
+        extra: tuple[Any, ...] = ()
+        if isinstance(feeds, Carry):
+            feeds, extra = feeds.feeds, (feeds.extra,)
         fed_ns = time.monotonic_ns()
         outputs = session.infer(feeds, mode)
         ran_ns = time.monotonic_ns()
         if self._postprocess is None:
             return Answer(outputs, copy_in_ns=fed_ns - began_ns, execute_ns=ran_ns - fed_ns)
-        answer = encode(self._postprocess(outputs))
+        answer = encode(self._postprocess(outputs, *extra))
         return Answer(answer, OBJECT, fed_ns - began_ns, ran_ns - fed_ns, time.monotonic_ns() - ran_ns)
 
     def close(self) -> None:
