@@ -13,7 +13,7 @@ import pytest
 from shm_peer import PATIENCE_S, peer
 
 from ais_bench import errors
-from ais_bench.shm import TENSORS, Doorbell, Lane
+from ais_bench.shm import TENSORS, Doorbell, Lane, decode, encode
 
 DTYPES = [
     *(np.dtype(name) for name in ("f4", "f2", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "c8", "c16")),
@@ -231,3 +231,25 @@ def test_a_feed_of_half_a_gigabyte() -> None:
         output = worker.call([feed]).outputs[0]
         assert output.nbytes == feed.nbytes
         assert np.array_equal(output[:: 1 << 20], feed[:: 1 << 20])
+
+
+def test_feeds_whose_sizes_add_up_beyond_any_memory_are_refused() -> None:
+    lane = Lane(Doorbell())
+    whole = (((1 << 56),), np.dtype("c16"))  # 2**60 bytes: 16 of them are 0 in 64 bits
+    with pytest.raises(errors.DeviceMemoryError, match="shared memory"):
+        lane.new_feeds([whole] * 16)
+    assert lane.new_feeds([((4,), np.dtype("f4"))])[0].shape == (4,)
+
+
+def test_more_arrays_than_a_frame_holds_are_refused() -> None:
+    lane = Lane(Doorbell())
+    with pytest.raises(errors.FeedError, match="65537 arrays"):
+        lane.try_submit([np.uint8(0)] * 65_537, 0, None)
+    assert lane.in_flight == 0
+
+
+def test_an_object_of_many_arrays_has_no_more_buffers_than_a_frame_holds() -> None:
+    arrays = [np.full(4096, number % 256, np.uint8) for number in range(20_000)]
+    buffers = encode(arrays)
+    assert len(buffers) < 20_000
+    assert all((one == other).all() for one, other in zip(decode(buffers), arrays, strict=True))

@@ -22,6 +22,7 @@ __all__ = ["decode", "encode"]
 
 # Smaller buffers are cheaper inside the pickle.
 _OUT_OF_BAND_BYTES = 4096
+_MOST_OUT_OF_BAND = 1 << 14  # a frame has a place for four times as many
 
 
 def encode(obj: object) -> list[npt.NDArray[np.uint8]]:
@@ -34,7 +35,7 @@ def encode(obj: object) -> list[npt.NDArray[np.uint8]]:
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
         raw = buffer.raw()
-        if raw.nbytes < _OUT_OF_BAND_BYTES:
+        if raw.nbytes < _OUT_OF_BAND_BYTES or len(buffers) == _MOST_OUT_OF_BAND:
             return True
         buffers.append(np.frombuffer(raw, np.uint8))
         return False

@@ -77,6 +77,17 @@ py::object to_exception(const Status& status) {
   return py::none();
 }
 
+// A MemoryError, which CPython has in store.
+py::object memory_error() {
+  PyErr_NoMemory();
+  PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
+  PyErr_Fetch(&type, &value, &trace);
+  PyErr_NormalizeException(&type, &value, &trace);
+  Py_XDECREF(type);
+  Py_XDECREF(trace);
+  return py::reinterpret_steal<py::object>(value);
+}
+
 // The worker's kError frame as a status; what it holds is not trusted either.
 Status reported_error(const std::vector<TensorView>& tensors) {
   if (tensors.size() != 2 || tensors[0].dtype != DType::kUInt8 || tensors[1].dtype != DType::kInt64 ||
@@ -106,7 +117,7 @@ class PyLane {
   PyLane(const PyLane&) = delete;
   PyLane& operator=(const PyLane&) = delete;
   ~PyLane() {
-    for (shm::Lane::Unfinished& left : lane_->abandon()) drop(left.token);
+    for (shm::Token token; lane_->discard_one(&token);) drop(token);
   }
 
   bool try_submit(py::handle feeds, int mode, py::handle task, int kind, std::uint64_t option) {
@@ -177,7 +188,12 @@ class PyLane {
       py::object task = py::reinterpret_steal<py::object>(static_cast<PyObject*>(left.token.task));
       py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(left.token.keep));
       py::object feeds = py::none();
-      if (left.readable.ok()) feeds = arrays_over(left.feeds, std::move(left.lease), std::move(kept));
+      try {
+        if (left.readable.ok()) feeds = arrays_over(left.feeds, std::move(left.lease), std::move(kept));
+      } catch (const std::exception&) {  // out of memory: as if they could not be read, but the task must not be lost
+        PyErr_Clear();
+        feeds = py::none();
+      }
       tasks.append(py::make_tuple(std::move(task), std::move(feeds), static_cast<int>(left.kind), left.taken));
     }
     return tasks;
@@ -229,23 +245,14 @@ class PyLane {
     *answer = Answer();
     answer->task = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.task));
     py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.keep));
-    answer->kind = reply->kind;
-    if (reply->kind == shm::Kind::kTooLarge || reply->kind == shm::Kind::kError) {
-      const Status status = reply->kind == shm::Kind::kTooLarge ? reply->error : reported_error(reply->tensors);
-      answer->kind = shm::Kind::kError;
-      answer->error = to_exception(status);
-      answer->lost = status.code() == Code::kDeviceLost;
-      if (device::is_fault(status) && reply->feeds_lease) {
-        answer->feeds = arrays_over(reply->feeds, std::move(reply->feeds_lease), std::move(kept));
-      }
-    } else {
-      try {
-        answer->outputs = to_arrays(reply);
-      } catch (py::error_already_set& failed) {  // out of memory: this task's failure, it must not be lost
-        answer->kind = shm::Kind::kError;
-        answer->error = failed.value();
-      }
+    try {
+      fill_outcome(reply, std::move(kept), answer);
+    } catch (py::error_already_set& failed) {  // out of memory: this task's failure, it must not be lost
+      answer->error = failed.value();
+    } catch (const std::bad_alloc&) {
+      answer->error = memory_error();
     }
+    if (!answer->error.is_none()) answer->kind = shm::Kind::kError;
     const std::int64_t now_ns = monotonic_ns();
     answer->times = reply->times;
     answer->times.copy_out += now_ns - taken_ns;
@@ -253,6 +260,20 @@ class PyLane {
     answer->done_ns = reply->done_ns;
     reply->result.release();
     reply->feeds_lease.release();
+  }
+
+  void fill_outcome(shm::Lane::Reply* reply, py::object kept, Answer* answer) {
+    answer->kind = reply->kind;
+    if (reply->kind != shm::Kind::kTooLarge && reply->kind != shm::Kind::kError) {
+      answer->outputs = to_arrays(reply);
+      return;
+    }
+    const Status status = reply->kind == shm::Kind::kTooLarge ? reply->error : reported_error(reply->tensors);
+    answer->error = to_exception(status);
+    answer->lost = status.code() == Code::kDeviceLost;
+    if (device::is_fault(status) && reply->feeds_lease) {
+      answer->feeds = arrays_over(reply->feeds, std::move(reply->feeds_lease), std::move(kept));
+    }
   }
 
   void record(const Answer& answer) {
@@ -310,6 +331,7 @@ class PyLane {
 
 py::list PyLane::new_feeds(const std::vector<std::pair<Shape, py::object>>& specs) {
   std::vector<TensorView> views;
+  const std::size_t room = lane_->region()->size();
   std::size_t bytes = 0;
   for (const auto& [shape, spec] : specs) {
     TensorView view;
@@ -321,7 +343,12 @@ py::list PyLane::new_feeds(const std::vector<std::pair<Shape, py::object>>& spec
       raise_if_error(Status(Code::kFeedMismatch, "feeds need a whole shape, this is " + shape_text(shape)));
     }
     view.bytes = packed_bytes(view.dtype, elements);
-    bytes = shm::aligned(bytes, shm::kPayloadAlignment) + view.bytes;
+    bytes = shm::aligned(bytes, shm::kPayloadAlignment);
+    if (view.bytes > room || bytes > room - view.bytes) {  // so that the sum cannot overflow
+      raise_if_error(Status(Code::kOutOfMemory, "feeds of shape " + shape_text(shape) + " and those before it need more than " +
+                                                    std::to_string(room) + " bytes, the size of the shared memory"));
+    }
+    bytes += view.bytes;
     views.push_back(std::move(view));
   }
   shm::Lease lease = value_or_raise(lane_->lease_feeds(std::max<std::size_t>(bytes, 1)));

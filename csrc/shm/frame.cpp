@@ -103,7 +103,8 @@ Status read_frame(std::uint8_t* arena, Span table, Span table_room, Span payload
   TableHead head;
   fetch(&head, in, sizeof head);
   in += sizeof head;
-  if (head.count > left / sizeof(EntryHead)) return corrupt("claims " + std::to_string(head.count) + " tensors");
+  if (head.count > kMaxTensors || head.count > left / sizeof(EntryHead))
+    return corrupt("claims " + std::to_string(head.count) + " tensors");
   out->resize(head.count);
   for (std::uint32_t i = 0; i < head.count; ++i) {
     EntryHead entry;

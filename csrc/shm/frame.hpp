@@ -18,7 +18,8 @@
 namespace ais::shm {
 
 constexpr std::size_t kPayloadAlignment = 64;
-constexpr std::uint32_t kMaxRank = 64;  // numpy's limit
+constexpr std::uint32_t kMaxRank = 64;          // numpy's limit
+constexpr std::uint32_t kMaxTensors = 1 << 16;  // in a frame: what a peer gone wrong can make the reader allocate
 
 constexpr std::size_t aligned(std::size_t value, std::size_t alignment) {
   return (value + alignment - 1) / alignment * alignment;
@@ -42,7 +43,8 @@ class FrameWriter {
   // Starts over on another slot, keeping the memory of the entries.
   void reset(std::uint8_t* arena, Span slot);
 
-  // Memory for tensor `index`, or nullptr where the slot has no room. A second call for an index replaces the first.
+  // Memory for tensor `index`, below kMaxTensors, or nullptr where the slot has no room. A second call for an index replaces
+  // the first.
   void* reserve(std::size_t index, DType dtype, const std::int64_t* dims, std::size_t rank, std::size_t bytes);
 
   // Names a payload that lies elsewhere in the arena.

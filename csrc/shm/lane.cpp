@@ -86,7 +86,11 @@ Result<std::optional<Lane::Draft>> Lane::begin(std::size_t bytes) {
     ++drafts_;
     usual = usual_result_;
   }
-  Draft draft(this, slots_->acquire(bytes, bytes), slots_->acquire_large(usual, usual));
+  Draft draft(this, Lease(), Lease());  // from here on it gives the place back
+  draft.feeds_ = slots_->acquire(bytes, bytes);
+  draft.result_ = slots_->acquire_large(usual, usual);
+  // With nothing in flight no room will come free: less than usual is better than to wait for ever.
+  if (!draft.result_ && in_flight() == 0) draft.result_ = slots_->acquire_large(1, 0);
   if (!draft.feeds_ || !draft.result_) return std::optional<Draft>();
   return std::optional<Draft>(std::move(draft));
 }
@@ -115,27 +119,27 @@ Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t 
     const std::lock_guard<std::mutex> lock(mutex_);
     draft.lane_ = nullptr;
     --drafts_;
-    AIS_TRY(push(std::move(flight)));
+    const std::uint32_t index = free_flights_.back();
+    AIS_TRY(push(index, &flight));
+    free_flights_.pop_back();
+    flight.used = true;
+    flights_[index] = std::move(flight);
     in_flight_.fetch_add(1, std::memory_order_relaxed);
   }
   worker_bell_.ring();
   return Status();
 }
 
-// Needs the mutex, and a place in flight.
-Status Lane::push(Flight flight) {
-  const std::uint32_t index = free_flights_.back();
-  flight.task.seq = published_ * kRingSlots + index;
-  flight.task.result_offset = flight.result.span().offset;
-  flight.task.result_bytes = flight.result.span().bytes;
-  flight.task.submitted_ns = monotonic_ns();
-  Result<bool> pushed = tasks_.try_push(flight.task);
+// Needs the mutex. The flight's place is `index`; what is refused leaves it as it was.
+Status Lane::push(std::uint32_t index, Flight* flight) {
+  flight->task.seq = published_ * kRingSlots + index;
+  flight->task.result_offset = flight->result.span().offset;
+  flight->task.result_bytes = flight->result.span().bytes;
+  flight->task.submitted_ns = monotonic_ns();
+  Result<bool> pushed = tasks_.try_push(flight->task);
   if (!pushed.ok()) return refuse(pushed.take_status());
   // No more are in flight than the ring holds, and a worker takes a task before it answers it.
   if (!pushed.value()) return refuse(Status(Code::kCorrupt, "it answered tasks that it did not take"));
-  free_flights_.pop_back();
-  flight.used = true;
-  flights_[index] = std::move(flight);
   ++published_;
   return Status();
 }
@@ -153,7 +157,7 @@ Result<bool> Lane::take(Reply* out) {
   }
 }
 
-// Needs the mutex. False: the task runs again and has no reply yet.
+// Needs the mutex. False: the task runs again and has no reply yet. The flight stays booked until nothing can fail any more.
 Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
   const std::uint32_t index = result.seq % kRingSlots;
   if (!flights_[index].used || flights_[index].task.seq != result.seq) {
@@ -162,44 +166,55 @@ Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
   if (result.kind > static_cast<std::uint16_t>(Kind::kTooLarge)) {
     return refuse(Status(Code::kCorrupt, "it gave a reply of kind " + std::to_string(result.kind)));
   }
-  const Kind kind = static_cast<Kind>(result.kind);
-  Flight flight = std::move(flights_[index]);
-  flights_[index].used = false;
-  free_flights_.push_back(index);
+  Flight& flight = flights_[index];
   out->error = Status();
-  out->tensors.clear();
+  out->kind = static_cast<Kind>(result.kind);
   out->used = 0;
+  out->tensors.clear();
   const Span slot = flight.result.span();
-  if (kind == Kind::kTooLarge) {
-    flight.result.touch(slot.bytes);  // it may have tried
-    out->error = run_again_larger(&flight, result.needed_bytes);
-    if (out->error.ok()) return false;
-  } else {
-    Status checked = read_frame(region_->data(), {result.table_offset, result.table_bytes}, slot, slot, &out->tensors);
-    if (!checked.ok()) {
-      flights_[index] = std::move(flight);  // abandon() is to name it
-      flights_[index].used = true;
-      free_flights_.pop_back();
-      return refuse(std::move(checked));
+  try {
+    if (out->kind == Kind::kTooLarge) {
+      flight.result.touch(slot.bytes);  // it may have tried
+      out->error = run_again_larger(index, result.needed_bytes);
+      if (out->error.ok()) return false;
+    } else {
+      Status checked = read_frame(region_->data(), {result.table_offset, result.table_bytes}, slot, slot, &out->tensors);
+      if (!checked.ok()) return refuse(std::move(checked));  // abandon() names the task
+      if (out->kind == Kind::kError) keep_feeds(&flight, out);
+      out->used = result.table_offset + result.table_bytes - slot.offset;
+      flight.result.touch(out->kind == Kind::kError ? slot.bytes : out->used);
+      usual_result_ = std::max(out->used, usual_result_ - usual_result_ / 64);
     }
-    if (kind == Kind::kError) keep_feeds(&flight, out);
-    out->used = result.table_offset + result.table_bytes - slot.offset;
-    flight.result.touch(kind == Kind::kError ? slot.bytes : out->used);
-    usual_result_ = std::max(out->used, usual_result_ - usual_result_ / 64);
+  } catch (const std::bad_alloc&) {  // the reply is taken: it must not be lost
+    out->kind = Kind::kTooLarge;
+    out->error = Status(Code::kOutOfMemory, "out of memory");  // as short as a text that needs none
   }
-  in_flight_.fetch_sub(1, std::memory_order_relaxed);
-  last_done_ns_ = result.done_ns;
+  settle(result, index, out);
+  return true;
+}
+
+// Needs the mutex. The flight is over, and nothing here fails. The worker's clock and sums are not believed: a reply from the
+// future would put off the time limits of the tasks after it.
+void Lane::settle(const ResultDescriptor& result, std::uint32_t index, Reply* out) {
+  Flight& flight = flights_[index];
+  const std::int64_t submitted_ns = flight.task.submitted_ns;
+  const std::int64_t now_ns = std::max(monotonic_ns(), submitted_ns);
+  const std::int64_t picked_ns = std::clamp(result.picked_ns, submitted_ns, now_ns);
+  const std::int64_t done_ns = std::clamp(result.done_ns, picked_ns, now_ns);
+  const auto duration = [&](std::int64_t ns) { return std::clamp<std::int64_t>(ns, 0, now_ns - submitted_ns); };
+  last_done_ns_ = done_ns;
   out->token = flight.token;
-  out->kind = kind;
   out->result = std::move(flight.result);
   out->begun_ns = flight.begun_ns;
-  out->done_ns = result.done_ns;
-  out->times.queued = result.picked_ns - flight.task.submitted_ns;
-  out->times.copy_in = result.copy_in_ns + flight.task.submitted_ns - flight.begun_ns;
-  out->times.execute = result.execute_ns;
-  out->times.copy_out = result.copy_out_ns;
-  out->times.busy = result.done_ns - result.picked_ns;
-  return true;
+  out->done_ns = done_ns;
+  out->times.queued = picked_ns - submitted_ns;
+  out->times.copy_in = duration(result.copy_in_ns) + submitted_ns - flight.begun_ns;
+  out->times.execute = duration(result.execute_ns);
+  out->times.copy_out = duration(result.copy_out_ns);
+  out->times.busy = done_ns - picked_ns;
+  flight = Flight();
+  free_flights_.push_back(index);  // it has a place for every flight
+  in_flight_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 // Needs the mutex.
@@ -210,19 +225,23 @@ void Lane::keep_feeds(Flight* flight, Reply* out) {
   if (readable.ok()) out->feeds_lease = std::move(flight->feeds);
 }
 
-// Needs the mutex. A model is a function of its feeds, so running it again is how a larger result slot gets filled.
-Status Lane::run_again_larger(Flight* flight, std::uint64_t needed) {
-  const std::uint64_t had = flight->result.span().bytes;
-  Lease larger;
-  if (!closed() && needed > had && needed <= region_->size()) larger = slots_->acquire_large(needed, needed);
-  if (!larger) {
+// Needs the mutex. A model is a function of its feeds, so running it again is how a larger result slot gets filled. Twice what
+// is needed where there is room: outputs whose size depends on the data may need more the next time.
+Status Lane::run_again_larger(std::uint32_t index, std::uint64_t needed) {
+  Flight& flight = flights_[index];
+  const std::uint64_t had = flight.result.span().bytes;
+  if (!closed() && needed > had && needed <= region_->size()) {
+    flight.result.release();  // what is in it is worth nothing, and the larger one may lie there
+    flight.result = slots_->acquire_large(2 * needed, 2 * needed);
+    if (!flight.result) flight.result = slots_->acquire_large(needed, needed);
+  }
+  if (flight.result.span().bytes < needed) {
     return Status(Code::kSystem, "the outputs need " + std::to_string(needed) + " bytes, their slot in shared memory has " +
                                      std::to_string(had) + " and no larger one is free among " +
                                      std::to_string(region_->size()) + " bytes; see arena_bytes and ulimit -v");
   }
   usual_result_ = std::max(usual_result_, needed);
-  flight->result = std::move(larger);
-  AIS_TRY(push(std::move(*flight)));
+  AIS_TRY(push(index, &flight));
   worker_bell_.ring();
   return Status();
 }
@@ -241,21 +260,43 @@ std::vector<Lane::Unfinished> Lane::abandon() {
   if (forked()) return {};
   close();
   const std::lock_guard<std::mutex> lock(mutex_);
+  const std::vector<Flight*> flights = flights_in_order();
   std::vector<Unfinished> unfinished;
-  for (Flight* flight : flights_in_order()) {
+  unfinished.reserve(flights.size());  // before anything changes
+  for (Flight* flight : flights) {
     Unfinished left;
     left.token = flight->token;
     left.kind = static_cast<Kind>(flight->task.kind);
     left.taken = flight->task.seq / kRingSlots < tasks_.taken();
-    left.readable = read_frame(region_->data(), {flight->task.table_offset, flight->task.table_bytes}, flight->feeds.span(),
-                               {kDataOffset, region_->size() - kDataOffset}, &left.feeds);
+    try {
+      left.readable = read_frame(region_->data(), {flight->task.table_offset, flight->task.table_bytes}, flight->feeds.span(),
+                                 {kDataOffset, region_->size() - kDataOffset}, &left.feeds);
+    } catch (const std::bad_alloc&) {
+      left.readable = Status(Code::kOutOfMemory, "out of memory");
+    }
     left.lease = std::move(flight->feeds);
     unfinished.push_back(std::move(left));
-    *flight = Flight();
-    free_flights_.push_back(static_cast<std::uint32_t>(flight - flights_.data()));
+    drop(flight);
   }
-  in_flight_.fetch_sub(unfinished.size(), std::memory_order_relaxed);
   return unfinished;
+}
+
+// Needs the mutex.
+void Lane::drop(Flight* flight) {
+  *flight = Flight();
+  free_flights_.push_back(static_cast<std::uint32_t>(flight - flights_.data()));
+  in_flight_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+bool Lane::discard_one(Token* token) {
+  if (forked()) return false;
+  close();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto flight = std::find_if(flights_.begin(), flights_.end(), [](const Flight& one) { return one.used; });
+  if (flight == flights_.end()) return false;
+  *token = flight->token;
+  drop(&*flight);
+  return true;
 }
 
 Result<std::optional<Lane::Oldest>> Lane::oldest() {

@@ -65,7 +65,7 @@ class Lane {
     std::vector<TensorView> tensors;  // over the result slot
     Lease result;
     std::uint64_t used = 0;     // bytes of the result slot
-    Status error;               // kTooLarge that could not be run again; kError is in the tensors
+    Status error;               // kTooLarge: what could not be run again, or be read; kError is in the tensors
     std::int64_t begun_ns = 0;  // submit began
     std::int64_t done_ns = 0;
     TaskTimes times;  // without the parent's part of copy_out, and without end_to_end
@@ -101,6 +101,9 @@ class Lane {
   // Closes, and returns all tasks without a reply, in the order of submission. The worker must be dead, or its late replies are
   // lost.
   std::vector<Unfinished> abandon();
+
+  // Closes, and forgets one task without a reply; false: there is none. For destructors: it needs no memory.
+  bool discard_one(Token* token);
 
   // The task submitted first that has no published reply, and since when the worker can have been at it.
   struct Oldest {
@@ -144,11 +147,13 @@ class Lane {
   Lane(std::shared_ptr<Bell> parent_bell, std::shared_ptr<Region> region, std::uint64_t large);
   Status usable() const;
   Status refuse(Status status);
-  Status push(Flight flight);
+  Status push(std::uint32_t index, Flight* flight);
   Result<bool> accept(const ResultDescriptor& result, Reply* out);
+  void settle(const ResultDescriptor& result, std::uint32_t index, Reply* out);
+  void drop(Flight* flight);
   void keep_feeds(Flight* flight, Reply* out);
   std::vector<Flight*> flights_in_order();
-  Status run_again_larger(Flight* flight, std::uint64_t needed);
+  Status run_again_larger(std::uint32_t index, std::uint64_t needed);
 
   const std::shared_ptr<Bell> parent_bell_;
 

@@ -48,44 +48,127 @@ void Lease::trim(std::uint64_t bytes) {
 }
 
 SlotPool::SlotPool(std::shared_ptr<Region> region, std::uint64_t first, std::uint64_t large)
-    : region_(std::move(region)), large_(large), generation_(fork_generation()), next_(first) {}
+    : region_(std::move(region)), large_(large), generation_(fork_generation()) {
+  if (first < region_->size()) unused_.push_back({first, region_->size() - first});
+}
 
 Lease SlotPool::acquire(std::uint64_t bytes, std::uint64_t warm) {
-  if (bytes <= kSmallSlot) return acquire_from(kSmallSlot, warm);
+  if (bytes <= kSmallSlot) return acquire_from(kSmallSlot, kSmallSlot, warm);
   return acquire_large(bytes, warm);
 }
 
 Lease SlotPool::acquire_large(std::uint64_t bytes, std::uint64_t warm) {
   if (bytes > region_->size()) return Lease();
-  return acquire_from(std::max(large_, round_up_to_power_of_two(bytes)), warm);
+  const std::uint64_t least = std::max<std::uint64_t>((bytes + kSmallSlot - 1) / kSmallSlot, 1) * kSmallSlot;
+  return acquire_from(std::max(large_, round_up_to_power_of_two(bytes)), least, warm);
 }
 
-Lease SlotPool::acquire_from(std::uint64_t capacity, std::uint64_t warm) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  recent_peak_ = std::max(warm, recent_peak_ - recent_peak_ / 64);
-  std::vector<Slot>& free = list_of(capacity).slots;
-  if (!free.empty()) {
-    std::size_t best = free.size() - 1;
-    const std::size_t stop = free.size() > kLookBack ? free.size() - kLookBack : 0;
-    for (std::size_t i = free.size(); i-- > stop && free[best].touched < warm;) {
-      if (free[i].touched > free[best].touched) best = i;
-    }
-    const Slot slot = free[best];
-    free.erase(free.begin() + static_cast<std::ptrdiff_t>(best));
-    idle_bytes_ -= slot.touched;
-    return Lease(shared_from_this(), slot);
+Lease SlotPool::acquire_from(std::uint64_t capacity, std::uint64_t least, std::uint64_t warm) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    recent_peak_ = std::max(warm, recent_peak_ - recent_peak_ / 64);
+    std::optional<Slot> slot = take_free(capacity, warm);
+    if (!slot) slot = cut(capacity);
+    if (slot) return Lease(shared_from_this(), *slot);
   }
-  if (next_ > region_->size() || capacity > region_->size() - next_) return Lease();
-  const Slot slot{next_, capacity, 0};
-  next_ += capacity;
-  return Lease(shared_from_this(), slot);
+  const std::lock_guard<std::mutex> joining(join_mutex_);
+  for (const std::uint64_t wanted : {capacity, least}) {
+    if (const std::optional<Slot> slot = join(wanted)) return Lease(shared_from_this(), *slot);
+  }
+  return Lease();
+}
+
+std::optional<Slot> SlotPool::take_free(std::uint64_t capacity, std::uint64_t warm) {
+  const auto list = std::find_if(lists_.begin(), lists_.end(), [&](const FreeList& one) { return one.capacity == capacity; });
+  if (list == lists_.end() || list->slots.empty()) return std::nullopt;
+  std::vector<Slot>& free = list->slots;
+  std::size_t best = free.size() - 1;
+  const std::size_t stop = free.size() > kLookBack ? free.size() - kLookBack : 0;
+  for (std::size_t i = free.size(); i-- > stop && free[best].touched < warm;) {
+    if (free[i].touched > free[best].touched) best = i;
+  }
+  const Slot slot = free[best];
+  free.erase(free.begin() + static_cast<std::ptrdiff_t>(best));
+  idle_bytes_ -= slot.touched;
+  return slot;
+}
+
+std::optional<Slot> SlotPool::cut(std::uint64_t capacity) {
+  const auto from = std::find_if(unused_.begin(), unused_.end(), [&](const Span& span) { return span.bytes >= capacity; });
+  if (from == unused_.end()) return std::nullopt;
+  count_one(capacity);
+  const Slot slot{from->offset, capacity, 0};
+  from->offset += capacity;
+  from->bytes -= capacity;
+  if (from->bytes == 0) unused_.erase(from);
+  return slot;
+}
+
+// The first stretch of unused memory and free slots that has room. Without bytes: there is none.
+Span SlotPool::joinable(std::uint64_t capacity) const {
+  std::vector<Span> free = unused_;
+  for (const FreeList& list : lists_) {
+    for (const Slot& slot : list.slots) free.push_back({slot.offset, slot.capacity});
+  }
+  std::sort(free.begin(), free.end(), [](const Span& a, const Span& b) { return a.offset < b.offset; });
+  Span stretch;
+  for (const Span& span : free) {
+    if (stretch.offset + stretch.bytes != span.offset) stretch = {span.offset, 0};
+    stretch.bytes += span.bytes;
+    if (stretch.bytes >= capacity) return stretch;
+  }
+  return Span();
+}
+
+// What is being joined is on no list, so nobody can be handed it meanwhile; whoever finds no room because of that waits here.
+std::optional<Slot> SlotPool::join(std::uint64_t capacity) {
+  Span stretch;
+  std::vector<Slot> joined;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stretch = joinable(capacity);
+    if (stretch.bytes == 0) return std::nullopt;
+    const auto within = [&](std::uint64_t offset, std::uint64_t bytes) { return stretch.holds(offset, bytes); };
+    for (const FreeList& list : lists_) {
+      for (const Slot& slot : list.slots) {
+        if (within(slot.offset, slot.capacity)) joined.push_back(slot);
+      }
+    }
+    unused_.reserve(unused_.size() + 1);  // for what remains; nothing below allocates
+    count_one(capacity);
+    for (FreeList& list : lists_) {
+      const auto gone = std::remove_if(list.slots.begin(), list.slots.end(),
+                                       [&](const Slot& slot) { return within(slot.offset, slot.capacity); });
+      list.cut -= static_cast<std::size_t>(list.slots.end() - gone);
+      list.slots.erase(gone, list.slots.end());
+    }
+    for (const Slot& slot : joined) idle_bytes_ -= slot.touched;
+    unused_.erase(
+        std::remove_if(unused_.begin(), unused_.end(), [&](const Span& span) { return within(span.offset, span.bytes); }),
+        unused_.end());
+  }
+  for (const Slot& slot : joined) {
+    if (slot.touched != 0) punch(slot.offset, aligned(slot.touched, kSmallSlot));
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const Span rest{stretch.offset + capacity, stretch.bytes - capacity};
+  const auto after = std::find_if(unused_.begin(), unused_.end(), [&](const Span& span) { return span.offset > rest.offset; });
+  if (rest.bytes != 0) unused_.insert(after, rest);
+  return Slot{stretch.offset, capacity, 0};
 }
 
 SlotPool::FreeList& SlotPool::list_of(std::uint64_t capacity) {
   auto list = lists_.begin();
   while (list != lists_.end() && list->capacity > capacity) ++list;
-  if (list == lists_.end() || list->capacity != capacity) list = lists_.insert(list, {capacity, {}});
+  if (list == lists_.end() || list->capacity != capacity) list = lists_.insert(list, {capacity, 0, {}});
   return *list;
+}
+
+// S6
+void SlotPool::count_one(std::uint64_t capacity) {
+  FreeList& list = list_of(capacity);
+  if (list.slots.capacity() <= list.cut) list.slots.reserve(2 * list.cut + 1);
+  ++list.cut;
 }
 
 void SlotPool::release(Slot slot) {
@@ -94,7 +177,7 @@ void SlotPool::release(Slot slot) {
   bool over = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    list_of(slot.capacity).slots.push_back(slot);
+    list_of(slot.capacity).slots.push_back(slot);  // S6
     idle_bytes_ += slot.touched;
     limit = std::max(kIdleLimit, kIdleTasks * recent_peak_);
     over = idle_bytes_ > limit;
@@ -105,7 +188,7 @@ void SlotPool::release(Slot slot) {
 // A slot that is being punched is on nobody's list, so nobody can be handed it meanwhile.
 void SlotPool::shrink(std::uint64_t limit) {
   while (std::optional<Slot> slot = take_coldest(limit)) {
-    punch(slot->offset, slot->touched);
+    punch(slot->offset, aligned(slot->touched, kSmallSlot));
     slot->touched = 0;
     const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<Slot>& free = list_of(slot->capacity).slots;

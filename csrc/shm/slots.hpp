@@ -1,8 +1,10 @@
 // Which part of an arena belongs to whom: the parent's books. Nothing of this lies in shared memory.
 //
-// A slot is a virtual range of the arena. Ranges come in classes of capacity, every one a power of two; they are cut from the
-// front of the unused part once and return to their class's free list for ever, last used first, so that the pages in use stay
-// few and warm. Since an untouched page costs nothing, a slot may be far larger than what will be in it.
+// A slot is a virtual range of the arena. Ranges come in classes of capacity, every one a power of two; they are cut from what
+// is unused and return to their class's free list, last used first, so that the pages in use stay few and warm. Since an
+// untouched page costs nothing, a slot may be far larger than what will be in it. If nothing unused is large enough, free slots
+// that are neighbours are joined and cut anew; if even that makes no room for a power of two, the slot has just the size asked
+// for.
 //
 //   small   64 KiB          small feeds; the worker makes the first of them exist when it starts
 //   large   result_bytes    results, and feeds that fit
@@ -12,6 +14,8 @@
 // S2  `touched` is an upper bound of the bytes at the front of a slot that have memory behind them.
 // S3  Free slots keep their memory up to `idle_limit`; beyond it the least recently used give theirs back.
 // S4  A forked child must not touch the books' effects: releasing there punches nothing.
+// S5  Nothing unused has memory behind it. A slot that is joined gives its memory back first.
+// S6  A slot comes back without an allocation, because destructors bring it: its list has had a place for it since it was cut.
 #pragma once
 
 #include <cstddef>
@@ -83,11 +87,20 @@ class SlotPool : public std::enable_shared_from_this<SlotPool> {
   friend class Lease;
   struct FreeList {
     std::uint64_t capacity;
+    std::size_t cut;          // how many slots of this capacity there are, free and on loan
     std::vector<Slot> slots;  // the last is the last used
   };
 
-  Lease acquire_from(std::uint64_t capacity, std::uint64_t warm);
+  // `least` is what has to be in it.
+  Lease acquire_from(std::uint64_t capacity, std::uint64_t least, std::uint64_t warm);
+  // These three need the mutex.
+  std::optional<Slot> take_free(std::uint64_t capacity, std::uint64_t warm);
+  std::optional<Slot> cut(std::uint64_t capacity);
+  Span joinable(std::uint64_t capacity) const;
+  // Makes a slot of free neighbours. Takes the mutex.
+  std::optional<Slot> join(std::uint64_t capacity);
   FreeList& list_of(std::uint64_t capacity);
+  void count_one(std::uint64_t capacity);
   void release(Slot slot);
   void shrink(std::uint64_t limit);
   // Gives the memory of a part of a slot back, which is the parent's, and counts it.
@@ -98,8 +111,9 @@ class SlotPool : public std::enable_shared_from_this<SlotPool> {
   const std::uint64_t large_;
   const std::uint64_t generation_;  // S4
 
-  std::mutex mutex_;  // guards everything below; held for a few instructions, never across a system call
-  std::uint64_t next_;
+  std::mutex join_mutex_;          // one joins at a time; taken before the mutex, and held while memory is given back
+  std::mutex mutex_;               // guards everything below; held for a few instructions, never across a system call
+  std::vector<Span> unused_;       // ascending
   std::uint64_t idle_bytes_ = 0;   // sum of `touched` over the free slots
   std::uint64_t recent_peak_ = 0;  // the largest recent `warm`, fading
   std::vector<FreeList> lists_;    // in descending order of capacity; a handful

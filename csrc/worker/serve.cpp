@@ -1,6 +1,7 @@
 // The loop itself. The only place that turns what a handler did into a reply.
 #include "worker/serve.hpp"
 
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -8,12 +9,11 @@ namespace ais::worker {
 namespace {
 
 Status answer(shm::Port* port, shm::Task* task, const Status& run, const shm::RunTimes& times) {
-  // Twice what was asked for: outputs whose size depends on the data may need more the next time.
-  if (task->writer.full()) return port->too_large(task, 2 * task->writer.needed());
+  if (task->writer.full()) return port->too_large(task, task->writer.needed());
   if (!run.ok()) return port->fail(task, run.code(), run.message(), run.vendor_code(), times);
   Status finished = port->finish(task, shm::Kind::kTensors, times);
   if (finished.ok() || finished.code() != Code::kOutOfMemory) return finished;
-  if (task->writer.full()) return port->too_large(task, 2 * task->writer.needed());
+  if (task->writer.full()) return port->too_large(task, task->writer.needed());
   return port->fail(task, Code::kExecution, "the model left an output out", 0, times);
 }
 
@@ -33,7 +33,12 @@ class UnderWay {
   }
   Status finish_one() {
     shm::RunTimes times;
-    const Status run = handler_->finish(&times);
+    Status run;
+    try {
+      run = handler_->finish(&times);
+    } catch (const std::bad_alloc&) {  // this task's failure
+      run = Status(Code::kOutOfMemory, "the worker's memory ran out");
+    }
     if (run.code() == Code::kDeviceLost) return run;  // unanswered: the process ends, and its tasks run elsewhere
     AIS_TRY(answer(port_, &tasks_[finished_++ % tasks_.size()], run, times));
     ++*served_;

@@ -6,8 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <memory>
+#include <new>
 #include <random>
 #include <string>
 #include <thread>
@@ -18,6 +22,18 @@
 #include "check.hpp"
 #include "shm/port.hpp"
 #include "worker/serve.hpp"
+
+namespace {
+thread_local bool t_no_memory = false;  // while true, this thread gets none
+}
+
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  void* memory = t_no_memory ? nullptr : std::malloc(bytes == 0 ? 1 : bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 using namespace ais;
 using namespace ais::shm;
@@ -165,6 +181,145 @@ TEST(a_result_that_does_not_fit_runs_again_with_room) {
   pair.lane->close();
   worker.join();
   CHECK(served >= 3);  // the first task ran twice
+}
+
+TEST(a_result_that_just_fits_gets_its_slot) {
+  LaneOptions options;
+  options.arena_bytes = std::size_t{64} << 20;
+  const Pair pair(options);
+  submit(pair.lane.get(), {1});
+  Task task = next_of(pair);
+  const std::size_t needed = std::size_t{40} << 20;  // neither twice as much nor the next power of two is there
+  CHECK_OK(pair.port->too_large(&task, needed));
+  Lane::Reply reply;
+  CHECK(!take(pair.lane->take(&reply)));
+  task = next_of(pair);  // again
+  CHECK(task.result.bytes >= needed);
+  echo(pair, &task);
+  CHECK(reply_of(pair).kind == Kind::kTensors);
+  submit(pair.lane.get(), {2});  // the next one, for which so much is usual, finds a slot too
+  task = next_of(pair);
+  echo(pair, &task);
+  CHECK(reply_of(pair).kind == Kind::kTensors);
+}
+
+TEST(small_slots_that_are_free_make_room_for_a_large_one) {
+  LaneOptions options;
+  options.arena_bytes = std::size_t{64} << 20;
+  const Pair pair(options);
+  const std::size_t large = std::size_t{48} << 20;
+  std::vector<Lease> kept;
+  {
+    std::vector<Lease> small;
+    while (true) {
+      Lease lease = take(pair.lane->lease_feeds(1000));
+      if (!lease) break;
+      pair.lane->region()->data()[lease.span().offset] = 1;
+      small.push_back(std::move(lease));
+    }
+    CHECK(small.size() > 900);  // the arena is full of them
+    CHECK(!take(pair.lane->lease_feeds(large)));
+    kept.push_back(std::move(small[small.size() - 100]));
+  }
+  Lease lease = take(pair.lane->lease_feeds(large));
+  CHECK(bool(lease));
+  const Span span = lease.span();
+  CHECK(!span.holds(kept[0].span().offset, 1));
+  for (std::size_t i = 0; i < large; i += 4096) CHECK(pair.lane->region()->data()[span.offset + i] == 0);
+  lease.release();
+  std::vector<Lease> again;  // and small ones again
+  for (int i = 0; i < 900; ++i) {
+    again.push_back(take(pair.lane->lease_feeds(1000)));
+    CHECK(bool(again.back()));
+  }
+}
+
+TEST(threads_that_take_and_join_slots_never_share_one) {
+  LaneOptions options;
+  options.arena_bytes = std::size_t{64} << 20;
+  const Pair pair(options);
+  std::atomic<int> large{0};
+  const auto work = [&](unsigned seed) {
+    std::minstd_rand random(seed);
+    std::vector<Lease> held;
+    for (int i = 0; i < 4000; ++i) {
+      const std::size_t bytes = random() % 4 == 0 ? std::size_t{1} << (20 + random() % 6) : 1 + random() % 60'000;
+      Lease lease = take(pair.lane->lease_feeds(bytes));
+      if (!lease || held.size() > 200) {
+        held.erase(held.begin(), held.begin() + static_cast<std::ptrdiff_t>(held.size() / 2));
+        continue;
+      }
+      large += bytes > (1 << 20);
+      auto* first = pair.lane->region()->data() + lease.span().offset;
+      std::memset(first, static_cast<int>(seed), 64);
+      held.push_back(std::move(lease));
+      for (const Lease& one : held) {
+        const auto* data = pair.lane->region()->data() + one.span().offset;
+        CHECK(data[0] == seed && data[63] == seed);
+      }
+    }
+  };
+  std::thread one(work, 1);
+  std::thread two(work, 2);
+  one.join();
+  two.join();
+  CHECK(large > 100);
+}
+
+TEST(a_reply_from_the_future_puts_nothing_off) {
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  for (const std::int64_t lie : {most, -most}) {
+    const Pair pair;
+    int waits = 0;
+    submit(pair.lane.get(), {1});
+    submit(pair.lane.get(), {2}, 0, &waits);
+    Task task = next_of(pair);
+    echo(pair, &task);
+    auto* result = pair.ring<ResultDescriptor>(kResultRingOffset);
+    result->picked_ns = result->done_ns = lie;
+    result->copy_in_ns = result->execute_ns = result->copy_out_ns = lie;
+    const Lane::Reply reply = reply_of(pair);
+    const std::int64_t now = monotonic_ns();
+    const auto oldest = take(pair.lane->oldest());
+    CHECK(oldest->task == &waits && oldest->since_ns <= now && oldest->since_ns > now - kPatience);
+    CHECK(reply.done_ns <= now && reply.done_ns > now - kPatience);
+    for (const std::int64_t ns : {reply.times.queued, reply.times.copy_in, reply.times.execute, reply.times.copy_out,
+                                  reply.times.busy}) {
+      CHECK(ns >= 0 && ns < kPatience);
+    }
+  }
+}
+
+TEST(without_memory_a_reply_is_an_error_and_slots_still_come_back) {
+  const Pair pair;
+  int tokens[3];
+  for (int& token : tokens) submit(pair.lane.get(), {1, 2, 3}, 0, &token);
+  Task task = next_of(pair);
+  echo(pair, &task);
+  Lane::Reply reply;
+  std::vector<Lease> leases;
+  for (int i = 0; i < 50; ++i) leases.push_back(take(pair.lane->lease_feeds(1000)));
+  t_no_memory = true;
+  const bool taken = take(pair.lane->take(&reply));
+  for (Lease& lease : leases) lease.release();
+  Token left[2] = {};
+  const bool discarded = pair.lane->discard_one(&left[0]) && pair.lane->discard_one(&left[1]);
+  Token more;
+  const bool another = pair.lane->discard_one(&more);
+  t_no_memory = false;
+  CHECK(taken && reply.token.task == &tokens[0] && reply.error.code() == Code::kOutOfMemory);
+  CHECK(discarded && !another && left[0].task != left[1].task && pair.lane->in_flight() == 0);
+}
+
+TEST(a_frame_of_too_many_tensors_is_refused_before_there_is_memory_for_them) {
+  const Pair pair;
+  std::uint8_t* arena = pair.lane->region()->data();
+  const Span slot{kDataOffset, std::uint64_t{8} << 20};
+  const std::uint32_t count = kMaxTensors + 1;
+  std::memcpy(arena + slot.offset, &count, sizeof count);
+  std::vector<TensorView> views;
+  CHECK(read_frame(arena, slot, slot, slot, &views).code() == Code::kCorrupt);
+  CHECK(views.capacity() == 0);
 }
 
 TEST(a_result_larger_than_the_arena_is_an_error_with_both_sizes) {
