@@ -52,6 +52,13 @@ def image(folder: Path, channels: int = 3, size: tuple | None = None) -> Path:
                  [_float("twice", ["n", channels, height, width]), _float("mean", ["n", channels])], (two,))  # fmt: skip
 
 
+def pictures(folder: Path, count: int) -> Path:
+    """out<i> = -p<i> for `count` pictures of (1, 3, 4, 4)."""
+    nodes = [helper.make_node("Neg", [f"p{index}"], [f"out{index}"]) for index in range(count)]
+    sides = [[_float(f"{name}{index}", [1, 3, 4, 4]) for index in range(count)] for name in ("p", "out")]
+    return _save(folder / "pictures.onnx", nodes, *sides)
+
+
 def three(folder: Path) -> Path:
     """Three inputs of which parts vary, as the example of the gear queries: out = sum(data) + sum(label) + sum(mask)."""
     nodes = [helper.make_node("ReduceSum", [name], [f"{name}_sum"], keepdims=0) for name in ("data", "label", "mask")]

@@ -120,7 +120,7 @@ CANNOT = (
         "yes, one file per process",
         "AscendCL reads it at initialisation",
         (
-            "test_acl_json_path",
+            "test_a_process_has_one_configuration",
             "test_a_cpu_device_says_that_it_reads_none",
         ),
         runtime="ort",

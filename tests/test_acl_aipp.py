@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Any
 
+import emulator_models
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, save
@@ -106,6 +108,37 @@ def test_which_picture_must_be_said(npu: Emulator, two_pictures: str, tmp_path: 
                 session.load_aipp_config_file(path, 1, wrong)
         with pytest.raises(ConfigError, match="has no dynamic AIPP"):
             session.load_aipp_config_file(settings_file(tmp_path, 2, "related_input_rank : 1"), 1)
+
+
+def test_three_pictures(npu: Emulator, tmp_path: Path) -> None:
+    """AscendCL names only the first parameter input as its headers say; all of them are found, and none is an input."""
+    config = "".join(
+        f"aipp_op {{ aipp_mode: dynamic related_input_rank: {rank} max_src_image_size: 1024 }}\n" for rank in range(3)
+    )
+    (tmp_path / "aipp.cfg").write_text(config)
+    om = pack(emulator_models.pictures(tmp_path, 3), tmp_path / "three.om", insert_op_conf=tmp_path / "aipp.cfg")
+    feeds, seen = zip(*(picture(seed) for seed in range(3)), strict=True)
+    with InferSession(0, str(om)) as session:
+        assert [desc.name for desc in session.get_inputs()] == ["p0", "p1", "p2"]
+        assert session.session.get_dym_aipp_input_exist() == 3
+        for rank in range(3):
+            session.load_aipp_config_file(settings_file(tmp_path, 10 * rank), 1, rank)
+        outputs = session.infer(list(feeds))
+    for rank in range(3):
+        np.testing.assert_allclose(outputs[rank], -without(seen[rank], 10 * rank), rtol=1e-3)
+
+
+def test_files_may_begin_with_a_byte_order_mark(npu: Emulator, two_pictures: str, tmp_path: Path) -> None:
+    """Editors on Windows write one; neither the settings nor the compiler's configuration is refused for it."""
+    path = settings_file(tmp_path, 10)
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    with InferSession(0, two_pictures) as session:
+        session.load_aipp_config_file(path, 1, "left")
+    config = tmp_path / "aipp.cfg"
+    config.write_text("aipp_op { aipp_mode: dynamic max_src_image_size: 1024 }", encoding="utf-8-sig")
+    om = pack(emulator_models.pictures(tmp_path, 1), tmp_path / "one.om", insert_op_conf=config)
+    with InferSession(0, str(om)) as session:
+        assert session.session.get_dym_aipp_input_exist() == 1
 
 
 def test_a_resize_reaches_the_device(npu: Emulator, two_pictures: str, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def assert_closing(lines: list[str], buffers: tuple[int, int], has_stream: bool)
     datasets = [["DestroyDataset dataset"] + ["DestroyDataBuffer data buffer"] * count for count in (outputs, inputs)]
     head = ["SynchronizeStream s1", "DestroyStream s1"] * has_stream
     head += [*datasets[0], *datasets[1], "DestroyDesc model desc", "unload"]
-    tail = ["DestroyContext context", "ResetDevice 0", "Finalize"]
+    tail = ["DestroyContext context", "ResetDevice 0", "FinalizeReference host"]
     assert lines[: len(head)] == head
     assert lines[-len(tail) :] == tail
     freed = lines[len(head) : -len(tail)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from acl_support import Packed, equal
+from scripts import run_script
 
 from ais_bench.emulator import Emulator, npus
 from ais_bench.errors import ConfigError, WorkerStartError
@@ -27,16 +28,121 @@ def written(folder: Path, content: str) -> str:
     return str(path)
 
 
+PRELUDE = """
+import json, sys
+import numpy as np
+from ais_bench.emulator import Emulator, npus
+from ais_bench.errors import ConfigError
+from ais_bench.session import InferSession
+om, folder, *paths = sys.argv[1:]
+feeds = [np.ones((1, 4), np.float32)] * 2
+
+def opened(path=None, device=0):
+    with InferSession(device, om, acl_json_path=path) as session:
+        assert np.array_equal(session.infer(feeds)[0], np.full((1, 4), 2, np.float32))
+
+def refused(path, *words):
+    try:
+        opened(path)
+    except ConfigError as error:
+        assert all(word in str(error) for word in ("acl_json_path", path, *words)), error
+    else:
+        raise AssertionError(f"{path} was taken")
+
+def inits(emulator):
+    return [call["args"] for call in emulator.stop_recording() if call["call"] == "aclInit"]
+"""
+
+
 @pytest.mark.parametrize("section", [{"profiler": PROFILER}, {"dump": DUMP}, {"profiler": PROFILER, "dump": DUMP}])
 def test_settings_are_passed_on_and_the_results_are_the_same(
-    npu: Emulator, packed: Callable[[str], Packed], tmp_path: Path, section: dict[str, object]
+    packed: Callable[[str], Packed], tmp_path: Path, section: dict[str, object]
 ) -> None:
-    path = written(tmp_path, json.dumps(section))
-    npu.start_recording()
-    with InferSession(0, packed("static").om, acl_json_path=path) as session:
-        equal(session.infer(FEEDS), [np.full((1, 4), 2, np.float32)])
+    code = """
+with npus(2):
+    emulator = Emulator()
+    emulator.start_recording()
+    opened(paths[0])
     InferSession.finalize()
-    assert [call["args"] for call in npu.stop_recording() if call["call"] == "aclInit"] == [[path]]
+    assert inits(emulator) == [paths]
+    """
+    run_script(PRELUDE + code, packed("static").om, str(tmp_path), written(tmp_path, json.dumps(section)))
+
+
+def test_a_process_has_one_configuration(packed: Callable[[str], Packed], tmp_path: Path) -> None:
+    """AscendCL reads the first session's file and keeps to its content, also in a second life."""
+    path = written(tmp_path, '{"err_msg_mode": "0"}')
+    copy = tmp_path / "copy.json"
+    copy.write_text('{"err_msg_mode": "0"}')
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    code = """
+with npus(2):
+    emulator = Emulator()
+    path, copy, other, missing = paths
+    emulator.start_recording()
+    with InferSession(0, om, acl_json_path=path):
+        opened()
+        opened(path, 1)
+        opened(copy)
+        refused(other, "one file per process", f"that had '{path}'", "another process")
+        refused(missing)
+    assert inits(emulator) == [[path]]
+    emulator.start_recording()
+    InferSession.finalize()
+    opened()  # asks for nothing, and takes what AscendCL takes
+    assert inits(emulator) == [[path]]
+    InferSession.finalize()
+    refused(other, "also after finalize()", f"that had '{path}'")
+    refused(missing)
+    opened(copy)
+    InferSession.finalize()
+    open(copy, "w").write("{ }")
+    refused(copy, "with other content")
+    """
+    run_script(PRELUDE + code, packed("static").om, str(tmp_path), path, str(copy), str(other), str(tmp_path / "missing.json"))
+
+
+def test_a_process_whose_first_session_had_no_file(packed: Callable[[str], Packed], tmp_path: Path) -> None:
+    code = """
+with npus(2):
+    with InferSession(0, om):
+        refused(paths[0], "that had none")
+    InferSession.finalize()
+    refused(paths[0], "that had none")
+    opened()
+    """
+    run_script(PRELUDE + code, packed("static").om, str(tmp_path), written(tmp_path, '{"err_msg_mode": "0"}'))
+
+
+def test_a_file_after_another_library(packed: Callable[[str], Packed], tmp_path: Path) -> None:
+    """Its initialisation counts, and our reference is given back."""
+    code = """
+import ctypes, os
+with npus(2):
+    other = ctypes.CDLL(os.environ["AIS_BENCH_ACL_LIBRARY"])
+    assert other.aclInit(None) == 0
+    refused(paths[0], "another library of this process was first")
+    left = ctypes.c_uint64(99)
+    opened()
+    InferSession.finalize()
+    assert other.aclFinalizeReference(ctypes.byref(left)) == 0 and left.value == 0
+    """
+    run_script(PRELUDE + code, packed("static").om, str(tmp_path), written(tmp_path, '{"err_msg_mode": "0"}'))
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(packed: Callable[[str], Packed], tmp_path: Path) -> None:
+    path = written(tmp_path, '\ufeff{"err_msg_mode": "0"}')
+    code = """
+with npus(2):
+    opened(paths[0])
+    """
+    run_script(PRELUDE + code, packed("static").om, str(tmp_path), path)
+
+
+def test_a_cpu_device_takes_any(packed: Callable[[str], Packed]) -> None:
+    with InferSession(0, packed("static").onnx, acl_json_path="/nowhere") as session:
+        assert session._native.runtime == "ort"
 
 
 WRONG = {

@@ -76,6 +76,26 @@ class TestAipp:
         assert (kind.value, attached.value) == (3, 0xFFFFFFFF)
         assert acl.aclmdlGetFirstAippInfo(dynamic.id, 0, None) == 100038
 
+    def test_parameter_inputs_are_named_as_the_compiler_does(self, acl, tmp_path):
+        """The first by a fixed name, the others after their AIPP nodes."""
+        config = tmp_path / "aipp.cfg"
+        op = "aipp_op {{ aipp_mode: {mode} related_input_rank: {rank} {more} }}\n"
+        dynamic, fixed = "max_src_image_size: 1000", "input_format: RGB888_U8"
+        config.write_text(
+            op.format(mode="static", rank=1, more=fixed)
+            + op.format(mode="dynamic", rank=0, more=dynamic)
+            + op.format(mode="dynamic", rank=2, more=dynamic)
+        )
+        model = acl.load(pack(models.pictures(tmp_path, 3), tmp_path / "m.om", insert_op_conf=config))
+        names = [acl.aclmdlGetInputNameByIndex(model.desc, index) for index in range(model.inputs)]
+        assert names == [b"p0", b"p1", b"p2", AIPP, AIPP + b"_aipp_node2"]
+        kinds = []
+        for index in range(model.inputs):
+            kind, attached = ctypes.c_int32(), ctypes.c_size_t()
+            acl.ok("aclmdlGetAippType", model.id, index, ctypes.byref(kind), ctypes.byref(attached))
+            kinds.append((kind.value, attached.value))
+        assert kinds == [(2, 3), (1, 0xFFFFFFFF), (2, 4), (3, 0xFFFFFFFF), (3, 0xFFFFFFFF)]
+
     @pytest.mark.parametrize("by_picture", [False, True])
     def test_dynamic_yuv(self, acl, dynamic, by_picture):
         rng = np.random.default_rng(2)

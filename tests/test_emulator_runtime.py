@@ -61,6 +61,7 @@ class TestInit:
         ("text", "code"),
         [
             ("{}", 0),
+            ('\ufeff{"err_msg_mode": "1"}', 0),
             ('{"err_msg_mode": "1"}', 0),
             ('{"err_msg_mode": "2"}', 100000),
             ("{", 100006),
@@ -95,7 +96,14 @@ class TestInit:
         bare_acl.ok("aclInit", None)
         path = tmp_path / "acl.json"
         path.write_text("{}")
-        assert bare_acl.aclInit(str(path).encode()) == 100000
+        assert bare_acl.aclInit(str(path).encode()) == 100002  # counted; the first one's configuration stays
+        assert bare_acl.aclInit(b"/nowhere.json") == 100002  # and nothing is looked at
+        left = ctypes.c_uint64()
+        for expected in (2, 1, 0):
+            bare_acl.ok("aclFinalizeReference", ctypes.byref(left))
+            assert left.value == expected
+        assert bare_acl.aclInit(str(path).encode()) == 100000  # the content of the first one is remembered for good
+        assert bare_acl.aclInit(b"") == 0
 
     def test_a_forked_child_is_refused(self, acl):
         pid = os.fork()

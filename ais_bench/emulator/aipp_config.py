@@ -41,7 +41,7 @@ def read_aipp_config(path: str | os.PathLike[str]) -> list[AippEntry]:
     ValueError names what is unknown, out of range or not emulated (resizing, `scf_switch`, is not).
     """
     entries = []
-    for index, settings in enumerate(_operators(Path(path).read_text(encoding="utf-8"))):
+    for index, settings in enumerate(_operators(Path(path).read_text(encoding="utf-8-sig"))):
         entries.append(_entry(index, settings))
     if not entries:
         raise ValueError(f"{path} has no aipp_op")

@@ -143,7 +143,7 @@ def read_aipp_config(path: str | os.PathLike[str], batch: int) -> AippSettings:
     """Read an INI file with one section [aipp_op]. Raises ConfigError, which names the file and the key."""
     parser = configparser.ConfigParser(inline_comment_prefixes=("#", ";"))
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # editors on Windows begin files with a byte order mark
             parser.read_file(file)
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         raise ConfigError(f"cannot read the AIPP settings {os.fspath(path)!r}: {error}") from error

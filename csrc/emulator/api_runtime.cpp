@@ -19,8 +19,7 @@ aclError give(T* out, T value) {
 
 aclError init(const char* path) {
   InitConfig config;
-  if (const aclError code = read_init_config(path, &config)) return code;
-  if (const aclError code = machine().initialise(config.text)) return code;
+  if (const aclError code = machine().initialise(path, &config)) return code;
   share_errors(config.share_errors);
   profiling_begins(config.profiling, config.dumping);
   return ACL_SUCCESS;

@@ -116,7 +116,9 @@ aclError read_json(const char* path, std::string* text, Json* out) {
   if (!file || is_folder(path))
     return fail(ACL_ERROR_INVALID_FILE, "the configuration '" + std::string(path) + "' cannot be read");
   text->assign(std::istreambuf_iterator<char>(file), {});
-  Result<Json> parsed = parse_json(*text, 10);
+  // The real parser takes a byte order mark, which editors on Windows write.
+  const std::size_t mark = text->rfind("\xEF\xBB\xBF", 0) == 0 ? 3 : 0;
+  Result<Json> parsed = parse_json(std::string_view(*text).substr(mark), 10);
   if (!parsed.ok()) return fail(ACL_ERROR_PARSE_FILE, std::string(path) + ": " + parsed.status().message());
   *out = parsed.take();
   return out->is(Json::Type::kObject) ? ACL_SUCCESS : fail(ACL_ERROR_PARSE_FILE, std::string(path) + ": not a JSON object");

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "emulator/acl_types.hpp"
 #include "emulator/json.hpp"
@@ -151,12 +152,15 @@ Status add_aipp(const Json& json, ModelSpec* spec) {
   return Status();
 }
 
+// The compiler calls the first parameter input by a fixed name, and each further one after the AIPP node that it belongs to.
 void add_special_inputs(ModelSpec* spec) {
+  bool first = true;
   for (std::size_t i = 0; i < spec->aipp.size(); ++i) {
     if (!spec->aipp[i].dynamic) continue;
     InputSpec parameters;
     parameters.role = InputRole::kAippParameters;
     parameters.name = kDynamicAippName;
+    if (!std::exchange(first, false)) parameters.name += "_aipp_node" + std::to_string(i);
     parameters.dtype = parameters.graph_dtype = ACL_UINT8;
     const std::int64_t batch =
         spec->input_shape(static_cast<std::size_t>(spec->aipp[i].input), spec->has_gears() ? spec->largest_gear() : 0)[0];

@@ -75,16 +75,19 @@ Machine::Machine() {
 
 bool Machine::forked() const { return initialised_ && fork_generation_ != fork_generation(); }
 
-aclError Machine::initialise(const std::string& configuration) {
+aclError Machine::initialise(const char* path, InitConfig* configuration) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (initialised_) {
-    if (configuration != configuration_) {
-      return fail(ACL_ERROR_INVALID_PARAM, "aclInit was called before with another configuration");
-    }
     ++references_;
     return fail(ACL_ERROR_REPEAT_INITIALIZE, "aclInit was called before; the first call's configuration stays");
   }
-  configuration_ = configuration;
+  if (const aclError code = read_init_config(path, configuration)) return code;
+  if (first_configuration_ && *first_configuration_ != configuration->text) {
+    return fail(ACL_ERROR_INVALID_PARAM,
+                "this process initialised AscendCL before with a configuration of another content; only that one can be used "
+                "again after a finalize");
+  }
+  first_configuration_ = configuration->text;
   references_ = 1;
   fork_generation_ = fork_generation();
   initialised_ = true;

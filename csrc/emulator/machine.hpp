@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "emulator/acl_types.hpp"
+#include "emulator/config.hpp"
 #include "emulator/engine.hpp"
 #include "emulator/handles.hpp"
 #include "emulator/settings.hpp"
@@ -71,7 +73,7 @@ class Machine {
   // The process was forked after aclInit, and this is the child.
   bool forked() const;
 
-  aclError initialise(const std::string& configuration);
+  aclError initialise(const char* path, InitConfig* configuration);
   // Tears everything down and reports what was left. `force` skips the count of aclInit calls.
   aclError finalise(bool force, std::uint64_t* references);
 
@@ -103,7 +105,7 @@ class Machine {
   std::atomic<bool> initialised_{false};
   bool finalised_once_ = false;
   std::uint64_t references_ = 0;
-  std::string configuration_;
+  std::optional<std::string> first_configuration_;
   std::atomic<std::uint64_t> fork_generation_{0};
   std::vector<std::unique_ptr<Device>> devices_;
   Contexts contexts_;

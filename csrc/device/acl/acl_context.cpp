@@ -13,6 +13,25 @@ namespace {
 constexpr std::size_t kBlock = 64;  // sizes are rounded up to it, so that nearly equal ones share cached memory
 constexpr std::size_t kCacheLimit = std::size_t{256} << 20;
 
+// The contexts that this library made and has not destroyed.
+struct OwnContexts {
+  std::mutex lock;
+  std::unordered_set<aclrtContext> handles;  // guarded by lock
+};
+
+OwnContexts& own_contexts() {
+  static PerProcess<OwnContexts> contexts;
+  return contexts.get();
+}
+
+bool is_own(aclrtContext handle) {
+  OwnContexts& own = own_contexts();
+  const std::lock_guard<std::mutex> guard(own.lock);
+  return own.handles.count(handle) != 0;
+}
+
+thread_local int t_scopes = 0;  // living CurrentContexts of this thread
+
 std::size_t rounded(std::size_t bytes) { return (bytes + kBlock - 1 + (bytes == 0 ? 1 : 0)) / kBlock * kBlock; }
 
 }  // namespace
@@ -28,7 +47,38 @@ Status forked_status() {
       "new processes (spawn, or MultiDeviceSession, which does)");
 }
 
+CurrentContext::CurrentContext(const Api& api) : api_(&api) {
+  ++t_scopes;
+  if (api.aclrtGetCurrentContext(&before_) == 0) return;
+  before_ = nullptr;
+  static_cast<void>(api.aclGetRecentErrMsg());  // that there is none is no failure, and not the text of the next one
+}
+
+void CurrentContext::end() {
+  const Api* api = std::exchange(api_, nullptr);
+  if (api == nullptr) return;
+  --t_scopes;
+  if (put_back_) static_cast<void>(api->aclrtSetCurrentContext(before_));  // it may have been destroyed meanwhile
+}
+
+void CurrentContext::will_change() { put_back_ = before_ != nullptr && (t_scopes > 1 || !is_own(before_)); }
+
+Status CurrentContext::set(aclrtContext context) {
+  if (context == before_) return Status();
+  will_change();
+  return ACL_CALL(*api_, aclrtSetCurrentContext, context);
+}
+
+AclContext::AclContext(const Api& api, int device_id, aclrtContext handle)
+    : api_(api), device_id_(device_id), handle_(handle), generation_(fork_generation()) {
+  OwnContexts& own = own_contexts();
+  const std::lock_guard<std::mutex> guard(own.lock);
+  own.handles.insert(handle);
+}
+
 Result<std::shared_ptr<AclContext>> AclContext::open(const Api& api, int device_id) {
+  CurrentContext current(api);
+  current.will_change();  // both calls make a context of theirs current
   AIS_TRY(ACL_CALL(api, aclrtSetDevice, device_id));
   aclrtContext handle = nullptr;
   if (Status status = ACL_CALL(api, aclrtCreateContext, &handle, device_id); !status.ok()) {
@@ -55,8 +105,8 @@ void AclContext::leave() {
 Result<AclContext::Entry> AclContext::enter() {
   if (generation_ != fork_generation()) return forked_status();
   if (!come_in()) return closed_status();
-  Entry entry(this);
-  AIS_TRY(set_current());
+  Entry entry(this, api_);
+  AIS_TRY(entry.current_.set(handle_));
   return entry;
 }
 
@@ -233,6 +283,8 @@ void AclContext::close() {
 
 // Nobody else is inside or will be, so nothing here needs the lock. A failure leaves that thing to the end of the process.
 void AclContext::release_all() {
+  CurrentContext current(api_);
+  current.will_change();
   static_cast<void>(set_current().ok() || set_current().ok());
   while (!residents_.empty()) {
     residents_.back()->release();
@@ -241,6 +293,11 @@ void AclContext::release_all() {
   for (const auto& entry : registered_) ACL_RELEASE(api_, aclrtHostUnregister, reinterpret_cast<void*>(entry.first));
   for (void* block : pinned_) ACL_RELEASE(api_, aclrtFreeHost, block);
   for (void* block : blocks_) ACL_RELEASE(api_, aclrtFree, block);
+  {
+    OwnContexts& own = own_contexts();
+    const std::lock_guard<std::mutex> guard(own.lock);
+    own.handles.erase(handle_);
+  }
   ACL_RELEASE(api_, aclrtDestroyContext, handle_);
   ACL_RELEASE(api_, aclrtResetDevice, device_id_);
 }

@@ -3,8 +3,9 @@
 // Lifetime: models and buffers share a context, and the last of them closes it: residents (models,
 // pipelines) first, the newest foremost, then memory, the context, and the device. finalize() closes contexts early; then what
 // is left outside is empty shells that answer Closed and free nothing. Threads: AscendCL's current context belongs to a thread,
-// so every use begins with enter(), which makes this one current. close() waits until nobody is inside, and nobody gets in
-// after. Processes: in a forked child nothing is entered and nothing is released.
+// so every use begins with enter(), which makes this one current, and the context that another library had there is put back
+// when the use ends. close() waits until nobody is inside, and nobody gets in after. Processes: in a forked child nothing is
+// entered and nothing is released.
 #pragma once
 
 #include <condition_variable>
@@ -13,6 +14,7 @@
 #include <mutex>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "base/process.hpp"
@@ -33,6 +35,28 @@ class Resident {
   virtual void release() = 0;
 };
 
+// Keeps a thread's current context for whoever made it current: what this library does to it within the scope is undone at the
+// end. A context of this library's own is put back only within another scope, because nobody else expects it; one that nobody
+// expects stays current, so that the next use on the thread finds it there.
+class CurrentContext {
+ public:
+  explicit CurrentContext(const Api& api);
+  CurrentContext(CurrentContext&& other) noexcept
+      : api_(std::exchange(other.api_, nullptr)), before_(other.before_), put_back_(other.put_back_) {}
+  CurrentContext& operator=(CurrentContext&&) = delete;
+  ~CurrentContext() { end(); }
+
+  Status set(aclrtContext context);
+  // For calls that make another context current by themselves.
+  void will_change();
+  void end();
+
+ private:
+  const Api* api_;
+  aclrtContext before_ = nullptr;  // null: there was none
+  bool put_back_ = false;
+};
+
 class AclContext : public std::enable_shared_from_this<AclContext> {
  public:
   // Takes a reference to the device and makes a context on it.
@@ -41,22 +65,25 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   AclContext(const AclContext&) = delete;
   AclContext& operator=(const AclContext&) = delete;
 
-  // Being inside. The context is current on the thread that entered.
+  // Being inside. The context is current on the thread that entered, which is the one that leaves.
   class Entry {
    public:
-    explicit Entry(AclContext* context) : context_(context) {}
-    Entry(Entry&& other) noexcept : context_(std::exchange(other.context_, nullptr)) {}
+    Entry(AclContext* context, const Api& api) : context_(context), current_(api) {}
+    Entry(Entry&& other) noexcept : context_(std::exchange(other.context_, nullptr)), current_(std::move(other.current_)) {}
     Entry& operator=(Entry&&) = delete;
     ~Entry() {
+      current_.end();
       if (context_ != nullptr) context_->leave();
     }
 
    private:
+    friend class AclContext;
     AclContext* context_;
+    CurrentContext current_;
   };
   Result<Entry> enter();
-  // interrupted() of base/interrupt.hpp, for a wait that is inside. What the handlers let go of may belong to other contexts,
-  // so this one is made current again.
+  // interrupted() of base/interrupt.hpp, for a wait that is inside. The handlers may use a library that changes the thread's
+  // context, so this one is made current again.
   bool wait_interrupted() const;
 
   const Api& api() const { return api_; }
@@ -83,8 +110,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   void close();
 
  private:
-  AclContext(const Api& api, int device_id, aclrtContext handle)
-      : api_(api), device_id_(device_id), handle_(handle), generation_(fork_generation()) {}
+  AclContext(const Api& api, int device_id, aclrtContext handle);
 
   bool come_in();
   void leave();

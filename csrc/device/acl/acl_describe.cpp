@@ -54,8 +54,30 @@ Status read_input(const Api& api, aclmdlDesc* model, std::size_t index, TensorDe
   return set_dtype(api.aclmdlGetInputDataType(model, index), "input", desc);
 }
 
-Status read_inputs(const Api& api, aclmdlDesc* model, Layout* layout) {
-  layout->inputs = api.aclmdlGetNumInputs(model);
+// What each of AscendCL's inputs is to the preprocessing of pictures. A model has parameter inputs only if one has the name
+// that the compiler gives the first; the others are called after their nodes, so from there on the type decides.
+struct AippRole {
+  int type = 0;
+  std::size_t attached = kNoInput;  // of a picture: its parameter input
+};
+
+Result<std::vector<AippRole>> read_aipp_roles(const Api& api, aclmdlDesc* model, std::uint32_t model_id) {
+  std::vector<AippRole> roles(api.aclmdlGetNumInputs(model));
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < roles.size(); ++i) names.emplace_back(api.aclmdlGetInputNameByIndex(model, i));
+  const auto is_called_so = [](const std::string& name) { return name.rfind(kAippInput, 0) == 0; };
+  if (std::none_of(names.begin(), names.end(), is_called_so)) return roles;
+  for (std::size_t i = 0; i < roles.size(); ++i) {
+    if (names[i] == kGearInput) continue;
+    AIS_TRY(api.check(api.aclmdlGetAippType(model_id, i, &roles[i].type, &roles[i].attached), "aclmdlGetAippType",
+                      Code::kModelLoad));
+    if (names[i] == kAippInput) roles[i].type = kAippParameters;
+  }
+  return roles;
+}
+
+Status read_inputs(const Api& api, aclmdlDesc* model, const std::vector<AippRole>& roles, Layout* layout) {
+  layout->inputs = roles.size();
   for (std::size_t i = 0; i < layout->inputs; ++i) {
     TensorDesc desc;
     desc.name = api.aclmdlGetInputNameByIndex(model, i);
@@ -63,7 +85,7 @@ Status read_inputs(const Api& api, aclmdlDesc* model, Layout* layout) {
       layout->has_gear_input = true;
       layout->gear_index = i;
       layout->gear_bytes = api.aclmdlGetInputSizeByIndex(model, i);
-    } else if (desc.name == kAippInput) {
+    } else if (roles[i].type == kAippParameters) {
       layout->aipp.push_back({i, api.aclmdlGetInputSizeByIndex(model, i)});
     } else {
       AIS_TRY(read_input(api, model, i, &desc));
@@ -96,16 +118,12 @@ Status read_outputs(const Api& api, aclmdlDesc* model, Layout* layout) {
 }
 
 // Which picture each parameter input belongs to.
-Status match_aipp(const Api& api, std::uint32_t model_id, Layout* layout) {
-  if (layout->aipp.empty()) return Status();
+Status match_aipp(const std::vector<AippRole>& roles, Layout* layout) {
   for (std::size_t i = 0; i < layout->data.size(); ++i) {
-    int type = 0;
-    std::size_t attached = kNoInput;
-    AIS_TRY(
-        api.check(api.aclmdlGetAippType(model_id, layout->data[i], &type, &attached), "aclmdlGetAippType", Code::kModelLoad));
-    if (type != kWithDynamicAipp) continue;
-    const auto found =
-        std::find_if(layout->aipp.begin(), layout->aipp.end(), [&](const AippInput& aipp) { return aipp.index == attached; });
+    const AippRole& role = roles[layout->data[i]];
+    if (role.type != kWithDynamicAipp) continue;
+    const auto found = std::find_if(layout->aipp.begin(), layout->aipp.end(),
+                                    [&](const AippInput& aipp) { return aipp.index == role.attached; });
     if (found == layout->aipp.end())
       return Status(Code::kModelLoad, "input '" + layout->info.inputs[i].name + "' has AIPP parameters that are no input");
     found->picture = i;
@@ -200,12 +218,13 @@ Shape shape_of(const aclmdlIODims& dims) { return Shape(dims.dims, dims.dims + s
 
 Result<Layout> describe(const Api& api, aclmdlDesc* desc, std::uint32_t model_id) {
   Layout layout;
-  AIS_TRY(read_inputs(api, desc, &layout));
+  AIS_ASSIGN(const std::vector<AippRole> roles, read_aipp_roles(api, desc, model_id));
+  AIS_TRY(read_inputs(api, desc, roles, &layout));
   AIS_TRY(read_outputs(api, desc, &layout));
   if (layout.data.empty() || layout.info.outputs.empty())
     return Status(Code::kModelLoad, "AscendCL tells of no inputs or no outputs of the model");
   AIS_TRY(read_gears(api, desc, &layout));
-  AIS_TRY(match_aipp(api, model_id, &layout));
+  AIS_TRY(match_aipp(roles, &layout));
   for (TensorDesc& input : layout.info.inputs) trust_bytes(&input);
   return layout;
 }

@@ -7,10 +7,12 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/file.hpp"
 #include "base/interrupt.hpp"
 #include "base/process.hpp"
 #include "device/acl/acl_api.hpp"
@@ -21,6 +23,7 @@
 namespace ais::acl {
 namespace {
 
+constexpr aclError kInvalidParam = 100000;
 constexpr aclError kRepeatInitialize = 100002;
 constexpr aclError kRepeatFinalize = 100037;
 constexpr aclError kStub = 100039;
@@ -103,19 +106,27 @@ class AclRuntime final : public device::Runtime {
   std::uint64_t life() const { return life_.load(); }
 
  private:
+  // A configuration file, by its name and by what it held when AscendCL read it. Empty: none.
+  struct Configuration {
+    std::string path;
+    std::string content;
+  };
   struct State {
     std::mutex lock;
     // The rest is guarded by lock.
     bool initialised = false;
-    bool owner = false;  // nobody else in this process initialised it before
-    std::string json;    // that it was initialised with
+    bool owner = false;                  // nobody else in this process initialised it before
+    std::optional<Configuration> first;  // what AscendCL took of us, and keeps to; none: it was another library's
     std::vector<std::weak_ptr<AclContext>> contexts;
   };
 
   Status check_process() const;
   Status initialise(State* state, const std::string& json);
-  Status initialised_by_others(State* state, const std::string& json);
-  Status explain_init(Status status, const std::string& json) const;
+  Status explain_init(Status status, const State& state, const Configuration& wanted) const;
+  Status give_back(State* state);
+  static Configuration read_configuration(const std::string& path);
+  static Status refused_file(const std::string& path, const Configuration* first);
+  static Status check_file(const State& state, const std::string& json);
   Result<int> count() const;
 
   const std::unique_ptr<Api> api_;
@@ -130,7 +141,33 @@ Status AclRuntime::check_process() const {
   return forked_status();
 }
 
-Status AclRuntime::explain_init(Status status, const std::string& json) const {
+// A file that cannot be read has no content; AscendCL says what is wrong with it.
+AclRuntime::Configuration AclRuntime::read_configuration(const std::string& path) {
+  Configuration result;
+  result.path = path;
+  if (path.empty()) return result;
+  if (Result<MappedFile> file = MappedFile::open(path); file.ok())
+    result.content.assign(reinterpret_cast<const char*>(file.value().data()), file.value().size());
+  return result;
+}
+
+// AscendCL never forgets the configuration of the process's first initialisation. `first` is ours; null: another library's.
+Status AclRuntime::refused_file(const std::string& path, const Configuration* first) {
+  std::string why = "another library of this process was first";
+  if (first != nullptr) {
+    why = first->path.empty() ? "that had none"
+                              : "that had '" + first->path + (first->path == path ? "' with other content" : "'");
+  }
+  return Status(Code::kInvalidArgument,
+                std::string(kJsonOption) + " '" + path +
+                    "' cannot take effect: AscendCL reads one file per process, at the first initialisation, also after "
+                    "finalize(); " +
+                    why +
+                    ". Name the file at the first session, or use it in another process: the workers of a MultiDeviceSession "
+                    "are such");
+}
+
+Status AclRuntime::explain_init(Status status, const State& state, const Configuration& wanted) const {
   if (status.vendor_code() == kStub) {
     return Status(
         Code::kUnavailable,
@@ -138,42 +175,47 @@ Status AclRuntime::explain_init(Status status, const std::string& json) const {
             "\nPut the folder of the real library before .../runtime/lib64/stub on LD_LIBRARY_PATH, or install the driver.",
         kStub);
   }
-  if (json.empty() || status.code() == Code::kOutOfMemory) return status;
+  if (status.code() == Code::kOutOfMemory) return status;
+  const bool another = state.first.has_value() && state.first->content != wanted.content;
+  if (status.vendor_code() == kInvalidParam && another) return refused_file(wanted.path, &*state.first);
+  if (wanted.path.empty()) return status;
   return Status(Code::kInvalidArgument,
-                "AscendCL does not take " + std::string(kJsonOption) + " '" + json + "': " + status.message(),
+                "AscendCL does not take " + std::string(kJsonOption) + " '" + wanted.path + "': " + status.message(),
                 status.vendor_code());
 }
 
-Status AclRuntime::initialised_by_others(State* state, const std::string& json) {
+// Whether a session may name the file, now that AscendCL is initialised.
+Status AclRuntime::check_file(const State& state, const std::string& json) {
   if (json.empty()) return Status();
-  // aclFinalizeReference takes back the reference that the call counted, on the versions that count.
-  std::uint64_t left = 0;
-  if (api_->aclFinalizeReference != nullptr) static_cast<void>(api_->aclFinalizeReference(&left));
-  state->initialised = false;
-  return Status(Code::kInvalidArgument,
-                std::string(kJsonOption) + " '" + json +
-                    "' cannot take effect: another library of this process initialised AscendCL before");
+  if (!state.first.has_value()) return refused_file(json, nullptr);
+  const Configuration wanted = read_configuration(json);
+  if (!wanted.content.empty() && wanted.content == state.first->content) return Status();
+  return refused_file(json, &*state.first);
 }
 
+// A session without a file asks for nothing, so it takes what the process's first one had: AscendCL takes nothing else.
 Status AclRuntime::initialise(State* state, const std::string& json) {
   AIS_TRY(check_process());
-  if (state->initialised) {
-    if (json.empty() || json == state->json) return Status();
-    return Status(Code::kInvalidArgument,
-                  std::string(kJsonOption) + " '" + json +
-                      "' cannot take effect: AscendCL reads one file per process, at the first session, and that had " +
-                      (state->json.empty() ? "none" : "'" + state->json + "'") + "; name it there, or call finalize() before");
-  }
+  if (state->initialised) return check_file(*state, json);
+  Configuration wanted = read_configuration(json.empty() && state->first.has_value() ? state->first->path : json);
   initialiser_ = fork_generation() + 1;
-  const aclError number = api_->aclInit(json.empty() ? nullptr : json.c_str());
+  const aclError number = api_->aclInit(wanted.path.empty() ? nullptr : wanted.path.c_str());
   if (number != 0 && number != kRepeatInitialize) {
     initialiser_ = 0;
-    return explain_init(api_->check(number, "aclInit", Code::kUnavailable), json);
+    return explain_init(api_->check(number, "aclInit", Code::kUnavailable), *state, wanted);
   }
   state->initialised = true;
   state->owner = number == 0;
-  state->json = json;
-  return state->owner ? Status() : initialised_by_others(state, json);
+  if (state->owner) {
+    state->first = std::move(wanted);
+    return Status();
+  }
+  Status status = check_file(*state, json);
+  if (!status.ok()) {
+    static_cast<void>(give_back(state));
+    state->initialised = false;
+  }
+  return status;
 }
 
 Result<int> AclRuntime::count() const {
@@ -243,15 +285,23 @@ Status AclRuntime::finalize() {
   state.contexts.clear();
   for (const auto& context : live) context->close();
   if (!state.initialised) return Status();
-  if (state.owner) {
-    const aclError number = api_->aclFinalize();
-    if (number != kRepeatFinalize) AIS_TRY(api_->check(number, "aclFinalize", Code::kSystem));
-  } else if (api_->aclFinalizeReference != nullptr) {
-    std::uint64_t left = 0;
-    AIS_TRY(ACL_CALL(*api_, aclFinalizeReference, &left));
-  }
+  AIS_TRY(give_back(&state));
   state.initialised = false;
   return Status();
+}
+
+// Ends our use of AscendCL and nobody else's: aclFinalize would end it for all of the process, whoever initialised it
+// meanwhile. It is the only way on a library that does not count, and right there where we were first.
+Status AclRuntime::give_back(State* state) {
+  aclError number = 0;
+  if (api_->aclFinalizeReference != nullptr) {
+    std::uint64_t left = 0;
+    number = api_->aclFinalizeReference(&left);
+  } else if (state->owner) {
+    number = api_->aclFinalize();
+  }
+  if (number == kRepeatFinalize) return Status();  // somebody ended it for all
+  return api_->check(number, api_->aclFinalizeReference != nullptr ? "aclFinalizeReference" : "aclFinalize", Code::kSystem);
 }
 
 Result<std::shared_ptr<AclContext>> AclDevice::context() {

@@ -23,7 +23,7 @@ constexpr std::size_t kAnyIndex = static_cast<std::size_t>(-1);  // what functio
 constexpr std::size_t kUnknownRank = 0xFFFFFFFFFFFFFFFEULL;      // ACL_UNKNOWN_RANK
 constexpr std::uint32_t kNoInput = 0xFFFFFFFF;                   // ACL_INVALID_NODE_INDEX
 constexpr const char* kGearInput = "ascend_mbatch_shape_data";   // ACL_DYNAMIC_TENSOR_NAME
-constexpr const char* kAippInput = "ascend_dynamic_aipp_data";   // ACL_DYNAMIC_AIPP_NAME
+constexpr const char* kAippInput = "ascend_dynamic_aipp_data";   // ACL_DYNAMIC_AIPP_NAME; the first one's, others begin so
 
 struct aclmdlIODims {
   char name[kMaxName];
@@ -42,7 +42,7 @@ static_assert(sizeof(aclmdlIODims) == 1160 && sizeof(aclmdlBatch) == 1032 && siz
 
 enum MemcpyKind : int { kHostToDevice = 1, kDeviceToHost = 2, kDeviceToDevice = 3 };
 enum MallocPolicy : int { kHugeFirst = 0 };
-enum AippType : int { kWithDynamicAipp = 2 };
+enum AippType : int { kWithDynamicAipp = 2, kAippParameters = 3 };
 constexpr int kFloat = 0;                               // aclDataType, where it does not matter
 constexpr int kFormatNd = 2;                            // aclFormat
 constexpr std::uint32_t kRegisterPinned = 0x10000000U;  // ACL_HOST_REG_PINNED
