@@ -302,6 +302,8 @@ class Channel:
         execute_ns: int = 0,
         copy_in_ns: int = 0,
         copy_out_ns: int = 0,
+        preprocess_ns: int = 0,
+        postprocess_ns: int = 0,
     ) -> None:
         """Copy the outputs into the result slot and publish.
 

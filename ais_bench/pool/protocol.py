@@ -33,6 +33,8 @@ class Answer(NamedTuple):
     copy_in_ns: int = 0
     execute_ns: int = 0  # 0: the whole time of `run`
     copy_out_ns: int = 0
+    preprocess_ns: int = 0  # of the caller's functions around the model
+    postprocess_ns: int = 0
 
 
 class Handler(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _thread
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ais_bench.errors import DeviceMemoryError, TaskTimeout
 from ais_bench.pool.pickling import loads_error
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from ais_bench.pool.ready_worker import ReadyWorker
+
+
+class Details(NamedTuple):
+    """When a task ran and how long its stages took. The order is that of `to_tuple` in csrc/bind/records.cpp."""
+
+    started_ns: int  # CLOCK_MONOTONIC when the worker took it
+    done_ns: int  # and when it published the answer
+    queued_ns: int
+    copy_in_ns: int
+    execute_ns: int
+    copy_out_ns: int
+    end_to_end_ns: int
+    preprocess_ns: int
+    postprocess_ns: int
 
 
 class Waiter:
@@ -61,6 +75,8 @@ class Task:
         "accepted",
         "answer_kind",
         "avoid",
+        "detailed",
+        "details",
         "device",
         "done",
         "end_to_end_ns",
@@ -69,6 +85,7 @@ class Task:
         "feeds",
         "future",
         "index",
+        "key",
         "kind",
         "mode",
         "option",
@@ -112,6 +129,9 @@ class Task:
         self.outputs: list[Any] | None = None
         self.answer_kind = TENSORS
         self.end_to_end_ns = 0
+        self.key: Any = None  # what the caller knows the item by
+        self.detailed = False  # whether `details` are wanted
+        self.details: tuple[int, ...] | None = None  # see Details; native code writes it with the outputs
         self.error: BaseException | None = None
 
     @classmethod

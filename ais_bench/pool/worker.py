@@ -123,6 +123,8 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
             execute_ns=execute_ns,
             copy_in_ns=result.copy_in_ns,
             copy_out_ns=result.copy_out_ns,
+            preprocess_ns=result.preprocess_ns,
+            postprocess_ns=result.postprocess_ns,
         )
     except DeviceLost:
         raise  # this process is of no use any more; the pool runs the task elsewhere

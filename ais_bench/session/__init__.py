@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ais_bench.session.carry import Carry
     from ais_bench.session.infer_session import InferSession
+    from ais_bench.session.item import Item, Keyed
     from ais_bench.session.multi_device import MultiDeviceSession
     from ais_bench.session.times import MemorySummary
 
-__all__ = ["Carry", "InferSession", "MemorySummary", "MultiDeviceSession"]
+__all__ = ["Carry", "InferSession", "Item", "Keyed", "MemorySummary", "MultiDeviceSession"]
 
-_HOMES = {"Carry": "carry", "InferSession": "infer_session", "MemorySummary": "times", "MultiDeviceSession": "multi_device"}
+_HOMES = {
+    "Carry": "carry",
+    "InferSession": "infer_session",
+    "Item": "item",
+    "Keyed": "item",
+    "MemorySummary": "times",
+    "MultiDeviceSession": "multi_device",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ from ais_bench.pool.settings import check_device_id, check_device_ids, check_sec
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session.item import Keyed, item_of
 from ais_bench.session.last_times import LastTimes
 from ais_bench.session.options import (
     OnError,
@@ -285,23 +286,30 @@ class MultiDeviceSession:
 
     # ---- many ----
 
-    def map(self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None) -> Iterator[Any]:
+    def map(
+        self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None, *, details: bool = False
+    ) -> Iterator[Any]:
         """Run every set of feeds of any iterable, an endless one too, and yield the outputs in order.
+
+        `details`: yield (outputs, Item) instead: where the item ran, and how long each stage took. With on_error="return" an
+        error stands in the place of the outputs. An element may be `Keyed(key, feeds)`; its key is then in the Item.
 
         Memory stays bounded: a few items for each worker are under way. What is needed of an item is taken before the iterable
         is asked for the next, so it may reuse its buffers (arrays of `new_feeds` excepted).
         """
         number, returns = scatter.mode_number(mode), check_on_error(on_error or self._on_error) == "return"
         pool = self._ready_pool(None)
-        return self._results(pool.ordered(iterable, self._maker(number)), returns, indexed=False)
+        tasks = pool.ordered(iterable, self._maker(number, detailed=details))
+        return self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=False)
 
     def map_unordered(
-        self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None
-    ) -> Iterator[tuple[int, Any]]:
-        """The same, but yields (index, outputs) as they finish."""
+        self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None, *, details: bool = False
+    ) -> Iterator[tuple[Any, Any]]:
+        """The same, but yields (index, outputs), or (outputs, Item) with `details`, as they finish."""
         number, returns = scatter.mode_number(mode), check_on_error(on_error or self._on_error) == "return"
         pool = self._ready_pool(None)
-        return self._results(pool.unordered(iterable, self._maker(number)), returns, indexed=True)
+        tasks = pool.unordered(iterable, self._maker(number, detailed=details))
+        return self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=True)
 
     def infer_batch(self, arrays: Any, batch_size: int | None = None, mode: str = "static") -> Outputs:
         """Run a whole data set, split along axis 0 over the devices, and return whole arrays, one for each output.
@@ -402,14 +410,22 @@ class MultiDeviceSession:
             return Task(encode(item), waiter, mode, OBJECT, 0, device, index, future)
         return Task(scatter.as_feeds(item, self._inputs), waiter, mode, TENSORS, 0, device, index, future)
 
-    def _maker(self, mode: int) -> Callable[[Any, int, Waiter], Task]:
+    def _maker(self, mode: int, *, detailed: bool = False) -> Callable[[Any, int, Waiter], Task]:
         """What makes the tasks of a stream: `_task` without what only single tasks have, as it runs for each of millions."""
-        if self._preprocess:
-            return lambda item, index, waiter: Task(encode(item), waiter, mode, OBJECT, 0, None, index)
-        inputs, as_feeds = self._inputs, scatter.as_feeds
-        return lambda item, index, waiter: Task(
-            item if type(item) is list else as_feeds(item, inputs), waiter, mode, TENSORS, 0, None, index
-        )
+        inputs, as_feeds, objects = self._inputs, scatter.as_feeds, self._preprocess
+
+        def make(item: Any, index: int, waiter: Waiter) -> Task:
+            key = None
+            if type(item) is Keyed:
+                key, item = item
+            if objects:
+                task = Task(encode(item), waiter, mode, OBJECT, 0, None, index)
+            else:
+                task = Task(item if type(item) is list else as_feeds(item, inputs), waiter, mode, TENSORS, 0, None, index)
+            task.key, task.detailed = key, detailed
+            return task
+
+        return make
 
     def _results(self, tasks: Iterable[Task], returns: bool, *, indexed: bool) -> Iterator[Any]:
         """The results of tasks that are done, or (index, result), noting their times."""
@@ -420,6 +436,13 @@ class MultiDeviceSession:
             plain = task.error is None and task.answer_kind == TENSORS
             result = task.outputs if plain else _result(task, returns)
             yield (task.index, result) if indexed else result
+
+    def _detailed(self, tasks: Iterable[Task], returns: bool) -> Iterator[tuple[Any, Any]]:
+        """(outputs, Item) of tasks that are done."""
+        self.summary.clear()
+        for task in tasks:
+            self.summary.note(task)
+            yield _result(task, returns), item_of(task)
 
     # ---- times ----
 

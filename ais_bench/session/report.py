@@ -10,7 +10,7 @@ from ais_bench.pool import DeviceInfo, WorkerInfo
 from ais_bench.shm import Stats
 
 QUANTITIES = ("mean", "p50", "p90", "p99", "max")
-STAGES = ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms")
+STAGES = ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms", "preprocess_ms", "postprocess_ms")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Counts:
     execute_ms: Times = field(default_factory=Times)
     copy_out_ms: Times = field(default_factory=Times)
     end_to_end_ms: Times = field(default_factory=Times)
+    preprocess_ms: Times = field(default_factory=Times)
+    postprocess_ms: Times = field(default_factory=Times)
 
 
 @dataclass(frozen=True)

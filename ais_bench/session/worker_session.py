@@ -126,9 +126,15 @@ class SessionHandler:
         outputs = session.infer(feeds, mode)
         ran_ns = time.monotonic_ns()
         if self._postprocess is None:
-            return Answer(outputs, copy_in_ns=fed_ns - began_ns, execute_ns=ran_ns - fed_ns)
+            return Answer(outputs, execute_ns=ran_ns - fed_ns, preprocess_ns=fed_ns - began_ns)
         answer = encode(self._postprocess(outputs, *extra))
-        return Answer(answer, OBJECT, fed_ns - began_ns, ran_ns - fed_ns, time.monotonic_ns() - ran_ns)
+        return Answer(
+            answer,
+            OBJECT,
+            execute_ns=ran_ns - fed_ns,
+            preprocess_ns=fed_ns - began_ns,
+            postprocess_ns=time.monotonic_ns() - ran_ns,
+        )
 
     def close(self) -> None:
         """Frees the model."""

@@ -3,6 +3,7 @@
 
 #include <structmember.h>
 
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -18,6 +19,16 @@ py::object to_int(std::int64_t value) {
 }
 
 py::object flag(bool value) { return py::reinterpret_borrow<py::object>(value ? Py_True : Py_False); }
+
+// As ais_bench.pool.task.Details has it.
+py::object to_tuple(const Details& details) {
+  const shm::TaskTimes& times = details.times;
+  const std::int64_t numbers[] = {details.picked_ns, details.done_ns,  times.queued,     times.copy_in,    times.execute,
+                                  times.copy_out,    times.end_to_end, times.preprocess, times.postprocess};
+  py::tuple tuple(std::size(numbers));
+  for (std::size_t i = 0; i < std::size(numbers); ++i) tuple[i] = to_int(numbers[i]);
+  return std::move(tuple);
+}
 
 void append(py::handle deque, py::handle item) { deque.attr("append")(item); }
 
@@ -48,7 +59,8 @@ Records::Records(py::handle task, py::handle waiter, py::handle worker, py::hand
              py::reinterpret_borrow<py::object>(worker), py::reinterpret_borrow<py::object>(account)},
       task_{{task, "done"},          {task, "outputs"}, {task, "error"},  {task, "feeds"},  {task, "answer_kind"},
             {task, "end_to_end_ns"}, {task, "worker"},  {task, "ran_on"}, {task, "waiter"}, {task, "future"},
-            {task, "mode"},          {task, "kind"},    {task, "option"}, {task, "sent"},   {task, "taken"}},
+            {task, "mode"},          {task, "kind"},    {task, "option"}, {task, "sent"},   {task, "taken"},
+            {task, "detailed"},      {task, "details"}},
       waiter_{{waiter, "finished"}, {waiter, "asleep"}},
       worker_{{worker, "device"},  {worker, "load"}, {worker, "answered"}, {worker, "alone"},
               {worker, "cost_ns"}, {worker, "lost"}, {worker, "faults"}},
@@ -97,7 +109,7 @@ void Records::book_fault(py::handle task, py::handle worker, py::object feeds, p
 }
 
 void Records::finish(py::handle task, py::handle worker, py::handle account, py::object outputs, py::object error, int kind,
-                     std::int64_t end_to_end_ns, py::handle resolved, py::handle sleepers) const {
+                     const Details& details, py::handle resolved, py::handle sleepers) const {
   check(task, types_.task);
   check(account, types_.account);
   task_.worker.set(task, py::none());
@@ -106,7 +118,8 @@ void Records::finish(py::handle task, py::handle worker, py::handle account, py:
   task_.outputs.set(task, std::move(outputs));
   task_.error.set(task, std::move(error));
   task_.answer_kind.set(task, to_int(kind));
-  task_.end_to_end_ns.set(task, to_int(end_to_end_ns));
+  task_.end_to_end_ns.set(task, to_int(details.times.end_to_end));
+  if (task_.detailed.is_true(task)) task_.details.set(task, to_tuple(details));
   task_.feeds.set(task, py::none());
   task_.done.set(task, flag(true));
   account_.outstanding.add(account, -1);

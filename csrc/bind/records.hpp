@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "shm/stats.hpp"
+
 namespace ais::bind {
 
 namespace py = pybind11;
@@ -37,6 +39,13 @@ class Slot {
   Py_ssize_t offset_;
 };
 
+// When a task ran and how long its stages took.
+struct Details {
+  std::int64_t picked_ns = 0;
+  std::int64_t done_ns = 0;
+  shm::TaskTimes times;
+};
+
 class Records {
  public:
   Records(py::handle task, py::handle waiter, py::handle worker, py::handle account);
@@ -58,7 +67,7 @@ class Records {
 
   // The task is done, unless it was already. One with a future goes to `resolved`; a waiter that is asleep to `sleepers`.
   void finish(py::handle task, py::handle worker, py::handle account, py::object outputs, py::object error, int kind,
-              std::int64_t end_to_end_ns, py::handle resolved, py::handle sleepers) const;
+              const Details& details, py::handle resolved, py::handle sleepers) const;
 
  private:
   static void check(py::handle object, py::handle type);
@@ -69,7 +78,7 @@ class Records {
   } types_;
   struct {
     Slot done, outputs, error, feeds, answer_kind, end_to_end_ns, worker, ran_on, waiter, future, mode, kind, option, sent,
-        taken;
+        taken, detailed, details;
   } task_;
   struct {
     Slot finished, asleep;

@@ -117,7 +117,7 @@ class PyChannel {
   }
 
   void reply(const py::tuple& id, py::handle outputs, int kind, std::int64_t execute_ns, std::int64_t copy_in_ns,
-             std::int64_t copy_out_ns) {
+             std::int64_t copy_out_ns, std::int64_t preprocess_ns, std::int64_t postprocess_ns) {
     const FeedArrays arrays(outputs, nullptr);
     shm::Task task = take_back(id);
     if (execute_ns == 0) execute_ns = monotonic_ns() - task.picked_ns;
@@ -126,7 +126,7 @@ class PyChannel {
       const NoGil release;
       return arrays.write(&task.writer, *port_->region());
     }();
-    const shm::RunTimes times{copy_in_ns, execute_ns, copy_out_ns};
+    const shm::RunTimes times{copy_in_ns, execute_ns, copy_out_ns, preprocess_ns, postprocess_ns};
     Status finished = filled ? port_->finish(&task, static_cast<shm::Kind>(kind), times) : Status();
     if (task.writer.full()) finished = port_->too_large(&task, task.writer.needed());
     raise_if_error(finished);
@@ -134,7 +134,7 @@ class PyChannel {
 
   void fail(const py::tuple& id, int code, const std::string& message, std::int64_t vendor_code) {
     shm::Task task = take_back(id);
-    raise_if_error(port_->fail(&task, static_cast<Code>(code), message, vendor_code, {0, monotonic_ns() - task.picked_ns, 0}));
+    raise_if_error(port_->fail(&task, static_cast<Code>(code), message, vendor_code, {0, monotonic_ns() - task.picked_ns}));
   }
 
   void close() { port_->close(); }
@@ -181,7 +181,8 @@ void register_shm_channel(py::module_& module) {
       .def("serve", &PyChannel::serve, py::arg("handler"), py::arg("on_object") = py::none())
       .def("next_task", &PyChannel::next_task, py::arg("timeout") = py::none())
       .def("reply", &PyChannel::reply, py::arg("task"), py::arg("outputs"), py::kw_only(), py::arg("kind") = 0,
-           py::arg("execute_ns") = 0, py::arg("copy_in_ns") = 0, py::arg("copy_out_ns") = 0)
+           py::arg("execute_ns") = 0, py::arg("copy_in_ns") = 0, py::arg("copy_out_ns") = 0, py::arg("preprocess_ns") = 0,
+           py::arg("postprocess_ns") = 0)
       .def("fail", &PyChannel::fail, py::arg("task"), py::arg("code"), py::arg("message"), py::arg("vendor_code") = 0)
       .def("close", &PyChannel::close);
   module.attr("Task") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(task_type()));

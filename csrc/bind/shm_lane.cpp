@@ -174,10 +174,9 @@ class PyLane {
         continue;
       }
       record(answer);
-      records.book_answer(worker, answer.times.copy_in + answer.times.execute + answer.times.copy_out,
-                          answer.lost ? answer.error : py::object());
+      records.book_answer(worker, cost_of(answer.times), answer.lost ? answer.error : py::object());
       records.finish(answer.task, worker, account, std::move(answer.outputs), std::move(answer.error),
-                     static_cast<int>(answer.kind), answer.times.end_to_end, resolved, sleepers);
+                     static_cast<int>(answer.kind), {answer.picked_ns, answer.done_ns, answer.times}, resolved, sleepers);
     }
     return count;
   }
@@ -219,6 +218,10 @@ class PyLane {
     Py_XDECREF(static_cast<PyObject*>(token.keep));
   }
 
+  static std::int64_t cost_of(const shm::TaskTimes& times) {
+    return times.copy_in + times.preprocess + times.execute + times.postprocess + times.copy_out;
+  }
+
   // A reply in Python's terms.
   struct Answer {
     py::object task;
@@ -228,6 +231,7 @@ class PyLane {
     py::object feeds;   // of a task that failed for its device, for another try; else null
     shm::Kind kind = shm::Kind::kTensors;
     shm::TaskTimes times;
+    std::int64_t picked_ns = 0;
     std::int64_t done_ns = 0;
   };
 
@@ -257,6 +261,7 @@ class PyLane {
     answer->times = reply->times;
     answer->times.copy_out += now_ns - taken_ns;
     answer->times.end_to_end = now_ns - reply->begun_ns;
+    answer->picked_ns = reply->picked_ns;
     answer->done_ns = reply->done_ns;
     reply->result.release();
     reply->feeds_lease.release();

@@ -201,16 +201,19 @@ void Lane::settle(const ResultDescriptor& result, std::uint32_t index, Reply* ou
   const std::int64_t now_ns = std::max(monotonic_ns(), submitted_ns);
   const std::int64_t picked_ns = std::clamp(result.picked_ns, submitted_ns, now_ns);
   const std::int64_t done_ns = std::clamp(result.done_ns, picked_ns, now_ns);
-  const auto duration = [&](std::int64_t ns) { return std::clamp<std::int64_t>(ns, 0, now_ns - submitted_ns); };
+  const auto duration = [&](float ns) { return std::min(duration_ns(ns), now_ns - submitted_ns); };
   last_done_ns_ = done_ns;
   out->token = flight.token;
   out->result = std::move(flight.result);
   out->begun_ns = flight.begun_ns;
+  out->picked_ns = picked_ns;
   out->done_ns = done_ns;
   out->times.queued = picked_ns - submitted_ns;
   out->times.copy_in = duration(result.copy_in_ns) + submitted_ns - flight.begun_ns;
   out->times.execute = duration(result.execute_ns);
   out->times.copy_out = duration(result.copy_out_ns);
+  out->times.preprocess = duration(result.preprocess_ns);
+  out->times.postprocess = duration(result.postprocess_ns);
   out->times.busy = done_ns - picked_ns;
   flight = Flight();
   free_flights_.push_back(index);  // it has a place for every flight

@@ -64,11 +64,12 @@ class Lane {
     Kind kind = Kind::kTensors;
     std::vector<TensorView> tensors;  // over the result slot
     Lease result;
-    std::uint64_t used = 0;     // bytes of the result slot
-    Status error;               // kTooLarge: what could not be run again, or be read; kError is in the tensors
-    std::int64_t begun_ns = 0;  // submit began
-    std::int64_t done_ns = 0;
-    TaskTimes times;  // without the parent's part of copy_out, and without end_to_end
+    std::uint64_t used = 0;      // bytes of the result slot
+    Status error;                // kTooLarge: what could not be run again, or be read; kError is in the tensors
+    std::int64_t begun_ns = 0;   // submit began
+    std::int64_t picked_ns = 0;  // the worker took it
+    std::int64_t done_ns = 0;    // the worker published the reply
+    TaskTimes times;             // without the parent's part of copy_out, and without end_to_end
     // Of a kError: the feeds as they lie in the feed slot, for another try.
     std::vector<TensorView> feeds;
     Lease feeds_lease;  // empty where they cannot be read

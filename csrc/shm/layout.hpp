@@ -80,12 +80,21 @@ struct ResultDescriptor {
   std::uint32_t table_bytes;
   std::uint16_t kind;
   std::uint16_t unused;
-  std::int64_t picked_ns;   // when the worker took the task
-  std::int64_t done_ns;     // when it published this
-  std::int64_t copy_in_ns;  // durations
-  std::int64_t execute_ns;
-  std::int64_t copy_out_ns;
+  std::int64_t picked_ns;  // when the worker took the task
+  std::int64_t done_ns;    // when it published this
+  float copy_in_ns;        // durations; 24 bits are enough for them, and a descriptor is one cache line
+  float execute_ns;
+  float copy_out_ns;
+  float preprocess_ns;
+  float postprocess_ns;
+  std::uint32_t unused2;
 };
+
+// L2: a duration that the other side wrote. What is not a number, or below zero, counts as nothing.
+inline std::int64_t duration_ns(float written) {
+  constexpr float kLongest = 9e18F;
+  return written > 0 ? static_cast<std::int64_t>(written < kLongest ? written : kLongest) : 0;
+}
 
 struct alignas(kCacheLine) Position {
   std::atomic<std::uint64_t> value;

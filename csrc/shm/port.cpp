@@ -148,9 +148,11 @@ Status Port::publish(const Task& task, ResultDescriptor result, const RunTimes& 
   result.seq = task.seq;
   result.picked_ns = task.picked_ns;
   result.done_ns = monotonic_ns();
-  result.copy_in_ns = times.copy_in_ns;
-  result.execute_ns = times.execute_ns;
-  result.copy_out_ns = times.copy_out_ns;
+  result.copy_in_ns = static_cast<float>(times.copy_in_ns);
+  result.execute_ns = static_cast<float>(times.execute_ns);
+  result.copy_out_ns = static_cast<float>(times.copy_out_ns);
+  result.preprocess_ns = static_cast<float>(times.preprocess_ns);
+  result.postprocess_ns = static_cast<float>(times.postprocess_ns);
   AIS_ASSIGN(const bool pushed, results_.try_push(result));
   if (!pushed) return Status(Code::kCorrupt, "the parent did not take replies to tasks that it counts as answered");
   parent_bell_.ring();

@@ -24,6 +24,8 @@ struct RunTimes {
   std::int64_t copy_in_ns = 0;
   std::int64_t execute_ns = 0;
   std::int64_t copy_out_ns = 0;
+  std::int64_t preprocess_ns = 0;  // of the caller's functions around the model
+  std::int64_t postprocess_ns = 0;
 };
 
 struct Task {

@@ -56,6 +56,8 @@ void Stats::record(const TaskTimes& times, bool failed) {
   sum_.stages[kExecute].record(times.execute);
   sum_.stages[kCopyOut].record(times.copy_out);
   sum_.stages[kEndToEnd].record(times.end_to_end);
+  sum_.stages[kPreprocess].record(times.preprocess);
+  sum_.stages[kPostprocess].record(times.postprocess);
 }
 
 void Stats::add(const Snapshot& other) {

@@ -40,13 +40,15 @@ struct TaskTimes {
   std::int64_t execute = 0;     // on the device
   std::int64_t copy_out = 0;    // from the device, and the parent's copy out of the slot
   std::int64_t end_to_end = 0;  // begin of submit until the reply is in the caller's hands
-  std::int64_t busy = 0;        // of the worker
+  std::int64_t preprocess = 0;  // the caller's functions, in the worker
+  std::int64_t postprocess = 0;
+  std::int64_t busy = 0;  // of the worker
 };
 
 // Any thread.
 class Stats {
  public:
-  enum Stage { kQueued, kCopyIn, kExecute, kCopyOut, kEndToEnd, kStages };
+  enum Stage { kQueued, kCopyIn, kExecute, kCopyOut, kEndToEnd, kPreprocess, kPostprocess, kStages };
   struct Snapshot {
     std::uint64_t tasks = 0;
     std::uint64_t failures = 0;
@@ -64,7 +66,7 @@ class Stats {
   Snapshot sum_;
 };
 
-constexpr std::array<const char*, Stats::kStages> kStageNames = {"queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms",
-                                                                 "end_to_end_ms"};
+constexpr std::array<const char*, Stats::kStages> kStageNames = {
+    "queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms", "preprocess_ms", "postprocess_ms"};
 
 }  // namespace ais::shm

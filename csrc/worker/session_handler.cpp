@@ -68,7 +68,7 @@ Status SessionHandler::finish(shm::RunTimes* times) {
   if (session_->has_kind_warnings()) {  // once an input: what a worker writes, the parent logs
     for (const std::string& text : session_->take_kind_warnings()) std::fprintf(stderr, "FeedWarning: %s\n", text.c_str());
   }
-  *times = {run.staged_ns - run.start_ns, run.executed_ns - run.staged_ns, run.delivered_ns - run.executed_ns};
+  *times = {run.staged_ns - run.start_ns, run.executed_ns - run.staged_ns, run.delivered_ns - run.executed_ns, 0, 0};
   return Status();
 }
 

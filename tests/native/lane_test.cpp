@@ -277,7 +277,7 @@ TEST(a_reply_from_the_future_puts_nothing_off) {
     echo(pair, &task);
     auto* result = pair.ring<ResultDescriptor>(kResultRingOffset);
     result->picked_ns = result->done_ns = lie;
-    result->copy_in_ns = result->execute_ns = result->copy_out_ns = lie;
+    result->copy_in_ns = result->execute_ns = result->copy_out_ns = static_cast<float>(lie);
     const Lane::Reply reply = reply_of(pair);
     const std::int64_t now = monotonic_ns();
     const auto oldest = take(pair.lane->oldest());

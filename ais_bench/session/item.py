@@ -1,0 +1,78 @@
+"""What `map(..., details=True)` says about each item, and items that carry a key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from ais_bench.pool import Task
+
+__all__ = ["Item", "Keyed"]
+
+
+class Keyed(NamedTuple):
+    """An item and what the caller knows it by: a file name, a row number. `Item.key` gives it back; nothing else uses it."""
+
+    key: Any
+    feeds: Any
+
+
+class Item(NamedTuple):
+    """Where and how long one item ran. Times are 0 for an item without an answer: one refused, or lost with its worker.
+
+    The stages follow each other: queued, copied in, preprocessed, executed, postprocessed, copied out.
+
+    Attributes:
+        index: place among the items, from 0.
+        key: the key of a `Keyed` item, else None.
+        device_id: the device that answered, or failed last; None if none ever had the item.
+        started_ns: `time.monotonic_ns()` when the worker took the item.
+        queued_ms: from handing the item to the worker until the worker took it.
+        copy_in_ms: into shared memory and to the device.
+        execute_ms: on the device.
+        copy_out_ms: from the device and out of shared memory.
+        end_to_end_ms: from the start of copying the feeds until the outputs were in the caller's hands.
+        preprocess_ms: of the session's `preprocess`.
+        postprocess_ms: of the session's `postprocess`.
+        attempts: how often a device began with the item; more than 1 after a worker died or a device failed.
+        done_ns: `time.monotonic_ns()` when the worker published the outputs.
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    key: Any
+    device_id: int | None
+    started_ns: int = 0
+    queued_ms: float = 0.0
+    copy_in_ms: float = 0.0
+    execute_ms: float = 0.0
+    copy_out_ms: float = 0.0
+    end_to_end_ms: float = 0.0
+    preprocess_ms: float = 0.0
+    postprocess_ms: float = 0.0
+    attempts: int = 0
+    done_ns: int = 0
+
+
+def item_of(task: Task) -> Item:
+    """Return the record of a task that is done. Its `index` must be known."""
+    assert task.index is not None
+    failed = task.strikes + task.faults
+    if task.details is None:
+        device = task.ran_on if task.ran_on is not None else getattr(task.error, "device_id", None)
+        return Item(task.index, task.key, device, attempts=failed)
+    started_ns, done_ns, queued, copy_in, execute, copy_out, end_to_end, preprocess, postprocess = task.details
+    return Item(
+        task.index,
+        task.key,
+        task.ran_on,
+        started_ns,
+        queued / 1e6,
+        copy_in / 1e6,
+        execute / 1e6,
+        copy_out / 1e6,
+        end_to_end / 1e6,
+        preprocess / 1e6,
+        postprocess / 1e6,
+        failed + 1,
+        done_ns,
+    )

@@ -1,0 +1,112 @@
+"""`map(..., details=True)`: where each item ran, how long its stages took, and the keys that items carry."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from multi_device_support import DEVICES, Feeds, pair, same, total
+
+from ais_bench.errors import FeedError
+from ais_bench.session import Item, Keyed, MultiDeviceSession
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+
+
+@pytest.fixture
+def session(models: dict[str, str]) -> Iterator[MultiDeviceSession]:
+    with MultiDeviceSession(models["open"], devices=DEVICES) as made:
+        yield made
+
+
+def slowly(item: Any) -> Feeds:
+    """A preprocess of 20 ms; items name the feeds."""
+    time.sleep(0.02)
+    return pair(item)
+
+
+def ends_its_worker_once(item: Any) -> Feeds:
+    """A preprocess whose first call ends the process it runs in."""
+    flag, number = item
+    try:
+        os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return pair(number)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")
+
+
+def test_details_come_with_the_outputs_in_order(session: MultiDeviceSession) -> None:
+    feeds = [pair(n) for n in range(50)]
+    before = time.monotonic_ns()
+    results = list(session.map(feeds, details=True))
+    after = time.monotonic_ns()
+    assert [item.index for _, item in results] == list(range(50))
+    assert {item.device_id for _, item in results} <= set(DEVICES)
+    for given, (outputs, item) in zip(feeds, results, strict=True):
+        same(outputs, [total(given)])
+        assert isinstance(item, Item)
+        assert before < item.started_ns < item.done_ns < after
+        assert item.key is None
+        assert item.attempts == 1
+        assert item.execute_ms > 0
+        assert item.end_to_end_ms >= item.queued_ms + item.copy_in_ms + item.execute_ms
+        assert item.preprocess_ms == item.postprocess_ms == 0
+
+
+def test_unordered_details_name_the_index(session: MultiDeviceSession) -> None:
+    feeds = [pair(n) for n in range(50)]
+    results = list(session.map_unordered(feeds, details=True))
+    assert sorted(item.index for _, item in results) == list(range(50))
+    for outputs, item in results:
+        same(outputs, [total(feeds[item.index])])
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_a_key_comes_back_and_changes_nothing_else(session: MultiDeviceSession, details: bool) -> None:
+    results = list(session.map([Keyed(f"file {n}", pair(n)) for n in range(5)], details=details))
+    for n, result in enumerate(results):
+        same(result[0] if details else result, [total(pair(n))])
+        if details:
+            assert result[1].key == f"file {n}"
+
+
+def test_an_error_stands_in_place_of_the_outputs(session: MultiDeviceSession) -> None:
+    items = [pair(0), Keyed("bad", [object()]), pair(2)]
+    (_, first), (error, second), (_, third) = session.map(items, on_error="return", details=True)
+    assert isinstance(error, FeedError)
+    assert (second.index, second.key, second.attempts, second.device_id) == (1, "bad", 0, None)
+    assert first.attempts == third.attempts == 1
+    with pytest.raises(FeedError):
+        list(session.map(items, on_error="raise", details=True))
+
+
+def test_the_stages_of_callables_have_names_of_their_own(models: dict[str, str]) -> None:
+    with MultiDeviceSession(models["open"], devices=[0], preprocess=slowly, postprocess=len) as session:
+        results = list(session.map([1, 2], details=True))
+        report = session.report().total
+    for outputs, item in results:
+        assert outputs == 1
+        assert item.preprocess_ms >= 20
+        assert 0 < item.postprocess_ms < item.preprocess_ms
+        assert item.copy_in_ms < item.preprocess_ms
+    assert report.preprocess_ms.max == pytest.approx(max(item.preprocess_ms for _, item in results))
+    assert report.copy_in_ms.max < 20
+
+
+def test_a_task_that_lost_its_worker_had_two_attempts(models: dict[str, str], tmp_path: Path) -> None:
+    with MultiDeviceSession(models["open"], devices=[0], preprocess=ends_its_worker_once) as session:
+        ((outputs, item),) = session.map([(str(tmp_path / "flag"), 3)], details=True)
+    same(outputs, [total(pair(3))])
+    assert item.attempts == 2
+
+
+def test_items_are_plain_tuples() -> None:
+    assert Item(0, None, 1)._asdict()["device_id"] == 1
+    assert Keyed("a", [np.zeros(1)]).key == "a"
