@@ -1,0 +1,258 @@
+"""What runs in a worker around the model: samples are read, prepared, joined to a batch; outputs are split and finished.
+
+The two callables are the `preprocess` and the `postprocess` of a MultiDeviceSession. One task is one batch. `Reader` makes its
+feeds; `Finisher` makes a list of (sample's place in the batch, outcome).
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ais_bench.errors import AisBenchError, FeedError
+from ais_bench.session import Carry
+
+__all__ = ["Batch", "Finisher", "Inputs", "Outcome", "Reader", "SamplesFailed", "failure_of"]
+
+TARGETS = ("label", "labels", "target", "targets")  # where a sample that is a mapping has its true answer
+
+
+class Inputs(NamedTuple):
+    """What a batch has to know of the model's inputs: names, ranks (-1: any), element types."""
+
+    names: tuple[str, ...]
+    ranks: tuple[int, ...]
+    kinds: tuple[str, ...]
+
+
+class Batch(NamedTuple):
+    """One task on its way to a worker.
+
+    Attributes:
+        size: the samples that the model is given; places without a sample are filled with copies.
+        entries: (place, index, sample) each; the sample is None where the worker reads it by its index.
+        inputs: of the model.
+    """
+
+    size: int
+    entries: tuple[tuple[int, int, Any], ...]
+    inputs: Inputs
+
+
+class Outcome(NamedTuple):
+    """What became of one sample: a result and a target, or a failure as a record has it."""
+
+    result: Any = None
+    target: Any = None
+    failure: dict[str, str] | None = None
+
+
+class SamplesFailed(AisBenchError):
+    """No sample of a batch could be read. `outcomes` has the place and the failure of each."""
+
+    def __init__(self, outcomes: list[tuple[int, Outcome]]) -> None:
+        super().__init__("no sample of the batch could be read")
+        self.outcomes = outcomes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SamplesFailed, (self.outcomes,)
+
+
+def failure_of(error: BaseException) -> dict[str, str]:
+    """What a record says of an error: its type, its message, and where it came from."""
+    try:
+        message = str(error)
+    except Exception:  # it is the caller's class
+        message = "its str() raised an error"
+    remote = error.__cause__
+    if remote is not None and type(remote).__name__ == "RemoteTraceback":
+        place = str(remote).strip().strip('"').strip()
+    else:
+        place = "".join(traceback.format_exception(error)).strip()
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return {"type": name, "message": message, "traceback": place}
+
+
+class Reader:
+    """From a batch's indexes to feeds, and what `Finisher` must know.
+
+    Args:
+        data: the data set, or None where samples come with the batch.
+        target, preprocess: the caller's, of a sample.
+        seed: where it is given, `random` and numpy's generator start anew for each sample, from the seed and its index.
+        fails_alone: a sample that cannot be read fails alone. Otherwise its error is the task's.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        target: Callable[[Any], Any] | None,
+        preprocess: Callable[[Any], Any] | None,
+        seed: int | None,
+        fails_alone: bool,
+    ) -> None:
+        self._data, self._target, self._preprocess = data, target, preprocess
+        self._seed, self._fails_alone = seed, fails_alone
+
+    def __call__(self, batch: Batch) -> Carry:
+        """Return the feeds of a batch, with (size, targets by place, failures by place)."""
+        feeds: dict[int, list[Any]] = {}
+        targets: dict[int, Any] = {}
+        failures: list[tuple[int, Outcome]] = []
+        for place, index, sample in batch.entries:
+            try:
+                feeds[place], targets[place] = self._read(index, sample, batch.inputs)
+            except Exception as error:
+                if not self._fails_alone or batch.size == 1:
+                    raise
+                failures.append((place, Outcome(failure=failure_of(error))))
+        if not feeds:
+            raise SamplesFailed(failures)
+        filler = next(iter(feeds.values()))
+        whole = [feeds.get(place, filler) for place in range(batch.size)]
+        joined = [_join([one[i] for one in whole], batch, i) for i in range(len(filler))]
+        return Carry(joined, (batch.size, targets, failures))
+
+    def _read(self, index: int, sample: Any, inputs: Inputs) -> tuple[list[Any], Any]:
+        if self._seed is not None:
+            mixed = random.Random(f"{self._seed} {index}").getrandbits(32)
+            random.seed(mixed)
+            np.random.seed(mixed)
+        if self._data is not None:
+            sample = self._data[index]
+        feeds, target = sample, None
+        if self._preprocess is None and self._target is None:
+            feeds, target = _feeds_and_target(sample, inputs)
+        elif self._preprocess is None:
+            feeds, _ = _feeds_and_target(sample, inputs)
+        if self._target is not None:
+            target = self._target(sample)
+        elif self._preprocess is not None:
+            _, target = _feeds_and_target(sample, inputs)
+        if self._preprocess is not None:
+            feeds = self._preprocess(sample)
+        return _listed(feeds, inputs), target
+
+
+def _feeds_and_target(sample: Any, inputs: Inputs) -> tuple[Any, Any]:
+    """Tell the true answer in a sample from what the model takes.
+
+    Of a tuple: (feeds, target), or one more entry than the model has inputs. Of a mapping: what is called as in TARGETS. Where
+    it is neither, all of the sample is feeds.
+    """
+    count = len(inputs.names)
+    if isinstance(sample, Mapping):
+        target = next((sample[name] for name in TARGETS if name in sample and name not in inputs.names), None)
+        return ({name: sample[name] for name in inputs.names} if all(n in sample for n in inputs.names) else sample), target
+    if isinstance(sample, tuple):
+        if len(sample) == 2 and (count == 1 or isinstance(sample[0], (list, tuple, Mapping))):
+            return sample[0], sample[1]
+        if len(sample) == count + 1:
+            return sample[:count], sample[count]
+    return sample, None
+
+
+def _listed(feeds: Any, inputs: Inputs) -> list[Any]:
+    """One array for each input, with the batch axis where the model's rank shows that it is missing. Raises FeedError."""
+    count = len(inputs.names)
+    if isinstance(feeds, Mapping):
+        missing = [name for name in inputs.names if name not in feeds]
+        if missing:
+            raise FeedError(f"the model takes inputs {list(inputs.names)}; the sample has {list(feeds)}, not {missing}")
+        several: Sequence[Any] = [feeds[name] for name in inputs.names]
+    elif isinstance(feeds, (list, tuple)) and (count > 1 or (len(feeds) == 1 and hasattr(feeds[0], "shape"))):
+        several = feeds
+    else:
+        several = [feeds]
+    if len(several) != count:
+        raise FeedError(f"the model takes {count} inputs {list(inputs.names)}; the sample has {len(several)}")
+    return [_array(value, inputs, index) for index, value in enumerate(several)]
+
+
+def _array(value: Any, inputs: Inputs, index: int) -> Any:
+    if isinstance(value, (list, tuple, int, float)):  # they have no element type of their own
+        try:
+            value = np.asarray(value, inputs.kinds[index])
+        except (TypeError, ValueError) as error:
+            raise FeedError(
+                f"input {inputs.names[index]!r}: the sample is no array of {inputs.kinds[index]}: {error}"
+            ) from None
+    elif not hasattr(value, "shape"):
+        raise FeedError(f"input {inputs.names[index]!r}: the sample is a {type(value).__name__}; an array is wanted")
+    if len(value.shape) == inputs.ranks[index] - 1:
+        return value[None]
+    return value
+
+
+def _join(parts: list[Any], batch: Batch, index: int) -> Any:
+    """One input of all samples of a batch."""
+    if batch.size == 1:
+        return parts[0]
+    arrays = [_numpy(part) for part in parts]
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1:
+        raise FeedError(
+            f"input {batch.inputs.names[index]!r}: samples of the shapes {sorted(shapes)[:3]} do not make a batch; "
+            "preprocess them to one shape, or use batch_size=1"
+        )
+    if arrays[0].ndim == batch.inputs.ranks[index]:
+        return np.concatenate(arrays)
+    return np.stack(arrays)
+
+
+def _numpy(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value
+    from ais_bench.session.feeds import to_array
+
+    return to_array(value, 0)
+
+
+class Finisher:
+    """From a batch's outputs to [(place, Outcome), ...]: split, without the copies that filled it, and postprocessed.
+
+    Args:
+        postprocess: the caller's, of the outputs of one sample; None: the outputs themselves.
+        wanted: whether anybody looks at results and targets; otherwise they stay here.
+        fails_alone: as for Reader.
+    """
+
+    def __init__(self, postprocess: Callable[[Any], Any] | None, wanted: bool, fails_alone: bool) -> None:
+        self._postprocess, self._wanted, self._fails_alone = postprocess, wanted, fails_alone
+
+    def __call__(self, outputs: list[Any], extra: tuple[int, dict[int, Any], list[Any]]) -> list[tuple[int, Outcome]]:
+        """Return the outcomes in the order of the places."""
+        size, targets, failures = extra
+        outcomes = list(failures)
+        parts = _split(outputs, size) if self._wanted or self._postprocess is not None else None
+        for place, target in targets.items():
+            outcomes.append((place, self._finish(None if parts is None else parts[place], target, size)))
+        return sorted(outcomes, key=lambda one: one[0])
+
+    def _finish(self, part: Any, target: Any, size: int) -> Outcome:
+        try:
+            result = part if self._postprocess is None else self._postprocess(part)
+        except Exception as error:
+            if not self._fails_alone or size == 1:
+                raise
+            return Outcome(failure=failure_of(error))
+        return Outcome(result, target) if self._wanted else Outcome()
+
+
+def _split(outputs: list[Any], size: int) -> list[list[Any]]:
+    """Outputs of a batch as outputs of its samples, the batch axis kept. Raises FeedError."""
+    if size == 1:
+        return [outputs]
+    for index, array in enumerate(outputs):
+        if array.ndim == 0 or array.shape[0] % size:
+            raise FeedError(
+                f"output {index} has shape {array.shape} for a batch of {size}: not so many parts along axis 0; "
+                "use batch_size=1"
+            )
+    rows = [array.shape[0] // size for array in outputs]
+    return [[array[place * n : (place + 1) * n] for array, n in zip(outputs, rows, strict=True)] for place in range(size)]

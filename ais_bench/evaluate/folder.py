@@ -1,0 +1,245 @@
+"""The run folder: what a run writes as it goes, and what is left of it when it is cut off anywhere.
+
+    run.json       settings, versions, the model's digest, status: replaced as a whole, never written in place
+    records.jsonl  one line a sample, appended
+    outputs.bin    bytes of large results, appended before the line that names them
+    report.json    what came of it, written at the end
+
+A record counts if its line ends with a newline and the bytes that it names are there. Whatever follows the last such line is
+cut off when the folder is opened again, and its samples run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ais_bench.errors import ConfigError
+
+__all__ = ["RunFolder", "read_json", "write_json"]
+
+FORMAT = 1
+FLUSH_S = 0.1  # a record waits at most so long for the next one to be written with it
+SYNC_S = 2.0  # and so long until it is on the disk
+BUFFER_BYTES = 1 << 16
+RUN, RECORDS, OUTPUTS, REPORT = "run.json", "records.jsonl", "outputs.bin", "report.json"
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write a file as a whole or not at all. Raises OSError."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def read_json(path: str) -> Any:
+    """Read a file of a run folder. Raises ConfigError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path} is no file of a run folder: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from None
+
+
+class _Log:
+    """A file that is appended to: whole entries, or none of an entry that did not fit the disk."""
+
+    def __init__(self, path: str, end: int | None = None) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.path = path
+        self.end = os.fstat(self._fd).st_size if end is None else end  # of what was written
+        os.ftruncate(self._fd, self.end)
+        self._dirty = False
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write everything, at the end. Raises OSError, and then nothing of it is there."""
+        view, at = memoryview(data), self.end
+        try:
+            while view:
+                done = os.pwrite(self._fd, view, at)
+                view, at = view[done:], at + done
+        except OSError as error:
+            os.ftruncate(self._fd, self.end)
+            error.filename = self.path
+            raise
+        self.end = at
+        self._dirty = True
+
+    def sync(self) -> None:
+        if self._dirty:
+            os.fsync(self._fd)
+            self._dirty = False
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RunFolder:
+    """A run folder that is written to. One process at a time.
+
+    Use `create` or `resume`. `run` is the content of run.json; `save()` writes it.
+    """
+
+    def __init__(self, path: str, run: dict[str, Any]) -> None:
+        self.path = path
+        self.run = run
+        self._lock = self._take(path)
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._flushed = self._synced = time.monotonic()
+        self._records: _Log | None = None
+        self._outputs: _Log | None = None
+
+    @staticmethod
+    def _take(path: str) -> int:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise ConfigError(f"another process is writing to the run folder {path}") from None
+        return lock
+
+    @classmethod
+    def create(cls, path: str, run: dict[str, Any]) -> RunFolder:
+        """Make a folder for a new run. Raises ConfigError where one is already there, OSError."""
+        os.makedirs(path, exist_ok=True)
+        self = cls(path, {"format": FORMAT, **run})
+        try:
+            if os.path.exists(os.path.join(path, RUN)) or os.path.exists(os.path.join(path, RECORDS)):
+                raise ConfigError(f"{path} holds a run already; pass resume=True to go on with it, or another folder")
+            self.save()
+            self._open(0, 0)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    @classmethod
+    def resume(cls, path: str) -> RunFolder:
+        """Open the folder of a run that was cut off. Raises ConfigError."""
+        run = read_json(os.path.join(path, RUN))
+        if run.get("format") != FORMAT:
+            raise ConfigError(f"{path} was written in format {run.get('format')!r}; this version reads {FORMAT}")
+        self = cls(path, run)
+        try:
+            outputs = os.path.join(path, OUTPUTS)
+            there = os.path.getsize(outputs) if os.path.exists(outputs) else 0
+            end, used = _sound_part(os.path.join(path, RECORDS), there)
+            self._open(end, used)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _open(self, records_end: int, outputs_end: int) -> None:
+        self._records = _Log(os.path.join(self.path, RECORDS), records_end)
+        if outputs_end or os.path.exists(os.path.join(self.path, OUTPUTS)):
+            self._outputs = _Log(os.path.join(self.path, OUTPUTS), outputs_end)
+
+    @property
+    def records_path(self) -> str:
+        """The file of records."""
+        return os.path.join(self.path, RECORDS)
+
+    def save(self) -> None:
+        """Write run.json. Raises OSError."""
+        write_json(os.path.join(self.path, RUN), self.run)
+
+    def put_bytes(self, data: memoryview) -> int:
+        """Append to outputs.bin and return the offset. Raises OSError."""
+        if self._outputs is None:
+            self._outputs = _Log(os.path.join(self.path, OUTPUTS), 0)
+        offset = self._outputs.end
+        self._outputs.write(data)
+        return offset
+
+    def add(self, line: bytes) -> None:
+        """Append one record, a line with its newline. Raises OSError; what was written before stays."""
+        self._buffer.append(line)
+        self._buffered += len(line)
+        now = time.monotonic()
+        if self._buffered >= BUFFER_BYTES or now - self._flushed >= FLUSH_S:
+            self.flush()
+            self._flushed = now
+            if now - self._synced >= SYNC_S:
+                self.sync()
+                self._synced = time.monotonic()
+
+    def flush(self) -> None:
+        """Hand buffered records to the operating system. Of a full disk, keeps the records that fit. Raises OSError."""
+        assert self._records is not None
+        lines, self._buffer, self._buffered = self._buffer, [], 0
+        if not lines:
+            return
+        try:
+            self._records.write(b"".join(lines))
+        except OSError:
+            with contextlib.suppress(OSError):  # the same again
+                for line in lines:
+                    self._records.write(line)
+            raise
+
+    def sync(self) -> None:
+        """Wait until everything is on the disk, outputs before the records that name them."""
+        self.flush()
+        for log in (self._outputs, self._records):
+            if log is not None:
+                log.sync()
+
+    def write_report(self, report: dict[str, Any]) -> None:
+        """Write report.json. Raises OSError."""
+        write_json(os.path.join(self.path, REPORT), report)
+
+    def close(self) -> None:
+        """Let the folder go. Twice is fine."""
+        for log in (self._outputs, self._records):
+            if log is not None:
+                log.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _sound_part(path: str, outputs_there: int) -> tuple[int, int]:
+    """How many bytes of the records, and of the outputs, count."""
+    end = used = 0
+    if not os.path.exists(path):
+        return 0, 0
+    for line in _lines(path):
+        try:
+            record = json.loads(line)
+            needed = record.get("bytes_end", used)
+            if not isinstance(record["index"], int) or needed > outputs_there:
+                break
+        except (ValueError, KeyError, AttributeError, TypeError):
+            break
+        end += len(line)
+        used = max(used, needed)
+    return end, used
+
+
+def _lines(path: str) -> Iterator[bytes]:
+    """The lines that end."""
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line

@@ -1,0 +1,119 @@
+"""How batches get through a model and come back in order, whichever kind of session it is.
+
+A lane is called with batches and yields (batch, answer, item) for each, in order: the answer is what `Finisher` returned, or an
+exception; the item says where and how long it ran, see `ais_bench.session`; None where the session does not say.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from ais_bench.evaluate.batches import Batch, Finisher, Inputs, Reader
+from ais_bench.session import Carry
+
+__all__ = ["Answer", "Lane", "in_the_workers", "in_this_process"]
+
+Answer = tuple[Batch, Any, Any]
+Lane = Callable[[Iterable[Batch]], Iterator[Answer]]
+
+
+def _map(session: Any, items: Iterable[Any], mode: str) -> Iterator[tuple[Any, Any]]:
+    """(outputs or exception, item) of each, in order, from anything that has `map`."""
+    if "details" in inspect.signature(session.map).parameters:
+        yield from session.map(items, mode=mode, on_error="return", details=True)
+    else:
+        for outputs in session.map(items, mode=mode, on_error="return"):
+            yield outputs, None
+
+
+def in_the_workers(session: Any, mode: str) -> Lane:
+    """The lane of a session that has `Reader` and `Finisher` for its callables."""
+
+    def lane(batches: Iterable[Batch]) -> Iterator[Answer]:
+        under_way: deque[Batch] = deque()
+
+        def sent() -> Iterator[Batch]:
+            for batch in batches:
+                under_way.append(batch)
+                yield batch
+
+        for answer, item in _map(session, sent(), mode):
+            yield under_way.popleft(), answer, item
+
+    return lane
+
+
+def in_this_process(session: Any, mode: str, reader: Reader, finisher: Finisher) -> Lane:
+    """The lane of a session of the caller's: samples are read and finished here."""
+    through = _map if hasattr(session, "map") else _one_by_one
+
+    def finished(outputs: Any, extra: Any) -> Any:
+        if isinstance(outputs, BaseException):
+            return outputs
+        try:
+            return finisher(outputs, extra)
+        except Exception as error:
+            return error
+
+    def lane(batches: Iterable[Batch]) -> Iterator[Answer]:
+        under_way: deque[tuple[Batch, Any]] = deque()  # with the extra of Carry, or why there are no feeds
+
+        def sent() -> Iterator[Any]:
+            for batch in batches:
+                try:
+                    carry: Carry = reader(batch)
+                except Exception as error:
+                    under_way.append((batch, error))
+                    continue
+                under_way.append((batch, carry.extra))
+                yield carry.feeds
+
+        def without_feeds() -> Iterator[Answer]:
+            while under_way and isinstance(under_way[0][1], Exception):
+                batch, error = under_way.popleft()
+                yield batch, error, None
+
+        for outputs, item in through(session, sent(), mode):
+            yield from without_feeds()
+            batch, extra = under_way.popleft()
+            yield batch, finished(outputs, extra), item
+        yield from without_feeds()
+
+    return lane
+
+
+def _one_by_one(session: Any, items: Iterable[Any], mode: str) -> Iterator[tuple[Any, Any]]:
+    """What `_map` does, for an InferSession."""
+    for index, feeds in enumerate(items):
+        started_ns = time.monotonic_ns()
+        try:
+            outputs = session.infer(feeds, mode)
+        except Exception as error:
+            outputs = error
+        took_ms = (time.monotonic_ns() - started_ns) / 1e6
+        yield (
+            outputs,
+            SimpleNamespace(
+                index=index,
+                device_id=session.device_id,
+                started_ns=started_ns,
+                execute_ms=took_ms,
+                end_to_end_ms=took_ms,
+                attempts=1,
+            ),
+        )
+
+
+def inputs_of(descriptions: Iterable[Any]) -> Inputs:
+    """What batches have to know of the inputs that a session describes."""
+    several = list(descriptions)
+    return Inputs(
+        tuple(desc.name for desc in several),
+        tuple(len(desc.shape) for desc in several),
+        tuple(desc.datatype.name for desc in several),
+    )

@@ -1,0 +1,233 @@
+"""Metrics of ours. Any object with `update` and `compute`, or a function, does as well: see docs/evaluate.md.
+
+`update(outputs, target)` gets what postprocess returned of one sample: the outputs themselves, a list of arrays, where there is
+no postprocess. Targets are what the data set says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ais_bench.errors import ConfigError
+
+__all__ = ["Collect", "EditDistance", "MeanError", "TopK"]
+
+
+def _only(outputs: Any, what: str) -> Any:
+    """The array that a metric of one array looks at. Raises ValueError where there are several."""
+    if isinstance(outputs, (list, tuple)) and outputs and hasattr(outputs[0], "shape"):
+        if len(outputs) > 1:
+            raise ValueError(f"{what} looks at one array and the model has {len(outputs)}; pick one in postprocess")
+        return outputs[0]
+    return outputs
+
+
+class TopK:
+    """The share of samples whose true class is among the k best scores. Of equal scores the lower class comes first.
+
+    `update` takes scores (any shape; flattened), or a class number, which is the best one, and the true class: a number, or an
+    array of one number. Raises ValueError for a class beyond the scores.
+    """
+
+    def __init__(self, k: int = 1) -> None:
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise ConfigError(f"k is a whole number from 1, not {k!r}")
+        self.k = int(k)
+        self.name = f"top{self.k}"
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.right = 0
+        self.count = 0
+
+    def update(self, outputs: Any, target: Any) -> None:
+        """Count one sample."""
+        if target is None:
+            raise ValueError(f"{self.name} needs the true class; pass target=, or samples that are (sample, class)")
+        true = int(np.asarray(target).reshape(-1)[0]) if np.size(target) == 1 else int(target)
+        scores = np.asarray(_only(outputs, self.name)).reshape(-1)
+        if scores.size == 1 and scores.dtype.kind in "iu":
+            hit = int(scores[0]) == true
+        else:
+            if not 0 <= true < scores.size:
+                raise ValueError(f"the true class is {true}; there are scores for {scores.size} classes")
+            ahead = np.count_nonzero(scores > scores[true]) + np.count_nonzero(scores[:true] == scores[true])
+            hit = bool(ahead < self.k) and not np.isnan(scores[true])
+        self.right += hit
+        self.count += 1
+
+    def merge_state(self, others: Sequence[TopK]) -> None:
+        """Add what others have counted."""
+        for other in others:
+            self.right += other.right
+            self.count += other.count
+
+    def compute(self) -> float:
+        """Return the share, 0 to 1; NaN of no samples."""
+        return self.right / self.count if self.count else float("nan")
+
+
+class MeanError:
+    """The mean over samples of the error against reference outputs, computed in float64.
+
+    Args:
+        kind: "absolute": mean of |output - target|; "relative": mean of |output - target| / |target| of targets that
+            are not 0; "cosine": 1 less the cosine between the two, 0 for equal directions.
+
+    `update` takes an array and its reference, or equally long lists of them, whose errors are averaged.
+    """
+
+    def __init__(self, kind: str = "absolute") -> None:
+        if kind not in _ERRORS:
+            raise ConfigError(f"the kind of a MeanError is one of {', '.join(_ERRORS)}, not {kind!r}")
+        self.kind = kind
+        self.name = f"mean_{kind}_error"
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.total = 0.0
+        self.count = 0
+
+    def update(self, outputs: Any, target: Any) -> None:
+        """Count one sample. Raises ValueError where shapes differ."""
+        ours, theirs = _arrays(outputs), _arrays(target)
+        if len(ours) != len(theirs):
+            raise ValueError(f"{self.name}: {len(ours)} arrays against {len(theirs)} references")
+        errors = []
+        for one, other in zip(ours, theirs, strict=True):
+            if one.size != other.size:
+                raise ValueError(f"{self.name}: an output of shape {one.shape} against a reference of shape {other.shape}")
+            errors.append(_ERRORS[self.kind](one.reshape(-1), other.reshape(-1)))
+        self.total += sum(errors) / len(errors)
+        self.count += 1
+
+    def merge_state(self, others: Sequence[MeanError]) -> None:
+        """Add what others have counted."""
+        for other in others:
+            self.total += other.total
+            self.count += other.count
+
+    def compute(self) -> float:
+        """Return the mean; NaN of no samples."""
+        return self.total / self.count if self.count else float("nan")
+
+
+def _arrays(value: Any) -> list[Any]:
+    several = value if isinstance(value, (list, tuple)) and value and hasattr(value[0], "shape") else [value]
+    return [np.asarray(one).astype(np.float64) for one in several]
+
+
+def _absolute(one: Any, other: Any) -> float:
+    return float(np.mean(np.abs(one - other))) if one.size else 0.0
+
+
+def _relative(one: Any, other: Any) -> float:
+    counts = other != 0
+    return float(np.mean(np.abs(one[counts] - other[counts]) / np.abs(other[counts]))) if counts.any() else 0.0
+
+
+def _cosine(one: Any, other: Any) -> float:
+    lengths = float(np.sqrt(one @ one) * np.sqrt(other @ other))
+    if lengths == 0:
+        return 0.0 if not one.any() and not other.any() else 1.0
+    return 1.0 - float(one @ other) / lengths
+
+
+_ERRORS: dict[str, Callable[[Any, Any], float]] = {"absolute": _absolute, "relative": _relative, "cosine": _cosine}
+
+
+class EditDistance:
+    """Insertions, deletions and replacements between texts, or any sequences of hashable things.
+
+    `compute` returns `edit_distance`, their mean over samples; `error_rate`, their sum over the summed lengths of the targets
+    (the character error rate of texts; pass lists of words for that of words); `exact`, the share of samples without any.
+    """
+
+    name = "edit_distance"
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.edits = self.length = self.exact = self.count = 0
+
+    def update(self, outputs: Any, target: Any) -> None:
+        """Count one sample."""
+        distance = _distance(outputs, target)
+        self.edits += distance
+        self.length += len(target)
+        self.exact += distance == 0
+        self.count += 1
+
+    def merge_state(self, others: Sequence[EditDistance]) -> None:
+        """Add what others have counted."""
+        for other in others:
+            self.edits += other.edits
+            self.length += other.length
+            self.exact += other.exact
+            self.count += other.count
+
+    def compute(self) -> dict[str, float]:
+        """Return the three figures."""
+        nothing = float("nan")
+        return {
+            "edit_distance": self.edits / self.count if self.count else nothing,
+            "error_rate": self.edits / self.length if self.length else (0.0 if self.count and not self.edits else nothing),
+            "exact": self.exact / self.count if self.count else nothing,
+        }
+
+
+def _distance(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError:
+        return _plain_distance(one, other)
+    return int(Levenshtein.distance(one, other))
+
+
+def _plain_distance(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
+    """The distance row by row, over the shorter of the two."""
+    if len(one) < len(other):
+        one, other = other, one
+    row = list(range(len(other) + 1))
+    for line, item in enumerate(one, 1):
+        diagonal, row[0] = row[0], line
+        for column, wanted in enumerate(other, 1):
+            least = min(row[column] + 1, row[column - 1] + 1, diagonal + (item != wanted))
+            diagonal, row[column] = row[column], least
+    return row[-1]
+
+
+class Collect:
+    """Keeps everything: `compute` returns {"outputs": [...], "targets": [...]}, in the order of the data set."""
+
+    name = "collect"
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.outputs: list[Any] = []
+        self.targets: list[Any] = []
+
+    def update(self, outputs: Any, target: Any) -> None:
+        """Keep one sample's."""
+        self.outputs.append(outputs)
+        self.targets.append(target)
+
+    def merge_state(self, others: Sequence[Collect]) -> None:
+        """Append what others have kept."""
+        for other in others:
+            self.outputs += other.outputs
+            self.targets += other.targets
+
+    def compute(self) -> dict[str, list[Any]]:
+        """Return what was kept."""
+        return {"outputs": list(self.outputs), "targets": list(self.targets)}

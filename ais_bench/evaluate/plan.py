@@ -1,0 +1,75 @@
+"""What is decided before the first sample runs: options checked, the model described, the batch size settled."""
+
+from __future__ import annotations
+
+import hashlib
+import numbers
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from ais_bench.errors import ConfigError
+
+__all__ = ["batch_size_for", "check_number", "model_facts", "versions"]
+
+
+def check_number(name: str, value: Any, least: int) -> int | None:
+    """Return an option that is a whole number or None. Raises ConfigError."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ConfigError(f"{name} is a whole number from {least}, or None, not {value!r}")
+    return int(value)
+
+
+def batch_size_for(asked: int | None, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """How many samples a run takes: what was asked for, else what the model was built for, else 1. Raises ConfigError."""
+    first = {desc.shape[0] if desc.shape else 0 for desc in inputs}
+    fixed = first.pop() if len(first) == 1 else 0
+    if asked is None:
+        size = fixed if fixed > 0 else 1
+    elif fixed > 0 and fixed % asked:
+        raise ConfigError(f"batch_size is {asked}; the model was built for batches of {fixed}, which that does not divide")
+    else:
+        size = asked
+    if size > 1:
+        whole = [desc for desc in outputs if not desc.shape or (desc.shape[0] >= 0 and desc.shape[0] % size)]
+        if whole and asked is None:
+            return 1  # the first axis is no batch axis
+        if whole:
+            raise ConfigError(
+                f"output {whole[0].name!r} has shape {list(whole[0].shape)}: no part of it for each of {size} samples; "
+                "use batch_size=1"
+            )
+    return size
+
+
+def model_facts(model: Any) -> dict[str, Any]:
+    """What the run folder says of the model: where it is, how large, its SHA-256. Raises ConfigError."""
+    digest = hashlib.sha256()
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        digest.update(model)
+        return {"path": None, "bytes": len(model), "sha256": digest.hexdigest()}
+    path = os.path.abspath(os.fsdecode(model))
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return {"path": path, "bytes": file.tell(), "sha256": digest.hexdigest()}
+    except OSError as error:
+        raise ConfigError(f"the model {path!r} cannot be read: {error.strerror}") from None
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run depended on."""
+    found = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
+    for name in ("ais_bench", "numpy", "onnxruntime"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if name in sys.modules:
+                found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+    return found

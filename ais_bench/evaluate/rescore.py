@@ -1,0 +1,43 @@
+"""Scores of a run that is over, from what its folder keeps, without inference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ais_bench.errors import ConfigError
+from ais_bench.evaluate.folder import REPORT, write_json
+from ais_bench.evaluate.loop import json_ready
+from ais_bench.evaluate.result import Result, load
+from ais_bench.evaluate.scoring import Scorer
+
+__all__ = ["score"]
+
+
+def score(
+    run: str | os.PathLike[str] | Result,
+    metrics: Any = (),
+    *,
+    final: Callable[[list[Any], list[Any]], Any] | None = None,
+    write: bool = False,
+) -> Result:
+    """Score a run folder again, with the same or other metrics, and return its Result with their scores.
+
+    Metrics are as for `evaluate`, and so is their order. `write`: put the scores into report.json. Raises ConfigError where a
+    sample's output was not kept.
+    """
+    found = run if isinstance(run, Result) else load(run)
+    scorer = Scorer(metrics, final)
+    if not scorer.wanted:
+        raise ConfigError("score needs metrics= or final=")
+    for record in found.records:
+        if record["error"] is None:
+            scorer.update(record["index"], *found.records.value_of(record))
+    scores = scorer.compute()
+    report = {**found.report, "scored": scorer.scored, "metrics": scores, "metric_errors": scorer.errors}
+    if write:
+        if found.path is None:
+            raise ConfigError("the result has no run folder to write to")
+        write_json(os.path.join(found.path, REPORT), json_ready(report))
+    return Result(scores, found.records, report, found.path, found.run)

@@ -1,0 +1,187 @@
+"""Data sets by protocol: what can be asked for a sample by index, what can only be walked through, and files.
+
+Nothing is imported for any library of data sets. An object with `__len__` and `__getitem__` is read by index, in the worker.
+Anything else with `__iter__` is walked through in the calling process, and its samples travel.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ais_bench.errors import ConfigError, FeedError
+
+__all__ = ["Files", "MappedArray", "Source", "natural_order", "source_of"]
+
+SUFFIXES = (".npy", ".bin")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+TRAVELS_AS_ONE = 64 << 20  # bytes of plain arrays that go to each worker as a whole; of more, each sample goes by itself
+
+
+def natural_order(name: str) -> list[Any]:
+    """The key that sorts img2 before img10. Texts and numbers take turns, so that any two keys compare."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)]
+
+
+class Files:
+    """Files as a data set: `.npy` as its array, an image as uint8 (height, width, channels), anything else as its bytes."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Any:
+        path = self.paths[index]
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        if suffix not in IMAGES:
+            return np.fromfile(path, np.uint8)
+        try:
+            from PIL import Image
+        except ImportError:
+            raise FeedError(f"{path} is an image, and reading it takes Pillow: pip install pillow") from None
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+
+
+class MappedArray:
+    """An array in a file (`np.memmap`), which travels as the file's name."""
+
+    def __init__(self, array: Any) -> None:
+        self._where = (os.path.abspath(array.filename), array.dtype, array.offset, array.shape)
+        self._array = array
+
+    def __len__(self) -> int:
+        return int(self._where[3][0])
+
+    def __getitem__(self, index: int) -> Any:
+        return np.asarray(self._array[index])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_mapped, self._where
+
+
+def _open_mapped(path: str, kind: Any, offset: int, shape: tuple[int, ...]) -> MappedArray:
+    return MappedArray(np.memmap(path, kind, "r", offset, shape))
+
+
+class Source:
+    """The samples of one evaluation, in order.
+
+    Attributes:
+        data: what the worker reads by index; None where samples travel.
+        count: how many samples; None where nobody knows before the end.
+        kind: what the run folder says of it.
+    """
+
+    def __init__(self, data: Any, count: int | None, kind: str, walk: Iterable[Any] | None = None) -> None:
+        self.data, self.count, self.kind = data, count, kind
+        self._walk = walk
+        self._chosen: list[int] | None = None
+
+    def choose(self, limit: int | None, seed: int | None) -> None:
+        """Keep `limit` samples: the first, or, with a seed, some drawn at random, in their own order. Raises ConfigError."""
+        if limit is None:
+            return
+        if seed is None:
+            self.count = limit if self.count is None else min(limit, self.count)
+            if self.data is None and self._walk is not None:
+                self._walk = itertools.islice(self._walk, limit)
+            return
+        if self.count is None or self.data is None:
+            raise ConfigError("limit with a seed draws samples at random; this data set can only be walked through")
+        if limit < self.count:
+            self._chosen = sorted(random.Random(seed).sample(range(self.count), limit))
+            self.count = limit
+
+    def name(self, index: int) -> str:
+        """The id of a sample: its file's name, or its index."""
+        return os.path.basename(self.data.paths[index]) if isinstance(self.data, Files) else str(index)
+
+    def items(self) -> Iterator[tuple[int, Any]]:
+        """(index, sample) in order. The sample is None where the worker reads it."""
+        if self._walk is not None:
+            yield from enumerate(self._walk)
+        else:
+            yield from ((index, None) for index in (range(self.count or 0) if self._chosen is None else self._chosen))
+
+
+def source_of(dataset: Any) -> Source:
+    """Return the samples of anything that is a data set. Raises ConfigError."""
+    if isinstance(dataset, (str, os.PathLike)):
+        return _files(_of_folder(os.fspath(dataset)), f"files of {os.path.abspath(os.fspath(dataset))}")
+    if isinstance(dataset, Mapping):
+        raise ConfigError(
+            f"the data set is a {type(dataset).__name__} with the keys {list(dataset)[:5]}; pass one of its parts, or a list"
+        )
+    if isinstance(dataset, (list, tuple)) and dataset and all(_is_path(entry) for entry in dataset):
+        return _files([os.path.abspath(os.fspath(entry)) for entry in dataset], "files")
+    if isinstance(dataset, np.memmap) and dataset.ndim and dataset.filename is not None:
+        if dataset.flags["C_CONTIGUOUS"] and dataset.base is not None and not isinstance(dataset.base, np.ndarray):
+            return Source(MappedArray(dataset), len(dataset), "array in a file")
+        return Source(None, len(dataset), "array", dataset)
+    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
+        return _indexed(dataset)
+    if isinstance(dataset, Iterable):
+        return Source(None, _length(dataset), type(dataset).__qualname__, dataset)
+    raise ConfigError(
+        f"the data set is a {type(dataset).__name__}; it has __len__ and __getitem__, or __iter__, or is a folder or a list of "
+        "files"
+    )
+
+
+def _indexed(dataset: Any) -> Source:
+    plain = type(dataset) in (list, tuple) or isinstance(dataset, np.ndarray)
+    size = dataset.nbytes if isinstance(dataset, np.ndarray) else 0
+    if plain and not size:
+        size = sum(getattr(part, "nbytes", 0) for entry in dataset for part in (entry if type(entry) is tuple else (entry,)))
+    if size > TRAVELS_AS_ONE:
+        return Source(None, len(dataset), type(dataset).__qualname__, dataset)
+    return Source(dataset, len(dataset), type(dataset).__qualname__)
+
+
+def _length(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except TypeError:
+        return None
+
+
+def _is_path(entry: Any) -> bool:
+    if not isinstance(entry, (str, os.PathLike)):
+        return False
+    return os.path.splitext(os.fspath(entry))[1].lower() in (*SUFFIXES, *IMAGES)
+
+
+def _files(paths: list[str], kind: str) -> Source:
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise ConfigError(f"{len(missing)} of {len(paths)} files are not there; the first is {missing[0]!r}")
+    return Source(Files(paths), len(paths), kind)
+
+
+def _of_folder(path: str) -> list[str]:
+    """The samples of a folder, in natural order. A sub-folder beside them is said, not entered."""
+    if os.path.isfile(path):
+        return [os.path.abspath(path)]
+    if not os.path.isdir(path):
+        raise ConfigError(f"the data set {path!r} is neither a file nor a folder")
+    with os.scandir(path) as entries:
+        found = sorted((entry.name, entry.is_dir()) for entry in entries)
+    folders = [name for name, is_folder in found if is_folder]
+    names = [name for name, is_folder in found if not is_folder and _is_path(name)]
+    if folders:
+        warnings.warn(f"{path}: skipped the sub-folders {', '.join(map(repr, folders))}", stacklevel=4)
+    if not names:
+        raise ConfigError(f"the folder {path!r} has no samples: no {', '.join((*SUFFIXES, *IMAGES))}")
+    return [os.path.join(os.path.abspath(path), name) for name in sorted(names, key=natural_order)]

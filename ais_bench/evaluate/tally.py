@@ -1,0 +1,92 @@
+"""Counts and times of a run, device by device, and the records that hold them."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from typing import Any
+
+from ais_bench.evaluate.statistics import distribution
+
+__all__ = ["STAGES", "Tally", "stages_of"]
+
+# In the order in which a task meets them; a session may not say them all.
+STAGES = (
+    "queued_ms",
+    "preprocess_ms",
+    "copy_in_ms",
+    "execute_ms",
+    "copy_out_ms",
+    "postprocess_ms",
+    "end_to_end_ms",
+)
+_KEPT = ("execute_ms", "end_to_end_ms")
+
+
+def stages_of(item: Any) -> dict[str, Any]:
+    """What a record says of where and how long a task ran."""
+    if item is None:
+        return {"device": None}
+    said: dict[str, Any] = {"device": item.device_id}
+    started_ns = getattr(item, "started_ns", None)
+    if started_ns:
+        said["started_s"] = round(time.time() - (time.monotonic_ns() - started_ns) / 1e9, 6)
+    for stage in STAGES:
+        value = getattr(item, stage, None)
+        if value is not None:
+            said[stage] = round(value, 4)
+    said["attempts"] = getattr(item, "attempts", 1)
+    return said
+
+
+class Tally:
+    """Counts what records say."""
+
+    def __init__(self) -> None:
+        self.samples = self.failed = self.runs = self.padded = 0
+        self.by_type: dict[str, int] = {}
+        self._counts: dict[Any, list[int]] = {}
+        self._times: dict[Any, dict[str, array[float]]] = {}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count one record."""
+        self.samples += 1
+        device, error = record.get("device"), record.get("error")
+        counts = self._counts.setdefault(device, [0, 0])
+        counts[0] += 1
+        if error is not None:
+            counts[1] += 1
+            self.failed += 1
+            self.by_type[error["type"]] = self.by_type.get(error["type"], 0) + 1
+        if record.get("first", True):  # of the samples of a batch one speaks for its run
+            self.runs += 1
+            self.padded += record.get("padded", 0)
+            times = self._times.setdefault(device, {stage: array("d") for stage in _KEPT})
+            for stage in _KEPT:
+                if stage in record:
+                    times[stage].append(record[stage])
+
+    def to_dict(self, wall_s: float) -> dict[str, Any]:
+        """Return the counts and times as a report has them."""
+        devices = {}
+        for device in sorted(self._counts, key=str):
+            samples, failed = self._counts[device]
+            times = self._times.get(device, {})
+            devices[str(device)] = {
+                "samples": samples,
+                "failed": failed,
+                "throughput_per_s": samples / wall_s if wall_s > 0 else 0.0,
+                **{stage: distribution(times.get(stage, ())) for stage in _KEPT},
+            }
+        joined = {stage: [value for times in self._times.values() for value in times[stage]] for stage in _KEPT}
+        return {
+            "samples": self.samples,
+            "failed": self.failed,
+            "runs": self.runs,
+            "padded": self.padded,
+            "wall_s": wall_s,
+            "throughput_per_s": self.samples / wall_s if wall_s > 0 else 0.0,
+            "failures_by_type": dict(sorted(self.by_type.items())),
+            **{stage: distribution(values) for stage, values in joined.items()},
+            "devices": devices,
+        }
