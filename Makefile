@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test library emulator lint stubs check bench wheel asan native-test clean
+.PHONY: help demo test library emulator lint stubs check bench docs wheel asan native-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,7 +84,11 @@ stubs: library ## compare the type stubs with the extension
 	$(PIP) --group lint
 	$(BIN)/python -m mypy.stubtest ais_bench._native aclruntime --mypy-config-file pyproject.toml --allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist
 
-wheel: ## build a wheel into dist/
+docs: $(VENV)/.python ## build the documentation as a site into build/site
+	$(PIP) --group docs
+	$(BIN)/python -m mkdocs build --quiet --strict
+
+wheel: ## build a wheel for this machine into dist/
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
 
 clean: ## remove everything that was built

@@ -1,7 +1,7 @@
 """The documents keep their word: their examples run, and the guide names every method with its true parameters.
 
-Every python block of README.md and of the API guide that does not contain "..." is a whole program. Each runs in a process and
-a folder of its own, beside the model.onnx that the guide's first block makes.
+Every python block of README.md, of the API guide and of the how-to pages that does not contain "..." is a whole program. Each
+runs in a process and a folder of its own, beside the model.onnx that the guide's first block makes.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ def examples(document: Path) -> list[tuple[int, str]]:
 
 
 MAKE_MODEL, *GUIDE_EXAMPLES = examples(GUIDE)
+OTHERS = [ROOT / "README.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
 PROGRAMS = [
     pytest.param(code, id=f"{document.name}:{line}")
-    for document, found in ((ROOT / "README.md", examples(ROOT / "README.md")), (GUIDE, GUIDE_EXAMPLES))
+    for document, found in ((GUIDE, GUIDE_EXAMPLES), *((page, examples(page)) for page in OTHERS))
     for line, code in found
 ]
 
@@ -65,7 +66,8 @@ def test_an_example_runs(code: str, model_file: Path, tmp_path: Path) -> None:
 
 def test_no_example_is_left_out_by_mistake() -> None:
     assert len(examples(GUIDE)) == GUIDE.read_text(encoding="utf-8").count("```python")  # no "..." in the guide
-    assert examples(ROOT / "README.md")
+    for document in OTHERS:
+        assert examples(document), f"{document.name} has no example that runs"
 
 
 def described(cls: type) -> dict[str, str | None]:
