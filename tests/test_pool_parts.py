@@ -296,6 +296,6 @@ def test_a_stream_naps_only_while_its_workers_have_plenty_and_few_replies_came(
             assert timeout == self.patience_s
             done.append("progress")
 
-    monkeypatch.setattr(streams.time, "sleep", lambda seconds: done.append("nap" if seconds else "let others go"))
+    monkeypatch.setattr(streams, "nap", lambda us: done.append("nap" if us else "let others go"))
     streams.progress(Dispatcher(), Waiter(), 0)  # type: ignore[arg-type]
     assert done == did

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import resource
 import signal
 from collections.abc import Iterator
 
-import psutil
 import pytest
 from pool_handlers import Obedient, order
 from pool_support import wait_until
@@ -70,21 +68,6 @@ def test_a_start_without_descriptors_says_so() -> None:
             pool.start()
         assert caught.value.device_id == 0
         assert isinstance(caught.value.__cause__, (OSError, TransportError))
-
-
-def test_a_process_that_cannot_be_watched_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
-
-    def refuse(pid: int) -> int:
-        started.append(pid)
-        assert psutil.pid_exists(pid)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(os, "pidfd_open", refuse)
-    with pytest.raises(WorkerStartError, match="Too many open files"):
-        DevicePool(Obedient, [0], PoolSettings(max_restarts=1)).start()
-    assert len(started) == 2
-    assert not any(psutil.pid_exists(pid) for pid in started)
 
 
 def test_without_a_thread_for_the_supervisor_nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:

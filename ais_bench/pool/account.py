@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import time
 from collections.abc import Callable
 
+from ais_bench._native import monotonic_ns
 from ais_bench.errors import PoolError
 from ais_bench.pool.task import Task
 
@@ -41,24 +41,24 @@ class Account:
     def begin(self) -> None:
         """Starts the clock, before there is something to do."""
         if self._since_ns is None:
-            self._since_ns = time.monotonic_ns()
+            self._since_ns = monotonic_ns()
 
     def rest_if_done(self) -> bool:
         """Stops the clock where nothing is left to do; whether that is so."""
         if self.outstanding:
             return False
         if self._since_ns is not None:
-            self._wall_ns += time.monotonic_ns() - self._since_ns
+            self._wall_ns += monotonic_ns() - self._since_ns
             self._since_ns = None
         return True
 
     def wall_s(self) -> float:
         """Seconds during which there was something to do."""
-        return (self._wall_ns + (0 if self._since_ns is None else time.monotonic_ns() - self._since_ns)) / 1e9
+        return (self._wall_ns + (0 if self._since_ns is None else monotonic_ns() - self._since_ns)) / 1e9
 
     def reset(self) -> None:
         """Starts the times and the counts of deaths anew."""
-        self._wall_ns, self._since_ns = 0, time.monotonic_ns() if self.outstanding else None
+        self._wall_ns, self._since_ns = 0, monotonic_ns() if self.outstanding else None
         self.retries.clear()
         self.lost.clear()
 
@@ -71,7 +71,7 @@ class Deadlines:
 
     def __init__(self, limit: float | None) -> None:
         self.limit_ns = None if limit is None else int(limit * 1e9)
-        self.looks_ns: int | None = None  # the next look by itself, of time.monotonic_ns(); 0: it has been woken; None: none
+        self.looks_ns: int | None = None  # the next look by itself, of monotonic_ns(); 0: it has been woken; None: none
         self.any = limit is not None  # whether there ever was one
         self._heap: list[tuple[int, int, Task]] = []
         self._count = itertools.count()  # makes entries of the same time comparable
@@ -84,7 +84,7 @@ class Deadlines:
             heapq.heapify(self._heap)
             self._prune_at = 1000 + 2 * len(self._heap)
         self.any = True
-        heapq.heappush(self._heap, (time.monotonic_ns() + int(timeout * 1e9), next(self._count), task))
+        heapq.heappush(self._heap, (monotonic_ns() + int(timeout * 1e9), next(self._count), task))
 
     def pop_missed(self, now_ns: int) -> list[Task]:
         """Those whose time has come and that are not done."""
@@ -104,7 +104,7 @@ class Deadlines:
 
     @property
     def next_ns(self) -> int | None:
-        """The next time, of time.monotonic_ns()."""
+        """The next time, of monotonic_ns()."""
         return self._heap[0][0] if self._heap else None
 
 

@@ -10,11 +10,10 @@ the bell, the background wakes, passes the lead on and stands by for a moment be
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from threading import get_ident
 
 from ais_bench.pool.task import Waiter
+from ais_bench.pool.threads import RLock, get_ident
 from ais_bench.shm import Doorbell
 
 STAND_BY_S = 0.001  # how long the background leaves the lead to callers that come and go
@@ -38,7 +37,7 @@ class Collector:
     leader that it is given `resign` in the same breath: next to a short task every lock counts."""
 
     def __init__(
-        self, lock: threading.RLock, bell: Doorbell, drain: Callable[[Waiter | None], int], spin_us: Callable[[], float]
+        self, lock: RLock, bell: Doorbell, drain: Callable[[Waiter | None], int], spin_us: Callable[[], float]
     ) -> None:
         self.background = Waiter()
         self._lock = lock

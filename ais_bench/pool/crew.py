@@ -6,12 +6,11 @@ side, without a call in between.
 
 from __future__ import annotations
 
-import time
 from weakref import ReferenceType, ref
 
 import numpy as np
 
-from ais_bench._native import current_cpu
+from ais_bench._native import current_cpu, monotonic_ns
 from ais_bench.pool.account import Account
 from ais_bench.pool.ready_worker import MANY_IN_FLIGHT, WORK_IN_HAND_NS, ReadyWorker
 from ais_bench.pool.settings import AUTO_SPIN_US, PoolSettings
@@ -179,7 +178,7 @@ class Crew:
         would only take turns with him."""
         if not self.streams:
             return NOWHERE
-        now_ns = time.monotonic_ns()
+        now_ns = monotonic_ns()
         if now_ns >= self._look_again_ns:
             self._look_again_ns = now_ns + STAY_NS
             self._here = self._look_around()

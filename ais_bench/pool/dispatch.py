@@ -18,8 +18,6 @@ are refused while `interrupted`, and closing is left to another thread.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
@@ -28,6 +26,7 @@ from weakref import ReferenceType, ref
 
 import numpy as np
 
+from ais_bench._native import monotonic_ns
 from ais_bench.errors import PoolError, SessionClosed, TransportError
 from ais_bench.pool.account import Account, Deadlines, MakeError, Refusals
 from ais_bench.pool.collect import Collector
@@ -37,6 +36,7 @@ from ais_bench.pool.queues import Queues
 from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, Waiter, does_not_fit, too_late
+from ais_bench.pool.threads import RLock, get_ident
 from ais_bench.shm import Doorbell, Records, take
 
 _RECORDS = Records(Task, Waiter, ReadyWorker, Account)
@@ -50,7 +50,7 @@ class Dispatcher:
         self.wake_when_idle = False
         self._settings = settings
         self._wake_supervisor = wake_supervisor
-        self._lock = threading.RLock()
+        self._lock = RLock()
         # Whether this very thread is at work in here: then a signal handler asks, and must not change anything.
         self.interrupted: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self.crew = Crew(settings, cores)
@@ -231,7 +231,7 @@ class Dispatcher:
 
     def dispatch(self) -> None:
         """Sends queued tasks while there is room."""
-        me = threading.get_ident()
+        me = get_ident()
         try:
             while self._send_next(me):
                 pass
@@ -399,7 +399,7 @@ class Dispatcher:
         limit, limit_ns = self._settings.task_timeout, self._deadlines.limit_ns
         with self._lock:
             self._drain_lanes(self.crew.workers)
-            now_ns = time.monotonic_ns()
+            now_ns = monotonic_ns()
             missed = self._deadlines.pop_missed(now_ns)
             for task in missed:
                 self._finish(task, too_late(task, "the time given for it"))
@@ -420,7 +420,7 @@ class Dispatcher:
             self._deadlines.looks_ns = min(later, default=None)
         self.dispatch()
         self.collector.bell.ring()
-        return max(0.0, (min(later) - time.monotonic_ns()) / 1e9) if later else None
+        return max(0.0, (min(later) - monotonic_ns()) / 1e9) if later else None
 
     def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[Any]:
         """Arrays in the memory of the worker with the fewest tasks; tasks of them go there while it has room."""

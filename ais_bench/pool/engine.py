@@ -10,8 +10,6 @@ import atexit
 import contextlib
 import os
 import sys
-import threading
-import time
 import weakref
 from collections.abc import Sequence
 from types import FrameType
@@ -23,8 +21,9 @@ from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.process import Place
 from ais_bench.pool.seats import Seat
 from ais_bench.pool.settings import PoolSettings
-from ais_bench.pool.supervisor import Supervisor
+from ais_bench.pool.supervisor import Supervisor, now_s
 from ais_bench.pool.task import Waiter
+from ais_bench.pool.threads import Lock, Thread
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -47,7 +46,7 @@ class Engine:
         self.dispatcher = Dispatcher(settings, self._usable, self._wake_supervisor)
         self.supervisor = Supervisor(settings, factory, Place.here(), self.dispatcher)
         self._resolver: Resolver | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.closed = False  # no new work
         self._ending = False
         _hook_once()
@@ -153,7 +152,7 @@ class Engine:
             return
         self.dispatcher.close_door(closed_error)
         if self.dispatcher.interrupted() or _sends_tasks_to(self.dispatcher):  # waiting here would be for ourselves
-            threading.Thread(target=self.close, kwargs={"force": force}).start()
+            Thread("ais_bench close", lambda: self.close(force=force)).start()
             return
         accepted, self.closed = not self.closed, True
         try:
@@ -166,10 +165,10 @@ class Engine:
     def _finish_accepted(self) -> None:
         dispatcher = self.dispatcher
         waiter = Waiter()
-        deadline = time.monotonic() + self.settings.close_timeout
+        deadline = now_s() + self.settings.close_timeout
         while True:
             dispatcher.dispatch()  # forgets what was dropped
-            left = deadline - time.monotonic()
+            left = deadline - now_s()
             if dispatcher.unfinished() == 0 or left <= 0:
                 return
             dispatcher.collector.progress(waiter, 0, left)
@@ -181,10 +180,10 @@ class Engine:
         self.dispatcher.refuse(None, closed_error)
         if first or force:
             self.supervisor.stop(force=force)
-        if self.supervisor.ident is not None and threading.current_thread() is not self.supervisor:
+        if self.supervisor.ident is not None and not self.supervisor.is_current():
             self.supervisor.join()
         self._wind_up()
-        if self._resolver is not None and threading.current_thread() is not self._resolver:
+        if self._resolver is not None and not self._resolver.is_current():
             self._resolver.join()
 
     def _wind_up(self) -> None:

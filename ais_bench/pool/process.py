@@ -8,17 +8,18 @@ the terminal reaches the parent alone, which then ends the workers. Everything h
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections import deque
 from typing import NamedTuple
 
 import ais_bench
+from ais_bench import _native
 from ais_bench.errors import ConfigError
 from ais_bench.pool.wire import ParentEnd
 
@@ -38,6 +39,7 @@ BOOTSTRAP = (
     + """\
 import os, pickle
 control = int(sys.argv[1])
+os.set_blocking(control, True)
 def take(count):
     data = b""
     while len(data) < count:
@@ -68,7 +70,9 @@ class Place(NamedTuple):
             cwd = os.getcwd()
         except FileNotFoundError:
             cwd = ""
-        path = [cwd if entry == "" else entry for entry in sys.path]
+        # Importing takes texts and bytes, and passes over everything else; programs put Path objects there as well.
+        texts = [os.fsdecode(entry) for entry in sys.path if isinstance(entry, str | bytes | os.PathLike)]
+        path = [cwd if entry == "" else entry for entry in texts]
         path += [root for root in (os.path.dirname(folder) for folder in ais_bench.__path__) if root not in path]
         return cls(tuple(path), cwd)
 
@@ -96,6 +100,15 @@ def _above_stdio(fd: int, stack: contextlib.ExitStack) -> int:
     return higher
 
 
+def _connection() -> tuple[_socket.socket, _socket.socket]:
+    """Two connected sockets of the system. `socket` may be another library's, whose sockets belong to one thread, and
+    `socket.setdefaulttimeout` makes all new ones non-blocking."""
+    mine, its = _socket.socketpair()
+    mine.setblocking(False)
+    its.setblocking(True)
+    return mine, its
+
+
 def python_executable() -> str:
     """The interpreter that workers run: what multiprocessing would take. Raises ConfigError where there is none."""
     spawn = sys.modules.get("multiprocessing.spawn")  # where nobody imported it, nobody has chosen another one
@@ -110,61 +123,40 @@ class WorkerProcess:
 
     def __init__(self, place: Place, inherited: tuple[int, ...]) -> None:
         executable = python_executable()
-        mine, theirs = socket.socketpair()
-        try:
-            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-            with contextlib.ExitStack() as stack:
-                control, *self.inherited = [_above_stdio(fd, stack) for fd in (theirs.fileno(), *inherited)]
-                self._popen = subprocess.Popen(
-                    [executable, *flags, "-c", BOOTSTRAP, str(control)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(control, *self.inherited),
-                    start_new_session=True,
-                )
-            self.pidfd = self._open_pidfd()
-        except BaseException:
-            mine.close()
-            raise
-        finally:
-            theirs.close()
-        assert self._popen.stdout is not None
-        self.pid: int = self._popen.pid
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            mine, its = _connection()
+            ours.callback(mine.close)
+            theirs.callback(its.close)
+            output_fd, its_output = os.pipe()
+            ours.callback(os.close, output_fd)
+            theirs.callback(os.close, its_output)
+            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            theirs.callback(os.close, nothing)
+            control, *self.inherited = [_above_stdio(fd, theirs) for fd in (its.fileno(), *inherited)]
+            command = [executable, *flags, "-c", BOOTSTRAP, str(control)]
+            # Not `subprocess`: some programs replace it, and others ignore or take the signals that it relies on.
+            self._child = _native.Child(
+                [os.fsencode(word) for word in command], nothing, its_output, its_output, [control, *self.inherited]
+            )
+            ours.pop_all()
+        self.pid: int = self._child.pid
+        self.watch_fd = self._child.watch_fd  # readable once the process has ended
         self.control = ParentEnd(mine)
-        self.output_fd = self._popen.stdout.fileno()
-        os.set_blocking(self.output_fd, False)
+        self.output_fd = output_fd
+        os.set_blocking(output_fd, False)
         self._partial = b""
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.exit: Exit | None = None
         self.control.send({"path": list(place.path), "cwd": place.cwd})
 
-    def _open_pidfd(self) -> int:
-        try:
-            return os.pidfd_open(self._popen.pid)
-        except OSError:
-            with self._popen as unwatched:  # closes its pipe, and waits for it
-                unwatched.kill()
-            raise
-
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Sends a signal, to this process for certain. Any thread; too late is fine."""
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self.pidfd, number)
+        self._child.kill(number)
 
     def reap(self) -> Exit:
-        """Call when the pidfd is readable."""
-        try:
-            status = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        except ChildProcessError:  # SIGCHLD is ignored, or somebody waits for every child
-            status = None
-        if status is None:
-            self.exit = Exit(None, None)
-        elif status.si_code == os.CLD_EXITED:
-            self.exit = Exit(None, status.si_status)
-        else:
-            self.exit = Exit(status.si_status, None)
-        self._popen.returncode = self.exit.exit_code if self.exit.exit_code is not None else -(self.exit.signal or 0)
+        """Waits for the end of the process. Call when `watch_fd` is readable."""
+        self.exit = Exit(*self._child.reap())
         return self.exit
 
     def read_output(self) -> list[str]:
@@ -199,7 +191,7 @@ class WorkerProcess:
     def close(self) -> None:
         """Closes the parent's descriptors. The process must have been reaped."""
         self.control.close()
-        assert self._popen.stdout is not None
-        self._popen.stdout.close()
-        pidfd, self.pidfd = self.pidfd, -1  # a late `kill` finds no descriptor instead of somebody else's
-        os.close(pidfd)
+        if self.output_fd >= 0:
+            os.close(self.output_fd)
+            self.output_fd = -1
+        self._child.close()

@@ -7,19 +7,19 @@ waiting in the pool holds. It also collects replies while futures are pending an
 from __future__ import annotations
 
 import logging
-import threading
 
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.task import Task
+from ais_bench.pool.threads import Thread
 
 log = logging.getLogger("ais_bench.pool")
 
 
-class Resolver(threading.Thread):
+class Resolver(Thread):
     """Started with the first future of a pool; ends when told to and every future it knows of is resolved."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
-        super().__init__(name="ais_bench futures", daemon=True)
+        super().__init__("ais_bench futures")
         self._dispatcher = dispatcher
         self._stopping = False
 

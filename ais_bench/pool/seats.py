@@ -23,7 +23,7 @@ class StartingWorker:
 
     process: WorkerProcess
     lane: Lane
-    began: float  # time.monotonic()
+    began: float  # now_s()
     refused: BaseException | None = None  # what its factory raised
 
 
@@ -59,7 +59,7 @@ class Seat:
     share: CoreShare
     state: str = "waiting"
     worker: StartingWorker | RunningWorker | None = None
-    due: float | None = 0.0  # time.monotonic() at which the supervisor acts: starts, gives up on a start, or kills
+    due: float | None = 0.0  # now_s() at which the supervisor acts: starts, gives up on a start, or kills
     failures: int = 0  # deaths in a row without a task done that no culprit explains
     excused: int = 0  # those that one does
     ever_ready: bool = False

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+from ais_bench._native import nap
 from ais_bench.pool.crew import Reservation
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.ready_worker import NAP_US
@@ -96,9 +96,9 @@ def progress(dispatcher: Dispatcher, waiter: Waiter, seen: int) -> None:
     if dispatcher.crew.full_of_short_tasks():
         if dispatcher.drain() >= ENOUGH_TO_GO_ON:
             if dispatcher.collector.used or dispatcher.account.futures:
-                time.sleep(0)  # lets the GIL go: others who wait for replies would get it every 5 ms only
+                nap(0)  # lets the GIL go: others who wait for replies would get it every 5 ms only
             return
-        time.sleep(NAP_US / 1e6)
+        nap(NAP_US)
     dispatcher.collector.progress(waiter, seen, dispatcher.crew.patience_s)
 
 

@@ -1,6 +1,6 @@
 """The thread that owns the worker processes: starts them, hears them, sees them die, and starts them again.
 
-It waits in one epoll for everything at once: each worker's pidfd (it died), control connection (ready, failed, log records)
+It waits for everything at once: each worker's process (it died), control connection (ready, failed, log records)
 and output pipe, and an eventfd by which other threads ask for something. Its timeout is the next thing due: a restart, a start
 or a stop that takes too long, a task past its deadline. So nobody polls, and an idle pool sleeps.
 
@@ -14,12 +14,10 @@ import functools
 import itertools
 import logging
 import os
-import selectors
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from ais_bench import _native
 from ais_bench.errors import AisBenchError, PoolBroken, PoolError, TaskTimeout
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.dispatch import Dispatcher
@@ -30,6 +28,8 @@ from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.seats import Device, RunningWorker, Seat, StartingWorker, broken, died, start_error
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
+from ais_bench.pool.threads import Condition, RLock, Thread
+from ais_bench.pool.watch import READ, WRITE, Watch
 from ais_bench.shm import Doorbell, Lane
 
 log = logging.getLogger("ais_bench.pool")
@@ -38,22 +38,22 @@ output_log = logging.getLogger("ais_bench.worker")
 STOP_GRACE_S = 5.0  # a worker told to stop that has nothing to do and is still there after this is killed
 
 
-class Supervisor(threading.Thread):
+class Supervisor(Thread):
     """See the top of the file. Public methods from any thread; what starts with an underscore, in this thread."""
 
     def __init__(self, settings: PoolSettings, factory: bytes, place: Place, dispatcher: Dispatcher) -> None:
-        super().__init__(name="ais_bench supervisor", daemon=True)
+        super().__init__("ais_bench supervisor")
         self.devices: dict[int, Device] = {}
         self.seats: list[Seat] = []
-        self.changed = threading.Condition()  # notified when a seat has changed its state
+        self.changed = Condition()  # notified when a seat has changed its state
         self._settings = settings
         self._factory = factory
         self._place = place
         self._dispatcher = dispatcher
-        self._selector = selectors.DefaultSelector()
+        self._watch = Watch()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(self._wake_fd, selectors.EVENT_READ, self._on_wake)
-        self._waking = threading.RLock()  # re-entrant: a destructor may run, and wake, inside of `wake`
+        self._watch.add(self._wake_fd, self._on_wake)
+        self._waking = RLock()  # re-entrant: a destructor may run, and wake, inside of `wake`
         self._asked: deque[Callable[[], None]] = deque()
         self._check_deadlines_at: float | None = None
         self._epochs = itertools.count(1)
@@ -114,8 +114,7 @@ class Supervisor(threading.Thread):
         """The loop."""
         try:
             while not (self._stopping and all(seat.worker is None for seat in self.seats)):
-                for key, events in self._selector.select(self._timeout()):
-                    key.data(events)
+                self._watch.wait(self._timeout())
                 self._act_on_time()
                 self._close_if_abandoned()
         except BaseException as error:
@@ -128,8 +127,7 @@ class Supervisor(threading.Thread):
                 self.abandoned()
 
     def close_descriptors(self) -> None:
-        """Closes the epoll and the eventfd. Nothing is unregistered: a forked child shares the epoll with its parent."""
-        self._selector.close()
+        """Closes the eventfd."""
         with self._waking:
             wake_fd, self._wake_fd = self._wake_fd, -1
         if wake_fd >= 0:
@@ -137,7 +135,7 @@ class Supervisor(threading.Thread):
 
     def forget(self) -> None:
         """In a forked child, where this thread does not exist and its locks may be held for ever."""
-        self._waking = threading.RLock()
+        self._waking = RLock()
         self.close_descriptors()
 
     def _fail(self, error: BaseException) -> None:
@@ -166,7 +164,7 @@ class Supervisor(threading.Thread):
         times = [seat.due for seat in self.seats if seat.due is not None]
         if self._check_deadlines_at is not None:
             times.append(self._check_deadlines_at)
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return max(0.0, min(times) - now_s()) if times else None
 
     def _on_wake(self, _events: int) -> None:
         os.eventfd_read(self._wake_fd)
@@ -175,7 +173,7 @@ class Supervisor(threading.Thread):
         self._check_deadlines_at = 0.0
 
     def _act_on_time(self) -> None:
-        now = time.monotonic()
+        now = now_s()
         if self._check_deadlines_at is not None and self._check_deadlines_at <= now:
             pause = self._dispatcher.overdue()
             self._check_deadlines_at = None if pause is None else now + pause
@@ -210,9 +208,9 @@ class Supervisor(threading.Thread):
             seat.device.restarts += 1
         process, seat.worker = worker.process, worker
         seat.pid, seat.state, seat.due = process.pid, "loading", worker.began + self._settings.start_timeout
-        self._listen(process.pidfd, lambda _events: self._on_death(seat))
-        self._listen(process.output_fd, lambda _events: self._on_output(seat))
-        self._selector.register(process.control, self._wanted_events(process), lambda events: self._on_control(seat, events))
+        self._watch.add(process.watch_fd, lambda _events: self._on_death(seat))
+        self._watch.add(process.output_fd, lambda _events: self._on_output(seat))
+        self._watch.add(process.control.fileno(), lambda events: self._on_control(seat, events), self._wanted_events(process))
 
     def _launch(self, seat: Seat) -> StartingWorker:
         bell = self._dispatcher.collector.bell
@@ -236,14 +234,11 @@ class Supervisor(threading.Thread):
                 factory=self._factory,
             )
         )
-        return StartingWorker(process, lane, time.monotonic())
-
-    def _listen(self, fd: int, action: Callable[[int], None]) -> None:
-        self._selector.register(fd, selectors.EVENT_READ, action)
+        return StartingWorker(process, lane, now_s())
 
     @staticmethod
     def _wanted_events(process: WorkerProcess) -> int:
-        return selectors.EVENT_READ | (selectors.EVENT_WRITE if process.control.wants_to_write else 0)
+        return READ | (WRITE if process.control.wants_to_write else 0)
 
     def _on_ready(self, seat: Seat, message: Ready) -> None:
         starting = seat.worker
@@ -252,7 +247,7 @@ class Supervisor(threading.Thread):
         ready = ReadyWorker(seat.device.id, starting.lane, starting.process.kill, self._settings, seat.share.cpus)
         seat.worker = RunningWorker(starting.process, ready)
         seat.state, seat.due, seat.ever_ready, seat.settled = "ready", None, True, True
-        seat.device.load_s = max(seat.device.load_s, time.monotonic() - starting.began)
+        seat.device.load_s = max(seat.device.load_s, now_s() - starting.began)
         seat.device.description = message.description
         self._dispatcher.readmit(None)
         self._dispatcher.add_worker(ready)
@@ -264,15 +259,15 @@ class Supervisor(threading.Thread):
         if seat.worker is None:
             return  # it died in the same round of events
         control = seat.worker.process.control
-        if events & selectors.EVENT_WRITE:
+        if events & WRITE:
             control.flush()
         try:
             for message in control.receive():
                 self._on_message(seat, message)
         except EOFError:
-            self._selector.unregister(control)
+            self._watch.discard(control.fileno())
             return
-        self._selector.modify(control, self._wanted_events(seat.worker.process), self._selector.get_key(control).data)
+        self._watch.want(control.fileno(), self._wanted_events(seat.worker.process))
 
     def _on_message(self, seat: Seat, message: object) -> None:
         if isinstance(message, Ready):
@@ -289,7 +284,7 @@ class Supervisor(threading.Thread):
         try:
             lines = process.read_output()
         except EOFError:
-            self._selector.unregister(process.output_fd)
+            self._watch.discard(process.output_fd)
             return
         self._log_output(seat, lines)
 
@@ -305,13 +300,12 @@ class Supervisor(threading.Thread):
         assert worker is not None
         process = worker.process
         ended = process.reap()
-        if process.control in self._selector.get_map():
-            self._on_control(seat, selectors.EVENT_READ)  # its last words: why it did not start, log records
+        if process.control.fileno() in self._watch:
+            self._on_control(seat, READ)  # its last words: why it did not start, log records
         worker = seat.worker  # it may have said that it was ready before it died
         assert worker is not None
-        for source in (process.pidfd, process.output_fd, process.control):
-            if source in self._selector.get_map():
-                self._selector.unregister(source)
+        for source in (process.watch_fd, process.output_fd, process.control.fileno()):
+            self._watch.discard(source)
         if isinstance(worker, RunningWorker):
             # First of all the tasks run elsewhere; then there is time for what it wrote.
             verdict = worker.ready.verdict
@@ -335,7 +329,7 @@ class Supervisor(threading.Thread):
         if seat.state == "stopping":
             self._empty(seat)
         else:
-            seat.after_death(self._settings, time.monotonic(), error, answered=answered, final=final, excused=excused)
+            seat.after_death(self._settings, now_s(), error, answered=answered, final=final, excused=excused)
             if seat.state == "aside":
                 self._set_aside(seat)
             else:
@@ -365,7 +359,7 @@ class Supervisor(threading.Thread):
         else:
             worker.ready.lane.close()
             worker.process.control.send(Stop())
-            seat.due = time.monotonic() + grace_s
+            seat.due = now_s() + grace_s
 
     def _empty(self, seat: Seat) -> None:
         seat.worker, seat.pid, seat.state, seat.due, seat.settled = None, None, "empty", None, True
@@ -387,6 +381,11 @@ class Supervisor(threading.Thread):
     def _notify(self) -> None:
         with self.changed:
             self.changed.notify_all()
+
+
+def now_s() -> float:
+    """Seconds of the monotonic clock."""
+    return _native.monotonic_ns() / 1e9
 
 
 def _culprit_error(make: Callable[[Task], BaseException], verdict: BaseException | None, task: Task) -> BaseException:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ais_bench.errors import DeviceMemoryError, TaskTimeout
 from ais_bench.pool.pickling import loads_error
+from ais_bench.pool.threads import Lock, LockType
 from ais_bench.shm import OBJECT, TENSORS, decode
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ class Waiter:
     def __init__(self) -> None:
         self.finished = 0
         self.asleep = False
-        self._gate: _thread.LockType | None = None  # made by the first sleep: most calls never sleep here
+        self._gate: LockType | None = None  # made by the first sleep: most calls never sleep here
 
     def prepare(self) -> None:
         """Call under the dispatcher's lock, then `sleep` without it."""
         if self._gate is None:
-            self._gate = _thread.allocate_lock()
+            self._gate = Lock()
         self._gate.acquire(False)  # shut, whether or not an earlier sleep timed out
         self.asleep = True
 

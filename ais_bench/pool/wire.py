@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
+    import _socket
 
 HEADER_BYTES = 8
 LONGEST = 1 << 40  # a longer frame is nonsense, not a message
@@ -28,7 +28,7 @@ def frame(message: Any) -> bytes:
 class ParentEnd:
     """The end of the parent. One thread only."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._incoming = bytearray()
@@ -91,6 +91,7 @@ class WorkerEnd:
     """The end of the worker, a descriptor. `send` from any thread, `receive` from one."""
 
     def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, True)  # whatever the parent's sockets are by default
         self._fd = fd
         self._sending = threading.Lock()
 

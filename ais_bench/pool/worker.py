@@ -17,7 +17,6 @@ import faulthandler
 import os
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, NoReturn
 
 from ais_bench import _native
@@ -110,12 +109,12 @@ def _pin(cpus: Sequence[int]) -> None:
 def answer(channel: Channel, handler: Handler, task: Task) -> None:
     """Runs one task in Python and publishes what came of it. A process that the handler forked may come out of it, too: it
     must not answer, and ends."""
-    began_ns, here = time.monotonic_ns(), os.getpid()
+    began_ns, here = _native.monotonic_ns(), os.getpid()
     try:
         result: Answer = handler.run(task)
         if os.getpid() != here:
             raise PoolError("a process that was forked by a callable has returned from it: it ends here, its parent goes on")
-        execute_ns = result.execute_ns or time.monotonic_ns() - began_ns
+        execute_ns = result.execute_ns or _native.monotonic_ns() - began_ns
         channel.reply(
             task,
             result.outputs,
@@ -134,7 +133,7 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
         from ais_bench.shm import encode  # it needs numpy, which costs more than all the rest of a worker's start
 
         # Parent's side of RAISED: pickling.loads_error over the decoded bytes.
-        channel.reply(task, encode(dumps_error(error)), kind=RAISED, execute_ns=time.monotonic_ns() - began_ns)
+        channel.reply(task, encode(dumps_error(error)), kind=RAISED, execute_ns=_native.monotonic_ns() - began_ns)
 
 
 def _watch(connection: WorkerEnd, channel: Channel) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +15,7 @@ from ais_bench.errors import ConfigError, PoolClosed, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.pickling import dumps_by_value
 from ais_bench.pool.settings import check_device_id, check_device_ids, check_seconds
+from ais_bench.pool.threads import Lock
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
@@ -126,7 +126,7 @@ class MultiDeviceSession:
             postprocess=None if postprocess is None else dumps_by_value(as_callable("postprocess", postprocess)),
         )
         self._preprocess = preprocess is not None
-        self._lock = threading.Lock()  # guards the making of the pool and the adding of devices
+        self._lock = Lock()  # guards the making of the pool and the adding of devices
         self._pool: DevicePool | None = None
         self._closed = False
         self._inputs: list[tensor_desc] = []

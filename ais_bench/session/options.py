@@ -137,10 +137,7 @@ def runtime_of(model: str | bytes, wanted: str | None = None) -> str:
         return wanted
     if isinstance(model, str):
         return _native.runtime_for(os.fsencode(model))  # whatever the file is called
-    with open(os.memfd_create("model"), "wb") as file:
-        file.write(model)
-        file.flush()
-        return _native.runtime_for(b"/proc/self/fd/%d" % file.fileno())
+    return _native.runtime_for_content(model)
 
 
 def check_on_error(value: Any) -> OnError:

@@ -8,7 +8,6 @@ would take two thirds of a worker's start.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,14 +116,14 @@ class SessionHandler:
         item = decode(task.feeds, at_home=False) if task.kind == OBJECT else task.feeds
         if isinstance(item, Iterate):
             return Answer(session.infer_iteration(item.feeds, item.in_out_list, item.times, item.mode))
-        began_ns = time.monotonic_ns()
+        began_ns = _native.monotonic_ns()
         feeds = self._preprocess(item) if self._preprocess is not None else item
         extra: tuple[Any, ...] = ()
         if isinstance(feeds, Carry):
             feeds, extra = feeds.feeds, (feeds.extra,)
-        fed_ns = time.monotonic_ns()
+        fed_ns = _native.monotonic_ns()
         outputs = session.infer(feeds, mode)
-        ran_ns = time.monotonic_ns()
+        ran_ns = _native.monotonic_ns()
         if self._postprocess is None:
             return Answer(outputs, execute_ns=ran_ns - fed_ns, preprocess_ns=fed_ns - began_ns)
         answer = encode(self._postprocess(outputs, *extra))
@@ -133,7 +132,7 @@ class SessionHandler:
             OBJECT,
             execute_ns=ran_ns - fed_ns,
             preprocess_ns=fed_ns - began_ns,
-            postprocess_ns=time.monotonic_ns() - ran_ns,
+            postprocess_ns=_native.monotonic_ns() - ran_ns,
         )
 
     def close(self) -> None:

@@ -1,9 +1,23 @@
-// Whom this process lives with, what it does not hear, and who interrupts it.
+// Whom this process lives with, what it does not hear, and who interrupts it; child processes; clocks and waits that nothing
+// in Python can put something else in place of.
 #include "base/process.hpp"
 
+#include <poll.h>
+#include <pybind11/stl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/child.hpp"
 #include "base/interrupt.hpp"
 #include "bind/bind.hpp"
 
@@ -18,12 +32,71 @@ bool signal_handler_raised() {
   return PyErr_CheckSignals() != 0;
 }
 
+// Waits until one of the descriptors has one of its events, or for so many seconds, and says which have what.
+std::vector<std::pair<int, int>> poll_descriptors(const std::vector<std::pair<int, int>>& wanted,
+                                                  std::optional<double> seconds) {
+  std::vector<pollfd> entries;
+  for (const auto& [fd, events] : wanted) entries.push_back({fd, static_cast<short>(events), 0});
+  // Rounded up: to wake before the time is to wake for nothing.
+  const double ms = seconds ? std::clamp(*seconds * 1e3 + 0.999, 0.0, 1e9) : -1;
+  int count = 0;
+  int number = 0;
+  {
+    const NoGil unlocked;
+    count = poll(entries.data(), entries.size(), static_cast<int>(ms));
+    number = errno;
+  }
+  if (count < 0 && number != EINTR) {
+    errno = number;
+    PyErr_SetFromErrno(PyExc_OSError);
+    throw py::error_already_set();
+  }
+  if (count < 0 && PyErr_CheckSignals() != 0) throw py::error_already_set();
+  std::vector<std::pair<int, int>> ready;
+  for (const pollfd& entry : entries) {
+    if (count > 0 && entry.revents != 0) ready.emplace_back(entry.fd, entry.revents);
+  }
+  return ready;
+}
+
+void nap(double us) {
+  const auto ns = static_cast<long>(std::clamp(us, 0.0, 999'999.0) * 1e3);
+  const timespec time{0, ns};
+  const NoGil unlocked;
+  nanosleep(&time, nullptr);
+}
+
+std::unique_ptr<Child> spawn(const std::vector<std::string>& argv, int in, int out, int err, const std::vector<int>& keep) {
+  // With the GIL: the child borrows this process's memory until it runs the other program, so nobody may fork meanwhile.
+  return value_or_raise(Child::spawn(argv, in, out, err, keep));
+}
+
+std::pair<std::optional<int>, std::optional<int>> reap(Child& child) {
+  Ending ending;
+  {
+    const NoGil unlocked;
+    ending = child.reap();
+  }
+  const auto known = [](int value) { return value < 0 ? std::nullopt : std::optional<int>(value); };
+  return {known(ending.signal), known(ending.exit_code)};
+}
+
 }  // namespace
 
 void register_process(py::module_& module) {
   set_interrupt_check(&signal_handler_raised);
   module.def("die_with_parent", &die_with_parent, py::arg("parent"));
   module.def("ignore_interrupts", &ignore_interrupts);
+  module.def("monotonic_ns", &monotonic_ns);
+  module.def("nap", &nap, py::arg("us"));
+  module.def("poll", &poll_descriptors, py::arg("wanted"), py::arg("seconds"));
+  py::class_<Child>(module, "Child")
+      .def(py::init(&spawn), py::arg("argv"), py::arg("stdin"), py::arg("stdout"), py::arg("stderr"), py::arg("keep"))
+      .def_property_readonly("pid", &Child::pid)
+      .def_property_readonly("watch_fd", &Child::watch_fd)
+      .def("kill", &Child::kill, py::arg("signal"))
+      .def("reap", &reap)
+      .def("close", &Child::close);
 }
 
 }  // namespace ais::bind

@@ -75,9 +75,16 @@ void register_runtimes(py::module_& module) {
   module.def("usable_cpu_count", &usable_cpu_count);
   module.def("allowed_cpus", &allowed_cpus);
   module.def("current_cpu", &current_cpu);
-  module.def("runtime_for", [](const std::string& path) {
+  module.def("runtime_for", [](const py::bytes& path) {
     device::ModelSource source;
     source.path = path;
+    return value_or_raise(device::runtime_for(source, ""));
+  });
+  module.def("runtime_for_content", [](const py::bytes& content) {
+    const py::buffer_info bytes = py::buffer(content).request();
+    device::ModelSource source;
+    source.bytes = bytes.ptr;
+    source.size = static_cast<std::size_t>(bytes.size);
     return value_or_raise(device::runtime_for(source, ""));
   });
   module.def("runtime_version", [](const std::string& name) { return runtime_named(name)->version(); });

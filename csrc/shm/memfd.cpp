@@ -5,14 +5,29 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <utility>
+#include <vector>
 
+#ifndef MFD_CLOEXEC
+#define MFD_CLOEXEC 0x0001U
+#define MFD_ALLOW_SEALING 0x0002U
+#endif
+#ifndef F_ADD_SEALS
+#define F_ADD_SEALS 1033
+#define F_GET_SEALS 1034
+#define F_SEAL_SEAL 0x0001
+#define F_SEAL_SHRINK 0x0002
+#define F_SEAL_GROW 0x0004
+#endif
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
@@ -29,11 +44,62 @@ Status system_error(const std::string& what, int number) {
   return Status(Code::kSystem, what + ": " + std::strerror(number) + " (errno " + std::to_string(number) + ")");
 }
 
+int memfd(const char* label, unsigned flags) { return static_cast<int>(syscall(SYS_memfd_create, label, flags)); }
+
 // Some kernels are set to refuse a memfd that could be executed, older ones do not know how to make the other kind.
 int make_memfd(const char* label) {
-  const int fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+  const int fd = memfd(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
   if (fd >= 0 || errno != EINVAL) return fd;
-  return memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  return memfd(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+}
+
+// Whether this system makes memory whose size can be sealed. Linux before 3.17 does not, and some containers refuse to.
+bool can_seal() {
+  const Fd probe(make_memfd("ais_bench probe"));
+  return probe.get() >= 0 && fcntl(probe.get(), F_ADD_SEALS, kSeals) == 0;
+}
+
+std::size_t free_bytes(const std::string& folder) {
+  struct statvfs info{};
+  if (statvfs(folder.c_str(), &info) != 0) return 0;
+  return static_cast<std::size_t>(info.f_bavail) * info.f_frsize;
+}
+
+// A file without a name.
+int unnamed_file(const std::string& folder) {
+  int fd = open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+  if (fd >= 0) return fd;
+  std::string name = folder + "/ais_bench-XXXXXX";  // not every kernel and file system has those
+  fd = mkostemp(name.data(), O_CLOEXEC);
+  if (fd >= 0) unlink(name.c_str());
+  return fd;
+}
+
+constexpr std::size_t kRoomy = std::size_t{1} << 30;
+
+// What stands in for a memfd: a file in memory, or on a disk where a container's /dev/shm is as small as they often are. Its
+// pages must not outgrow the file system, so that is the most `bytes` may be.
+int make_file(std::size_t& bytes) {
+  std::vector<std::string> folders = {"/dev/shm"};
+  if (const char* const chosen = std::getenv("TMPDIR"); chosen != nullptr && *chosen != 0) folders.emplace_back(chosen);
+  folders.insert(folders.end(), {"/tmp", "/var/tmp"});
+  Fd best;
+  std::size_t most = 0;
+  int reason = ENOENT;
+  for (const std::string& folder : folders) {
+    const std::size_t room = free_bytes(folder);
+    if (room <= most || most >= kRoomy) continue;
+    Fd fd(unnamed_file(folder));
+    if (fd.get() < 0) {
+      reason = errno;
+      continue;
+    }
+    best = std::move(fd);
+    most = room;
+  }
+  bytes = std::min(bytes, most);
+  errno = reason;
+  return best.release();
 }
 
 std::size_t limit_of(int resource) {
@@ -71,9 +137,10 @@ void Fd::reset(int fd) {
 
 Result<std::shared_ptr<Region>> Region::create(const char* label, std::size_t bytes, std::size_t least) {
   int reason = 0;
+  const bool sealed = can_seal();
   for (bytes = within_limits(bytes, least); bytes >= least; bytes /= 2) {
-    Fd fd(make_memfd(label));
-    if (fd.get() < 0) return system_error("no shared memory: memfd_create", errno);
+    Fd fd(sealed ? make_memfd(label) : make_file(bytes));
+    if (fd.get() < 0) return system_error(sealed ? "no shared memory: memfd_create" : "no shared memory: a file for it", errno);
     if (ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
       reason = errno;
       continue;
@@ -85,7 +152,7 @@ Result<std::shared_ptr<Region>> Region::create(const char* label, std::size_t by
     }
     auto region = std::shared_ptr<Region>(new Region(std::move(fd), data, bytes));
     // The kernel may have added F_SEAL_EXEC by itself, and with it sealing of seals is still open.
-    if (fcntl(region->fd(), F_ADD_SEALS, kSeals) != 0) return system_error("no shared memory: sealing it", errno);
+    if (sealed && fcntl(region->fd(), F_ADD_SEALS, kSeals) != 0) return system_error("no shared memory: sealing it", errno);
     return region;
   }
   return system_error("no shared memory: a region of " + std::to_string(least) +
@@ -97,7 +164,8 @@ Result<std::shared_ptr<Region>> Region::attach(Fd fd, std::size_t least) {
   struct stat status{};
   if (fstat(fd.get(), &status) != 0) return system_error("the shared memory's descriptor", errno);
   const int seals = fcntl(fd.get(), F_GET_SEALS);
-  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
+  const bool nameless = S_ISREG(status.st_mode) && status.st_nlink == 0;  // the two processes alone have it
+  if ((seals < 0 || (seals & F_SEAL_SHRINK) == 0) && (!nameless || can_seal())) {
     return Status(Code::kCorrupt, "the descriptor is not of sealed shared memory: its size could change under us");
   }
   const auto size = static_cast<std::size_t>(status.st_size);

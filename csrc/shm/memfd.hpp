@@ -2,7 +2,8 @@
 //
 // It has no name, so nothing can be left behind, and /dev/shm and its limits play no part. It is sparse: a page exists once it
 // has been touched, so regions are made far larger than anything that will be in them. The size is sealed: neither side can
-// shrink it, so an access inside the mapping can never be a SIGBUS for want of a file behind it.
+// shrink it, so an access inside the mapping can never be a SIGBUS for want of a file behind it. A system that makes no such
+// memory gives a nameless file in its place, in /dev/shm or a folder for temporary files, and no larger than there is room.
 #pragma once
 
 #include <cstddef>
