@@ -90,14 +90,14 @@ def model(channel: Channel) -> None:
 
 def native_and_objects(channel: Channel) -> None:
     def answer(task: Any) -> None:
-        channel.reply(task, encode(("seen", decode(task.feeds, at_home=False))), kind=OBJECT)
+        channel.reply(task, encode(("seen", decode(task.feeds))), kind=OBJECT)
 
     channel.serve(EchoHandler(), answer)
 
 
 def objects(channel: Channel) -> None:
     for task in tasks_of(channel):
-        function, *args = decode(task.feeds, at_home=False)
+        function, *args = decode(task.feeds)
         try:
             outputs, kind = encode(function(*args)), OBJECT
         except Exception as error:

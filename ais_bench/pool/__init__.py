@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ais_bench.pool.device_pool import DeviceInfo, DevicePool, WorkerInfo
+    from ais_bench.pool.interpreter import freeze_support
     from ais_bench.pool.protocol import Answer, Factory, Handler, WorkerContext
     from ais_bench.pool.settings import PoolSettings
     from ais_bench.pool.task import Task, Waiter
@@ -24,10 +25,12 @@ __all__ = [
     "Waiter",
     "WorkerContext",
     "WorkerInfo",
+    "freeze_support",
 ]
 
 _HOMES = {
     "device_pool": ("DeviceInfo", "DevicePool", "WorkerInfo"),
+    "interpreter": ("freeze_support",),
     "protocol": ("Answer", "Factory", "Handler", "WorkerContext"),
     "settings": ("PoolSettings",),
     "task": ("Task", "Waiter"),

@@ -23,6 +23,7 @@ from ais_bench import _native
 from ais_bench.errors import ConfigError, PoolClosed
 from ais_bench.pool import streams
 from ais_bench.pool.engine import Engine, closed_error, foreign_error
+from ais_bench.pool.interpreter import check_kernel, command
 from ais_bench.pool.pickling import dumps_by_value
 from ais_bench.pool.protocol import Factory
 from ais_bench.pool.settings import PoolSettings, check_device_id, check_device_ids
@@ -62,7 +63,7 @@ class DevicePool:
     """Workers on devices. A context manager: leaving it closes the pool, at once if by an exception.
 
     Args:
-        factory: makes the handler in each worker; any callable that pickle or dill can send.
+        factory: makes the handler in each worker; any callable that can be sent (ais_bench.shm.travel).
         devices: device ids.
         settings: see PoolSettings.
 
@@ -71,6 +72,8 @@ class DevicePool:
     """
 
     def __init__(self, factory: Factory, devices: Iterable[int], settings: PoolSettings | None = None) -> None:
+        check_kernel()
+        command("worker")  # raises ConfigError if there is no interpreter to run
         self._settings = settings or PoolSettings()
         self._devices = list(check_device_ids(devices))
         needed = self._settings.min_devices

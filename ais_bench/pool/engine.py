@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed, WorkerStartError
 from ais_bench.pool.cores import CoreShare, allowed_cpus, split_cores, usable_cpu_count
 from ais_bench.pool.dispatch import Dispatcher
-from ais_bench.pool.process import Place
+from ais_bench.pool.interpreter import Place
 from ais_bench.pool.seats import Seat
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.supervisor import Supervisor, now_s
 from ais_bench.pool.task import Waiter
 from ais_bench.pool.threads import Lock, Thread
+from ais_bench.shm import travel
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -44,7 +45,9 @@ class Engine:
         self._shares = split_cores(self._cpus, self._usable, max(1, planned_workers))
         self._next_share = 0
         self.dispatcher = Dispatcher(settings, self._usable, self._wake_supervisor)
-        self.supervisor = Supervisor(settings, factory, Place.here(), self.dispatcher)
+        place = Place.here()
+        travel.give_path(place.path)
+        self.supervisor = Supervisor(settings, factory, place, self.dispatcher)
         self._resolver: Resolver | None = None
         self._lock = Lock()
         self.closed = False  # no new work

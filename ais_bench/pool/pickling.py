@@ -1,20 +1,13 @@
-"""Callables and exceptions as bytes.
-
-Callables of the user travel by value where they must: a worker never imports the caller's `__main__`, so a function or class
-defined there (a script, a notebook, `python -c`) has to come along with the globals it uses. dill does that; it is imported
-only where plain pickle is not enough, because it costs a worker 30 ms of its start.
-"""
+"""Callables and exceptions as bytes. What goes by value is decided in ais_bench.shm.travel."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-import operator
 import pickle
-import sys
 from typing import Any
 
 from ais_bench.errors import AisBenchError, ConfigError
+from ais_bench.shm import travel
 
 
 class RemoteTraceback(Exception):
@@ -24,62 +17,50 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
-class _ImportableOnly(pickle.Pickler):
-    """Refuses what a worker could not import."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if getattr(obj, "__module__", None) == "__main__" and (isinstance(obj, type) or callable(obj)):
-            raise pickle.PicklingError("defined in __main__")
-        return NotImplemented
-
-
 def dumps_by_value(obj: Any) -> bytes:
     """Bytes that `loads` turns back into `obj` in a worker. Raises ConfigError when it cannot be pickled."""
-    buffer = io.BytesIO()
     try:
-        _ImportableOnly(buffer, protocol=5).dump(obj)
-        return buffer.getvalue()
-    except Exception:  # whatever pickle has against it, dill has the last word and the better message
-        import dill
-    try:
-        return bytes(dill.dumps(obj, protocol=5, recurse=True))
+        return travel.dumps(obj)
     except Exception as error:
         raise ConfigError(f"{obj!r} cannot be sent to a worker: {error}") from error
 
 
 def loads(data: bytes) -> Any:
-    """The object again. dill registers what its pickles need when they name it, so plain pickle reads both kinds."""
-    return pickle.loads(data)
-
-
-class _ErrorPickler(pickle.Pickler):
-    """A worker has only copies of the classes of the caller's `__main__`: they go by name, and the caller finds his own."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type) and obj.__module__ == "__main__":
-            return _class_of_main, (obj.__qualname__,)
-        return NotImplemented
-
-
-def _class_of_main(name: str) -> Any:
-    return operator.attrgetter(name)(sys.modules["__main__"])
+    """The object again."""
+    return travel.loads(data)
 
 
 def dumps_error(error: BaseException) -> bytes:
     """An exception and its traceback as bytes, for `loads_error`. Never raises."""
     import traceback
 
-    buffer = io.BytesIO()
-    try:
-        _ErrorPickler(buffer, protocol=5).dump(error)
-    except Exception:  # its own pickling may raise anything
-        buffer = io.BytesIO()
+    pickled = b""
+    with contextlib.suppress(Exception):  # its own pickling may raise anything
+        pickled = _dumps_what_can_be(error)
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     try:
         name, text = f"{name}: {error}", "".join(traceback.format_exception(error))
     except Exception:  # and so may its str()
         text = f"{''.join(traceback.format_tb(error.__traceback__))}{name}: its str() raised an error"
-    return pickle.dumps((buffer.getvalue(), name, text))
+    return pickle.dumps((pickled, name, text))
+
+
+def _dumps_what_can_be(error: BaseException) -> bytes:
+    """The exception, without those of its attributes that cannot be sent, such as an open file."""
+    try:
+        return travel.dumps(error)
+    except Exception:
+        copy = travel.error_again(type(error), tuple(arg if _can_be_sent(arg) else repr(arg) for arg in error.args))
+        copy.__dict__.update({name: value for name, value in error.__dict__.items() if _can_be_sent(value)})
+        return travel.dumps(copy)
+
+
+def _can_be_sent(value: Any) -> bool:
+    try:
+        travel.dumps(value)
+    except Exception:
+        return False
+    return True
 
 
 def loads_error(data: bytes) -> BaseException:
@@ -87,7 +68,7 @@ def loads_error(data: bytes) -> BaseException:
     pickled, name, text = pickle.loads(data)
     error: object = None
     with contextlib.suppress(Exception):  # it was not pickled, or its class cannot be found or made here
-        error = pickle.loads(pickled)
+        error = travel.loads(pickled)
     if not isinstance(error, BaseException):
         error = AisBenchError(name)
     error.__cause__ = RemoteTraceback(text)

@@ -13,68 +13,15 @@ import contextlib
 import fcntl
 import os
 import signal
-import subprocess
-import sys
 from collections import deque
 from typing import NamedTuple
 
-import ais_bench
 from ais_bench import _native
-from ais_bench.errors import ConfigError
+from ais_bench.pool.interpreter import Place, command
 from ais_bench.pool.wire import ParentEnd
 
 TAIL_LINES = 20
 LONGEST_LINE = 8192
-
-# First lines of what `python -c` shall run: without the working directory, whose modules may be called like the library's.
-OFF_THE_WORKING_DIRECTORY = """\
-import sys
-if sys.path[0] == "": del sys.path[0]
-"""
-
-# Runs in the worker before ais_bench can be imported there: the parent's sys.path comes first, on the control connection.
-# The last entries find ais_bench itself where the parent found it in a way that sys.path does not show.
-BOOTSTRAP = (
-    OFF_THE_WORKING_DIRECTORY
-    + """\
-import os, pickle
-control = int(sys.argv[1])
-os.set_blocking(control, True)
-def take(count):
-    data = b""
-    while len(data) < count:
-        data += (part := os.read(control, count - len(data)))
-        if not part: os._exit(0)
-    return data
-place = pickle.loads(take(int.from_bytes(take(8), "little")))
-sys.path[:] = place["path"]
-sys.argv[:] = [""]
-try: os.chdir(place["cwd"] or ".")
-except OSError as error: print(f"the working directory cannot be used: {error}", file=sys.stderr)
-from ais_bench.pool.worker import main
-main(control)
-"""
-)
-
-
-class Place(NamedTuple):
-    """Where the parent stood when the pool was made: what a worker needs to import the same modules and find the same files."""
-
-    path: tuple[str, ...]
-    cwd: str  # empty: it was deleted
-
-    @classmethod
-    def here(cls) -> Place:
-        """As of now."""
-        try:
-            cwd = os.getcwd()
-        except FileNotFoundError:
-            cwd = ""
-        # Importing takes texts and bytes, and passes over everything else; programs put Path objects there as well.
-        texts = [os.fsdecode(entry) for entry in sys.path if isinstance(entry, str | bytes | os.PathLike)]
-        path = [cwd if entry == "" else entry for entry in texts]
-        path += [root for root in (os.path.dirname(folder) for folder in ais_bench.__path__) if root not in path]
-        return cls(tuple(path), cwd)
 
 
 class Exit(NamedTuple):
@@ -109,21 +56,10 @@ def _connection() -> tuple[_socket.socket, _socket.socket]:
     return mine, its
 
 
-def python_executable() -> str:
-    """The interpreter that workers run: what multiprocessing would take. Raises ConfigError where there is none."""
-    spawn = sys.modules.get("multiprocessing.spawn")  # where nobody imported it, nobody has chosen another one
-    executable = spawn.get_executable() if spawn is not None else sys.executable
-    if not executable:
-        raise ConfigError("sys.executable is empty, so no worker can be started; multiprocessing.set_executable() helps")
-    return os.fsdecode(executable)
-
-
 class WorkerProcess:
     """A running worker process and the parent's descriptors for it. `inherited`: the numbers of descriptors there."""
 
     def __init__(self, place: Place, inherited: tuple[int, ...]) -> None:
-        executable = python_executable()
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             mine, its = _connection()
             ours.callback(mine.close)
@@ -134,11 +70,9 @@ class WorkerProcess:
             nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             theirs.callback(os.close, nothing)
             control, *self.inherited = [_above_stdio(fd, theirs) for fd in (its.fileno(), *inherited)]
-            command = [executable, *flags, "-c", BOOTSTRAP, str(control)]
+            words = [os.fsencode(word) for word in command("worker", str(control))]
             # Not `subprocess`: some programs replace it, and others ignore or take the signals that it relies on.
-            self._child = _native.Child(
-                [os.fsencode(word) for word in command], nothing, its_output, its_output, [control, *self.inherited]
-            )
+            self._child = _native.Child(words, nothing, its_output, its_output, [control, *self.inherited])
             ours.pop_all()
         self.pid: int = self._child.pid
         self.watch_fd = self._child.watch_fd  # readable once the process has ended

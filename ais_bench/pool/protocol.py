@@ -53,7 +53,7 @@ class Handler(Protocol):
 
 
 class Factory(Protocol):
-    """A picklable (or dill-able) callable that makes the handler in the worker."""
+    """A callable that can be sent (ais_bench.shm.travel) and that makes the handler in the worker."""
 
     def __call__(self, context: WorkerContext) -> Handler:
         """Raises what the parent shall see as the reason why the worker did not start."""

@@ -21,8 +21,9 @@ from ais_bench import _native
 from ais_bench.errors import AisBenchError, PoolBroken, PoolError, TaskTimeout
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.dispatch import Dispatcher
+from ais_bench.pool.interpreter import Place
 from ais_bench.pool.pickling import loads_error
-from ais_bench.pool.process import Place, WorkerProcess
+from ais_bench.pool.process import WorkerProcess
 from ais_bench.pool.protocol import Failed, LogLine, Ready, Start, Stop
 from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.seats import Device, RunningWorker, Seat, StartingWorker, broken, died, start_error

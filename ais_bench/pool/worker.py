@@ -25,7 +25,7 @@ from ais_bench.pool.pickling import dumps_error, loads
 from ais_bench.pool.protocol import Failed, Ready, Start, Stop, WorkerContext
 from ais_bench.pool.wire import WorkerEnd
 from ais_bench.pool.worker_log import carry_logging, end_logging
-from ais_bench.shm import RAISED, Channel
+from ais_bench.shm import RAISED, Channel, travel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ PARENT_GONE = 0  # the exit code nobody is left to read
 def main(control: int) -> NoReturn:
     """Serves one pool over this descriptor of the control connection. Never returns."""
     connection = WorkerEnd(control)
+    travel.returning()
     code = 1
     try:
         start = _receive_start(connection)

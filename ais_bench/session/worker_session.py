@@ -113,7 +113,7 @@ class SessionHandler:
         from ais_bench.shm import decode, encode
 
         session, mode = self.session(), MODES[task.mode]
-        item = decode(task.feeds, at_home=False) if task.kind == OBJECT else task.feeds
+        item = decode(task.feeds) if task.kind == OBJECT else task.feeds
         if isinstance(item, Iterate):
             return Answer(session.infer_iteration(item.feeds, item.in_out_list, item.times, item.mode))
         began_ns = _native.monotonic_ns()

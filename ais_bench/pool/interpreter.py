@@ -1,0 +1,250 @@
+"""The Python that workers run, and what they run first.
+
+Usually that is `sys.executable`. It is not where Python is a part of another program: in a frozen one (PyInstaller, Nuitka,
+cx_Freeze) and where Python is embedded (uWSGI and others). Such a program must never be started as if it were Python: it would
+run itself again, and so would each of its copies. So a frozen program takes part by calling `freeze_support` first of all, and
+where Python is embedded the interpreter of the same installation is used; without either nothing is started.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import Any, NamedTuple, NoReturn
+
+import ais_bench
+from ais_bench import _native
+from ais_bench.errors import ConfigError, UnsupportedError
+from ais_bench.shm import travel
+
+LEAST_KERNEL = (3, 10)
+FLAG = "--ais-bench-process"
+ASK_TIMEOUT_S = 60.0
+
+# Without the working directory, whose modules may be called like the library's.
+_OFF_THE_WORKING_DIRECTORY = """\
+import sys
+if sys.path[0] == "": del sys.path[0]
+"""
+
+# What a fresh interpreter runs, by role. A worker must not import ais_bench before it has the parent's sys.path, which comes
+# first on the control connection.
+CODE = {
+    "worker": _OFF_THE_WORKING_DIRECTORY
+    + """\
+import os, pickle
+control = int(sys.argv[1])
+os.set_blocking(control, True)
+def take(count):
+    data = b""
+    while len(data) < count:
+        data += (part := os.read(control, count - len(data)))
+        if not part: os._exit(0)
+    return data
+place = pickle.loads(take(int.from_bytes(take(8), "little")))
+sys.path[:] = place["path"]
+sys.argv[:] = [""]
+try: os.chdir(place["cwd"] or ".")
+except OSError as error: print(f"the working directory cannot be used: {error}", file=sys.stderr)
+from ais_bench.pool.worker import main
+main(control)
+""",
+    "count": _OFF_THE_WORKING_DIRECTORY
+    + """\
+import json
+sys.path[:] = json.loads(sys.argv[1])
+from ais_bench import _native
+if not _native.die_with_parent(int(sys.argv[3])): sys.exit()
+print("devices", _native.device_count(sys.argv[2]))
+""",
+    "find": _OFF_THE_WORKING_DIRECTORY
+    + """\
+import importlib.util, json
+sys.path[:] = json.loads(sys.argv[1])
+spec = importlib.util.find_spec(sys.argv[2])
+if spec is not None: print("found", json.dumps(spec.origin or ""))
+""",
+}
+
+
+class Place(NamedTuple):
+    """Where the parent stood when the pool was made: what a worker needs to import the same modules and find the same files."""
+
+    path: tuple[str, ...]
+    cwd: str  # empty: it was deleted
+
+    @classmethod
+    def here(cls) -> Place:
+        """As of now."""
+        try:
+            cwd = os.getcwd()
+        except FileNotFoundError:
+            cwd = ""
+        # Importing takes texts and bytes, and passes over everything else; programs put Path objects there as well.
+        texts = [os.fsdecode(entry) for entry in sys.path if isinstance(entry, str | bytes | os.PathLike)]
+        path = [cwd if entry == "" else entry for entry in texts]
+        # These find ais_bench itself if the parent found it in a way that sys.path does not show.
+        path += [root for root in (os.path.dirname(folder) for folder in ais_bench.__path__) if root not in path]
+        return cls(tuple(path), cwd)
+
+
+# ---- frozen programs ----
+
+_supported = False
+
+
+def freeze_support() -> None:
+    """Let a frozen program (PyInstaller, Nuitka, cx_Freeze) have workers. Call it first of all in the main script.
+
+    In a process that the pool has started it never returns. In all others it returns at once. Without this call a frozen
+    program gets a ConfigError before anything is started. A program that is not frozen needs no such call.
+    """
+    global _supported
+    _supported = True
+    if len(sys.argv) > 2 and sys.argv[1] == FLAG and sys.argv[2] in CODE:
+        _serve(sys.argv[2])
+
+
+def _serve(role: str) -> NoReturn:
+    del sys.argv[1:3]
+    exec(compile(CODE[role], f"<ais_bench {role}>", "exec"), {"__name__": f"ais_bench {role}"})
+    sys.exit(0)
+
+
+def is_frozen() -> bool:
+    """Whether the program was made into an executable file of its own."""
+    main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
+    # Nuitka says `__compiled__` in each module, and whether an interpreter is still needed beside them.
+    compiled: Any = main.get("__compiled__")
+    return bool(getattr(sys, "frozen", False)) or bool(getattr(compiled, "standalone", False))
+
+
+def _frozen_executable() -> str:
+    if not _supported:
+        raise ConfigError(
+            "this program is frozen (sys.frozen), so its workers would start the program again; call "
+            "ais_bench.pool.freeze_support() first of all in its main script"
+        )
+    for path in (sys.executable, sys.argv[0], "/proc/self/exe"):
+        if path and os.access(path, os.X_OK) and not os.path.isdir(path):
+            return os.path.abspath(path) if path != "/proc/self/exe" else os.readlink(path)
+    raise ConfigError("this program is frozen, and its own file cannot be found")
+
+
+# ---- the interpreter ----
+
+_PYTHON_NAME = re.compile(r"(python|pypy)(\d+(\.\d+)*)?[a-z]{0,2}(-\w+)?")
+
+
+def python_executable() -> str:
+    """The interpreter that workers run. Raises ConfigError where there is none.
+
+    What multiprocessing was told comes first (`multiprocessing.set_executable`), then `sys.executable` if it is a Python, then
+    the Python of this installation.
+    """
+    spawn = sys.modules.get("multiprocessing.spawn")  # where nobody imported it, nobody has chosen another one
+    chosen = os.fsdecode(spawn.get_executable() or "") if spawn is not None else ""
+    if chosen and chosen != sys.executable:
+        return chosen
+    if sys.executable and _is_python(sys.executable):
+        return sys.executable
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for root in dict.fromkeys((sys.exec_prefix, sys.prefix, sys.base_exec_prefix, sys.base_prefix)):
+        path = os.path.join(root, "bin", version)
+        if os.access(path, os.X_OK):
+            return path
+    named = f"sys.executable is {sys.executable!r}, which is no Python" if sys.executable else "sys.executable is empty"
+    raise ConfigError(
+        f"{named}, and there is no {version} in {sys.prefix}/bin, so no worker can be started; "
+        "name one with multiprocessing.set_executable()"
+    )
+
+
+def _is_python(path: str) -> bool:
+    """Judged by names, because running another program to see what it is might do anything."""
+    return any(_PYTHON_NAME.fullmatch(os.path.basename(name)) for name in (path, os.path.realpath(path)))
+
+
+def command(role: str, *arguments: str) -> list[str]:
+    """The command line of a fresh interpreter in this role. Raises ConfigError where there is none."""
+    if is_frozen():
+        return [_frozen_executable(), FLAG, role, *arguments]
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [python_executable(), *flags, "-c", CODE[role], *arguments]
+
+
+def run(role: str, *arguments: str) -> tuple[int | None, str, str]:
+    """Runs a fresh interpreter in this role to its end: its exit code, None if it took too long, and what it wrote."""
+    words = [os.fsencode(word) for word in command(role, *arguments)]
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    pipes = [os.pipe(), os.pipe()]
+    try:
+        child = _native.Child(words, nothing, pipes[0][1], pipes[1][1], [])
+    except BaseException:
+        for read, _ in pipes:
+            os.close(read)
+        raise
+    finally:
+        for fd in (nothing, *(write for _, write in pipes)):
+            os.close(fd)
+    try:
+        said = _read_all([read for read, _ in pipes], child)
+        code = None if said is None else child.reap()[1]
+        return code, *(said or ("", ""))
+    finally:
+        child.kill(9)
+        child.reap()
+        child.close()
+        for read, _ in pipes:
+            os.close(read)
+
+
+def _read_all(fds: list[int], child: _native.Child) -> tuple[str, str] | None:
+    """What comes until both ends are closed or the process has ended; None if that takes too long."""
+    deadline = _native.monotonic_ns() + int(ASK_TIMEOUT_S * 1e9)
+    parts = {fd: b"" for fd in fds}
+    open_fds = set(fds)
+    ended = False
+    while open_fds and not ended:
+        left = (deadline - _native.monotonic_ns()) / 1e9
+        if left <= 0:
+            return None
+        ready = dict(_native.poll([(fd, 1) for fd in (*open_fds, child.watch_fd)], left))
+        ended = child.watch_fd in ready  # something that it started may hold the pipes for ever
+        for fd in [fd for fd in open_fds if fd in ready]:
+            data = os.read(fd, 1 << 16)
+            parts[fd] += data
+            ended = ended and not data
+            if not data:
+                open_fds.discard(fd)
+    out, err = (parts[fd].decode(errors="replace") for fd in fds)
+    return out, err
+
+
+def found_in_worker(name: str) -> str | None:
+    """The file of a module as a worker would find it, "" for one without a file, None where it would find none."""
+    import json
+
+    try:
+        _code, out, _err = run("find", json.dumps(Place.here().path), name)
+    except Exception:  # then no worker can be started either, which others will say
+        return None
+    found = [line[6:] for line in out.splitlines() if line.startswith("found ")]
+    return str(json.loads(found[-1])) if found else None
+
+
+travel.ask = found_in_worker
+
+
+# ---- the system ----
+
+
+def check_kernel(release: str | None = None) -> None:
+    """Raises UnsupportedError for a Linux older than what the pool needs."""
+    release = os.uname().release if release is None else release
+    numbers = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+    if numbers and numbers < LEAST_KERNEL:
+        least = ".".join(map(str, LEAST_KERNEL))
+        raise UnsupportedError(f"this is Linux {release}; worker processes need Linux {least} or newer")

@@ -1,0 +1,282 @@
+"""What goes to another process by name, and what by value. The one rule, for callables, items, results and exceptions.
+
+A class, a function or a module goes by name if the other process could import it and would find the same one there. It goes by
+value otherwise: what is defined in `__main__` (a script, a notebook, `python -c`) or, in a child of multiprocessing, in
+`__mp_main__`; what a function made; modules that were loaded from a path, as `pytest --import-mode=importlib` does, or made by
+hand. By value means that the definition itself is sent, with the globals that it uses. cloudpickle does that. It is imported
+only if something goes by value, because a worker that needs nothing of the kind starts in half the time.
+
+"Could import" is decided without importing anything: the module's file is looked for on the path that workers get, and is
+compared with the one that is in use here. If only a special finder knows a module (some editable installations have one),
+`ask` says what a fresh interpreter would find.
+
+A class that has gone by value is the same class again when it comes back, and functions are found by name again in the process
+that they come from. So `isinstance` holds for results and errors.
+
+Exceptions keep their type whatever their constructor takes: they are made again without calling it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import functools
+import importlib.machinery
+import io
+import os
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+__all__ = ["Keep", "dump", "dumps", "error_again", "give_path", "loads", "returning"]
+
+Keep = Callable[[pickle.PickleBuffer], bool]
+
+_NEVER_IMPORTED = ("__main__", "__mp_main__")
+_HEAP_TYPE = 1 << 9  # of a type's __flags__: it was made by Python code, and not by the interpreter or an extension
+
+_lock = _thread.RLock()  # guards cloudpickle's list of modules that go by value, while something is pickled
+_path: tuple[str, ...] | None = None  # sys.path of the workers; None: there have been none
+_verdicts: dict[tuple[str, str | None, tuple[str, ...]], bool] = {}
+_returning = False
+_by_value_first = False
+
+
+def give_path(path: Sequence[str]) -> None:
+    """Workers have this `sys.path` from now on."""
+    global _path
+    _path = tuple(path)
+
+
+def returning() -> None:
+    """This process is a worker: what it sends goes home."""
+    global _returning
+    _returning = True
+
+
+def _found_here(name: str) -> str | None:
+    """The file of a module as the finders of this process find it, without importing it; "" for one without a file."""
+    for finder in sys.meta_path:
+        with contextlib.suppress(Exception):
+            spec = finder.find_spec(name, None, None)
+            if spec is not None:
+                return spec.origin or ""
+    return None
+
+
+ask: Callable[[str], str | None] = _found_here  # a process that has workers asks a fresh interpreter
+
+
+def dumps(obj: Any) -> bytes:
+    """Bytes of `obj` that `loads` turns back in another process. Raise what pickling raises."""
+    return dump(obj, lambda: None)
+
+
+def dump(obj: Any, begin: Callable[[], Keep | None]) -> bytes:
+    """The same, with buffers out of band. `begin` is called before each attempt, and makes the callback for buffers."""
+    global _by_value_first
+    if not _by_value_first:
+        stream = io.BytesIO()
+        try:
+            _ByName(stream, protocol=5, buffer_callback=begin()).dump(obj)
+            return stream.getvalue()
+        except Exception as error:  # whatever speaks against it, the other way has the last word
+            _by_value_first = isinstance(error, _GoesByValue)
+    with _lock:
+        return _dump_by_value(obj, begin())
+
+
+def loads(data: Any, buffers: Sequence[Any] = ()) -> Any:
+    """The object again."""
+    return pickle.loads(data, buffers=buffers)
+
+
+# ---- the rule ----
+
+
+def goes_by_name(obj: Any) -> bool:
+    """Whether another process would find this class, function or module under its name."""
+    if isinstance(obj, ModuleType):
+        return _importable(obj.__name__)
+    module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str):
+        return True  # pickle looks for it, and has the better message
+    return _is_there(obj, module, name) and _importable(module)
+
+
+def _is_there(obj: Any, module: str, name: str) -> bool:
+    """Whether this very thing has its name here."""
+    try:
+        return functools.reduce(getattr, name.split("."), sys.modules[module]) is obj
+    except (KeyError, AttributeError):
+        return False
+
+
+def _importable(name: str) -> bool:
+    if name in _NEVER_IMPORTED:
+        return False
+    if name in sys.builtin_module_names:
+        return True
+    here = sys.modules.get(name)
+    file = getattr(here, "__file__", None)
+    path = tuple(sys.path) if _path is None else _path
+    key = (name, file, path)
+    verdict = _verdicts.get(key)
+    if verdict is None:
+        verdict = _verdicts[key] = _would_import(name, here, file, path)
+    return verdict
+
+
+def _would_import(name: str, here: ModuleType | None, file: str | None, path: tuple[str, ...]) -> bool:
+    parent, _, _last = name.rpartition(".")
+    if parent and not _importable(parent):
+        return False
+    search: Sequence[str] = path
+    if parent:
+        search = getattr(sys.modules.get(parent), "__path__", ())
+        if not search:
+            return True  # a module that the parent puts there itself, such as os.path
+    spec = importlib.machinery.PathFinder.find_spec(name, [os.fspath(entry) for entry in search])
+    if spec is not None:
+        return here is None or _same_file(spec.origin, file)
+    if parent:
+        return True  # it comes with the parent, which can be imported
+    if importlib.machinery.FrozenImporter.find_spec(name) is not None:
+        return True
+    if here is None or getattr(here, "__spec__", None) is None:
+        return False  # made by hand
+    origin = ask(name)
+    return origin is not None and _same_file(origin, file)
+
+
+def _same_file(origin: str | None, file: str | None) -> bool:
+    if not file or not origin or not os.path.isabs(origin):
+        return not file and (not origin or not os.path.isabs(origin))  # namespace packages, and what is frozen, have none
+    if os.path.realpath(origin) == os.path.realpath(file):
+        return True
+    with contextlib.suppress(OSError):
+        return os.path.samefile(origin, file)
+    return False
+
+
+# ---- pickling ----
+
+
+class _GoesByValue(pickle.PicklingError):
+    """Something cannot go by name."""
+
+
+class _ByName(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        """Pickle's hook: a recipe for `obj`, or NotImplemented for the usual one."""
+        if isinstance(obj, type | FunctionType):
+            if not goes_by_name(obj):
+                raise _GoesByValue(f"{obj!r} cannot be imported by another process")
+        elif isinstance(obj, BaseException):
+            return _recipe_of_error(obj)
+        return NotImplemented
+
+
+def _recipe_of_error(error: BaseException) -> Any:
+    """How to make an exception again without its constructor, if that is its own and pickle would call it."""
+    kind = type(error)
+    if not kind.__flags__ & _HEAP_TYPE:
+        return NotImplemented
+    if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not _builtin_base(kind).__reduce__:
+        return NotImplemented
+    recipe: tuple[Any, ...] = error.__reduce__()  # type: ignore[assignment]
+    return error_again, (kind, error.args, recipe[1]), *recipe[2:]
+
+
+def error_again(kind: type[BaseException], args: tuple[Any, ...], made_of: tuple[Any, ...] | None = None) -> BaseException:
+    """An exception of this type with these `args`, without its constructor. `made_of`: what its built-in base takes."""
+    made_of = args if made_of is None else made_of
+    builtin = _builtin_base(kind)
+    try:
+        error = builtin.__new__(kind, *made_of)
+        builtin.__init__(error, *made_of)  # what the interpreter keeps beside `args`, such as the code of a SystemExit
+    except TypeError:
+        error = builtin.__new__(kind)
+    error.args = args
+    return error
+
+
+def _builtin_base(kind: type[BaseException]) -> type[BaseException]:
+    return next(base for base in kind.__mro__ if issubclass(base, BaseException) and not base.__flags__ & _HEAP_TYPE)
+
+
+def _dump_by_value(obj: Any, keep: Keep | None) -> bytes:
+    stream = io.BytesIO()
+    pickler = _by_value_pickler()(stream, protocol=5, buffer_callback=keep)
+    try:
+        pickler.dump(obj)
+    finally:
+        pickler.end()
+    return stream.getvalue()
+
+
+@functools.cache
+def _by_value_pickler() -> Any:
+    import cloudpickle
+
+    locks = {_thread.LockType: _thread.allocate_lock, _thread.RLock: _thread.RLock}
+
+    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+        def __init__(self, *args: Any, **how: Any) -> None:
+            super().__init__(*args, **how)
+            self._listed: list[ModuleType] = []
+            self._known: set[str] = set()
+
+        def end(self) -> None:
+            """Leave cloudpickle's list as it was."""
+            for module in self._listed:
+                cloudpickle.unregister_pickle_by_value(module)
+
+        def reducer_override(self, obj: Any) -> Any:
+            """Pickle's hook."""
+            if isinstance(obj, type | FunctionType | ModuleType):
+                self._decide(obj)
+                if _returning and isinstance(obj, FunctionType) and "<" not in obj.__qualname__ and not goes_by_name(obj):
+                    return _function_at_home, (obj.__module__, obj.__qualname__, cloudpickle.dumps(obj, protocol=5))
+            elif isinstance(obj, BaseException):
+                return _recipe_of_error(obj)
+            elif isinstance(obj, BuiltinFunctionType):
+                if isinstance(obj.__self__, ModuleType) and not goes_by_name(obj):
+                    raise _native_code(obj)
+            elif (make := locks.get(type(obj))) is not None:
+                return make, ()  # an open one
+            return super().reducer_override(obj)
+
+        def _decide(self, obj: Any) -> None:
+            """Have cloudpickle send it by value, if it would not by itself."""
+            name = obj.__name__ if isinstance(obj, ModuleType) else getattr(obj, "__module__", None)
+            if not isinstance(name, str) or name in self._known or name == "__main__":
+                return
+            self._known.add(name)
+            if _importable(name):
+                return
+            if isinstance(obj, type) and not obj.__flags__ & _HEAP_TYPE:
+                raise _native_code(obj)
+            module = sys.modules.get(name)
+            if module is not None and module.__name__ == name and name not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(module)
+                self._listed.append(module)
+
+    return ByValue
+
+
+def _native_code(obj: Any) -> pickle.PicklingError:
+    return pickle.PicklingError(
+        f"{obj!r} is native code of the module {obj.__module__!r}, which another process cannot import: "
+        "put its folder on sys.path before the session is made"
+    )
+
+
+def _function_at_home(module: str, qualname: str, value: bytes) -> Any:
+    """This process's own function of that name, or the one that was sent."""
+    try:
+        return functools.reduce(getattr, qualname.split("."), sys.modules[module])
+    except (KeyError, AttributeError):
+        return pickle.loads(value)
