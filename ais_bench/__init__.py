@@ -1,5 +1,37 @@
 """One model on every accelerator of a machine.
 
-Nothing is defined here: another distribution ships an empty `ais_bench/__init__.py` that may overwrite this one. Import
-from `ais_bench.session`, or by the API guide's names from `ais_bench.infer.interface`.
+`InferSession`, `MultiDeviceSession`, `MemorySummary` and `__version__` are looked up when they are used. Nothing else in the
+package needs this file: another distribution ships an empty `ais_bench/__init__.py` that may overwrite it, and then
+`ais_bench.session` and `ais_bench.infer.interface` still have the classes.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ais_bench.session import InferSession, MemorySummary, MultiDeviceSession
+
+    __version__: str
+
+__all__ = ["InferSession", "MemorySummary", "MultiDeviceSession", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: Any
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("ais_bench")
+    else:
+        import ais_bench.session
+
+        value = getattr(ais_bench.session, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

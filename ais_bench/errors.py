@@ -1,8 +1,13 @@
 """Everything this library raises on purpose.
 
     AisBenchError (a RuntimeError: programs written for this API catch that)
-    |-- ConfigError            an option or argument is wrong; nothing was opened or changed
+    |-- ConfigError            an option or argument is wrong; nothing was opened or changed (also a ValueError)
+    |   `-- ConfigTypeError    ... because it is of the wrong type (also a TypeError)
     |-- FeedError              the inputs given do not fit the model
+    |   `-- FeedTypeError      ... because one is of a type that cannot be fed (also a TypeError)
+    |-- FileError              a file cannot be read or written (also an OSError)
+    |   |-- FileMissing        ... because it does not exist (also a FileNotFoundError)
+    |   `-- FileDenied         ... because of its permissions (also a PermissionError)
     |-- DeviceError            something on the way to, or on, a device
     |   |-- DeviceUnavailable  no such library, driver or device here
     |   |-- ModelLoadError     the file does not load on this device
@@ -20,20 +25,32 @@
     |   `-- PoolClosed         you closed the pool
     `-- TransportError         shared memory holds what it cannot hold, or the system refused it
 
+Some classes also derive from the built-in class that Python itself raises for the same mistake, so an `except` clause for
+that class catches them too. The error of one task of a pipeline or pool carries `index`, the place of its feeds among those of
+the call, and `device_id`, the device it ran on; each is None where there is none.
+
 `FeedWarning` is a warning, not an error: the feed is used as its bytes, but its type looks like a mistake.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import TypeVar
+
 __all__ = [
     "AisBenchError",
     "ConfigError",
+    "ConfigTypeError",
     "DeviceError",
     "DeviceLost",
     "DeviceMemoryError",
     "DeviceUnavailable",
     "FeedError",
+    "FeedTypeError",
     "FeedWarning",
+    "FileDenied",
+    "FileError",
+    "FileMissing",
     "InferenceCancelled",
     "InferenceError",
     "ModelLoadError",
@@ -50,15 +67,47 @@ __all__ = [
 
 
 class AisBenchError(RuntimeError):
-    """Root of the tree above."""
+    """Root of the tree above.
+
+    `index` is the place of the failed task's feeds among those of its call, and `device_id` the device it ran on or was sent
+    to. Each is None if the error does not belong to one task or one device.
+    """
+
+    index: int | None = None
+    device_id: int | None = None
 
 
-class ConfigError(AisBenchError):
+class ConfigError(AisBenchError, ValueError):
     """An option or argument is wrong. Nothing was opened or changed."""
+
+
+class ConfigTypeError(ConfigError, TypeError):
+    """An option or argument is of the wrong type."""
 
 
 class FeedError(AisBenchError):
     """The inputs given do not fit the model: their number, size, shape or kind. The session stays usable."""
+
+
+class FeedTypeError(FeedError, TypeError):
+    """An input is of a type that cannot be fed."""
+
+
+class FileError(AisBenchError, OSError):
+    """A file cannot be read or written. `errno`, `strerror` and `filename` are those of the system's error."""
+
+    __new__ = OSError.__new__  # type: ignore[assignment]
+    __init__ = OSError.__init__
+    __str__ = OSError.__str__
+    __reduce__ = OSError.__reduce__
+
+
+class FileMissing(FileError, FileNotFoundError):
+    """A file does not exist."""
+
+
+class FileDenied(FileError, PermissionError):
+    """A file's permissions forbid it."""
 
 
 class DeviceError(AisBenchError):
@@ -72,7 +121,7 @@ class DeviceUnavailable(DeviceError):
 
 
 class ModelLoadError(DeviceError):
-    """The model file cannot be read, is not a model, or does not load on this device."""
+    """The model file cannot be read, is not a model, or does not load on this device. The message has its path."""
 
 
 class UnsupportedError(DeviceError):
@@ -106,24 +155,17 @@ class PoolError(AisBenchError):
 class WorkerStartError(PoolError):
     """A worker did not get ready. The cause is what it raised."""
 
-    device_id: int | None = None
-
 
 class WorkerDied(PoolError):
     """A worker process ended while it held work."""
 
-    device_id: int | None = None
     pid: int | None = None
     signal: int | None = None
     exit_code: int | None = None
-    index: int | None = None
 
 
 class TaskTimeout(PoolError):
     """A task passed its deadline."""
-
-    device_id: int | None = None
-    index: int | None = None
 
 
 class PoolBroken(PoolError):
@@ -140,3 +182,24 @@ class TransportError(AisBenchError):
 
 class FeedWarning(UserWarning):
     """A feed fits in bytes but its element type is of another kind than the model's, once for each input."""
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def name_task(error: E, index: int | None = None, device_id: int | None = None) -> E:
+    """Say in an error which task it belongs to, and return it: in its attributes, and in its text or, if the class is not of
+    this module, a note. What the error says already stays as it is."""
+    said = []
+    for name, value, words in (("index", index, f"feeds with index {index}"), ("device_id", device_id, f"device {device_id}")):
+        if value is None or getattr(error, name, None) is not None:
+            continue
+        with suppress(Exception):  # a class of the user's may allow no attributes
+            setattr(error, name, value)
+        said.append(words)
+    if said and isinstance(error, AisBenchError) and len(error.args) == 1:
+        error.args = (f"{error.args[0]} ({', '.join(said)})",)
+    elif said:
+        with suppress(Exception):  # `add_note`, which Python 3.10 lacks
+            error.__notes__ = [*getattr(error, "__notes__", []), f"({', '.join(said)})"]  # type: ignore[attr-defined]
+    return error

@@ -55,7 +55,7 @@ class Limit:
     words: str = ""  # of the refusal, a regular expression
 
 
-_NO_OPTION = r"there is no option '\w+' for models on an NPU; there is acl_json_path"
+_NO_OPTION = r"unknown option '\w+' for a model on an NPU; use 'acl_json_path'"
 _FORKED = "AscendCL was initialised in the process that this one was forked from"
 
 CANNOT = (

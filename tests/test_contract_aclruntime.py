@@ -328,7 +328,7 @@ def test_iteration_by_hand_with_inner_run(model: ModelPath) -> None:
 
 @pytest.mark.parametrize(
     ("chain", "message"),
-    [([0], "2 inputs"), ([0, 2], "outputs 0 to 1"), (None, "in_out_list"), ([0, 0.5], "whole number"), (5, "a list")],
+    [([0], "2 inputs"), ([0, 2], "outputs 0 to 1"), (None, "in_out_list"), ([0, 0.5], "must be an integer"), (5, "a list")],
 )
 def test_a_chain_that_does_not_fit_is_explained(model: ModelPath, chain: Any, message: str) -> None:
     with InferSession(0, model("sub_then_swap")) as session:

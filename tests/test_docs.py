@@ -78,7 +78,7 @@ def described(cls: type) -> dict[str, str | None]:
 
 def parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
     signature = inspect.signature(function).parameters.values()
-    return [(one.name, one.kind, one.default) for one in signature if one.name != "self"]
+    return [(one.name, one.kind, one.default) for one in signature if one.name not in ("self", "unknown")]
 
 
 @pytest.mark.parametrize("cls", CLASSES)

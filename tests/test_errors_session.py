@@ -128,7 +128,7 @@ def test_a_path_is_not_cut_at_a_nul_character(model: ModelPath) -> None:
 def test_a_mode_that_is_no_text(model: ModelPath, mode: Any) -> None:
     with InferSession(0, model("batch")) as session:
         for run in (lambda: session.infer([X], mode), lambda: session.infer_iteration([X], [0], 3, mode)):
-            with pytest.raises(errors.ConfigError, match=r"wrong infer mode.*'dymshape'"):
+            with pytest.raises(errors.ConfigError, match=r"mode must be one of 'static'.*'dymshape', got"):
                 run()
 
 
@@ -215,10 +215,10 @@ def test_shapes_that_do_not_fit_each_other(model: ModelPath) -> None:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"loop": 0}, ["loop is 0", "from 1"]),
-        ({"loop": 1.5}, ["loop is 1.5"]),
-        ({"threads": 0}, ["threads is 0"]),
-        ({"runtime": 5}, ["runtime is 5"]),
+        ({"loop": 0}, ["loop must be at least 1, got 0"]),
+        ({"loop": 1.5}, ["loop must be an integer, got 1.5"]),
+        ({"threads": 0}, ["threads must be at least 1, got 0"]),
+        ({"runtime": 5}, ["runtime must be", "got 5"]),
         ({"provider_options": ["threads"]}, ["provider_options", "mapping"]),
         ({"graph_optimization_level": "most"}, ["'most'", "extended"]),
     ],

@@ -132,18 +132,20 @@ def test_a_culprit_is_named_with_its_index(models: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"devices": []}, "no device"),
+        ({"devices": []}, "devices must be at least one device id"),
         ({"devices": [0, 0]}, "twice"),
         ({"on_error": "ignore"}, "on_error"),
-        ({"no_such": 1}, "no_such"),
+        ({"no_such": 1}, "unknown option 'no_such'"),
+        ({"task_timout": 3}, "unknown option 'task_timout'; did you mean 'task_timeout'"),
+        ({"acl_json": ""}, "unknown option 'acl_json'; did you mean 'acl_json_path'"),
         ({"warmup": -1}, "warmup"),
         ({"task_timeout": 0}, "task_timeout"),
         ({"affinity": "some"}, "affinity"),
         ({"affinity": {"0": [0]}}, "affinity"),
-        ({"devices": 1.5}, "not 1.5"),
-        ({"runtime": "zz"}, "there is no runtime 'zz'"),
-        ({"preprocess": 3}, "preprocess is 3"),
-        ({"postprocess": "text"}, "postprocess is 'text'"),
+        ({"devices": 1.5}, "device_id must be an integer, got 1.5"),
+        ({"runtime": "zz"}, "unknown runtime 'zz'; use 'ort' \\(ONNX Runtime\\) or 'acl' \\(AscendCL\\)"),
+        ({"preprocess": 3}, "preprocess must be callable, got 3"),
+        ({"postprocess": "text"}, "postprocess must be callable, got 'text'"),
     ],
 )
 def test_wrong_options_start_nothing(models: dict[str, str], options: dict[str, Any], words: str) -> None:

@@ -13,11 +13,11 @@ from pool_handlers import Obedient
 from pool_support import environment
 
 from ais_bench.errors import AisBenchError, ConfigError, WorkerDied
+from ais_bench.options import as_device_ids
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter, crew, streams
 from ais_bench.pool.cores import split_cores
 from ais_bench.pool.pickling import RemoteTraceback, dumps_by_value, dumps_error, loads, loads_error
 from ais_bench.pool.ready_worker import ReadyWorker
-from ais_bench.pool.settings import check_device_ids
 from ais_bench.pool.wire import ParentEnd, WorkerEnd, frame
 
 
@@ -57,15 +57,15 @@ def test_settings_are_frozen_and_equal() -> None:
 def test_device_ids_are_checked() -> None:
     import numpy as np
 
-    assert check_device_ids([np.int64(2), "0"]) == (2, 0)
-    assert check_device_ids(3) == (3,)
+    assert as_device_ids([np.int64(2), "0"]) == (2, 0)
+    assert as_device_ids(3) == (3,)
     for wrong in ([], [1, 1], [-1], ["x"], [True], [1.0]):
         with pytest.raises(ConfigError):
-            check_device_ids(wrong)
+            as_device_ids(wrong)
 
 
 def test_a_wrong_setting_starts_nothing() -> None:
-    with pytest.raises(ConfigError, match="min_devices is 3"):
+    with pytest.raises(ConfigError, match="min_devices must be at most 2, the number of devices, got 3"):
         DevicePool(Obedient, [0, 1], PoolSettings(min_devices=3))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ais_bench")]
 

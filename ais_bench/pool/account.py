@@ -73,7 +73,7 @@ class Deadlines:
         self.limit_ns = None if limit is None else int(limit * 1e9)
         self.looks_ns: int | None = None  # the next look by itself, of monotonic_ns(); 0: it has been woken; None: none
         self.any = limit is not None  # whether there ever was one
-        self._heap: list[tuple[int, int, Task]] = []
+        self._heap: list[tuple[int, int, Task, float]] = []  # (due, count, task, seconds it was given)
         self._count = itertools.count()  # makes entries of the same time comparable
         self._prune_at = 1000
 
@@ -84,15 +84,15 @@ class Deadlines:
             heapq.heapify(self._heap)
             self._prune_at = 1000 + 2 * len(self._heap)
         self.any = True
-        heapq.heappush(self._heap, (monotonic_ns() + int(timeout * 1e9), next(self._count), task))
+        heapq.heappush(self._heap, (monotonic_ns() + int(timeout * 1e9), next(self._count), task, timeout))
 
-    def pop_missed(self, now_ns: int) -> list[Task]:
-        """Those whose time has come and that are not done."""
-        missed = []
+    def pop_missed(self, now_ns: int) -> dict[Task, tuple[float, float]]:
+        """Those whose time has come and that are not done, with the seconds they were given and took."""
+        missed = {}
         while self._heap and (self._heap[0][0] <= now_ns or self._heap[0][2].done):
-            task = heapq.heappop(self._heap)[2]
+            due_ns, _, task, timeout = heapq.heappop(self._heap)
             if not task.done:
-                missed.append(task)
+                missed[task] = timeout, timeout + (now_ns - due_ns) / 1e9
         return missed
 
     @property

@@ -21,12 +21,13 @@ import numpy as np
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, PoolClosed
+from ais_bench.options import as_device_id, as_device_ids
 from ais_bench.pool import streams
 from ais_bench.pool.engine import Engine, closed_error, foreign_error
 from ais_bench.pool.interpreter import check_kernel, command
 from ais_bench.pool.pickling import dumps_by_value
 from ais_bench.pool.protocol import Factory
-from ais_bench.pool.settings import PoolSettings, check_device_id, check_device_ids
+from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, Waiter
 from ais_bench.shm import Stats
 
@@ -75,10 +76,10 @@ class DevicePool:
         check_kernel()
         command("worker")  # raises ConfigError if there is no interpreter to run
         self._settings = settings or PoolSettings()
-        self._devices = list(check_device_ids(devices))
+        self._devices = list(as_device_ids(devices))
         needed = self._settings.min_devices
         if needed is not None and needed > len(self._devices):
-            raise ConfigError(f"min_devices is {needed}, but there are {len(self._devices)} devices")
+            raise ConfigError(f"min_devices must be at most {len(self._devices)}, the number of devices, got {needed}")
         self._engine = Engine(self._settings, dumps_by_value(factory), len(self._devices) * self._settings.workers_per_device)
         self._begun = False
         self._settled = False
@@ -138,7 +139,7 @@ class DevicePool:
 
     def add_device(self, device: int) -> None:
         """Starts workers on one more device and waits until they are ready. Raises WorkerStartError, ConfigError."""
-        device = check_device_id(device)
+        device = as_device_id(device)
         engine = self._owned()
         if device in self._devices:
             raise ConfigError(f"device {device} is in the pool already")
@@ -153,7 +154,7 @@ class DevicePool:
 
     def remove_device(self, device: int) -> None:
         """Takes a device out: what its workers have in hand is finished, then they end. Raises ConfigError."""
-        device = check_device_id(device)
+        device = as_device_id(device)
         engine = self._owned()
         if device not in self._devices:
             raise ConfigError(f"device {device} is not in the pool; there are {self._devices}")

@@ -401,8 +401,8 @@ class Dispatcher:
             self._drain_lanes(self.crew.workers)
             now_ns = monotonic_ns()
             missed = self._deadlines.pop_missed(now_ns)
-            for task in missed:
-                self._finish(task, too_late(task, "the time given for it"))
+            for task, times in missed.items():
+                self._finish(task, too_late(task, "timeout", *times))
             later = [] if self._deadlines.next_ns is None else [self._deadlines.next_ns]
             for worker in self.crew.workers:
                 oldest = worker.lane.oldest() if worker.load else None
@@ -410,9 +410,10 @@ class Dispatcher:
                     continue
                 task, since_ns = oldest
                 if task in missed:
-                    worker.condemn(too_late(task, "the time given for it"))
+                    worker.condemn(too_late(task, "timeout", *missed[task]))
                 elif limit_ns is not None and since_ns + limit_ns <= now_ns:
-                    worker.condemn(too_late(task, f"task_timeout ({limit:g} s)"))
+                    assert limit is not None
+                    worker.condemn(too_late(task, "task_timeout", limit, (now_ns - since_ns) / 1e9))
                 elif limit_ns is not None:
                     later.append(since_ns + limit_ns)
             if limit_ns is not None and self.account.outstanding and not later:

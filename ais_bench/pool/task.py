@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ais_bench.errors import DeviceMemoryError, TaskTimeout
+from ais_bench.errors import DeviceMemoryError, TaskTimeout, name_task
 from ais_bench.pool.pickling import loads_error
 from ais_bench.pool.threads import Lock, LockType
 from ais_bench.shm import OBJECT, TENSORS, decode
@@ -142,16 +142,22 @@ class Task:
         return task
 
     def result(self) -> Any:
-        """The outputs, or the object that the handler answered with; raises the task's error. Call when `done`."""
+        """Return the outputs, or the object that the handler answered with. Call when `done`.
+
+        Raises the task's error, with `index` and `device_id` in it.
+        """
         if self.error is not None:
-            raise self.error
+            raise self._named(self.error)
         assert self.outputs is not None
         if self.answer_kind == TENSORS:
             return self.outputs
         answer = decode(self.outputs)
         if self.answer_kind == OBJECT:
             return answer
-        raise loads_error(answer)
+        raise self._named(loads_error(answer))
+
+    def _named(self, error: BaseException) -> BaseException:
+        return name_task(error, self.index, self.device if self.ran_on is None else self.ran_on)
 
 
 def does_not_fit(device: int) -> DeviceMemoryError:
@@ -162,9 +168,7 @@ def does_not_fit(device: int) -> DeviceMemoryError:
     )
 
 
-def too_late(task: Task, what: str) -> TaskTimeout:
-    """The error of a task that took longer than `what`."""
-    error = TaskTimeout(f"a task took longer than {what}")
-    error.device_id = task.worker.device if task.worker is not None else task.device
-    error.index = task.index
-    return error
+def too_late(task: Task, option: str, limit_s: float, took_s: float) -> TaskTimeout:
+    """Return the error of a task that took `took_s` seconds, longer than `option` allows."""
+    error = TaskTimeout(f"the task took {took_s:.3f} s, and {option} allows {limit_s:g} s")
+    return name_task(error, task.index, task.worker.device if task.worker is not None else task.device)

@@ -27,6 +27,11 @@ def count_devices(runtime: str) -> int:
         )
     found = [line.split()[1] for line in out.splitlines() if line.startswith("devices ")]
     if code != 0 or not found or found[-1] == "0":
-        reason = err.strip().splitlines()[-1:] or ["it reports no device"]
-        raise DeviceUnavailable(f"{nothing}: {reason[0]}; pass devices=[...] to name them")
+        raise DeviceUnavailable(f"{nothing}: {_reason(err)}; pass devices=[...] to name them")
     return int(found[-1])
+
+
+def _reason(stderr: str) -> str:
+    """Return the message of the error that ended the process: all of its lines if it is one of ours, else the last line."""
+    ours = stderr.rpartition(f"{DeviceUnavailable.__module__}.")[2].partition(": ")[2].strip()
+    return ours or (stderr.strip().splitlines() or ["it reports no device"])[-1]

@@ -5,22 +5,36 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError
+from ais_bench.errors import AisBenchError, ConfigError, name_task
+from ais_bench.options import (
+    OnError,
+    as_chain,
+    as_device_id,
+    as_int,
+    as_iterable,
+    as_model,
+    as_runtime,
+    check_custom_sizes,
+    check_names,
+    check_on_error,
+    known_options,
+    runtime_options,
+)
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.feeds import sets_of, to_sequence
 from ais_bench.session.inference_session import InferenceSession, session_options
-from ais_bench.session.options import as_chain, as_int, as_model, as_text, check_custom_sizes, runtime_options
 from ais_bench.session.tensor import Tensor
 from ais_bench.session.times import sumary
 
 __all__ = ["InferSession"]
 
+_package_logger = logging.getLogger("ais_bench")
 _logger = logging.getLogger("ais_bench.session")
 
 
@@ -42,7 +56,8 @@ class InferSession:
         device_id: the device, an int or its text. CPU devices are 0 to the number of processors the process may use, less 1.
         model_path: a path, or the model's content as bytes. The content decides what it is, not the suffix.
         acl_json_path: AscendCL's profiling and dump settings, one file per process; of no effect on a CPU device.
-        debug: log the model's description and more at DEBUG.
+        debug: log the model's description and more at DEBUG, to the logger "ais_bench.session". Sets the level of the logger
+            "ais_bench" unless the program has set one; handlers are the program's (`logging.basicConfig()`).
         loop: executions per call, at least 1; the outputs are the last one's.
         threads: threads that compute one run on a CPU device; default all processors the process may use.
         graph_optimization_level: "disable", "basic", "extended", "layout" or "all" (the default), for ONNX models.
@@ -62,14 +77,16 @@ class InferSession:
         graph_optimization_level: str | None = None,
         provider_options: Mapping[str, Any] | None = None,
         runtime: str | None = None,
+        **unknown: NoReturn,
     ) -> None:
-        device, model = as_int("device_id", device_id, 0), as_model(model_path)
+        check_names(unknown, known_options(InferSession))
+        device, model = as_device_id(device_id), as_model(model_path)
         session = InferenceSession(
             model,
             device,
             _options(acl_json_path, debug, as_int("loop", loop, 1)),
             _runtime_options=runtime_options(threads, graph_optimization_level, provider_options),
-            _runtime="" if runtime is None else as_text("runtime", runtime),
+            _runtime=as_runtime(runtime) or "",
         )
         self._take(session, model, acl_json_path, debug)
 
@@ -89,8 +106,8 @@ class InferSession:
         self.model_path, self.acl_json_path, self.debug = model_path, acl_json_path, debug
         self.intensors_desc, self.outtensors_desc = self.session.get_inputs(), self.session.get_outputs()
         self.outputs_names = [desc.name for desc in self.outtensors_desc]
-        if debug:
-            _show_debug_log()
+        if debug and _package_logger.level == logging.NOTSET:
+            _package_logger.setLevel(logging.DEBUG)
         _logger.debug("loaded %s", self.session)
         if acl_json_path and self._native.runtime != "acl":
             _logger.warning("acl_json_path has no effect: %s runs on a CPU device", self.model_path)
@@ -124,22 +141,30 @@ class InferSession:
         """
         if mode == "dymshape":
             self._expect(custom_sizes)
-        outputs = self._native.infer(feeds, mode, out_array)
+        try:
+            outputs = self._native.infer(feeds, mode, out_array)
+        except AisBenchError as error:
+            name_task(error, device_id=self.device_id)
+            raise
         return outputs if out_array else [Tensor(tensor) for tensor in outputs]
 
     def infer_pipeline(
-        self, feeds_list: Iterable[Any], mode: str = "static", custom_sizes: Any = 100000
-    ) -> list[list[NDArray[Any]]]:
+        self, feeds_list: Iterable[Any], mode: str = "static", custom_sizes: Any = 100000, *, on_error: OnError = "raise"
+    ) -> list[Any]:
         """Run many sets of feeds and return their outputs in order. Shapes may differ from set to set.
 
         For a model of one input an element may be the bare input instead of a list; a list of sets counts as those sets. On an
         NPU several sets are under way at once: the copies of one overlap with the execution of another. `feeds_list` may be a
         generator; it is asked for the next set as there is room, and a set may be overwritten when it is asked.
+
+        `on_error`: "raise" the error of a set, or "return" it in the place of the set's outputs. It has `index`, the set's
+        place, and `device_id`. An error of `feeds_list` itself is always raised.
         """
         if mode == "dymshape":
             self._expect(custom_sizes)
-        sets = (self._one_set(feeds) for element in feeds_list for feeds in sets_of(element))
-        return self._native.infer_many(sets, mode)
+        returns = check_on_error(on_error) == "return"
+        sets = (feeds for element in as_iterable("feeds_list", feeds_list, "feeds") for feeds in sets_of(element))
+        return self._native.infer_many(sets, self._one_set, mode, returns)
 
     def infer_iteration(
         self,
@@ -162,7 +187,12 @@ class InferSession:
             raise ConfigError(f"in_out_list says which output feeds which input; {times} iterations need one")
         if mode == "dymshape":
             self._expect(custom_sizes)
-        return self._native.iterate(feeds, mode, as_chain(in_out_list), times)
+        chain = as_chain(in_out_list)
+        try:
+            return self._native.iterate(feeds, mode, chain, times)
+        except AisBenchError as error:
+            name_task(error, device_id=self.device_id)
+            raise
 
     def _expect(self, custom_sizes: Any) -> None:
         """Pass a hint of the outputs' sizes on, when it is another one than before."""
@@ -354,10 +384,3 @@ def _options(acl_json_path: str | None, debug: bool, loop: int) -> session_optio
     options.log_level = 1 if debug else 2
     options.acl_json_path = acl_json_path or ""
     return options
-
-
-def _show_debug_log() -> None:
-    logger = logging.getLogger("ais_bench")
-    logger.setLevel(logging.DEBUG)
-    if not logger.hasHandlers():  # a program that set up its logging decides where the lines go
-        logger.addHandler(logging.StreamHandler())

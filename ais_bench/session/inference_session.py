@@ -10,10 +10,10 @@ import numpy as np
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError
+from ais_bench.options import as_chain, as_device_id, as_int, as_model, as_text, wrong_type
 from ais_bench.session import file_pipeline, times
 from ais_bench.session.aipp import AippMethods
 from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.options import as_chain, as_int, as_model, as_text
 from ais_bench.session.tensor import Tensor
 from ais_bench.session.times import ExecTimes
 
@@ -68,13 +68,13 @@ class InferenceSession(AippMethods):
         _runtime: str = "",
     ) -> None:
         if not isinstance(options, session_options):
-            raise TypeError(f"options is {options!r}; it is a session_options()")
+            raise wrong_type("options", "a session_options()", options)
         runtime_options = dict(_runtime_options or {})
         if options.acl_json_path:  # absolute, so that one file has one name
             runtime_options["acl_json_path"] = os.path.abspath(options.acl_json_path)
         native = _native.Session(
             as_model(model_path),
-            as_int("device_id", device_id, 0),
+            as_device_id(device_id),
             as_int("loop", options.loop, 1),
             runtime_options,
             _runtime,

@@ -11,27 +11,33 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ais_bench.errors import ConfigError, PoolClosed, SessionClosed
+from ais_bench.errors import ConfigError, DeviceUnavailable, PoolClosed, SessionClosed
+from ais_bench.options import (
+    OnError,
+    absolute,
+    as_bool,
+    as_callable,
+    as_device_id,
+    as_device_ids,
+    as_int,
+    as_model,
+    as_path,
+    as_seconds,
+    check_names,
+    check_on_error,
+    known_options,
+    refuse_on_npu,
+    runtime_of,
+    runtime_options,
+)
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.pickling import dumps_by_value
-from ais_bench.pool.settings import check_device_id, check_device_ids, check_seconds
 from ais_bench.pool.threads import Lock
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.item import Keyed, item_of
 from ais_bench.session.last_times import LastTimes
-from ais_bench.session.options import (
-    OnError,
-    absolute,
-    as_callable,
-    as_int,
-    as_model,
-    check_on_error,
-    refuse_on_npu,
-    runtime_of,
-    runtime_options,
-)
 from ais_bench.session.worker_session import Iterate, SessionFactory
 from ais_bench.shm import OBJECT, TENSORS, encode, take
 
@@ -102,13 +108,11 @@ class MultiDeviceSession:
         self.model_path = absolute(as_model(model_path))
         self._runtime = runtime_of(self.model_path, runtime)
         self._on_error = check_on_error(on_error)
-        self._asked = None if devices is None else check_device_ids(devices)
+        self._asked = None if devices is None else as_device_ids(devices)
         pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity
         if self._runtime == "acl":
             settings.setdefault("fewest_in_flight", _UNDER_WAY_ON_AN_NPU)
-        unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(PoolSettings)})
-        if unknown:
-            raise ConfigError(f"there is no option {', '.join(map(repr, unknown))}; ais_bench.pool.settings lists the settings")
+        check_names(settings, [*known_options(MultiDeviceSession), *(field.name for field in dataclasses.fields(PoolSettings))])
         self._settings = PoolSettings(affinity=pinning, **settings)
         options = runtime_options(None, graph_optimization_level, provider_options)
         if self._runtime == "acl":
@@ -117,8 +121,8 @@ class MultiDeviceSession:
             model=self.model_path,
             runtime=self._runtime,
             options=options,
-            acl_json_path=os.path.abspath(acl_json_path) if acl_json_path else None,
-            debug=bool(debug),
+            acl_json_path=os.path.abspath(as_path("acl_json_path", acl_json_path)) if acl_json_path else None,
+            debug=as_bool("debug", debug),
             loop=as_int("loop", loop, 1),
             warmup=as_int("warmup", warmup, 0),
             device_count=count_devices("ort"),
@@ -169,7 +173,17 @@ class MultiDeviceSession:
         return list(self._pool.devices) if self._pool is not None else self._default_devices()
 
     def _default_devices(self) -> list[int]:
-        return list(self._asked) if self._asked is not None else list(range(count_devices(self._runtime)))
+        if self._asked is not None:
+            return list(self._asked)
+        try:
+            return list(range(count_devices(self._runtime)))
+        except DeviceUnavailable as error:
+            raise DeviceUnavailable(f"cannot load the model {self._model_name!r}: {error}") from error
+
+    @property
+    def _model_name(self) -> str:
+        model = self.model_path
+        return model if isinstance(model, str) else f"<{len(model)} bytes in memory>"
 
     def _ready_pool(self, wanted: Iterable[int] | None) -> DevicePool:
         """The pool, started, with at least the devices wanted (None: the default ones)."""
@@ -266,8 +280,8 @@ class MultiDeviceSession:
         TaskTimeout.
         """
         number = scatter.mode_number(mode)
-        check_seconds("timeout", timeout, optional=True)
-        device = None if device is None else check_device_id(device)
+        as_seconds("timeout", timeout, optional=True)
+        device = None if device is None else as_device_id(device)
         pool = self._ready_pool(None if device is None else [device])
         return pool.submit(
             lambda waiter, future: self._task(feeds, waiter=waiter, mode=number, device=device, future=future), timeout
@@ -332,18 +346,21 @@ class MultiDeviceSession:
         runs = self.map(scatter.batches(whole, size, pad), mode, on_error="raise")
         return gather.whole_arrays(runs, samples, size, pad, description.outputs)
 
-    def infer_pipeline(self, feeds_list: Any, mode: str = "static", custom_sizes: Any = 100000) -> Any:
+    def infer_pipeline(
+        self, feeds_list: Any, mode: str = "static", custom_sizes: Any = 100000, *, on_error: OnError | None = None
+    ) -> Any:
         """Run lists of feeds: {device id: [feeds_list, ...]} returns {device id: [[outputs, ...], ...]}.
 
         A plain feeds_list runs on all devices and returns [outputs, ...]. An element may be a bare array, for a model of one
-        input.
+        input. `on_error`: "raise" the error of a set, or "return" it in the place of the set's outputs; None: as the session.
         """
+        returns = check_on_error(on_error or self._on_error) == "return"
         number = scatter.mode_number(mode, custom_sizes)
         if not scatter.is_by_device(feeds_list):
-            return list(self.map(scatter.sets(feeds_list), mode))
+            return list(self.map(scatter.sets(feeds_list), mode, on_error or self._on_error))
         lists = scatter.sets_by_device(feeds_list)
         flat = {device: [one for feeds in several for one in feeds] for device, several in lists.items()}
-        outputs = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how))
+        outputs = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how), returns)
         return {device: gather.regroup(outputs[device], [len(feeds) for feeds in several]) for device, several in lists.items()}
 
     def infer_iteration(
@@ -370,7 +387,9 @@ class MultiDeviceSession:
         self.summary.note_one(done)
         return done.result()
 
-    def _by_device(self, feeds: Mapping[Any, Any], make: Callable[..., Task]) -> dict[int, list[Any]]:
+    def _by_device(
+        self, feeds: Mapping[Any, Any], make: Callable[..., Task], returns: bool | None = None
+    ) -> dict[int, list[Any]]:
         """{device: [feeds, ...]} to {device: [outputs, ...]}: each list on its device, everything at once."""
         lists = scatter.by_device(feeds)
         pool = self._ready_pool(lists)
@@ -393,7 +412,7 @@ class MultiDeviceSession:
         results: dict[int, list[Any]] = {device: [] for device in lists}
         for task in done:
             assert task.device is not None
-            results[task.device].append(_result(task, self._on_error == "return"))
+            results[task.device].append(_result(task, self._on_error == "return" if returns is None else returns))
         return results
 
     def _task(

@@ -10,12 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench.errors import ConfigError, FeedError
+from ais_bench.options import as_device_id, as_int, as_iterable, as_mode, check_custom_sizes, wrong
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.feeds import sets_of, to_array, to_sequence
-from ais_bench.session.options import check_custom_sizes
-from ais_bench.session.worker_session import MODES
-
-_MODE_NUMBERS = {mode: number for number, mode in enumerate(MODES)}
 
 
 def is_by_device(feeds: Any) -> bool:
@@ -33,11 +30,7 @@ def by_device(feeds: Mapping[Any, Any]) -> dict[int, list[Any]]:
     """{device id: [feeds, ...]} with plain ints and lists. Raises ConfigError."""
     lists: dict[int, list[Any]] = {}
     for device, several in feeds.items():
-        if isinstance(several, (str, bytes, Mapping)) or not isinstance(several, Iterable):
-            raise ConfigError(
-                f"device {device}: a list of feeds is wanted, one entry for each run, not a {type(several).__name__}"
-            )
-        lists[int(device)] = list(several)
+        lists[as_device_id(device)] = list(as_iterable(f"the feeds of device {device}", several, "feeds, one for each run"))
     return lists
 
 
@@ -86,18 +79,17 @@ def batch_size_for(
     A model with a fixed batch decides by itself. An open one takes `asked`, or what gives each worker a few runs: the smallest
     of its batch gears (ascending) that is as much, or the largest.
     """
+    asked = as_int("batch_size", asked, 1, optional=True)
     fixed = {desc.shape[0] for desc in inputs if desc.shape and desc.shape[0] > 0}
     if len(fixed) > 1:
         raise ConfigError(f"the inputs of this model have different lengths along axis 0 ({sorted(fixed)}): no batch to split")
     if fixed:
         size = fixed.pop()
         if asked is not None and asked != size:
-            raise ConfigError(f"batch_size is {asked}, but the model was built for {size}")
+            raise wrong("batch_size", f"{size}, for which the model was built, or None", asked)
         return size, True
     if asked is not None:
-        if isinstance(asked, bool) or not isinstance(asked, numbers.Integral) or asked < 1:
-            raise ConfigError(f"batch_size is a whole number from 1, or None, not {asked!r}")
-        return int(asked), True
+        return asked, True
     size = max(1, min(64, -(-samples // max(1, 4 * workers))))
     if gears:
         return next((gear for gear in gears if gear >= size), gears[-1]), True
@@ -117,9 +109,7 @@ def batches(arrays: Sequence[NDArray[Any]], size: int, pad: bool) -> Iterator[li
 
 def mode_number(mode: str, custom_sizes: Any = None) -> int:
     """The number by which a mode travels. Raises ConfigError."""
-    number = _MODE_NUMBERS.get(mode)
-    if number is None:
-        raise ConfigError(f"mode is {mode!r}; it is one of {', '.join(MODES)}")
+    number = as_mode(mode)
     if mode == "dymshape":
         check_custom_sizes(custom_sizes)
     return number

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError
+from ais_bench.options import as_device_id
 from ais_bench.session.descriptors import dtype
-from ais_bench.session.options import as_int
 
 __all__ = ["BaseTensor", "Tensor", "batch", "type"]
 
@@ -54,7 +54,7 @@ class Tensor(_native.Tensor):
 
     def to_device(self, device_id: Any) -> None:
         """Move to a device. Raises DeviceUnavailable, or ConfigError for what is no device id."""
-        super().to_device(as_int("device_id", device_id, 0))
+        super().to_device(as_device_id(device_id))
 
     def to_dvpp(self, device_id: Any) -> None:
         """Move to a device's media memory, which is ordinary device memory here."""

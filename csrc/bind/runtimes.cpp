@@ -34,15 +34,17 @@ std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>& shared_dev
 
 }  // namespace
 
-device::Runtime* runtime_named(const std::string& name) {
+Result<device::Runtime*> find_runtime(const std::string& name) {
   const auto found = opened().find(name);
   if (found != opened().end()) return found->second;
   const auto libraries =
       py::module_::import("ais_bench.session.libraries").attr("candidates")(name).cast<std::vector<std::string>>();
-  device::Runtime* runtime = value_or_raise(device::open_runtime(name, libraries));
+  AIS_ASSIGN(device::Runtime * runtime, device::open_runtime(name, libraries));
   opened()[name] = runtime;
   return runtime;
 }
+
+device::Runtime* runtime_named(const std::string& name) { return value_or_raise(find_runtime(name)); }
 
 void set_current_runtime(const std::string& name) { current() = name; }
 

@@ -8,7 +8,10 @@
 
 namespace ais::bind {
 
-// Opens it at the first call, from the paths that ais_bench.session.libraries gives. Raises. Needs the GIL.
+// Opens it at the first call, from the paths that ais_bench.session.libraries gives. Needs the GIL.
+Result<device::Runtime*> find_runtime(const std::string& name);
+
+// The same; raises where there is none.
 device::Runtime* runtime_named(const std::string& name);
 
 // A device of the runtime that the newest session of this process uses; of "ort" when there was none.

@@ -41,10 +41,15 @@ auto without_gil(Call call) {
   return result;
 }
 
-// Callers pass anything for a mode; what is no text is as wrong as an unknown one.
+// Callers pass anything for a mode. The words for a wrong one are those of all options.
 ShapeRule rule_for(const py::object& mode) {
-  const std::string text = py::isinstance<py::str>(mode) ? mode.cast<std::string>() : py::repr(mode).cast<std::string>();
-  return {value_or_raise(session::parse_mode(text)), false};
+  if (py::isinstance<py::str>(mode)) {
+    Result<session::Mode> parsed = session::parse_mode(mode.cast<std::string>());
+    if (parsed.ok()) return {parsed.value(), false};
+  }
+  const py::object number =
+      in_python([&] { return py::object(py::module_::import("ais_bench.options").attr("as_mode")(mode)); });
+  return {static_cast<session::Mode>(number.cast<int>()), false};
 }
 constexpr std::int64_t kSignalCheckNs = 50'000'000;  // how soon Ctrl-C ends a long iteration
 constexpr ShapeRule kSetting{session::Mode::kShape, true};
@@ -61,6 +66,20 @@ py::list to_list(std::vector<session::Tensor> tensors) {
   py::list list;
   for (session::Tensor& tensor : tensors) list.append(PyTensor{std::move(tensor)});
   return list;
+}
+
+Result<SessionPtr> open_with(const std::string& runtime_name, const session::SessionConfig& config) {
+  AIS_ASSIGN(device::Runtime * runtime, find_runtime(runtime_name));
+  return without_gil([&] { return Session::open(runtime, config); });
+}
+
+// Whatever the reason, a model that does not load is named. Wrong options are not the model's fault.
+Result<SessionPtr> naming(const device::ModelSource& source, Result<SessionPtr> opened) {
+  if (opened.ok()) return opened;
+  Status status = opened.take_status();
+  const bool said = status.message().find(source.name()) != std::string::npos;
+  if (said || status.code() == Code::kInvalidArgument) return status;
+  return std::move(status).with_context("cannot load the model '" + source.name() + "'");
 }
 
 SessionPtr open(const py::object& model, int device_id, int loop, const device::Options& options,
@@ -82,8 +101,7 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   config.options = options;
   const std::string name = value_or_raise(device::runtime_for(config.source, runtime_name));
   if (name != "acl") config.options.erase("acl_json_path");  // callers pass it for whatever the model turns out to be
-  device::Runtime* runtime = runtime_named(name);
-  SessionPtr session = value_or_raise(without_gil([&] { return Session::open(runtime, config); }));
+  SessionPtr session = value_or_raise(naming(config.source, open_with(name, config)));
   set_current_runtime(name);
   return session;
 }
@@ -103,37 +121,91 @@ py::list infer(Session& self, const py::object& given, const py::object& mode, b
   return outputs;
 }
 
-// Many sets of feeds, taken from `sets` as the pipeline has room; the outputs of each.
-py::list infer_many(const SessionPtr& self, const py::iterable& sets, const py::object& mode) {
-  const ShapeRule rule = rule_for(mode);
-  auto pipeline = value_or_raise(without_gil([&] { return session::Pipeline::open(self); }));
-  std::deque<std::unique_ptr<NumpySink>> sinks;  // of the runs under way
-  py::list results;
-  const auto finish = [&] {
-    raise_if_error(without_gil([&] { return pipeline->finish(nullptr); }));
-    results.append(sinks.front()->take());
-    sinks.pop_front();
-  };
-  try {
-    for (const py::handle& given : sets) {
-      const Feeds feeds = to_feeds(given, self->info().inputs);
-      while (pipeline->under_way() == pipeline->depth()) finish();
-      sinks.push_back(std::make_unique<NumpySink>(self->info()));
-      raise_if_error(without_gil([&] { return pipeline->submit(feeds.feeds, rule, sinks.back().get()); }));
-      emit_warnings(*self);
-    }
-    while (pipeline->under_way() != 0) finish();
-  } catch (py::error_already_set& error) {
-    // What is under way ends first, and others run meanwhile. Ctrl-C may have come in the caller's iterable, too.
-    const bool stop = !error.matches(PyExc_Exception);
-    {
-      const NoGil nogil;
-      if (stop) static_cast<void>(self->cancel());  // closed: nothing runs
-      pipeline.reset();
-    }
-    throw;
+// Many sets of feeds, taken from `sets` as the pipeline has room; the outputs of each, in order.
+class Many {
+ public:
+  // `prepare` makes feeds of an element of `sets`. With `returns`, the error of a set stands in the place of its outputs.
+  Many(const SessionPtr& self, const py::object& prepare, ShapeRule rule, bool returns)
+      : self_(self), prepare_(prepare), rule_(rule), returns_(returns) {
+    pipeline_ = value_or_raise(without_gil([&] { return session::Pipeline::open(self_); }));
   }
-  return results;
+
+  py::list run(const py::iterable& sets) {
+    try {
+      for (const py::handle& given : sets) {
+        results_.append(py::none());
+        settle(results_.size() - 1, [&] { submit(given); });
+      }
+      while (!under_way_.empty()) finish();
+    } catch (py::error_already_set& error) {
+      // What is under way ends first, and others run meanwhile. Ctrl-C may have come in the caller's iterable, too.
+      const bool stop = !error.matches(PyExc_Exception);
+      {
+        const NoGil nogil;
+        if (stop) static_cast<void>(self_->cancel());  // closed: nothing runs
+        pipeline_.reset();
+      }
+      throw;
+    }
+    return results_;
+  }
+
+ private:
+  struct UnderWay {
+    std::size_t index;
+    std::unique_ptr<NumpySink> sink;
+  };
+
+  void submit(const py::handle& given) {
+    const py::object prepared = in_python([&] { return prepare_(given); });
+    const Feeds feeds = to_feeds(prepared, self_->info().inputs);
+    while (pipeline_->under_way() == pipeline_->depth()) finish();
+    auto sink = std::make_unique<NumpySink>(self_->info());
+    raise_if_error(without_gil([&] { return pipeline_->submit(feeds.feeds, rule_, sink.get()); }));
+    under_way_.push_back({results_.size() - 1, std::move(sink)});
+    emit_warnings(*self_);
+  }
+
+  void finish() {
+    const UnderWay oldest = std::move(under_way_.front());
+    under_way_.pop_front();
+    settle(oldest.index, [&] {
+      raise_if_error(without_gil([&] { return pipeline_->finish(nullptr); }));
+      results_[oldest.index] = oldest.sink->take();
+    });
+  }
+
+  // Does one step of set `index`. Its error names the set, and is its result or ends the call.
+  template <typename Step>
+  void settle(std::size_t index, const Step& step) {
+    try {
+      step();
+    } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_Exception)) throw;
+      in_python([&] {
+        return py::object(
+            py::module_::import("ais_bench.errors").attr("name_task")(error.value(), index, self_->device()->id()));
+      });
+      if (!returns_) {
+        while (!under_way_.empty()) finish();  // the error of an earlier set comes first
+        throw;
+      }
+      results_[index] = error.value();
+    }
+  }
+
+  const SessionPtr self_;
+  const py::object prepare_;
+  const ShapeRule rule_;
+  const bool returns_;
+  py::list results_;
+  std::deque<UnderWay> under_way_;               // oldest first
+  std::unique_ptr<session::Pipeline> pipeline_;  // last: it ends before the memory that it writes to
+};
+
+py::list infer_many(const SessionPtr& self, const py::iterable& sets, const py::object& prepare, const py::object& mode,
+                    bool returns) {
+  return Many(self, prepare, rule_for(mode), returns).run(sets);
 }
 
 // With the shapes set before: the low-level module's run.
@@ -280,7 +352,7 @@ void register_session(py::module_& module) {
              return py::make_tuple(device::gear_mode(self.info().gears.kind), self.info().gears.values);
            })
       .def("infer", &infer, py::arg("feeds"), py::arg("mode"), py::arg("out_array"))
-      .def("infer_many", &infer_many, py::arg("sets"), py::arg("mode"))
+      .def("infer_many", &infer_many, py::arg("sets"), py::arg("prepare"), py::arg("mode"), py::arg("returns"))
       .def("run", &run, py::arg("feeds"))
       .def("iterate", &iterate, py::arg("feeds"), py::arg("mode"), py::arg("chain"), py::arg("times"))
       .def("real_sizes", &real_sizes)

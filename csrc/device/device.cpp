@@ -67,8 +67,7 @@ Result<Runtime*> open_runtime(const std::string& name, const std::vector<std::st
     }
     return entry->runtime.get();
   }
-  return Status(Code::kInvalidArgument,
-                "there is no runtime '" + name + "'; there are 'ort' (ONNX Runtime) and 'acl' (AscendCL)");
+  return Status(Code::kInvalidArgument, "unknown runtime '" + name + "'; use 'ort' (ONNX Runtime) or 'acl' (AscendCL)");
 }
 
 }  // namespace ais::device

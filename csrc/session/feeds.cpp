@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/words.hpp"
 #include "device/gears.hpp"
 
 namespace ais::session {
@@ -84,12 +85,13 @@ Status check_gear(const device::ModelInfo& info, Mode mode, const std::vector<Sh
 }  // namespace
 
 Result<Mode> parse_mode(std::string_view text) {
-  std::string names;
+  std::vector<std::string> names;
   for (const ModeName& entry : kModes) {
     if (text == entry.name) return entry.mode;
-    names += (names.empty() ? "'" : ", '") + std::string(entry.name) + "'";
+    names.emplace_back(entry.name);
   }
-  return Status(Code::kInvalidArgument, "wrong infer mode '" + std::string(text) + "'; the modes are " + names);
+  return Status(Code::kInvalidArgument,
+                "mode must be one of " + quoted_list(names) + ", got '" + std::string(text) + "'" + nearest(text, names));
 }
 
 const char* mode_name(Mode mode) { return kModes[static_cast<int>(mode)].name; }

@@ -56,7 +56,7 @@ bool known_bytes(const device::TensorDesc& desc, std::size_t* bytes) {
 }
 
 Result<std::shared_ptr<Session>> Session::open(device::Runtime* runtime, const SessionConfig& config) {
-  if (config.loop < 1) return Status(Code::kInvalidArgument, "loop is " + std::to_string(config.loop) + "; it is at least 1");
+  if (config.loop < 1) return Status(Code::kInvalidArgument, "loop must be at least 1, got " + std::to_string(config.loop));
   AIS_ASSIGN(std::shared_ptr<device::Device> device, runtime->open(config.device_id, config.options));
   AIS_ASSIGN(std::shared_ptr<device::Model> model, device->load(config.source, config.options));
   auto session = std::shared_ptr<Session>(new Session(std::move(device), std::move(model), config.loop));

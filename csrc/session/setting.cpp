@@ -103,13 +103,14 @@ Result<std::vector<Shape>> parse(const ModelInfo& info, const std::string& text)
 }  // namespace
 
 Result<std::vector<Shape>> batch_setting(const ModelInfo& info, std::int64_t batch) {
-  if (batch <= 0) return wrong("a batch size is at least 1; " + std::to_string(batch) + " was given");
+  if (batch <= 0) return wrong("batch size must be at least 1, got " + std::to_string(batch));
   AIS_TRY(need_gears(info, GearKind::kBatch, {batch}));
   return fill(info, {batch}, "a batch size");
 }
 
 Result<std::vector<Shape>> image_setting(const ModelInfo& info, std::int64_t height, std::int64_t width) {
-  if (height <= 0 || width <= 0) return wrong("an image's height and width are at least 1");
+  if (height <= 0) return wrong("height must be at least 1, got " + std::to_string(height));
+  if (width <= 0) return wrong("width must be at least 1, got " + std::to_string(width));
   AIS_TRY(need_gears(info, GearKind::kImageSize, {height, width}));
   return fill(info, {height, width}, "an image size");
 }

@@ -62,7 +62,7 @@ Status fill(const Api& api, const device::Aipp& s, aclmdlAIPP* aipp) {
 Result<aclmdlAIPP*> make_aipp(const Api& api, const device::Aipp& settings) {
   AIS_TRY(check_counts(settings));
   if (settings.pictures < 1)
-    return Status(Code::kInvalidArgument, "AIPP: the batch is " + std::to_string(settings.pictures) + "; it is at least 1");
+    return Status(Code::kInvalidArgument, "AIPP: batchsize must be at least 1, got " + std::to_string(settings.pictures));
   aclmdlAIPP* aipp = api.aclmdlCreateAIPP(static_cast<std::uint64_t>(settings.pictures));
   if (aipp == nullptr) return api.failed("aclmdlCreateAIPP", Code::kOutOfMemory);
   Status status = fill(api, settings, aipp);

@@ -15,6 +15,7 @@
 #include "base/file.hpp"
 #include "base/interrupt.hpp"
 #include "base/process.hpp"
+#include "base/words.hpp"
 #include "device/acl/acl_api.hpp"
 #include "device/acl/acl_context.hpp"
 #include "device/acl/acl_model.hpp"
@@ -34,7 +35,7 @@ Result<std::string> json_option(const device::Options& options) {
   for (const auto& option : options) {
     if (option.first != kJsonOption) {
       return Status(Code::kInvalidArgument,
-                    "there is no option '" + option.first + "' for models on an NPU; there is " + kJsonOption);
+                    "unknown option '" + option.first + "' for a model on an NPU; use '" + kJsonOption + "'");
     }
     path = option.second;
   }
@@ -250,12 +251,9 @@ Result<std::shared_ptr<device::Device>> AclRuntime::open(int device_id, const de
   AIS_TRY(initialise(&state, json));
   AIS_ASSIGN(const int devices, count());
   if (device_id < 0 || device_id >= devices) {
-    return Status(Code::kUnavailable, "there is no NPU " + std::to_string(device_id) + "; this process sees " +
-                                          std::to_string(devices) + " NPU" + (devices == 1 ? "" : "s") +
-                                          (devices == 0   ? ""
-                                           : devices == 1 ? ", number 0"
-                                                          : ", numbers 0 to " + std::to_string(devices - 1)) +
-                                          " (ASCEND_RT_VISIBLE_DEVICES chooses and renumbers them)");
+    return Status(Code::kUnavailable, "NPU device " + std::to_string(device_id) + " does not exist; this process sees " +
+                                          std::to_string(devices) + " NPU" + (devices == 1 ? "" : "s") + ": " +
+                                          device_range(devices) + " (ASCEND_RT_VISIBLE_DEVICES chooses and renumbers them)");
   }
   return std::shared_ptr<device::Device>(std::make_shared<AclDevice>(this, device_id, json, life()));
 }

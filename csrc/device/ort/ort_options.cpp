@@ -4,8 +4,10 @@
 #include <cerrno>
 #include <cstdlib>
 #include <set>
+#include <vector>
 
 #include "base/process.hpp"
+#include "base/words.hpp"
 
 namespace ais::ort {
 namespace {
@@ -29,7 +31,7 @@ const std::set<std::string> kOwnOptions = {"devices",        "enable_cpu_mem_are
                                            "threads"};
 
 Status invalid(const std::string& name, const std::string& value, const std::string& wanted) {
-  return Status(Code::kInvalidArgument, "option " + name + " is '" + value + "'; it takes " + wanted);
+  return Status(Code::kInvalidArgument, name + " must be " + wanted + ", got '" + value + "'");
 }
 
 Result<int> one_of(const device::Options& options, const std::string& name, const std::string& fallback,
@@ -38,20 +40,19 @@ Result<int> one_of(const device::Options& options, const std::string& name, cons
   const std::string value = given == options.end() ? fallback : given->second;
   const auto choice = choices.find(value);
   if (choice != choices.end()) return choice->second;
-  std::string names;
-  for (const auto& entry : choices) names += (names.empty() ? "" : ", ") + entry.first;
-  return invalid(name, value, "one of: " + names);
+  std::vector<std::string> names;
+  for (const auto& entry : choices) names.push_back(entry.first);
+  return invalid(name, value, "one of " + quoted_list(names));
 }
 
 Status check_names(const device::Options& options) {
   for (const auto& option : options) {
     if (kOwnOptions.count(option.first) != 0 || kConfigEntries.count(option.first) != 0) continue;
-    std::string names;
-    for (const auto* set : {&kOwnOptions, &kConfigEntries}) {
-      for (const std::string& name : *set) names += (names.empty() ? "" : ", ") + name;
-    }
-    return Status(Code::kInvalidArgument,
-                  "there is no option '" + option.first + "' for an ONNX model on a CPU device; there are: " + names);
+    std::vector<std::string> names;
+    for (const auto* set : {&kOwnOptions, &kConfigEntries}) names.insert(names.end(), set->begin(), set->end());
+    const std::string near = nearest(option.first, names);
+    return Status(Code::kInvalidArgument, "unknown option '" + option.first + "' for an ONNX model on a CPU device" +
+                                              (near.empty() ? "; use " + quoted_list(names) : near));
   }
   return Status();
 }
@@ -88,7 +89,7 @@ Result<int> option_int(const device::Options& options, const std::string& name, 
   char* end = nullptr;
   const long value = std::strtol(given->second.c_str(), &end, 10);
   if (errno != 0 || end == given->second.c_str() || *end != '\0' || value < low || value > high) {
-    return invalid(name, given->second, "a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+    return invalid(name, given->second, "an integer from " + std::to_string(low) + " to " + std::to_string(high));
   }
   return static_cast<int>(value);
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/process.hpp"
+#include "base/words.hpp"
 #include "device/ort/ort_api.hpp"
 #include "device/ort/ort_model.hpp"
 #include "device/ort/ort_options.hpp"
@@ -62,10 +63,9 @@ class OrtRuntime final : public device::Runtime {
   Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override {
     AIS_ASSIGN(const int count, option_int(options, "devices", static_cast<int>(allowed_cpus().size()), 1, 1 << 20));
     if (device_id < 0 || device_id >= count) {
-      return Status(Code::kUnavailable,
-                    "there is no CPU device " + std::to_string(device_id) + "; this process may use " + std::to_string(count) +
-                        " processor" + (count == 1 ? "" : "s") + ", so there " +
-                        (count == 1 ? "is only device 0" : "are devices 0 to " + std::to_string(count - 1)));
+      return Status(Code::kUnavailable, "CPU device " + std::to_string(device_id) + " does not exist; this process may use " +
+                                            std::to_string(count) + " processor" + (count == 1 ? "" : "s") + ": " +
+                                            device_range(count));
     }
     return std::shared_ptr<device::Device>(std::make_shared<OrtDevice>(*api_, device_id));
   }

@@ -1,0 +1,339 @@
+"""Checks what callers pass as options and arguments, in one wording: "NAME must be ..., got ...".
+
+Every function returns the value in the form that the rest of the code works with, or raises ConfigError (ConfigTypeError for a
+value of the wrong type) before anything is opened or changed.
+"""
+
+from __future__ import annotations
+
+import numbers
+import operator
+import os
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from ais_bench import _native
+from ais_bench.errors import ConfigError, ConfigTypeError
+
+__all__ = [
+    "absolute",
+    "as_bool",
+    "as_callable",
+    "as_chain",
+    "as_choice",
+    "as_device_id",
+    "as_device_ids",
+    "as_int",
+    "as_iterable",
+    "as_mode",
+    "as_model",
+    "as_path",
+    "as_runtime",
+    "as_seconds",
+    "as_text",
+    "check_affinity",
+    "check_custom_sizes",
+    "check_names",
+    "check_on_error",
+    "check_spin",
+    "known_options",
+    "refuse_on_npu",
+    "runtime_of",
+    "runtime_options",
+    "wrong",
+    "wrong_type",
+]
+
+OnError = Literal["raise", "return"]
+
+MODES = ("static", "dymbatch", "dymhw", "dymdims", "dymshape")  # a mode travels to a worker as its index in this
+GRAPH_OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "layout", "all")
+LARGEST_INT = 2**31 - 1
+
+
+# ---- the wording ----
+
+
+def wrong(name: str, wanted: str, given: Any, advice: str = "") -> ConfigError:
+    """Return the error of a value that is of the right type and still wrong."""
+    return ConfigError(f"{name} must be {wanted}, got {reprlib.repr(given)}{advice}")
+
+
+def wrong_type(name: str, wanted: str, given: Any, advice: str = "") -> ConfigTypeError:
+    """Return the error of a value of the wrong type."""
+    return ConfigTypeError(f"{name} must be {wanted}, got {reprlib.repr(given)}{advice}")
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """Return "; did you mean 'NAME'?" if one of the known names is close to `name`, else ""."""
+    import difflib  # here, because only mistakes need it
+
+    close = difflib.get_close_matches(name, list(known), n=1) if isinstance(name, str) else []
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Return "'a', 'b' or 'c'"."""
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def check_names(given: Iterable[str], known: Iterable[str], what: str = "option") -> None:
+    """Raise ConfigTypeError for a name that is not known, with the nearest known one."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            advice = nearest(name, known) or f"; use {one_of(known)}"
+            raise ConfigTypeError(f"unknown {what} {reprlib.repr(name)}{advice}")
+
+
+def known_options(made: type) -> list[str]:
+    """The names of the arguments that a class takes when it is called, `self` and those behind `**` left out."""
+    code = made.__init__.__code__  # type: ignore[misc]
+    return list(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+
+
+# ---- numbers ----
+
+
+def as_int(name: str, value: Any, low: int, high: int = LARGEST_INT, *, optional: bool = False) -> Any:
+    """Return `value` as an int in [low, high], or None if it is None and `optional`.
+
+    Takes ints, numpy ints and texts of decimal digits ("0"), but no bool and no float.
+    """
+    or_none = " or None" * optional
+    if optional and value is None:
+        return None
+    try:
+        if isinstance(value, bool) or type(value).__name__ == "bool_":
+            raise TypeError
+        number = _digits(value) if isinstance(value, str) else operator.index(value)
+    except (TypeError, ValueError):
+        raise wrong_type(name, f"an integer{or_none}", value) from None
+    if number < low:
+        raise wrong(name, f"at least {low}{or_none}", number)
+    if number > high:
+        raise wrong(name, f"at most {high}{or_none}", number)
+    return number
+
+
+def _digits(text: str) -> int:
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()):  # int() also takes " 0", "+0" and "1_0"
+        raise ValueError
+    return int(text)
+
+
+def as_device_id(value: Any) -> int:
+    """Return a device id as an int of at least 0. Takes ints, numpy ints and texts of digits."""
+    number: int = as_int("device_id", value, 0)
+    return number
+
+
+def as_device_ids(devices: Any) -> tuple[int, ...]:
+    """Return device ids in the order given; `devices` is one id or an iterable of them. None at all is an error, and so is a
+    repeated one."""
+    if isinstance(devices, str) or not isinstance(devices, Iterable):
+        devices = [devices]
+    ids = tuple(as_device_id(device) for device in devices)
+    if not ids:
+        raise wrong("devices", "at least one device id", list(ids))
+    repeated = sorted({device for device in ids if ids.count(device) > 1})
+    if repeated:
+        raise ConfigError(
+            f"devices must name each device once, got {repeated} twice; workers_per_device=2 runs two workers on one device"
+        )
+    return ids
+
+
+def as_seconds(name: str, value: Any, *, optional: bool = False, zero: bool = False) -> Any:
+    """Return `value`, a time in seconds: above 0, or from 0 with `zero`, or None with `optional`."""
+    if optional and value is None:
+        return None
+    wanted = f"a {'non-negative' if zero else 'positive'} number of seconds{' or None' * optional}"
+    if not _is_number(value):
+        raise wrong_type(name, wanted, value)
+    if not (0 < value < 1e9 or (zero and value == 0)):
+        raise wrong(name, wanted, value)
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_spin(value: Any) -> None:
+    """Check how long a waiting side spins: "auto", or 0 to 10000 microseconds."""
+    if value == "auto" or (_is_number(value) and 0 <= value <= 10_000):
+        return
+    raise (wrong if _is_number(value) else wrong_type)("spin", '"auto" or 0 to 10000 microseconds', value)
+
+
+def check_affinity(affinity: Any) -> None:
+    """Check which processors workers run on: "split", "none" or {device id: [processors]}."""
+    if isinstance(affinity, str) and affinity in ("split", "none"):
+        return
+    if isinstance(affinity, Mapping) and all(
+        not isinstance(device, str)
+        and isinstance(cpus, Sequence)
+        and not isinstance(cpus, str)
+        and len(cpus) > 0
+        and all(isinstance(cpu, int) for cpu in cpus)
+        for device, cpus in affinity.items()
+    ):
+        return
+    kind = wrong if isinstance(affinity, (str, Mapping)) else wrong_type
+    raise kind("affinity", '"auto", "split", "none" or {device id: [processors]}', affinity)
+
+
+# ---- words ----
+
+
+def as_text(name: str, value: Any) -> str:
+    """Return `value`, a str."""
+    if not isinstance(value, str):
+        raise wrong_type(name, "a str", value)
+    return value
+
+
+def as_bool(name: str, value: Any) -> bool:
+    """Return `value` as a bool. Takes bools, numpy bools and the ints 0 and 1."""
+    if isinstance(value, bool) or type(value).__name__ == "bool_" or (isinstance(value, numbers.Integral) and value in (0, 1)):
+        return bool(value)
+    raise wrong_type(name, "True or False", value)
+
+
+def as_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Return `value`, one of the texts in `choices`."""
+    if isinstance(value, str) and value in choices:
+        return value
+    kind = wrong if isinstance(value, str) else wrong_type
+    raise kind(name, f"one of {', '.join(map(repr, choices))}", value, nearest(value, choices))
+
+
+def as_mode(mode: Any) -> int:
+    """Return an infer mode as the number by which it travels."""
+    return MODES.index(as_choice("mode", mode, MODES))
+
+
+def check_on_error(value: Any) -> OnError:
+    """Return `value`, which says where errors of single items go."""
+    return as_choice("on_error", value, ("raise", "return"))  # type: ignore[return-value]
+
+
+# ---- objects ----
+
+
+def as_callable(name: str, value: Any) -> Callable[[Any], Any]:
+    """Return `value`, which can be called."""
+    if not callable(value):
+        raise wrong_type(name, "callable", value)
+    return value  # type: ignore[no-any-return]
+
+
+def as_iterable(name: str, value: Any, of: str) -> Iterable[Any]:
+    """Return `value`, an iterable that is neither a text nor a mapping."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise wrong_type(name, f"an iterable of {of}", value)
+    return value
+
+
+def as_chain(value: Any) -> list[int]:
+    """Return an `in_out_list` as a list of ints."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise wrong_type("in_out_list", "a list with the index of an output, or -1, for each input", value)
+    return [as_int("in_out_list entry", index, -(2**31)) for index in value]
+
+
+def as_path(name: str, value: Any) -> str:
+    """Return a path as text. Takes str, bytes and Path."""
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise wrong_type(name, "a path (str or Path)", value)
+    path = os.fsdecode(value)
+    if "\0" in path:  # the operating system would read the path only up to there
+        raise wrong(name, "a path without NUL characters", path)
+    return path
+
+
+def as_model(value: Any) -> str | bytes:
+    """Return a model's path as text, or its content as bytes."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, (str, os.PathLike)):
+        return as_path("model_path", value)
+    raise wrong_type("model_path", "a path (str or Path) or the model's content as bytes", value)
+
+
+def absolute(model: str | bytes) -> str | bytes:
+    """A worker that starts later must find the same file, wherever this process has gone since."""
+    return os.path.abspath(model) if isinstance(model, str) else model
+
+
+def check_custom_sizes(sizes: Any, outputs: int = 0) -> list[int]:
+    """Check the output sizes of a `dymshape` run: an int, a sequence of ints, or None.
+
+    They are a hint and never limit a result. Returns them as one number of bytes for each of `outputs` outputs, 0 for none.
+    """
+    if sizes is None or _is_size(sizes):
+        return [_hint(sizes or 0)] * outputs
+    if not isinstance(sizes, (str, bytes, Mapping)) and isinstance(sizes, Iterable):
+        sizes = list(sizes)
+        if all(map(_is_size, sizes)):
+            return [_hint(size) for size in sizes]
+    raise wrong_type("custom_sizes", "a number of bytes, a list with one number for each output, or None", sizes)
+
+
+def _is_size(value: Any) -> bool:
+    return hasattr(value, "__index__") and not hasattr(value, "__len__")
+
+
+def _hint(size: Any) -> int:
+    return min(max(operator.index(size), 0), 2**62)
+
+
+# ---- the runtime and its options ----
+
+
+def runtime_options(
+    threads: Any = None, graph_optimization_level: str | None = None, provider_options: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """Gather a session's options as the runtime takes them: texts by name. The runtime refuses names it does not know."""
+    if provider_options is not None and not isinstance(provider_options, Mapping):
+        raise wrong_type("provider_options", "a mapping from option names to values, or None", provider_options)
+    options = {str(name): _option_text(value) for name, value in (provider_options or {}).items()}
+    if threads is not None:
+        options["threads"] = str(as_int("threads", threads, 1, 1024))
+    if graph_optimization_level is not None:
+        level = as_choice("graph_optimization_level", graph_optimization_level, GRAPH_OPTIMIZATION_LEVELS)
+        options["graph_optimization_level"] = level
+    return options
+
+
+def _option_text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def refuse_on_npu(options: Iterable[str]) -> None:
+    """Raise ConfigError for an option that a session on an NPU would refuse, before any worker is started."""
+    for name in options:
+        if name != "acl_json_path":
+            raise ConfigError(f"unknown option {name!r} for a model on an NPU; use 'acl_json_path'")
+
+
+def as_runtime(value: Any) -> str | None:
+    """Return "ort", "acl" or None."""
+    if value in (None, "ort", "acl"):
+        return value  # type: ignore[no-any-return]
+    if not isinstance(value, str):
+        raise wrong_type("runtime", "'ort' (ONNX Runtime), 'acl' (AscendCL) or None", value)
+    raise ConfigError(f"unknown runtime {reprlib.repr(value)}; use 'ort' (ONNX Runtime) or 'acl' (AscendCL)")
+
+
+def runtime_of(model: str | bytes, wanted: Any = None) -> str:
+    """Return the runtime that is wanted, or that a model's content asks for: "ort" or "acl". Raises ModelLoadError too."""
+    if as_runtime(wanted) is not None:
+        return str(wanted)
+    if isinstance(model, str):
+        return _native.runtime_for(os.fsencode(model))  # whatever the file is called
+    return _native.runtime_for_content(model)
