@@ -228,7 +228,7 @@ from ais_bench.pool import DevicePool, Task, Waiter
 from pool_handlers import Obedient, Unwilling, order
 pool = DevicePool(Obedient, [0, 1])
 pool.start()
-futures = [pool.submit(lambda w, f: Task(order(Obedient.SLEEP_MS, 50), w, future=f)) for _ in range(1000)]
+futures = [pool.submit(lambda w, f: Task(order(Obedient.SLEEP_MS, 50), w, future=f)) for _ in range(40)]
 print(*[worker.pid for worker in pool.workers()], flush=True)
 HOW
 """

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from ais_bench.pool.resolver import Resolver
 
+FINISH_STEP_S = 0.05  # a callback of a future ends without telling anybody
+
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -136,6 +138,16 @@ class Engine:
                         raise
                     self._resolver = resolver
         return Future()
+
+    def finish_futures(self) -> None:
+        """Waits for every future that was accepted, and for its callbacks, which may submit more; for ever if need be."""
+        dispatcher, waiter = self.dispatcher, Waiter()
+        while not self.closed and not self.foreign:
+            resolver = self._resolver
+            if dispatcher.account.futures == 0 and (resolver is None or resolver.at_rest) and dispatcher.account.futures == 0:
+                return
+            dispatcher.dispatch()  # forgets what was dropped
+            dispatcher.collector.progress(waiter, 0, FINISH_STEP_S)
 
     # ---- the end ----
 
@@ -245,8 +257,12 @@ def _hook_once() -> None:
 
 
 def _close_all() -> None:
+    """The script has ended: futures are finished, as those of `concurrent.futures` are."""
     for engine in list(_live):
-        engine.close(force=True)
+        try:
+            engine.finish_futures()
+        finally:
+            engine.close(force=True)
 
 
 def _forget_all() -> None:

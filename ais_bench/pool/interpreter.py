@@ -82,9 +82,7 @@ class Place(NamedTuple):
             cwd = os.getcwd()
         except FileNotFoundError:
             cwd = ""
-        # Importing takes texts and bytes, and passes over everything else; programs put Path objects there as well.
-        texts = [os.fsdecode(entry) for entry in sys.path if isinstance(entry, str | bytes | os.PathLike)]
-        path = [cwd if entry == "" else entry for entry in texts]
+        path = [cwd if entry == "" else entry for entry in travel.texts(sys.path)]
         # These find ais_bench itself if the parent found it in a way that sys.path does not show.
         path += [root for root in (os.path.dirname(folder) for folder in ais_bench.__path__) if root not in path]
         return cls(tuple(path), cwd)
@@ -176,7 +174,8 @@ def command(role: str, *arguments: str) -> list[str]:
 
 
 def run(role: str, *arguments: str) -> tuple[int | None, str, str]:
-    """Runs a fresh interpreter in this role to its end: its exit code, None if it took too long, and what it wrote."""
+    """Runs a fresh interpreter in this role to its end: its exit code, None if nobody can tell, and what it wrote. Raises
+    TimeoutError."""
     words = [os.fsencode(word) for word in command(role, *arguments)]
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     pipes = [os.pipe(), os.pipe()]
@@ -191,8 +190,7 @@ def run(role: str, *arguments: str) -> tuple[int | None, str, str]:
             os.close(fd)
     try:
         said = _read_all([read for read, _ in pipes], child)
-        code = None if said is None else child.reap()[1]
-        return code, *(said or ("", ""))
+        return child.reap()[1], *said
     finally:
         child.kill(9)
         child.reap()
@@ -201,8 +199,8 @@ def run(role: str, *arguments: str) -> tuple[int | None, str, str]:
             os.close(read)
 
 
-def _read_all(fds: list[int], child: _native.Child) -> tuple[str, str] | None:
-    """What comes until both ends are closed or the process has ended; None if that takes too long."""
+def _read_all(fds: list[int], child: _native.Child) -> tuple[str, str]:
+    """What comes until both ends are closed or the process has ended."""
     deadline = _native.monotonic_ns() + int(ASK_TIMEOUT_S * 1e9)
     parts = {fd: b"" for fd in fds}
     open_fds = set(fds)
@@ -210,7 +208,7 @@ def _read_all(fds: list[int], child: _native.Child) -> tuple[str, str] | None:
     while open_fds and not ended:
         left = (deadline - _native.monotonic_ns()) / 1e9
         if left <= 0:
-            return None
+            raise TimeoutError
         ready = dict(_native.poll([(fd, 1) for fd in (*open_fds, child.watch_fd)], left))
         ended = child.watch_fd in ready  # something that it started may hold the pipes for ever
         for fd in [fd for fd in open_fds if fd in ready]:

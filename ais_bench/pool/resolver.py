@@ -22,6 +22,12 @@ class Resolver(Thread):
         super().__init__("ais_bench futures")
         self._dispatcher = dispatcher
         self._stopping = False
+        self._calling = False
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether every future of a task that is done is resolved, and its callbacks have returned."""
+        return not self._dispatcher.resolved and not self._calling
 
     def stop(self) -> None:
         """Asks it to end; no future may be pending any more."""
@@ -35,10 +41,13 @@ class Resolver(Thread):
         while True:
             seen = waiter.finished
             while dispatcher.resolved:
+                self._calling = True  # before it is taken, so that nobody sees neither
                 try:
                     _resolve(dispatcher.resolved.popleft())
                 except BaseException:  # a SystemExit out of a callback, say; the other futures wait for this thread
                     log.exception("calling callbacks of a future")
+                finally:
+                    self._calling = False
             if self._stopping and waiter.finished == seen:
                 return
             dispatcher.background_step(seen)

@@ -20,13 +20,14 @@ def count_devices(runtime: str) -> int:
     import json  # here, because most pools never count so
 
     nothing = f"runtime {runtime!r} has no devices to offer"
-    code, out, err = run("count", json.dumps(Place.here().path), runtime, str(os.getpid()))
-    if code is None:
+    try:
+        code, out, err = run("count", json.dumps(Place.here().path), runtime, str(os.getpid()))
+    except TimeoutError:
         raise DeviceUnavailable(
             f"{nothing}: it did not say how many within {ASK_TIMEOUT_S:g} s; pass devices=[...] to name them"
-        )
+        ) from None
     found = [line.split()[1] for line in out.splitlines() if line.startswith("devices ")]
-    if code != 0 or not found or found[-1] == "0":
+    if code or not found or found[-1] == "0":
         raise DeviceUnavailable(f"{nothing}: {_reason(err)}; pass devices=[...] to name them")
     return int(found[-1])
 

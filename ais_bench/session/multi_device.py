@@ -291,12 +291,15 @@ class MultiDeviceSession:
         self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static"
     ) -> Any:
         """The same for asyncio: `await session.infer_async(feeds)`. No thread is used up by waiting."""
-        import asyncio  # here, because it takes a tenth of a worker's start and only those who await need it
+        # Here, because it takes a tenth of a worker's start, and only those who await need it.
+        import asyncio
+
+        from ais_bench.session.awaiting import outcome
 
         if self._pool is None:
             wanted = None if device is None else [device]
             await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, wanted)
-        return await asyncio.wrap_future(self.submit(feeds, device, timeout, mode))
+        return await outcome(self.submit(feeds, device, timeout, mode))
 
     # ---- many ----
 

@@ -26,11 +26,11 @@ import io
 import os
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-__all__ = ["Keep", "dump", "dumps", "error_again", "give_path", "loads", "returning"]
+__all__ = ["Keep", "dump", "dumps", "error_again", "give_path", "loads", "returning", "texts"]
 
 Keep = Callable[[pickle.PickleBuffer], bool]
 
@@ -42,6 +42,11 @@ _path: tuple[str, ...] | None = None  # sys.path of the workers; None: there hav
 _verdicts: dict[tuple[str, str | None, tuple[str, ...]], bool] = {}
 _returning = False
 _by_value_first = False
+
+
+def texts(path: Iterable[Any]) -> tuple[str, ...]:
+    """A `sys.path` as texts. Importing passes over what is neither text nor bytes; programs put Path objects there as well."""
+    return tuple(os.fsdecode(entry) for entry in path if isinstance(entry, str | bytes | os.PathLike))
 
 
 def give_path(path: Sequence[str]) -> None:
@@ -121,7 +126,7 @@ def _importable(name: str) -> bool:
         return True
     here = sys.modules.get(name)
     file = getattr(here, "__file__", None)
-    path = tuple(sys.path) if _path is None else _path
+    path = texts(sys.path) if _path is None else _path
     key = (name, file, path)
     verdict = _verdicts.get(key)
     if verdict is None:
@@ -133,12 +138,12 @@ def _would_import(name: str, here: ModuleType | None, file: str | None, path: tu
     parent, _, _last = name.rpartition(".")
     if parent and not _importable(parent):
         return False
-    search: Sequence[str] = path
+    search: Iterable[Any] = path
     if parent:
         search = getattr(sys.modules.get(parent), "__path__", ())
         if not search:
             return True  # a module that the parent puts there itself, such as os.path
-    spec = importlib.machinery.PathFinder.find_spec(name, [os.fspath(entry) for entry in search])
+    spec = importlib.machinery.PathFinder.find_spec(name, list(texts(search)))
     if spec is not None:
         return here is None or _same_file(spec.origin, file)
     if parent:
