@@ -82,6 +82,12 @@ def load_numpy() -> None:
 
 def usable_cpu_count() -> int: ...
 def allowed_cpus() -> list[int]: ...
+def memory_limit(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> int:
+    """Return how many bytes of memory this process may use: the lowest limit of its cgroups and of the machine."""
+
+def memory_room(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> tuple[int, int, str]:
+    """Return the limit that leaves least, the bytes that are left of it, and whose it is. File caches count as left."""
+
 def current_cpu() -> int: ...
 def die_with_parent(parent: int) -> bool: ...
 def ignore_interrupts() -> None: ...
@@ -275,8 +281,8 @@ class Lane:
     def warm(self, feed_bytes: int, result_bytes: int, tasks: int) -> None:
         """Make slots for `tasks` tasks exist, so that the first ones do not wait for memory. Releases the GIL."""
 
-    def trim(self) -> None:
-        """Give back the memory of all slots that are not in use."""
+    def trim(self, keep: int = 0) -> None:
+        """Give back the memory of slots that are not in use, but for `keep` bytes; of the largest slots first."""
 
     def close(self) -> None:
         """Let the worker finish what is published and stop. Wakes both sides. Idempotent."""
@@ -344,6 +350,34 @@ class Channel:
 
     def close(self) -> None:
         """Close the lane from this side. Any thread."""
+
+class Executor:
+    """Runs a model in one thread on feeds that other threads made, without the GIL between two runs.
+
+    A task whose run fails is answered with that error. Queues are short: `submit` and `run` wait for each other.
+    """
+
+    def __init__(self, channel: Channel, session: Session) -> None:
+        """Serve tasks that this channel hands out."""
+
+    def submit(self, task: Task, feeds: Any, carry: object, preprocess_ns: int) -> None:
+        """Hand a task over, with the feeds to run it on. Any thread.
+
+        `carry` None: the executor answers with the outputs; anything else comes back from `next_done`. Raises FeedError, and
+        then the task is still the caller's.
+        """
+
+    def end(self) -> None:
+        """Say that no task comes any more."""
+
+    def run(self) -> None:
+        """Execute until `end` and the last task. One thread. Raises DeviceLost, TransportError: the process has to end."""
+
+    def next_done(self) -> tuple[Task, list[NDArray[Any]], Any, tuple[int, int, int, int]] | None:
+        """Return a task that has to be answered, its outputs, what it carried, and its times; None after the last.
+
+        The times are nanoseconds of copying in, executing, copying out and preprocessing. Any thread.
+        """
 
 def take(feeds: Iterable[Any]) -> list[NDArray[Any]]:
     """Return copies of the feeds, C-contiguous and in native byte order. Raises FeedError as `try_submit` does."""

@@ -25,7 +25,7 @@ from ais_bench.options import as_device_id, as_device_ids
 from ais_bench.pool import streams
 from ais_bench.pool.engine import Engine, closed_error, foreign_error
 from ais_bench.pool.interpreter import check_kernel, command
-from ais_bench.pool.pickling import dumps_by_value
+from ais_bench.pool.parcel import Parcel
 from ais_bench.pool.protocol import Factory
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, Waiter
@@ -64,15 +64,18 @@ class DevicePool:
     """Workers on devices. A context manager: leaving it closes the pool, at once if by an exception.
 
     Args:
-        factory: makes the handler in each worker; any callable that can be sent (ais_bench.shm.travel).
+        factory: makes the handler in each worker; any callable that can be sent (ais_bench.shm.travel), or a Parcel of it.
         devices: device ids.
         settings: see PoolSettings.
+        called: what a device is called in errors and logs.
 
     Every method may be called from any thread. In a process forked from the one that made the pool every method raises
     SessionClosed, but for `close`, which does nothing there.
     """
 
-    def __init__(self, factory: Factory, devices: Iterable[int], settings: PoolSettings | None = None) -> None:
+    def __init__(
+        self, factory: Factory | Parcel, devices: Iterable[int], settings: PoolSettings | None = None, *, called: str = "device"
+    ) -> None:
         check_kernel()
         command("worker")  # raises ConfigError if there is no interpreter to run
         self._settings = settings or PoolSettings()
@@ -80,7 +83,8 @@ class DevicePool:
         needed = self._settings.min_devices
         if needed is not None and needed > len(self._devices):
             raise ConfigError(f"min_devices must be at most {len(self._devices)}, the number of devices, got {needed}")
-        self._engine = Engine(self._settings, dumps_by_value(factory), len(self._devices) * self._settings.workers_per_device)
+        parcel = factory.share() if isinstance(factory, Parcel) else Parcel.of(factory)
+        self._engine = Engine(self._settings, parcel, len(self._devices) * self._settings.workers_per_device, called)
         self._begun = False
         self._settled = False
         weakref.finalize(self, self._engine.abandon).atexit = False

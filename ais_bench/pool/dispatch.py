@@ -353,16 +353,20 @@ class Dispatcher:
             rest = worker.lane.abandon()
             self.crew.remove(worker)
             again: list[Task] = []
-            for position, (task, feeds, _kind, taken) in enumerate(rest):
+            # What it was at: the first one, if at any, as the others only waited; or any one of those that it had taken.
+            struck = [taken and (position == 0 or worker.several) for position, (_, _, _, taken) in enumerate(rest)]
+            certain = sum(struck) == 1
+            for position, (task, feeds, _kind, _taken) in enumerate(rest):
                 if task.done:
                     explained = task.strikes if position == 0 else explained  # past its own time, and killed for that
                     continue
                 task.worker, task.sent, task.feeds = None, False, feeds
-                task.strikes += position == 0 and taken  # the worker was at the first one, if at any; the others only waited
-                if task.strikes >= self._settings.max_attempts or feeds is None:  # None: its last worker wrote over them
+                task.strikes += struck[position]
+                guilty = struck[position] and certain and task.strikes >= self._settings.max_attempts
+                if guilty or feeds is None:  # None: its last worker wrote over them
                     self.account.lost[worker.device] = self.account.lost.get(worker.device, 0) + 1
                     self._finish(task, died(task))
-                    if position == 0 and task.strikes > 1:
+                    if struck[position] and task.strikes > 1:
                         explained = task.strikes - 1
                 else:
                     again.append(task)

@@ -19,6 +19,7 @@ from ais_bench.errors import PoolClosed, PoolError, SessionClosed, WorkerStartEr
 from ais_bench.pool.cores import CoreShare, allowed_cpus, split_cores, usable_cpu_count
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.interpreter import Place
+from ais_bench.pool.parcel import Parcel
 from ais_bench.pool.seats import Seat
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.supervisor import Supervisor, now_s
@@ -39,7 +40,7 @@ _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 class Engine:
     """See the top of the file. Methods from any thread."""
 
-    def __init__(self, settings: PoolSettings, factory: bytes, planned_workers: int) -> None:
+    def __init__(self, settings: PoolSettings, factory: Parcel, planned_workers: int, called: str) -> None:
         self.settings = settings
         self.foreign = False  # this process was forked from the one that owns the workers
         self._cpus = allowed_cpus()
@@ -49,7 +50,7 @@ class Engine:
         self.dispatcher = Dispatcher(settings, self._usable, self._wake_supervisor)
         place = Place.here()
         travel.give_path(place.path)
-        self.supervisor = Supervisor(settings, factory, place, self.dispatcher)
+        self.supervisor = Supervisor(settings, factory, place, self.dispatcher, called)
         self._resolver: Resolver | None = None
         self._lock = Lock()
         self.closed = False  # no new work

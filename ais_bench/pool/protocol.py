@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from ais_bench.pool.parcel import Packed
 from ais_bench.shm import TENSORS, Task
 
 
@@ -38,7 +39,12 @@ class Answer(NamedTuple):
 
 
 class Handler(Protocol):
-    """What a factory makes, once in each worker."""
+    """What a factory makes, once in each worker.
+
+    One that works on several tasks at a time also has `stages(channel, fail, leave)`: it takes tasks from the channel and
+    answers them until EOFError. `fail(task, error, began_ns)` answers a task with what was raised; `leave(error)` ends the
+    process for an error in another thread than the main one. Then `native` and `run` are not used.
+    """
 
     native: Any  # served without Python, see ais_bench.shm.Channel.serve; None: every task goes to `run`
 
@@ -70,13 +76,16 @@ class Start(NamedTuple):
     threads: int
     spin: bool
     log_level: int
-    factory: bytes
+    factory: Packed | None  # None: it is in the memory of `factory_fd`
+    factory_fd: int
+    factory_sizes: tuple[int, ...]
 
 
 class Ready(NamedTuple):
-    """The handler is made; `description` is its own."""
+    """The handler is made; `description` is its own. `several`: it works on several tasks at a time, in any order."""
 
     description: Any
+    several: bool = False
 
 
 class Failed(NamedTuple):

@@ -42,6 +42,7 @@ class ReadyWorker:
         "open",
         "reserved",
         "seen",
+        "several",
         "verdict",
     )
 
@@ -65,6 +66,7 @@ class ReadyWorker:
         self.adapt_at = 1  # the count of answers at which the next look at that is due
         self.lost: BaseException | None = None  # what it answered, where that says that its device is lost
         self.naps = False
+        self.several = False  # it works on several tasks at a time, so that its death is not the first one's for certain
         self.open = True  # False: being removed or given up on
         self.alone = False  # it works on a suspect, and on nothing else
         self.verdict: BaseException | None = None  # why it was killed, where that was our doing

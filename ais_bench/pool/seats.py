@@ -40,11 +40,15 @@ class Device:
     """What is known about one device id, over all of its workers and their successors."""
 
     id: int
+    called: str = "device"
     stats: Stats = field(default_factory=Stats)
     restarts: int = 0
     load_s: float = 0.0  # the longest of its workers' latest loads
     description: object = None
     removed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.called} {self.id}"
 
 
 @dataclass(eq=False)
@@ -97,7 +101,9 @@ class Seat:
         self.state, self.due = "waiting", now + min(pause, LONGEST_BACKOFF_S)
 
 
-def died(device: int, pid: int, ended: Exit, tail: list[str], why: BaseException | None) -> Callable[[Task | None], WorkerDied]:
+def died(
+    device: Device, pid: int, ended: Exit, tail: list[str], why: BaseException | None
+) -> Callable[[Task | None], WorkerDied]:
     """Makes the error of a task whose worker died, one for each task. `why`: what this process killed it for."""
     lines = "".join(f"\n    {line}" for line in tail)
     said = f"; the last it wrote:{lines}" if lines else ""
@@ -106,8 +112,8 @@ def died(device: int, pid: int, ended: Exit, tail: list[str], why: BaseException
     def make(task: Task | None) -> WorkerDied:
         index = task.index if task is not None else None
         place = f" at the feeds with index {index}" if index is not None else ""
-        error = WorkerDied(f"device {device}: the worker (pid {pid}) {ended}{place}{reason}{said}")
-        error.device_id, error.pid, error.index = device, pid, index
+        error = WorkerDied(f"{device}: the worker (pid {pid}) {ended}{place}{reason}{said}")
+        error.device_id, error.pid, error.index = device.id, pid, index
         error.signal, error.exit_code = ended.signal, ended.exit_code
         error.__cause__ = why
         return error
@@ -115,10 +121,10 @@ def died(device: int, pid: int, ended: Exit, tail: list[str], why: BaseException
     return make
 
 
-def start_error(device: int, why: BaseException | None, text: str) -> WorkerStartError:
+def start_error(device: Device, why: BaseException | None, text: str) -> WorkerStartError:
     """A worker did not get ready."""
-    error = WorkerStartError(f"device {device}: {text}")
-    error.device_id = device
+    error = WorkerStartError(f"{device}: {text}")
+    error.device_id = device.id
     error.__cause__ = why
     return error
 

@@ -22,6 +22,7 @@ from ais_bench.errors import AisBenchError, PoolBroken, PoolError, TaskTimeout
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.interpreter import Place
+from ais_bench.pool.parcel import Parcel
 from ais_bench.pool.pickling import loads_error
 from ais_bench.pool.process import WorkerProcess
 from ais_bench.pool.protocol import Failed, LogLine, Ready, Start, Stop
@@ -42,13 +43,14 @@ STOP_GRACE_S = 5.0  # a worker told to stop that has nothing to do and is still 
 class Supervisor(Thread):
     """See the top of the file. Public methods from any thread; what starts with an underscore, in this thread."""
 
-    def __init__(self, settings: PoolSettings, factory: bytes, place: Place, dispatcher: Dispatcher) -> None:
+    def __init__(self, settings: PoolSettings, factory: Parcel, place: Place, dispatcher: Dispatcher, called: str) -> None:
         super().__init__("ais_bench supervisor")
         self.devices: dict[int, Device] = {}
         self.seats: list[Seat] = []
         self.changed = Condition()  # notified when a seat has changed its state
         self._settings = settings
         self._factory = factory
+        self._called = called
         self._place = place
         self._dispatcher = dispatcher
         self._watch = Watch()
@@ -77,7 +79,7 @@ class Supervisor(Thread):
     def add(self, device_id: int, shares: Sequence[CoreShare]) -> None:
         """One worker for each share starts on the device."""
         with self.changed:
-            device = self.devices.setdefault(device_id, Device(device_id))
+            device = self.devices.setdefault(device_id, Device(device_id, self._called))
             device.removed = False
             self.seats = [*self.seats, *(Seat(device, share) for share in shares)]
         self._dispatcher.readmit(device_id)
@@ -128,7 +130,8 @@ class Supervisor(Thread):
                 self.abandoned()
 
     def close_descriptors(self) -> None:
-        """Closes the eventfd."""
+        """Closes the eventfd and the parcel."""
+        self._factory.close()
         with self._waking:
             wake_fd, self._wake_fd = self._wake_fd, -1
         if wake_fd >= 0:
@@ -189,7 +192,7 @@ class Supervisor(Thread):
         assert seat.worker is not None
         if isinstance(seat.worker, StartingWorker):
             seat.worker.refused = start_error(
-                seat.device.id, None, f"the worker was not ready after start_timeout ({self._settings.start_timeout:g} s)"
+                seat.device, None, f"the worker was not ready after start_timeout ({self._settings.start_timeout:g} s)"
             )
         seat.worker.process.kill()
         seat.due = None
@@ -200,7 +203,7 @@ class Supervisor(Thread):
         try:
             worker = self._launch(seat)
         except (OSError, MemoryError, AisBenchError) as error:  # no descriptor or process is to be had, say: perhaps later
-            failure = start_error(seat.device.id, error, f"the worker cannot be started: {error}")
+            failure = start_error(seat.device, error, f"the worker cannot be started: {error}")
             error.__traceback__ = None  # its frames hold shared memory, and whoever logs keeps errors for long
             self._after_death(seat, failure, answered=0, final=False, excused=False)
             return
@@ -218,10 +221,12 @@ class Supervisor(Thread):
         assert isinstance(bell, Doorbell)
         lane = Lane(bell, epoch=next(self._epochs), stats=seat.device.stats)
         try:
-            process = WorkerProcess(self._place, (lane.fd, bell.fd))
+            parcel = self._factory
+            inherited = (lane.fd, bell.fd) if parcel.inline is not None else (lane.fd, bell.fd, parcel.fd)
+            process = WorkerProcess(self._place, inherited)
         finally:
             lane.release_fd()
-        arena_fd, doorbell_fd = process.inherited
+        arena_fd, doorbell_fd, *parcel_fd = process.inherited
         process.control.send(
             Start(
                 parent_pid=os.getpid(),
@@ -232,7 +237,9 @@ class Supervisor(Thread):
                 threads=seat.share.threads,
                 spin=self._settings.spin != 0,
                 log_level=logging.getLogger().getEffectiveLevel(),
-                factory=self._factory,
+                factory=parcel.inline,
+                factory_fd=parcel_fd[0] if parcel_fd else -1,
+                factory_sizes=parcel.sizes,
             )
         )
         return StartingWorker(process, lane, now_s())
@@ -246,6 +253,7 @@ class Supervisor(Thread):
         if not isinstance(starting, StartingWorker) or seat.state != "loading":
             return  # it is being stopped
         ready = ReadyWorker(seat.device.id, starting.lane, starting.process.kill, self._settings, seat.share.cpus)
+        ready.several = message.several
         seat.worker = RunningWorker(starting.process, ready)
         seat.state, seat.due, seat.ever_ready, seat.settled = "ready", None, True, True
         seat.device.load_s = max(seat.device.load_s, now_s() - starting.began)
@@ -276,7 +284,7 @@ class Supervisor(Thread):
         elif isinstance(message, Failed) and isinstance(seat.worker, StartingWorker):
             seat.worker.refused = loads_error(message.error)
         elif isinstance(message, LogLine):
-            _hand_to_logging(seat.device.id, message)
+            _hand_to_logging(seat.device, message)
 
     def _on_output(self, seat: Seat) -> None:
         if seat.worker is None:
@@ -292,7 +300,7 @@ class Supervisor(Thread):
     @staticmethod
     def _log_output(seat: Seat, lines: Sequence[str]) -> None:
         for line in lines:
-            output_log.warning("device %d: %s", seat.device.id, line, extra={"device_id": seat.device.id})
+            output_log.warning("%s: %s", seat.device, line, extra={"device_id": seat.device.id})
 
     # ---- dying ----
 
@@ -311,14 +319,14 @@ class Supervisor(Thread):
             # First of all the tasks run elsewhere; then there is time for what it wrote.
             verdict = worker.ready.verdict
             self._log_output(seat, process.read_last_output())
-            make = died(seat.device.id, process.pid, ended, list(process.tail), verdict)
+            make = died(seat.device, process.pid, ended, list(process.tail), verdict)
             explained = self._dispatcher.worker_gone(worker.ready, functools.partial(_culprit_error, make, verdict))
             error: BaseException = make(None)
             answered, final = worker.ready.answered, False
         else:
             self._log_output(seat, process.read_last_output())
             reason = worker.refused
-            error = reason if isinstance(reason, PoolError) else start_error(seat.device.id, reason, _why(process, reason))
+            error = reason if isinstance(reason, PoolError) else start_error(seat.device, reason, _why(process, reason))
             worker.lane.abandon()
             explained, answered, final = None, 0, reason is not None and not seat.ever_ready
         process.close()
@@ -339,7 +347,7 @@ class Supervisor(Thread):
         self._notify()
 
     def _set_aside(self, seat: Seat) -> None:
-        log.error("device %d is set aside: %s", seat.device.id, seat.last_error, extra={"device_id": seat.device.id})
+        log.error("%s is set aside: %s", seat.device, seat.last_error, extra={"device_id": seat.device.id})
         mine = [other for other in self.seats if other.device is seat.device]
         if not any(other.hopeful for other in mine):
             self._dispatcher.refuse(seat.device.id, broken(mine))
@@ -401,10 +409,10 @@ def _why(process: WorkerProcess, reason: BaseException | None) -> str:
     return f"the worker {process.exit} while it started{said}"
 
 
-def _hand_to_logging(device_id: int, line: LogLine) -> None:
+def _hand_to_logging(device: Device, line: LogLine) -> None:
     logger = logging.getLogger(line.name)
     if logger.isEnabledFor(line.level):
-        record = logger.makeRecord(line.name, line.level, "", 0, f"device {device_id}: {line.text}", (), None)
+        record = logger.makeRecord(line.name, line.level, "", 0, f"{device}: {line.text}", (), None)
         record.created = line.created
-        record.device_id = device_id
+        record.device_id = device.id
         logger.handle(record)

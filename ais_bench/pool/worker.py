@@ -1,6 +1,7 @@
 """The worker's main: prepare the process, make the handler, serve tasks until told to stop.
 
-    main thread      makes the handler, serves tasks from the channel, closes the handler, exits
+    main thread      makes the handler, serves tasks from the channel, closes the handler, exits; a handler that works in
+                     stages serves by itself, with threads of its own
     control thread   reads the control connection: Stop closes the channel, so that the main thread finishes what was handed
                      over; end of file means that the parent is gone, and ends the process on the spot
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import os
 import sys
 import threading
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, DeviceLost, PoolError
-from ais_bench.pool.pickling import dumps_error, loads
+from ais_bench.pool.parcel import receive
+from ais_bench.pool.pickling import dumps_error
 from ais_bench.pool.protocol import Failed, Ready, Start, Stop, WorkerContext
 from ais_bench.pool.wire import WorkerEnd
 from ais_bench.pool.worker_log import carry_logging, end_logging
@@ -79,13 +82,15 @@ def _serve(start: Start, connection: WorkerEnd) -> int:
             _pin(start.cpus)
         channel = Channel(start.arena_fd, start.doorbell_fd)
         threading.Thread(target=_watch, args=(connection, channel), name="control", daemon=True).start()
-        factory = loads(start.factory)
-        handler: Handler = factory(WorkerContext(start.device_id, start.threads, start.spin))
-        connection.send(Ready(handler.describe()))
+        handler = _make_handler(start)
+        stages = getattr(handler, "stages", None)
+        connection.send(Ready(handler.describe(), stages is not None))
     except Exception as error:
         connection.send(Failed(dumps_error(error)))
         return 1
-    if handler.native is not None:
+    if stages is not None:
+        stages(channel, functools.partial(_fail, channel), _leave)
+    elif handler.native is not None:
         channel.serve(handler.native, lambda task: answer(channel, handler, task))
     else:
         with contextlib.suppress(EOFError):  # closed, and everything handed over is answered
@@ -95,6 +100,13 @@ def _serve(start: Start, connection: WorkerEnd) -> int:
                     answer(channel, handler, task)
     handler.close()
     return 0
+
+
+def _make_handler(start: Start) -> Handler:
+    """Nothing of what was packed is kept but by the handler itself: it may be large."""
+    packed = receive(start.factory_fd, start.factory_sizes) if start.factory is None else start.factory
+    handler: Handler = packed.load()(WorkerContext(start.device_id, start.threads, start.spin))
+    return handler
 
 
 def _pin(cpus: Sequence[int]) -> None:
@@ -131,10 +143,23 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
     except Exception as error:
         if os.getpid() != here:
             raise
-        from ais_bench.shm import encode  # it needs numpy, which costs more than all the rest of a worker's start
+        _fail(channel, task, error, began_ns)
 
-        # Parent's side of RAISED: pickling.loads_error over the decoded bytes.
-        channel.reply(task, encode(dumps_error(error)), kind=RAISED, execute_ns=_native.monotonic_ns() - began_ns)
+
+def _fail(channel: Channel, task: Task, error: BaseException, began_ns: int) -> None:
+    """Answers a task with what was raised. The parent's side of it: pickling.loads_error over the decoded bytes."""
+    from ais_bench.shm import encode  # it needs numpy, which costs more than all the rest of a worker's start
+
+    channel.reply(task, encode(dumps_error(error)), kind=RAISED, execute_ns=_native.monotonic_ns() - began_ns)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """Ends the process from a thread that is not the main one, as `main` does."""
+    sys.excepthook(type(error), error, error.__traceback__)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(1)
 
 
 def _watch(connection: WorkerEnd, channel: Channel) -> None:

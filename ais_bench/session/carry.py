@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Carry"]
+__all__ = ["Carry", "carried", "ready_made"]
 
 
 class Carry:
@@ -22,3 +23,17 @@ class Carry:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Carry, (self.feeds, self.extra)
+
+
+def carried(made: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the feeds of what a preprocess made, and the further arguments of the postprocess."""
+    return (made.feeds, (made.extra,)) if isinstance(made, Carry) else (made, ())
+
+
+def ready_made(arrays: Sequence[Any], option: int) -> tuple[Sequence[Any], tuple[Any, ...]]:
+    """Return the same of what a CPU worker made. `option`: of the task, one more than there are feeds if `extra` follows."""
+    if option == 0:
+        return arrays, ()
+    from ais_bench.shm import decode
+
+    return arrays[: option - 1], (decode(arrays[option - 1 :]),)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import pickle
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,13 +33,14 @@ from ais_bench.options import (
     runtime_options,
 )
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
-from ais_bench.pool.pickling import dumps_by_value
+from ais_bench.pool.parcel import Packed, Parcel, pack
 from ais_bench.pool.threads import Lock
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.item import Keyed, item_of
 from ais_bench.session.last_times import LastTimes
+from ais_bench.session.stateless import threads_for
 from ais_bench.session.worker_session import Iterate, SessionFactory
 from ais_bench.shm import OBJECT, TENSORS, encode, take
 
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ais_bench.session.preprocessing import Prepared, Preprocessing
     from ais_bench.session.report import Report
 
     Outputs = list[NDArray[Any]]
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["MultiDeviceSession"]
 
 _UNDER_WAY_ON_AN_NPU = 6  # a session's pipeline has four under way; one more is on its way there, and one back
+_UNDER_WAY_ON_A_CPU = 2  # one, and one on its way; a stage of callables has one a thread under way, and one that waits for it
 
 
 class _Description(NamedTuple):
@@ -74,6 +79,11 @@ class MultiDeviceSession:
         preprocess: any callable; runs in the worker and makes feeds of an item, which may then be any picklable object. It may
             return `Carry(feeds, extra)`: the postprocess of that item is then called with (outputs, extra).
         postprocess: any callable; runs in the worker and makes the result, any picklable object, of the outputs.
+        init: any callable without arguments; runs once in the main thread of each worker, before the model is loaded.
+        callable_threads: preprocess of the next items and postprocess of the last ones run beside the device, each in this many
+            threads. None: 2 for functions that keep no state (see ais_bench.session.stateless), else 1. 1: neither is called
+            by two threads at a time. 0: all in one thread, one item after the other.
+        preprocess_workers: so many processes of their own run preprocess, for all devices. 0: the workers of the devices do.
         on_error: "raise" an item's error when its place in the order comes, or "return" it there.
         warmup: runs of each worker before it is ready, on zeros, for models without open dimensions.
         affinity: "auto" gives each worker of a CPU device its own processors; "none"; or {device id: [processors]}.
@@ -97,6 +107,9 @@ class MultiDeviceSession:
         devices: Any = None,
         preprocess: Callable[[Any], Any] | None = None,
         postprocess: Callable[..., Any] | None = None,
+        init: Callable[[], Any] | None = None,
+        callable_threads: int | None = None,
+        preprocess_workers: int = 0,
         on_error: OnError = "raise",
         warmup: int = 0,
         affinity: str | Mapping[int, Sequence[int]] = "auto",
@@ -110,15 +123,20 @@ class MultiDeviceSession:
         self._on_error = check_on_error(on_error)
         self._asked = None if devices is None else as_device_ids(devices)
         pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity
-        if self._runtime == "acl":
-            settings.setdefault("fewest_in_flight", _UNDER_WAY_ON_AN_NPU)
+        cpu_workers = as_int("preprocess_workers", preprocess_workers, 0, 1024)
+        if cpu_workers and preprocess is None:
+            raise ConfigError(f"preprocess_workers needs a preprocess for its workers, got {cpu_workers} and no preprocess")
+        in_device = None if cpu_workers else preprocess  # who calls it
+        threads = [threads_for(function, callable_threads) for function in (in_device, postprocess)]
+        at_once = _UNDER_WAY_ON_AN_NPU if self._runtime == "acl" else _UNDER_WAY_ON_A_CPU
+        settings.setdefault("fewest_in_flight", at_once + sum(count + 1 for count in threads if count))
         check_names(settings, [*known_options(MultiDeviceSession), *(field.name for field in dataclasses.fields(PoolSettings))])
         self._settings = PoolSettings(affinity=pinning, **settings)
         options = runtime_options(None, graph_optimization_level, provider_options)
         if self._runtime == "acl":
             refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
-        self._factory = SessionFactory(
-            model=self.model_path,
+        factory = SessionFactory(
+            model=self.model_path if isinstance(self.model_path, str) else pickle.PickleBuffer(self.model_path),
             runtime=self._runtime,
             options=options,
             acl_json_path=os.path.abspath(as_path("acl_json_path", acl_json_path)) if acl_json_path else None,
@@ -126,10 +144,29 @@ class MultiDeviceSession:
             loop=as_int("loop", loop, 1),
             warmup=as_int("warmup", warmup, 0),
             device_count=count_devices("ort"),
-            preprocess=None if preprocess is None else dumps_by_value(as_callable("preprocess", preprocess)),
-            postprocess=None if postprocess is None else dumps_by_value(as_callable("postprocess", postprocess)),
+            callables=_packed(preprocess=in_device, postprocess=postprocess, init=init),
+            preprocess_threads=threads[0],
+            postprocess_threads=threads[1],
         )
-        self._preprocess = preprocess is not None
+        self._parcel = Parcel.of(factory)  # as the callables are now
+        weakref.finalize(self, self._parcel.close)
+        self._preprocess = in_device is not None
+        self._preprocessing: Preprocessing | None = None
+        if cpu_workers:
+            from ais_bench.session.preprocessing import Preprocessing
+
+            packed = _packed(preprocess=preprocess, init=init)
+            assert packed is not None
+            # What is the devices' alone: their threads and processors, and how many of them may be missing.
+            cpu_settings = dataclasses.replace(
+                self._settings,
+                workers_per_device=1,
+                tasks_in_flight=None,
+                fewest_in_flight=2,
+                min_devices=None,
+                affinity="none",
+            )
+            self._preprocessing = Preprocessing(packed, cpu_workers, cpu_settings, carries=postprocess is not None)
         self._lock = Lock()  # guards the making of the pool and the adding of devices
         self._pool: DevicePool | None = None
         self._closed = False
@@ -150,8 +187,11 @@ class MultiDeviceSession:
         """
         self._closed = True
         pool = self._pool
+        if self._preprocessing is not None:  # first, as it hands on to the devices
+            self._preprocessing.close(force=force)
         if pool is not None:
             pool.close(force=force)
+        self._parcel.close()
 
     def __enter__(self) -> MultiDeviceSession:
         return self
@@ -193,6 +233,8 @@ class MultiDeviceSession:
                 pool = self._with_devices(wanted)
         if not pool.started:  # an interrupt must not cost a pool that is
             self._start(pool)
+        if self._preprocessing is not None:
+            self._preprocessing.start()
         if not self._inputs:
             self._inputs = self._description(pool).inputs
         return pool
@@ -217,7 +259,7 @@ class MultiDeviceSession:
                 raise ConfigError(f"feeds are given for devices {strange}; this session has {list(self.devices)}")
         if self._pool is None:
             ids = self._asked or (list(wanted) if wanted is not None else None) or self._default_devices()
-            self._pool = DevicePool(self._factory, ids, self._settings)
+            self._pool = DevicePool(self._parcel, ids, self._settings)
             if self._closed:  # meanwhile, by a thread that saw no pool to close
                 self._pool.close(force=True)
         elif wanted is not None:
@@ -269,6 +311,8 @@ class MultiDeviceSession:
         if scatter.is_by_device(feeds):
             return self._by_device(feeds, lambda one, **how: self._task(one, mode=number, **how))
         pool = self._ready_pool(None)
+        if self._preprocessing is not None:
+            feeds = self._preprocessing.one(feeds, self._inputs)
         task = pool.run(self._task(feeds, waiter=Waiter(), mode=number))
         self.summary.note_one(task)
         return task.result()
@@ -283,9 +327,15 @@ class MultiDeviceSession:
         as_seconds("timeout", timeout, optional=True)
         device = None if device is None else as_device_id(device)
         pool = self._ready_pool(None if device is None else [device])
-        return pool.submit(
-            lambda waiter, future: self._task(feeds, waiter=waiter, mode=number, device=device, future=future), timeout
-        )
+
+        def start(feeds: Any, timeout: float | None) -> Future[Any]:
+            return pool.submit(
+                lambda waiter, future: self._task(feeds, waiter=waiter, mode=number, device=device, future=future), timeout
+            )
+
+        if self._preprocessing is not None:
+            return self._preprocessing.submit(feeds, self._inputs, start, timeout)
+        return start(feeds, timeout)
 
     async def infer_async(
         self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static"
@@ -316,7 +366,7 @@ class MultiDeviceSession:
         """
         number, returns = scatter.mode_number(mode), check_on_error(on_error or self._on_error) == "return"
         pool = self._ready_pool(None)
-        tasks = pool.ordered(iterable, self._maker(number, detailed=details))
+        tasks = pool.ordered(self._prepared(iterable), self._maker(number, detailed=details))
         return self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=False)
 
     def map_unordered(
@@ -325,7 +375,7 @@ class MultiDeviceSession:
         """The same, but yields (index, outputs), or (outputs, Item) with `details`, as they finish."""
         number, returns = scatter.mode_number(mode), check_on_error(on_error or self._on_error) == "return"
         pool = self._ready_pool(None)
-        tasks = pool.unordered(iterable, self._maker(number, detailed=details))
+        tasks = pool.unordered(self._prepared(iterable), self._maker(number, detailed=details))
         return self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=True)
 
     def infer_batch(self, arrays: Any, batch_size: int | None = None, mode: str = "static") -> Outputs:
@@ -384,18 +434,21 @@ class MultiDeviceSession:
             return Task(encode(Iterate(taken, in_out_list, times, mode)), kind=OBJECT, **how)
 
         if scatter.is_by_device(feeds):
-            return self._by_device(feeds, task)
+            return self._by_device(feeds, task, prepare=False)
         pool = self._ready_pool(None)
         done = pool.run(task(feeds, waiter=Waiter()))
         self.summary.note_one(done)
         return done.result()
 
     def _by_device(
-        self, feeds: Mapping[Any, Any], make: Callable[..., Task], returns: bool | None = None
+        self, feeds: Mapping[Any, Any], make: Callable[..., Task], returns: bool | None = None, *, prepare: bool = True
     ) -> dict[int, list[Any]]:
         """{device: [feeds, ...]} to {device: [outputs, ...]}: each list on its device, everything at once."""
         lists = scatter.by_device(feeds)
         pool = self._ready_pool(lists)
+        if prepare and self._preprocessing is not None:
+            prepared = iter(list(self._prepared(itertools.chain(*lists.values()))))
+            lists = {device: [next(prepared) for _ in several] for device, several in lists.items()}
 
         def place(one: Any, waiter: Waiter, device: int, index: int) -> Task:
             try:
@@ -428,6 +481,9 @@ class MultiDeviceSession:
         future: Future[Any] | None = None,
     ) -> Task:
         assert waiter is not None
+        if self._preprocessing is not None:
+            task: Task = item.task(index, waiter, mode, device, future)
+            return task
         if self._preprocess:
             return Task(encode(item), waiter, mode, OBJECT, 0, device, index, future)
         return Task(scatter.as_feeds(item, self._inputs), waiter, mode, TENSORS, 0, device, index, future)
@@ -435,6 +491,14 @@ class MultiDeviceSession:
     def _maker(self, mode: int, *, detailed: bool = False) -> Callable[[Any, int, Waiter], Task]:
         """What makes the tasks of a stream: `_task` without what only single tasks have, as it runs for each of millions."""
         inputs, as_feeds, objects = self._inputs, scatter.as_feeds, self._preprocess
+        if self._preprocessing is not None:
+
+            def take(prepared: Prepared, index: int, waiter: Waiter) -> Task:
+                task = prepared.task(index, waiter, mode, None, None)
+                task.detailed = detailed
+                return task
+
+            return take
 
         def make(item: Any, index: int, waiter: Waiter) -> Task:
             key = None
@@ -448,6 +512,10 @@ class MultiDeviceSession:
             return task
 
         return make
+
+    def _prepared(self, items: Iterable[Any]) -> Iterable[Any]:
+        """The items as devices take them."""
+        return items if self._preprocessing is None else self._preprocessing.stream(items, self._inputs)
 
     def _results(self, tasks: Iterable[Task], returns: bool, *, indexed: bool) -> Iterator[Any]:
         """The results of tasks that are done, or (index, result), noting their times."""
@@ -473,6 +541,8 @@ class MultiDeviceSession:
         self.summary.clear()
         if self._pool is not None:
             self._pool.reset_times()
+        if self._preprocessing is not None:
+            self._preprocessing.reset_times()
 
     reset_sumaryinfo = reset_summaryinfo
 
@@ -484,6 +554,12 @@ class MultiDeviceSession:
         if pool is None:
             return make_report([], [], 0.0)
         return make_report(pool.device_infos(), pool.workers(), pool.wall_s())
+
+
+def _packed(**callables: Callable[..., Any] | None) -> Packed | None:
+    """The callables in one pickle: what several of them hold is one object in a worker, too."""
+    given = {name: as_callable(name, function) for name, function in callables.items() if function is not None}
+    return pack(given) if given else None
 
 
 def _result(task: Task, returns: bool) -> Any:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ais_bench import _native
-from ais_bench.pool.pickling import loads
+from ais_bench.pool.parcel import Packed
 from ais_bench.pool.protocol import Answer, WorkerContext
-from ais_bench.session.carry import Carry
-from ais_bench.shm import OBJECT, Task
+from ais_bench.session.carry import carried, ready_made
+from ais_bench.shm import OBJECT, Channel, Task
 from ais_bench.shm import SessionHandler as NativeSession
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class Iterate(NamedTuple):
 
 
 class SessionFactory(NamedTuple):
-    """Makes the handler in a worker. `preprocess` and `postprocess` are pickles of callables, made in the parent."""
+    """Makes the handler in a worker. `callables`: {"preprocess", "postprocess", "init"}, packed in the parent."""
 
-    model: str | bytes
+    model: Any  # a path, or the content as anything with the buffer protocol
     runtime: str
     options: dict[str, str]  # the runtime's, checked
     acl_json_path: str | None
@@ -42,8 +42,9 @@ class SessionFactory(NamedTuple):
     loop: int
     warmup: int
     device_count: int
-    preprocess: bytes | None
-    postprocess: bytes | None
+    callables: Packed | None
+    preprocess_threads: int  # 0: see ais_bench.session.callables
+    postprocess_threads: int
 
     def __call__(self, context: WorkerContext) -> SessionHandler:
         """Loads the model on the worker's device. Raises what InferSession raises."""
@@ -55,32 +56,36 @@ class SessionFactory(NamedTuple):
             options.setdefault("devices", str(self.device_count))
             options.setdefault("session.intra_op.allow_spinning", "0")
             options["threads"] = str(context.threads)
+        callables: dict[str, Callable[..., Any]] = self.callables.load() if self.callables is not None else {}
+        if "init" in callables:
+            callables["init"]()
         native = _native.Session(self.model, context.device_id, self.loop, options, self.runtime)
-        handler = SessionHandler(native, self)
+        # The content of the model, and what callables were made of, is not needed any more.
+        model = self.model if isinstance(self.model, str) else f"<{len(self.model)} bytes>"
+        handler = SessionHandler(native, self._replace(model=model, callables=None), callables)
         if self.debug or self.acl_json_path:
             handler.session()  # has something to say about them
         handler.warm_up(self.warmup)
         return handler
 
 
-def _callable(pickled: bytes | None) -> Callable[..., Any] | None:
-    return None if pickled is None else loads(pickled)
-
-
 class SessionHandler:
     """A handler as the pool wants it, see ais_bench.pool.protocol."""
 
-    def __init__(self, native: _native.Session, factory: SessionFactory) -> None:
+    def __init__(self, native: _native.Session, factory: SessionFactory, callables: dict[str, Callable[..., Any]]) -> None:
         self._native = native
         self._factory = factory
         self._session: InferSession | None = None
-        self._preprocess = _callable(factory.preprocess)
-        self._postprocess = _callable(factory.postprocess)
+        self._preprocess = callables.get("preprocess")
+        self._postprocess = callables.get("postprocess")
         self.native: NativeSession | None = None
+        # How it is served if there are callables around the model; see ais_bench.pool.protocol.
+        self.stages: Callable[..., None] | None = None
         if self._preprocess is None and self._postprocess is None:
             self.native = NativeSession(native)
         else:
             self.session()
+            self.stages = self._stages if factory.preprocess_threads or factory.postprocess_threads else None
 
     def session(self) -> InferSession:
         """The model as Python uses it."""
@@ -106,6 +111,20 @@ class SessionHandler:
                 self.session().infer(feeds)
             self.session().reset_summaryinfo()
 
+    def _stages(self, channel: Channel, fail: Callable[[Task, BaseException, int], None], leave: Callable[..., None]) -> None:
+        from ais_bench.session.callables import Stages
+
+        def iteration(task: Task, item: Any) -> bool:
+            if isinstance(item, Iterate):
+                channel.reply(task, self._iterate(item))
+            return isinstance(item, Iterate)
+
+        threads = (self._factory.preprocess_threads, self._factory.postprocess_threads)
+        Stages(channel, self._native, self._preprocess, self._postprocess, threads, fail, leave).serve(iteration)
+
+    def _iterate(self, item: Iterate) -> list[Any]:
+        return self.session().infer_iteration(item.feeds, item.in_out_list, item.times, item.mode)
+
     def run(self, task: Task) -> Answer:
         """One task that needs Python."""
         from ais_bench.options import MODES
@@ -114,12 +133,12 @@ class SessionHandler:
         session, mode = self.session(), MODES[task.mode]
         item = decode(task.feeds) if task.kind == OBJECT else task.feeds
         if isinstance(item, Iterate):
-            return Answer(session.infer_iteration(item.feeds, item.in_out_list, item.times, item.mode))
+            return Answer(self._iterate(item))
         began_ns = _native.monotonic_ns()
-        feeds = self._preprocess(item) if self._preprocess is not None else item
-        extra: tuple[Any, ...] = ()
-        if isinstance(feeds, Carry):
-            feeds, extra = feeds.feeds, (feeds.extra,)
+        if self._preprocess is not None:
+            feeds, extra = carried(self._preprocess(item))
+        else:
+            feeds, extra = ready_made(item, task.option)
         fed_ns = _native.monotonic_ns()
         outputs = session.infer(feeds, mode)
         ran_ns = _native.monotonic_ns()

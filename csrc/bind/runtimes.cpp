@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/memory.hpp"
 #include "base/process.hpp"
 #include "bind/bind.hpp"
 #include "session/session.hpp"
@@ -77,6 +78,17 @@ void register_runtimes(py::module_& module) {
   module.def("usable_cpu_count", &usable_cpu_count);
   module.def("allowed_cpus", &allowed_cpus);
   module.def("current_cpu", &current_cpu);
+  module.def(
+      "memory_limit",
+      [](const std::string& cgroups, const std::string& own) { return memory_limit({cgroups, own, MemoryFiles().machine}); },
+      py::arg("cgroups") = MemoryFiles().cgroups, py::arg("own") = MemoryFiles().own);
+  module.def(
+      "memory_room",
+      [](const std::string& cgroups, const std::string& own) {
+        const MemoryRoom room = memory_room({cgroups, own, MemoryFiles().machine});
+        return py::make_tuple(room.limit, room.available, room.of);
+      },
+      py::arg("cgroups") = MemoryFiles().cgroups, py::arg("own") = MemoryFiles().own);
   module.def("runtime_for", [](const py::bytes& path) {
     device::ModelSource source;
     source.path = path;

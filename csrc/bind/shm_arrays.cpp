@@ -50,7 +50,8 @@ py::list FeedArrays::copy() const {
   return copies;
 }
 
-bool FeedArrays::write(shm::FrameWriter* writer, const shm::Region& region) const {
+bool FeedArrays::write(shm::FrameWriter* writer, const shm::Region& region, bool checked) const {
+  const auto reserve = checked ? &shm::FrameWriter::reserve_checked : &shm::FrameWriter::reserve;
   for (std::size_t i = 0; i < feeds_.feeds.size(); ++i) {
     const TensorView& view = feeds_.feeds[i].view;
     if (in_place(view)) {
@@ -58,10 +59,10 @@ bool FeedArrays::write(shm::FrameWriter* writer, const shm::Region& region) cons
       writer->refer(i, view.dtype, view.shape.data(), view.shape.size(), view.bytes, offset);
       continue;
     }
-    void* room = writer->reserve(i, view.dtype, view.shape.data(), view.shape.size(), view.bytes);
+    void* room = (writer->*reserve)(i, view.dtype, view.shape.data(), view.shape.size(), view.bytes);
     if (room != nullptr) shm::copy_across(room, view.data, view.bytes);
   }
-  return !writer->full();
+  return !writer->full() && writer->refused().ok();
 }
 
 py::array copy_tensor(const TensorView& tensor) {

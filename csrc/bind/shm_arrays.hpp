@@ -29,8 +29,9 @@ class FeedArrays {
   // The arrays as new ones.
   py::list copy() const;
 
-  // Copies into the writer's slot. False: no room. Call without the GIL where copied_bytes() is large.
-  bool write(shm::FrameWriter* writer, const shm::Region& region) const;
+  // Copies into the writer's slot. False: no room. Call without the GIL where copied_bytes() is large. `checked`: see
+  // FrameWriter::reserve_checked.
+  bool write(shm::FrameWriter* writer, const shm::Region& region, bool checked = false) const;
 
  private:
   bool in_place(const TensorView& view) const;

@@ -1,8 +1,11 @@
-// Channel for Python: the worker's end. serve() is native; next_task, reply and fail are for handlers in Python.
+// Channel for Python: the worker's end. serve() is native; next_task, reply and fail are for handlers in Python. Executor runs
+// a model beside handlers in Python.
 #include <pybind11/stl.h>
 
 #include <atomic>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -12,6 +15,7 @@
 #include "bind/shm.hpp"
 #include "bind/shm_arrays.hpp"
 #include "shm/port.hpp"
+#include "worker/executor.hpp"
 #include "worker/handler.hpp"
 #include "worker/serve.hpp"
 #include "worker/session_handler.hpp"
@@ -122,22 +126,41 @@ class PyChannel {
     shm::Task task = take_back(id);
     if (execute_ns == 0) execute_ns = monotonic_ns() - task.picked_ns;
     const bool filled = [&] {
-      if (arrays.copied_bytes() < kLarge) return arrays.write(&task.writer, *port_->region());
+      if (arrays.copied_bytes() < kLarge) return arrays.write(&task.writer, *port_->region(), true);
       const NoGil release;
-      return arrays.write(&task.writer, *port_->region());
+      return arrays.write(&task.writer, *port_->region(), true);
     }();
     const shm::RunTimes times{copy_in_ns, execute_ns, copy_out_ns, preprocess_ns, postprocess_ns};
-    Status finished = filled ? port_->finish(&task, static_cast<shm::Kind>(kind), times) : Status();
-    if (task.writer.full()) finished = port_->too_large(&task, task.writer.needed());
-    raise_if_error(finished);
+    raise_if_error([&] {
+      const std::lock_guard<std::mutex> lock(replies_);
+      const Status refused = task.writer.refused();  // a copy: the writer writes the failure
+      if (!refused.ok()) return port_->fail(&task, refused.code(), refused.message(), 0, times);
+      Status finished = filled ? port_->finish(&task, static_cast<shm::Kind>(kind), times) : Status();
+      return task.writer.full() ? port_->too_large(&task, task.writer.needed()) : finished;
+    }());
   }
 
   void fail(const py::tuple& id, int code, const std::string& message, std::int64_t vendor_code) {
     shm::Task task = take_back(id);
-    raise_if_error(port_->fail(&task, static_cast<Code>(code), message, vendor_code, {0, monotonic_ns() - task.picked_ns}));
+    raise_if_error([&] {
+      const std::lock_guard<std::mutex> lock(replies_);
+      return port_->fail(&task, static_cast<Code>(code), message, vendor_code, {0, monotonic_ns() - task.picked_ns});
+    }());
   }
 
   void close() { port_->close(); }
+
+  // A task that was handed out becomes the caller's, and back.
+  shm::Task take_back(const py::tuple& id) {
+    auto task = tasks_.extract(id_of(id));
+    if (task.empty()) raise_if_error(Status(Code::kInvalidArgument, "this task has been answered already"));
+    return std::move(task.mapped());
+  }
+  void put_back(shm::Task task) { tasks_.emplace(task.seq, std::move(task)); }
+
+  shm::Port* port() { return port_.get(); }
+  // Who answers holds it: handlers in Python, and an executor without the GIL. No Python runs while it is held.
+  std::mutex* replies() { return &replies_; }
 
  private:
   py::object hand_out(shm::Task task) {
@@ -157,16 +180,86 @@ class PyChannel {
     return result;
   }
 
-  shm::Task take_back(const py::tuple& id) {
-    auto task = tasks_.extract(id_of(id));
-    if (task.empty()) raise_if_error(Status(Code::kInvalidArgument, "this task has been answered already"));
-    return std::move(task.mapped());
-  }
-
   std::unique_ptr<shm::Port> port_;
   py::object base_;                                     // keeps the mapping while arrays over it live
   std::unordered_map<std::uint64_t, shm::Task> tasks_;  // handed out and not answered; guarded by the GIL
   std::atomic<bool> taking_{false};
+  std::mutex replies_;
+};
+
+// The executor in Python's terms: feeds and outputs are arrays, and are freed under the GIL.
+class PyExecutor {
+ public:
+  PyExecutor(py::object channel, std::shared_ptr<session::Session> session)
+      : owner_(std::move(channel)),
+        channel_(&owner_.cast<PyChannel&>()),
+        session_(std::move(session)),
+        executor_(session_, channel_->port(), channel_->replies()) {}
+
+  // Feeds of a task that the channel handed out. `carry` None: the executor answers; else `next_done` returns it.
+  void submit(const py::tuple& task, const py::object& given, py::object carry, std::int64_t preprocess_ns) {
+    auto job = std::make_unique<Job>();
+    job->keep = to_feeds(given, session_->info().inputs);
+    job->feeds = std::move(job->keep.feeds);
+    if (!carry.is_none()) {
+      job->outputs.emplace(session_->info());
+      job->sink = &*job->outputs;
+      job->id = task;
+      job->carry = std::move(carry);
+    }
+    job->times.preprocess_ns = preprocess_ns;
+    job->task = channel_->take_back(task);
+    std::vector<worker::Executor::JobPtr> spent;
+    {
+      const NoGil release;
+      executor_.submit(std::move(job));
+      spent = executor_.take_spent();
+    }
+  }
+
+  void end() { executor_.end(); }
+
+  void run() {
+    Status status;
+    {
+      const NoGil release;
+      status = executor_.run([this] {
+        std::vector<worker::Executor::JobPtr> spent = executor_.take_spent();
+        if (spent.empty()) return;
+        const Gil gil;
+        spent.clear();
+      });
+    }
+    executor_.take_spent();
+    raise_if_error(status);
+  }
+
+  py::object next_done() {
+    worker::Executor::JobPtr next;
+    {
+      const NoGil release;
+      next = executor_.next_done();
+    }
+    if (next == nullptr) return py::none();
+    Job& job = static_cast<Job&>(*next);
+    channel_->put_back(std::move(job.task));
+    const shm::RunTimes& times = job.times;
+    return py::make_tuple(std::move(job.id), job.outputs->take(), std::move(job.carry),
+                          py::make_tuple(times.copy_in_ns, times.execute_ns, times.copy_out_ns, times.preprocess_ns));
+  }
+
+ private:
+  struct Job : worker::Executor::Job {
+    Feeds keep;
+    std::optional<NumpySink> outputs;
+    py::object id;
+    py::object carry;
+  };
+
+  const py::object owner_;
+  PyChannel* const channel_;
+  const std::shared_ptr<session::Session> session_;
+  worker::Executor executor_;
 };
 
 }  // namespace
@@ -185,6 +278,12 @@ void register_shm_channel(py::module_& module) {
            py::arg("postprocess_ns") = 0)
       .def("fail", &PyChannel::fail, py::arg("task"), py::arg("code"), py::arg("message"), py::arg("vendor_code") = 0)
       .def("close", &PyChannel::close);
+  py::class_<PyExecutor>(module, "Executor")
+      .def(py::init<py::object, std::shared_ptr<session::Session>>(), py::arg("channel"), py::arg("session"))
+      .def("submit", &PyExecutor::submit, py::arg("task"), py::arg("feeds"), py::arg("carry"), py::arg("preprocess_ns"))
+      .def("end", &PyExecutor::end)
+      .def("run", &PyExecutor::run)
+      .def("next_done", &PyExecutor::next_done);
   module.attr("Task") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(task_type()));
 }
 

@@ -416,7 +416,7 @@ void register_shm_lane(py::module_& module) {
             raise_if_error(status);
           },
           py::arg("feed_bytes"), py::arg("result_bytes"), py::arg("tasks"))
-      .def("trim", [](PyLane& self) { self.lane().trim(); })
+      .def("trim", [](PyLane& self, std::uint64_t keep) { self.lane().trim(keep); }, py::arg("keep") = 0)
       .def("close", [](PyLane& self) { self.lane().close(); });
   module.def("take", [](py::handle feeds) { return FeedArrays(feeds, nullptr).copy(); }, py::arg("feeds"));
   module.attr("Reply") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(reply_type()));

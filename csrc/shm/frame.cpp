@@ -5,6 +5,7 @@
 #include <string>
 
 #include "shm/layout.hpp"
+#include "shm/memfd.hpp"
 
 namespace ais::shm {
 namespace {
@@ -32,6 +33,7 @@ void FrameWriter::reset(std::uint8_t* arena, Span slot) {
   slot_ = slot;
   used_ = needed_ = count_ = 0;
   full_ = false;
+  refused_ = Status();
 }
 
 FrameWriter::Entry& FrameWriter::entry_at(std::size_t index) {
@@ -50,6 +52,16 @@ void* FrameWriter::reserve(std::size_t index, DType dtype, const std::int64_t* d
   refer(index, dtype, dims, rank, bytes, slot_.offset + at);
   used_ = at + bytes;
   return arena_ + slot_.offset + at;
+}
+
+void* FrameWriter::reserve_checked(std::size_t index, DType dtype, const std::int64_t* dims, std::size_t rank,
+                                   std::size_t bytes) {
+  const std::size_t at = aligned(used_, kPayloadAlignment);
+  if (at <= slot_.bytes && bytes <= slot_.bytes - at) {
+    refused_ = room_for(arena_ + slot_.offset + at, bytes);
+    if (!refused_.ok()) return nullptr;
+  }
+  return reserve(index, dtype, dims, rank, bytes);
 }
 
 void FrameWriter::refer(std::size_t index, DType dtype, const std::int64_t* dims, std::size_t rank, std::size_t bytes,

@@ -47,6 +47,10 @@ class FrameWriter {
   // the first.
   void* reserve(std::size_t index, DType dtype, const std::int64_t* dims, std::size_t rank, std::size_t bytes);
 
+  // The same, but nullptr, too, if that much memory cannot be allocated; refused() says so then. For slots that nobody has
+  // checked before.
+  void* reserve_checked(std::size_t index, DType dtype, const std::int64_t* dims, std::size_t rank, std::size_t bytes);
+
   // Names a payload that lies elsewhere in the arena.
   void refer(std::size_t index, DType dtype, const std::int64_t* dims, std::size_t rank, std::size_t bytes,
              std::uint64_t offset);
@@ -61,6 +65,8 @@ class FrameWriter {
   std::size_t needed() const { return needed_; }
   // True when a tensor or the table found no room.
   bool full() const { return full_; }
+  // OutOfMemory, with the numbers, after reserve_checked was refused memory.
+  const Status& refused() const { return refused_; }
   // How much of the slot was used.
   std::size_t used() const { return used_; }
 
@@ -80,6 +86,7 @@ class FrameWriter {
   std::size_t used_ = 0;
   std::size_t needed_ = 0;
   bool full_ = false;
+  Status refused_;
   std::size_t count_ = 0;
   std::vector<Entry> entries_;
 };

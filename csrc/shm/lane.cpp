@@ -46,7 +46,7 @@ Lane::Lane(std::shared_ptr<Bell> parent_bell, std::shared_ptr<Region> region, st
     : parent_bell_(std::move(parent_bell)),
       region_(std::move(region)),
       header_(reinterpret_cast<Header*>(region_->data())),
-      slots_(std::make_shared<SlotPool>(region_, kDataOffset, large)),
+      slots_(SlotPool::create(region_, kDataOffset, large)),
       worker_bell_(&header_->worker_bell.value),
       generation_(fork_generation()),
       tasks_(&header_->task_write.value, &header_->task_read.value, region_->data() + kTaskRingOffset),
@@ -92,7 +92,19 @@ Result<std::optional<Lane::Draft>> Lane::begin(std::size_t bytes) {
   // With nothing in flight no room will come free: less than usual is better than to wait for ever.
   if (!draft.result_ && in_flight() == 0) draft.result_ = slots_->acquire_large(1, 0);
   if (!draft.feeds_ || !draft.result_) return std::optional<Draft>();
+  if (Status room = check_room(draft.feeds_, bytes); !room.ok()) {
+    if (in_flight() != 0) return std::optional<Draft>();  // there may be room when they are done
+    return room;
+  }
   return std::optional<Draft>(std::move(draft));
+}
+
+// What free slots hold is given up before a task is refused.
+Status Lane::check_room(const Lease& lease, std::size_t bytes) const {
+  const std::uint8_t* const begin = region_->data() + lease.span().offset;
+  if (room_for(begin, bytes).ok()) return Status();
+  SlotPool::trim_all();
+  return room_for(begin, bytes).with_context("the feeds do not fit the memory");
 }
 
 Lane::Draft::~Draft() {
@@ -322,7 +334,10 @@ Result<std::optional<Lane::Oldest>> Lane::oldest() {
 Result<Lease> Lane::lease_feeds(std::size_t bytes) {
   AIS_TRY(usable());
   Lease lease = slots_->acquire(bytes, bytes);
-  if (lease) lease.touch(bytes);
+  if (lease) {
+    AIS_TRY(check_room(lease, bytes));
+    lease.touch(bytes);
+  }
   return lease;
 }
 
@@ -344,8 +359,8 @@ Status Lane::warm(std::size_t feed_bytes, std::size_t result_bytes, std::size_t 
   return Status();
 }
 
-void Lane::trim() {
-  if (!forked()) slots_->trim();
+void Lane::trim(std::uint64_t keep) {
+  if (!forked()) slots_->trim(keep);
 }
 
 void Lane::close() {

@@ -89,7 +89,8 @@ class Lane {
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
 
-  // Slots for feeds of `bytes` in all (table included). nullopt: no room now. Closed, Corrupt or ForkedChild otherwise.
+  // Slots for feeds of `bytes` in all (table included). nullopt: no room now. OutOfMemory if they need more memory than this
+  // process may use; Closed, Corrupt or ForkedChild otherwise.
   Result<std::optional<Draft>> begin(std::size_t bytes);
   // Publishes the frame that was written into the draft's feed slot, and rings the worker. `begun_ns`: when submit began.
   Status publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
@@ -113,14 +114,14 @@ class Lane {
   };
   Result<std::optional<Oldest>> oldest();
 
-  // A slot for feeds that the caller fills before it submits. Empty: the arena is used up for now.
+  // A slot for feeds that the caller fills before it submits. Empty: the arena is used up for now. OutOfMemory as for begin.
   Result<Lease> lease_feeds(std::size_t bytes);
 
   // Makes slots for `tasks` tasks of these sizes exist, so that the first ones do not pay for it.
   Status warm(std::size_t feed_bytes, std::size_t result_bytes, std::size_t tasks);
 
-  // Gives back the memory of all slots that are not in use.
-  void trim();
+  // Gives back the memory of slots that are not in use, but for `keep` bytes.
+  void trim(std::uint64_t keep = 0);
 
   void close();
   bool closed() const;
@@ -147,6 +148,7 @@ class Lane {
 
   Lane(std::shared_ptr<Bell> parent_bell, std::shared_ptr<Region> region, std::uint64_t large);
   Status usable() const;
+  Status check_room(const Lease& lease, std::size_t bytes) const;
   Status refuse(Status status);
   Status push(std::uint32_t index, Flight* flight);
   Result<bool> accept(const ResultDescriptor& result, Reply* out);

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/memory.hpp"
+
 #ifndef MFD_CLOEXEC
 #define MFD_CLOEXEC 0x0001U
 #define MFD_ALLOW_SEALING 0x0002U
@@ -128,7 +130,38 @@ std::size_t page_bytes() {
   return bytes;
 }
 
+// Bytes of these pages that have no memory behind them.
+std::size_t missing_bytes(const std::uint8_t* data, std::size_t bytes) {
+  constexpr std::size_t kAtOnce = 1 << 14;
+  std::vector<unsigned char> present(kAtOnce);
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  const std::uintptr_t begin = address / page_bytes() * page_bytes();
+  std::size_t missing = 0;
+  for (std::uintptr_t at = begin; at < address + bytes; at += kAtOnce * page_bytes()) {
+    const std::size_t length = std::min<std::size_t>(kAtOnce * page_bytes(), address + bytes - at);
+    const std::size_t pages = (length + page_bytes() - 1) / page_bytes();
+    if (mincore(reinterpret_cast<void*>(at), length, present.data()) != 0) return bytes;
+    missing += static_cast<std::size_t>(std::count_if(present.begin(), present.begin() + static_cast<std::ptrdiff_t>(pages),
+                                                      [](unsigned char page) { return (page & 1) == 0; }));
+  }
+  return missing * page_bytes();
+}
+
 }  // namespace
+
+Status room_for(const std::uint8_t* data, std::size_t bytes) {
+  constexpr std::size_t kLittle = std::size_t{16} << 20;
+  constexpr std::uint64_t kSpare = std::uint64_t{16} << 20;  // for everything else that goes on
+  if (bytes < kLittle) return Status();
+  const MemoryRoom room = memory_room();
+  const std::uint64_t spare = std::min<std::uint64_t>(kSpare, room.limit / 32);
+  if (room.limit == 0 || bytes + spare <= room.available) return Status();
+  const std::size_t missing = missing_bytes(data, bytes);
+  if (missing == 0 || missing + spare <= room.available) return Status();
+  return Status(Code::kOutOfMemory, "shared memory of " + std::to_string(missing) + " bytes more is needed, but only " +
+                                        std::to_string(room.available) + " bytes are left of " + room.of + ", " +
+                                        std::to_string(room.limit) + " bytes");
+}
 
 void Fd::reset(int fd) {
   if (fd_ >= 0) ::close(fd_);

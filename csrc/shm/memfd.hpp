@@ -78,4 +78,8 @@ class Region {
   std::size_t size_ = 0;
 };
 
+// OutOfMemory, with the numbers, if these bytes are not there yet and more than may still be allocated (base/memory.hpp): the
+// kernel would end a process of the container for touching them. Little is not looked at. Nothing is touched.
+Status room_for(const std::uint8_t* data, std::size_t bytes);
+
 }  // namespace ais::shm

@@ -47,6 +47,43 @@ void Lease::trim(std::uint64_t bytes) {
   slot_.touched = bytes;
 }
 
+namespace {
+
+// The slot pools of this process, for trim_all.
+struct Pools {
+  std::mutex lock;
+  std::vector<std::weak_ptr<SlotPool>> all;  // guarded by lock
+};
+
+Pools& pools() {
+  static PerProcess<Pools> pools;
+  return pools.get();
+}
+
+}  // namespace
+
+std::shared_ptr<SlotPool> SlotPool::create(std::shared_ptr<Region> region, std::uint64_t first, std::uint64_t large) {
+  auto made = std::shared_ptr<SlotPool>(new SlotPool(std::move(region), first, large));
+  Pools& known = pools();
+  const std::lock_guard<std::mutex> guard(known.lock);
+  known.all.erase(std::remove_if(known.all.begin(), known.all.end(), [](const auto& pool) { return pool.expired(); }),
+                  known.all.end());
+  known.all.push_back(made);
+  return made;
+}
+
+void SlotPool::trim_all() {
+  std::vector<std::weak_ptr<SlotPool>> all;
+  {
+    Pools& known = pools();
+    const std::lock_guard<std::mutex> guard(known.lock);
+    all = known.all;
+  }
+  for (const auto& known : all) {
+    if (const auto pool = known.lock()) pool->trim();
+  }
+}
+
 SlotPool::SlotPool(std::shared_ptr<Region> region, std::uint64_t first, std::uint64_t large)
     : region_(std::move(region)), large_(large), generation_(fork_generation()) {
   if (first < region_->size()) unused_.push_back({first, region_->size() - first});

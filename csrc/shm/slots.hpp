@@ -70,21 +70,26 @@ class Lease {
 class SlotPool : public std::enable_shared_from_this<SlotPool> {
  public:
   // Hands out [first, region->size()). `large` is the capacity of a result slot, a power of two.
-  SlotPool(std::shared_ptr<Region> region, std::uint64_t first, std::uint64_t large);
+  static std::shared_ptr<SlotPool> create(std::shared_ptr<Region> region, std::uint64_t first, std::uint64_t large);
+  SlotPool(const SlotPool&) = delete;
+  SlotPool& operator=(const SlotPool&) = delete;
 
   // A slot of at least `bytes`, best one with memory behind the first `warm` bytes. Empty: the arena is used up for now.
   Lease acquire(std::uint64_t bytes, std::uint64_t warm);
   // The same, never from the small class.
   Lease acquire_large(std::uint64_t bytes, std::uint64_t warm);
 
-  // Gives back all memory behind free slots.
-  void trim() { shrink(0); }
+  // Gives back memory behind free slots, until they have no more than `keep` bytes; of the largest slots first.
+  void trim(std::uint64_t keep = 0) { shrink(keep); }
+  // The same for every slot pool of this process.
+  static void trim_all();
 
   const std::shared_ptr<Region>& region() const { return region_; }
   std::uint64_t large() const { return large_; }
 
  private:
   friend class Lease;
+  SlotPool(std::shared_ptr<Region> region, std::uint64_t first, std::uint64_t large);
   struct FreeList {
     std::uint64_t capacity;
     std::size_t cut;          // how many slots of this capacity there are, free and on loan

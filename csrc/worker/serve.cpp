@@ -1,21 +1,14 @@
-// The loop itself. The only place that turns what a handler did into a reply.
+// The loop itself.
 #include "worker/serve.hpp"
 
 #include <new>
 #include <utility>
 #include <vector>
 
+#include "worker/answer.hpp"
+
 namespace ais::worker {
 namespace {
-
-Status answer(shm::Port* port, shm::Task* task, const Status& run, const shm::RunTimes& times) {
-  if (task->writer.full()) return port->too_large(task, task->writer.needed());
-  if (!run.ok()) return port->fail(task, run.code(), run.message(), run.vendor_code(), times);
-  Status finished = port->finish(task, shm::Kind::kTensors, times);
-  if (finished.ok() || finished.code() != Code::kOutOfMemory) return finished;
-  if (task->writer.full()) return port->too_large(task, task->writer.needed());
-  return port->fail(task, Code::kExecution, "the model left an output out", 0, times);
-}
 
 // The tasks under way, in turns over as many Tasks as the handler has room for.
 class UnderWay {

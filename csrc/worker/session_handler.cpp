@@ -13,7 +13,7 @@ void* SessionHandler::SlotSink::reserve(std::size_t index, const device::TensorD
                                         std::size_t bytes) {
   constexpr std::size_t kSmallest = 1 << 10;
   constexpr std::size_t kLargest = 64 << 10;  // beyond it the second copy costs more than the fetching
-  void* slot = out_->reserve(index, desc.dtype, shape.data(), shape.size(), bytes);
+  void* slot = out_->reserve_checked(index, desc.dtype, shape.data(), shape.size(), bytes);
   if (slots_ != nullptr && slot != nullptr) slots_->use(&user_, slot, bytes);
   if (bounces_ == nullptr) return slot;
   Bounce& bounce = (*bounces_)[index];

@@ -1,0 +1,72 @@
+"""What runs in a CPU worker of MultiDeviceSession: preprocess, for whichever device.
+
+The answer is a list of arrays: a header, the feeds, and what `Carry` hands on. The header (a pickle, as bytes) says how many of
+them are feeds, and their names if preprocess returned a mapping.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ais_bench import _native
+from ais_bench.pool.parcel import Packed
+from ais_bench.pool.protocol import Answer, WorkerContext
+from ais_bench.session.carry import carried
+from ais_bench.session.feeds import to_sequence
+from ais_bench.shm import Task, decode, encode
+
+
+class Header(NamedTuple):
+    """What the other arrays of an answer are."""
+
+    feeds: int  # how many; the rest is `extra`, encoded, if `carries`
+    names: tuple[str, ...] | None  # of a mapping
+    carries: bool
+
+
+def read_header(array: Any) -> Header:
+    """The first array of an answer."""
+    return Header(*pickle.loads(array))
+
+
+class PreprocessFactory(NamedTuple):
+    """Makes the handler in a worker. `callables`: {"preprocess", "init"}, packed in the parent."""
+
+    callables: Packed
+
+    def __call__(self, context: WorkerContext) -> PreprocessHandler:
+        """Raises what `init` raises."""
+        callables = self.callables.load()
+        if "init" in callables:
+            callables["init"]()
+        return PreprocessHandler(callables["preprocess"])
+
+
+class PreprocessHandler:
+    """A handler as the pool wants it, see ais_bench.pool.protocol."""
+
+    native = None
+
+    def __init__(self, preprocess: Callable[[Any], Any]) -> None:
+        self._preprocess = preprocess
+
+    def describe(self) -> None:
+        """Nothing."""
+
+    def run(self, task: Task) -> Answer:
+        """One item."""
+        began_ns = _native.monotonic_ns()
+        feeds, extra = carried(self._preprocess(decode(task.feeds)))
+        names = tuple(map(str, feeds)) if isinstance(feeds, Mapping) else None
+        arrays = list(feeds.values() if isinstance(feeds, Mapping) else to_sequence(feeds, []))
+        more = encode(extra[0]) if extra else []
+        header = np.frombuffer(pickle.dumps(tuple(Header(len(arrays), names, bool(extra)))), np.uint8)
+        spent_ns = _native.monotonic_ns() - began_ns
+        return Answer([header, *arrays, *more], execute_ns=1, preprocess_ns=spent_ns)
+
+    def close(self) -> None:
+        """Nothing is held."""

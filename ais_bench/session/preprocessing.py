@@ -1,0 +1,149 @@
+"""preprocess in CPU workers of its own, ahead of the devices: the parent's side.
+
+item -> task for a CPU worker -> Prepared (feeds, or why there are none) -> task for a device
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ais_bench import _native
+from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool.parcel import Packed
+from ais_bench.session.item import Keyed
+from ais_bench.session.preprocess_worker import PreprocessFactory, read_header
+from ais_bench.session.scatter import as_feeds
+from ais_bench.shm import OBJECT, TENSORS, encode
+
+if TYPE_CHECKING:
+    from ais_bench.session.descriptors import tensor_desc
+
+
+class Prepared(NamedTuple):
+    """What a CPU worker made of an item."""
+
+    arrays: list[Any]  # feeds, then what Carry hands on
+    feeds: int  # how many of them are feeds
+    carries: bool
+    key: Any = None
+    error: Exception | None = None
+
+    def task(self, index: int | None, waiter: Waiter, mode: int, device: int | None, future: Future[Any] | None) -> Task:
+        """The task for a device; one that has failed already if preprocess has."""
+        if self.error is not None:
+            task = Task.failed(self.error, waiter, index, device)
+        else:
+            option = self.feeds + 1 if self.carries else 0
+            task = Task(self.arrays, waiter, mode, TENSORS, option, device, index, future)
+        task.key = self.key
+        return task
+
+
+class Preprocessing:
+    """The CPU workers of one session. Any thread."""
+
+    def __init__(self, callables: Packed, workers: int, settings: PoolSettings, *, carries: bool) -> None:
+        """`carries`: somebody wants what Carry hands on."""
+        self._carries = carries
+        self._pool = DevicePool(PreprocessFactory(callables), range(workers), settings, called="preprocess worker")
+        self.start = self._pool.start
+        self.close = self._pool.close
+        self.workers = self._pool.workers
+        self.device_infos = self._pool.device_infos
+        self.reset_times = self._pool.reset_times
+
+    def one(self, item: Any, inputs: list[tensor_desc]) -> Prepared:
+        """Raises what preprocess raises."""
+        prepared = self._prepared(self._pool.run(_task(item, None, Waiter())), inputs)
+        if prepared.error is not None:
+            raise prepared.error
+        return prepared
+
+    def stream(self, items: Iterable[Any], inputs: list[tensor_desc]) -> Iterator[Prepared]:
+        """Of each item, in order, each as soon as it is there."""
+        return (self._prepared(task, inputs) for task in self._pool.ordered(items, _task))
+
+    def submit(
+        self, item: Any, inputs: list[tensor_desc], then: Callable[[Prepared, float | None], Future[Any]], timeout: float | None
+    ) -> Future[Any]:
+        """A future of what `then` makes of the prepared item, in the seconds that are left then."""
+        began_ns = _native.monotonic_ns()
+        made: list[Task] = []
+
+        def make(waiter: Waiter, future: Future[Any]) -> Task:
+            made.append(_task(item, None, waiter, future))
+            return made[0]
+
+        def go_on(first: Future[Any]) -> None:
+            try:
+                first.result()
+                left = None if timeout is None else max(1e-6, timeout - (_native.monotonic_ns() - began_ns) / 1e9)
+                both.follow(then(self._prepared(made[0], inputs), left))
+            except Exception as error:  # CancelledError, too: then nobody waits any more
+                both.fail(error)
+
+        both = _Chained()
+        both.follow_first(self._pool.submit(make, timeout), go_on)
+        return both
+
+    def _prepared(self, task: Task, inputs: list[tensor_desc]) -> Prepared:
+        try:
+            header, *arrays = task.result()
+            made = read_header(header)
+            feeds, extra = arrays[: made.feeds], arrays[made.feeds :] if self._carries else []
+            if made.names is not None:
+                feeds = list(as_feeds(dict(zip(made.names, feeds, strict=True)), inputs))
+            return Prepared([*feeds, *extra], len(feeds), bool(extra), task.key)
+        except Exception as error:
+            return Prepared([], 0, False, task.key, error)
+
+
+class _Chained(Future[Any]):
+    """A future of two steps: cancelling it cancels the one that is under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._step: Future[Any] | None = None
+
+    def follow_first(self, step: Future[Any], go_on: Callable[[Future[Any]], None]) -> None:
+        self._step = step
+        step.add_done_callback(go_on)
+
+    def follow(self, step: Future[Any]) -> None:
+        self._step = step
+        if self.cancelled():
+            step.cancel()
+        step.add_done_callback(self._finish)
+
+    def cancel(self) -> bool:
+        done = super().cancel()
+        if done and self._step is not None:
+            self._step.cancel()
+        return done
+
+    def fail(self, error: BaseException) -> None:
+        with contextlib.suppress(InvalidStateError):  # it was cancelled
+            self.set_exception(error)
+
+    def _finish(self, step: Future[Any]) -> None:
+        if step.cancelled():
+            super().cancel()
+            return
+        error = step.exception()
+        if error is not None:
+            self.fail(error)
+            return
+        with contextlib.suppress(InvalidStateError):
+            self.set_result(step.result())
+
+
+def _task(item: Any, index: int | None, waiter: Waiter, future: Future[Any] | None = None) -> Task:
+    key = None
+    if type(item) is Keyed:
+        key, item = item
+    task = Task(encode(item), waiter, 0, OBJECT, 0, None, index, future)
+    task.key = key
+    return task

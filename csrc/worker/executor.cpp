@@ -1,0 +1,158 @@
+// The queues, and the loop between them.
+#include "worker/executor.hpp"
+
+#include <cstdio>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "worker/answer.hpp"
+
+namespace ais::worker {
+namespace {
+
+constexpr std::size_t kMostDone = 2;  // outputs that wait for whoever takes them
+
+class FrameSink final : public session::OutputSink {
+ public:
+  explicit FrameSink(shm::FrameWriter* out) : out_(out) {}
+  void* reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) override {
+    return out_->reserve_checked(index, desc.dtype, shape.data(), shape.size(), bytes);
+  }
+
+ private:
+  shm::FrameWriter* const out_;
+};
+
+session::ShapeRule rule_of(const shm::Task& task) { return {static_cast<session::Mode>(task.mode), false}; }
+
+}  // namespace
+
+Executor::Executor(std::shared_ptr<session::Session> session, shm::Port* port, std::mutex* replies)
+    : session_(std::move(session)), port_(port), replies_(replies) {
+  auto pipeline = session::Pipeline::open(session_);
+  // Without one, jobs are executed in turn; a session that cannot run at all says so at its first job.
+  if (pipeline.ok() && pipeline.value()->depth() > 1) pipeline_ = pipeline.take();
+  if (pipeline_ != nullptr) most_waiting_ = 2;
+}
+
+void Executor::submit(JobPtr job) {
+  std::unique_lock<std::mutex> lock(lock_);
+  changed_.wait(lock, [this] { return waiting_.size() < most_waiting_ || finished_; });
+  waiting_.push_back(std::move(job));
+  changed_.notify_all();
+}
+
+void Executor::end() {
+  const std::lock_guard<std::mutex> lock(lock_);
+  ended_ = true;
+  changed_.notify_all();
+}
+
+Executor::JobPtr Executor::next_done() {
+  std::unique_lock<std::mutex> lock(lock_);
+  changed_.wait(lock, [this] { return !done_.empty() || finished_; });
+  if (done_.empty()) return nullptr;
+  JobPtr job = std::move(done_.front());
+  done_.pop_front();
+  changed_.notify_all();
+  return job;
+}
+
+std::vector<Executor::JobPtr> Executor::take_spent() {
+  const std::lock_guard<std::mutex> lock(lock_);
+  return std::exchange(spent_, {});
+}
+
+// The next job; null when there is none and `wait` is false, or none comes any more.
+Executor::JobPtr Executor::pop(bool wait, const std::function<void()>& idle) {
+  std::unique_lock<std::mutex> lock(lock_);
+  if (wait && waiting_.empty() && !ended_) {
+    lock.unlock();
+    idle();
+    lock.lock();
+    changed_.wait(lock, [this] { return !waiting_.empty() || ended_; });
+  }
+  if (waiting_.empty()) return nullptr;
+  JobPtr job = std::move(waiting_.front());
+  waiting_.pop_front();
+  changed_.notify_all();
+  return job;
+}
+
+void Executor::start(JobPtr job) {
+  Started started;
+  if (job->sink == nullptr) started.slot = std::make_unique<FrameSink>(&job->task.writer);
+  session::OutputSink* const sink = job->sink != nullptr ? job->sink : started.slot.get();
+  if (pipeline_ != nullptr) started.status = pipeline_->submit(job->feeds, rule_of(job->task), sink);
+  started.job = std::move(job);
+  under_way_.push_back(std::move(started));
+}
+
+// The results of jobs whose outputs are elsewhere wait for somebody; not too many, or they would fill the memory.
+void Executor::hand_on(JobPtr job) {
+  std::unique_lock<std::mutex> lock(lock_);
+  if (job->answered) {
+    spent_.push_back(std::move(job));
+    return;
+  }
+  changed_.wait(lock, [this] { return done_.size() < kMostDone; });
+  done_.push_back(std::move(job));
+  changed_.notify_all();
+}
+
+Status Executor::finish_oldest() {
+  Started oldest = std::move(under_way_.front());
+  under_way_.pop_front();
+  Job& job = *oldest.job;
+  Status status = std::move(oldest.status);
+  session::RunTimes run;
+  try {
+    session::OutputSink* const sink = job.sink != nullptr ? job.sink : oldest.slot.get();
+    if (status.ok()) {
+      status = pipeline_ != nullptr ? pipeline_->finish(&run) : session_->run(job.feeds, rule_of(job.task), sink, &run);
+    }
+  } catch (const std::bad_alloc&) {  // this task's failure
+    status = Status(Code::kOutOfMemory, "the worker's memory ran out");
+  }
+  if (status.code() == Code::kDeviceLost) return status;  // unanswered: the process ends, and its tasks run elsewhere
+  job.times.copy_in_ns += run.staged_ns - run.start_ns;
+  job.times.execute_ns += run.executed_ns - run.staged_ns;
+  job.times.copy_out_ns += run.delivered_ns - run.executed_ns;
+  if (session_->has_kind_warnings()) {  // once an input: what a worker writes, the parent logs
+    for (const std::string& text : session_->take_kind_warnings()) std::fprintf(stderr, "FeedWarning: %s\n", text.c_str());
+  }
+  if (!status.ok() || job.sink == nullptr) {
+    const std::lock_guard<std::mutex> lock(*replies_);
+    AIS_TRY(answer(port_, &job.task, status, job.times));
+    job.answered = true;
+  }
+  hand_on(std::move(oldest.job));
+  return Status();
+}
+
+Status Executor::run(const std::function<void()>& idle) {
+  const std::size_t depth = pipeline_ != nullptr ? pipeline_->depth() : 1;
+  Status status;
+  while (status.ok()) {
+    if (under_way_.size() == depth) {
+      status = finish_oldest();
+      continue;
+    }
+    JobPtr job = pop(under_way_.empty(), idle);
+    if (job != nullptr) {
+      start(std::move(job));
+    } else if (!under_way_.empty()) {
+      status = finish_oldest();
+    } else {
+      break;
+    }
+  }
+  pipeline_.reset();
+  const std::lock_guard<std::mutex> lock(lock_);
+  finished_ = true;
+  changed_.notify_all();
+  return status;
+}
+
+}  // namespace ais::worker

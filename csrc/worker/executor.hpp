@@ -1,0 +1,81 @@
+// Runs a model in a thread of its own on feeds that other threads made, while they make the next ones and take the last
+// outputs. Knows nothing of Python: the device never waits for an interpreter lock between two jobs.
+//
+//   submit(job)   any thread      -> waiting_ ->   run()   one thread
+//                                                    |-- outputs in the task's slot: answered here, then spent_
+//                                                    `-- outputs elsewhere:          done_ -> next_done()   any thread
+//
+// A job belongs to whoever holds it; none is shared. Both queues are short, so that tasks wait in the lane, where the parent
+// can still give them to another worker.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/status.hpp"
+#include "session/pipeline.hpp"
+#include "session/session.hpp"
+#include "shm/port.hpp"
+
+namespace ais::worker {
+
+class Executor {
+ public:
+  struct Job {
+    virtual ~Job() = default;
+    shm::Task task;                       // answered by the executor, unless the run succeeded and `sink` is set
+    std::vector<session::Feed> feeds;     // valid as long as the job
+    session::OutputSink* sink = nullptr;  // null: outputs go to the task's slot
+    shm::RunTimes times;
+    bool answered = false;
+  };
+  using JobPtr = std::unique_ptr<Job>;
+
+  // `replies` guards the port's side of answering; the port and it outlive the executor.
+  Executor(std::shared_ptr<session::Session> session, shm::Port* port, std::mutex* replies);
+
+  // Hands a job over; waits while enough are waiting. After a failure of run() the job is dropped, as the process ends.
+  void submit(JobPtr job);
+  // No job comes any more.
+  void end();
+  // Executes until end() and the last job. `idle` is called when nothing is under way and none waits. A failure means that the
+  // lane, or (DeviceLost) the device, cannot be used any more.
+  Status run(const std::function<void()>& idle);
+  // The next job with its outputs in its sink, in the order of execution; null after the last.
+  JobPtr next_done();
+  // Jobs that are answered: their feeds may need a lock to be freed.
+  std::vector<JobPtr> take_spent();
+
+ private:
+  JobPtr pop(bool wait, const std::function<void()>& idle);
+  void start(JobPtr job);
+  Status finish_oldest();
+  void hand_on(JobPtr job);
+
+  const std::shared_ptr<session::Session> session_;
+  shm::Port* const port_;
+  std::mutex* const replies_;
+
+  struct Started {
+    JobPtr job;
+    std::unique_ptr<session::OutputSink> slot;  // where it has no sink of its own
+    Status status;                              // it did not start
+  };
+  std::deque<Started> under_way_;                // run()'s own
+  std::unique_ptr<session::Pipeline> pipeline_;  // run()'s own; null: one run after the other
+
+  std::mutex lock_;  // guards everything below
+  std::condition_variable changed_;
+  std::deque<JobPtr> waiting_;
+  std::deque<JobPtr> done_;
+  std::vector<JobPtr> spent_;
+  std::size_t most_waiting_ = 1;
+  bool ended_ = false;     // no more jobs come
+  bool finished_ = false;  // none is executed any more
+};
+
+}  // namespace ais::worker

@@ -1,0 +1,235 @@
+"""preprocess in CPU workers of its own: the same results, order and errors, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from multi_device_support import DEVICES, Feeds, pair, same, total
+from pool_support import wait_until
+
+from ais_bench.errors import ConfigError, PoolClosed, TaskTimeout, WorkerDied, WorkerStartError
+from ais_bench.session import Carry, MultiDeviceSession
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+
+
+def feeds_of(number: int) -> Feeds:
+    return [np.full((1, 3), number, np.float32), np.zeros((1, 3), np.float32)]
+
+
+def number_of(outputs: Feeds) -> int:
+    return int(outputs[0][0, 0])
+
+
+def test_every_method_gives_what_it_gives_without(models: dict[str, str]) -> None:
+    def before(item: int) -> Any:
+        return Carry(feeds_of(item), {"item": item, "pid": os.getpid()})
+
+    def after(outputs: Feeds, extra: Any) -> Any:
+        return number_of(outputs), extra["item"], extra["pid"] != os.getpid()
+
+    def right(item: int) -> Any:
+        return item, item, True
+
+    with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=before, postprocess=after, preprocess_workers=2) as s:
+        assert list(s.map(range(50))) == [right(item) for item in range(50)]
+        assert sorted(s.map_unordered(range(20))) == [(item, right(item)) for item in range(20)]
+        assert s.infer(3) == right(3)
+        assert s.infer({device: [device, 7] for device in DEVICES}) == {device: [right(device), right(7)] for device in DEVICES}
+        assert s.infer_pipeline([1, 2]) == [right(1), right(2)]
+        assert s.submit(4).result(20) == right(4)
+        assert s.submit(4, device=DEVICES[-1], timeout=30).result(20) == right(4)
+        same(s.infer_iteration(pair(5)), [total(pair(5))])
+        assert s.report().total.tasks == 50 + 20 + 1 + 2 * len(DEVICES) + 2 + 2 + 1
+
+
+@pytest.mark.parametrize("form", ["list", "mapping", "array", "carry without postprocess"])
+def test_forms_of_feeds(models: dict[str, str], form: str) -> None:
+    def before(item: int) -> Any:
+        a, b = feeds_of(item)
+        by_form = {"list": [a, b], "mapping": {"b": b, "a": a}, "array": np.stack([a, b])}
+        return by_form.get(form, Carry([a, b], "dropped"))
+
+    with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=before, preprocess_workers=1) as session:
+        for item, outputs in enumerate(session.map(range(10))):
+            same(outputs, [total(feeds_of(item))])
+
+
+def test_errors_are_those_of_their_items(models: dict[str, str]) -> None:
+    def before(item: int) -> Any:
+        if item % 5 == 1:
+            raise LookupError(f"item {item}")
+        return [np.zeros(7, np.float32)] * 2 if item % 5 == 2 else feeds_of(item)
+
+    with MultiDeviceSession(
+        models["open"], devices=DEVICES, preprocess=before, postprocess=number_of, preprocess_workers=2, on_error="return"
+    ) as session:
+        for item, result in enumerate(session.map(range(25))):
+            assert type(result).__name__ == {1: "LookupError", 2: "FeedError"}.get(item % 5, "int")
+            assert item % 5 == 2 or str(item) in str(result)
+        assert [type(one) for one in session.infer({0: [0, 1]})[0]] == [int, LookupError]
+        with pytest.raises(LookupError, match="item 6"):
+            session.infer(6)
+        with pytest.raises(LookupError, match="item 6"):
+            session.submit(6).result(20)
+
+
+def test_an_item_that_ends_its_worker_is_named_and_the_others_come_back(models: dict[str, str]) -> None:
+    def before(item: int) -> Any:
+        if item == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return feeds_of(item)
+
+    with MultiDeviceSession(
+        models["open"],
+        devices=DEVICES,
+        preprocess=before,
+        postprocess=number_of,
+        preprocess_workers=2,
+        on_error="return",
+        restart_backoff=0.0,
+    ) as session:
+        results = list(session.map(range(20)))
+    assert isinstance(results[6], WorkerDied)
+    assert (results[6].index, results[6].signal) == (6, signal.SIGKILL)
+    assert "preprocess worker" in str(results[6])
+    assert [result for index, result in enumerate(results) if index != 6] == [item for item in range(20) if item != 6]
+
+
+def test_a_device_that_dies_gets_what_was_prepared_again(models: dict[str, str]) -> None:
+    def after(outputs: Feeds) -> tuple[int, int]:
+        time.sleep(0.005)
+        return number_of(outputs), os.getpid()
+
+    with MultiDeviceSession(
+        models["open"], devices=DEVICES, preprocess=feeds_of, postprocess=after, preprocess_workers=2, restart_backoff=0.0
+    ) as session:
+        results = []
+        for result, pid in session.map(range(80)):
+            results.append(result)
+            if result in (20, 40):
+                psutil.Process(pid).kill()
+        assert results == list(range(80))
+        assert session.report().total.restarts == 2
+
+
+def test_large_feeds_and_a_source_that_reuses_its_buffer(models: dict[str, str]) -> None:
+    def before(item: Any) -> Feeds:
+        return [np.concatenate([item, item])]
+
+    def source() -> Any:
+        buffer = np.empty(1 << 20, np.uint8)
+        for number in range(12):
+            buffer[:] = number
+            yield buffer
+
+    with MultiDeviceSession(models["bytes"], devices=DEVICES, preprocess=before, preprocess_workers=2) as session:
+        kept = list(session.map(source()))
+    for number, (output,) in enumerate(kept):
+        assert output.shape == (1 << 21,)
+        assert (output == number).all()
+
+
+def test_init_and_state_are_the_cpu_workers(models: dict[str, str]) -> None:
+    state: dict[str, int] = {}
+
+    def init() -> None:
+        state["shift"] = 5
+
+    def before(item: int) -> Feeds:
+        return feeds_of(item + state["shift"])
+
+    with MultiDeviceSession(models["open"], devices=[0], preprocess=before, init=init, preprocess_workers=1) as session:
+        assert [number_of(outputs) for outputs in session.map(range(4))] == [5, 6, 7, 8]
+
+
+def test_an_init_that_fails_is_why_nothing_starts(models: dict[str, str]) -> None:
+    def init() -> None:
+        if "ais_bench.session.preprocess_worker" in sys.modules:  # not in the device's worker
+            raise LookupError("no tables")
+
+    with (
+        MultiDeviceSession(models["open"], devices=[0], preprocess=feeds_of, init=init, preprocess_workers=1) as session,
+        pytest.raises(WorkerStartError, match="preprocess worker 0") as caught,
+    ):
+        session.start()
+    assert isinstance(caught.value.__cause__, LookupError)
+
+
+def test_futures_cancel_time_out_and_end_with_the_session(models: dict[str, str], tmp_path: Path) -> None:
+    def before(item: int) -> Feeds:
+        if item < 0:
+            (tmp_path / "held").touch()
+            while not (tmp_path / "go").exists():
+                time.sleep(0.001)
+        return feeds_of(abs(item))
+
+    session = MultiDeviceSession(
+        models["open"], devices=[0], preprocess=before, postprocess=number_of, preprocess_workers=1, restart_backoff=0.0
+    )
+    held = session.submit(-1)
+    wait_until((tmp_path / "held").exists)
+    waiting = [session.submit(item) for item in range(3)]
+    assert waiting[1].cancel()
+    with pytest.raises(CancelledError):
+        waiting[1].result(0)
+    late = session.submit(9, timeout=0.05)
+    with pytest.raises(TaskTimeout):
+        late.result(20)
+    (tmp_path / "go").touch()
+    assert (held.result(20), waiting[0].result(20), waiting[2].result(20)) == (1, 0, 2)
+    accepted = [session.submit(item) for item in range(5)]
+    session.close()
+    assert [future.result(0) for future in accepted] == list(range(5))
+    with pytest.raises(PoolClosed):
+        session.submit(1)
+
+
+def test_callers_in_many_threads(models: dict[str, str]) -> None:
+    wrong: list[Any] = []
+    with MultiDeviceSession(
+        models["open"], devices=DEVICES, preprocess=feeds_of, postprocess=number_of, preprocess_workers=2
+    ) as session:
+
+        def work(first: int) -> None:
+            if list(session.map(range(first, first + 30))) != list(range(first, first + 30)) or session.infer(first) != first:
+                wrong.append(first)
+
+        threads = [threading.Thread(target=work, args=(100 * number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_a_stream_that_is_left_early_leaves_both_pools_as_they_were(models: dict[str, str]) -> None:
+    with MultiDeviceSession(
+        models["open"], devices=DEVICES, preprocess=feeds_of, postprocess=number_of, preprocess_workers=2
+    ) as session:
+        for _ in range(3):
+            for number in session.map(iter(range(1000))):
+                if number == 5:
+                    break
+        assert list(session.map(range(10))) == list(range(10))
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "many"])
+def test_what_is_no_number_of_workers_is_refused(models: dict[str, str], wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="preprocess_workers"):
+        MultiDeviceSession(models["open"], preprocess=feeds_of, preprocess_workers=wrong)
+
+
+def test_workers_without_a_preprocess_are_refused(models: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="needs a preprocess"):
+        MultiDeviceSession(models["open"], preprocess_workers=2)
