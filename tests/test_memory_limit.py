@@ -10,13 +10,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from multi_device_support import save
 from onnx import TensorProto, helper
+from pool_support import wait_until
 from scripts import run_script
 
 from ais_bench import _native
+from ais_bench.pool import supervisor
+from ais_bench.session import MultiDeviceSession
 
 MIB = 1 << 20
 LIMIT = 250 * 1000 * 1000
@@ -191,3 +195,32 @@ def test_what_free_slots_hold_is_given_up_first(tmp_path: Path) -> None:
 
 def _identity() -> object:
     return helper.make_node("Identity", ["x"], ["y"])
+
+
+def shared_memory_in_use() -> int:
+    """Bytes of arenas that are in this process's memory."""
+    found, mine = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            mine = "ais_bench-arena" in line
+        elif mine and line.startswith("Rss:"):
+            found += int(line.split()[1]) << 10
+    return found
+
+
+def test_an_idle_pool_gives_large_slots_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "IDLE_S", 0.3)
+    monkeypatch.setattr(supervisor, "LOOK_AGAIN_S", 0.3)
+    model = save(tmp_path / "same.onnx", [_identity()], {"x": (TensorProto.UINT8, ["n"])}, {"y": (TensorProto.UINT8, ["n"])})
+    before = shared_memory_in_use()
+    feeds = [np.ones(48 * MIB, np.uint8)]
+    with MultiDeviceSession(model, devices=[0]) as session:
+        for _ in range(2):
+            assert session.infer(feeds)[0].all()
+            wait_until(lambda: shared_memory_in_use() - before < 20 * MIB, what="the memory to be given back")
+            kept = session.infer(feeds)
+        own = session.new_feeds([feeds[0].shape])
+        own[0][:] = 3
+        wait_until(lambda: shared_memory_in_use() - before < 120 * MIB, what="the free slots' memory to be given back")
+        assert kept[0].all()  # what the caller holds stays
+        assert (session.infer(own)[0] == 3).all()

@@ -37,6 +37,9 @@ from ais_bench.shm import Doorbell, Lane
 log = logging.getLogger("ais_bench.pool")
 output_log = logging.getLogger("ais_bench.worker")
 
+IDLE_S = 10.0  # workers that have answered nothing for so long give the memory of free slots back
+LOOK_AGAIN_S = 60.0  # until then once they have
+KEPT_BYTES = 8 << 20  # of each worker's free slots: small tasks find them warm
 STOP_GRACE_S = 5.0  # a worker told to stop that has nothing to do and is still there after this is killed
 
 
@@ -59,6 +62,8 @@ class Supervisor(Thread):
         self._waking = RLock()  # re-entrant: a destructor may run, and wake, inside of `wake`
         self._asked: deque[Callable[[], None]] = deque()
         self._check_deadlines_at: float | None = None
+        self._tidy_at = now_s() + IDLE_S
+        self._done_before = 0
         self._epochs = itertools.count(1)
         self._stopping = False
         self.abandoned: Callable[[], None] | None = None  # what to call at the end, once nobody holds the pool any more
@@ -166,6 +171,8 @@ class Supervisor(Thread):
 
     def _timeout(self) -> float | None:
         times = [seat.due for seat in self.seats if seat.due is not None]
+        if any(isinstance(seat.worker, RunningWorker) for seat in self.seats):
+            times.append(self._tidy_at)
         if self._check_deadlines_at is not None:
             times.append(self._check_deadlines_at)
         return max(0.0, min(times) - now_s()) if times else None
@@ -181,9 +188,20 @@ class Supervisor(Thread):
         if self._check_deadlines_at is not None and self._check_deadlines_at <= now:
             pause = self._dispatcher.overdue()
             self._check_deadlines_at = None if pause is None else now + pause
+        if self._tidy_at <= now:
+            self._tidy(now)
         for seat in self.seats:
             if seat.due is not None and seat.due <= now:
                 self._act(seat)
+
+    def _tidy(self, now: float) -> None:
+        """Give the memory of free slots back, but for a little, once nothing has been done for a while."""
+        lanes = [seat.worker.ready.lane for seat in self.seats if isinstance(seat.worker, RunningWorker)]
+        done = sum(device.stats.tasks for device in self.devices.values())
+        idle, self._done_before = done == self._done_before and not any(lane.in_flight for lane in lanes), done
+        self._tidy_at = now + (LOOK_AGAIN_S if idle else IDLE_S)
+        for lane in lanes if idle else ():
+            lane.trim(KEPT_BYTES)
 
     def _act(self, seat: Seat) -> None:
         if seat.state in ("waiting", "aside"):
