@@ -24,6 +24,7 @@ __all__ = [
     "as_choice",
     "as_device_id",
     "as_device_ids",
+    "as_folder",
     "as_int",
     "as_iterable",
     "as_mode",
@@ -49,6 +50,7 @@ OnError = Literal["raise", "return"]
 
 MODES = ("static", "dymbatch", "dymhw", "dymdims", "dymshape")  # a mode travels to a worker as its index in this
 GRAPH_OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "layout", "all")
+NPU_OPTIONS = ("acl_json_path", "weight_dir")
 LARGEST_INT = 2**31 - 1
 
 
@@ -256,6 +258,16 @@ def as_path(name: str, value: Any) -> str:
     return path
 
 
+def as_folder(name: str, value: Any) -> str:
+    """Return the absolute path of a folder that is there, as text."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise wrong_type(name, "the path of a folder", value)
+    path = os.path.abspath(os.fsdecode(value))
+    if not os.path.isdir(path):
+        raise wrong(name, "the path of a folder", os.fsdecode(value))
+    return path
+
+
 def as_model(value: Any) -> str | bytes:
     """Return a model's path as text, or its content as bytes."""
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -296,7 +308,10 @@ def _hint(size: Any) -> int:
 
 
 def runtime_options(
-    threads: Any = None, graph_optimization_level: str | None = None, provider_options: Mapping[str, Any] | None = None
+    threads: Any = None,
+    graph_optimization_level: str | None = None,
+    provider_options: Mapping[str, Any] | None = None,
+    weight_dir: Any = None,
 ) -> dict[str, str]:
     """Gather a session's options as the runtime takes them: texts by name. The runtime refuses names it does not know."""
     if provider_options is not None and not isinstance(provider_options, Mapping):
@@ -307,6 +322,8 @@ def runtime_options(
     if graph_optimization_level is not None:
         level = as_choice("graph_optimization_level", graph_optimization_level, GRAPH_OPTIMIZATION_LEVELS)
         options["graph_optimization_level"] = level
+    if weight_dir is not None:
+        options["weight_dir"] = as_folder("weight_dir", weight_dir)
     return options
 
 
@@ -317,8 +334,8 @@ def _option_text(value: Any) -> str:
 def refuse_on_npu(options: Iterable[str]) -> None:
     """Raise ConfigError for an option that a session on an NPU would refuse, before any worker is started."""
     for name in options:
-        if name != "acl_json_path":
-            raise ConfigError(f"unknown option {name!r} for a model on an NPU; use 'acl_json_path'")
+        if name not in NPU_OPTIONS:
+            raise ConfigError(f"unknown option {name!r} for a model on an NPU; use {' or '.join(map(repr, NPU_OPTIONS))}")
 
 
 def as_runtime(value: Any) -> str | None:

@@ -75,6 +75,7 @@ _DECLARATIONS = """
     aclprofFinalize() aclprofCreateConfig(puipq)->p aclprofDestroyConfig(p) aclprofSetConfig(isz) aclprofStart(p)
     aclprofStop(p) aclprofCreateStamp()->p aclprofSetStampTraceMessage(psu) aclprofDestroyStamp(p)->- aclprofPush(p)
     aclprofPop() aclprofRangeStart(pp) aclprofRangeStop(u) aclmdlInitDump() aclmdlSetDump(s) aclmdlFinalizeDump()
+    aclsysGetVersionStr(pp) aclsysGetCANNVersion(ip) aclmdlSetExternalWeightAddress(pspz)
     aclDataTypeSize(i)->z aclFloat16ToFloat(H)->f aclFloatToFloat16(f)->H
 """
 

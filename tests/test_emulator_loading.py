@@ -37,7 +37,7 @@ class TestLoading:
             (b"IMOD" + bytes(300), 507008, "compiled by ATC"),
             (b"PK\3\4" + bytes(300), 507008, "python -m ais_bench.emulator pack"),
             (b"AISEMUOM\1", 145006, "ends inside its header"),
-            (b"AISEMUOM\2" + bytes(30), 145006, "another version"),
+            (b"AISEMUOM\3" + bytes(30), 145006, "another version"),
             (b"AISEMUOM\1" + bytes(7) + b"\xff" * 8 + bytes(8), 145006, "promises"),
         ],
     )
@@ -186,6 +186,65 @@ class TestLoading:
         acl.ok("aclmdlUnload", model_id)
         acl.ok("aclmdlDestroyConfigHandle", handle)
         assert acl.aclmdlDestroyConfigHandle(handle) == 100000
+
+    def test_external_weights(self, acl, tmp_path):
+        """From a file they are found beside it; from memory, where the program says: in a folder, or in memory of its own."""
+        (tmp_path / "made").mkdir()
+        path = pack(models.matmul(tmp_path), tmp_path / "made" / "m.om", input_shape="x:2,3", external_weight=True)
+        (weights,) = (tmp_path / "made" / "weight").iterdir()
+        wanted = np.ones((2, 3), np.float32) @ np.arange(12, dtype=np.float32).reshape(3, 4)
+        content, name, model_id = path.read_bytes(), weights.name.encode(), ctypes.c_uint32()
+        handles = []
+
+        def load(kind, *, folder=None, memory=None, size=64):
+            handle = acl.aclmdlCreateConfigHandle()
+            handles.append(handle)
+            options = [(1, ctypes.c_size_t(kind))]
+            options += [(3, ctypes.c_char_p(content)), (4, ctypes.c_size_t(len(content)))] if kind in (3, 4) else []
+            options += [(2, ctypes.c_char_p(os.fspath(path).encode()))] if kind in (1, 2) else []
+            options += [(14, ctypes.c_char_p(os.fspath(folder).encode()))] if folder else []
+            for attr, value in options:
+                acl.ok("aclmdlSetConfigOpt", handle, attr, ctypes.byref(value), ctypes.sizeof(value))
+            if memory is not None:
+                acl.ok("aclmdlSetExternalWeightAddress", handle, name, memory, size)
+            return acl.aclmdlLoadWithConfig(handle, ctypes.byref(model_id))
+
+        def run():
+            feeds, results = Dataset(acl, [np.ones((2, 3), np.float32)]), Dataset(acl, [32])
+            code = acl.aclmdlExecute(model_id, feeds.handle, results.handle)
+            if code == 0:
+                assert np.array_equal(acl.to_host(results.addresses[0], (2, 4)), wanted)
+            feeds.close(), results.close()
+            return code
+
+        assert acl.aclmdlLoadFromMem(content, len(content), ctypes.byref(model_id)) == 500002
+        text = acl.text()
+        assert weights.name in text
+        assert "ACL_MDL_WEIGHT_PATH_PTR" in text
+        assert load(3) == 500002
+        for kind, folder in ((1, None), (3, weights.parent)):
+            assert load(kind, folder=folder) == 0
+            assert run() == 0
+            acl.ok("aclmdlUnload", model_id)
+        for kind in (1, 2, 4):  # the folder is for models from memory, and without memory of the program's
+            assert load(kind, folder=weights.parent) == 100000
+        assert load(3, folder=tmp_path) == 500002
+        memory = acl.to_device(np.fromfile(weights, np.uint8))
+        short = acl.malloc(32)
+        assert acl.aclmdlSetExternalWeightAddress(handles[0], name, memory, 48) == 100000  # no multiple of 32
+        assert acl.aclmdlSetExternalWeightAddress(handles[0], name, None, 64) == 100000
+        assert load(3, memory=short, size=32) == 145000
+        assert load(3, memory=memory, size=64) == 107000  # more than there is
+        acl.ok("aclrtFree", memory)
+        memory = acl.to_device(np.concatenate([np.fromfile(weights, np.uint8), np.zeros(16, np.uint8)]))
+        weights.rename(tmp_path / "away")
+        assert load(1) == 500002
+        assert load(1, memory=memory) == 0
+        assert run() == 0
+        acl.ok("aclrtFree", memory)
+        assert run() == 507053  # the model reads them for as long as it is loaded
+        for handle in handles:
+            acl.ok("aclmdlDestroyConfigHandle", handle)
 
     def test_a_model_belongs_to_its_context(self, acl, static_om):
         own = acl.context(0)

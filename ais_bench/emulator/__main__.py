@@ -48,6 +48,7 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     option("insert-op-conf", "an AIPP configuration file")
     option("input-format", "NCHW, NHWC or ND", default="NCHW")
     option("soc-version", "the only SoC it shall load on; default: any", default="")
+    option("external-weight", "1: write the weights to files in the folder 'weight' beside the output", default="0")
     parser.set_defaults(run=_pack)
 
 
@@ -74,9 +75,16 @@ def _pack(options: argparse.Namespace) -> int:
         insert_op_conf=options.insert_op_conf,
         input_format=options.input_format,
         soc_version=options.soc_version,
+        external_weight=_switch("external_weight", options.external_weight),
     )
     print(f"{target}: {os.path.getsize(target)} bytes, for the emulator only")
     return 0
+
+
+def _switch(name: str, text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError(f"{name} is {text!r}; it is 0 or 1")
+    return text == "1"
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 #: Functions that ACL 1.10 (CANN 8) does not have, and 1.17 does.
 NEW_IN_1_17 = (
     "aclFinalizeReference",
+    "aclmdlSetExternalWeightAddress",
     "aclrtFreeHostWithDevSync",
     "aclrtFreeWithDevSync",
     "aclrtHostGetDevicePointer",
@@ -30,6 +31,8 @@ NEW_IN_1_17 = (
     "aclrtStreamGetId",
     "aclrtStreamWaitEventWithTimeout",
     "aclrtSynchronizeDeviceWithTimeout",
+    "aclsysGetCANNVersion",
+    "aclsysGetVersionStr",
 )
 #: Functions that live in libraries of their own, and not on every product.
 MEDIA = ("acldvppFree", "acldvppMalloc")
@@ -49,8 +52,16 @@ PROFILING = (
     "aclprofStart",
     "aclprofStop",
 )
+#: Functions of every CANN that only some programs need.
+RARE = (
+    "aclmdlCreateConfigHandle",
+    "aclmdlDestroyConfigHandle",
+    "aclmdlLoadWithConfig",
+    "aclmdlSetConfigOpt",
+    "aclrtGetMemInfo",
+)
 #: Every function that a program must be able to do without.
-OPTIONAL = tuple(sorted(NEW_IN_1_17 + MEDIA + PROFILING))
+OPTIONAL = tuple(sorted(NEW_IN_1_17 + MEDIA + PROFILING + RARE))
 
 _SHT_DYNSYM = 11
 _HIDDEN_LETTER = b"~"

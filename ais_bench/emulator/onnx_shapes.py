@@ -48,6 +48,37 @@ def ranks(model: bytes) -> dict[str, int | None]:
     return found
 
 
+def weights(model: bytes) -> list[tuple[int, int]]:
+    """Where the raw bytes of the graph's initializers lie in `model`: offsets and lengths, ascending.
+
+    GraphProto 5 initializer; TensorProto 9 raw_data.
+    """
+    found = []
+    for at, length in _places(model, 0, len(model), 7):
+        for inner, inner_length in _places(model, at, at + length, 5):
+            found += _places(model, inner, inner + inner_length, 9)
+    return sorted(found)
+
+
+def _places(model: bytes, begin: int, end: int, number: int) -> list[tuple[int, int]]:
+    """Offset and length of the content of each field `number` of the message at [begin, end)."""
+    found = []
+    at = begin
+    while at < end:
+        key, at = _read_varint(model, at)
+        if key & 7 == _BYTES:
+            length, at = _read_varint(model, at)
+            if key >> 3 == number:
+                found.append((at, length))
+        elif key & 7 == _VARINT:
+            _, after = _read_varint(model, at)
+            length = after - at
+        else:
+            length = 8 if key & 7 == _FIXED64 else 4
+        at += length
+    return found
+
+
 def _contents(message: bytes, number: int) -> list[bytes]:
     return [content for found, wire, content in _fields(message) if found == number and wire == _BYTES]
 

@@ -5,6 +5,7 @@ The result is a container (csrc/emulator/container.hpp), not an om: a real NPU r
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ais_bench.emulator.aipp_config import AippEntry, read_aipp_config
-from ais_bench.emulator.onnx_shapes import ranks, with_input_shapes
+from ais_bench.emulator.onnx_shapes import ranks, weights, with_input_shapes
 
 MAGIC = b"AISEMUOM"
 _HEADER = struct.Struct("<8sIIQQ")  # magic, version, reserved, bytes of the description, bytes of the graph
@@ -56,6 +57,7 @@ def pack(
     insert_op_conf: str | os.PathLike[str] | None = None,
     input_format: str = "NCHW",
     soc_version: str = "",
+    external_weight: bool = False,
 ) -> Path:
     """Pack `model` (ONNX, without external data) as `output` for the emulator; returns the output's path.
 
@@ -73,6 +75,7 @@ def pack(
         insert_op_conf: an AIPP configuration file.
         input_format: "NCHW", "NHWC" or "ND": of four-dimensional inputs.
         soc_version: the only SoC the result loads on; "": any.
+        external_weight: write the weights to files of their own, in the folder `weight` beside `output`.
 
     Raises:
         ValueError: for options that do not fit the model or each other.
@@ -105,10 +108,28 @@ def pack(
         "gears": {"kind": gears.kind, "values": gears.values, "order": gears.order},
         "aipp": aipp,
     }
-    text = json.dumps(description).encode()
     target = Path(output)
-    target.write_bytes(_HEADER.pack(MAGIC, 1, 0, len(text), len(graph)) + text + graph)
+    if external_weight:
+        graph, description["weights"] = _write_weights(graph, target.parent / "weight")
+    text = json.dumps(description).encode()
+    target.write_bytes(_HEADER.pack(MAGIC, 2 if external_weight else 1, 0, len(text), len(graph)) + text + graph)
     return target
+
+
+def _write_weights(graph: bytes, folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
+    """Moves the weights into files named after their content; returns the graph without them, and what is where."""
+    folder.mkdir(exist_ok=True)
+    kept, pieces, end = [], [], 0
+    for at, length in weights(graph):
+        if length == 0:
+            continue
+        content = graph[at : at + length]
+        name = f"weight_{hashlib.sha256(content).hexdigest()}"
+        (folder / name).write_bytes(content)
+        kept.append(graph[end:at])
+        pieces.append({"file": name, "at": at, "bytes": length})
+        end = at + length
+    return b"".join([*kept, graph[end:]]), pieces
 
 
 def _session(graph: bytes, what: str) -> Any:

@@ -239,6 +239,11 @@ class DevicePool:
                 return device.description
         raise PoolClosed("no worker has become ready")
 
+    def descriptions(self) -> dict[int, Any]:
+        """What the newest handler on each device said about itself; devices that had none yet are left out."""
+        devices = self._engine.supervisor.devices.values()
+        return {device.id: device.description for device in devices if device.description is not None}
+
     def workers(self) -> list[WorkerInfo]:
         """A line for each worker's place."""
         return [WorkerInfo(seat.pid, seat.device.id, seat.state, seat.restarts) for seat in self._engine.supervisor.seats]

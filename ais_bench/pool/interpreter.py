@@ -59,6 +59,20 @@ from ais_bench import _native
 if not _native.die_with_parent(int(sys.argv[3])): sys.exit()
 print("devices", _native.device_count(sys.argv[2]))
 """,
+    "about": _OFF_THE_WORKING_DIRECTORY
+    + """\
+import json
+sys.path[:] = json.loads(sys.argv[1])
+from ais_bench import _native
+runtime, opened = sys.argv[2], sys.argv[4] == "open"
+if not _native.die_with_parent(int(sys.argv[3])): sys.exit()
+def memory(device):
+    try: return _native.device_memory(runtime, device)
+    except Exception as error: return str(error)
+devices = [memory(device) if opened else None for device in range(_native.device_count(runtime))]
+print("about", json.dumps([_native.runtime_about(runtime), devices]))
+_native.finalize()
+""",
     "find": _OFF_THE_WORKING_DIRECTORY
     + """\
 import importlib.util, json

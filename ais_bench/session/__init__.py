@@ -8,13 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ais_bench.session.about import SystemInfo, system_info
     from ais_bench.session.carry import Carry
     from ais_bench.session.infer_session import InferSession
     from ais_bench.session.item import Item, Keyed
     from ais_bench.session.multi_device import MultiDeviceSession
     from ais_bench.session.times import MemorySummary
 
-__all__ = ["Carry", "InferSession", "Item", "Keyed", "MemorySummary", "MultiDeviceSession"]
+__all__ = [
+    "Carry",
+    "InferSession",
+    "Item",
+    "Keyed",
+    "MemorySummary",
+    "MultiDeviceSession",
+    "SystemInfo",
+    "system_info",
+]
 
 _HOMES = {
     "Carry": "carry",
@@ -23,6 +33,8 @@ _HOMES = {
     "Keyed": "item",
     "MemorySummary": "times",
     "MultiDeviceSession": "multi_device",
+    "SystemInfo": "about",
+    "system_info": "about",
 }
 
 

@@ -62,6 +62,9 @@ class InferSession:
         threads: threads that compute one run on a CPU device; default all processors the process may use.
         graph_optimization_level: "disable", "basic", "extended", "layout" or "all" (the default), for ONNX models.
         provider_options: further options of the runtime by name; an unknown name raises ConfigError with the known ones.
+        weight_dir: the folder of the weights that the model keeps in files of their own, where that is not the one that the
+            model was saved with: `weight` beside a compiled model (ATC's --external_weight), or the ONNX file's own. On an NPU
+            such weights are loaded once for all sessions of the process on a device.
         runtime: "ort" or "acl", to override what the content says.
     """
 
@@ -76,6 +79,7 @@ class InferSession:
         threads: int | None = None,
         graph_optimization_level: str | None = None,
         provider_options: Mapping[str, Any] | None = None,
+        weight_dir: str | os.PathLike[str] | None = None,
         runtime: str | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -85,7 +89,7 @@ class InferSession:
             model,
             device,
             _options(acl_json_path, debug, as_int("loop", loop, 1)),
-            _runtime_options=runtime_options(threads, graph_optimization_level, provider_options),
+            _runtime_options=runtime_options(threads, graph_optimization_level, provider_options, weight_dir),
             _runtime=as_runtime(runtime) or "",
         )
         self._take(session, model, acl_json_path, debug)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError
-from ais_bench.options import as_chain, as_device_id, as_int, as_model, as_text, wrong_type
+from ais_bench.options import as_chain, as_device_id, as_folder, as_int, as_model, as_text, wrong_type
 from ais_bench.session import file_pipeline, times
 from ais_bench.session.aipp import AippMethods
 from ais_bench.session.descriptors import tensor_desc
@@ -21,12 +21,16 @@ __all__ = ["InferenceSession", "infer_options", "model", "session_options"]
 
 
 class session_options:
-    """Options of a session: `loop` (runs per call, at least 1), `log_level` (1 debug to 4 error), `acl_json_path`."""
+    """Options of a session: `loop` (runs per call, at least 1), `log_level` (1 debug to 4 error), and texts that may be "":
+
+    `acl_json_path`, and `weight_dir`, both as for InferSession.
+    """
 
     def __init__(self) -> None:
         self.loop = 1
         self.log_level = 2
         self.acl_json_path = ""
+        self.weight_dir = ""
 
 
 class _LiveOptions(session_options):
@@ -36,6 +40,7 @@ class _LiveOptions(session_options):
         self._native = native
         self.log_level = given.log_level
         self.acl_json_path = given.acl_json_path
+        self.weight_dir = given.weight_dir
 
     @property
     def loop(self) -> int:
@@ -72,6 +77,8 @@ class InferenceSession(AippMethods):
         runtime_options = dict(_runtime_options or {})
         if options.acl_json_path:  # absolute, so that one file has one name
             runtime_options["acl_json_path"] = os.path.abspath(options.acl_json_path)
+        if options.weight_dir:
+            runtime_options["weight_dir"] = as_folder("weight_dir", options.weight_dir)
         native = _native.Session(
             as_model(model_path),
             as_device_id(device_id),

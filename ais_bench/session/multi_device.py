@@ -87,7 +87,7 @@ class MultiDeviceSession:
         on_error: "raise" an item's error when its place in the order comes, or "return" it there.
         warmup: runs of each worker before it is ready, on zeros, for models without open dimensions.
         affinity: "auto" gives each worker of a CPU device its own processors; "none"; or {device id: [processors]}.
-        runtime, graph_optimization_level, provider_options: as for InferSession.
+        runtime, graph_optimization_level, provider_options, weight_dir: as for InferSession.
         settings: further keywords with their defaults and units in the table of ais_bench.pool.settings: workers_per_device,
             tasks_in_flight, task_timeout, start_timeout, close_timeout, max_restarts, restart_backoff, retry_device_after,
             max_attempts, min_devices, threads, spin.
@@ -116,6 +116,7 @@ class MultiDeviceSession:
         runtime: str | None = None,
         graph_optimization_level: str | None = None,
         provider_options: Mapping[str, Any] | None = None,
+        weight_dir: str | os.PathLike[str] | None = None,
         **settings: Any,
     ) -> None:
         self.model_path = absolute(as_model(model_path))
@@ -132,7 +133,7 @@ class MultiDeviceSession:
         settings.setdefault("fewest_in_flight", at_once + sum(count + 1 for count in threads if count))
         check_names(settings, [*known_options(MultiDeviceSession), *(field.name for field in dataclasses.fields(PoolSettings))])
         self._settings = PoolSettings(affinity=pinning, **settings)
-        options = runtime_options(None, graph_optimization_level, provider_options)
+        options = runtime_options(None, graph_optimization_level, provider_options, weight_dir)
         if self._runtime == "acl":
             refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
         factory = SessionFactory(
@@ -269,7 +270,7 @@ class MultiDeviceSession:
 
     @staticmethod
     def _description(pool: DevicePool) -> _Description:
-        *sides, (kind, gears) = pool.description()
+        *sides, (kind, gears), _ = pool.description()
         inputs, outputs = ([tensor_desc._from_native(native) for native in side] for side in sides)
         return _Description(inputs, outputs, sorted(gear[0] for gear in gears) if kind == "dymbatch" else [])
 
@@ -552,8 +553,9 @@ class MultiDeviceSession:
 
         pool = self._pool
         if pool is None:
-            return make_report([], [], 0.0)
-        return make_report(pool.device_infos(), pool.workers(), pool.wall_s())
+            return make_report([], [], 0.0, {})
+        memory = {device: memory for device, (*_, memory) in pool.descriptions().items()}
+        return make_report(pool.device_infos(), pool.workers(), pool.wall_s(), memory)
 
 
 def _packed(**callables: Callable[..., Any] | None) -> Packed | None:

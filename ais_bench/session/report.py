@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -68,12 +68,21 @@ class WorkerLine:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """A device's memory in bytes, when its worker had loaded the model."""
+
+    free: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Report:
-    """`str()` is a table, `to_dict()` is ready for JSON."""
+    """`str()` is a table, `to_dict()` is ready for JSON. `memory` has the devices whose runtime tells of theirs: NPUs."""
 
     devices: dict[int, Counts]
     total: Counts
     workers: list[WorkerLine]
+    memory: dict[int, Memory] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts and lists of numbers and texts."""
@@ -86,6 +95,10 @@ class Report:
         widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
         lines += [f"worker on device {w.device}: pid {w.pid}, {w.state}, {w.restarts} restarts" for w in self.workers]
+        lines += [
+            f"memory of device {device}: {memory.free >> 20} MiB free of {memory.total >> 20} MiB, with the model loaded"
+            for device, memory in self.memory.items()
+        ]
         return "\n".join([*lines, f"wall time {self.total.wall_s:.3f} s"])
 
 
@@ -105,8 +118,13 @@ def _cells(counts: Counts) -> list[str]:
     ]
 
 
-def make_report(devices: Sequence[DeviceInfo], workers: Sequence[WorkerInfo], wall_s: float) -> Report:
-    """A report of a pool's records."""
+def make_report(
+    devices: Sequence[DeviceInfo],
+    workers: Sequence[WorkerInfo],
+    wall_s: float,
+    memory: Mapping[int, tuple[int, int] | None],
+) -> Report:
+    """A report of a pool's records. `memory` is free and total bytes of devices, None where that is unknown."""
     both = Stats()
     for info in devices:
         both.add(info.stats)
@@ -123,6 +141,7 @@ def make_report(devices: Sequence[DeviceInfo], workers: Sequence[WorkerInfo], wa
         {info.device: _counts(info, wall_s) for info in devices},
         _counts(total, wall_s),
         [WorkerLine(*worker) for worker in workers],
+        {device: Memory(*sizes) for device, sizes in memory.items() if sizes is not None},
     )
 
 

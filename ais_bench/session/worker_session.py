@@ -96,9 +96,9 @@ class SessionHandler:
             self._session = InferSession._over(self._native, factory.model, factory.acl_json_path, factory.debug)
         return self._session
 
-    def describe(self) -> tuple[list[Any], list[Any], tuple[str, list[Any]]]:
-        """Inputs and outputs of the model, as `tensor_desc._from_native` takes them, and its gears."""
-        return self._native.inputs(), self._native.outputs(), self._native.gears()
+    def describe(self) -> tuple[list[Any], list[Any], tuple[str, list[Any]], tuple[int, int] | None]:
+        """Inputs and outputs of the model, as `tensor_desc._from_native` takes them, its gears, and the device's memory."""
+        return self._native.inputs(), self._native.outputs(), self._native.gears(), self._native.memory()
 
     def warm_up(self, runs: int) -> None:
         """Runs on zeros, where all shapes are known; the times do not count."""

@@ -102,6 +102,19 @@ void register_runtimes(py::module_& module) {
     return value_or_raise(device::runtime_for(source, ""));
   });
   module.def("runtime_version", [](const std::string& name) { return runtime_named(name)->version(); });
+  module.def("runtime_about", [](const std::string& name) {
+    const device::Runtime* runtime = runtime_named(name);
+    return py::make_tuple(runtime->version(), runtime->toolkit(), runtime->chip());
+  });
+  module.def("device_memory", [](const std::string& name, int device_id) {
+    device::Runtime* runtime = runtime_named(name);
+    const device::MemoryInfo memory = value_or_raise([&]() -> Result<device::MemoryInfo> {
+      const NoGil nogil;
+      AIS_ASSIGN(const std::shared_ptr<device::Device> device, runtime->open(device_id, {}));
+      return device->memory();
+    }());
+    return py::make_tuple(memory.free, memory.total);
+  });
   module.def("device_count", [](const std::string& name) { return value_or_raise(runtime_named(name)->device_count()); });
 }
 

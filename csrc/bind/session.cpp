@@ -381,6 +381,12 @@ void register_session(py::module_& module) {
             raise_if_error(without_gil([&] { return self.expect_outputs(bytes); }));
           },
           py::arg("bytes"))
+      .def("memory",
+           [](Session& self) -> std::optional<std::pair<std::size_t, std::size_t>> {
+             const Result<device::MemoryInfo> memory = without_gil([&] { return self.device()->memory(); });
+             if (!memory.ok()) return std::nullopt;
+             return std::pair(memory.value().free, memory.value().total);
+           })
       .def("aipp_inputs", [](const Session& self) { return self.info().aipp_inputs; })
       .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })
       .def("close",

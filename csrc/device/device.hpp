@@ -74,6 +74,12 @@ struct Buffer {
   std::size_t bytes = 0;
 };
 
+// Bytes of a device's memory.
+struct MemoryInfo {
+  std::size_t free = 0;
+  std::size_t total = 0;
+};
+
 // One output of one execution.
 //   before: `data` and `capacity` name memory of the device that the caller owns, and `shape` the exact result shape;
 //           or `data` is null, and the runtime finds both.
@@ -181,6 +187,8 @@ class Device {
   virtual Status copy_to_device(void* device, const void* host, std::size_t bytes) = 0;
   virtual Status copy_to_host(void* host, const void* device, std::size_t bytes) = 0;
   virtual Status copy_on_device(void* to, const void* from, std::size_t bytes) = 0;
+  // How much memory the device has, and how much of it nobody uses. Unsupported where the runtime does not tell.
+  virtual Result<MemoryInfo> memory() { return Status(Code::kUnsupported, "this runtime does not tell of a device's memory"); }
   // Tells the device about host memory that many copies will use, so that they run at full speed. Unsupported is an answer
   // a caller can ignore.
   virtual Status register_host(void* host, std::size_t bytes) = 0;
@@ -196,6 +204,9 @@ class Runtime {
   virtual ~Runtime() = default;
   virtual std::string name() const = 0;
   virtual std::string version() const = 0;
+  // What the vendor's library is a part of, with its version, and the chip that it drives: for bug reports. "" where unknown.
+  virtual std::string toolkit() const { return ""; }
+  virtual std::string chip() const { return ""; }
   virtual Result<int> device_count() = 0;
   virtual Result<std::shared_ptr<Device>> open(int device_id, const Options& options) = 0;
   // Releases what the process holds of the vendor's library beyond devices and models. It can be used again after.

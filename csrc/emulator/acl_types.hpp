@@ -117,6 +117,13 @@ enum aclrtMemLocationType : std::int32_t {
   ACL_MEM_LOCATION_TYPE_UNREGISTERED = 2
 };
 
+struct aclCANNPackageVersion {
+  char version[128];
+  char majorVersion[64], minorVersion[64], releaseVersion[64], patchVersion[64];
+  char reserved[128];
+};
+static_assert(sizeof(aclCANNPackageVersion) == 512);
+
 struct aclrtUtilizationInfo {
   std::int32_t cubeUtilization, vectorUtilization, aicpuUtilization, memoryUtilization;
   void* utilizationExtend;

@@ -1,7 +1,10 @@
 // AscendCL: loading and unloading models.
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <map>
+#include <utility>
 
 #include "base/file.hpp"
 #include "emulator/call.hpp"
@@ -57,7 +60,59 @@ struct Placement {
   std::size_t work_size = 0;
   void* weight = nullptr;
   std::size_t weight_size = 0;
+  std::string folder;  // of weights in files of their own; "": unknown
+  std::map<std::string, std::pair<void*, std::size_t>> external;
 };
+
+std::string folder_beside(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  return (slash == std::string::npos ? std::string() : path.substr(0, slash + 1)) + "weight";
+}
+
+// The weights of one file: from the program's memory if it gave some, else from the file, which costs the device a copy.
+aclError read_weights(const Scope& scope, const Placement& place, const std::string& file, std::size_t needed, Model* model,
+                      std::string* out) {
+  if (const auto given = place.external.find(file); given != place.external.end()) {
+    const auto [address, size] = given->second;
+    const std::string what = "the memory of external weights '" + file + "'";
+    if (const aclError code = borrow(scope, address, size, needed, what.c_str(), model)) return code;
+    Range range;
+    if (const aclError code = memory().resolve(address, needed, what.c_str(), &range)) return code;
+    out->assign(reinterpret_cast<const char*>(range.bytes), needed);
+    return ACL_SUCCESS;
+  }
+  if (place.folder.empty()) {
+    return fail(ACL_ERROR_GE_FAILURE, "the model's weights are in '" + file +
+                                          "' and others, and it is loaded from memory: set ACL_MDL_WEIGHT_PATH_PTR, or give "
+                                          "their memory with aclmdlSetExternalWeightAddress");
+  }
+  Result<MappedFile> read = MappedFile::open(place.folder + "/" + file);
+  if (!read.ok()) return fail(ACL_ERROR_GE_FAILURE, "external weights: " + read.status().message());
+  if (read.value().size() < needed) return fail(ACL_ERROR_GE_FAILURE, "the external weights '" + file + "' are too short");
+  out->assign(reinterpret_cast<const char*>(read.value().data()), needed);
+  model->charged += needed;
+  return ACL_SUCCESS;
+}
+
+// The graph with the pieces in their places.
+aclError whole_graph(const Scope& scope, const Placement& place, Model* model, std::string* out) {
+  const ModelSpec& spec = *model->spec;
+  std::map<std::string, std::size_t> needed;
+  for (const WeightPiece& piece : spec.weights) needed[piece.file] = std::max(needed[piece.file], piece.bytes);
+  std::map<std::string, std::string> contents;
+  for (const auto& [file, bytes] : needed) {
+    if (const aclError code = read_weights(scope, place, file, bytes, model, &contents[file])) return code;
+  }
+  std::size_t taken = 0;
+  for (const WeightPiece& piece : spec.weights) {
+    const std::size_t before = piece.at - out->size();
+    out->append(spec.graph, taken, before);
+    taken += before;
+    out->append(contents[piece.file], 0, piece.bytes);
+  }
+  out->append(spec.graph, taken, std::string::npos);
+  return ACL_SUCCESS;
+}
 
 // The description and the graph of a container must be of the same model: the graph is run with what the description says.
 bool same_tensors(const ModelSpec& spec, const device::ModelInfo& graph) {
@@ -95,11 +150,13 @@ aclError load(const Scope& scope, std::shared_ptr<const ModelSpec> spec, const P
   } else {
     model->charged += weight;
   }
+  std::string graph_bytes;
+  if (const aclError code = whole_graph(scope, place, model.get(), &graph_bytes)) return code;
   if (!memory().charge(scope.device_id, model->charged)) {
     return fail(ACL_ERROR_GE_MEMORY_ALLOCATION, "device " + std::to_string(scope.device_id) + " has no room for the " +
                                                     std::to_string(model->charged) + " bytes of the model");
   }
-  Result<std::shared_ptr<device::Model>> graph = load_graph(model->spec->graph);
+  Result<std::shared_ptr<device::Model>> graph = load_graph(graph_bytes);
   if (!graph.ok() || !same_tensors(*model->spec, graph.value()->info())) {
     memory().uncharge(scope.device_id, model->charged);
     return fail(ACL_ERROR_GE_LOAD_MODEL,
@@ -112,9 +169,10 @@ aclError load(const Scope& scope, std::shared_ptr<const ModelSpec> spec, const P
   return ACL_SUCCESS;
 }
 
-aclError load_file(const Scope& scope, const char* path, const Placement& place, std::uint32_t* id) {
+aclError load_file(const Scope& scope, const char* path, Placement place, std::uint32_t* id) {
   std::shared_ptr<const ModelSpec> spec;
   const aclError code = read_spec_file(path, &spec);
+  if (code == ACL_SUCCESS) place.folder = folder_beside(path);
   return code == ACL_SUCCESS ? load(scope, std::move(spec), place, id) : code;
 }
 
@@ -146,10 +204,15 @@ aclError load_configured(const Scope& scope, const aclmdlConfigHandle* handle, s
   if (from_memory && (config->model == nullptr || config->model_size == 0)) {
     return fail(ACL_ERROR_INVALID_PARAM, "ACL_MDL_MEM_ADDR_PTR or ACL_MDL_MEM_SIZET was not set");
   }
+  if (!config->weight_path.empty() && config->load_type != ACL_MDL_LOAD_FROM_MEM) {
+    return fail(ACL_ERROR_INVALID_PARAM, "ACL_MDL_WEIGHT_PATH_PTR is for ACL_MDL_LOAD_FROM_MEM only");
+  }
   Placement place;
   if (config->load_type == ACL_MDL_LOAD_FROM_FILE_WITH_MEM || config->load_type == ACL_MDL_LOAD_FROM_MEM_WITH_MEM) {
-    place = {config->work, config->work_size, config->weight, config->weight_size};
+    place = {config->work, config->work_size, config->weight, config->weight_size, "", {}};
   }
+  place.folder = config->weight_path;
+  place.external = config->external;
   return from_file ? load_file(scope, config->path.c_str(), place, id)
                    : load_memory(scope, config->model, config->model_size, place, id);
 }
@@ -183,7 +246,10 @@ aclError set_load_option(aclmdlConfigHandle* handle, aclmdlConfigAttr attr, cons
       config->path = path;
       return ACL_SUCCESS;
     case ACL_MDL_WEIGHT_PATH_PTR:
-      return read_option(value, size, &path);
+      if (const aclError code = read_option(value, size, &path)) return code;
+      if (path == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the path is NULL");
+      config->weight_path = path;
+      return ACL_SUCCESS;
     case ACL_MDL_MEM_ADDR_PTR:
       return read_option(value, size, &config->model);
     case ACL_MDL_MEM_SIZET:
@@ -202,6 +268,15 @@ aclError set_load_option(aclmdlConfigHandle* handle, aclmdlConfigAttr attr, cons
       return read_option(value, size, &number);
   }
   return fail(ACL_ERROR_INVALID_PARAM, "the option " + std::to_string(attr) + " does not exist or is not emulated");
+}
+
+aclError set_external(aclmdlConfigHandle* handle, const char* name, void* address, std::size_t size) {
+  const std::shared_ptr<LoadConfig> config = objects().load_configs.find(handle);
+  if (config == nullptr || name == nullptr || address == nullptr)
+    return fail(ACL_ERROR_INVALID_PARAM, "not a living load config, or the file's name or the address is NULL");
+  if (size == 0 || size % 32 != 0) return fail(ACL_ERROR_INVALID_PARAM, "the size is not a multiple of 32 bytes");
+  config->external[name] = {address, size};
+  return ACL_SUCCESS;
 }
 
 aclError unload(const Scope& scope, std::uint32_t id) {
@@ -247,7 +322,9 @@ ACL_API aclError aclmdlLoadFromFileWithMem(const char* modelPath, std::uint32_t*
                                            void* weightPtr, std::size_t weightSize) {
   static Function fn(__func__, Need::kContext);
   return fn.call(
-      [&](const Scope& scope) { return load_file(scope, modelPath, {workPtr, workSize, weightPtr, weightSize}, modelId); },
+      [&](const Scope& scope) {
+        return load_file(scope, modelPath, {workPtr, workSize, weightPtr, weightSize, "", {}}, modelId);
+      },
       modelPath, filled(modelId), workPtr, workSize, weightPtr, weightSize);
 }
 
@@ -256,7 +333,7 @@ ACL_API aclError aclmdlLoadFromMemWithMem(const void* model, std::size_t modelSi
   static Function fn(__func__, Need::kContext);
   return fn.call(
       [&](const Scope& scope) {
-        return load_memory(scope, model, modelSize, {workPtr, workSize, weightPtr, weightSize}, modelId);
+        return load_memory(scope, model, modelSize, {workPtr, workSize, weightPtr, weightSize, "", {}}, modelId);
       },
       model, modelSize, filled(modelId), workPtr, workSize, weightPtr, weightSize);
 }
@@ -283,6 +360,13 @@ ACL_API aclError aclmdlSetConfigOpt(aclmdlConfigHandle* handle, aclmdlConfigAttr
   static Function fn(__func__, Need::kNothing);
   return fn.call([&](const Scope&) { return set_load_option(handle, attr, attrValue, valueSize); }, handle, attr, attrValue,
                  valueSize);
+}
+
+ACL_API aclError aclmdlSetExternalWeightAddress(aclmdlConfigHandle* handle, const char* weightFileName, void* devPtr,
+                                                std::size_t size) {
+  static Function fn(__func__, Need::kNothing);
+  return fn.call([&](const Scope&) { return set_external(handle, weightFileName, devPtr, size); }, handle, weightFileName,
+                 devPtr, size);
 }
 
 ACL_API aclError aclmdlLoadWithConfig(const aclmdlConfigHandle* handle, std::uint32_t* modelId) {

@@ -179,6 +179,26 @@ void add_special_inputs(ModelSpec* spec) {
   spec->inputs.push_back(index);
 }
 
+Status read_weights(const Json& json, ModelSpec* spec) {
+  const Json* weights = json.find("weights");
+  if (weights == nullptr) return Status();
+  std::size_t end = 0;  // of what there is of the graph so far
+  std::size_t external = 0;
+  for (const Json& item : weights->items) {
+    WeightPiece piece;
+    piece.file = item.at("file").text;
+    piece.at = static_cast<std::size_t>(item.at("at").integer());
+    piece.bytes = static_cast<std::size_t>(item.at("bytes").integer());
+    if (piece.file.empty() || piece.file.find('/') != std::string::npos || piece.at < end ||
+        piece.at - external > spec->graph.size())
+      return broken("its weights are not in the order of the graph");
+    end = piece.at + piece.bytes;
+    external += piece.bytes;
+    spec->weights.push_back(std::move(piece));
+  }
+  return Status();
+}
+
 }  // namespace
 
 std::size_t dtype_bytes(int dtype) {
@@ -278,7 +298,8 @@ Result<std::shared_ptr<const ModelSpec>> parse_container(const void* data, std::
   const auto* bytes = static_cast<const std::uint8_t*>(data);
   if (size < 8 || std::memcmp(data, kContainerMagic, 8) != 0) return refuse(data, size);
   if (size < kContainerHeader) return broken("it ends inside its header");
-  if (bytes[8] != 1 || bytes[9] != 0 || bytes[10] != 0 || bytes[11] != 0) return broken("it is of another version than 1");
+  if (bytes[8] < 1 || bytes[8] > 2 || bytes[9] != 0 || bytes[10] != 0 || bytes[11] != 0)
+    return broken("it is of another version than 1 and 2");
   const std::uint64_t description = read_u64(bytes + 16);
   const std::uint64_t graph = read_u64(bytes + 24);
   if (description > size || graph > size || kContainerHeader + description + graph != size) {
@@ -306,6 +327,7 @@ Result<std::shared_ptr<const ModelSpec>> parse_container(const void* data, std::
   }
   add_special_inputs(spec.get());
   spec->graph.assign(text + description, graph);
+  AIS_TRY(read_weights(json, spec.get()));
   return std::shared_ptr<const ModelSpec>(std::move(spec));
 }
 

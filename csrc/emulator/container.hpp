@@ -2,19 +2,20 @@
 //
 //   offset  bytes
 //        0      8  "AISEMUOM"                               the magic; the content of a file selects the `acl` runtime by it
-//        8      4  version, little endian, 1
+//        8      4  version, little endian: 1, or 2 where the graph's weights are in files of their own
 //       12      4  reserved, 0
 //       16      8  D: bytes of the description
 //       24      8  G: bytes of the graph
 //       32      D  description, JSON in UTF-8 (below)
-//     32+D      G  an ONNX model, whole (no external data)
+//     32+D      G  an ONNX model, whole (no external data), but for the bytes in "weights"
 //
 // A file of another length than 32 + D + G is refused. The description:
 //   {"soc": "Ascend310P3", "name": "resnet",
 //    "inputs":  [{"name", "dtype", "format", "shape": [..-1..], "range": [[min, max]..], "graph_dtype"}, ...],
 //    "outputs": [{"name", "dtype", "format", "shapes": [[dims of gear 0], ...], "largest": [..]}, ...],
 //    "gears":   {"kind": "none" | "batch" | "hw" | "dims" | "shape", "values": [[..]..], "order": [input..]},
-//    "aipp":    [{"input": index, "mode": "static" | "dynamic", ...the settings of ATC's configuration}, ...]}
+//    "aipp":    [{"input": index, "mode": "static" | "dynamic", ...the settings of ATC's configuration}, ...],
+//    "weights": [{"file": name in the folder `weight`, "at": where its bytes belong in the whole graph, "bytes"}, ...]}
 // dtype and format are AscendCL's numbers. A dimension -1 varies; in an output it is known only after a run. "shapes" has one
 // entry a gear, and one where there are no gears; "largest" is there when every range is bounded. max -1 is open. "values" has
 // one list a gear: {n}, {h, w}, or a value for every dynamic dimension in "order", which lists the inputs as ATC's
@@ -60,6 +61,13 @@ struct OutputSpec {
   std::size_t bytes = 0;      // of the largest gear, or of the largest shape of a bounded range; 0 when not known before a run
 };
 
+// A piece of the graph that is a file of its own. Several may be the same file.
+struct WeightPiece {
+  std::string file;
+  std::size_t at = 0;
+  std::size_t bytes = 0;
+};
+
 struct ModelSpec {
   std::string name;
   std::string soc;
@@ -69,7 +77,8 @@ struct ModelSpec {
   std::vector<Shape> gear_values;
   std::vector<int> gear_order;
   std::vector<AippSpec> aipp;
-  std::string graph;  // the ONNX bytes
+  std::string graph;                 // the ONNX bytes, without the pieces
+  std::vector<WeightPiece> weights;  // in the order of their places
 
   std::size_t data_inputs() const;
   bool has_gears() const { return gears != GearKind::kNone && gears != GearKind::kOpenShape; }

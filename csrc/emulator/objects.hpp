@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "device/device.hpp"
@@ -74,6 +75,8 @@ struct LoadConfig {
   std::size_t weight_size = 0;
   void* work = nullptr;
   std::size_t work_size = 0;
+  std::string weight_path;                                        // a folder
+  std::map<std::string, std::pair<void*, std::size_t>> external;  // memory that the program filled with a file's weights
 };
 
 struct ExecConfig {

@@ -140,16 +140,45 @@ Result<void*> AclContext::new_block(std::size_t size) {
   return block;
 }
 
-Result<device::Buffer> AclContext::allocate(std::size_t bytes) {
+Result<device::Buffer> AclContext::allocate(std::size_t bytes) { return allocate(bytes, true); }
+
+Result<device::Buffer> AclContext::allocate_for_good(std::size_t bytes) { return allocate(bytes, false); }
+
+Result<device::Buffer> AclContext::allocate(std::size_t bytes, bool cacheable) {
   AIS_ASSIGN(const Entry inside, enter());
   const std::size_t size = rounded(bytes);
   if (size < bytes) return Status(Code::kOutOfMemory, "no device has " + std::to_string(bytes) + " bytes of memory");
-  void* block = cached_block(size);
+  void* block = cacheable ? cached_block(size) : nullptr;
   if (block == nullptr) {
     AIS_ASSIGN(block, new_block(size));
   }
   auto self = shared_from_this();
-  return device::Buffer{std::shared_ptr<void>(block, [self, size](void* data) { self->give_back(data, size, true); }), bytes};
+  const auto give_back = [self, size, cacheable](void* data) { self->give_back(data, size, cacheable); };
+  return device::Buffer{std::shared_ptr<void>(block, give_back), bytes};
+}
+
+// Boards with HBM and those with DDR answer each other's question with zeros, or with an error.
+Result<device::MemoryInfo> AclContext::memory() {
+  if (api_.aclrtGetMemInfo == nullptr) return Status(Code::kUnsupported, "this AscendCL has no aclrtGetMemInfo");
+  AIS_ASSIGN(const Entry inside, enter());
+  Status status;
+  for (const MemoryAttr attr : {kHbm, kDdr}) {
+    device::MemoryInfo info;
+    status = ACL_CALL(api_, aclrtGetMemInfo, attr, &info.free, &info.total);
+    if (status.ok() && info.total != 0) return info;
+  }
+  return status.ok() ? Status(Code::kUnsupported, "AscendCL tells of no memory of the device") : std::move(status);
+}
+
+Status AclContext::with_memory(Status status) {
+  if (status.code() != Code::kOutOfMemory) return status;
+  const Result<device::MemoryInfo> left = memory();
+  if (!left.ok()) return status;
+  const auto mib = [](std::size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+  return Status(status.code(),
+                status.message() + " (device " + std::to_string(device_id_) + " has " + mib(left.value().free) + " free of " +
+                    mib(left.value().total) + ")",
+                status.vendor_code());
 }
 
 device::Buffer AclContext::adopt(void* data, std::size_t bytes) {

@@ -91,6 +91,12 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
 
   // Device memory for at least `bytes`, 64-byte aligned. Freed memory is kept for the next allocation of the same size.
   Result<device::Buffer> allocate(std::size_t bytes);
+  // The same for memory of a size that will not be asked for again: freed memory goes back to the device at once.
+  Result<device::Buffer> allocate_for_good(std::size_t bytes);
+  // Free and total bytes of the device's memory.
+  Result<device::MemoryInfo> memory();
+  // The status, with what memory is left where it is OutOfMemory.
+  Status with_memory(Status status);
   // Takes over memory that the library allocated; nobody reuses it. Called inside.
   device::Buffer adopt(void* data, std::size_t bytes);
   // Host memory that copies use at full speed, and that asynchronous copies need.
@@ -116,6 +122,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   void leave();
   Status set_current() const { return ACL_CALL(api_, aclrtSetCurrentContext, handle_); }
   Result<void*> new_block(std::size_t size);
+  Result<device::Buffer> allocate(std::size_t bytes, bool cacheable);
   void* cached_block(std::size_t size);
   void give_back(void* block, std::size_t size, bool cacheable);
   void free_pinned(void* block);

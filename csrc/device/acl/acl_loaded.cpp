@@ -12,9 +12,10 @@ namespace ais::acl {
 using device::GearKind;
 using device::Output;
 
-Result<std::shared_ptr<LoadedModel>> LoadedModel::load(AclContext* context, const device::ModelSource& source) {
+Result<std::shared_ptr<LoadedModel>> LoadedModel::load(AclContext* context, const device::ModelSource& source,
+                                                       const LoadOptions& options, DeviceShare* share) {
   auto model = std::make_shared<LoadedModel>(context);
-  Status status = model->load_id(source);
+  Status status = model->load_id(source, options, share);
   if (status.ok()) status = model->learn_outputs();
   if (!status.ok()) {
     model->release();
@@ -24,10 +25,10 @@ Result<std::shared_ptr<LoadedModel>> LoadedModel::load(AclContext* context, cons
   return model;
 }
 
-Status LoadedModel::load_id(const device::ModelSource& source) {
-  AIS_TRY(source.bytes == nullptr
-              ? api_.check(api_.aclmdlLoadFromFile(source.path.c_str(), &id_), "aclmdlLoadFromFile", Code::kModelLoad)
-              : api_.check(api_.aclmdlLoadFromMem(source.bytes, source.size, &id_), "aclmdlLoadFromMem", Code::kModelLoad));
+Status LoadedModel::load_id(const device::ModelSource& source, const LoadOptions& options, DeviceShare* share) {
+  AIS_ASSIGN(Loaded loaded, load_model(api_, source, options, share));
+  id_ = loaded.id;
+  weights_ = std::move(loaded.weights);
   loaded_ = true;
   desc_ = api_.aclmdlCreateDesc();
   if (desc_ == nullptr) return api_.failed("aclmdlCreateDesc", Code::kOutOfMemory);
@@ -104,6 +105,7 @@ void LoadedModel::release() {
   if (desc_ != nullptr) ACL_RELEASE(api_, aclmdlDestroyDesc, desc_);
   desc_ = nullptr;
   if (std::exchange(loaded_, false)) ACL_RELEASE(api_, aclmdlUnload, id_);
+  weights_.clear();
   context_.trim();
 }
 

@@ -15,6 +15,7 @@
 #include "device/acl/acl_context.hpp"
 #include "device/acl/acl_dataset.hpp"
 #include "device/acl/acl_describe.hpp"
+#include "device/acl/acl_load.hpp"
 #include "device/device.hpp"
 
 namespace ais::acl {
@@ -36,7 +37,8 @@ struct Slot {
 class LoadedModel final : public Resident {
  public:
   // All functions are called inside the context, but cancel() and those that only read.
-  static Result<std::shared_ptr<LoadedModel>> load(AclContext* context, const device::ModelSource& source);
+  static Result<std::shared_ptr<LoadedModel>> load(AclContext* context, const device::ModelSource& source,
+                                                   const LoadOptions& options, DeviceShare* share);
   explicit LoadedModel(AclContext* context) : context_(*context), api_(context->api()) {}
   ~LoadedModel() override = default;
   void release() override;
@@ -85,7 +87,7 @@ class LoadedModel final : public Resident {
     std::uint64_t version = 0;
   };
 
-  Status load_id(const device::ModelSource& source);
+  Status load_id(const device::ModelSource& source, const LoadOptions& options, DeviceShare* share);
   Status learn_outputs();
   Status choose_gear(Slot* slot, int gear);
   Status apply_gear(const std::vector<TensorView>& inputs, Slot* slot);
@@ -106,6 +108,7 @@ class LoadedModel final : public Resident {
   Layout layout_;
   std::uint32_t id_ = 0;
   bool loaded_ = false;
+  std::vector<device::Buffer> weights_;  // that the loaded model reads, shared with other sessions
   aclmdlDesc* desc_ = nullptr;
   std::atomic<std::uint64_t> cancels_{0};
   std::atomic<int> in_flight_{0};  // runs of the pipeline on stream_

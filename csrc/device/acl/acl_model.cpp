@@ -30,9 +30,12 @@ class AclBinding final : public device::Binding {
 
 }  // namespace
 
-Result<std::shared_ptr<device::Model>> AclModel::load(std::shared_ptr<AclContext> context, const device::ModelSource& source) {
+Result<std::shared_ptr<device::Model>> AclModel::load(std::shared_ptr<AclContext> context, const device::ModelSource& source,
+                                                      const LoadOptions& options, DeviceShare* share) {
   AIS_ASSIGN(const AclContext::Entry inside, context->enter());
-  AIS_ASSIGN(std::shared_ptr<LoadedModel> loaded, LoadedModel::load(context.get(), source));
+  Result<std::shared_ptr<LoadedModel>> result = LoadedModel::load(context.get(), source, options, share);
+  if (!result.ok()) return context->with_memory(result.take_status());
+  std::shared_ptr<LoadedModel> loaded = result.take();
   context->add(loaded);
   return std::shared_ptr<device::Model>(std::make_shared<AclModel>(std::move(context), std::move(loaded)));
 }
@@ -40,7 +43,7 @@ Result<std::shared_ptr<device::Model>> AclModel::load(std::shared_ptr<AclContext
 Status AclModel::execute(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) {
   AIS_TRY(check_not_in_handler());
   AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
-  return loaded_->run(inputs, outputs);
+  return context_->with_memory(loaded_->run(inputs, outputs));
 }
 
 Result<std::unique_ptr<device::Binding>> AclModel::bind(const std::vector<TensorView>& inputs,

@@ -12,7 +12,8 @@ namespace ais::acl {
 
 class AclModel final : public device::Model, public std::enable_shared_from_this<AclModel> {
  public:
-  static Result<std::shared_ptr<device::Model>> load(std::shared_ptr<AclContext> context, const device::ModelSource& source);
+  static Result<std::shared_ptr<device::Model>> load(std::shared_ptr<AclContext> context, const device::ModelSource& source,
+                                                     const LoadOptions& options, DeviceShare* share);
   AclModel(std::shared_ptr<AclContext> context, std::shared_ptr<LoadedModel> loaded)
       : context_(std::move(context)), loaded_(std::move(loaded)), info_(loaded_->layout().info) {}
   ~AclModel() override { context_->remove(loaded_); }

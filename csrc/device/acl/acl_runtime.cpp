@@ -5,6 +5,8 @@
 // Locks: State::lock, held while initialising, opening a context and finalising; it is taken before a context's own.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -18,7 +20,9 @@
 #include "base/words.hpp"
 #include "device/acl/acl_api.hpp"
 #include "device/acl/acl_context.hpp"
+#include "device/acl/acl_load.hpp"
 #include "device/acl/acl_model.hpp"
+#include "device/acl/acl_share.hpp"
 #include "device/runtimes.hpp"
 
 namespace ais::acl {
@@ -30,16 +34,26 @@ constexpr aclError kRepeatFinalize = 100037;
 constexpr aclError kStub = 100039;
 constexpr const char* kJsonOption = "acl_json_path";
 
-Result<std::string> json_option(const device::Options& options) {
-  std::string path;
-  for (const auto& option : options) {
-    if (option.first != kJsonOption) {
-      return Status(Code::kInvalidArgument,
-                    "unknown option '" + option.first + "' for a model on an NPU; use '" + kJsonOption + "'");
+constexpr const char* kWeightOption = "weight_dir";
+
+struct AclOptions {
+  std::string json;
+  LoadOptions load;
+};
+
+Result<AclOptions> read_options(const device::Options& options) {
+  AclOptions result;
+  for (const auto& [name, value] : options) {
+    if (name == kJsonOption) {
+      result.json = value;
+    } else if (name == kWeightOption) {
+      result.load.weight_dir = value;
+    } else {
+      return Status(Code::kInvalidArgument, "unknown option '" + name + "' for a model on an NPU; use '" + kJsonOption +
+                                                "' or '" + kWeightOption + "'");
     }
-    path = option.second;
   }
-  return path;
+  return result;
 }
 
 class AclRuntime;
@@ -47,8 +61,8 @@ class AclRuntime;
 // A device by its number. Its context is opened at the first use and shared by what is made on it.
 class AclDevice final : public device::Device {
  public:
-  AclDevice(AclRuntime* runtime, int id, std::string json, std::uint64_t life)
-      : runtime_(runtime), id_(id), json_(std::move(json)), life_(life) {}
+  AclDevice(AclRuntime* runtime, int id, AclOptions options, std::uint64_t life)
+      : runtime_(runtime), id_(id), options_(std::move(options)), life_(life) {}
 
   int id() const override { return id_; }
   std::string runtime() const override { return "acl"; }
@@ -56,7 +70,8 @@ class AclDevice final : public device::Device {
 
   Result<device::Buffer> allocate(std::size_t bytes) override {
     AIS_ASSIGN(const std::shared_ptr<AclContext> open, context());
-    return open->allocate(bytes);
+    Result<device::Buffer> buffer = open->allocate(bytes);
+    return buffer.ok() ? std::move(buffer) : open->with_memory(buffer.take_status());
   }
   Status copy_to_device(void* to, const void* from, std::size_t bytes) override { return copy(to, from, bytes, kHostToDevice); }
   Status copy_to_host(void* to, const void* from, std::size_t bytes) override { return copy(to, from, bytes, kDeviceToHost); }
@@ -71,11 +86,11 @@ class AclDevice final : public device::Device {
     AIS_ASSIGN(const std::shared_ptr<AclContext> open, context());
     return open->unregister_host(host);
   }
-  Result<std::shared_ptr<device::Model>> load(const device::ModelSource& source, const device::Options& options) override {
-    AIS_TRY(json_option(options).status());
-    AIS_ASSIGN(std::shared_ptr<AclContext> open, context());
-    return AclModel::load(std::move(open), source);
+  Result<device::MemoryInfo> memory() override {
+    AIS_ASSIGN(const std::shared_ptr<AclContext> open, context());
+    return open->memory();
   }
+  Result<std::shared_ptr<device::Model>> load(const device::ModelSource& source, const device::Options& options) override;
 
  private:
   Result<std::shared_ptr<AclContext>> context();
@@ -86,7 +101,7 @@ class AclDevice final : public device::Device {
 
   AclRuntime* const runtime_;
   const int id_;
-  const std::string json_;
+  const AclOptions options_;
   const std::uint64_t life_;  // of the runtime's lives, the one that it belongs to: memory of an earlier one is gone
   PerProcess<std::mutex> lock_;
   std::weak_ptr<AclContext> context_;  // guarded by lock_
@@ -98,11 +113,15 @@ class AclRuntime final : public device::Runtime {
 
   std::string name() const override { return "acl"; }
   std::string version() const override;
+  std::string toolkit() const override;
+  std::string chip() const override;
   Result<int> device_count() override;
   Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override;
   Status finalize() override;
 
   Result<std::shared_ptr<AclContext>> open_context(int device_id, const std::string& json);
+  // What the sessions on a device have in common.
+  Result<std::shared_ptr<DeviceShare>> share(int device_id, const std::string& json);
   // Counts the calls of finalize().
   std::uint64_t life() const { return life_.load(); }
 
@@ -116,9 +135,10 @@ class AclRuntime final : public device::Runtime {
     std::mutex lock;
     // The rest is guarded by lock.
     bool initialised = false;
-    bool owner = false;                  // nobody else in this process initialised it before
-    std::optional<Configuration> first;  // what AscendCL took of us, and keeps to; none: it was another library's
-    std::vector<std::weak_ptr<AclContext>> contexts;
+    bool owner = false;                               // nobody else in this process initialised it before
+    std::optional<Configuration> first;               // what AscendCL took of us, and keeps to; none: it was another library's
+    std::vector<std::weak_ptr<AclContext>> contexts;  // those of shares after those that use them
+    std::map<int, std::shared_ptr<DeviceShare>> shares;
   };
 
   Status check_process() const;
@@ -129,6 +149,7 @@ class AclRuntime final : public device::Runtime {
   static Status refused_file(const std::string& path, const Configuration* first);
   static Status check_file(const State& state, const std::string& json);
   Result<int> count() const;
+  Result<std::shared_ptr<AclContext>> open_context(int device_id, const std::string& json, bool for_share);
 
   const std::unique_ptr<Api> api_;
   PerProcess<State> state_;
@@ -231,8 +252,25 @@ std::string AclRuntime::version() const {
   std::int32_t patch = 0;
   if (api_->aclrtGetVersion(&major, &minor, &patch) != 0) return "unknown";
   std::string text = std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(patch);
-  if (const char* soc = api_->aclrtGetSocName(); soc != nullptr) text += std::string(" on ") + soc;
+  if (const std::string soc = chip(); !soc.empty()) text += " on " + soc;
   return text;
+}
+
+std::string AclRuntime::chip() const {
+  const char* soc = api_->aclrtGetSocName();
+  return soc == nullptr ? "" : soc;
+}
+
+// Newer versions deprecate the second way for the first. The packages have one version; the runtime is in every installation.
+std::string AclRuntime::toolkit() const {
+  aclCANNPackageVersion version = {};
+  char package[] = "runtime";
+  if (api_->aclsysGetVersionStr != nullptr && api_->aclsysGetVersionStr(package, version.version) == 0)
+    return "CANN " + std::string(version.version, strnlen(version.version, sizeof(version.version)));
+  if (api_->aclsysGetCANNVersion != nullptr && api_->aclsysGetCANNVersion(kPackageCann, &version) == 0)
+    return "CANN " + std::string(version.version, strnlen(version.version, sizeof(version.version)));
+  static_cast<void>(api_->aclGetRecentErrMsg());  // it is no failure of what comes next
+  return "";
 }
 
 Result<int> AclRuntime::device_count() {
@@ -244,21 +282,35 @@ Result<int> AclRuntime::device_count() {
 }
 
 Result<std::shared_ptr<device::Device>> AclRuntime::open(int device_id, const device::Options& options) {
-  AIS_ASSIGN(const std::string json, json_option(options));
+  AIS_ASSIGN(AclOptions wanted, read_options(options));
   AIS_TRY(check_process());
   State& state = state_.get();
   const std::lock_guard<std::mutex> guard(state.lock);
-  AIS_TRY(initialise(&state, json));
+  AIS_TRY(initialise(&state, wanted.json));
   AIS_ASSIGN(const int devices, count());
   if (device_id < 0 || device_id >= devices) {
     return Status(Code::kUnavailable, "NPU device " + std::to_string(device_id) + " does not exist; this process sees " +
                                           std::to_string(devices) + " NPU" + (devices == 1 ? "" : "s") + ": " +
                                           device_range(devices) + " (ASCEND_RT_VISIBLE_DEVICES chooses and renumbers them)");
   }
-  return std::shared_ptr<device::Device>(std::make_shared<AclDevice>(this, device_id, json, life()));
+  return std::shared_ptr<device::Device>(std::make_shared<AclDevice>(this, device_id, std::move(wanted), life()));
 }
 
 Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, const std::string& json) {
+  return open_context(device_id, json, false);
+}
+
+Result<std::shared_ptr<DeviceShare>> AclRuntime::share(int device_id, const std::string& json) {
+  AIS_TRY(check_process());
+  State& state = state_.get();
+  const std::lock_guard<std::mutex> guard(state.lock);
+  std::shared_ptr<DeviceShare>& share = state.shares[device_id];
+  if (share == nullptr)
+    share = std::make_shared<DeviceShare>([this, device_id, json] { return open_context(device_id, json, true); });
+  return share;
+}
+
+Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, const std::string& json, bool for_share) {
   AIS_TRY(check_process());
   State& state = state_.get();
   const std::lock_guard<std::mutex> guard(state.lock);
@@ -266,7 +318,7 @@ Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, cons
   AIS_ASSIGN(std::shared_ptr<AclContext> context, AclContext::open(*api_, device_id));
   auto& all = state.contexts;
   all.erase(std::remove_if(all.begin(), all.end(), [](const auto& known) { return known.expired(); }), all.end());
-  all.push_back(context);
+  all.insert(for_share ? all.end() : all.begin(), context);
   return context;
 }
 
@@ -281,6 +333,7 @@ Status AclRuntime::finalize() {
     if (auto context = known.lock()) live.push_back(std::move(context));
   }
   state.contexts.clear();
+  state.shares.clear();
   for (const auto& context : live) context->close();
   if (!state.initialised) return Status();
   AIS_TRY(give_back(&state));
@@ -306,9 +359,16 @@ Result<std::shared_ptr<AclContext>> AclDevice::context() {
   const std::lock_guard<std::mutex> guard(lock_.get());
   if (auto live = context_.lock()) return live;
   if (life_ != runtime_->life()) return closed_status();
-  AIS_ASSIGN(std::shared_ptr<AclContext> fresh, runtime_->open_context(id_, json_));
+  AIS_ASSIGN(std::shared_ptr<AclContext> fresh, runtime_->open_context(id_, options_.json));
   context_ = fresh;
   return fresh;
+}
+
+Result<std::shared_ptr<device::Model>> AclDevice::load(const device::ModelSource& source, const device::Options& options) {
+  AIS_ASSIGN(const AclOptions wanted, read_options(options));
+  AIS_ASSIGN(std::shared_ptr<AclContext> open, context());
+  AIS_ASSIGN(const std::shared_ptr<DeviceShare> share, runtime_->share(id_, options_.json));
+  return AclModel::load(std::move(open), source, wanted.load, share.get());
 }
 
 }  // namespace

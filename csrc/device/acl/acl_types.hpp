@@ -16,6 +16,7 @@ struct aclTensorDesc;
 struct aclmdlDataset;
 struct aclmdlDesc;
 struct aclmdlAIPP;
+struct aclmdlConfigHandle;
 
 constexpr std::size_t kMaxDims = 128;  // of a tensor, and of every list of gears
 constexpr std::size_t kMaxName = 128;
@@ -40,8 +41,27 @@ struct aclmdlHW {
 };
 static_assert(sizeof(aclmdlIODims) == 1160 && sizeof(aclmdlBatch) == 1032 && sizeof(aclmdlHW) == 2056, "as in the library");
 
+struct aclCANNPackageVersion {
+  char version[128];
+  char parts[4][64];  // major, minor, release, patch
+  char reserved[128];
+};
+static_assert(sizeof(aclCANNPackageVersion) == 512, "as in the library");
+
 enum MemcpyKind : int { kHostToDevice = 1, kDeviceToHost = 2, kDeviceToDevice = 3 };
 enum MallocPolicy : int { kHugeFirst = 0 };
+enum MemoryAttr : int { kDdr = 0, kHbm = 1 };
+enum PackageName : int { kPackageCann = 0 };
+enum LoadAttr : int {  // aclmdlConfigAttr
+  kLoadType = 1,
+  kModelPath = 2,
+  kModelAddress = 3,
+  kModelSize = 4,
+  kWorkAddress = 7,
+  kWorkSize = 8,
+  kWeightPath = 14
+};
+enum LoadType : std::size_t { kFromFile = 1, kFromFileWithMemory = 2, kFromMemory = 3, kFromMemoryWithMemory = 4 };
 enum AippType : int { kWithDynamicAipp = 2, kAippParameters = 3 };
 constexpr int kFloat = 0;                               // aclDataType, where it does not matter
 constexpr int kFormatNd = 2;                            // aclFormat

@@ -26,9 +26,14 @@ const std::set<std::string> kConfigEntries = {
     "optimization.minimal_build_optimizations",
     "mlas.enable_gemm_fastmath_arm64_bfloat16",
 };
-const std::set<std::string> kOwnOptions = {"devices",        "enable_cpu_mem_arena",     "enable_mem_pattern",
-                                           "execution_mode", "graph_optimization_level", "inter_op_num_threads",
-                                           "threads"};
+const std::set<std::string> kOwnOptions = {"devices",
+                                           "enable_cpu_mem_arena",
+                                           "enable_mem_pattern",
+                                           "execution_mode",
+                                           "graph_optimization_level",
+                                           "inter_op_num_threads",
+                                           "threads",
+                                           "weight_dir"};
 
 Status invalid(const std::string& name, const std::string& value, const std::string& wanted) {
   return Status(Code::kInvalidArgument, name + " must be " + wanted + ", got '" + value + "'");
@@ -74,8 +79,10 @@ Status fill(const Api& api, const device::Options& options, OrtSessionOptions* o
   AIS_TRY(api.check(arena != 0 ? api.EnableCpuMemArena(out) : api.DisableCpuMemArena(out), bad));
   AIS_TRY(api.check(pattern != 0 ? api.EnableMemPattern(out) : api.DisableMemPattern(out), bad));
   for (const auto& option : options) {
-    if (kConfigEntries.count(option.first) == 0) continue;
-    AIS_TRY(api.check(api.AddSessionConfigEntry(out, option.first.c_str(), option.second.c_str()), bad));
+    const bool folder = option.first == "weight_dir";
+    if (!folder && kConfigEntries.count(option.first) == 0) continue;
+    const char* entry = folder ? "session.model_external_initializers_file_folder_path" : option.first.c_str();
+    AIS_TRY(api.check(api.AddSessionConfigEntry(out, entry, option.second.c_str()), bad));
   }
   return Status();
 }
