@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from ais_bench.session.tensor import Tensor
 if TYPE_CHECKING:
     from ais_bench.session.inference_session import InferenceSession
 
-__all__ = ["infer_options", "run", "run_in_memory", "tensor_from_files"]
+__all__ = ["infer_options", "run", "run_in_memory", "tensor_from_files", "times_in_one"]
 
 _NEWEST = 2**63  # an execution's number that none reaches: reads how many there were, and no entry
 PURE_ZERO = "pure_infer_data_zero"
@@ -60,11 +61,17 @@ def run(
         for files in infiles[index :: len(sessions)]:
             _run_item(sessions[index], files, options)
 
-    done_before = [extra._native.exec_times(_NEWEST)[1] for extra in sessions[1:]]
-    with ThreadPoolExecutor(len(sessions), "ais_bench-pipeline") as threads:
+    with times_in_one(session, sessions[1:]), ThreadPoolExecutor(len(sessions), "ais_bench-pipeline") as threads:
         for future in [threads.submit(share, index) for index in range(len(sessions))]:
             future.result()
-    for extra, since in zip(sessions[1:], done_before, strict=True):
+
+
+@contextlib.contextmanager
+def times_in_one(session: InferenceSession, extra_sessions: Sequence[InferenceSession]) -> Iterator[None]:
+    """Add the executions that the extra sessions do in this block to the times of the first, on its clock."""
+    done_before = [extra._native.exec_times(_NEWEST)[1] for extra in extra_sessions]
+    yield
+    for extra, since in zip(extra_sessions, done_before, strict=True):
         session._native.append_times(extra._native, since)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ListInfo", "Summary", "summary"]
+__all__ = ["ListInfo", "Summary", "figures_of", "summary"]
 
 PERCENTILE = 99
 
@@ -69,6 +69,11 @@ class Summary:
         """Note the batch size of one run, where it varies."""
         self._batchsizes.append(batchsize)
 
+    @property
+    def batchsizes(self) -> list[int]:
+        """The batch sizes that were noted."""
+        return list(self._batchsizes)
+
     def add_sample_id_infiles(self, sample_id: int, infiles: Any) -> None:
         """Note the input files of one run, a list; the first call counts."""
         noted = self.infodict["filesinfo"].setdefault(sample_id, {"infiles": [], "outfiles": []})
@@ -79,37 +84,59 @@ class Summary:
         self.infodict["filesinfo"].setdefault(sample_id, {"infiles": [], "outfiles": []})["outfiles"].append(outfile)
 
     def report(
-        self, batchsize: float, output_prefix: str | None = None, display_all_summary: bool = False, multi_threads: bool = False
+        self,
+        batchsize: float,
+        output_prefix: str | None = None,
+        display_all_summary: bool = False,
+        multi_threads: bool = False,
+        more: Sequence[str] = (),
     ) -> None:
         """Print the figures, and write them to `<output_prefix>_summary.json` unless the prefix is None.
 
         `batchsize` is what the throughput counts per run, unless batch sizes were noted: then it is their mean. With
-        `multi_threads` executions may overlap, and the throughput is taken from the time that at least one was running.
+        `multi_threads` executions may overlap, and the throughput is taken from the time that at least one was running. The
+        lines of `more` come before that of the throughput.
         """
         compute = ListInfo.of(self.npu_compute_time_list)
         h2d, d2h = ListInfo.of(self.h2d_latency_list), ListInfo.of(self.d2h_latency_list)
-        batch = float(np.mean(self._batchsizes)) if self._batchsizes else float(batchsize)
+        batch = sum(self._batchsizes) / len(self._batchsizes) if self._batchsizes else batchsize
         mean = self._busy_mean(compute.mean) if multi_threads else compute.mean
         throughput = 1000 * batch / mean if mean > 0 else 0.0
-        print("-----------------Performance Summary------------------")
-        if display_all_summary:
-            print(f"H2D_latency (ms): {h2d}")
-        print(f"NPU_compute_time (ms): {compute}")
-        if display_all_summary:
-            print(f"D2H_latency (ms): {d2h}")
-        print(f"throughput 1000*batchsize.mean({batch:g})/NPU_compute_time.mean({mean}): {throughput}")
-        print("------------------------------------------------------")
+        both = display_all_summary
+        said = (lambda info: f"mean = {info.mean}") if multi_threads else str
+        _say("-----------------Performance Summary------------------")
+        if both:
+            _say(f"H2D_latency (ms): {said(h2d)}")
+        if multi_threads:
+            _say(f"NPU_compute_time (ms): mean = {mean}")
+        else:
+            _say(f"NPU_compute_time (ms): {compute}")
+        if both:
+            _say(f"D2H_latency (ms): {said(d2h)}")
+        for line in more:
+            _say(line)
+        _say(f"throughput 1000*batchsize.mean({_plain(batch)})/NPU_compute_time.mean({mean}): {throughput}")
+        _say("------------------------------------------------------")
+        figures = _mean_alone if multi_threads else _figures
+        compute.mean = mean
         self.infodict.update(
-            NPU_compute_time=_figures(compute, self.npu_compute_time_list),
-            H2D_latency=_figures(h2d, self.h2d_latency_list),
-            D2H_latency=_figures(d2h, self.d2h_latency_list),
+            NPU_compute_time=figures(compute, self.npu_compute_time_list),
+            H2D_latency=figures(h2d, self.h2d_latency_list),
+            D2H_latency=figures(d2h, self.d2h_latency_list),
+            npu_compute_time_list=_entries(self.npu_compute_time_list, multi_threads),
             throughput=throughput,
-            npu_compute_time_list=self.npu_compute_time_list,
             pid=os.getpid(),
         )
         if output_prefix is not None:
-            with open(f"{output_prefix}_summary.json", "w", encoding="utf-8") as file:
-                json.dump(self.infodict, file, indent=2, default=str)
+            self.write(f"{output_prefix}_summary.json")
+
+    def write(self, path: str) -> None:
+        """Write the JSON file: one line, readable by the group, whole or not at all. Raises OSError."""
+        temporary = f"{path}.tmp"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        with open(fd, "w", encoding="utf-8") as file:
+            json.dump(self.infodict, file, default=str)
+        os.replace(temporary, path)
 
     def _busy_mean(self, plain_mean: float) -> float:
         """Time with at least one execution running, per execution; the plain mean where the entries are no pairs."""
@@ -129,6 +156,32 @@ def _figures(info: ListInfo, times: Sequence[Any]) -> dict[str, float]:
     figures = asdict(info)
     figures[f"percentile({PERCENTILE}%)"] = figures.pop("percentile")
     return figures | {"count": len(times)}
+
+
+def figures_of(times: Sequence[Any]) -> dict[str, float]:
+    """The statistics of `times` as the JSON file has them."""
+    return _figures(ListInfo.of(times), times)
+
+
+def _mean_alone(info: ListInfo, times: Sequence[Any]) -> dict[str, float]:
+    """What is known of executions that overlap."""
+    return {"mean": info.mean, "count": len(times)}
+
+
+def _entries(times: Sequence[Any], as_pairs: bool) -> list[Any]:
+    """The times as the JSON file has them: as they were noted, or [start, end] where executions overlap."""
+    if not as_pairs:
+        return list(times)
+    pairs = [_pair(entry) for entry in times]
+    return [entry if pair is None else list(pair) for entry, pair in zip(times, pairs, strict=True)]
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if isinstance(number, int | np.integer) else str(float(number))
+
+
+def _say(line: str) -> None:
+    print(f"[INFO] {line}", flush=True)
 
 
 def _pair(entry: Any) -> tuple[float, float] | None:

@@ -1,0 +1,163 @@
+"""How fast a model is: until the figures are stable."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from ais_bench.cli.log import Failed
+from ais_bench.cli.options import _ids, _model, _shapes, _whole
+from ais_bench.cli.show import figure, print_json, table
+
+EXAMPLES = """\
+  ais-bench bench m.onnx
+  ais-bench bench m.om --devices 0,1,2,3 --seconds 10 --json
+  ais-bench bench m.onnx --shape x:1,3,224,224 --shape x:1,3,448,448 --workers 1,2     every combination, one table
+"""
+BUSY = 0.25  # processors at work for others from which on it is said
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is varied, and how long it is measured."""
+    parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
+    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all there are)")
+    parser.add_argument(
+        "--shape", action="append", type=_shapes, metavar="S", help='shapes of open inputs, "x:1,3,4;y:1"; several times: each'
+    )
+    parser.add_argument("--batch", type=_numbers, metavar="N,N", help="batch sizes for open first dimensions: each")
+    parser.add_argument("--workers", type=_numbers, default=[1], metavar="N,N", help="processes for each device: each (1)")
+    parser.add_argument("--data", choices=("random", "zero"), default="random", help="what is made up (%(default)s)")
+    parser.add_argument("--mode", default="static", help="as for infer (%(default)s)")
+    add_measuring(parser)
+
+
+def add_measuring(parser: argparse.ArgumentParser) -> None:
+    """Add how long it is measured."""
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, metavar="S", help="at least so long, for each repeat (%(default)s)"
+    )
+    parser.add_argument("--most-seconds", type=float, default=60.0, metavar="S", help="at most so long (%(default)s)")
+    parser.add_argument("--runs", type=_whole(1), default=50, metavar="N", help="at least so many runs (%(default)s)")
+    parser.add_argument("--window", type=float, default=0.5, metavar="S", help="three in a row must agree (%(default)s)")
+    parser.add_argument("--agree", type=float, default=10.0, metavar="PERCENT", help="to within so much (%(default)s)")
+    parser.add_argument("--repeats", type=_whole(1), default=3, metavar="N", help="for the confidence interval (%(default)s)")
+    parser.add_argument("--no-progress", action="store_true", help="do not show how far it is")
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: each is at least 1")
+    return numbers
+
+
+def plan_of(options: Any) -> Any:
+    """How long to measure. Raises ConfigError."""
+    from ais_bench.evaluate.measure import Plan
+
+    window = min(options.window, options.seconds / 3)
+    return Plan(
+        window, options.seconds, options.runs, max(options.most_seconds, options.seconds), options.agree / 100, options.repeats
+    )
+
+
+def run(options: Any) -> int:
+    """Measure every combination and print the figures."""
+    results = list(_results(options))
+    if options.json:
+        print_json({"model": options.model, "results": results})
+    else:
+        _show(results)
+    return 0 if all(one["stable"] for one in results) else 3
+
+
+def _results(options: Any) -> Iterator[dict[str, Any]]:
+    for workers in options.workers:
+        with open_session(options, workers_per_device=workers) as session:
+            inputs = session.get_inputs()
+            for shapes, batch in itertools.product(options.shape or [None], options.batch or [None]):
+                wanted = _shapes_of(shapes, batch, inputs)
+                result = measured(options, session, wanted)
+                setting = {"shapes": wanted or None, "workers_per_device": workers, "device_ids": list(session.devices)}
+                yield {**setting, **result}
+
+
+def open_session(options: Any, **more: Any) -> Any:
+    """A session whose workers are ready."""
+    from ais_bench.session import MultiDeviceSession
+
+    session = MultiDeviceSession(options.model, devices=more.pop("devices", options.devices), **more)
+    try:
+        session.start()
+    except BaseException:
+        session.close(force=True)
+        raise
+    return session
+
+
+def measured(options: Any, session: Any, shapes: dict[str, list[int]]) -> dict[str, Any]:
+    """The figures of one setting."""
+    from ais_bench.evaluate.measure import feeds_of, repeat
+    from ais_bench.evaluate.progress import Progress
+
+    inputs = session.get_inputs()
+    feeds = feeds_of(inputs, shapes, options.data)
+    first = {feed.shape[0] if feed.ndim else 1 for feed in feeds}
+    samples = first.pop() if len(first) == 1 else 1
+    with Progress(None, "bench", not options.no_progress, "runs") as bar:
+        base = [0, 0]
+
+        def tick(total: int) -> None:
+            if total < base[1]:  # the next repeat counts anew
+                base[0] += base[1]
+            base[1] = total
+            bar.count = base[0] + total
+
+        return repeat(session, feeds, plan_of(options), samples, options.mode, tick)
+
+
+def _shapes_of(text: str | None, batch: int | None, inputs: list[Any]) -> dict[str, list[int]]:
+    """The shapes of one setting, by input. Raises Failed."""
+    shapes: dict[str, list[int]] = {}
+    for part in (text or "").split(";"):
+        if part:
+            name, _, dims = part.rpartition(":")
+            try:
+                shapes[name or inputs[0].name] = [int(dim) for dim in dims.split(",")]
+            except ValueError:
+                raise Failed(f"--shape {text!r} is no list of shapes; one is x:1,3,224,224;y:1") from None
+    if batch is not None:
+        for desc in inputs:
+            shape = shapes.get(desc.name, list(desc.shape))
+            if shape and desc.shape[0] >= 0 and desc.shape[0] != batch:
+                raise Failed(f"--batch {batch}: input {desc.name!r} was built for {desc.shape[0]}")
+            shapes[desc.name] = [batch, *shape[1:]]
+    return shapes
+
+
+def _show(results: list[dict[str, Any]]) -> None:
+    rows = []
+    for one in results:
+        low_high = "-" if one["ci95"] is None else f"{figure(one['ci95'][0])} to {figure(one['ci95'][1])}"
+        times, execute = one["end_to_end_ms"], one["execute_ms"]
+        shapes = ";".join(f"{name}:{','.join(map(str, dims))}" for name, dims in (one["shapes"] or {}).items())
+        speed = (one["throughput_per_s"], low_high, one["samples_per_s"])
+        stages = (execute.get("mean"), times.get("p50"), times.get("p99"), "yes" if one["stable"] else "NO")
+        rows.append((shapes or "fixed", one["workers_per_device"], len(one["device_ids"]), *speed, *stages))
+    heads = ("shapes", "workers", "devices", "runs/s", "95 % interval", "samples/s", "execute ms", "p50 ms", "p99 ms", "stable")
+    table("speed", heads, rows)
+    if len(results) == 1:
+        devices = [
+            (device, one["runs"], one["throughput_per_s"], one["execute_ms"].get("mean"), one["end_to_end_ms"].get("p50"))
+            for device, one in results[0]["devices"].items()
+        ]
+        table("devices", ("device", "runs", "runs/s", "execute ms", "p50 ms"), devices)
+    for name, formula in results[0]["formulas"].items():
+        print(f"{name}: {formula}")
+    busy = max(one["other_load"]["busy_processors"] for one in results)
+    if busy > BUSY:
+        print(f"other programs kept {busy:.1f} of {results[0]['other_load']['processors']:.0f} processors busy before it began")
+    if not all(one["stable"] for one in results):
+        print("windows that did not agree are marked NO: their figures are of the last half of the time")

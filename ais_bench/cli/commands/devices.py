@@ -1,0 +1,61 @@
+"""Which devices there are, why not others, and versions."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ais_bench.cli.show import lines, print_json, table
+
+EXAMPLES = """\
+  ais-bench devices
+  ais-bench devices --json
+"""
+NAMES = {"ort": "CPU devices (ONNX Runtime)", "acl": "NPUs (AscendCL)"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add none."""
+
+
+def run(options: Any) -> int:
+    """Print what is here."""
+    found = devices()
+    if options.json:
+        print_json(found)
+        return 0
+    rows = []
+    for runtime, about in found["runtimes"].items():
+        ids = ", ".join(map(str, about["devices"])) or "none"
+        rows.append((NAMES[runtime], len(about["devices"]), ids))
+    table("devices", ("runtime", "count", "ids"), rows)
+    for runtime, about in found["runtimes"].items():
+        if about["reason"]:
+            print(f"no {NAMES[runtime]}: {about['reason']}")
+    lines([("processors", found["processors"]), *found["versions"].items()])
+    return 0
+
+
+def devices() -> dict[str, Any]:
+    """What is here, as JSON has it."""
+    from ais_bench.evaluate.plan import versions
+    from ais_bench.session.libraries import candidates
+
+    runtimes: dict[str, Any] = {}
+    for runtime in NAMES:
+        count, reason = _count(runtime)
+        looked_for = candidates(runtime)
+        library = next((path for path in looked_for if os.path.exists(path)), None)
+        runtimes[runtime] = {"devices": list(range(count)), "reason": reason, "library": library, "tried": looked_for}
+    return {"runtimes": runtimes, "processors": len(os.sched_getaffinity(0)), "versions": versions()}
+
+
+def _count(runtime: str) -> tuple[int, str | None]:
+    from ais_bench.errors import AisBenchError
+    from ais_bench.session.count_devices import count_devices
+
+    try:
+        return count_devices(runtime), None
+    except AisBenchError as error:
+        return 0, str(error)

@@ -1,0 +1,93 @@
+"""A data set through a model, scored, into a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from ais_bench.cli.options import _ids, _model, _whole
+from ais_bench.cli.show import print_json
+from ais_bench.cli.specs import dataset_of, load_object, metric_of, settled
+
+EXAMPLES = """\
+  ais-bench evaluate m.onnx images/ --labels labels.txt --preprocess mine.py:to_array --metric top1 --metric top5 --output run
+  ais-bench evaluate m.om mine.py:dataset --metric mine.py:Accuracy --devices 0,1,2,3 --output run
+  ais-bench resume run --devices 0,1
+"""
+CHOICES = ("batch_size", "limit", "seed", "on_error", "mode", "keep_outputs")
+SPECS = ("dataset", "labels", "target", "preprocess", "postprocess", "final")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `ais_bench.evaluate.evaluate` takes. Functions are given as module:name or file.py:name."""
+    parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
+    parser.add_argument("dataset", help="a folder or files of .npy, .bin or images; or file.py:name of a data set")
+    parser.add_argument("--labels", metavar="FILE", help='the true answers of files: lines "name label", or a JSON object')
+    parser.add_argument("--target", metavar="F", help="a function of a sample: its true answer")
+    parser.add_argument("--preprocess", metavar="F", help="a function of a sample: its feeds")
+    parser.add_argument("--postprocess", metavar="F", help="a function of a sample's outputs: what metrics see")
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="M",
+        help="topN, mean-absolute-error, mean-relative-error, mean-cosine-error, edit-distance, or file.py:name; several times",
+    )
+    parser.add_argument("--final", metavar="F", help="a function of all outputs and all targets")
+    parser.add_argument("--batch-size", type=_whole(1), metavar="N", help="samples of a run (the model's batch, or 1)")
+    parser.add_argument("--limit", type=_whole(0), metavar="N", help="so many samples: the first, or, with --seed, drawn")
+    parser.add_argument("--seed", type=_whole(0), metavar="N", help="for --limit, and for random numbers in preprocess")
+    parser.add_argument("--on-error", choices=("record", "raise"), default="record", help="what a sample that fails does")
+    parser.add_argument("--mode", default="static", help="as for infer (%(default)s)")
+    parser.add_argument("--keep-outputs", action=argparse.BooleanOptionalAction, help="keep results in the run folder")
+    parser.add_argument("--output", "-o", metavar="DIR", help="the run folder")
+    add_session_options(parser)
+
+
+def add_session_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says where it runs."""
+    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all there are)")
+    parser.add_argument("--workers-per-device", type=_whole(1), metavar="N", help="processes for each device (1)")
+    parser.add_argument("--task-timeout", type=float, metavar="S", help="seconds after which a run is tried elsewhere")
+    parser.add_argument("--no-progress", action="store_true", help="do not show how far it is")
+
+
+def run(options: Any) -> int:
+    """Evaluate, and print what came of it."""
+    asked: dict[str, Any] = {name: settled(getattr(options, name)) for name in SPECS}
+    for name in CHOICES:
+        asked[name] = getattr(options, name)
+    asked["metric"] = [settled(spec) for spec in options.metric]
+    asked["model"], asked["cwd"] = os.path.abspath(options.model), os.getcwd()
+    return evaluate_as(asked, options, output=options.output, resume=False)
+
+
+def evaluate_as(asked: dict[str, Any], options: Any, *, output: str | None, resume: Any) -> int:
+    """Evaluate what was asked for, now or when the run folder was made."""
+    from ais_bench.evaluate import evaluate
+
+    if asked["cwd"] not in sys.path:
+        sys.path.insert(0, asked["cwd"])
+    functions: dict[str, Any] = {
+        name: None if asked[name] is None else load_object(asked[name])
+        for name in ("target", "preprocess", "postprocess", "final")
+    }
+    session = {name: value for name in ("workers_per_device", "task_timeout") if (value := getattr(options, name)) is not None}
+    result = evaluate(
+        asked["model"],
+        dataset_of(asked["dataset"], asked["labels"]),
+        metrics=[metric_of(spec) for spec in asked["metric"]],
+        devices=options.devices,
+        output=output,
+        resume=resume,
+        progress=not options.no_progress,
+        notes={"command": asked},
+        **{**functions, **{name: asked[name] for name in CHOICES}, **session},
+    )
+    if options.json:
+        print_json(result.to_dict())
+    else:
+        print(result)
+    return 3 if result.report["failed"] or result.metric_errors else 0

@@ -1,0 +1,70 @@
+"""What came of a run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ais_bench.cli.show import lines, print_json, table
+
+EXAMPLES = """\
+  ais-bench report run
+  ais-bench report run --json
+"""
+TIMES = ("count", "mean", "p50", "p90", "p99", "max")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the folder."""
+    parser.add_argument("run", help="the run folder")
+
+
+def run(options: Any) -> int:
+    """Print the report of a run folder."""
+    from ais_bench.evaluate import load
+
+    found = load(options.run)
+    if options.json:
+        print_json({**found.to_dict(), "failures": [_failure(record) for record in found.failures]})
+        return 0
+    about, report = found.run, found.report
+    lines(
+        [
+            ("run", found.path),
+            ("status", about["status"]),
+            ("error", about.get("error")),
+            ("model", about["model"].get("path")),
+            ("samples", f"{report['samples']} of {about['samples']}, {report['failed']} failed"),
+            ("wall time s", report.get("wall_s")),
+            ("samples/s", report.get("throughput_per_s")),
+            *report.get("metrics", {}).items(),
+            *((name, f"no score: {error}") for name, error in report.get("metric_errors", {}).items()),
+        ]
+    )
+    print()
+    devices = report.get("devices", {})
+    rows = [(device, one["samples"], one["failed"], one["throughput_per_s"]) for device, one in devices.items()]
+    if rows:
+        table("devices", ("device", "samples", "failed", "samples/s"), rows)
+    for stage in ("execute_ms", "end_to_end_ms"):
+        every = [("all", report.get(stage, {})), *((device, one[stage]) for device, one in devices.items())]
+        if report.get(stage, {}).get("count"):
+            table(
+                f"{stage} (percentiles are bounds, with 99 % confidence)",
+                ("device", *TIMES),
+                [(d, *map(t.get, TIMES)) for d, t in every],
+            )
+    failures = [_failure(record) for record in found.failures[:20]]
+    if failures:
+        table("failures", ("sample", "device", "error"), [(one["id"], one["device"], one["error"]) for one in failures])
+    return 0
+
+
+def _failure(record: dict[str, Any]) -> dict[str, Any]:
+    error = record["error"]
+    return {
+        "index": record["index"],
+        "id": record["id"],
+        "device": record["device"],
+        "error": f"{error['type']}: {error['message']}",
+    }

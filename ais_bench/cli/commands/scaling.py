@@ -1,0 +1,72 @@
+"""How the speed grows with the number of devices."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from typing import Any
+
+from ais_bench.cli.commands.bench import _shapes_of, add_measuring, measured, open_session
+from ais_bench.cli.options import _ids, _model, _shapes
+from ais_bench.cli.show import print_json, table
+
+EXAMPLES = """\
+  ais-bench scaling m.om
+  ais-bench scaling m.onnx --devices 0,1,2,3 --seconds 5 --json
+"""
+SLOWER = 1.1  # times the median from which on a device is named
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the devices, and how long it is measured."""
+    parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
+    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all there are)")
+    parser.add_argument("--shape", type=_shapes, metavar="S", help='shapes of open inputs, "x:1,3,4;y:1"')
+    parser.add_argument("--data", choices=("random", "zero"), default="random", help="what is made up (%(default)s)")
+    parser.add_argument("--mode", default="static", help="as for infer (%(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="computing threads of a CPU device, the same for any number")
+    add_measuring(parser)
+
+
+def run(options: Any) -> int:
+    """Measure with one device, two, ... all, and print the curve."""
+    from ais_bench.session import MultiDeviceSession
+
+    ids = [options.devices] if isinstance(options.devices, int) else options.devices
+    if ids is None:
+        with MultiDeviceSession(options.model) as session:
+            ids = list(session.devices)
+    more = {} if options.threads is None else {"threads": options.threads}
+    curve: list[dict[str, Any]] = []
+    for count in range(1, len(ids) + 1):
+        with open_session(options, devices=ids[:count], **more) as session:
+            result = measured(options, session, _shapes_of(options.shape, None, session.get_inputs()))
+        rate = result["throughput_per_s"]
+        alone = curve[0]["throughput_per_s"] if curve else rate
+        efficiency = rate / (count * alone) if alone else 0.0
+        curve.append(
+            {"devices_used": ids[:count], "speedup": rate / alone if alone else 0.0, "efficiency": efficiency, **result}
+        )
+    stragglers = _stragglers(curve[-1]["devices"])
+    if options.json:
+        print_json({"model": options.model, "curve": curve, "stragglers": stragglers})
+    else:
+        rows = [(len(c["devices_used"]), c["throughput_per_s"], c["speedup"], f"{c['efficiency']:.1%}") for c in curve]
+        table(
+            "scaling (efficiency: runs/s / (devices x runs/s of one))", ("devices", "runs/s", "times one", "efficiency"), rows
+        )
+        for device, times in stragglers.items():
+            print(f"device {device} is the straggler: it takes {times:.2f} times as long for a run as the middle one")
+        if not stragglers and len(ids) > 1:
+            print(f"no straggler: no device takes more than {SLOWER} times as long as the middle one")
+    return 0 if all(one["stable"] for one in curve) else 3
+
+
+def _stragglers(devices: dict[str, Any]) -> dict[str, float]:
+    """Devices that take longer than the middle one, the slowest first, and how many times as long."""
+    means = {device: one["execute_ms"]["mean"] for device, one in devices.items() if one["execute_ms"]["count"]}
+    if len(means) < 2:
+        return {}
+    middle = statistics.median_low(means.values())
+    slow = {device: mean / middle for device, mean in means.items() if middle and mean > SLOWER * middle}
+    return dict(sorted(slow.items(), key=lambda one: -one[1]))

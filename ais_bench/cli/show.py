@@ -1,0 +1,57 @@
+"""Results on stdout: one JSON object, or tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ais_bench.evaluate.loop import json_ready
+
+__all__ = ["figure", "lines", "print_json", "table"]
+
+WIDE = 200  # where nobody says how wide it is
+
+
+def print_json(content: Any) -> None:
+    """Print one object."""
+    print(json.dumps(json_ready(content), indent=2))
+
+
+def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table. What is in it is text, never markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # What others wrote must not move the cursor.
+    shown = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for index, head in enumerate(heads):
+        shown.add_column(Text(head), justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(_printable(figure(cell))) for cell in row))
+    terminal = sys.stdout.isatty()
+    Console(highlight=False, width=None if terminal else WIDE).print(shown)
+    print()
+
+
+def lines(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Print names and values, one pair a line."""
+    several = [(name, value) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in several), default=0)
+    for name, value in several:
+        print(f"{name:<{width}}  {_printable(figure(value))}")
+
+
+def figure(value: Any) -> str:
+    """A figure as people read it: four digits that count."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return str(value)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
