@@ -20,6 +20,7 @@ PYTHON = {
     "shm": {"_native", "errors"},
     "pool": {"_native", "errors", "options", "shm"},
     "session": {"_native", "errors", "options", "pool", "shm"},
+    "_pyinstaller": set(),
     "infer": {"session"},
     "emulator": {"_native", "errors"},
     "evaluate": {"errors", "infer", "session"},

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import multiprocessing.spawn  # before a test has another sys.executable, which it would keep
 import os
+import subprocess
 import sys
+import types
+import zipapp
+from pathlib import Path
 
 import pytest
-from pool_support import run_script
+from multi_device_support import add_model
+from pool_support import environment, run_script
 
+from ais_bench import _native
 from ais_bench.errors import ConfigError, UnsupportedError
 from ais_bench.pool import interpreter
 
@@ -32,6 +40,83 @@ def test_a_frozen_program_without_support_is_refused_before_anything_starts(monk
         MultiDeviceSession("model.onnx", runtime="acl").start()
 
 
+def test_a_program_of_nuitkas_counts_as_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = types.SimpleNamespace(standalone=True)
+    monkeypatch.setattr(sys.modules["__main__"], "__compiled__", compiled, raising=False)
+    with pytest.raises(ConfigError, match="this program is frozen"):
+        interpreter.command("worker")
+    compiled.standalone = False  # it still runs on a Python
+    assert interpreter.command("worker")[0] == sys.executable
+
+
+def test_freeze_support_is_for_workers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreter, "_supported", False)
+    monkeypatch.setattr(sys, "argv", ["app", interpreter.FLAG, "nothing that there is", "3"])
+    interpreter.freeze_support()
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert interpreter.command("worker", "3")[1:] == [interpreter.FLAG, "worker", "3"]
+
+
+FROZEN = """
+import sys
+from ais_bench.pool import freeze_support
+if "without" not in sys.argv:
+    freeze_support()
+print("started", flush=True)  # by every process that runs the program
+import helper
+from ais_bench.session import MultiDeviceSession
+
+class Answer:
+    def __init__(self, value): self.value = value
+
+def wrap(outputs): return Answer(float(outputs[0][0, 0]))
+
+with MultiDeviceSession(sys.argv[1], devices=[0], preprocess=helper.double, postprocess=wrap) as session:
+    answer = session.infer(3)
+    print(type(answer) is Answer, answer.value)
+"""
+HELPER = """
+import numpy as np
+def double(x): return [np.full((2, 3), x, np.float32)] * 2
+"""
+
+
+PYINSTALLER = importlib.util.find_spec("PyInstaller")
+
+
+@pytest.mark.skipif(PYINSTALLER is None, reason="PyInstaller is not installed; pip install --group wild")
+def test_a_program_frozen_by_pyinstaller(tmp_path: Path) -> None:
+    model = add_model(tmp_path / "add.onnx", [2, 3])
+    (tmp_path / "app.py").write_text(FROZEN)
+    (tmp_path / "helper.py").write_text(HELPER)
+    hooks = interpreter.ais_bench.__path__[0] + "/_pyinstaller"
+    made = subprocess.run(
+        [sys.executable, "-m", "PyInstaller", "--log-level=ERROR", f"--additional-hooks-dir={hooks}", "--noupx", "app.py"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    program = [str(tmp_path / "dist" / "app" / "app"), model]
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, env=plain)
+    assert done.stdout == "started\nTrue 6.0\n", done.stderr
+    refused = subprocess.run([*program, "without"], capture_output=True, text=True, timeout=60, env=plain)
+    assert refused.stdout == "started\n"
+    assert "ConfigError: this program is frozen" in refused.stderr
+
+
+def test_a_zipped_program(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "helper.py").write_text(HELPER)
+    (source / "__main__.py").write_text(FROZEN)
+    zipapp.create_archive(source, tmp_path / "app.pyz")
+    done = run_script(str(tmp_path / "app.pyz"), add_model(tmp_path / "add.onnx", [2, 3]))
+    assert done.stdout == "started\nTrue 6.0\n", done.stderr
+
+
 def test_python_embedded_in_another_program_uses_the_python_of_its_installation() -> None:
     done = run_script("-c", "import sys; sys.executable = '/usr/sbin/uwsgi'\n" + USE)
     assert done.stdout == "7\n", done.stderr
@@ -40,15 +125,14 @@ def test_python_embedded_in_another_program_uses_the_python_of_its_installation(
 
 
 def test_a_program_that_is_no_python_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = multiprocessing.spawn.get_executable()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     for root in ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix"):
         monkeypatch.setattr(sys, root, "/nowhere")
-    with pytest.raises(ConfigError, match="'/bin/false', which is no Python.*set_executable"):
-        interpreter.command("worker")
-    import multiprocessing.spawn
-
-    before = multiprocessing.spawn.get_executable()
     try:
+        multiprocessing.set_executable("/bin/false")  # as multiprocessing takes it from sys.executable
+        with pytest.raises(ConfigError, match="'/bin/false', which is no Python.*set_executable"):
+            interpreter.command("worker")
         multiprocessing.set_executable("/opt/launcher")  # whoever says so knows
         assert interpreter.command("worker")[0] == "/opt/launcher"
     finally:
@@ -74,3 +158,24 @@ def test_a_kernel_that_is_too_old_is_named(release: str) -> None:
 @pytest.mark.parametrize("release", ["3.10.0-1160.el7.x86_64", "4.19.90-2003.4.0.0036.oe1", "4.4.0", "6.1", "unknown"])
 def test_kernels_that_will_do(release: str) -> None:
     interpreter.check_kernel(release)
+
+
+# ---- numpy's C interface ----
+
+
+@pytest.mark.parametrize("interface", [(0x01000009, 0x0F, 1), (0x01000009, 0x11, 1), (0x02000000, 0x12, 1)])
+def test_interfaces_of_numpy_that_will_do(interface: tuple[int, int, int]) -> None:
+    _native._check_numpy(*interface)
+
+
+@pytest.mark.parametrize(
+    ("interface", "words"),
+    [
+        ((0x03000000, 0x20, 1), "its version is 0x3000000"),
+        ((0x01000009, 0x0E, 1), "it has no data handlers"),
+        ((0x02000000, 0x12, 2), "its data handlers have version 2"),
+    ],
+)
+def test_another_interface_of_numpy_is_an_import_error(interface: tuple[int, int, int], words: str) -> None:
+    with pytest.raises(ImportError, match=rf"numpy 1.22 to 2.x; that of the installed numpy .* \({words}\)"):
+        _native._check_numpy(*interface)

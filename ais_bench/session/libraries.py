@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 
 __all__ = ["candidates"]
 
@@ -19,7 +20,9 @@ def _onnxruntime() -> list[str]:
         return [explicit]
     paths: list[str] = []
     spec = importlib.util.find_spec("onnxruntime")
-    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+    folders = spec.submodule_search_locations if spec is not None else None
+    # A frozen program has the library in its folder, but need not have the package.
+    for folder in folders or [os.path.join(entry, "onnxruntime") for entry in sys.path if isinstance(entry, str)]:
         # The versioned file; a build from source may also have the plain name.
         capi = os.path.join(folder, "capi")
         names = os.listdir(capi) if os.path.isdir(capi) else []

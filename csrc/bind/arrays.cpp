@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bind/bind.hpp"
+#include "bind/numpy_abi.hpp"
 #include "bind/recycling.hpp"
 #include "bind/tensor.hpp"
 
@@ -249,9 +250,10 @@ py::array array_from(const TensorView& view) {
 // from; were it in the middle of taking a reply, Ctrl-C could lose the reply.
 void register_arrays(py::module_& module) {
   module.def("load_numpy", [] {
+    Recycling::prepare();  // first: pybind11 takes numpy's C interface for one of those that it knows
     py::detail::npy_api::get();
-    Recycling::prepare();
   });
+  module.def("_check_numpy", &numpy_abi::check_versions);
 }
 
 py::array tensor_to_array(const session::Tensor& tensor) { return array_from(tensor.view()); }

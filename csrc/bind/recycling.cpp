@@ -2,13 +2,14 @@
 #include "bind/recycling.hpp"
 
 #include <malloc.h>
-#include <pybind11/numpy.h>
 
 #include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <vector>
+
+#include "bind/numpy_abi.hpp"
 
 namespace ais::bind {
 namespace {
@@ -72,21 +73,10 @@ Blocks& blocks() {
   return *all;
 }
 
-// PyDataMem_Handler of numpy's C API, version 1.
-struct Handler {
-  char name[127];
-  std::uint8_t version;
-  void* context;
-  void* (*malloc)(void*, std::size_t);
-  void* (*calloc)(void*, std::size_t, std::size_t);
-  void* (*realloc)(void*, void*, std::size_t);
-  void (*free)(void*, void*, std::size_t);
-};
-
 py::handle handler() {
-  static Handler ours = {
+  static numpy_abi::Handler ours = {
       "ais_bench",
-      1,
+      numpy_abi::kHandlerVersion,
       nullptr,
       [](void*, std::size_t bytes) { return blocks().take(bytes); },
       [](void*, std::size_t count, std::size_t bytes) { return std::calloc(count, bytes); },
@@ -97,28 +87,17 @@ py::handle handler() {
   return capsule;
 }
 
-using SetHandler = PyObject* (*)(PyObject*);
-
-// PyDataMem_SetHandler: slot 304 of numpy's C API since 1.22.
-SetHandler set_handler() {
-  static const SetHandler found = [] {
-    const py::object api = py::detail::import_numpy_core_submodule("multiarray").attr("_ARRAY_API");
-    return reinterpret_cast<SetHandler>(static_cast<void**>(PyCapsule_GetPointer(api.ptr(), nullptr))[304]);
-  }();
-  return found;
-}
-
 }  // namespace
 
-void Recycling::prepare() { set_handler(); }
+void Recycling::prepare() { numpy_abi::table(); }
 
-Recycling::Recycling() : before_(py::reinterpret_steal<py::object>(set_handler()(handler().ptr()))) {
+Recycling::Recycling() : before_(py::reinterpret_steal<py::object>(numpy_abi::table().set_handler(handler().ptr()))) {
   if (!before_) throw py::error_already_set();
 }
 
 Recycling::~Recycling() {
   py::error_scope keep;  // of an exception on its way through
-  PyObject* const ours = set_handler()(before_.ptr());
+  PyObject* const ours = numpy_abi::table().set_handler(before_.ptr());
   if (ours == nullptr) PyErr_Clear();  // then later arrays have such memory, too, which is as good
   Py_XDECREF(ours);
 }

@@ -1,0 +1,16 @@
+"""What PyInstaller cannot see: modules that workers import by name, and ONNX Runtime's C library."""
+
+import glob
+import importlib.util
+import os
+
+from PyInstaller.utils.hooks import collect_submodules
+
+hiddenimports = [name for name in collect_submodules("ais_bench") if "_pyinstaller" not in name]
+hiddenimports += ["ml_dtypes"]
+spec = importlib.util.find_spec("onnxruntime")
+binaries = [
+    (library, os.path.join("onnxruntime", "capi"))
+    for folder in (spec.submodule_search_locations or [] if spec is not None else [])
+    for library in glob.glob(os.path.join(folder, "capi", "libonnxruntime.so*"))
+]

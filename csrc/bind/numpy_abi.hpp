@@ -1,0 +1,89 @@
+// The part of numpy's C interface that pybind11 does not know: slots of its table, by number, and the layout of a data handler.
+// Nowhere else are they named. numpy appends to the table and raises its version when something changes meaning, so that is
+// checked once, when numpy is looked up. What pybind11 itself uses of Python and numpy it checks by itself.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+namespace ais::bind::numpy_abi {
+
+namespace py = pybind11;
+
+constexpr unsigned kOne = 0x01000009;      // of numpy 1
+constexpr unsigned kTwo = 0x02000000;      // of numpy 2
+constexpr unsigned kLeastFeatures = 0x0f;  // numpy 1.22, the first with data handlers
+constexpr int kHandlerVersion = 1;
+
+// PyDataMem_Handler, version 1.
+struct Handler {
+  char name[127];
+  std::uint8_t version;
+  void* context;
+  void* (*malloc)(void*, std::size_t);
+  void* (*calloc)(void*, std::size_t, std::size_t);
+  void* (*realloc)(void*, void*, std::size_t);
+  void (*free)(void*, void*, std::size_t);
+};
+
+struct Table {
+  unsigned (*version)();                // PyArray_GetNDArrayCVersion
+  unsigned (*features)();               // PyArray_GetNDArrayCFeatureVersion
+  PyObject* (*set_handler)(PyObject*);  // PyDataMem_SetHandler
+  PyObject* (*get_handler)();           // PyDataMem_GetHandler
+};
+
+inline Table look_up() {
+  const py::object api = py::detail::import_numpy_core_submodule("multiarray").attr("_ARRAY_API");
+  void** const slots = static_cast<void**>(PyCapsule_GetPointer(api.ptr(), nullptr));
+  if (slots == nullptr) throw py::error_already_set();
+  return {reinterpret_cast<decltype(Table::version)>(slots[0]), reinterpret_cast<decltype(Table::features)>(slots[211]),
+          reinterpret_cast<decltype(Table::set_handler)>(slots[304]),
+          reinterpret_cast<decltype(Table::get_handler)>(slots[305])};
+}
+
+// Throws ImportError for a numpy whose interface is another one.
+inline void check_versions(unsigned version, unsigned features, int handler) {
+  std::string found;
+  char number[16];
+  std::snprintf(number, sizeof number, "0x%x", version);
+  if (version != kOne && version != kTwo) {
+    found = std::string("its version is ") + number;
+  } else if (features < kLeastFeatures) {
+    found = "it has no data handlers";
+  } else if (handler != kHandlerVersion) {
+    found = "its data handlers have version " + std::to_string(handler);
+  } else {
+    return;
+  }
+  const auto name = py::module_::import("numpy").attr("__version__").cast<std::string>();
+  throw py::import_error("ais_bench works with the C interface of numpy 1.22 to 2.x; that of the installed numpy " + name +
+                         " is another one (" + found + "); install one of those, or a newer ais_bench");
+}
+
+// The table of the installed numpy, checked. Needs the GIL; runs Python code at the first call.
+inline const Table& table() {
+  static const Table found = [] {
+    const Table made = look_up();
+    const unsigned version = made.version();
+    const unsigned features = version == kOne || version == kTwo ? made.features() : 0;
+    int handler = kHandlerVersion;
+    if (features >= kLeastFeatures) {
+      const auto now = py::reinterpret_steal<py::object>(made.get_handler());
+      if (!now) throw py::error_already_set();
+      const auto* const its = static_cast<const Handler*>(PyCapsule_GetPointer(now.ptr(), "mem_handler"));
+      if (its == nullptr) throw py::error_already_set();
+      handler = its->version;
+    }
+    check_versions(version, features, handler);
+    return made;
+  }();
+  return found;
+}
+
+}  // namespace ais::bind::numpy_abi
