@@ -84,6 +84,15 @@ def load_numpy() -> None:
 def _check_numpy(version: int, features: int, handler: int, /) -> None: ...
 def usable_cpu_count() -> int: ...
 def allowed_cpus() -> list[int]: ...
+def pin(cpus: Sequence[int], yields: bool) -> int:
+    """Pin this process to processors, and return 0 or an errno. `yields`: only while no other program uses them."""
+
+def look_around() -> None:
+    """Leave the processors, or come back to them, if it is time to; see csrc/base/pinning.hpp."""
+
+def is_pinned() -> bool:
+    """Whether this process is on the processors that it was pinned to."""
+
 def memory_limit(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> int:
     """Return how many bytes of memory this process may use: the lowest limit of its cgroups and of the machine."""
 
@@ -281,6 +290,9 @@ class Lane:
 
     def owns(self, array: NDArray[Any]) -> bool:
         """Whether the array's memory is in this lane's arena."""
+
+    def offset_of(self, array: NDArray[Any]) -> int:
+        """Return where an array that this lane owns begins in its memory, in bytes."""
 
     def warm(self, feed_bytes: int, result_bytes: int, tasks: int) -> None:
         """Make slots for `tasks` tasks exist, so that the first ones do not wait for memory. Releases the GIL."""

@@ -173,8 +173,8 @@ def check_spin(value: Any) -> None:
 
 
 def check_affinity(affinity: Any) -> None:
-    """Check which processors workers run on: "split", "none" or {device id: [processors]}."""
-    if isinstance(affinity, str) and affinity in ("split", "none"):
+    """Check which processors workers run on: "auto", "split", "none" or {device id: [processors]}."""
+    if isinstance(affinity, str) and affinity in ("auto", "split", "none"):
         return
     if isinstance(affinity, Mapping) and all(
         not isinstance(device, str)

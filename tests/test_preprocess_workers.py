@@ -50,7 +50,15 @@ def test_every_method_gives_what_it_gives_without(models: dict[str, str]) -> Non
         assert s.submit(4).result(20) == right(4)
         assert s.submit(4, device=DEVICES[-1], timeout=30).result(20) == right(4)
         same(s.infer_iteration(pair(5)), [total(pair(5))])
-        assert s.report().total.tasks == 50 + 20 + 1 + 2 * len(DEVICES) + 2 + 2 + 1
+        report = s.report()
+        items = 50 + 20 + 1 + 2 * len(DEVICES) + 2 + 2
+        assert report.total.tasks == items + 1
+        assert report.preprocess is not None
+        assert report.preprocess.total.tasks == items
+        assert report.preprocess.total.preprocess_ms.count == items
+        assert list(report.preprocess.devices) == [0, 1]
+        assert "preprocess worker 1: pid" in str(report)
+        assert report.to_dict()["preprocess"]["total"]["tasks"] == items
 
 
 @pytest.mark.parametrize("form", ["list", "mapping", "array", "carry without postprocess"])
@@ -138,6 +146,43 @@ def test_large_feeds_and_a_source_that_reuses_its_buffer(models: dict[str, str])
     for number, (output,) in enumerate(kept):
         assert output.shape == (1 << 21,)
         assert (output == number).all()
+
+
+def test_large_feeds_are_read_where_the_cpu_worker_wrote_them(models: dict[str, str]) -> None:
+    """The device's worker maps the CPU worker's memory; nothing of the feeds is copied to its own."""
+    size = 8 << 20
+
+    def before(item: int) -> Feeds:
+        return [np.full(size, item, np.uint8)]
+
+    def after(outputs: Feeds) -> tuple[int, int, int]:
+        maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if "ais_bench-arena" in line]
+        return int(outputs[0].min()), int(outputs[0].max()), len({inode for _, _, _, _, inode, *_ in maps})
+
+    with MultiDeviceSession(
+        models["bytes"], devices=[0], preprocess=before, postprocess=after, preprocess_workers=2
+    ) as session:
+        results = list(session.map(range(20)))
+        assert [result[:2] for result in results] == [(item, item) for item in range(20)]
+        assert results[-1][2] in (2, 3)  # its own, and those of the CPU workers that had some
+        (cpu, _) = (worker.pid for worker in session.report().preprocess.workers)  # type: ignore[union-attr]
+        psutil.Process(cpu).kill()
+        assert [result[:2] for result in session.map(range(20))] == [(item, item) for item in range(20)]
+
+
+def test_where_memory_cannot_be_shared_it_is_copied(models: dict[str, str]) -> None:
+    def init() -> None:
+        from ais_bench.session import lent
+
+        lent.can_borrow = lambda: False
+
+    def before(item: int) -> Feeds:
+        return [np.full(1 << 20, item, np.uint8)]
+
+    with MultiDeviceSession(models["bytes"], devices=[0], preprocess=before, init=init, preprocess_workers=1) as session:
+        for item, (output,) in enumerate(session.map(range(5))):
+            assert (output == item).all()
+        assert not session._preprocessing.lends  # type: ignore[union-attr]
 
 
 def test_init_and_state_are_the_cpu_workers(models: dict[str, str]) -> None:

@@ -27,6 +27,7 @@ from ais_bench.pool.engine import Engine, closed_error, foreign_error
 from ais_bench.pool.interpreter import check_kernel, command
 from ais_bench.pool.parcel import Parcel
 from ais_bench.pool.protocol import Factory
+from ais_bench.pool.seats import RunningWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, Waiter
 from ais_bench.shm import Stats
@@ -228,6 +229,19 @@ class DevicePool:
         before its result is there."""
         self.start()
         return self._engine.dispatcher.new_feeds(specs)
+
+    def share_arenas(self) -> None:
+        """Keeps the descriptors of the workers' arenas open, for `place_of`. Call before `start`."""
+        self._engine.supervisor.shares_arenas = True
+
+    def place_of(self, array: np.ndarray[Any, Any]) -> tuple[int, int] | None:
+        """Where an array of a result lies: the descriptor of its worker's arena and the offset in it. None if it is a copy, or
+        its worker is gone. The descriptor stays open while the array is about."""
+        for seat in self._engine.supervisor.seats:
+            lane = seat.worker.ready.lane if isinstance(seat.worker, RunningWorker) else None
+            if lane is not None and lane.fd >= 0 and lane.owns(array):
+                return lane.fd, lane.offset_of(array)
+        return None
 
     # ---- about it ----
 

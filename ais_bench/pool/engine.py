@@ -78,7 +78,7 @@ class Engine:
         self._next_share += 1
         threads = self.settings.threads or share.threads
         affinity = self.settings.affinity
-        if affinity == "split":
+        if affinity in ("auto", "split"):
             return CoreShare(share.cpus, threads)
         if affinity == "none" or isinstance(affinity, str):
             return CoreShare((), threads)

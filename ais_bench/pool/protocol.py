@@ -73,6 +73,7 @@ class Start(NamedTuple):
     arena_fd: int
     doorbell_fd: int
     cpus: tuple[int, ...]  # to be pinned to; empty: not pinned
+    yields: bool  # only while no other program uses them
     threads: int
     spin: bool
     log_level: int

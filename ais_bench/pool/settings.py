@@ -15,7 +15,8 @@ max_attempts        2                  a task that was being worked on when so m
                                        failed with, fails
 min_devices         None      devices  so many must get ready at the start; None: all
 threads             None      threads  for each worker's own computing; None: its share of the processors
-affinity            "none"             "split": each worker pinned to its share; "none"; or {device id: [processors]}
+affinity            "none"             "split": each worker pinned to its share; "auto": the same, while no other program
+                                       uses those; "none"; or {device id: [processors]}
 spin                "auto"             microseconds a waiting side spins before it sleeps; "auto": 50 while a
                                        processor is free for it; 0: never
 """
@@ -47,7 +48,7 @@ class PoolSettings:
     max_attempts: int = 2
     min_devices: int | None = None
     threads: int | None = None
-    affinity: Literal["split", "none"] | Mapping[int, Sequence[int]] = field(default="none")
+    affinity: Literal["auto", "split", "none"] | Mapping[int, Sequence[int]] = field(default="none")
     spin: Literal["auto"] | float = "auto"
 
     def __post_init__(self) -> None:

@@ -50,6 +50,7 @@ class Supervisor(Thread):
         super().__init__("ais_bench supervisor")
         self.devices: dict[int, Device] = {}
         self.seats: list[Seat] = []
+        self.shares_arenas = False  # other processes open the arenas of these workers
         self.changed = Condition()  # notified when a seat has changed its state
         self._settings = settings
         self._factory = factory
@@ -243,7 +244,8 @@ class Supervisor(Thread):
             inherited = (lane.fd, bell.fd) if parcel.inline is not None else (lane.fd, bell.fd, parcel.fd)
             process = WorkerProcess(self._place, inherited)
         finally:
-            lane.release_fd()
+            if not self.shares_arenas:
+                lane.release_fd()
         arena_fd, doorbell_fd, *parcel_fd = process.inherited
         process.control.send(
             Start(
@@ -252,6 +254,7 @@ class Supervisor(Thread):
                 arena_fd=arena_fd,
                 doorbell_fd=doorbell_fd,
                 cpus=seat.share.cpus,
+                yields=self._settings.affinity == "auto",
                 threads=seat.share.threads,
                 spin=self._settings.spin != 0,
                 log_level=logging.getLogger().getEffectiveLevel(),

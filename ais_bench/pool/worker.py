@@ -79,7 +79,7 @@ def _prepare(start: Start, connection: WorkerEnd) -> None:
 def _serve(start: Start, connection: WorkerEnd) -> int:
     try:
         if start.cpus:
-            _pin(start.cpus)
+            _pin(start.cpus, start.yields)
         channel = Channel(start.arena_fd, start.doorbell_fd)
         threading.Thread(target=_watch, args=(connection, channel), name="control", daemon=True).start()
         handler = _make_handler(start)
@@ -109,14 +109,13 @@ def _make_handler(start: Start) -> Handler:
     return handler
 
 
-def _pin(cpus: Sequence[int]) -> None:
-    try:
-        os.sched_setaffinity(0, cpus)
-    except OSError as error:
+def _pin(cpus: Sequence[int], yields: bool) -> None:
+    number = _native.pin(cpus, yields)
+    if number:
         allowed = sorted(os.sched_getaffinity(0))
         raise ConfigError(
-            f"affinity: a worker cannot be pinned to processors {list(cpus)}; it may use {allowed} ({error})"
-        ) from error
+            f"affinity: a worker cannot be pinned to processors {list(cpus)}; it may use {allowed} ({os.strerror(number)})"
+        )
 
 
 def answer(channel: Channel, handler: Handler, task: Task) -> None:

@@ -25,6 +25,7 @@ from ais_bench.session.carry import carried, ready_made
 from ais_bench.shm import OBJECT, decode, encode
 
 if TYPE_CHECKING:
+    from ais_bench.session.lent import Borrower
     from ais_bench.shm import Channel, Task
 
 
@@ -40,6 +41,7 @@ class Stages:
         threads: tuple[int, int],
         fail: Callable[[Task, BaseException, int], None],
         leave: Callable[[BaseException], None],
+        borrower: Borrower | None = None,
     ) -> None:
         """`threads`: for each callable. `fail` and `leave`: see ais_bench.pool.protocol.Handler."""
         self._channel = channel
@@ -52,6 +54,7 @@ class Stages:
         self._leave = leave
         self._turn = threading.Lock()  # one thread at a time takes tasks
         self._pid = os.getpid()
+        self._borrower = borrower
 
     def serve(self, other: Callable[[Task, Any], bool]) -> None:
         """Until the channel is closed and drained. `other` is given each item first, and says whether it has answered it."""
@@ -97,7 +100,8 @@ class Stages:
             if self._preprocess is not None:
                 feeds, extra = carried(self._call(self._preprocess, item))
             else:
-                feeds, extra = ready_made(item, task.option)
+                with self._turn:  # the borrower is for one thread
+                    feeds, extra = ready_made(item, task.option, self._borrower)
             carry = None if self._postprocess is None else extra
             self._executor.submit(task, feeds, carry, _native.monotonic_ns() - began_ns)
         except DeviceLost:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Carry", "carried", "ready_made"]
+if TYPE_CHECKING:
+    from ais_bench.session.lent import Borrower
+
+__all__ = ["LENT", "Carry", "carried", "ready_made"]
 
 
 class Carry:
@@ -30,10 +33,17 @@ def carried(made: Any) -> tuple[Any, tuple[Any, ...]]:
     return (made.feeds, (made.extra,)) if isinstance(made, Carry) else (made, ())
 
 
-def ready_made(arrays: Sequence[Any], option: int) -> tuple[Sequence[Any], tuple[Any, ...]]:
+LENT = 1 << 32  # in the option of a task: its arrays are what ais_bench.session.lent.lend returned
+
+
+def ready_made(arrays: Sequence[Any], option: int, borrower: Borrower | None = None) -> tuple[Sequence[Any], tuple[Any, ...]]:
     """Return the same of what a CPU worker made. `option`: of the task, one more than there are feeds if `extra` follows."""
-    if option == 0:
+    if option & LENT:
+        assert borrower is not None
+        arrays = borrower.arrays(arrays)
+    feeds = (option & ~LENT) - 1
+    if feeds < 0:
         return arrays, ()
     from ais_bench.shm import decode
 
-    return arrays[: option - 1], (decode(arrays[option - 1 :]),)
+    return arrays[:feeds], (decode(arrays[feeds:]),)

@@ -64,6 +64,7 @@ class _Description(NamedTuple):
     inputs: list[tensor_desc]
     outputs: list[tensor_desc]
     batches: list[int]  # the batch gears, ascending; none where the model has no such gears
+    borrows: bool  # its workers read feeds in the memory of CPU workers
 
 
 class MultiDeviceSession:
@@ -86,7 +87,8 @@ class MultiDeviceSession:
         preprocess_workers: so many processes of their own run preprocess, for all devices. 0: the workers of the devices do.
         on_error: "raise" an item's error when its place in the order comes, or "return" it there.
         warmup: runs of each worker before it is ready, on zeros, for models without open dimensions.
-        affinity: "auto" gives each worker of a CPU device its own processors; "none"; or {device id: [processors]}.
+        affinity: "auto" gives each worker of a CPU device its own processors, which it leaves while another program uses them;
+            "split": for good; "none"; or {device id: [processors]}.
         runtime, graph_optimization_level, provider_options, weight_dir: as for InferSession.
         settings: further keywords with their defaults and units in the table of ais_bench.pool.settings: workers_per_device,
             tasks_in_flight, task_timeout, start_timeout, close_timeout, max_restarts, restart_backoff, retry_device_after,
@@ -123,14 +125,14 @@ class MultiDeviceSession:
         self._runtime = runtime_of(self.model_path, runtime)
         self._on_error = check_on_error(on_error)
         self._asked = None if devices is None else as_device_ids(devices)
-        pinning: Any = ("split" if self._runtime == "ort" else "none") if affinity == "auto" else affinity
+        pinning: Any = "none" if affinity == "auto" and self._runtime != "ort" else affinity
         cpu_workers = as_int("preprocess_workers", preprocess_workers, 0, 1024)
         if cpu_workers and preprocess is None:
             raise ConfigError(f"preprocess_workers needs a preprocess for its workers, got {cpu_workers} and no preprocess")
         in_device = None if cpu_workers else preprocess  # who calls it
         threads = [threads_for(function, callable_threads) for function in (in_device, postprocess)]
         at_once = _UNDER_WAY_ON_AN_NPU if self._runtime == "acl" else _UNDER_WAY_ON_A_CPU
-        settings.setdefault("fewest_in_flight", at_once + sum(count + 1 for count in threads if count))
+        settings.setdefault("fewest_in_flight", at_once + sum(count + 1 for count in (*threads, bool(cpu_workers)) if count))
         check_names(settings, [*known_options(MultiDeviceSession), *(field.name for field in dataclasses.fields(PoolSettings))])
         self._settings = PoolSettings(affinity=pinning, **settings)
         options = runtime_options(None, graph_optimization_level, provider_options, weight_dir)
@@ -148,6 +150,7 @@ class MultiDeviceSession:
             callables=_packed(preprocess=in_device, postprocess=postprocess, init=init),
             preprocess_threads=threads[0],
             postprocess_threads=threads[1],
+            borrows=cpu_workers > 0,
         )
         self._parcel = Parcel.of(factory)  # as the callables are now
         weakref.finalize(self, self._parcel.close)
@@ -237,7 +240,10 @@ class MultiDeviceSession:
         if self._preprocessing is not None:
             self._preprocessing.start()
         if not self._inputs:
-            self._inputs = self._description(pool).inputs
+            description = self._description(pool)
+            self._inputs = description.inputs
+            if self._preprocessing is not None:
+                self._preprocessing.lends = description.borrows
         return pool
 
     def _start(self, pool: DevicePool) -> None:
@@ -270,9 +276,9 @@ class MultiDeviceSession:
 
     @staticmethod
     def _description(pool: DevicePool) -> _Description:
-        *sides, (kind, gears), _ = pool.description()
+        *sides, (kind, gears), _, borrows = pool.description()
         inputs, outputs = ([tensor_desc._from_native(native) for native in side] for side in sides)
-        return _Description(inputs, outputs, sorted(gear[0] for gear in gears) if kind == "dymbatch" else [])
+        return _Description(inputs, outputs, sorted(gear[0] for gear in gears) if kind == "dymbatch" else [], borrows)
 
     # ---- the model ----
 
@@ -554,8 +560,10 @@ class MultiDeviceSession:
         pool = self._pool
         if pool is None:
             return make_report([], [], 0.0, {})
-        memory = {device: memory for device, (*_, memory) in pool.descriptions().items()}
-        return make_report(pool.device_infos(), pool.workers(), pool.wall_s(), memory)
+        memory = {device: said[3] for device, said in pool.descriptions().items()}
+        ahead = self._preprocessing
+        preprocess = None if ahead is None else make_report(ahead.device_infos(), ahead.workers(), ahead.wall_s(), {})
+        return make_report(pool.device_infos(), pool.workers(), pool.wall_s(), memory, preprocess)
 
 
 def _packed(**callables: Callable[..., Any] | None) -> Packed | None:

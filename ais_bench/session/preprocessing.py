@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ais_bench import _native
 from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
 from ais_bench.pool.parcel import Packed
+from ais_bench.session.carry import LENT
 from ais_bench.session.item import Keyed
+from ais_bench.session.lent import lend
 from ais_bench.session.preprocess_worker import PreprocessFactory, read_header
 from ais_bench.session.scatter import as_feeds
 from ais_bench.shm import OBJECT, TENSORS, encode
@@ -22,12 +24,20 @@ if TYPE_CHECKING:
     from ais_bench.session.descriptors import tensor_desc
 
 
+class _KeepingTask(Task):
+    """Keeps arrays whose memory a device's worker reads. Until the reply the lane keeps the task."""
+
+    __slots__ = ("kept",)
+    kept: Any
+
+
 class Prepared(NamedTuple):
     """What a CPU worker made of an item."""
 
     arrays: list[Any]  # feeds, then what Carry hands on
     feeds: int  # how many of them are feeds
     carries: bool
+    lent: list[Any] | None = None  # how the arrays travel, if some stay where they are
     key: Any = None
     error: Exception | None = None
 
@@ -36,8 +46,10 @@ class Prepared(NamedTuple):
         if self.error is not None:
             task = Task.failed(self.error, waiter, index, device)
         else:
-            option = self.feeds + 1 if self.carries else 0
-            task = Task(self.arrays, waiter, mode, TENSORS, option, device, index, future)
+            option = (self.feeds + 1 if self.carries else 0) | (LENT if self.lent is not None else 0)
+            arrays = self.arrays if self.lent is None else self.lent
+            task = _KeepingTask(arrays, waiter, mode, TENSORS, option, device, index, future)
+            task.kept = self.arrays
         task.key = self.key
         return task
 
@@ -48,11 +60,14 @@ class Preprocessing:
     def __init__(self, callables: Packed, workers: int, settings: PoolSettings, *, carries: bool) -> None:
         """`carries`: somebody wants what Carry hands on."""
         self._carries = carries
+        self.lends = False  # whether the devices' workers can read feeds where they are
         self._pool = DevicePool(PreprocessFactory(callables), range(workers), settings, called="preprocess worker")
+        self._pool.share_arenas()
         self.start = self._pool.start
         self.close = self._pool.close
         self.workers = self._pool.workers
         self.device_infos = self._pool.device_infos
+        self.wall_s = self._pool.wall_s
         self.reset_times = self._pool.reset_times
 
     def one(self, item: Any, inputs: list[tensor_desc]) -> Prepared:
@@ -96,9 +111,11 @@ class Preprocessing:
             feeds, extra = arrays[: made.feeds], arrays[made.feeds :] if self._carries else []
             if made.names is not None:
                 feeds = list(as_feeds(dict(zip(made.names, feeds, strict=True)), inputs))
-            return Prepared([*feeds, *extra], len(feeds), bool(extra), task.key)
+            arrays = [*feeds, *extra]
+            lent = lend(arrays, self._pool.place_of) if self.lends else None
+            return Prepared(arrays, len(feeds), bool(extra), lent, task.key)
         except Exception as error:
-            return Prepared([], 0, False, task.key, error)
+            return Prepared([], 0, False, None, task.key, error)
 
 
 class _Chained(Future[Any]):

@@ -77,12 +77,17 @@ class Memory:
 
 @dataclass(frozen=True)
 class Report:
-    """`str()` is a table, `to_dict()` is ready for JSON. `memory` has the devices whose runtime tells of theirs: NPUs."""
+    """`str()` is a table, `to_dict()` is ready for JSON.
+
+    `memory` has the devices whose runtime tells of theirs: NPUs. `preprocess` is about the CPU workers of `preprocess_workers`,
+    numbered from 0: their `preprocess_ms` is the callable's time, and nothing of them is in `total`.
+    """
 
     devices: dict[int, Counts]
     total: Counts
     workers: list[WorkerLine]
     memory: dict[int, Memory] = field(default_factory=dict)
+    preprocess: Report | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts and lists of numbers and texts."""
@@ -90,11 +95,15 @@ class Report:
 
     def __str__(self) -> str:
         rows = [(f"device {device}", counts) for device, counts in self.devices.items()] + [("total", self.total)]
+        if self.preprocess is not None:
+            rows += [(f"preprocess {worker}", counts) for worker, counts in self.preprocess.devices.items()]
         heads = ["", "tasks", "failed", "retried", "restarts", "load s", "busy", "tasks/s", "p50 ms", "p99 ms", "execute ms"]
         table = [heads] + [[name, *_cells(counts)] for name, counts in rows]
         widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
         lines += [f"worker on device {w.device}: pid {w.pid}, {w.state}, {w.restarts} restarts" for w in self.workers]
+        for worker in self.preprocess.workers if self.preprocess is not None else ():
+            lines.append(f"preprocess worker {worker.device}: pid {worker.pid}, {worker.state}, {worker.restarts} restarts")
         lines += [
             f"memory of device {device}: {memory.free >> 20} MiB free of {memory.total >> 20} MiB, with the model loaded"
             for device, memory in self.memory.items()
@@ -123,6 +132,7 @@ def make_report(
     workers: Sequence[WorkerInfo],
     wall_s: float,
     memory: Mapping[int, tuple[int, int] | None],
+    preprocess: Report | None = None,
 ) -> Report:
     """A report of a pool's records. `memory` is free and total bytes of devices, None where that is unknown."""
     both = Stats()
@@ -142,6 +152,7 @@ def make_report(
         _counts(total, wall_s),
         [WorkerLine(*worker) for worker in workers],
         {device: Memory(*sizes) for device, sizes in memory.items() if sizes is not None},
+        preprocess,
     )
 
 

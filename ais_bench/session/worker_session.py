@@ -20,6 +20,7 @@ from ais_bench.shm import SessionHandler as NativeSession
 
 if TYPE_CHECKING:
     from ais_bench.session.infer_session import InferSession
+    from ais_bench.session.lent import Borrower
 
 
 class Iterate(NamedTuple):
@@ -45,6 +46,7 @@ class SessionFactory(NamedTuple):
     callables: Packed | None
     preprocess_threads: int  # 0: see ais_bench.session.callables
     postprocess_threads: int
+    borrows: bool  # feeds may lie in the memory of CPU workers
 
     def __call__(self, context: WorkerContext) -> SessionHandler:
         """Loads the model on the worker's device. Raises what InferSession raises."""
@@ -78,14 +80,20 @@ class SessionHandler:
         self._session: InferSession | None = None
         self._preprocess = callables.get("preprocess")
         self._postprocess = callables.get("postprocess")
+        self._borrower: Borrower | None = None
+        if factory.borrows:
+            from ais_bench.session.lent import Borrower, can_borrow
+
+            self._borrower = Borrower() if can_borrow() else None
         self.native: NativeSession | None = None
         # How it is served if there are callables around the model; see ais_bench.pool.protocol.
         self.stages: Callable[..., None] | None = None
-        if self._preprocess is None and self._postprocess is None:
+        if self._preprocess is None and self._postprocess is None and self._borrower is None:
             self.native = NativeSession(native)
         else:
             self.session()
-            self.stages = self._stages if factory.preprocess_threads or factory.postprocess_threads else None
+            in_threads = factory.preprocess_threads or factory.postprocess_threads or self._postprocess is None
+            self.stages = self._stages if in_threads else None
 
     def session(self) -> InferSession:
         """The model as Python uses it."""
@@ -96,9 +104,11 @@ class SessionHandler:
             self._session = InferSession._over(self._native, factory.model, factory.acl_json_path, factory.debug)
         return self._session
 
-    def describe(self) -> tuple[list[Any], list[Any], tuple[str, list[Any]], tuple[int, int] | None]:
-        """Inputs and outputs of the model, as `tensor_desc._from_native` takes them, its gears, and the device's memory."""
-        return self._native.inputs(), self._native.outputs(), self._native.gears(), self._native.memory()
+    def describe(self) -> tuple[list[Any], list[Any], tuple[str, list[Any]], tuple[int, int] | None, bool]:
+        """Inputs and outputs of the model, for `tensor_desc._from_native`, its gears, the device's memory, and whether it
+        borrows feeds."""
+        native = self._native
+        return native.inputs(), native.outputs(), native.gears(), native.memory(), self._borrower is not None
 
     def warm_up(self, runs: int) -> None:
         """Runs on zeros, where all shapes are known; the times do not count."""
@@ -120,7 +130,9 @@ class SessionHandler:
             return isinstance(item, Iterate)
 
         threads = (self._factory.preprocess_threads, self._factory.postprocess_threads)
-        Stages(channel, self._native, self._preprocess, self._postprocess, threads, fail, leave).serve(iteration)
+        Stages(channel, self._native, self._preprocess, self._postprocess, threads, fail, leave, self._borrower).serve(
+            iteration
+        )
 
     def _iterate(self, item: Iterate) -> list[Any]:
         return self.session().infer_iteration(item.feeds, item.in_out_list, item.times, item.mode)
@@ -138,7 +150,7 @@ class SessionHandler:
         if self._preprocess is not None:
             feeds, extra = carried(self._preprocess(item))
         else:
-            feeds, extra = ready_made(item, task.option)
+            feeds, extra = ready_made(item, task.option, self._borrower)
         fed_ns = _native.monotonic_ns()
         outputs = session.infer(feeds, mode)
         ran_ns = _native.monotonic_ns()

@@ -19,6 +19,7 @@
 
 #include "base/child.hpp"
 #include "base/interrupt.hpp"
+#include "base/pinning.hpp"
 #include "bind/bind.hpp"
 
 namespace ais::bind {
@@ -87,6 +88,9 @@ void register_process(py::module_& module) {
   set_interrupt_check(&signal_handler_raised);
   module.def("die_with_parent", &die_with_parent, py::arg("parent"));
   module.def("ignore_interrupts", &ignore_interrupts);
+  module.def("pin", &pin, py::arg("cpus"), py::arg("yields"));
+  module.def("look_around", &look_around);
+  module.def("is_pinned", &is_pinned);
   module.def("monotonic_ns", &monotonic_ns);
   module.def("nap", &nap, py::arg("us"));
   module.def("poll", &poll_descriptors, py::arg("wanted"), py::arg("seconds"));

@@ -208,6 +208,11 @@ class PyLane {
 
   bool owns(const py::array& array) const { return lane_->region()->contains(array.data()); }
 
+  // Where an array that this lane owns begins in the arena.
+  std::int64_t offset_of(const py::array& array) const {
+    return static_cast<const std::uint8_t*>(array.data()) - lane_->region()->data();
+  }
+
   int fd() const { return lane_->region()->fd(); }
   void release_fd() { lane_->region()->close_fd(); }
   shm::Lane& lane() { return *lane_; }
@@ -405,6 +410,7 @@ void register_shm_lane(py::module_& module) {
       .def("oldest", &PyLane::oldest)
       .def("new_feeds", &PyLane::new_feeds, py::arg("specs"))
       .def("owns", &PyLane::owns, py::arg("array"))
+      .def("offset_of", &PyLane::offset_of, py::arg("array"))
       .def(
           "warm",
           [](PyLane& self, std::size_t feed_bytes, std::size_t result_bytes, std::size_t tasks) {
@@ -416,7 +422,8 @@ void register_shm_lane(py::module_& module) {
             raise_if_error(status);
           },
           py::arg("feed_bytes"), py::arg("result_bytes"), py::arg("tasks"))
-      .def("trim", [](PyLane& self, std::uint64_t keep) { self.lane().trim(keep); }, py::arg("keep") = 0)
+      .def(
+          "trim", [](PyLane& self, std::uint64_t keep) { self.lane().trim(keep); }, py::arg("keep") = 0)
       .def("close", [](PyLane& self) { self.lane().close(); });
   module.def("take", [](py::handle feeds) { return FeedArrays(feeds, nullptr).copy(); }, py::arg("feeds"));
   module.attr("Reply") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(reply_type()));

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "base/pinning.hpp"
 #include "worker/answer.hpp"
 
 namespace ais::worker {
@@ -128,6 +129,7 @@ Status Executor::finish_oldest() {
     job.answered = true;
   }
   hand_on(std::move(oldest.job));
+  look_around();
   return Status();
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/pinning.hpp"
 #include "worker/answer.hpp"
 
 namespace ais::worker {
@@ -35,6 +36,7 @@ class UnderWay {
     if (run.code() == Code::kDeviceLost) return run;  // unanswered: the process ends, and its tasks run elsewhere
     AIS_TRY(answer(port_, &tasks_[finished_++ % tasks_.size()], run, times));
     ++*served_;
+    look_around();
     return Status();
   }
   Status finish_all() {

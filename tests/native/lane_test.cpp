@@ -283,8 +283,8 @@ TEST(a_reply_from_the_future_puts_nothing_off) {
     const auto oldest = take(pair.lane->oldest());
     CHECK(oldest->task == &waits && oldest->since_ns <= now && oldest->since_ns > now - kPatience);
     CHECK(reply.done_ns <= now && reply.done_ns > now - kPatience);
-    for (const std::int64_t ns : {reply.times.queued, reply.times.copy_in, reply.times.execute, reply.times.copy_out,
-                                  reply.times.busy}) {
+    for (const std::int64_t ns :
+         {reply.times.queued, reply.times.copy_in, reply.times.execute, reply.times.copy_out, reply.times.busy}) {
       CHECK(ns >= 0 && ns < kPatience);
     }
   }

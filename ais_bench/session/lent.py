@@ -1,0 +1,90 @@
+"""Arrays that one worker made, read by another one where they lie: feeds from the CPU workers to the devices' workers.
+
+    parent    lend(arrays, place_of)   large arrays become places (file, offset, type, shape); the parent keeps the arrays,
+                                       and with them their slots, until the task is done
+    worker    Borrower.arrays(given)   the arrays again, over the same memory, which it maps read-only
+
+The file is the arena of the CPU worker. The parent holds its descriptor as long as anybody has arrays in it, and the worker
+opens it through /proc/<parent>/fd; the inode says that the number still means the same file. Without /proc, or where it may not
+be read (`can_borrow`), arrays are copied instead.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LARGE = 64 << 10  # smaller arrays are cheaper to copy
+_MOST_MAPPED = 64  # arenas; more than workers that live at a time
+
+
+class Place(NamedTuple):
+    """Where an array lies."""
+
+    fd: int  # in the parent
+    inode: int
+    offset: int
+    dtype: Any
+    shape: tuple[int, ...]
+
+
+def can_borrow() -> bool:
+    """Whether this worker can open what its parent has open."""
+    try:
+        return bool(os.listdir(f"/proc/{os.getppid()}/fd"))
+    except OSError:
+        return False
+
+
+def lend(arrays: Sequence[NDArray[Any]], place_of: Callable[[Any], tuple[int, int] | None]) -> list[Any] | None:
+    """Return what `Borrower.arrays` takes; None if there is nothing to lend. `place_of`: descriptor and offset of an array."""
+    places: list[tuple[Any, ...] | None] = []
+    rest: list[Any] = []
+    for array in arrays:
+        place = place_of(array) if array.nbytes >= _LARGE else None
+        if place is None:
+            places.append(None)
+            rest.append(array)
+        else:
+            fd, offset = place
+            places.append(tuple(Place(fd, os.fstat(fd).st_ino, offset, array.dtype, array.shape)))
+    if len(rest) == len(places):
+        return None
+    return [np.frombuffer(pickle.dumps(places), np.uint8), *rest]
+
+
+class Borrower:
+    """The arenas that this worker has mapped. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._parent = os.getppid()
+        self._mapped: dict[int, mmap.mmap] = {}  # by inode; the oldest first
+
+    def arrays(self, given: Sequence[Any]) -> list[Any]:
+        """The arrays that were given to `lend`. Raises OSError if they cannot be reached."""
+        rest = iter(given[1:])
+        return [next(rest) if place is None else self._array(Place(*place)) for place in pickle.loads(given[0])]
+
+    def _array(self, place: Place) -> Any:
+        memory = self._mapped.get(place.inode) or self._map(place)
+        count = int(np.prod(place.shape, dtype=np.int64))
+        return np.frombuffer(memory, place.dtype, count, place.offset).reshape(place.shape)
+
+    def _map(self, place: Place) -> mmap.mmap:
+        fd = os.open(f"/proc/{self._parent}/fd/{place.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_ino != place.inode:
+                raise OSError("the memory of the worker that made the feeds is gone")
+            memory = mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
+        finally:
+            os.close(fd)
+        while len(self._mapped) >= _MOST_MAPPED:
+            del self._mapped[next(iter(self._mapped))]
+        self._mapped[place.inode] = memory
+        return memory
