@@ -184,6 +184,9 @@ def command(role: str, *arguments: str) -> list[str]:
     if is_frozen():
         return [_frozen_executable(), FLAG, role, *arguments]
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    if sys.version_info >= (3, 11) and "-P" not in flags:
+        # The working directory is not on the path, not even at first; Python 3.13 fails in it if it has been deleted.
+        flags = [*flags, "-P"]
     return [python_executable(), *flags, "-c", CODE[role], *arguments]
 
 

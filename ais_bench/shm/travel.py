@@ -135,6 +135,8 @@ def _importable(name: str) -> bool:
 
 
 def _would_import(name: str, here: ModuleType | None, file: str | None, path: tuple[str, ...]) -> bool:
+    if getattr(getattr(here, "__spec__", None), "origin", None) in ("frozen", "built-in"):
+        return True  # a part of the interpreter
     parent, _, _last = name.rpartition(".")
     if parent and not _importable(parent):
         return False
