@@ -184,6 +184,19 @@ class FeedWarning(UserWarning):
     """A feed fits in bytes but its element type is of another kind than the model's, once for each input."""
 
 
+def file_error(error: OSError, doing: str) -> FileError:
+    """Return the FileError of a file that the system refused. `doing`: what for, "read an input" say."""
+    kinds: dict[type, type[FileError]] = {FileNotFoundError: FileMissing, PermissionError: FileDenied}
+    kind = kinds.get(type(error), FileError)
+    made: FileError = kind(error.errno, f"cannot {doing}: {error.strerror or error}", error.filename)
+    return made
+
+
+def no_copies(name: str, instead: str) -> ConfigTypeError:
+    """Return the error of an object that was to be pickled or copied."""
+    return ConfigTypeError(f"{name} cannot be pickled or copied: it belongs to one device and one process; {instead}")
+
+
 E = TypeVar("E", bound=BaseException)
 
 

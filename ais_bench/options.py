@@ -18,6 +18,7 @@ from ais_bench.errors import ConfigError, ConfigTypeError
 
 __all__ = [
     "absolute",
+    "absolute_path",
     "as_bool",
     "as_callable",
     "as_chain",
@@ -27,6 +28,7 @@ __all__ = [
     "as_folder",
     "as_int",
     "as_iterable",
+    "as_list",
     "as_mode",
     "as_model",
     "as_path",
@@ -136,7 +138,7 @@ def as_device_id(value: Any) -> int:
 def as_device_ids(devices: Any) -> tuple[int, ...]:
     """Return device ids in the order given; `devices` is one id or an iterable of them. None at all is an error, and so is a
     repeated one."""
-    if isinstance(devices, str) or not isinstance(devices, Iterable):
+    if isinstance(devices, str) or not _iterates(devices):
         devices = [devices]
     ids = tuple(as_device_id(device) for device in devices)
     if not ids:
@@ -167,7 +169,7 @@ def _is_number(value: Any) -> bool:
 
 def check_spin(value: Any) -> None:
     """Check how long a waiting side spins: "auto", or 0 to 10000 microseconds."""
-    if value == "auto" or (_is_number(value) and 0 <= value <= 10_000):
+    if (isinstance(value, str) and value == "auto") or (_is_number(value) and 0 <= value <= 10_000):
         return
     raise (wrong if _is_number(value) else wrong_type)("spin", '"auto" or 0 to 10000 microseconds', value)
 
@@ -181,7 +183,7 @@ def check_affinity(affinity: Any) -> None:
         and isinstance(cpus, Sequence)
         and not isinstance(cpus, str)
         and len(cpus) > 0
-        and all(isinstance(cpu, int) for cpu in cpus)
+        and all(isinstance(cpu, numbers.Integral) and 0 <= int(cpu) < LARGEST_INT for cpu in cpus)
         for device, cpus in affinity.items()
     ):
         return
@@ -200,8 +202,13 @@ def as_text(name: str, value: Any) -> str:
 
 
 def as_bool(name: str, value: Any) -> bool:
-    """Return `value` as a bool. Takes bools, numpy bools and the ints 0 and 1."""
-    if isinstance(value, bool) or type(value).__name__ == "bool_" or (isinstance(value, numbers.Integral) and value in (0, 1)):
+    """Return `value` as a bool. Takes bools, numpy bools, the ints 0 and 1, and None for False."""
+    if (
+        value is None
+        or isinstance(value, bool)
+        or type(value).__name__ == "bool_"
+        or (isinstance(value, numbers.Integral) and value in (0, 1))
+    ):
         return bool(value)
     raise wrong_type(name, "True or False", value)
 
@@ -236,14 +243,26 @@ def as_callable(name: str, value: Any) -> Callable[[Any], Any]:
 
 def as_iterable(name: str, value: Any, of: str) -> Iterable[Any]:
     """Return `value`, an iterable that is neither a text nor a mapping."""
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, Mapping)) or not _iterates(value):
         raise wrong_type(name, f"an iterable of {of}", value)
-    return value
+    return value  # type: ignore[no-any-return]
+
+
+def as_list(name: str, value: Any, of: str) -> list[Any]:
+    """Return the entries of an iterable that is neither a text nor a mapping."""
+    if isinstance(value, (str, bytes, Mapping)) or not _iterates(value):
+        raise wrong_type(name, f"a list of {of}", value)
+    return list(value)
+
+
+def _iterates(value: Any) -> bool:
+    """Whether `iter` takes it: an array without dimensions is an Iterable by its class, and does not iterate."""
+    return isinstance(value, Iterable) and getattr(value, "shape", None) != ()
 
 
 def as_chain(value: Any) -> list[int]:
     """Return an `in_out_list` as a list of ints."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, Mapping)) or not _iterates(value):
         raise wrong_type("in_out_list", "a list with the index of an output, or -1, for each input", value)
     return [as_int("in_out_list entry", index, -(2**31)) for index in value]
 
@@ -260,12 +279,16 @@ def as_path(name: str, value: Any) -> str:
 
 def as_folder(name: str, value: Any) -> str:
     """Return the absolute path of a folder that is there, as text."""
-    if not isinstance(value, (str, os.PathLike)):
-        raise wrong_type(name, "the path of a folder", value)
-    path = os.path.abspath(os.fsdecode(value))
+    path = os.path.abspath(as_path(name, value))
     if not os.path.isdir(path):
         raise wrong(name, "the path of a folder", os.fsdecode(value))
     return path
+
+
+def absolute_path(name: str, value: Any) -> str | None:
+    """Return a path that another process or a later moment finds, too; None for None and ""."""
+    text = "" if value is None else as_path(name, value)
+    return os.path.abspath(text) if text else None
 
 
 def as_model(value: Any) -> str | bytes:
@@ -289,7 +312,7 @@ def check_custom_sizes(sizes: Any, outputs: int = 0) -> list[int]:
     """
     if sizes is None or _is_size(sizes):
         return [_hint(sizes or 0)] * outputs
-    if not isinstance(sizes, (str, bytes, Mapping)) and isinstance(sizes, Iterable):
+    if not isinstance(sizes, (str, bytes, Mapping)) and _iterates(sizes):
         sizes = list(sizes)
         if all(map(_is_size, sizes)):
             return [_hint(size) for size in sizes]
@@ -297,7 +320,7 @@ def check_custom_sizes(sizes: Any, outputs: int = 0) -> list[int]:
 
 
 def _is_size(value: Any) -> bool:
-    return hasattr(value, "__index__") and not hasattr(value, "__len__")
+    return isinstance(value, numbers.Integral)
 
 
 def _hint(size: Any) -> int:
@@ -340,8 +363,8 @@ def refuse_on_npu(options: Iterable[str]) -> None:
 
 def as_runtime(value: Any) -> str | None:
     """Return "ort", "acl" or None."""
-    if value in (None, "ort", "acl"):
-        return value  # type: ignore[no-any-return]
+    if value is None or (isinstance(value, str) and value in ("ort", "acl")):
+        return value
     if not isinstance(value, str):
         raise wrong_type("runtime", "'ort' (ONNX Runtime), 'acl' (AscendCL) or None", value)
     raise ConfigError(f"unknown runtime {reprlib.repr(value)}; use 'ort' (ONNX Runtime) or 'acl' (AscendCL)")

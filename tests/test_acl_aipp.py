@@ -161,12 +161,12 @@ def test_a_resize_reaches_the_device(npu: Emulator, two_pictures: str, tmp_path:
 @pytest.mark.parametrize(
     ("resize", "message"),
     [
-        ([1, 20, 20, 2000, 20], "resize_output_w is 2000; it is from 16 to 1920"),
-        ([1, 20, 15, 20, 20], "resize_input_h is 15"),
-        ([2, 20, 20, 20, 20], "resize is 2"),
+        ([1, 20, 20, 2000, 20], "resize_output_w must be an integer from 16 to 1920, got 2000"),
+        ([1, 20, 15, 20, 20], "resize_input_h must be an integer from 16 to 4096, got 15"),
+        ([2, 20, 20, 20, 20], "resize must be an integer from 0 to 1, got 2"),
         ([1, 30, 20, 20, 20], "the resize begins with 30 x 20; after the crop the picture is 20 x 20"),
         ([1, 20, 20, 20, 400], "a side of 20 is resized to 400; the factor is from 1/16 to 16"),
-        ([1, 20, 20], "it is a list of 5 numbers"),
+        ([1, 20, 20], "resize must be a list of 5 numbers"),
     ],
 )
 def test_a_resize_is_checked(resize: list[int], message: str) -> None:
@@ -257,13 +257,16 @@ RUNS: dict[str, tuple[str, Any, int]] = {  # the kind of model, what sets its sh
 }
 
 
-def too_few(session: Any, run: Any, wanted: int, says: str = "") -> None:
-    """`run` takes `wanted` bytes and more; one less, or none, it refuses before they are executed."""
+def too_few(session: Any, run: Any, wanted: int, says: str = "", before: int = 0) -> None:
+    """`run` takes `wanted` bytes and more; one less, or none, it refuses before they are executed.
+
+    `before`: good pictures that it executes before them.
+    """
     for given in (wanted - 1, 0):
         executed = len(session.sumary().exec_time_list)
         with pytest.raises(FeedError, match=rf"input 'picture' takes at least {wanted} bytes: {says}.*given {given} bytes"):
             run(np.zeros(given, np.uint8))
-        assert len(session.sumary().exec_time_list) == executed
+        assert len(session.sumary().exec_time_list) == executed + before
     for given in (wanted, wanted + 1):
         run(np.zeros(given, np.uint8))
 
@@ -306,10 +309,17 @@ def test_every_way_to_run_refuses_them(npu: Emulator, pictures: dict[str, str], 
             "aclruntime": lambda feed: session.session.run([], tensors(feed)),
         }
         session.load_aipp_config_file(path, 2)
-        too_few(session, runs[way], 2 * FORMATS["RGB888_U8"])
+        before = 1 if way == "pipeline" else 0
+        too_few(session, runs[way], 2 * FORMATS["RGB888_U8"], before=before)
         path.write_text(path.read_text().replace("size_h : 6", "size_h : 9"))
         session.load_aipp_config_file(path, 2)
-        too_few(session, runs[way], 2 * 8 * 9 * 3, "2 pictures with the AIPP settings src_image_size_w 8, src_image_size_h 9")
+        too_few(
+            session,
+            runs[way],
+            2 * 8 * 9 * 3,
+            "2 pictures with the AIPP settings src_image_size_w 8, src_image_size_h 9",
+            before,
+        )
 
 
 def test_exactly_enough_bytes_are_right(npu: Emulator, pictures: dict[str, str], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ PYTHON = {
     "session": {"_native", "errors", "options", "pool", "shm"},
     "_pyinstaller": set(),
     "infer": {"session"},
-    "emulator": {"_native", "errors"},
+    "emulator": {"_native", "errors", "options"},
     "evaluate": {"errors", "infer", "session"},
     "cli": {"errors", "evaluate", "infer", "session"},
 }

@@ -125,7 +125,7 @@ def test_an_image_size_is_that_of_every_input_that_varies(tmp_path):
         ({"dynamic_batch_size": "1", "dynamic_dims": "1"}, "exclude each other"),
         ({"dynamic_batch_size": "1", "input_shape": "picture:1,3,4,4"}, "nothing to choose gears for"),
         ({"dynamic_batch_size": "1,2"}, "only the first dimension"),
-        ({"dynamic_batch_size": "1,x", "input_shape": "picture:-1,3,4,4"}, "takes numbers"),
+        ({"dynamic_batch_size": "1,x", "input_shape": "picture:-1,3,4,4"}, "dynamic_batch_size must be numbers"),
         ({"dynamic_batch_size": "1,1", "input_shape": "picture:-1,3,4,4"}, "no two alike"),
         ({"dynamic_batch_size": "0", "input_shape": "picture:-1,3,4,4"}, "positive"),
         ({"dynamic_image_size": "4,4"}, "exactly the dimensions 2 and 3"),
@@ -136,7 +136,7 @@ def test_an_image_size_is_that_of_every_input_that_varies(tmp_path):
         ({"input_shape": "picture:1,3,a,4"}, "'a'"),
         ({"input_shape": "picture:5~2,3,4,4"}, "empty"),
         ({"input_shape": "picture"}, "name:dim"),
-        ({"input_format": "NCDHW"}, "NCHW, NHWC"),
+        ({"input_format": "NCDHW"}, "'NCHW', 'NHWC'"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, options, text):
@@ -223,7 +223,7 @@ class TestAippConfig:
             ("aipp_op { @ }", "not protobuf text"),
             ("aipp_op { aipp_mode: static }", "needs input_format"),
             ("aipp_op { aipp_mode: dynamic }", "needs max_src_image_size"),
-            ("aipp_op { aipp_mode: both }", "static or dynamic"),
+            ("aipp_op { aipp_mode: both }", "aipp_mode must be 'static' or 'dynamic'"),
             ("aipp_op { input_format: RAW10 }", "not emulated"),
             ("aipp_op { input_format: RGB888_U8 mean_chn_0: 256 }", "0 to 255"),
             ("aipp_op { input_format: RGB888_U8 var_reci_chn_0: 1e6 }", "65504"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import pickle
 import re
 from collections.abc import Callable
@@ -177,3 +178,16 @@ def test_a_compiled_model_without_ascendcl_is_named(tmp_path: Path) -> None:
         AIS_BENCH_ACL_LIBRARY=str(tmp_path / "libascendcl.so"),
     )
     assert [line.split()[1:] for line in printed.splitlines()] == [["True", "True"]] * 4, printed
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.WARNING])
+def test_debug_leaves_the_logging_of_the_program_alone(model: ModelPath, level: int, caplog: pytest.LogCaptureFixture) -> None:
+    logger, root = logging.getLogger("ais_bench"), logging.getLogger()
+    before_level = logger.level
+    logger.setLevel(level)
+    before = (list(root.handlers), list(logger.handlers), root.level)
+    InferSession(0, model("add"), debug=True).free_resource()
+    assert (list(root.handlers), list(logger.handlers), root.level) == before
+    assert logger.level == (level or logging.DEBUG)
+    assert ("loaded <Model>" in caplog.text) == (level == logging.NOTSET)
+    logger.setLevel(before_level)

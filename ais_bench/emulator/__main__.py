@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ais_bench.emulator.binary import OPTIONAL, library_without
 from ais_bench.emulator.machine import npus
 from ais_bench.emulator.pack import pack
+from ais_bench.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,14 +84,14 @@ def _pack(options: argparse.Namespace) -> int:
 
 def _switch(name: str, text: str) -> bool:
     if text not in ("0", "1"):
-        raise ValueError(f"{name} is {text!r}; it is 0 or 1")
+        raise ConfigError(f"{name} is {text!r}; it is 0 or 1")
     return text == "1"
 
 
 def _run(options: argparse.Namespace) -> int:
     command = [word for index, word in enumerate(options.command) if word != "--" or index != 0]
     if not command:
-        raise ValueError("run needs a command: python -m ais_bench.emulator run --npus 8 -- python script.py")
+        raise ConfigError("run needs a command: python -m ais_bench.emulator run --npus 8 -- python script.py")
     settings = {name: getattr(options, name) for name in ("exec_ms", "copy_gbps", "memory_mb", "faults", "record", "report")}
     with npus(options.npus, **settings):
         return subprocess.run(command, check=False).returncode

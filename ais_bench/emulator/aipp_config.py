@@ -6,6 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from ais_bench.errors import ConfigError, file_error
+from ais_bench.options import as_path, wrong
+
 FORMATS = ("YUV420SP_U8", "XRGB8888_U8", "RGB888_U8", "YUV400_U8")
 
 _TOKEN = re.compile(r"""\s*(?:\#[^\n]*\n?|([A-Za-z_]\w*)|(-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)|"([^"]*)"|([:{},;\[\]]))""")
@@ -38,20 +41,26 @@ AippEntry = dict[str, int | float | str]
 def read_aipp_config(path: str | os.PathLike[str]) -> list[AippEntry]:
     """The operators of the file, in the form of the container's description: `input`, `mode` and the settings.
 
-    ValueError names what is unknown, out of range or not emulated (resizing, `scf_switch`, is not).
+    ConfigError names what is unknown, out of range or not emulated (resizing, `scf_switch`, is not).
     """
     entries = []
-    for index, settings in enumerate(_operators(Path(path).read_text(encoding="utf-8-sig"))):
+    try:
+        text = Path(as_path("insert_op_conf", path)).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise file_error(error, "read the AIPP configuration") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text: {error}") from None
+    for index, settings in enumerate(_operators(text)):
         entries.append(_entry(index, settings))
     if not entries:
-        raise ValueError(f"{path} has no aipp_op")
+        raise ConfigError(f"{path} has no aipp_op")
     return entries
 
 
 def _entry(index: int, settings: dict[str, str]) -> AippEntry:
     mode = settings.pop("aipp_mode", "static")
     if mode not in ("static", "dynamic"):
-        raise ValueError(f"aipp_mode is {mode!r}; it is static or dynamic")
+        raise wrong("aipp_mode", "'static' or 'dynamic'", mode)
     entry: AippEntry = {"input": _integer("related_input_rank", settings.pop("related_input_rank", str(index))), "mode": mode}
     settings.pop("input_edge_idx", None)
     for name, text in settings.items():
@@ -63,37 +72,41 @@ def _entry(index: int, settings: dict[str, str]) -> AippEntry:
             entry[name] = _real(name, text)
         elif name == "input_format":
             if text not in FORMATS:
-                raise ValueError(f"input_format {text} is not emulated; there are {', '.join(FORMATS)}")
+                raise ConfigError(f"input_format {text} is not emulated; there are {', '.join(FORMATS)}")
             entry[name] = text
         elif name in ("resize", "scf_switch") and not _switch(name, text):
             continue
         else:
-            raise ValueError(f"the AIPP setting {name} does not exist or is not emulated")
+            raise ConfigError(f"the AIPP setting {name} does not exist or is not emulated")
     needed = "max_src_image_size" if mode == "dynamic" else "input_format"
     if needed not in entry:
-        raise ValueError(f"{mode} AIPP needs {needed}")
+        raise ConfigError(f"{mode} AIPP needs {needed}")
     return entry
 
 
 def _switch(name: str, text: str) -> bool:
     if text not in ("true", "false", "0", "1"):
-        raise ValueError(f"{name} is {text}; it is true or false")
+        raise wrong(name, "true or false", text)
     return text in ("true", "1")
 
 
 def _integer(name: str, text: str) -> int:
     low, high = _INTEGERS[name]
-    value = int(text)
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it is {low} to {high}")
-    return value
+    return int(_number(int, name, text, low, high))
 
 
 def _real(name: str, text: str) -> float:
     low, high = _REALS[name]
-    value = float(text)
+    return float(_number(float, name, text, low, high))
+
+
+def _number(kind: type[int] | type[float], name: str, text: str, low: float, high: float) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = high + 1
     if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it is {low} to {high}")
+        raise wrong(name, f"{'an integer' if kind is int else 'a number'} from {low:g} to {high:g}", text)
     return value
 
 
@@ -102,7 +115,7 @@ def _operators(text: str) -> list[dict[str, str]]:
     operators = []
     while tokens:
         if tokens[:2] != ["aipp_op", "{"]:
-            raise ValueError(f"'aipp_op {{' is expected, and {' '.join(tokens[:2])!r} found")
+            raise ConfigError(f"'aipp_op {{' is expected, and {' '.join(tokens[:2])!r} found")
         del tokens[:2]
         settings: dict[str, str] = {}
         while tokens and tokens[0] != "}":
@@ -110,11 +123,11 @@ def _operators(text: str) -> list[dict[str, str]]:
                 del tokens[0]
                 continue
             if len(tokens) < 3 or tokens[1] != ":":
-                raise ValueError(f"'name: value' is expected, and {' '.join(tokens[:3])!r} found")
+                raise ConfigError(f"'name: value' is expected, and {' '.join(tokens[:3])!r} found")
             settings[tokens[0]] = tokens[2]
             del tokens[:3]
         if not tokens:
-            raise ValueError("an aipp_op does not end")
+            raise ConfigError("an aipp_op does not end")
         del tokens[0]
         operators.append(settings)
     return operators
@@ -126,7 +139,7 @@ def _tokens(text: str) -> list[str]:
     while text[at:].strip():
         found = _TOKEN.match(text, at)
         if found is None:
-            raise ValueError(f"{text[at : at + 20]!r} is not protobuf text")
+            raise ConfigError(f"{text[at : at + 20]!r} is not protobuf text")
         at = found.end()
         token = next((group for group in found.groups() if group is not None), None)
         if token is not None:

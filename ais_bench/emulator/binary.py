@@ -7,12 +7,16 @@ symbols, so that the loader does not find it, as if it had never been there.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import struct
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from ais_bench.errors import ConfigError, FileDenied
+from ais_bench.options import as_list, as_text
 
 #: Functions that ACL 1.10 (CANN 8) does not have, and 1.17 does.
 NEW_IN_1_17 = (
@@ -76,9 +80,9 @@ def library_without(symbols: Iterable[str], folder: str | os.PathLike[str] | Non
     """A copy of the library that lacks `symbols`; the library itself when there are none.
 
     The copy is made once per content and set of symbols, in `folder` or in one of this user's in the temporary folder, and may
-    be shared by processes. ValueError for a symbol that the library does not have.
+    be shared by processes. Raises ConfigError for a symbol that the library does not have.
     """
-    hidden = sorted(set(symbols))
+    hidden = sorted({as_text("a symbol", symbol) for symbol in as_list("without", symbols, "symbols")})
     if not hidden:
         return library_path()
     image = library_path().read_bytes()
@@ -86,7 +90,7 @@ def library_without(symbols: Iterable[str], folder: str | os.PathLike[str] | Non
     target_folder = Path(folder) if folder is not None else Path(tempfile.gettempdir()) / f"ais_bench_emulator_{os.getuid()}"
     target_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if target_folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{target_folder} belongs to somebody else; libraries are not loaded from it")
+        raise FileDenied(errno.EPERM, "the folder belongs to another user; no library is loaded from it", str(target_folder))
     target = target_folder / f"libascendcl_emulator_{digest}.so"
     if not target.exists():
         patched = _hide(image, hidden)
@@ -103,7 +107,7 @@ def _hide(image: bytes, hidden: list[str]) -> bytes:
     for name in hidden:
         at = image.find(b"\0" + name.encode() + b"\0", offset, offset + size)
         if at < 0:
-            raise ValueError(f"the emulator's library has no symbol {name!r}")
+            raise ConfigError(f"the emulator's library has no symbol {name!r}")
         patched[at + 1 : at + 2] = _HIDDEN_LETTER
     return bytes(patched)
 
@@ -111,7 +115,7 @@ def _hide(image: bytes, hidden: list[str]) -> bytes:
 def _dynamic_strings(image: bytes) -> tuple[int, int]:
     """Offset and size of the string table that the dynamic symbols of an ELF64 little-endian file refer to."""
     if image[:6] != b"\x7fELF\x02\x01":
-        raise ValueError("not a 64-bit little-endian ELF file")
+        raise ConfigError("not a 64-bit little-endian ELF file")
     (section_headers,) = struct.unpack_from("<Q", image, 0x28)
     entry_size, count = struct.unpack_from("<HH", image, 0x3A)
 
@@ -124,4 +128,4 @@ def _dynamic_strings(image: bytes) -> tuple[int, int]:
         if kind == _SHT_DYNSYM:
             _, offset, size, _ = section(link)
             return offset, size
-    raise ValueError("the file has no dynamic symbols")
+    raise ConfigError("the file has no dynamic symbols")

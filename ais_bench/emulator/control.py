@@ -12,6 +12,8 @@ import os
 from typing import TypedDict, cast
 
 from ais_bench.emulator.binary import library_path
+from ais_bench.errors import ConfigError, FileError
+from ais_bench.options import as_device_id, as_path, as_text
 
 
 class Call(TypedDict):
@@ -31,7 +33,13 @@ class Emulator:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self._library = ctypes.CDLL(os.fspath(library_path() if path is None else path))
+        file = str(library_path()) if path is None else as_path("path", path)
+        try:
+            self._library = ctypes.CDLL(file)
+        except OSError as error:
+            raise FileError(None, f"cannot load the emulator's library: {error}", file) from None
+        if not file or not hasattr(self._library, "aisEmulatorSetFaults"):
+            raise ConfigError(f"path must be the emulator's library, got {file!r}")
         for name in ("aisEmulatorSetFaults", "aisEmulatorStopRecording", "aisEmulatorReport", "aisEmulatorLiving"):
             getattr(self._library, name).restype = ctypes.c_char_p
         for name in ("FaultsFired", "CallCount", "Violations", "Leaks", "MemoryUsed"):
@@ -41,10 +49,13 @@ class Emulator:
         return cast(bytes, getattr(self._library, function)(*arguments)).decode(errors="replace")
 
     def set_faults(self, rules: str = "") -> None:
-        """Replace all fault rules (docs/emulator.md has their form) and count calls anew. ValueError for what is no rule."""
-        complaint = self._text("aisEmulatorSetFaults", rules.encode())
+        """Replace all fault rules (docs/emulator.md has their form) and count calls anew.
+
+        Raises ConfigError for what is no rule.
+        """
+        complaint = self._text("aisEmulatorSetFaults", as_text("rules", rules).encode())
         if complaint:
-            raise ValueError(complaint)
+            raise ConfigError(complaint)
 
     def faults_fired(self) -> int:
         """How many times a rule did something since the last `set_faults`."""
@@ -52,7 +63,7 @@ class Emulator:
 
     def call_count(self, function: str) -> int:
         """How often this function of AscendCL was called in this process."""
-        return int(self._library.aisEmulatorCallCount(function.encode()))
+        return int(self._library.aisEmulatorCallCount(as_text("function", function).encode()))
 
     def start_recording(self) -> None:
         """Forget earlier recorded calls and record from here on."""
@@ -84,4 +95,4 @@ class Emulator:
 
     def memory_used(self, device: int) -> int:
         """Bytes of device memory in use on `device`, with padding, weights and workspaces."""
-        return int(self._library.aisEmulatorMemoryUsed(device))
+        return int(self._library.aisEmulatorMemoryUsed(as_device_id(device)))

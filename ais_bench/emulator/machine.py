@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ais_bench.emulator.binary import library_without
+from ais_bench.errors import ConfigError
+from ais_bench.options import as_bool, as_choice, as_device_id, as_int, as_list, as_path, as_text
 
 #: The variable that names AscendCL's library; the `acl` runtime reads it.
 LIBRARY_VARIABLE = "AIS_BENCH_ACL_LIBRARY"
@@ -57,10 +59,13 @@ def npus(
         seed: of the distributions.
 
     Raises:
-        ValueError: for settings that cannot be.
+        ConfigError: for settings that cannot be.
     """
-    if count < 1 or count > 1024:
-        raise ValueError(f"count is {count}; there can be 1 to 1024 NPUs")
+    count, threads = as_int("count", count, 1, 1024), as_int("threads", threads, 1, 1024)
+    as_choice("on_violation", on_violation, ("report", "abort"))
+    rules = (
+        faults if isinstance(faults, str) else [as_text("a fault rule", rule) for rule in as_list("faults", faults, "rules")]
+    )
     with tempfile.TemporaryDirectory(prefix="ais_bench_npus_") as folder:
         settings = {
             LIBRARY_VARIABLE: str(library_without(without)),
@@ -68,14 +73,16 @@ def npus(
             "AIS_EMULATOR_EXEC_MS": _per_device("exec_ms", exec_ms, count),
             "AIS_EMULATOR_COPY_GBPS": _per_device("copy_gbps", copy_gbps, count),
             "AIS_EMULATOR_MEMORY_MB": _per_device("memory_mb", memory_mb, count),
-            "AIS_EMULATOR_FAULTS": faults if isinstance(faults, str) else ";".join(faults),
-            "AIS_EMULATOR_FAULT_STATE": os.path.join(folder, "faults") if faults_across_processes else None,
-            "AIS_EMULATOR_SOC": soc,
-            "AIS_EMULATOR_RECORD": None if record is None else os.path.abspath(record),
-            "AIS_EMULATOR_REPORT": None if report is None else os.path.abspath(report),
+            "AIS_EMULATOR_FAULTS": rules if isinstance(rules, str) else ";".join(rules),
+            "AIS_EMULATOR_FAULT_STATE": os.path.join(folder, "faults")
+            if as_bool("faults_across_processes", faults_across_processes)
+            else None,
+            "AIS_EMULATOR_SOC": None if soc is None else as_text("soc", soc),
+            "AIS_EMULATOR_RECORD": None if record is None else os.path.abspath(as_path("record", record)),
+            "AIS_EMULATOR_REPORT": None if report is None else os.path.abspath(as_path("report", report)),
             "AIS_EMULATOR_ON_VIOLATION": on_violation,
             "AIS_EMULATOR_THREADS": str(threads),
-            "AIS_EMULATOR_SEED": str(seed),
+            "AIS_EMULATOR_SEED": str(as_int("seed", seed, 0, 2**63 - 1)),
             "ASCEND_RT_VISIBLE_DEVICES": None,
         }
         if "AIS_BENCH_ORT_LIBRARY" not in os.environ:
@@ -101,15 +108,19 @@ def _per_device(name: str, value: PerDevice | None, count: int) -> str | None:
         return None
     if not isinstance(value, Mapping):
         return str(value)
-    for device in value:
-        if not 0 <= device < count:
-            raise ValueError(f"{name} has a value for device {device}; there are devices 0 to {count - 1}")
-    return ";".join(f"{device}={setting}" for device, setting in value.items())
+    by_device = {as_device_id(device): setting for device, setting in value.items()}
+    for device in by_device:
+        if device >= count:
+            raise ConfigError(f"{name} must be for devices 0 to {count - 1}, got one for device {device}")
+    return ";".join(f"{device}={setting}" for device, setting in by_device.items())
 
 
 @contextmanager
 def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
     """Sets variables (None: unsets) and puts the old ones back."""
+    for name, value in settings.items():
+        if value is not None and "\0" in value:
+            raise ConfigError(f"a setting must hold no NUL character, got {value!r} for {name}")
     before = {name: os.environ.get(name) for name in settings}
     _assign(settings)
     try:

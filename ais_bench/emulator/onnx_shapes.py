@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from ais_bench.errors import ConfigError
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 Field = tuple[int, int, bytes]  # number, wire type, content (without a length prefix)
 
 
-class NotOnnx(ValueError):
+class NotOnnx(ConfigError):
     """The bytes are not the protobuf of an ONNX model."""
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from ais_bench.emulator.aipp_config import AippEntry, read_aipp_config
 from ais_bench.emulator.onnx_shapes import ranks, weights, with_input_shapes
+from ais_bench.errors import ConfigError, file_error
+from ais_bench.options import as_bool, as_choice, as_list, as_path, as_text, wrong, wrong_type
 
 MAGIC = b"AISEMUOM"
 _HEADER = struct.Struct("<8sIIQQ")  # magic, version, reserved, bytes of the description, bytes of the graph
@@ -78,19 +80,24 @@ def pack(
         external_weight: write the weights to files of their own, in the folder `weight` beside `output`.
 
     Raises:
-        ValueError: for options that do not fit the model or each other.
-        OSError: where a file cannot be read or written.
+        ConfigError: for options that do not fit the model or each other, and for what is no ONNX model.
+        FileError: if a file cannot be read or written.
     """
-    graph = Path(model).read_bytes()
-    if input_format not in _FORMATS:
-        raise ValueError(f"input_format is {input_format!r}; there are {', '.join(_FORMATS)}")
+    model, target = as_path("model", model), Path(as_path("output", output))
+    as_choice("input_format", input_format, tuple(_FORMATS))
+    as_text("soc_version", soc_version)
+    external_weight = as_bool("external_weight", external_weight)
+    try:
+        graph = Path(model).read_bytes()
+    except OSError as error:
+        raise file_error(error, "read the model") from None
     inputs = _declared_inputs(graph, model)
     declared = {item.name: item.shape for item in inputs}
     declared_ranks = ranks(graph)
     given = _parse_shapes(input_shape)
     for item in inputs:
         if declared_ranks[item.name] is None and item.name not in given:
-            raise ValueError(
+            raise ConfigError(
                 f"the model declares no shape of input {item.name!r}; an NPU model needs one: give it in input_shape"
             )
     order = _apply_input_shape(inputs, given)
@@ -108,11 +115,13 @@ def pack(
         "gears": {"kind": gears.kind, "values": gears.values, "order": gears.order},
         "aipp": aipp,
     }
-    target = Path(output)
-    if external_weight:
-        graph, description["weights"] = _write_weights(graph, target.parent / "weight")
-    text = json.dumps(description).encode()
-    target.write_bytes(_HEADER.pack(MAGIC, 2 if external_weight else 1, 0, len(text), len(graph)) + text + graph)
+    try:
+        if external_weight:
+            graph, description["weights"] = _write_weights(graph, target.parent / "weight")
+        text = json.dumps(description).encode()
+        target.write_bytes(_HEADER.pack(MAGIC, 2 if external_weight else 1, 0, len(text), len(graph)) + text + graph)
+    except OSError as error:
+        raise file_error(error, "write the packed model") from None
     return target
 
 
@@ -143,13 +152,13 @@ def _session(graph: bytes, what: str) -> Any:
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no base but this
-        raise ValueError(f"{what}: {error}") from error
+        raise ConfigError(f"{what}: {error}") from error
 
 
 def _dtype(kind: str, name: str) -> int:
     found = _DTYPES.get(kind.removeprefix("tensor(").removesuffix(")"))
     if found is None:
-        raise ValueError(f"tensor {name!r} is of type {kind}, which an NPU model cannot have")
+        raise ConfigError(f"tensor {name!r} is of type {kind}, which an NPU model cannot have")
     return found
 
 
@@ -166,13 +175,17 @@ def _numbers(shape: Sequence[int | str | None]) -> list[int]:
 def _parse_shapes(given: str | Mapping[str, Sequence[int | str]] | None) -> dict[str, list[str]]:
     if given is None:
         return {}
-    if not isinstance(given, str):
-        return {name: [str(dim) for dim in shape] for name, shape in given.items()}
+    if not isinstance(given, (str, Mapping)):
+        raise wrong_type("input_shape", '"name:1,3,224,224;name2:-1,16" or {name: shape}', given)
+    if isinstance(given, Mapping):
+        return {
+            name: [str(dim) for dim in as_list(f"the shape of {name!r}", shape, "dimensions")] for name, shape in given.items()
+        }
     shapes = {}
     for part in filter(None, given.split(";")):
         name, colon, dims = part.rpartition(":")  # names may have colons
         if not colon:
-            raise ValueError(f"input_shape has {part!r}; each input is name:dim,dim,...")
+            raise ConfigError(f"input_shape has {part!r}; each input is name:dim,dim,...")
         shapes[name.strip()] = [dim.strip() for dim in dims.split(",")] if dims.strip() else []
     return shapes
 
@@ -182,10 +195,10 @@ def _apply_input_shape(inputs: list[_Input], shapes: Mapping[str, Sequence[str]]
     names = [item.name for item in inputs]
     for name, dims in shapes.items():
         if name not in names:
-            raise ValueError(f"input_shape names {name!r}; the model's inputs are {', '.join(names)}")
+            raise ConfigError(f"input_shape names {name!r}; the model's inputs are {', '.join(names)}")
         item = inputs[names.index(name)]
         if item.shape and len(item.shape) != len(dims):
-            raise ValueError(f"input_shape gives {name} {len(dims)} dimensions; the model has {len(item.shape)}")
+            raise ConfigError(f"input_shape gives {name} {len(dims)} dimensions; the model has {len(item.shape)}")
         item.ranges = [_parse_range(name, dim) for dim in dims]
         item.shape = [low if low == high else -1 for low, high in item.ranges]
     for item in inputs:
@@ -200,11 +213,11 @@ def _parse_range(name: str, dim: str) -> Range:
     try:
         bounds = (int(low), int(high if tilde else low))
     except ValueError:
-        raise ValueError(f"input_shape gives {name} a dimension {dim!r}; it is a number, -1 or low~high") from None
+        raise ConfigError(f"input_shape gives {name} a dimension {dim!r}; it is a number, -1 or low~high") from None
     if bounds == (-1, -1):
         return 1, -1
     if bounds[0] < 0 or (bounds[1] != -1 and bounds[1] < bounds[0]):
-        raise ValueError(f"input_shape gives {name} a dimension {dim!r}, which is empty")
+        raise ConfigError(f"input_shape gives {name} a dimension {dim!r}, which is empty")
     return bounds
 
 
@@ -212,10 +225,14 @@ def _lists(given: str | Sequence[Any], name: str) -> list[list[int]]:
     """A gear option as numbers; a plain "1,2,4" is one list."""
     try:
         if isinstance(given, str):
-            return [[int(value) for value in part.split(",")] for part in given.split(";") if part]
-        return [[int(value) for value in part] for part in given]
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} is {given!r}; it takes numbers") from None
+            lists = [[int(value) for value in part.split(",")] for part in given.split(";") if part]
+        else:
+            lists = [[int(value) for value in part] for part in given]
+    except (OverflowError, TypeError, ValueError):
+        lists = []
+    if not lists:
+        raise wrong(name, "numbers", given)
+    return lists
 
 
 def _gears(
@@ -228,22 +245,22 @@ def _gears(
 ) -> _Gears:
     chosen = [name for name, value in (("batch", batch), ("hw", image), ("dims", dims)) if value is not None]
     if len(chosen) > 1:
-        raise ValueError("dynamic_batch_size, dynamic_image_size and dynamic_dims exclude each other")
+        raise ConfigError("dynamic_batch_size, dynamic_image_size and dynamic_dims exclude each other")
     varying = [(index, axis) for index in order for axis, dim in enumerate(inputs[index].shape) if dim < 0]
     if not chosen:
         return _Gears("shape" if varying else "none", [], order)
     if not varying:
-        raise ValueError("no dimension of the inputs varies (-1), so there is nothing to choose gears for")
+        raise ConfigError("no dimension of the inputs varies (-1), so there is nothing to choose gears for")
     if batch is not None:
         values = _lists(batch, "dynamic_batch_size") if isinstance(batch, str) else _lists([batch], "dynamic_batch_size")
         values = [[value] for value in values[0]]
         if any(axis != 0 for _, axis in varying):
-            raise ValueError("dynamic_batch_size: only the first dimension of an input may vary")
+            raise ConfigError("dynamic_batch_size: only the first dimension of an input may vary")
     elif image is not None:
         values = _lists(image, "dynamic_image_size")
         axes = (1, 2) if input_format == "NHWC" else (2, 3)
         if any([axis for index, axis in varying if index == one] != list(axes) for one, _ in varying):
-            raise ValueError(
+            raise ConfigError(
                 f"dynamic_image_size: exactly the dimensions {axes[0]} and {axes[1]} of a {input_format} input may vary"
             )
     else:
@@ -252,9 +269,9 @@ def _gears(
     wanted = 1 if batch is not None else 2 if image is not None else len(varying)
     for gear in values:
         if len(gear) != wanted or min(gear) < 1:
-            raise ValueError(f"the gear {gear} does not have {wanted} positive values, one for each dimension that varies")
+            raise ConfigError(f"the gear {gear} does not have {wanted} positive values, one for each dimension that varies")
     if not 0 < len(values) <= 128 or len({tuple(gear) for gear in values}) != len(values):
-        raise ValueError("there must be 1 to 128 gears, and no two alike")
+        raise ConfigError("there must be 1 to 128 gears, and no two alike")
     return _Gears(chosen[0], values, order)
 
 
@@ -317,13 +334,13 @@ def _describe_input(item: _Input, input_format: str) -> dict[str, Any]:
 
 def _check_aipp(entries: list[AippEntry], inputs: list[_Input], gears: _Gears) -> None:
     if entries and gears.kind == "shape":
-        raise ValueError("AIPP needs static shapes or gears; give input_shape numbers, or a dynamic_* option")
+        raise ConfigError("AIPP needs static shapes or gears; give input_shape numbers, or a dynamic_* option")
     for entry in entries:
         index = int(entry["input"])
         if index >= len(inputs):
-            raise ValueError(f"AIPP is for input {index}; the model has {len(inputs)}")
+            raise ConfigError(f"AIPP is for input {index}; the model has {len(inputs)}")
         item = inputs[index]
         if len(item.shape) != 4 or item.shape[1] not in (1, 3, 4) or item.dtype not in (0, 1, 4):
-            raise ValueError(f"AIPP is for input {item.name}, which is no NCHW picture of float32, float16 or uint8")
+            raise ConfigError(f"AIPP is for input {item.name}, which is no NCHW picture of float32, float16 or uint8")
     if len({entry["input"] for entry in entries}) != len(entries):
-        raise ValueError("two aipp_op are for the same input")
+        raise ConfigError("two aipp_op are for the same input")

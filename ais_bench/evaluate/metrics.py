@@ -20,7 +20,7 @@ def _only(outputs: Any, what: str) -> Any:
     """The array that a metric of one array looks at. Raises ValueError where there are several."""
     if isinstance(outputs, (list, tuple)) and outputs and hasattr(outputs[0], "shape"):
         if len(outputs) > 1:
-            raise ValueError(f"{what} looks at one array and the model has {len(outputs)}; pick one in postprocess")
+            raise ConfigError(f"{what} looks at one array and the model has {len(outputs)}; pick one in postprocess")
         return outputs[0]
     return outputs
 
@@ -47,14 +47,14 @@ class TopK:
     def update(self, outputs: Any, target: Any) -> None:
         """Count one sample."""
         if target is None:
-            raise ValueError(f"{self.name} needs the true class; pass target=, or samples that are (sample, class)")
+            raise ConfigError(f"{self.name} needs the true class; pass target=, or samples that are (sample, class)")
         true = int(np.asarray(target).reshape(-1)[0]) if np.size(target) == 1 else int(target)
         scores = np.asarray(_only(outputs, self.name)).reshape(-1)
         if scores.size == 1 and scores.dtype.kind in "iu":
             hit = int(scores[0]) == true
         else:
             if not 0 <= true < scores.size:
-                raise ValueError(f"the true class is {true}; there are scores for {scores.size} classes")
+                raise ConfigError(f"the true class is {true}; there are scores for {scores.size} classes")
             ahead = np.count_nonzero(scores > scores[true]) + np.count_nonzero(scores[:true] == scores[true])
             hit = bool(ahead < self.k) and not np.isnan(scores[true])
         self.right += hit
@@ -97,11 +97,11 @@ class MeanError:
         """Count one sample. Raises ValueError where shapes differ."""
         ours, theirs = _arrays(outputs), _arrays(target)
         if len(ours) != len(theirs):
-            raise ValueError(f"{self.name}: {len(ours)} arrays against {len(theirs)} references")
+            raise ConfigError(f"{self.name}: {len(ours)} arrays against {len(theirs)} references")
         errors = []
         for one, other in zip(ours, theirs, strict=True):
             if one.size != other.size:
-                raise ValueError(f"{self.name}: an output of shape {one.shape} against a reference of shape {other.shape}")
+                raise ConfigError(f"{self.name}: an output of shape {one.shape} against a reference of shape {other.shape}")
             errors.append(_ERRORS[self.kind](one.reshape(-1), other.reshape(-1)))
         self.total += sum(errors) / len(errors)
         self.count += 1

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, PoolClosed
+from ais_bench.errors import ConfigError, PoolClosed, no_copies
 from ais_bench.options import as_device_id, as_device_ids
 from ais_bench.pool import streams
 from ais_bench.pool.engine import Engine, closed_error, foreign_error
@@ -122,6 +122,9 @@ class DevicePool:
         """Lets accepted tasks finish, for `close_timeout` seconds at most, and ends the workers. `force`: does not wait;
         unfinished tasks fail with PoolClosed. May be called twice, from any thread, and from a future's callback."""
         self._engine.close(force=force)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise no_copies("a DevicePool", "make one where it is needed")
 
     def __enter__(self) -> DevicePool:
         return self

@@ -6,12 +6,14 @@ Every setting is checked here, with its range in the message, before the device 
 from __future__ import annotations
 
 import configparser
+import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, UnsupportedError
+from ais_bench.errors import ConfigError, UnsupportedError, file_error
+from ais_bench.options import as_choice, as_list, as_path, nearest, wrong, wrong_type
 
 __all__ = ["AippMethods", "AippSettings", "read_aipp_config"]
 
@@ -83,9 +85,7 @@ class AippSettings:
 
     def set_format(self, name: str) -> None:
         """Set the pictures' format, by AIPP's name. Raises ConfigError."""
-        if name not in FORMATS:
-            raise ConfigError(f"AIPP: input_format is {name!r}; it is one of {', '.join(FORMATS)}")
-        self.format = FORMATS[name]
+        self.format = FORMATS[as_choice("AIPP: input_format", name, tuple(FORMATS))]
 
     def set_size(self, size: Sequence[int]) -> None:
         """Set the width and height of the source pictures."""
@@ -141,11 +141,14 @@ class AippSettings:
 
 def read_aipp_config(path: str | os.PathLike[str], batch: int) -> AippSettings:
     """Read an INI file with one section [aipp_op]. Raises ConfigError, which names the file and the key."""
+    path = as_path("config_file", path)
     parser = configparser.ConfigParser(inline_comment_prefixes=("#", ";"))
     try:
         with open(path, encoding="utf-8-sig") as file:  # editors on Windows begin files with a byte order mark
             parser.read_file(file)
-    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+    except OSError as error:
+        raise file_error(error, "read the AIPP settings") from None
+    except (UnicodeDecodeError, configparser.Error) as error:
         raise ConfigError(f"cannot read the AIPP settings {os.fspath(path)!r}: {error}") from error
     if parser.sections().count(_SECTION) != 1:
         raise ConfigError(f"{os.fspath(path)!r} has the sections {parser.sections()}; AIPP settings are one [{_SECTION}]")
@@ -158,7 +161,7 @@ def read_aipp_config(path: str | os.PathLike[str], batch: int) -> AippSettings:
 def _settings(given: dict[str, str], batch: int) -> AippSettings:
     unknown = [key for key in given if key not in _KEYS and key not in _OTHER_KEYS and key not in _IGNORED_KEYS]
     if unknown:
-        raise ConfigError(f"AIPP: there is no setting {', '.join(unknown)}")
+        raise ConfigError(f"AIPP: unknown setting {unknown[0]!r}{nearest(unknown[0], [*_KEYS, *_OTHER_KEYS])}")
     settings = AippSettings(batch=batch)
     settings.set_format(given.get("input_format", ""))
     sides = ("src_image_size_w", "src_image_size_h")
@@ -186,21 +189,24 @@ def _number(key: str, text: str, low: float, high: float, real: bool = False) ->
     try:
         value: Number = float(text) if real else int(switches.get(text.strip().lower(), text))
     except ValueError:
-        kind = "number" if real else "whole number"
-        raise ConfigError(f"AIPP: {key} is {text!r}; it is a {kind} from {low:g} to {high:g}") from None
+        wanted = f"{'a number' if real else 'an integer'} from {low:g} to {high:g}"
+        raise wrong(f"AIPP: {key}", wanted, text) from None
     _check(key, value, low, high, real)
     return value
 
 
 def _check(key: str, value: Number, low: float, high: float, real: bool = False) -> None:
+    wanted = f"{'a number' if real else 'an integer'} from {low:g} to {high:g}"
+    if not isinstance(value, numbers.Real):
+        raise wrong_type(f"AIPP: {key}", wanted, value)
     if not low <= value <= high or (not real and value != int(value)):
-        raise ConfigError(f"AIPP: {key} is {value}; it is from {low:g} to {high:g}")
+        raise wrong(f"AIPP: {key}", wanted, value)
 
 
 def _listed(name: str, values: Sequence[Number], count: int) -> list[Number]:
-    given = list(values)
-    if len(given) != count or any(isinstance(value, str) for value in given):
-        raise ConfigError(f"AIPP: {name} is {given}; it is a list of {count} numbers")
+    given = as_list(f"AIPP: {name}", values, f"{count} numbers")
+    if len(given) != count or not all(isinstance(value, numbers.Real) for value in given):
+        raise wrong(f"AIPP: {name}", f"a list of {count} numbers", given)
     return given
 
 
@@ -236,10 +242,10 @@ class AippMethods:
             return self._native.aipp_inputs()[0]
         names = [str(name) for name, *_ in self._native.inputs()]
         pictures = {names[index]: index for index in self._native.aipp_inputs()}
-        if wanted in pictures.values():
+        if isinstance(wanted, numbers.Integral) and int(wanted) in pictures.values():
             return int(wanted)
-        if wanted in pictures:
-            return pictures[str(wanted)]
+        if isinstance(wanted, str) and wanted in pictures:
+            return pictures[wanted]
         raise ConfigError(f"input {wanted!r} has no dynamic AIPP; the inputs that have it are {pictures} (name: number)")
 
     def aipp_set_max_batch_size(self, batch: int) -> int:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ais_bench.errors import ConfigError, FeedError
+from ais_bench import _native
+from ais_bench.errors import ConfigError, FeedError, file_error
+from ais_bench.options import as_bool, as_choice, as_list, as_path, wrong_type
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.tensor import Tensor
 
@@ -53,9 +55,12 @@ def run(
 
     The executions of the extra sessions are added to the times of the first. Raises what the first failing item raised.
     """
-    if options.out_format not in _SAVERS:
-        raise ConfigError(f"out_format is {options.out_format!r}; it is one of {', '.join(_SAVERS)}")
-    sessions = [session, *(extra_sessions or ())]
+    if not isinstance(options, infer_options):
+        raise wrong_type("options", "an infer_options()", options)
+    as_choice("out_format", options.out_format, tuple(_SAVERS))
+    as_path("output_dir", options.output_dir)
+    infiles = [_file_names(files) for files in as_list("infiles", infiles, "lists of file names")]
+    sessions = [session, *_low_level(extra_sessions)]
 
     def share(index: int) -> None:
         for files in infiles[index :: len(sessions)]:
@@ -75,6 +80,20 @@ def times_in_one(session: InferenceSession, extra_sessions: Sequence[InferenceSe
         session._native.append_times(extra._native, since)
 
 
+def _file_names(files: Any) -> list[str]:
+    return [as_path("a file name", file) for file in as_list("an item of infiles", files, "file names, one for each input")]
+
+
+def _low_level(sessions: Any) -> list[InferenceSession]:
+    """The low-level sessions of a list of sessions of either kind; None stands for no session."""
+    given = [] if sessions is None else as_list("extra_sessions", sessions, "sessions")
+    found = [getattr(one, "session", one) for one in given]
+    for one in found:
+        if not isinstance(getattr(one, "_native", None), _native.Session):
+            raise wrong_type("an entry of extra_sessions", "a session", one)
+    return found
+
+
 def run_in_memory(
     session: InferenceSession,
     names: Sequence[str],
@@ -88,9 +107,14 @@ def run_in_memory(
     Returns host tensors per item.
     """
     results = []
-    for position, inputs in enumerate(inputs_list):
+    auto_shape, auto_dims = as_bool("auto_shape", auto_shape), as_bool("auto_dims", auto_dims)
+    every = as_list("inputs_list", inputs_list, "lists of inputs")
+    shapes = as_list("shapes_list", shapes_list, "lists of shapes, one for each item") if auto_shape or auto_dims else []
+    if (auto_shape or auto_dims) and len(shapes) != len(every):
+        raise ConfigError(f"shapes_list must have {len(every)} entries, one for each item, got {len(shapes)}")
+    for position, inputs in enumerate(every):
         if auto_shape or auto_dims:
-            _set_shapes(session, shapes_list[position], auto_shape)
+            _set_shapes(session, shapes[position], auto_shape)
         outputs = session._run(names, inputs)
         for tensor in outputs:
             tensor.to_host()
@@ -100,7 +124,13 @@ def run_in_memory(
 
 def tensor_from_files(desc: tensor_desc, files: Sequence[str]) -> Tensor:
     """Return a host tensor of `desc` with the bytes of raw files, one after the other; they must fill it exactly."""
-    data = b"".join(Path(file).read_bytes() for file in files)
+    if not isinstance(desc, tensor_desc):
+        raise wrong_type("desc", "a tensor_desc", desc)
+    files = _file_names(files)
+    try:
+        data = b"".join(Path(file).read_bytes() for file in files)
+    except OSError as error:
+        raise file_error(error, f"read input '{desc.name}'") from None
     kind = _numpy_dtype(desc)
     if any(dim < 0 for dim in desc.shape):
         raise FeedError(f"input '{desc.name}' has the open shape {tuple(desc.shape)}; a tensor from files needs a fixed one")
@@ -126,19 +156,30 @@ def _run_item(session: InferenceSession, files: Sequence[str], options: infer_op
     for index, tensor in enumerate(outputs):
         tensor.to_host()
         stem = Path(options.output_dir, f"{Path(files[0]).stem}_{index}")
-        _SAVERS[options.out_format](f"{stem}.{options.out_format.lower()}", np.asarray(tensor))
+        try:
+            _SAVERS[options.out_format](f"{stem}.{options.out_format.lower()}", np.asarray(tensor))
+        except OSError as error:
+            raise file_error(error, "write an output") from None
 
 
 def _set_shapes(session: InferenceSession, shapes: Sequence[Sequence[int]], as_shape: bool) -> None:
     names = [desc.name for desc in session.get_inputs()]
+    shapes = [as_list("a shape", shape, "dimensions") for shape in as_list("shapes", shapes, "shapes, one for each input")]
+    if len(shapes) != len(names):
+        raise ConfigError(f"shapes must have {len(names)} entries, one for each input, got {len(shapes)}")
     text = ";".join(f"{name}:{','.join(map(str, shape))}" for name, shape in zip(names, shapes, strict=True))
     (session.set_dynamic_shape if as_shape else session.set_dynamic_dims)(text)
 
 
 def _read(file: str) -> NDArray[Any]:
-    if file.endswith(".npy"):
-        return np.asarray(np.load(file, allow_pickle=False))
-    return np.fromfile(file, np.uint8)
+    try:
+        if file.endswith(".npy"):
+            return np.asarray(np.load(file, allow_pickle=False))
+        return np.fromfile(file, np.uint8)
+    except OSError as error:
+        raise file_error(error, "read an input") from None
+    except (EOFError, ValueError) as error:  # no npy file, or one of Python objects
+        raise FeedError(f"cannot read the input {file!r}: {error}") from error
 
 
 def _made_up(file: str, desc: tensor_desc) -> NDArray[Any]:

@@ -11,20 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench import _native
-from ais_bench.errors import AisBenchError, ConfigError, name_task
+from ais_bench.errors import AisBenchError, ConfigError, name_task, no_copies
 from ais_bench.options import (
     OnError,
+    as_bool,
     as_chain,
     as_device_id,
     as_int,
     as_iterable,
+    as_list,
     as_model,
+    as_path,
     as_runtime,
     check_custom_sizes,
     check_names,
     check_on_error,
     known_options,
     runtime_options,
+    wrong_type,
 )
 from ais_bench.session.descriptors import tensor_desc
 from ais_bench.session.feeds import sets_of, to_sequence
@@ -112,7 +116,8 @@ class InferSession:
         self.outputs_names = [desc.name for desc in self.outtensors_desc]
         if debug and _package_logger.level == logging.NOTSET:
             _package_logger.setLevel(logging.DEBUG)
-        _logger.debug("loaded %s", self.session)
+        if _logger.isEnabledFor(logging.DEBUG):
+            _logger.debug("loaded %s", str(self.session))  # as text: whoever keeps records must not keep the device
         if acl_json_path and self._native.runtime != "acl":
             _logger.warning("acl_json_path has no effect: %s runs on a CPU device", self.model_path)
 
@@ -143,8 +148,8 @@ class InferSession:
 
         Returns a list with one entry for each output. Raises FeedError, InferenceError and others.
         """
-        if mode == "dymshape":
-            self._expect(custom_sizes)
+        self._expect_in(mode, custom_sizes)
+        out_array = as_bool("out_array", out_array)
         try:
             outputs = self._native.infer(feeds, mode, out_array)
         except AisBenchError as error:
@@ -164,8 +169,7 @@ class InferSession:
         `on_error`: "raise" the error of a set, or "return" it in the place of the set's outputs. It has `index`, the set's
         place, and `device_id`. An error of `feeds_list` itself is always raised.
         """
-        if mode == "dymshape":
-            self._expect(custom_sizes)
+        self._expect_in(mode, custom_sizes)
         returns = check_on_error(on_error) == "return"
         sets = (feeds for element in as_iterable("feeds_list", feeds_list, "feeds") for feeds in sets_of(element))
         return self._native.infer_many(sets, self._one_set, mode, returns)
@@ -189,14 +193,18 @@ class InferSession:
             return self.infer(feeds, mode, custom_sizes)
         if in_out_list is None:
             raise ConfigError(f"in_out_list says which output feeds which input; {times} iterations need one")
-        if mode == "dymshape":
-            self._expect(custom_sizes)
+        self._expect_in(mode, custom_sizes)
         chain = as_chain(in_out_list)
         try:
             return self._native.iterate(feeds, mode, chain, times)
         except AisBenchError as error:
             name_task(error, device_id=self.device_id)
             raise
+
+    def _expect_in(self, mode: Any, custom_sizes: Any) -> None:
+        """Take the hint of the outputs' sizes in the one mode that has it."""
+        if isinstance(mode, str) and mode == "dymshape":
+            self._expect(custom_sizes)
 
     def _expect(self, custom_sizes: Any) -> None:
         """Pass a hint of the outputs' sizes on, when it is another one than before."""
@@ -207,6 +215,7 @@ class InferSession:
 
     def run(self, feeds: Any, out_array: bool = False) -> list[Any]:
         """Run with the shapes that the newest `set_*` call fixed. Returns tensors on the device, or arrays with `out_array`."""
+        out_array = as_bool("out_array", out_array)
         outputs = self.session._run(self.outputs_names, feeds)
         return self._to_arrays(outputs) if out_array else outputs
 
@@ -226,14 +235,13 @@ class InferSession:
         from ais_bench.session.file_pipeline import infer_options
 
         options = infer_options()
-        options.output_dir, options.out_format = output or "", outfmt
+        options.output_dir, options.out_format = "" if output is None else output, outfmt
         options.auto_dym_shape, options.auto_dym_dims, options.pure_infer_mode = auto_shape, auto_dims, pure_infer_mode
-        self.session.run_pipeline(infilelist, options, [getattr(extra, "session", extra) for extra in extra_session or ()])
+        self.session.run_pipeline(infilelist, options, extra_session)
 
     def first_inner_run(self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000) -> list[Tensor]:
         """Run once and keep inputs and outputs on the device for `inner_run`. Returns an empty list."""
-        if mode == "dymshape":
-            self._expect(custom_sizes)
+        self._expect_in(mode, custom_sizes)
         return self.session._first_inner_run(self.outputs_names, feeds, mode)
 
     def inner_run(self, in_out_list: Sequence[int], get_outputs: bool = False, mem_copy: bool = True) -> list[Tensor] | None:
@@ -241,6 +249,7 @@ class InferSession:
 
         Returns tensors on the device with `get_outputs`, else None.
         """
+        get_outputs = as_bool("get_outputs", get_outputs)
         outputs = self.session.inner_run(in_out_list, self.outputs_names, get_outputs, mem_copy)
         return outputs if get_outputs else None
 
@@ -321,13 +330,13 @@ class InferSession:
     @staticmethod
     def convert_tensors_to_host(tensors: Iterable[Tensor]) -> None:
         """Move tensors to the host, in place."""
-        for tensor in tensors:
+        for tensor in _tensors(tensors):
             tensor.to_host()
 
     @staticmethod
     def convert_tensors_to_arrays(tensors: Iterable[Tensor]) -> list[NDArray[Any]]:
         """Return new arrays with the values of host tensors."""
-        return [np.array(tensor) for tensor in tensors]
+        return [np.array(tensor) for tensor in _tensors(tensors)]
 
     # Times
 
@@ -365,6 +374,9 @@ class InferSession:
         """
         InferenceSession.finalize()
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise no_copies("an InferSession", "make one where it is needed, or use a MultiDeviceSession")
+
     def __enter__(self) -> InferSession:
         return self
 
@@ -382,9 +394,17 @@ class InferSession:
         return self.convert_tensors_to_arrays(tensors)
 
 
+def _tensors(tensors: Iterable[Tensor]) -> list[Tensor]:
+    given = as_list("tensors", tensors, "aclruntime.Tensors")
+    for tensor in given:
+        if not isinstance(tensor, _native.Tensor):
+            raise wrong_type("an entry of tensors", "an aclruntime.Tensor", tensor)
+    return given
+
+
 def _options(acl_json_path: str | None, debug: bool, loop: int) -> session_options:
     options = session_options()
     options.loop = loop
-    options.log_level = 1 if debug else 2
-    options.acl_json_path = acl_json_path or ""
+    options.log_level = 1 if as_bool("debug", debug) else 2
+    options.acl_json_path = "" if acl_json_path is None else as_path("acl_json_path", acl_json_path)
     return options

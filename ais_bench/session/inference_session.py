@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, FeedError
-from ais_bench.options import as_chain, as_device_id, as_folder, as_int, as_model, as_text, wrong_type
+from ais_bench.errors import ConfigError, ConfigTypeError, FeedError, FeedTypeError, no_copies
+from ais_bench.options import (
+    absolute_path,
+    as_bool,
+    as_chain,
+    as_device_id,
+    as_folder,
+    as_int,
+    as_list,
+    as_model,
+    as_text,
+    nearest,
+    wrong_type,
+)
 from ais_bench.session import file_pipeline, times
 from ais_bench.session.aipp import AippMethods
 from ais_bench.session.descriptors import tensor_desc
@@ -75,8 +86,8 @@ class InferenceSession(AippMethods):
         if not isinstance(options, session_options):
             raise wrong_type("options", "a session_options()", options)
         runtime_options = dict(_runtime_options or {})
-        if options.acl_json_path:  # absolute, so that one file has one name
-            runtime_options["acl_json_path"] = os.path.abspath(options.acl_json_path)
+        if (json := absolute_path("acl_json_path", options.acl_json_path)) is not None:  # absolute: one file has one name
+            runtime_options["acl_json_path"] = json
         if options.weight_dir:
             runtime_options["weight_dir"] = as_folder("weight_dir", options.weight_dir)
         native = _native.Session(
@@ -124,8 +135,8 @@ class InferenceSession(AippMethods):
         taken as they are. An array raises TypeError: `Tensor(array)` copies it.
         """
         given = feeds.values() if isinstance(feeds, Mapping) else feeds
-        if isinstance(given, Sized) and any(isinstance(feed, np.ndarray) for feed in given):
-            raise TypeError("an input is an array; make it an aclruntime.Tensor, or use InferSession, which takes arrays")
+        if isinstance(given, np.ndarray) or (isinstance(given, Sized) and any(isinstance(feed, np.ndarray) for feed in given)):
+            raise FeedTypeError("an input is an array; make it an aclruntime.Tensor, or use InferSession, which takes arrays")
         return self._run(output_names, feeds)
 
     def _run(self, output_names: Sequence[str], feeds: Any) -> list[Tensor]:
@@ -176,7 +187,7 @@ class InferenceSession(AippMethods):
         """
         if self._iteration is None:
             raise ConfigError("inner_run goes on from a first run; call first_inner_run before it")
-        indexes = self._indexes(output_names)
+        indexes, get_outputs = self._indexes(output_names), as_bool("get_outputs", get_outputs)
         self._iteration.step(as_chain(in_out_list))
         if not get_outputs:
             return []
@@ -203,7 +214,7 @@ class InferenceSession(AippMethods):
             return None
         if len(arguments) == 5:
             return file_pipeline.run_in_memory(self, *arguments)
-        raise TypeError(
+        raise ConfigTypeError(
             "run_pipeline takes (infiles, infer_options, extra_sessions), (infiles, output_dir, auto_shape, auto_dims, format) "
             "or (names, inputs_list, shapes_list, auto_shape, auto_dims)"
         )
@@ -235,6 +246,7 @@ class InferenceSession(AippMethods):
 
     def set_custom_outsize(self, sizes: Iterable[int]) -> int:
         """Give a hint about output sizes in bytes, one an output. Results are never limited by it."""
+        sizes = as_list("sizes", sizes, "numbers of bytes, one for each output")
         self._native.expect_outputs([as_int("output size", size, 0, 2**62) for size in sizes])
         return 0
 
@@ -278,10 +290,15 @@ class InferenceSession(AippMethods):
         return 0
 
     def _indexes(self, output_names: Sequence[str]) -> list[int]:
-        try:
-            return [self._output_names.index(name) for name in output_names]
-        except ValueError:
-            raise FeedError(f"outputs {list(output_names)} were asked for; the model has {self._output_names}") from None
+        names = as_list("output_names", output_names, "output names")
+        for name in names:
+            if name not in self._output_names:
+                advice = nearest(name, self._output_names) or f"; the model has {self._output_names}"
+                raise FeedError(f"the model has no output {name!r}{advice}")
+        return [self._output_names.index(name) for name in names]
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise no_copies("an InferenceSession", "make one where it is needed")
 
     def __repr__(self) -> str:
         lines = ["<Model>", f"device:\t{self._native.device_id}"]

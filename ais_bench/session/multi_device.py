@@ -11,19 +11,21 @@ import os
 import pickle
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from ais_bench.errors import ConfigError, DeviceUnavailable, PoolClosed, SessionClosed
+from ais_bench.errors import ConfigError, DeviceUnavailable, PoolClosed, SessionClosed, no_copies
 from ais_bench.options import (
     OnError,
     absolute,
+    absolute_path,
     as_bool,
     as_callable,
     as_device_id,
     as_device_ids,
     as_int,
+    as_iterable,
+    as_list,
     as_model,
-    as_path,
     as_seconds,
     check_names,
     check_on_error,
@@ -125,7 +127,8 @@ class MultiDeviceSession:
         self._runtime = runtime_of(self.model_path, runtime)
         self._on_error = check_on_error(on_error)
         self._asked = None if devices is None else as_device_ids(devices)
-        pinning: Any = "none" if affinity == "auto" and self._runtime != "ort" else affinity
+        auto = isinstance(affinity, str) and affinity == "auto"
+        pinning: Any = "none" if auto and self._runtime != "ort" else affinity
         cpu_workers = as_int("preprocess_workers", preprocess_workers, 0, 1024)
         if cpu_workers and preprocess is None:
             raise ConfigError(f"preprocess_workers needs a preprocess for its workers, got {cpu_workers} and no preprocess")
@@ -142,7 +145,7 @@ class MultiDeviceSession:
             model=self.model_path if isinstance(self.model_path, str) else pickle.PickleBuffer(self.model_path),
             runtime=self._runtime,
             options=options,
-            acl_json_path=os.path.abspath(as_path("acl_json_path", acl_json_path)) if acl_json_path else None,
+            acl_json_path=absolute_path("acl_json_path", acl_json_path),
             debug=as_bool("debug", debug),
             loop=as_int("loop", loop, 1),
             warmup=as_int("warmup", warmup, 0),
@@ -196,6 +199,9 @@ class MultiDeviceSession:
         if pool is not None:
             pool.close(force=force)
         self._parcel.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise no_copies("a MultiDeviceSession", "make one where it is needed, from the model's path")
 
     def __enter__(self) -> MultiDeviceSession:
         return self
@@ -298,9 +304,10 @@ class MultiDeviceSession:
         """
         pool = self._ready_pool(None)
         inputs = self._inputs
-        wanted = [desc.shape for desc in inputs] if shapes is None else [list(shape) for shape in shapes]
+        given = [desc.shape for desc in inputs] if shapes is None else as_list("shapes", shapes, "shapes, one for each input")
+        wanted = [[as_int("a dimension", dim, -1) for dim in as_list("a shape", shape, "dimensions")] for shape in given]
         if len(wanted) != len(inputs):
-            raise ConfigError(f"the model has {len(inputs)} inputs, {len(wanted)} shapes were given")
+            raise ConfigError(f"shapes must have {len(inputs)} entries, one for each input, got {len(wanted)}")
         for desc, shape in zip(inputs, wanted, strict=True):
             if any(dim < 0 for dim in shape):
                 raise ConfigError(f"input {desc.name!r} has shape {shape}; pass shapes without open dimensions")
@@ -371,7 +378,8 @@ class MultiDeviceSession:
         Memory stays bounded: a few items for each worker are under way. What is needed of an item is taken before the iterable
         is asked for the next, so it may reuse its buffers (arrays of `new_feeds` excepted).
         """
-        number, returns = scatter.mode_number(mode), check_on_error(on_error or self._on_error) == "return"
+        number, returns = scatter.mode_number(mode), self._returns(on_error)
+        iterable, details = as_iterable("iterable", iterable, "feeds"), as_bool("details", details)
         pool = self._ready_pool(None)
         tasks = pool.ordered(self._prepared(iterable), self._maker(number, detailed=details))
         return self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=False)
@@ -380,7 +388,8 @@ class MultiDeviceSession:
         self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None, *, details: bool = False
     ) -> Iterator[tuple[Any, Any]]:
         """The same, but yields (index, outputs), or (outputs, Item) with `details`, as they finish."""
-        number, returns = scatter.mode_number(mode), check_on_error(on_error or self._on_error) == "return"
+        number, returns = scatter.mode_number(mode), self._returns(on_error)
+        iterable, details = as_iterable("iterable", iterable, "feeds"), as_bool("details", details)
         pool = self._ready_pool(None)
         tasks = pool.unordered(self._prepared(iterable), self._maker(number, detailed=details))
         return self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=True)
@@ -414,10 +423,11 @@ class MultiDeviceSession:
         A plain feeds_list runs on all devices and returns [outputs, ...]. An element may be a bare array, for a model of one
         input. `on_error`: "raise" the error of a set, or "return" it in the place of the set's outputs; None: as the session.
         """
-        returns = check_on_error(on_error or self._on_error) == "return"
+        returns = self._returns(on_error)
         number = scatter.mode_number(mode, custom_sizes)
         if not scatter.is_by_device(feeds_list):
-            return list(self.map(scatter.sets(feeds_list), mode, on_error or self._on_error))
+            sets = scatter.sets(as_iterable("feeds_list", feeds_list, "feeds"))
+            return list(self.map(sets, mode, "return" if returns else "raise"))
         lists = scatter.sets_by_device(feeds_list)
         flat = {device: [one for feeds in several for one in feeds] for device, several in lists.items()}
         outputs = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how), returns)
@@ -523,6 +533,9 @@ class MultiDeviceSession:
     def _prepared(self, items: Iterable[Any]) -> Iterable[Any]:
         """The items as devices take them."""
         return items if self._preprocessing is None else self._preprocessing.stream(items, self._inputs)
+
+    def _returns(self, on_error: OnError | None) -> bool:
+        return check_on_error(self._on_error if on_error is None else on_error) == "return"
 
     def _results(self, tasks: Iterable[Task], returns: bool, *, indexed: bool) -> Iterator[Any]:
         """The results of tasks that are done, or (index, result), noting their times."""

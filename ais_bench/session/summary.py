@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from ais_bench.errors import file_error
+from ais_bench.options import as_bool, as_list, as_path, as_text, wrong_type
 
 __all__ = ["ListInfo", "Summary", "figures_of", "summary"]
 
@@ -97,6 +101,12 @@ class Summary:
         `multi_threads` executions may overlap, and the throughput is taken from the time that at least one was running. The
         lines of `more` come before that of the throughput.
         """
+        if not self._batchsizes and not isinstance(batchsize, numbers.Real):
+            raise wrong_type("batchsize", "a number", batchsize)
+        lines = [as_text("an entry of more", line) for line in as_list("more", more, "lines")]
+        display_all_summary = as_bool("display_all_summary", display_all_summary)
+        multi_threads = as_bool("multi_threads", multi_threads)
+        target = None if output_prefix is None else f"{as_path('output_prefix', output_prefix)}_summary.json"
         compute = ListInfo.of(self.npu_compute_time_list)
         h2d, d2h = ListInfo.of(self.h2d_latency_list), ListInfo.of(self.d2h_latency_list)
         batch = sum(self._batchsizes) / len(self._batchsizes) if self._batchsizes else batchsize
@@ -113,7 +123,7 @@ class Summary:
             _say(f"NPU_compute_time (ms): {compute}")
         if both:
             _say(f"D2H_latency (ms): {said(d2h)}")
-        for line in more:
+        for line in lines:
             _say(line)
         _say(f"throughput 1000*batchsize.mean({_plain(batch)})/NPU_compute_time.mean({mean}): {throughput}")
         _say("------------------------------------------------------")
@@ -127,16 +137,19 @@ class Summary:
             throughput=throughput,
             pid=os.getpid(),
         )
-        if output_prefix is not None:
-            self.write(f"{output_prefix}_summary.json")
+        if target is not None:
+            self.write(target)
 
     def write(self, path: str) -> None:
-        """Write the JSON file: one line, readable by the group, whole or not at all. Raises OSError."""
+        """Write the JSON file: one line, readable by the group, whole or not at all. Raises FileError."""
         temporary = f"{path}.tmp"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        with open(fd, "w", encoding="utf-8") as file:
-            json.dump(self.infodict, file, default=str)
-        os.replace(temporary, path)
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+            with open(fd, "w", encoding="utf-8") as file:
+                json.dump(self.infodict, file, default=str)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise file_error(error, "write the summary") from None
 
     def _busy_mean(self, plain_mean: float) -> float:
         """Time with at least one execution running, per execution; the plain mean where the entries are no pairs."""

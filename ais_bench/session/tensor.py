@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, FeedError
-from ais_bench.options import as_device_id
+from ais_bench.errors import ConfigError, FeedError, no_copies
+from ais_bench.options import as_bool, as_device_id, as_int, as_list
 from ais_bench.session.descriptors import dtype
 
 __all__ = ["BaseTensor", "Tensor", "batch", "type"]
@@ -60,6 +60,9 @@ class Tensor(_native.Tensor):
         """Move to a device's media memory, which is ordinary device memory here."""
         self.to_device(device_id)
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise no_copies("an aclruntime.Tensor", "make an array of it with numpy.array(tensor), and a Tensor of that")
+
     def __repr__(self) -> str:
         shape = ", ".join(map(str, self.shape)) + ("," if len(self.shape) == 1 else "")
         return f"<Tensor>\nshape:\t({shape})\ndtype:\t{self.dtype.name}\ndevice:\t{self.device}"
@@ -71,10 +74,10 @@ class BaseTensor:
     """Host memory that somebody else keeps alive: an address and a number of bytes. Only for feeding it to a run at once."""
 
     def __init__(self, address: int, nbytes: int) -> None:
-        if nbytes < 0 or (address == 0 and nbytes > 0):
-            raise ConfigError(f"a BaseTensor is an address and a size in bytes; got address {address} and {nbytes} bytes")
-        self.buf = int(address)
-        self.size = int(nbytes)
+        self.buf: int = as_int("address", address, 0, 2**64 - 1)
+        self.size: int = as_int("nbytes", nbytes, 0, 2**62)
+        if self.buf == 0 and self.size > 0:
+            raise ConfigError(f"address must be that of {self.size} bytes, got 0")
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -93,7 +96,12 @@ def _readable(value: Any) -> Any:
 
 def batch(inputs: Sequence[Tensor], keep_dims: bool = False) -> Tensor:
     """Join host tensors of one dtype: on a new axis 0, or, with `keep_dims`, along the axis 0 they have."""
+    inputs = as_list("inputs", inputs, "tensors")
+    keep_dims = as_bool("keep_dims", keep_dims)
     if not inputs:
         raise FeedError("there are no tensors to join")
     arrays: list[NDArray[Any]] = [np.asarray(tensor) for tensor in inputs]
-    return Tensor(np.concatenate(arrays) if keep_dims else np.stack(arrays))
+    try:
+        return Tensor(np.concatenate(arrays) if keep_dims else np.stack(arrays))
+    except (TypeError, ValueError) as error:  # their shapes, or types that have none in common
+        raise FeedError(f"the tensors cannot be joined: {error}") from error
