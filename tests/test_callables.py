@@ -17,7 +17,7 @@ from multi_device_support import DEVICES, Feeds, add_model, pair, same, total
 from pool_support import wait_until
 from scripts import run_script
 
-from ais_bench.errors import ConfigError, FeedError, WorkerDied, WorkerStartError
+from ais_bench.errors import ConfigError, FeedError, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.session import Carry, MultiDeviceSession
 from ais_bench.session.stateless import keeps_no_state, threads_for
 
@@ -201,6 +201,24 @@ def test_a_forked_child_that_comes_out_of_a_callable_ends(models: dict[str, str]
     with MultiDeviceSession(models["open"], devices=[0], **callables) as session:  # type: ignore[arg-type]
         assert list(session.map(range(4))) == list(range(4))
         assert session.report().workers[0].restarts == 0
+
+
+@pytest.mark.parametrize("side", ["preprocess", "postprocess"])
+def test_a_callable_that_hangs_is_ended_at_the_task_timeout(models: dict[str, str], side: str) -> None:
+    def hang(argument: Any) -> Any:
+        item = argument if isinstance(argument, int) else number_of(argument)
+        while item == 3:
+            time.sleep(1)
+        return feeds_of(item) if isinstance(argument, int) else item
+
+    callables: dict[str, Callable[[Any], Any]] = {"preprocess": feeds_of, "postprocess": number_of, side: hang}
+    with MultiDeviceSession(
+        models["open"], devices=[0], on_error="return", task_timeout=1.5, restart_backoff=0.0, callable_threads=2, **callables
+    ) as session:
+        results = list(session.map(range(40)))
+    assert isinstance(results[3], TaskTimeout)
+    assert results[3].index == 3
+    assert [result for index, result in enumerate(results) if index != 3] == [item for item in range(40) if item != 3]
 
 
 def test_close_finishes_what_was_accepted_at_every_stage(models: dict[str, str]) -> None:
