@@ -407,8 +407,9 @@ class _Book:
             self._spare.flush()
             return Result(metrics, Records(self._spare), report, None, {})
         self._folder.write_report(json_ready(report))
-        records = Records.of_folder(self._folder.path)
-        return Result(metrics, records, report, self._folder.path, self._folder.run)
+        found = Result(metrics, Records.of_folder(self._folder.path), report, self._folder.path, self._folder.run)
+        write_pictures(found)
+        return found
 
     def close(self) -> None:
         """Let the files go."""
@@ -416,6 +417,24 @@ class _Book:
             self._old.close()
         if self._folder is not None:
             self._folder.close()
+
+
+def write_pictures(result: Result) -> None:
+    """Write report.html and trace.json.gz into the run folder. A picture that cannot be made costs nothing but itself."""
+    import warnings
+
+    from ais_bench.evaluate.page.page import write_page
+    from ais_bench.evaluate.page.trace import write_trace
+
+    assert result.path is not None
+    for name, write in (
+        ("report.html", lambda path: write_page([result], path)),
+        ("trace.json.gz", lambda path: write_trace(result, path)),
+    ):
+        try:
+            write(os.path.join(result.path, name))
+        except Exception as error:
+            warnings.warn(f"{name} was not written: {type(error).__name__}: {error}", stacklevel=2)
 
 
 def json_ready(value: Any) -> Any:

@@ -9,11 +9,13 @@ from ais_bench.cli.show import figure, print_json, table
 
 EXAMPLES = """\
   ais-bench compare runs/before runs/after
+  ais-bench compare runs/before runs/after --html page.html
 """
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the folders."""
+    parser.add_argument("--html", metavar="FILE", help="also lay the runs over each other on a page")
     parser.add_argument("runs", nargs="+", metavar="run", help="run folders; the first is what the others are compared with")
 
 
@@ -31,6 +33,10 @@ def run(options: Any) -> int:
         base = first.get(name)
         changes = [None if base in (None, 0) or value is None else value / base - 1 for value in values]
         rows.append({"figure": name, "values": values, "change": changes})
+    if options.html:
+        from ais_bench.evaluate.page.page import write_page
+
+        write_page(list(runs.values()), options.html)
     differ = _differences([found.run for found in runs.values()])
     if options.json:
         print_json({"runs": list(runs), "figures": rows, "differences": differ})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from ais_bench.cli.show import lines, print_json, table
@@ -10,6 +11,7 @@ from ais_bench.cli.show import lines, print_json, table
 EXAMPLES = """\
   ais-bench report run
   ais-bench report run --json
+  ais-bench report run --html page.html
 """
 TIMES = ("count", "mean", "p50", "p90", "p99", "max")
 
@@ -17,13 +19,21 @@ TIMES = ("count", "mean", "p50", "p90", "p99", "max")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the folder."""
     parser.add_argument("run", help="the run folder")
+    parser.add_argument("--html", metavar="FILE", help="where the page goes (report.html in the run folder)")
+    parser.add_argument("--trace", metavar="FILE", help="where the trace goes (trace.json.gz in the run folder)")
 
 
 def run(options: Any) -> int:
-    """Print the report of a run folder."""
+    """Print the report of a run folder, and write its page and its trace."""
     from ais_bench.evaluate import load
+    from ais_bench.evaluate.page.page import write_page
+    from ais_bench.evaluate.page.trace import write_trace
 
     found = load(options.run)
+    page = options.html or os.path.join(options.run, "report.html")
+    trace = options.trace or os.path.join(options.run, "trace.json.gz")
+    write_page([found], page)
+    write_trace(found, trace)
     if options.json:
         print_json({**found.to_dict(), "failures": [_failure(record) for record in found.failures]})
         return 0
@@ -54,6 +64,7 @@ def run(options: Any) -> int:
                 ("device", *TIMES),
                 [(d, *map(t.get, TIMES)) for d, t in every],
             )
+    print(f"page   {page}\ntrace  {trace} (opens in ui.perfetto.dev and chrome://tracing)\n")
     failures = [_failure(record) for record in found.failures[:20]]
     if failures:
         table("failures", ("sample", "device", "error"), [(one["id"], one["device"], one["error"]) for one in failures])
