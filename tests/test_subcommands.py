@@ -277,3 +277,27 @@ def test_what_is_wrong_is_said(line: str, words: str, place: Path, shell: Shell)
     assert code == 1
     assert err.startswith("[ERROR] ")
     assert words in err
+
+
+@pytest.mark.usefixtures("npu")
+def test_loadgen_gives_its_verdict(place: Path, shell: Shell) -> None:
+    pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is not installed")
+    pack(place / "m.onnx", place / "m.om")
+    line = "bench m.om --devices 0,1 --scenario single-stream --seconds 0.2 --queries 100 --output run --json"
+    code, out, _ = shell(line)
+    found = json.loads(out)
+    summary = (place / "run" / "loadgen" / "mlperf_log_summary.txt").read_text()
+    (verdict,) = re.findall(r"Result is : (\w+)", summary)
+    assert (found["result"], code) == (verdict, 0 if verdict == "VALID" else 3)
+    assert found["scenario"] == "single-stream"
+    assert found["figures"]["Mean latency (ns)"] > 0
+    (mean,) = re.findall(r"Mean latency \(ns\)\s*: (\d+)", summary)
+    assert found["figures"]["Mean latency (ns)"] == float(mean)
+    assert shell("bench m.om --devices 0 --scenario server")[0] == 1  # no rate, no bound
+
+
+def test_without_loadgen_it_says_what_to_install(place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    code, _, err = shell("bench m.onnx --devices 0 --scenario offline")
+    assert code == 1
+    assert "pip install 'ais_bench[loadgen]'" in err

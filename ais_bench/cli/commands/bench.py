@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
+import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 from ais_bench.cli.log import Failed
 from ais_bench.cli.options import _ids, _model, _shapes, _whole
-from ais_bench.cli.show import figure, print_json, table
+from ais_bench.cli.show import figure, lines, print_json, table
 
 EXAMPLES = """\
   ais-bench bench m.onnx
   ais-bench bench m.om --devices 0,1,2,3 --seconds 10 --json
   ais-bench bench m.onnx --shape x:1,3,224,224 --shape x:1,3,448,448 --workers 1,2     every combination, one table
+  ais-bench bench m.om --scenario offline --seconds 60
+  ais-bench bench m.om --scenario server --rate 500 --latency-ms 15 --output run
 """
 BUSY = 0.25  # processors at work for others from which on it is said
 
@@ -31,6 +36,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", choices=("random", "zero"), default="random", help="what is made up (%(default)s)")
     parser.add_argument("--mode", default="static", help="as for infer (%(default)s)")
     add_measuring(parser)
+    scenario = parser.add_argument_group("MLPerf LoadGen (pip install 'ais_bench[loadgen]')")
+    scenario.add_argument("--scenario", choices=("offline", "single-stream", "multi-stream", "server"), help="run it instead")
+    scenario.add_argument(
+        "--rate", type=float, metavar="QPS", help="queries a second: a server's, or what offline is expected to do"
+    )
+    scenario.add_argument("--latency-ms", type=float, metavar="MS", help="the bound of a server's 99th percentile")
+    scenario.add_argument("--find-peak", action="store_true", help="search a server's highest rate within the bound")
+    scenario.add_argument("--queries", type=_whole(1), metavar="N", help="at least so many; --seconds: at least so long")
+    scenario.add_argument("--output", "-o", metavar="DIR", help="where LoadGen's logs go, in loadgen/ (a temporary folder)")
 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
@@ -64,13 +78,48 @@ def plan_of(options: Any) -> Any:
 
 
 def run(options: Any) -> int:
-    """Measure every combination and print the figures."""
+    """Measure every combination, or run a scenario, and print the figures."""
+    if options.scenario:
+        return _run_scenario(options)
     results = list(_results(options))
     if options.json:
         print_json({"model": options.model, "results": results})
     else:
         _show(results)
     return 0 if all(one["stable"] for one in results) else 3
+
+
+def _run_scenario(options: Any) -> int:
+    """LoadGen runs; 3 if it says INVALID."""
+    from ais_bench.evaluate.loadgen import run_scenario
+    from ais_bench.evaluate.measure import feeds_of
+
+    with contextlib.ExitStack() as stack:
+        folder = options.output or stack.enter_context(tempfile.TemporaryDirectory(prefix="ais_bench-"))
+        session = stack.enter_context(open_session(options, workers_per_device=options.workers[0]))
+        shapes = _shapes_of((options.shape or [None])[0], (options.batch or [None])[0], session.get_inputs())
+        found = run_scenario(
+            session,
+            feeds_of(session.get_inputs(), shapes, options.data),
+            options.scenario,
+            os.path.join(folder, "loadgen"),
+            rate=options.rate,
+            latency_ms=options.latency_ms,
+            seconds=options.seconds,
+            queries=options.queries,
+            find_peak=options.find_peak,
+            mode=options.mode,
+        )
+        if options.json:
+            print_json({"model": options.model, **found})
+        else:
+            lines([("scenario", found["scenario"]), ("result", found["result"]), *found["conditions"].items()])
+            for reason in found["reasons"]:
+                print(f"  {reason}")
+            lines(found["figures"].items())
+            if options.output:
+                print(f"logs: {found['folder']}")
+    return 0 if found["result"] == "VALID" else 3
 
 
 def _results(options: Any) -> Iterator[dict[str, Any]]:

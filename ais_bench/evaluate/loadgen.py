@@ -1,0 +1,149 @@
+"""MLPerf LoadGen with a session as the system under test: its clock, its rules, its verdict, its logs."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from typing import Any
+
+from ais_bench.errors import ConfigError, UnsupportedError
+
+__all__ = ["SCENARIOS", "run_scenario"]
+
+SCENARIOS = ("offline", "single-stream", "multi-stream", "server")
+_NAMES = {"offline": "Offline", "single-stream": "SingleStream", "multi-stream": "MultiStream", "server": "Server"}
+LIBRARY = 1024  # samples that LoadGen draws from; all are the same made-up data
+
+
+def _loadgen() -> Any:
+    try:
+        import mlperf_loadgen
+    except ImportError:
+        raise UnsupportedError(
+            "scenarios are run by MLPerf LoadGen, which is not installed: pip install 'ais_bench[loadgen]'"
+        ) from None
+    return mlperf_loadgen
+
+
+def run_scenario(
+    session: Any,
+    feeds: list[Any],
+    scenario: str,
+    folder: str,
+    *,
+    rate: float | None = None,
+    latency_ms: float | None = None,
+    seconds: float = 600.0,
+    queries: int | None = None,
+    find_peak: bool = False,
+    mode: str = "static",
+) -> dict[str, Any]:
+    """Run a scenario, and return LoadGen's verdict and figures. Its logs lie in `folder`.
+
+    Args:
+        session: a MultiDeviceSession whose workers are ready.
+        feeds: of one query sample.
+        scenario: one of SCENARIOS.
+        rate: queries a second: what a server gets, and what an offline run is expected to do.
+        latency_ms: the bound of a server's 99th percentile.
+        seconds: at least so long; MLPerf wants 600.
+        queries: at least so many; None: LoadGen's own rule.
+        find_peak: let LoadGen search the highest rate of a server that holds the bound.
+
+    Raises ConfigError, UnsupportedError without LoadGen, and the first error of a run.
+    """
+    lg = _loadgen()
+    settings = _settings(lg, scenario, rate, latency_ms, seconds, queries, find_peak)
+    os.makedirs(folder, exist_ok=True)
+    log = lg.LogSettings()
+    log.enable_trace = False
+    log.log_output.outdir, log.log_output.copy_summary_to_stdout = folder, False
+    errors: list[BaseException] = []
+    pending = _Pending()
+
+    def issue(samples: list[Any]) -> None:
+        for sample in samples:
+            pending.add()
+            session.submit(feeds, mode=mode).add_done_callback(lambda future, number=sample.id: answered(future, number))
+
+    def answered(future: Any, number: int) -> None:
+        error = future.exception()
+        if error is not None:
+            errors.append(error)
+        lg.QuerySamplesComplete([lg.QuerySampleResponse(number, 0, 0)])
+        pending.done()
+
+    sut = lg.ConstructSUT(issue, lambda: None)
+    library = lg.ConstructQSL(LIBRARY, LIBRARY, lambda _: None, lambda _: None)
+    try:
+        lg.StartTestWithLogSettings(sut, library, settings, log)
+        pending.wait()
+    finally:
+        lg.DestroyQSL(library)
+        lg.DestroySUT(sut)
+    if errors:
+        raise errors[0]
+    with open(os.path.join(folder, "mlperf_log_summary.txt"), encoding="utf-8") as file:
+        return {"scenario": scenario, "folder": os.path.abspath(folder), **_verdict(file.read())}
+
+
+class _Pending:
+    """Queries without an answer."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+
+    def add(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def done(self) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._count == 0)
+
+
+def _settings(
+    lg: Any,
+    scenario: str,
+    rate: float | None,
+    latency_ms: float | None,
+    seconds: float,
+    queries: int | None,
+    find_peak: bool,
+) -> Any:
+    if scenario not in SCENARIOS:
+        raise ConfigError(f"the scenario is {scenario!r}; it is one of {', '.join(SCENARIOS)}")
+    if scenario == "server" and (latency_ms is None or rate is None):
+        raise ConfigError("the server scenario needs a rate and a latency bound")
+    if find_peak and scenario != "server":
+        raise ConfigError("the peak is searched for in the server scenario")
+    settings = lg.TestSettings()
+    settings.scenario = getattr(lg.TestScenario, _NAMES[scenario])
+    settings.mode = lg.TestMode.FindPeakPerformance if find_peak else lg.TestMode.PerformanceOnly
+    settings.min_duration_ms = int(seconds * 1000)
+    if queries is not None:
+        settings.min_query_count = queries
+    if scenario == "server":
+        settings.server_target_qps = float(rate or 0)
+        settings.server_target_latency_ns = int((latency_ms or 0) * 1e6)
+    elif scenario == "offline" and rate is not None:
+        settings.offline_expected_qps = float(rate)
+    return settings
+
+
+def _verdict(summary: str) -> dict[str, Any]:
+    """What LoadGen's summary says: valid or not, why not, and its figures by name."""
+    result = re.search(r"Result is\s*:\s*(\w+)", summary)
+    figures: dict[str, Any] = {}
+    for name, value in re.findall(r"^\s*([^:\n=]+?)\s*:\s*(-?[\d.e+]+)\s*$", summary, re.MULTILINE):
+        figures[name] = float(value)
+    reasons = re.findall(r"^\s*\*\s*(.+)$", summary, re.MULTILINE)
+    conditions = dict(re.findall(r"^\s*([A-Z][\w ]* satisfied)\s*:\s*(\w+)", summary, re.MULTILINE))
+    return {"result": result[1] if result else "INVALID", "conditions": conditions, "reasons": reasons, "figures": figures}
