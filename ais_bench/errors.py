@@ -29,7 +29,8 @@ Some classes also derive from the built-in class that Python itself raises for t
 that class catches them too. The error of one task of a pipeline or pool carries `index`, the place of its feeds among those of
 the call, and `device_id`, the device it ran on; each is None where there is none.
 
-`FeedWarning` is a warning, not an error: the feed is used as its bytes, but its type looks like a mistake.
+`FeedWarning` and `TimesWarning` are warnings, not errors: a feed is used as its bytes, but its type looks like a mistake; a
+device did not tell how long a run took.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ __all__ = [
     "PoolError",
     "SessionClosed",
     "TaskTimeout",
+    "TimesWarning",
     "TransportError",
     "UnsupportedError",
     "WorkerDied",
@@ -182,6 +184,10 @@ class TransportError(AisBenchError):
 
 class FeedWarning(UserWarning):
     """A feed fits in bytes but its element type is of another kind than the model's, once for each input."""
+
+
+class TimesWarning(UserWarning):
+    """A device did not tell how long a run took: its result is good, its times are left out. Once for each session."""
 
 
 def file_error(error: OSError, doing: str) -> FileError:

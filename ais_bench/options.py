@@ -40,6 +40,7 @@ __all__ = [
     "check_names",
     "check_on_error",
     "check_spin",
+    "host_register_option",
     "known_options",
     "refuse_on_npu",
     "runtime_of",
@@ -52,7 +53,7 @@ OnError = Literal["raise", "return"]
 
 MODES = ("static", "dymbatch", "dymhw", "dymdims", "dymshape")  # a mode travels to a worker as its index in this
 GRAPH_OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "layout", "all")
-NPU_OPTIONS = ("acl_json_path", "weight_dir")
+NPU_OPTIONS = ("acl_json_path", "weight_dir", "host_register")
 LARGEST_INT = 2**31 - 1
 
 
@@ -352,6 +353,12 @@ def runtime_options(
 
 def _option_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def host_register_option(value: Any, runtime: str) -> dict[str, str]:
+    """Return `host_register` as the runtime takes it: nothing for "auto", nor for a CPU device, which copies nothing."""
+    choice = as_choice("host_register", value, ("auto", "off", "on"))
+    return {} if choice == "auto" or runtime == "ort" else {"host_register": choice}
 
 
 def refuse_on_npu(options: Iterable[str]) -> None:

@@ -14,7 +14,15 @@ from ais_bench.emulator import Emulator
 from ais_bench.emulator.control import Call
 
 _KINDS = {0: "host", 1: "in", 2: "out", 3: "on device"}
-_SILENT = ("aclmdlGet", "aclGet", "aclrtGet", "aclrtSetCurrentContext", "aclrtEventElapsedTime")
+_SILENT = (
+    "aclmdlGet",
+    "aclGet",
+    "aclrtGet",
+    "aclrtSetCurrentContext",
+    "aclrtEventElapsedTime",
+    "aclrtQuery",
+    "aclrtStreamQuery",
+)
 
 
 def _waits_for(call: Call | None, before: Call | None) -> bool:
@@ -22,7 +30,7 @@ def _waits_for(call: Call | None, before: Call | None) -> bool:
     return (
         call is not None
         and before is not None
-        and (call["call"], before["call"]) == ("aclrtSynchronizeStreamWithTimeout", "aclmdlExecuteAsync")
+        and (call["call"], before["call"]) == ("aclrtSynchronizeStream", "aclmdlExecuteAsync")
         and call["args"][0] == before["args"][3]
     )
 

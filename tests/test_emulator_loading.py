@@ -85,13 +85,13 @@ class TestLoading:
         assert acl.emulator.living() == []
 
     def test_another_soc(self, make_acl, tmp_path):
-        path = pack(models.add(tmp_path), tmp_path / "m.om", soc_version="Ascend910B3")
+        path = pack(models.add(tmp_path), tmp_path / "m.om", soc_version="Ascend310P3")
         acl = make_acl()
         acl.ok("aclrtSetDevice", 0)
-        with pytest.raises(AclError, match="packed for Ascend910B3, this is a Ascend310P3") as error:
+        with pytest.raises(AclError, match="packed for Ascend310P3, this is a Ascend910B3") as error:
             acl.load(path)
         assert error.value.code == 507008
-        other = make_acl(soc="Ascend910B3")
+        other = make_acl(soc="Ascend310P3")
         other.ok("aclrtSetDevice", 0)
         other.load(path).close()
 

@@ -91,7 +91,7 @@ class TestInit:
             assert str(path) in bare_acl.text()
             assert bare_acl.aclInit(None) == 0  # the failure left nothing behind
 
-    def test_a_missing_configuration_and_another_one(self, bare_acl, tmp_path):
+    def test_a_missing_configuration(self, bare_acl, tmp_path):
         assert bare_acl.aclInit(str(tmp_path / "none.json").encode()) == 100003
         bare_acl.ok("aclInit", None)
         path = tmp_path / "acl.json"

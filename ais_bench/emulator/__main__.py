@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
-    except (OSError, ValueError) as error:
+    except (ConfigError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return status
@@ -58,6 +58,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exec-ms", help="milliseconds of one execution, or a distribution such as normal:5,0.5")
     parser.add_argument("--copy-gbps", help="1e9 bytes a second between host and device")
     parser.add_argument("--memory-mb", help="MiB of device memory")
+    parser.add_argument("--product", help="what the NPUs are, such as 310P3, 910, 910B, A3")
+    parser.add_argument("--kernel", help="the release of the host's kernel, such as 5.10")
     parser.add_argument("--faults", default="", help="fault rules, such as 'aclmdlExecute:3=507011@2'")
     parser.add_argument("--record", help="a file for the calls made")
     parser.add_argument("--report", help="a file for violations and leaks")
@@ -92,7 +94,10 @@ def _run(options: argparse.Namespace) -> int:
     command = [word for index, word in enumerate(options.command) if word != "--" or index != 0]
     if not command:
         raise ConfigError("run needs a command: python -m ais_bench.emulator run --npus 8 -- python script.py")
-    settings = {name: getattr(options, name) for name in ("exec_ms", "copy_gbps", "memory_mb", "faults", "record", "report")}
+    settings = {
+        name: getattr(options, name)
+        for name in ("exec_ms", "copy_gbps", "memory_mb", "product", "kernel", "faults", "record", "report")
+    }
     with npus(options.npus, **settings):
         return subprocess.run(command, check=False).returncode
 

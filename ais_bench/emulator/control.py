@@ -40,13 +40,23 @@ class Emulator:
             raise FileError(None, f"cannot load the emulator's library: {error}", file) from None
         if not file or not hasattr(self._library, "aisEmulatorSetFaults"):
             raise ConfigError(f"path must be the emulator's library, got {file!r}")
-        for name in ("aisEmulatorSetFaults", "aisEmulatorStopRecording", "aisEmulatorReport", "aisEmulatorLiving"):
+        for name in (
+            "aisEmulatorConfigure",
+            "aisEmulatorSetFaults",
+            "aisEmulatorStopRecording",
+            "aisEmulatorReport",
+            "aisEmulatorLiving",
+        ):
             getattr(self._library, name).restype = ctypes.c_char_p
-        for name in ("FaultsFired", "CallCount", "Violations", "Leaks", "MemoryUsed"):
+        for name in ("FaultsFired", "CallCount", "Violations", "Leaks", "Timeouts", "MemoryUsed"):
             getattr(self._library, f"aisEmulator{name}").restype = ctypes.c_uint64
 
     def _text(self, function: str, *arguments: object) -> str:
         return cast(bytes, getattr(self._library, function)(*arguments)).decode(errors="replace")
+
+    def _configure(self, *, new_process: bool = False) -> str:
+        """Have the environment's settings read again; return "" or why that cannot be. `npus` does it."""
+        return self._text("aisEmulatorConfigure", ctypes.c_int(new_process))
 
     def set_faults(self, rules: str = "") -> None:
         """Replace all fault rules (docs/emulator.md has their form) and count calls anew.
@@ -74,7 +84,7 @@ class Emulator:
         return [cast(Call, json.loads(line)) for line in self._text("aisEmulatorStopRecording").splitlines()]
 
     def report(self) -> list[str]:
-        """Violations of AscendCL's rules and leaks, in words, since `clear_report`."""
+        """Violations of AscendCL's rules, leaks and waits that timed out, in words, since `clear_report`."""
         return self._text("aisEmulatorReport").splitlines()
 
     def violations(self) -> int:
@@ -85,8 +95,12 @@ class Emulator:
         """How many leaks the report holds."""
         return int(self._library.aisEmulatorLeaks())
 
+    def timeouts(self) -> int:
+        """How many waits timed out. CANN logs each of them as an error, so a program should have none."""
+        return int(self._library.aisEmulatorTimeouts())
+
     def clear_report(self) -> None:
-        """Forget violations and leaks."""
+        """Forget violations, leaks and time-outs."""
         self._library.aisEmulatorClearReport()
 
     def living(self) -> list[str]:

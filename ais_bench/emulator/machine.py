@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ais_bench.emulator.binary import library_without
+from ais_bench.emulator.control import Emulator
 from ais_bench.errors import ConfigError
 from ais_bench.options import as_bool, as_choice, as_device_id, as_int, as_list, as_path, as_text
 
@@ -28,7 +29,9 @@ def npus(
     faults: str | Iterable[str] = (),
     faults_across_processes: bool = False,
     without: Iterable[str] = (),
+    product: str | None = None,
     soc: str | None = None,
+    kernel: str | None = None,
     record: str | os.PathLike[str] | None = None,
     report: str | os.PathLike[str] | None = None,
     on_violation: str = "report",
@@ -37,8 +40,10 @@ def npus(
 ) -> Iterator[Path]:
     """Within the block, AscendCL is the emulator with `count` NPUs. Yields the library's path.
 
-    It works by environment variables, which are put back at the end. So enter it before the first use of the `acl` runtime in
-    this process, which loads the library once and for all, and start worker processes inside it. Not for two threads at once.
+    It works by environment variables, which are put back at the end, so start worker processes inside it. In this process it
+    may be entered any number of times, also within itself, as long as no NPU is in use: open sessions keep what they have, also
+    after the end of the block, and while there are any, the NPUs cannot become others. A process loads one AscendCL for good,
+    so sessions under another library (`without`) need another process. Not for two threads at once.
 
     Args:
         count: NPUs, numbered from 0.
@@ -51,7 +56,10 @@ def npus(
         faults_across_processes: count calls over all processes of the block, so that a restarted worker does not meet the same
             fault again. Otherwise each process counts its own.
         without: symbols that the library shall lack; see `ais_bench.emulator.binary.OPTIONAL`.
-        soc: what aclrtGetSocName answers. A model packed for another one is refused.
+        product: the NPUs' product, which decides what functions work and how many events there are (docs/emulator.md): "310P3",
+            "910", "910B", "A2", "A3", "310B", "950" or the name of a SoC. Default: "910B3".
+        soc: what aclrtGetSocName answers, if that is not to follow from `product`. A model packed for another one is refused.
+        kernel: the release of the host's kernel, such as "5.10": older ones cannot register every memory. Default: this host's.
         record: a file that every call of every process is appended to, a JSON object a line; "%p" becomes the process id.
         report: a file for violations and leaks, as `record`. Default: stderr.
         on_violation: "report", or "abort" to end the process at a violation of AscendCL's rules.
@@ -59,7 +67,8 @@ def npus(
         seed: of the distributions.
 
     Raises:
-        ConfigError: for settings that cannot be.
+        ConfigError: for settings that cannot be, and for others than those of the NPUs that this process has in use. Nothing is
+            changed then.
     """
     count, threads = as_int("count", count, 1, 1024), as_int("threads", threads, 1, 1024)
     as_choice("on_violation", on_violation, ("report", "abort"))
@@ -77,7 +86,8 @@ def npus(
             "AIS_EMULATOR_FAULT_STATE": os.path.join(folder, "faults")
             if as_bool("faults_across_processes", faults_across_processes)
             else None,
-            "AIS_EMULATOR_SOC": None if soc is None else as_text("soc", soc),
+            "AIS_EMULATOR_SOC": _soc(product, soc),
+            "AIS_EMULATOR_KERNEL": None if kernel is None else as_text("kernel", kernel),
             "AIS_EMULATOR_RECORD": None if record is None else os.path.abspath(as_path("record", record)),
             "AIS_EMULATOR_REPORT": None if report is None else os.path.abspath(as_path("report", report)),
             "AIS_EMULATOR_ON_VIOLATION": on_violation,
@@ -87,8 +97,45 @@ def npus(
         }
         if "AIS_BENCH_ORT_LIBRARY" not in os.environ:
             settings["AIS_BENCH_ORT_LIBRARY"] = find_onnxruntime()
-        with _environment(settings):
-            yield Path(str(settings[LIBRARY_VARIABLE]))
+        library = Path(str(settings[LIBRARY_VARIABLE]))
+        try:
+            with _environment(settings):
+                complaint = Emulator(library)._configure()
+                if not complaint:
+                    yield library
+        finally:  # back to the settings around the block; sessions that are still open keep the NPUs that they have
+            Emulator(library)._configure()
+        if complaint:
+            raise ConfigError(complaint)
+
+
+#: Products by the names that people use, and a SoC of each.
+PRODUCTS = {
+    "310": "Ascend310",
+    "310P": "Ascend310P3",
+    "310B": "Ascend310B4",
+    "910": "Ascend910A",
+    "910A": "Ascend910A",
+    "910B": "Ascend910B3",
+    "A2": "Ascend910B3",
+    "910C": "Ascend910_9391",
+    "A3": "Ascend910_9391",
+    "950": "Ascend950PR",
+}
+_KNOWN_SOCS = ("Ascend310", "Ascend910", "Ascend950")
+
+
+def _soc(product: str | None, soc: str | None) -> str | None:
+    """What aclrtGetSocName answers, None for the default."""
+    if soc is not None:
+        return as_text("soc", soc)
+    if product is None:
+        return None
+    name = PRODUCTS.get(as_text("product", product), product)
+    name = name if name.startswith("Ascend") else f"Ascend{name}"
+    if not name.startswith(_KNOWN_SOCS):
+        raise ConfigError(f"there is no product {product!r}; there are {', '.join(PRODUCTS)}, and SoCs such as 'Ascend310P3'")
+    return name
 
 
 def find_onnxruntime() -> str | None:

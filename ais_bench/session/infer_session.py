@@ -26,6 +26,7 @@ from ais_bench.options import (
     check_custom_sizes,
     check_names,
     check_on_error,
+    host_register_option,
     known_options,
     runtime_options,
     wrong_type,
@@ -70,6 +71,9 @@ class InferSession:
             model was saved with: `weight` beside a compiled model (ATC's --external_weight), or the ONNX file's own. On an NPU
             such weights are loaded once for all sessions of the process on a device.
         runtime: "ort" or "acl", to override what the content says.
+        host_register: for an NPU, whether memory of the host that many copies use is registered with it: "auto" where product
+            and kernel can, "off", or "on" for those who know. It matters to the workers of a MultiDeviceSession; a session of
+            one device copies through page-locked memory.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class InferSession:
         provider_options: Mapping[str, Any] | None = None,
         weight_dir: str | os.PathLike[str] | None = None,
         runtime: str | None = None,
+        host_register: str = "auto",
         **unknown: NoReturn,
     ) -> None:
         check_names(unknown, known_options(InferSession))
@@ -93,7 +98,8 @@ class InferSession:
             model,
             device,
             _options(acl_json_path, debug, as_int("loop", loop, 1)),
-            _runtime_options=runtime_options(threads, graph_optimization_level, provider_options, weight_dir),
+            _runtime_options=runtime_options(threads, graph_optimization_level, provider_options, weight_dir)
+            | host_register_option(host_register, ""),
             _runtime=as_runtime(runtime) or "",
         )
         self._take(session, model, acl_json_path, debug)
@@ -254,8 +260,13 @@ class InferSession:
         return outputs if get_outputs else None
 
     def cancel(self) -> None:
-        """Ask the runs that are executing now, in other threads, to stop; each raises InferenceCancelled."""
-        self._native.cancel()
+        """Ask the runs that are executing now, in other threads, to stop; each raises InferenceCancelled.
+
+        Some NPUs cannot stop a run. There a warning is logged, and a run raises when it has ended by itself.
+        """
+        why_not = self._native.cancel()
+        if why_not:
+            _logger.warning("the runs under way end by themselves and raise InferenceCancelled then: %s", why_not)
 
     # Shapes for run()
 

@@ -29,6 +29,7 @@ from ais_bench.options import (
     as_seconds,
     check_names,
     check_on_error,
+    host_register_option,
     known_options,
     refuse_on_npu,
     runtime_of,
@@ -92,6 +93,9 @@ class MultiDeviceSession:
         affinity: "auto" gives each worker of a CPU device its own processors, which it leaves while another program uses them;
             "split": for good; "none"; or {device id: [processors]}.
         runtime, graph_optimization_level, provider_options, weight_dir: as for InferSession.
+        host_register: whether workers register memory that they share with this process with their NPU, so that it copies by
+            itself: "auto" where product and kernel can; "off": everything is copied through page-locked memory; "on". The
+            report says what it came to.
         settings: further keywords with their defaults and units in the table of ais_bench.pool.settings: workers_per_device,
             tasks_in_flight, task_timeout, start_timeout, close_timeout, max_restarts, restart_backoff, retry_device_after,
             max_attempts, min_devices, threads, spin.
@@ -121,6 +125,7 @@ class MultiDeviceSession:
         graph_optimization_level: str | None = None,
         provider_options: Mapping[str, Any] | None = None,
         weight_dir: str | os.PathLike[str] | None = None,
+        host_register: str = "auto",
         **settings: Any,
     ) -> None:
         self.model_path = absolute(as_model(model_path))
@@ -139,6 +144,7 @@ class MultiDeviceSession:
         check_names(settings, [*known_options(MultiDeviceSession), *(field.name for field in dataclasses.fields(PoolSettings))])
         self._settings = PoolSettings(affinity=pinning, **settings)
         options = runtime_options(None, graph_optimization_level, provider_options, weight_dir)
+        options |= host_register_option(host_register, self._runtime)
         if self._runtime == "acl":
             refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
         factory = SessionFactory(
@@ -282,7 +288,7 @@ class MultiDeviceSession:
 
     @staticmethod
     def _description(pool: DevicePool) -> _Description:
-        *sides, (kind, gears), _, borrows = pool.description()
+        *sides, (kind, gears), _, borrows, _ = pool.description()
         inputs, outputs = ([tensor_desc._from_native(native) for native in side] for side in sides)
         return _Description(inputs, outputs, sorted(gear[0] for gear in gears) if kind == "dymbatch" else [], borrows)
 
@@ -573,10 +579,12 @@ class MultiDeviceSession:
         pool = self._pool
         if pool is None:
             return make_report([], [], 0.0, {})
-        memory = {device: said[3] for device, said in pool.descriptions().items()}
+        descriptions = pool.descriptions()
+        memory = {device: said[3] for device, said in descriptions.items()}
+        host_memory = {device: said[5] for device, said in descriptions.items() if said[5]}
         ahead = self._preprocessing
         preprocess = None if ahead is None else make_report(ahead.device_infos(), ahead.workers(), ahead.wall_s(), {})
-        return make_report(pool.device_infos(), pool.workers(), pool.wall_s(), memory, preprocess)
+        return make_report(pool.device_infos(), pool.workers(), pool.wall_s(), memory, preprocess, host_memory)
 
 
 def _packed(**callables: Callable[..., Any] | None) -> Packed | None:

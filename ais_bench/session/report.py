@@ -15,7 +15,12 @@ STAGES = ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms
 
 @dataclass(frozen=True)
 class Times:
-    """One stage of all tasks, in milliseconds; quantiles to within one percent."""
+    """One stage of all tasks, in milliseconds; quantiles to within one percent.
+
+    Attributes:
+        count: tasks whose time is known; the figures are theirs.
+        unknown: tasks whose device did not tell the time.
+    """
 
     count: int = 0
     mean: float = 0.0
@@ -23,6 +28,7 @@ class Times:
     p90: float = 0.0
     p99: float = 0.0
     max: float = 0.0
+    unknown: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,9 @@ class Report:
     """`str()` is a table, `to_dict()` is ready for JSON.
 
     `memory` has the devices whose runtime tells of theirs: NPUs. `preprocess` is about the CPU workers of `preprocess_workers`,
-    numbered from 0: their `preprocess_ms` is the callable's time, and nothing of them is in `total`.
+    numbered from 0: their `preprocess_ms` is the callable's time, and nothing of them is in `total`. `host_memory` says by
+    device how an NPU's worker copies feeds and outputs: "registered" (the NPU copies from and to the memory shared with this
+    process) or "page-locked" and why (the worker's processor copies in between); it is empty for CPU devices.
     """
 
     devices: dict[int, Counts]
@@ -88,6 +96,7 @@ class Report:
     workers: list[WorkerLine]
     memory: dict[int, Memory] = field(default_factory=dict)
     preprocess: Report | None = None
+    host_memory: dict[int, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts and lists of numbers and texts."""
@@ -108,6 +117,9 @@ class Report:
             f"memory of device {device}: {memory.free >> 20} MiB free of {memory.total >> 20} MiB, with the model loaded"
             for device, memory in self.memory.items()
         ]
+        for text in dict.fromkeys(self.host_memory.values()):
+            devices = ", ".join(str(device) for device, said in self.host_memory.items() if said == text)
+            lines.append(f"host memory of device {devices}: {text}")
         return "\n".join([*lines, f"wall time {self.total.wall_s:.3f} s"])
 
 
@@ -123,7 +135,7 @@ def _cells(counts: Counts) -> list[str]:
         f"{counts.throughput_per_s:.1f}",
         f"{end.p50:.3f}",
         f"{end.p99:.3f}",
-        f"{execute.mean:.3f}",
+        f"{execute.mean:.3f}" if execute.count or not execute.unknown else "unknown",
     ]
 
 
@@ -133,6 +145,7 @@ def make_report(
     wall_s: float,
     memory: Mapping[int, tuple[int, int] | None],
     preprocess: Report | None = None,
+    host_memory: Mapping[int, str] | None = None,
 ) -> Report:
     """A report of a pool's records. `memory` is free and total bytes of devices, None where that is unknown."""
     both = Stats()
@@ -153,6 +166,7 @@ def make_report(
         [WorkerLine(*worker) for worker in workers],
         {device: Memory(*sizes) for device, sizes in memory.items() if sizes is not None},
         preprocess,
+        dict(host_memory or {}),
     )
 
 
@@ -160,7 +174,11 @@ def _counts(info: DeviceInfo, wall_s: float) -> Counts:
     stats = info.stats
     room = wall_s * info.workers
     stages = {
-        stage: Times(int(values["count"]), *(values[name] for name in QUANTITIES))
+        stage: Times(
+            count=int(values["count"]),
+            unknown=stats.tasks - int(values["count"]),
+            **{name: values[name] for name in QUANTITIES},
+        )
         for stage, values in stats.to_dict().items()
         if stage in STAGES
     }

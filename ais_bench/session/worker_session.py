@@ -104,11 +104,12 @@ class SessionHandler:
             self._session = InferSession._over(self._native, factory.model, factory.acl_json_path, factory.debug)
         return self._session
 
-    def describe(self) -> tuple[list[Any], list[Any], tuple[str, list[Any]], tuple[int, int] | None, bool]:
-        """Inputs and outputs of the model, for `tensor_desc._from_native`, its gears, the device's memory, and whether it
-        borrows feeds."""
-        native = self._native
-        return native.inputs(), native.outputs(), native.gears(), native.memory(), self._borrower is not None
+    def describe(self) -> tuple[list[Any], list[Any], tuple[str, list[Any]], tuple[int, int] | None, bool, str]:
+        """Inputs and outputs of the model, for `tensor_desc._from_native`, its gears, the device's memory, whether it borrows
+        feeds, and how its slots are copied."""
+        native, borrows = self._native, self._borrower is not None
+        host_memory = "" if self.native is None else native.host_memory()  # Python reads and writes memory of its own
+        return native.inputs(), native.outputs(), native.gears(), native.memory(), borrows, host_memory
 
     def warm_up(self, runs: int) -> None:
         """Runs on zeros, where all shapes are known; the times do not count."""

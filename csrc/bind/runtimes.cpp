@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,9 +18,19 @@
 namespace ais::bind {
 namespace {
 
-std::map<std::string, device::Runtime*>& opened() {
-  static auto* const runtimes = new std::map<std::string, device::Runtime*>;
+struct Opened {
+  device::Runtime* runtime;
+  std::string library;  // that the environment named for it; "": none
+};
+
+std::map<std::string, Opened>& opened() {
+  static auto* const runtimes = new std::map<std::string, Opened>;
   return *runtimes;
+}
+
+std::string named_library(const std::string& runtime) {
+  const char* name = runtime == "acl" ? std::getenv("AIS_BENCH_ACL_LIBRARY") : nullptr;
+  return name == nullptr ? "" : name;
 }
 
 std::string& current() {
@@ -37,11 +48,20 @@ std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>& shared_dev
 
 Result<device::Runtime*> find_runtime(const std::string& name) {
   const auto found = opened().find(name);
-  if (found != opened().end()) return found->second;
+  const std::string library = named_library(name);
+  if (found != opened().end()) {
+    if (!library.empty() && library != found->second.library) {
+      const std::string& had = found->second.library;
+      return Status(Code::kInvalidArgument, "AIS_BENCH_ACL_LIBRARY names '" + library + "', and this process has loaded " +
+                                                (had.empty() ? "the AscendCL that was found" : "'" + had + "'") +
+                                                "; a process loads AscendCL once, so the other one needs a new process");
+    }
+    return found->second.runtime;
+  }
   const auto libraries =
       py::module_::import("ais_bench.session.libraries").attr("candidates")(name).cast<std::vector<std::string>>();
   AIS_ASSIGN(device::Runtime * runtime, device::open_runtime(name, libraries));
-  opened()[name] = runtime;
+  opened()[name] = {runtime, library};
   return runtime;
 }
 
@@ -60,7 +80,7 @@ std::shared_ptr<device::Device> open_current_device(int device_id) {
 void finalize_runtimes() {
   shared_devices().clear();
   std::vector<device::Runtime*> runtimes;
-  for (const auto& entry : opened()) runtimes.push_back(entry.second);
+  for (const auto& entry : opened()) runtimes.push_back(entry.second.runtime);
   Status status;
   {
     const NoGil nogil;

@@ -55,9 +55,11 @@ constexpr std::int64_t kSignalCheckNs = 50'000'000;  // how soon Ctrl-C ends a l
 constexpr ShapeRule kSetting{session::Mode::kShape, true};
 
 void emit_warnings(Session& self) {
-  if (!self.has_kind_warnings()) return;
-  py::object category = in_python([] { return py::object(py::module_::import("ais_bench.errors").attr("FeedWarning")); });
-  for (const std::string& text : self.take_kind_warnings()) {
+  if (!self.has_notices()) return;
+  py::module_ errors = in_python([] { return py::module_::import("ais_bench.errors"); });
+  for (const auto& [kind, text] : self.take_notices()) {
+    const char* name = kind == Session::Notice::Kind::kFeed ? "FeedWarning" : "TimesWarning";
+    py::object category = in_python([&] { return py::object(errors.attr(name)); });
     if (in_python([&] { return PyErr_WarnEx(category.ptr(), text.c_str(), 2); }) != 0) throw py::error_already_set();
   }
 }
@@ -100,7 +102,9 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   config.loop = loop;
   config.options = options;
   const std::string name = value_or_raise(device::runtime_for(config.source, runtime_name));
-  if (name != "acl") config.options.erase("acl_json_path");  // callers pass it for whatever the model turns out to be
+  if (name != "acl") {  // callers pass them for whatever the model turns out to be
+    for (const char* option : {"acl_json_path", "host_register"}) config.options.erase(option);
+  }
   SessionPtr session = value_or_raise(naming(config.source, open_with(name, config)));
   set_current_runtime(name);
   return session;
@@ -137,6 +141,7 @@ class Many {
         settle(results_.size() - 1, [&] { submit(given); });
       }
       while (!under_way_.empty()) finish();
+      emit_warnings(*self_);
     } catch (py::error_already_set& error) {
       // What is under way ends first, and others run meanwhile. Ctrl-C may have come in the caller's iterable, too.
       const bool stop = !error.matches(PyExc_Exception);
@@ -388,7 +393,8 @@ void register_session(py::module_& module) {
              return std::pair(memory.value().free, memory.value().total);
            })
       .def("aipp_inputs", [](const Session& self) { return self.info().aipp_inputs; })
-      .def("cancel", [](Session& self) { raise_if_error(self.cancel()); })
+      .def("cancel", [](Session& self) { return value_or_raise(self.cancel()); })
+      .def("host_memory", [](const Session& self) { return without_gil([&] { return self.device()->host_memory(); }); })
       .def("close",
            [](Session& self) {
              without_gil([&] {

@@ -130,7 +130,7 @@ class PyChannel {
       const NoGil release;
       return arrays.write(&task.writer, *port_->region(), true);
     }();
-    const shm::RunTimes times{copy_in_ns, execute_ns, copy_out_ns, preprocess_ns, postprocess_ns};
+    const shm::RunTimes times{copy_in_ns, execute_ns, copy_out_ns, preprocess_ns, postprocess_ns, 0};
     raise_if_error([&] {
       const std::lock_guard<std::mutex> lock(replies_);
       const Status refused = task.writer.refused();  // a copy: the writer writes the failure

@@ -109,6 +109,9 @@ class Landing {
   virtual void* room(std::size_t index, const Shape& shape, std::size_t bytes) = 0;
 };
 
+// A time that the device did not tell.
+constexpr std::int64_t kUnknownTime = INT64_MIN;
+
 // Runs of one model, several under way at once: the copies of one overlap with the execution of another. Results come in order
 // of submission. One thread at a time.
 class Pipeline {
@@ -121,11 +124,13 @@ class Pipeline {
   // them and of the landing's memory is copied without going through memory of the pipeline's.
   virtual Status submit(const std::vector<TensorView>& inputs, Landing* landing) = 0;
   // Waits for the oldest run. Its outputs are host memory, the landing's or the pipeline's; the latter is valid until the next
-  // submit. A failure is of that run alone. The times are the device's: copying in, executing, copying out.
+  // submit. A failure is of that run alone. The times are the device's: copying in, executing, copying out; one that cannot be
+  // had is kUnknownTime, and no failure.
   struct Times {
     std::int64_t copy_in_ns = 0;
     std::int64_t execute_ns = 0;
     std::int64_t copy_out_ns = 0;
+    std::string why_unknown;  // what asking for the first unknown one was answered
   };
   virtual Status wait(std::vector<Output>* outputs, Times* times) = 0;
 };
@@ -161,8 +166,8 @@ class Model {
   }
 
   // Asks every execution that is running now to stop; each answers Cancelled, at the latest when it has ended by itself. Later
-  // executions are not affected.
-  virtual void cancel() = 0;
+  // executions are not affected. Returns "", or why the device cannot stop a run, so that they do end by themselves.
+  virtual std::string cancel() = 0;
 };
 
 // Where a model comes from: a file, or bytes that only have to live until load returns.
@@ -193,6 +198,9 @@ class Device {
   // a caller can ignore.
   virtual Status register_host(void* host, std::size_t bytes) = 0;
   virtual Status unregister_host(void* host) = 0;
+  // What the copies of memory that register_host could take go through, in words: "registered", or "page-locked" memory of the
+  // runtime's and why. "": there are none.
+  virtual std::string host_memory() { return ""; }
   virtual Result<std::shared_ptr<Model>> load(const ModelSource& source, const Options& options) = 0;
 };
 

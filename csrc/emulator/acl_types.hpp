@@ -56,8 +56,10 @@ using aclrtExceptionInfoCallback = void (*)(aclrtExceptionInfo*);
   X(RT_ADDR_UNALIGNED, 107008) \
   X(RT_INVALID_HANDLE, 107017) \
   X(RT_DEVICE_TASK_ABORT, 107022) \
+  X(RT_STREAM_ABORT, 107023) \
   X(RT_FEATURE_NOT_SUPPORT, 207000) \
   X(RT_MEMORY_ALLOCATION, 207001) \
+  X(RT_NO_EVENT_RESOURCE, 207007) \
   X(RT_INTERNAL_ERROR, 507000) \
   X(RT_SOC_VERSION, 507008) \
   X(RT_LOST_HEARTBEAT, 507010) \
@@ -110,7 +112,8 @@ enum aclrtMemcpyKind : std::int32_t {
 };
 enum aclrtHostRegisterType : std::int32_t { ACL_HOST_REGISTER_MAPPED = 0 };
 enum : std::uint32_t { ACL_HOST_REG_MAPPED = 0x2, ACL_HOST_REG_PINNED = 0x10000000 };
-enum : std::uint32_t { ACL_STREAM_FLAGS_KNOWN = 0x3F, ACL_EVENT_FLAGS_KNOWN = 0x7B, ACL_EVENT_TIME_LINE = 0x8 };
+enum : std::uint32_t { ACL_STREAM_FLAGS_KNOWN = 0x3F, ACL_EVENT_FLAGS_KNOWN = 0x7B };
+enum : std::uint32_t { ACL_EVENT_SYNC = 0x1, ACL_EVENT_TIME_LINE = 0x8 };
 enum aclrtMemLocationType : std::int32_t {
   ACL_MEM_LOCATION_TYPE_HOST = 0,
   ACL_MEM_LOCATION_TYPE_DEVICE = 1,

@@ -1,5 +1,6 @@
 // AscendCL: events.
 #include "emulator/call.hpp"
+#include "emulator/report.hpp"
 #include "emulator/stream.hpp"
 
 namespace ais::emulator {
@@ -36,13 +37,36 @@ aclError find_mark(aclrtEvent handle, std::shared_ptr<EventMark>* out) {
              : fail(ACL_ERROR_RT_PARAM_INVALID, handle_name(handle) + " was not recorded; waiting for it would not end");
 }
 
-aclError make_event(const Scope& scope, aclrtEvent* out, bool timed) {
+aclError refuse_unwaitable(aclrtEvent handle, const char* what) {
+  return fail(ACL_ERROR_RT_FEATURE_NOT_SUPPORT,
+              std::string(what) + " " + handle_name(handle) +
+                  ", which was made without ACL_EVENT_SYNC: only aclrtCreateEvent, or that flag, makes an event for it");
+}
+
+aclError no_number(const Scope& scope, const std::string& consequence) {
+  return fail(ACL_ERROR_RT_NO_EVENT_RESOURCE, "all " + std::to_string(settings().product.events) + " events of device " +
+                                                  std::to_string(scope.device_id) + " (" + settings().soc +
+                                                  ") that a stream can wait for are in use" + consequence);
+}
+
+aclError make_event(const Scope& scope, aclrtEvent* out, EventKind kind) {
   if (out == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the event to fill is NULL");
   auto event = std::make_shared<Event>();
   event->context = scope.context;
-  event->timed = timed;
+  event->kind = kind;
+  if (kind.waitable && !kind.renumbered) {
+    event->number = scope.device().take_event();
+    if (event->number == nullptr) return no_number(scope, "");
+  }
   *out = events().add(std::move(event));
   return ACL_SUCCESS;
+}
+
+// One that is renumbered takes its number when it is recorded first, and keeps one from then on.
+aclError take_number(const Scope& scope, Event* event) {
+  if (!event->kind.waitable || event->number != nullptr) return ACL_SUCCESS;
+  event->number = scope.device().take_event();
+  return event->number != nullptr ? ACL_SUCCESS : no_number(scope, "; a real device would wait here until one is free");
 }
 
 aclError record_event(const Scope& scope, aclrtEvent handle, aclrtStream stream) {
@@ -51,22 +75,39 @@ aclError record_event(const Scope& scope, aclrtEvent handle, aclrtStream stream)
   if (const aclError code = find_event(handle, &event)) return code;
   if (const aclError code = find_stream(scope, stream, &target)) return code;
   auto mark = std::make_shared<EventMark>();
+  bool stale = false;
   {
     const std::lock_guard<std::mutex> lock(event->mutex);
+    if (const aclError code = take_number(scope, event.get())) return code;
+    stale = event->kind.waitable && !event->kind.renumbered && event->gate != nullptr;
+    if (!stale) event->gate = mark;
     event->mark = mark;
   }
-  target->submit([recording = std::make_shared<PendingRecord>(mark)](std::int64_t ready_ns) {
+  if (stale) {
+    violation(handle_name(handle) +
+              " was made by aclrtCreateEventWithFlag with ACL_EVENT_SYNC and recorded again without aclrtResetEvent; a stream "
+              "that waits for it is let through by the earlier recording");
+  }
+  const std::uint64_t task = target->submit([recording = std::make_shared<PendingRecord>(mark)](std::int64_t ready_ns) {
     recording->reach(ready_ns);
     return TaskResult{ACL_SUCCESS, "", ready_ns};
   });
+  mark->on_stream(target->dealt_with(), task);
   return ACL_SUCCESS;
 }
 
 aclError wait_event(const Scope& scope, aclrtStream stream, aclrtEvent handle, int timeout_ms) {
   std::shared_ptr<EventMark> mark;
+  std::shared_ptr<Event> event;
   std::shared_ptr<Stream> target;
   if (const aclError code = find_mark(handle, &mark)) return code;
+  if (const aclError code = find_event(handle, &event)) return code;
+  if (!event->kind.waitable) return refuse_unwaitable(handle, "a stream cannot wait for");
   if (const aclError code = find_stream(scope, stream, &target)) return code;
+  {
+    const std::lock_guard<std::mutex> lock(event->mutex);
+    mark = event->gate;
+  }
   target->submit([mark, timeout_ms](std::int64_t ready_ns) {
     if (!mark->wait(timeout_ms))
       return TaskResult{ACL_ERROR_RT_EVENT_SYNC_TIMEOUT, "a stream waited too long for an event", monotonic_ns()};
@@ -75,13 +116,38 @@ aclError wait_event(const Scope& scope, aclrtStream stream, aclrtEvent handle, i
   return ACL_SUCCESS;
 }
 
+aclError reset_event(const Scope& scope, aclrtEvent handle, aclrtStream stream) {
+  std::shared_ptr<Event> event;
+  std::shared_ptr<Stream> target;
+  if (const aclError code = find_event(handle, &event)) return code;
+  if (!event->kind.waitable) return refuse_unwaitable(handle, "aclrtResetEvent is not for");
+  if (const aclError code = find_stream(scope, stream, &target)) return code;
+  if (event->kind.renumbered) {
+    violation("aclrtResetEvent of " + handle_name(handle) + ", which aclrtCreateEvent made; CANN does not say what that does");
+  }
+  std::shared_ptr<EventMark> mark;
+  {
+    const std::lock_guard<std::mutex> lock(event->mutex);
+    event->gate = nullptr;  // what is recorded from now on is reached after the reset
+    mark = event->mark;
+  }
+  target->submit([event, mark](std::int64_t ready_ns) {
+    const std::lock_guard<std::mutex> lock(event->mutex);
+    if (event->mark == mark) event->mark = nullptr;  // else it was recorded meanwhile
+    return TaskResult{ACL_SUCCESS, "", ready_ns};
+  });
+  return ACL_SUCCESS;
+}
+
 aclError synchronize_event(const Scope& scope, aclrtEvent handle, int timeout_ms) {
   std::shared_ptr<EventMark> mark;
   if (const aclError code = find_mark(handle, &mark)) return code;
   if (!mark->wait(timeout_ms)) {
-    return fail(ACL_ERROR_RT_EVENT_SYNC_TIMEOUT,
-                handle_name(handle) + " is not reached after " + std::to_string(timeout_ms) + " ms");
+    const std::string text = handle_name(handle) + " is not reached after " + std::to_string(timeout_ms) + " ms";
+    timed_out(text);
+    return fail(ACL_ERROR_RT_EVENT_SYNC_TIMEOUT, text);
   }
+  mark->deal_with();
   return mark->code() == ACL_SUCCESS ? usable(scope) : fail(mark->code(), mark->text());
 }
 
@@ -90,6 +156,7 @@ aclError event_reached(aclrtEvent handle, bool* out) {
   if (const aclError code = find_event(handle, &event)) return code;
   const std::lock_guard<std::mutex> lock(event->mutex);
   *out = event->mark != nullptr && event->mark->reached();
+  if (*out) event->mark->deal_with();
   return ACL_SUCCESS;
 }
 
@@ -101,10 +168,14 @@ aclError elapsed(float* out, aclrtEvent start, aclrtEvent end) {
     std::shared_ptr<Event> event;
     if (const aclError code = find_event(handle, &event)) return code;
     const std::lock_guard<std::mutex> lock(event->mutex);
-    if (!event->timed)
+    if (!event->kind.timed)
       return fail(ACL_ERROR_RT_EVENT_TIMESTAMP_INVALID, handle_name(handle) + " was made without ACL_EVENT_TIME_LINE");
-    if (event->mark == nullptr || !event->mark->reached()) {
-      return fail(ACL_ERROR_RT_EVENT_TIMESTAMP_INVALID, handle_name(handle) + " is not reached yet; synchronise first");
+    if (event->mark == nullptr || !event->mark->dealt_with()) {
+      return fail(
+          ACL_ERROR_RT_EVENT_TIMESTAMP_INVALID,
+          handle_name(handle) +
+              " has no time yet: synchronise the event, or the stream that it was recorded on, before asking; that another "
+              "stream waited for it is not enough");
     }
     times[i] = event->mark->time_ns();
   }
@@ -131,7 +202,7 @@ ACL_API aclError aclrtStreamWaitEventWithTimeout(aclrtStream stream, aclrtEvent 
 
 ACL_API aclError aclrtCreateEvent(aclrtEvent* event) {
   static Function fn(__func__, Need::kContext);
-  return fn.call([&](const Scope& scope) { return make_event(scope, event, true); }, filled(event));
+  return fn.call([&](const Scope& scope) { return make_event(scope, event, {true, true, true}); }, filled(event));
 }
 
 ACL_API aclError aclrtCreateEventWithFlag(aclrtEvent* event, std::uint32_t flag) {
@@ -139,7 +210,7 @@ ACL_API aclError aclrtCreateEventWithFlag(aclrtEvent* event, std::uint32_t flag)
   return fn.call(
       [&](const Scope& scope) {
         if (flag == 0 || (flag & ~ACL_EVENT_FLAGS_KNOWN) != 0) return fail(ACL_ERROR_INVALID_PARAM, "unknown event flags");
-        return make_event(scope, event, (flag & ACL_EVENT_TIME_LINE) != 0);
+        return make_event(scope, event, {(flag & ACL_EVENT_TIME_LINE) != 0, (flag & ACL_EVENT_SYNC) != 0, false});
       },
       filled(event), flag);
 }
@@ -163,20 +234,7 @@ ACL_API aclError aclrtRecordEvent(aclrtEvent event, aclrtStream stream) {
 
 ACL_API aclError aclrtResetEvent(aclrtEvent event, aclrtStream stream) {
   static Function fn(__func__, Need::kContext);
-  return fn.call(
-      [&](const Scope& scope) {
-        std::shared_ptr<Event> found;
-        std::shared_ptr<Stream> target;
-        if (const aclError code = find_event(event, &found)) return code;
-        if (const aclError code = find_stream(scope, stream, &target)) return code;
-        target->submit([found](std::int64_t ready_ns) {
-          const std::lock_guard<std::mutex> lock(found->mutex);
-          found->mark.reset();
-          return TaskResult{ACL_SUCCESS, "", ready_ns};
-        });
-        return aclError{ACL_SUCCESS};
-      },
-      event, stream);
+  return fn.call([&](const Scope& scope) { return reset_event(scope, event, stream); }, event, stream);
 }
 
 ACL_API aclError aclrtQueryEvent(aclrtEvent event, aclrtEventStatus* status) {

@@ -3,6 +3,7 @@
 
 #include "emulator/call.hpp"
 #include "emulator/copy.hpp"
+#include "emulator/report.hpp"
 
 using namespace ais::emulator;
 
@@ -72,6 +73,16 @@ TaskResult run_fill(const Fill& fill, std::int64_t ready_ns) {
   std::memset(fill.target.bytes, fill.value, fill.count);
   const std::int64_t now = ais::monotonic_ns();
   return {ACL_SUCCESS, "", now > ready_ns ? now : ready_ns};
+}
+
+// Older kernels let the call pass, and copies go wrong later.
+aclError check_registering(const char* function) {
+  if (!settings().product.host_register) return refused_by_product(function);
+  if (!settings().kernel_pins) {
+    violation(std::string(function) + " of memory that is not page-locked on kernel " + settings().kernel +
+              "; kernels up to 5.10 need memory of aclrtMallocHost");
+  }
+  return ACL_SUCCESS;
 }
 
 }  // namespace
@@ -245,6 +256,7 @@ ACL_API aclError aclrtHostRegister(void* ptr, std::uint64_t size, aclrtHostRegis
   static Function fn(__func__, Need::kContext);
   return fn.call(
       [&](const Scope& scope) {
+        if (const aclError code = check_registering("aclrtHostRegister")) return code;
         if (ptr == nullptr || devPtr == nullptr || size == 0)
           return fail(ACL_ERROR_INVALID_PARAM, "an address is NULL or the size 0");
         if (type != ACL_HOST_REGISTER_MAPPED) return fail(ACL_ERROR_INVALID_PARAM, "only the type MAPPED is supported");
@@ -257,6 +269,7 @@ ACL_API aclError aclrtHostRegisterV2(void* ptr, std::uint64_t size, std::uint32_
   static Function fn(__func__, Need::kContext);
   return fn.call(
       [&](const Scope& scope) {
+        if (const aclError code = check_registering("aclrtHostRegisterV2")) return code;
         if (ptr == nullptr || size == 0) return fail(ACL_ERROR_INVALID_PARAM, "the address is NULL or the size 0");
         if (flag == 0 || (flag & ~(ACL_HOST_REG_MAPPED | ACL_HOST_REG_PINNED)) != 0) {
           return fail(ACL_ERROR_INVALID_PARAM, "the flags must be MAPPED, PINNED or both");
@@ -283,6 +296,7 @@ ACL_API aclError aclrtHostUnregister(void* ptr) {
   static Function fn(__func__, Need::kInit);
   return fn.call(
       [&](const Scope&) {
+        if (!settings().product.host_register) return refused_by_product("aclrtHostUnregister");
         return ptr == nullptr ? fail(ACL_ERROR_INVALID_PARAM, "the address is NULL") : memory().unregister_host(ptr);
       },
       ptr);

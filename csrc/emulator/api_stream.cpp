@@ -135,6 +135,7 @@ ACL_API aclError aclrtStreamAbort(aclrtStream stream) {
       [&](const Scope& scope) {
         std::shared_ptr<Stream> found;
         if (const aclError code = find_stream(scope, stream, &found)) return code;
+        if (!settings().product.stream_abort) return refused_by_product("aclrtStreamAbort");
         found->abort();
         return aclError{ACL_SUCCESS};
       },

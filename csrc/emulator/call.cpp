@@ -50,6 +50,7 @@ aclError Function::enter(int device_id, Scope* scope) {
     return fail(ACL_ERROR_RT_INTERNAL_ERROR,
                 std::string(name_) + " in a forked child: AscendCL was initialised by the parent and does not work here");
   }
+  if (!all.complaint().empty()) return fail(ACL_ERROR_INVALID_PARAM, all.complaint());
   calls_.fetch_add(1, std::memory_order_relaxed);
   scope->context = all.current();
   if (scope->context != nullptr) scope->device_id = scope->context->device;
@@ -70,6 +71,11 @@ aclError Function::enter(int device_id, Scope* scope) {
   }
   if (need_ == Need::kRelease) return ACL_SUCCESS;
   return usable(*scope);
+}
+
+aclError refused_by_product(const char* function) {
+  return fail(ACL_ERROR_RT_FEATURE_NOT_SUPPORT,
+              std::string(function) + " does not work on " + settings().product.name + " (" + settings().soc + ")");
 }
 
 aclError usable(const Scope& scope) {

@@ -35,6 +35,9 @@ struct Scope;
 // ACL_SUCCESS, or what every call that needs the device fails with since it was lost or the context had an exception.
 aclError usable(const Scope& scope);
 
+// 207000 for a function that this product does not have.
+aclError refused_by_product(const char* function);
+
 // The calling thread's context and device; empty and -1 where the function does not need them and there are none.
 struct Scope {
   std::shared_ptr<Context> context;

@@ -22,6 +22,10 @@ const char* hold(std::string text) {
 
 }  // namespace
 
+// Reads the environment's settings again; returns "" or why that cannot be. With `new_process` also what AscendCL remembers for
+// the life of a process is forgotten, unless it is initialised.
+ACL_API const char* aisEmulatorConfigure(int new_process) { return hold(machine().configure(new_process != 0).message()); }
+
 // Replaces the fault rules and forgets their counts; returns "" or what is wrong with them.
 ACL_API const char* aisEmulatorSetFaults(const char* rules) {
   machine();  // first, so that the environment's rules do not come after these
@@ -48,10 +52,11 @@ ACL_API const char* aisEmulatorStopRecording() {
   return hold(std::move(calls));
 }
 
-// Violations and leaks so far, a line each.
+// Violations, leaks and waits that timed out so far, a line each.
 ACL_API const char* aisEmulatorReport() { return hold(report_text()); }
 ACL_API std::uint64_t aisEmulatorViolations() { return violation_count(); }
 ACL_API std::uint64_t aisEmulatorLeaks() { return leak_count(); }
+ACL_API std::uint64_t aisEmulatorTimeouts() { return timeout_count(); }
 ACL_API void aisEmulatorClearReport() { clear_report(); }
 
 // Everything alive now, a line each: memory, streams, models, datasets... Default contexts are the library's own.

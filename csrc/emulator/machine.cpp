@@ -1,8 +1,8 @@
 // Life of the process's AscendCL: init, set, reset, finalise.
 #include "emulator/machine.hpp"
 
-#include <cstdio>
-#include <cstdlib>
+#include <algorithm>
+#include <utility>
 
 #include "base/process.hpp"
 #include "emulator/error.hpp"
@@ -25,6 +25,7 @@ std::string device_text(int id) { return "device " + std::to_string(id); }
 bool is_device_exception(aclError code) {
   switch (code) {
     case ACL_ERROR_RT_LOST_HEARTBEAT:
+    case 507901:  // the host-device channel
     case ACL_ERROR_RT_MODEL_EXECUTE:
     case 507014:  // AI Core timeout, exception, trap
     case 507015:
@@ -34,10 +35,20 @@ bool is_device_exception(aclError code) {
     case 507034:  // vector core
     case 507035:
     case 507036:
+    case 507042:  // AI Core and vector core, overflow
+    case 507043:
+    case 507044:
+    case 507045:
+    case 507048:  // FFTS+
+    case 507049:
+    case 507050:
     case ACL_ERROR_RT_DEVICE_MEM_ERROR:
     case 507054:
     case 507055:
     case 507056:
+    case 507057:
+    case 507900:  // AI CPU
+    case 507902:
       return true;
     default:
       return false;
@@ -55,22 +66,66 @@ std::int64_t Device::copy_ns(std::size_t bytes) const {
   return settings_.copy_gbps == 0 ? 0 : static_cast<std::int64_t>(static_cast<double>(bytes) / settings_.copy_gbps);
 }
 
+std::shared_ptr<void> Device::take_event() {
+  const auto count = events_;
+  const auto give_back = [count](void*) { --*count; };
+  if (++*count <= ::ais::emulator::settings().product.events) return std::shared_ptr<void>(count.get(), give_back);
+  --*count;
+  return nullptr;
+}
+
 Machine& machine() {
   static auto* const instance = new Machine;
   return *instance;
 }
 
-Machine::Machine() {
-  const Settings& made = settings();
+Machine::Machine() : complaint_(new std::string), devices_(new Devices) {
+  if (Status status = load(); !status.ok()) complaint_ = new std::string(status.message());
+}
+
+// Checks everything before it changes anything.
+Status Machine::load() {
+  AIS_ASSIGN(Settings made, read_settings());
+  AIS_TRY(set_faults(made.faults, made.fault_state).with_context("AIS_EMULATOR_FAULTS"));
+  auto* fresh = new Devices;
   for (std::size_t i = 0; i < made.devices.size(); ++i) {
-    devices_.push_back(std::make_unique<Device>(static_cast<int>(i), made.devices[i]));
+    fresh->push_back(std::make_unique<Device>(static_cast<int>(i), made.devices[i], made.seed));
   }
-  const Status faults = set_faults(made.faults, made.fault_state);
-  if (!faults.ok()) {
-    std::fprintf(stderr, "AscendCL emulator: AIS_EMULATOR_FAULTS: %s\n", faults.message().c_str());
-    std::abort();
+  const std::string record = made.record;
+  replace_settings(std::move(made));
+  devices_ = fresh;
+  complaint_ = new std::string;
+  record.empty() ? stop_recording() : start_recording(record);
+  return Status();
+}
+
+bool Machine::in_use() const {
+  const Devices& all = devices();
+  return !contexts_.all().empty() ||
+         std::any_of(all.begin(), all.end(), [](const auto& device) { return device->set_count_ > 0; });
+}
+
+Status Machine::configure(bool new_process) {
+  if (forked()) return Status();  // its devices are the parent's; processes that it starts read the environment themselves
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!in_use()) {
+    AIS_TRY(load());
+    if (new_process && !initialised_) {
+      first_configuration_.reset();
+      finalised_once_ = false;
+    }
+    return Status();
   }
-  if (!made.record.empty()) start_recording(made.record);
+  AIS_ASSIGN(Settings made, read_settings());
+  if (made.shape != settings().shape) {
+    return Status(Code::kInvalidArgument,
+                  "the emulated NPUs of this process are in use, so they cannot become others now; free the sessions first "
+                  "(free_resource, or InferSession.finalize for all), or use a process of its own. In use: " +
+                      settings().shape + "wanted: " + made.shape);
+  }
+  AIS_TRY(set_faults(made.faults, made.fault_state).with_context("AIS_EMULATOR_FAULTS"));
+  replace_settings(std::move(made));
+  return Status();
 }
 
 bool Machine::forked() const { return initialised_ && fork_generation_ != fork_generation(); }
@@ -103,7 +158,7 @@ aclError Machine::finalise(bool force, std::uint64_t* references) {
   references_ = force ? 0 : references_ - 1;
   if (references != nullptr) *references = references_;
   if (references_ > 0) return ACL_SUCCESS;
-  for (const auto& device : devices_) {
+  for (const auto& device : devices()) {
     if (device->set_count_ > 0) {
       leaks("aclFinalize",
             {device_text(device->id()) + " (set " + std::to_string(device->set_count_) + " times more than reset)"});
@@ -121,9 +176,9 @@ aclError Machine::finalise(bool force, std::uint64_t* references) {
 }
 
 Device* Machine::device(int id) {
-  if (id >= 0 && static_cast<std::size_t>(id) < devices_.size()) return devices_[static_cast<std::size_t>(id)].get();
+  if (id >= 0 && static_cast<std::size_t>(id) < devices().size()) return devices()[static_cast<std::size_t>(id)].get();
   fail(ACL_ERROR_RT_INVALID_DEVICEID,
-       "there is no " + device_text(id) + "; there are " + std::to_string(devices_.size()) + " devices, counted from 0");
+       "there is no " + device_text(id) + "; there are " + std::to_string(devices().size()) + " devices, counted from 0");
   return nullptr;
 }
 
@@ -212,7 +267,7 @@ aclError Machine::set_peer(int device_id, int peer, bool enabled) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (device(peer) == nullptr) return ACL_ERROR_RT_INVALID_DEVICEID;
   if (device_id == peer) return fail(ACL_ERROR_RT_PARAM_INVALID, "a device is not its own peer");
-  std::set<int>& peers = devices_[static_cast<std::size_t>(device_id)]->peers_;
+  std::set<int>& peers = devices()[static_cast<std::size_t>(device_id)]->peers_;
   if (enabled) {
     peers.insert(peer);
   } else if (peers.erase(peer) == 0) {
@@ -223,12 +278,12 @@ aclError Machine::set_peer(int device_id, int peer, bool enabled) {
 
 bool Machine::has_peer(int device_id, int peer) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return devices_[static_cast<std::size_t>(device_id)]->peers_.count(peer) != 0;
+  return devices()[static_cast<std::size_t>(device_id)]->peers_.count(peer) != 0;
 }
 
 void Machine::device_exception(Context* context, aclError code) {
-  if (code == ACL_ERROR_RT_LOST_HEARTBEAT) {
-    devices_[static_cast<std::size_t>(context->device)]->lost = code;
+  if (code == ACL_ERROR_RT_LOST_HEARTBEAT || code == 507901) {
+    devices()[static_cast<std::size_t>(context->device)]->lost = code;
   } else {
     context->poison = code;
   }

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/status.hpp"
 #include "emulator/acl_types.hpp"
 #include "emulator/config.hpp"
 #include "emulator/engine.hpp"
@@ -35,15 +36,15 @@ using Contexts = HandleTable<Context, Kind::kContext>;
 
 class Device {
  public:
-  Device(int id, const DeviceSettings& settings)
-      : id_(id),
-        settings_(settings),
-        random_(::ais::emulator::settings().seed + static_cast<std::uint64_t>(settings.physical_id)) {}
+  Device(int id, const DeviceSettings& settings, std::uint64_t seed)
+      : id_(id), settings_(settings), random_(seed + static_cast<std::uint64_t>(settings.physical_id)) {}
 
   int id() const { return id_; }
   const DeviceSettings& settings() const { return settings_; }
   std::int64_t draw_exec_ns();
   std::int64_t copy_ns(std::size_t bytes) const;
+  // The number of an event that a stream can wait for, held until the last copy goes; null when all are taken.
+  std::shared_ptr<void> take_event();
 
   Engine compute;
   Engine copy_in;
@@ -58,6 +59,7 @@ class Device {
   std::mutex mutex_;
   std::mt19937_64 random_;
   int set_count_ = 0;
+  const std::shared_ptr<std::atomic<int>> events_ = std::make_shared<std::atomic<int>>(0);
   std::shared_ptr<Context> default_context_;
   std::set<int> peers_;
 };
@@ -66,18 +68,27 @@ class Device {
 // as somebody holds them.
 class Machine {
  public:
-  // Settings, fault rules and recording of the environment; before anything else of the emulator runs.
+  // Configures itself from the environment; before anything else of the emulator runs.
   Machine();
+
+  // Reads the environment again: devices, fault rules, recording, report. While devices are in use, those and what they are
+  // like cannot change. `new_process` also forgets what AscendCL remembers for the life of a process. On a failure all stays as
+  // it is.
+  Status configure(bool new_process);
+  // What is wrong with the environment that the machine was made from; "" if nothing. Every call answers it with 100000.
+  const std::string& complaint() const { return *complaint_.load(std::memory_order_acquire); }
 
   bool initialised() const { return initialised_.load(); }
   // The process was forked after aclInit, and this is the child.
   bool forked() const;
 
+  // Reads the configuration only when it is the first to initialise; otherwise it counts, and answers 100002 whatever the file
+  // holds. After a finalise only the content that the process's first call had is taken, for good.
   aclError initialise(const char* path, InitConfig* configuration);
   // Tears everything down and reports what was left. `force` skips the count of aclInit calls.
   aclError finalise(bool force, std::uint64_t* references);
 
-  std::size_t device_count() const { return devices_.size(); }
+  std::size_t device_count() const { return devices().size(); }
   // nullptr (and a failure text) for an id that does not exist.
   Device* device(int id);
 
@@ -97,6 +108,10 @@ class Machine {
   void device_exception(Context* context, aclError code);
 
  private:
+  using Devices = std::vector<std::unique_ptr<Device>>;
+  const Devices& devices() const { return *devices_.load(std::memory_order_acquire); }
+  Status load();
+  bool in_use() const;
   std::shared_ptr<Context> make_context(int id, bool is_default);
   void end_context(const std::shared_ptr<Context>& context, const std::string& when);
   void close_device(Device* device, const std::string& when);
@@ -105,9 +120,10 @@ class Machine {
   std::atomic<bool> initialised_{false};
   bool finalised_once_ = false;
   std::uint64_t references_ = 0;
-  std::optional<std::string> first_configuration_;
+  std::optional<std::string> first_configuration_;  // kept for the life of the process
   std::atomic<std::uint64_t> fork_generation_{0};
-  std::vector<std::unique_ptr<Device>> devices_;
+  std::atomic<const std::string*> complaint_;
+  std::atomic<const Devices*> devices_;  // replaced as a whole; old ones stay, since others may look at them
   Contexts contexts_;
 };
 

@@ -17,6 +17,7 @@ struct Report {
   std::string text;
   std::uint64_t violations = 0;
   std::uint64_t leaks = 0;
+  std::uint64_t timeouts = 0;
 };
 
 Report& report() {
@@ -55,6 +56,17 @@ std::uint64_t violation_count() {
   return report().violations;
 }
 
+void timed_out(const std::string& text) {
+  const std::lock_guard<std::mutex> lock(report().mutex);
+  ++report().timeouts;
+  write_line(&report(), "time-out: " + text);
+}
+
+std::uint64_t timeout_count() {
+  const std::lock_guard<std::mutex> lock(report().mutex);
+  return report().timeouts;
+}
+
 std::uint64_t leak_count() {
   const std::lock_guard<std::mutex> lock(report().mutex);
   return report().leaks;
@@ -70,6 +82,7 @@ void clear_report() {
   report().text.clear();
   report().violations = 0;
   report().leaks = 0;
+  report().timeouts = 0;
 }
 
 std::string expand_path(const std::string& path) {

@@ -1,11 +1,15 @@
 // AIS_EMULATOR_* to Settings. A per-device value is "default;2=other;5=other".
 #include "emulator/settings.hpp"
 
+#include <sys/utsname.h>
+
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <sstream>
+#include <utility>
 
 namespace ais::emulator {
 namespace {
@@ -35,6 +39,19 @@ Result<double> number(const std::string& name, const std::string& text, double l
     return bad(name, text, wanted.str());
   }
   return value;
+}
+
+std::string kernel_release() {
+  utsname name = {};
+  return uname(&name) == 0 ? name.release : "0.0";
+}
+
+Result<bool> newer_than_5_10(const std::string& release) {
+  int major = 0;
+  int minor = 0;
+  if (std::sscanf(release.c_str(), "%d.%d", &major, &minor) != 2)
+    return bad("AIS_EMULATOR_KERNEL", release, "a release such as '5.10'");
+  return major > 5 || (major == 5 && minor > 10);
 }
 
 Result<ExecTime> exec_time(const std::string& name, const std::string& text) {
@@ -135,7 +152,10 @@ double ExecTime::milliseconds(double uniform01, double normal01) const {
 Result<Settings> read_settings() {
   Settings out;
   AIS_TRY(read_devices(&out));
-  out.soc = variable("AIS_EMULATOR_SOC", "Ascend310P3");
+  out.soc = variable("AIS_EMULATOR_SOC", "Ascend910B3");
+  out.product = product_of(out.soc);
+  out.kernel = variable("AIS_EMULATOR_KERNEL", kernel_release().c_str());
+  AIS_ASSIGN(out.kernel_pins, newer_than_5_10(out.kernel));
   const std::string mode = variable("AIS_EMULATOR_RUN_MODE", "host");
   if (mode != "host" && mode != "device") return bad("AIS_EMULATOR_RUN_MODE", mode, "'host' or 'device'");
   out.host_is_device = mode == "device";
@@ -151,19 +171,27 @@ Result<Settings> read_settings() {
   if (strict != "report" && strict != "abort") return bad("AIS_EMULATOR_ON_VIOLATION", strict, "'report' or 'abort'");
   out.abort_on_violation = strict == "abort";
   out.ort_library = variable("AIS_BENCH_ORT_LIBRARY");
+  for (const char* name : {"AIS_EMULATOR_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "AIS_EMULATOR_EXEC_MS",
+                           "AIS_EMULATOR_COPY_GBPS", "AIS_EMULATOR_MEMORY_MB", "AIS_EMULATOR_SOC", "AIS_EMULATOR_RUN_MODE",
+                           "AIS_EMULATOR_KERNEL", "AIS_EMULATOR_THREADS", "AIS_EMULATOR_SEED"}) {
+    out.shape += std::string(name) + "='" + variable(name) + "' ";
+  }
   return out;
 }
 
-const Settings& settings() {
-  static const Settings* const loaded = [] {
-    Result<Settings> result = read_settings();
-    if (!result.ok()) {
-      std::fprintf(stderr, "AscendCL emulator: %s\n", result.status().message().c_str());
-      std::abort();
-    }
-    return new Settings(result.take());
-  }();
-  return *loaded;
+namespace {
+
+std::atomic<const Settings*>& current() {
+  static auto* const pointer = new std::atomic<const Settings*>(new Settings);
+  return *pointer;
+}
+
+}  // namespace
+
+const Settings& settings() { return *current().load(std::memory_order_acquire); }
+
+void replace_settings(Settings made) {
+  static_cast<void>(current().exchange(new Settings(std::move(made)), std::memory_order_acq_rel));  // others may read the old
 }
 
 }  // namespace ais::emulator

@@ -1,4 +1,5 @@
-// How the emulated machine is made: read once from the environment, at the first call. docs/emulator.md has the table.
+// How the emulated machine is made: read from the environment at the first call, and again when Machine::configure is asked.
+// docs/emulator.md has the table.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +7,7 @@
 #include <vector>
 
 #include "base/status.hpp"
+#include "emulator/product.hpp"
 
 namespace ais::emulator {
 
@@ -28,8 +30,12 @@ struct DeviceSettings {
 };
 
 struct Settings {
+  std::string shape;  // the settings that cannot change while devices are in use, in words
   std::vector<DeviceSettings> devices;
   std::string soc;
+  Product product = product_of("");
+  std::string kernel;           // of the host, as uname says it
+  bool kernel_pins = true;      // it is newer than 5.10, so that memory which is not page-locked can be registered
   bool host_is_device = false;  // run mode ACL_DEVICE: host and device memory are the same
   int threads = 1;              // of ONNX Runtime, a model
   std::uint64_t seed = 0;
@@ -44,8 +50,9 @@ struct Settings {
 // InvalidArgument names the variable and what it takes.
 Result<Settings> read_settings();
 
-// The process's settings. An environment that cannot be read is explained on stderr and ends the process: half a machine would
-// make a rehearsal lie.
+// The process's settings; those of a machine without devices until replace_settings, or where the environment cannot be read.
 const Settings& settings();
+// What was handed out by settings() before stays valid.
+void replace_settings(Settings made);
 
 }  // namespace ais::emulator

@@ -5,6 +5,7 @@
 
 #include "emulator/error.hpp"
 #include "emulator/faults.hpp"
+#include "emulator/report.hpp"
 
 namespace ais::emulator {
 namespace {
@@ -31,12 +32,13 @@ Events& events() {
 
 Stream::~Stream() { stop(true); }
 
-void Stream::submit(Task task) {
+std::uint64_t Stream::submit(Task task) {
   const std::lock_guard<std::mutex> lock(mutex_);
   queue_.emplace_back(std::move(task), monotonic_ns());
   ++submitted_;
   if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
   changed_.notify_all();
+  return submitted_;
 }
 
 void Stream::work() {
@@ -68,8 +70,10 @@ aclError Stream::synchronize(int timeout_ms, aclError timeout_code) {
   std::unique_lock<std::mutex> lock(mutex_);
   const std::uint64_t goal = submitted_;
   if (!wait_for(&changed_, &lock, timeout_ms, [&] { return done_ >= goal; })) {
+    timed_out(name_ + " is not done after " + std::to_string(timeout_ms) + " ms");
     return fail(timeout_code, name_ + " is not done after " + std::to_string(timeout_ms) + " ms");
   }
+  if (*dealt_ < goal) *dealt_ = goal;
   if (error_ == ACL_SUCCESS) return ACL_SUCCESS;
   const aclError code = error_;
   error_ = ACL_SUCCESS;
@@ -124,6 +128,17 @@ void EventMark::reach(std::int64_t end_ns, aclError code, const std::string& tex
 bool EventMark::wait(int timeout_ms) {
   std::unique_lock<std::mutex> lock(mutex_);
   return wait_for(&changed_, &lock, timeout_ms, [this] { return reached_; });
+}
+
+void EventMark::on_stream(std::shared_ptr<const DealtWith> stream, std::uint64_t task) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  stream_ = std::move(stream);
+  task_ = task;
+}
+
+bool EventMark::dealt_with() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return reached_ && (dealt_ || (stream_ != nullptr && stream_->load() >= task_));
 }
 
 bool EventMark::reached() const {

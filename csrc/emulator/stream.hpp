@@ -28,13 +28,19 @@ struct TaskResult {
 // `ready_ns` is when the task could have begun.
 using Task = std::function<TaskResult(std::int64_t ready_ns)>;
 
+// How far the host has dealt with a stream's work: the number of the last task that a synchronisation covered. Outlives the
+// stream, because recordings of events refer to it.
+using DealtWith = std::atomic<std::uint64_t>;
+
 class Stream {
  public:
   Stream(std::weak_ptr<Context> context, std::string name) : context_(std::move(context)), name_(std::move(name)) {}
   ~Stream();
 
   std::shared_ptr<Context> context() const { return context_.lock(); }
-  void submit(Task task);
+  // Returns the task's number on this stream, from 1.
+  std::uint64_t submit(Task task);
+  const std::shared_ptr<const DealtWith>& dealt_with() const { return dealt_view_; }
   // Waits until everything submitted before is done; -1 waits without limit, another timeout answers `timeout_code`. The code
   // and text of the first failure since the last synchronisation are left for the calling thread.
   aclError synchronize(int timeout_ms, aclError timeout_code);
@@ -52,6 +58,8 @@ class Stream {
 
   const std::weak_ptr<Context> context_;
   const std::string name_;
+  const std::shared_ptr<DealtWith> dealt_ = std::make_shared<DealtWith>(0);
+  const std::shared_ptr<const DealtWith> dealt_view_ = dealt_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::pair<Task, std::int64_t>> queue_;  // with the time of submission
@@ -74,6 +82,11 @@ class EventMark {
   // False when `timeout_ms` (-1: no limit) passed first.
   bool wait(int timeout_ms);
   bool reached() const;
+  // CANN reads the time of a recording when the host deals with its end: by a synchronisation of the event, of its stream or of
+  // the device, or by a query that says "reached". That another stream waited for it does not count.
+  void on_stream(std::shared_ptr<const DealtWith> stream, std::uint64_t task);
+  void deal_with() { dealt_ = true; }
+  bool dealt_with() const;
   std::int64_t time_ns() const;
   aclError code() const;
   std::string text() const;
@@ -82,16 +95,29 @@ class EventMark {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool reached_ = false;
+  std::atomic<bool> dealt_{false};
+  std::shared_ptr<const DealtWith> stream_;
+  std::uint64_t task_ = 0;
   std::int64_t time_ns_ = 0;
   aclError code_ = ACL_SUCCESS;
   std::string text_;
 };
 
+// What the calls that make events give them. A stream may wait only for an event that was made to be waited for, and that is
+// what a device has few of: such an event holds one of its numbers.
+struct EventKind {
+  bool timed = true;       // a time can be asked for
+  bool waitable = true;    // by a stream
+  bool renumbered = true;  // takes a new number at each recording; else it stays "recorded" until aclrtResetEvent
+};
+
 struct Event {
+  EventKind kind;
   std::weak_ptr<Context> context;
-  bool timed = true;
-  std::mutex mutex;
-  std::shared_ptr<EventMark> mark;  // null: not recorded, or reset
+  std::mutex mutex;                 // guards what follows
+  std::shared_ptr<EventMark> mark;  // the latest recording; null: not recorded, or reset
+  std::shared_ptr<EventMark> gate;  // what a stream waits for: the first recording since the reset, if not renumbered
+  std::shared_ptr<void> number;     // one of the device's, if it holds one
 };
 
 using Events = HandleTable<Event, Kind::kEvent>;

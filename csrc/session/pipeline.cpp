@@ -70,11 +70,16 @@ Status Pipeline::deliver(Pending* run) {
     if (to == nullptr) return no_room(session_->info().outputs[i], output.bytes);
     if (output.bytes != 0 && to != output.data) std::memcpy(to, output.data, output.bytes);
   }
-  const std::int64_t now = monotonic_ns();
+  const auto known = [](std::int64_t ns) { return ns == device::kUnknownTime ? 0 : ns; };
   RunTimes& times = run->times;
-  times = {now - took.copy_out_ns - took.execute_ns - took.copy_in_ns, now - took.copy_out_ns - took.execute_ns,
-           now - took.copy_out_ns, now};
-  session_->note_run(times);
+  times.delivered_ns = monotonic_ns();
+  times.executed_ns = times.delivered_ns - known(took.copy_out_ns);
+  times.staged_ns = times.executed_ns - known(took.execute_ns);
+  times.start_ns = times.staged_ns - known(took.copy_in_ns);
+  times.copy_in_known = took.copy_in_ns != device::kUnknownTime;
+  times.execute_known = took.execute_ns != device::kUnknownTime;
+  times.copy_out_known = took.copy_out_ns != device::kUnknownTime;
+  session_->note_run(times, took.why_unknown);
   return Status();
 }
 

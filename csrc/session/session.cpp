@@ -2,6 +2,7 @@
 #include "session/session.hpp"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -141,10 +142,9 @@ void Session::append_times(const Session& other, std::uint64_t since) {
   }
 }
 
-Status Session::cancel() {
+Result<std::string> Session::cancel() {
   AIS_ASSIGN(const std::shared_ptr<device::Model> running, model());
-  running->cancel();
-  return Status();
+  return running->cancel();
 }
 
 Status Session::expect_outputs(const std::vector<std::size_t>& bytes) {
@@ -171,11 +171,20 @@ void Session::keep_pipeline(std::unique_ptr<device::Pipeline> pipeline) {
   if (model_ != nullptr && idle_ == nullptr) idle_ = std::move(pipeline);
 }
 
-void Session::note_run(const RunTimes& times) {
+void Session::note_run(const RunTimes& times, const std::string& why) {
   const auto ms = [](std::int64_t ns) { return static_cast<double>(ns) * 1e-6; };
-  exec_times_.add({ms(times.staged_ns - born_ns_), ms(times.executed_ns - born_ns_)});
-  memory_times().to_device.add(static_cast<float>(ms(times.staged_ns - times.start_ns)));
-  memory_times().to_host.add(static_cast<float>(ms(times.delivered_ns - times.executed_ns)));
+  if (times.execute_known) exec_times_.add({ms(times.staged_ns - born_ns_), ms(times.executed_ns - born_ns_)});
+  if (times.copy_in_known) memory_times().to_device.add(static_cast<float>(ms(times.staged_ns - times.start_ns)));
+  if (times.copy_out_known) memory_times().to_host.add(static_cast<float>(ms(times.delivered_ns - times.executed_ns)));
+  if (times.execute_known && times.copy_in_known && times.copy_out_known) return;
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (times_missed_) return;
+  times_missed_ = true;
+  notices_.push_back({Notice::Kind::kTimes, "device " + std::to_string(device_->id()) +
+                                                " did not tell how long a run took, and its times are left out of the "
+                                                "statistics (said once for a session): " +
+                                                why});
+  notices_pending_.store(true, std::memory_order_relaxed);
 }
 
 Status Session::set_shapes(std::optional<std::vector<Shape>> shapes) {
@@ -197,17 +206,25 @@ void Session::note_kinds(const std::vector<TensorView>& views) {
     const std::lock_guard<std::mutex> guard(lock_);
     if (kind_warned_[i]) continue;
     kind_warned_[i] = true;
-    kind_warnings_.push_back("input '" + info_.inputs[i].name + "' takes " + std::string(dtype_name(info_.inputs[i].dtype)) +
-                             " and was given " + std::string(dtype_name(views[i].dtype)) +
-                             "; its bytes are used as they are, nothing is converted");
-    warnings_pending_.store(true, std::memory_order_relaxed);
+    notices_.push_back({Notice::Kind::kFeed, "input '" + info_.inputs[i].name + "' takes " +
+                                                 std::string(dtype_name(info_.inputs[i].dtype)) + " and was given " +
+                                                 std::string(dtype_name(views[i].dtype)) +
+                                                 "; its bytes are used as they are, nothing is converted"});
+    notices_pending_.store(true, std::memory_order_relaxed);
   }
 }
 
-std::vector<std::string> Session::take_kind_warnings() {
+void Session::print_notices() {
+  if (!has_notices()) return;
+  for (const auto& [kind, text] : take_notices()) {
+    std::fprintf(stderr, "%s: %s\n", kind == Notice::Kind::kFeed ? "FeedWarning" : "TimesWarning", text.c_str());
+  }
+}
+
+std::vector<Session::Notice> Session::take_notices() {
   const std::lock_guard<std::mutex> guard(lock_);
-  warnings_pending_.store(false, std::memory_order_relaxed);
-  return std::exchange(kind_warnings_, {});
+  notices_pending_.store(false, std::memory_order_relaxed);
+  return std::exchange(notices_, {});
 }
 
 Status Session::fit_feeds(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs) {

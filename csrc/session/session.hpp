@@ -39,11 +39,15 @@ class OutputSink {
 };
 
 // What one run cost, in nanoseconds of CLOCK_MONOTONIC; with loop > 1 the execution covers all of them.
+// What a device did not tell takes no time here, and is marked.
 struct RunTimes {
   std::int64_t start_ns = 0;
   std::int64_t staged_ns = 0;
   std::int64_t executed_ns = 0;
   std::int64_t delivered_ns = 0;
+  bool copy_in_known = true;
+  bool execute_known = true;
+  bool copy_out_known = true;
 };
 
 // How the shapes of a run are found: by mode from the feeds, or by the setting made before (see setting.hpp).
@@ -76,8 +80,8 @@ class Session : public std::enable_shared_from_this<Session> {
   // The same, with the outputs left on the device.
   Result<std::vector<Tensor>> run_on_device(const std::vector<Feed>& feeds, ShapeRule rule);
 
-  // Asks every run that is executing now to stop; each answers Cancelled.
-  Status cancel();
+  // Asks every run that is executing now to stop; each answers Cancelled. Returns Model::cancel's word.
+  Result<std::string> cancel();
 
   // How many bytes outputs of unknown size may have: a hint, which limits nothing.
   Status expect_outputs(const std::vector<std::size_t>& bytes);
@@ -104,10 +108,17 @@ class Session : public std::enable_shared_from_this<Session> {
   // Adds the executions of another session from its entry `since` on, in this session's time.
   void append_times(const Session& other, std::uint64_t since);
 
-  // Names of inputs that were fed an element type of another kind than the model's since the last call; each input is named
-  // once in a session's life.
-  std::vector<std::string> take_kind_warnings();
-  bool has_kind_warnings() const { return warnings_pending_.load(std::memory_order_relaxed); }
+  // What the caller should be told, since the last call: inputs that were fed an element type of another kind than the model's,
+  // and times that the device did not tell. Each input is named once in a session's life, and so are the times.
+  struct Notice {
+    enum class Kind { kFeed, kTimes };
+    Kind kind;
+    std::string text;
+  };
+  std::vector<Notice> take_notices();
+  // In a worker: what it writes, the parent logs.
+  void print_notices();
+  bool has_notices() const { return notices_pending_.load(std::memory_order_relaxed); }
 
  private:
   friend class Iteration;
@@ -128,8 +139,8 @@ class Session : public std::enable_shared_from_this<Session> {
   // Times one call of `once` and logs it.
   template <typename Once>
   Status timed(Once once);
-  // Logs a run that was timed elsewhere.
-  void note_run(const RunTimes& times);
+  // Logs a run that was timed elsewhere, as far as its times are known; `why` one of them is not.
+  void note_run(const RunTimes& times, const std::string& why);
   // What close() releases besides the model.
   void add_iteration(const std::shared_ptr<Iteration>& iteration);
   // A runtime's pipeline that nobody uses now, if there is one, and for the next who does.
@@ -150,9 +161,10 @@ class Session : public std::enable_shared_from_this<Session> {
   std::unique_ptr<device::Pipeline> idle_;            // guarded by lock_; see take_pipeline
   std::vector<std::weak_ptr<Iteration>> iterations_;  // guarded by lock_
   std::optional<std::vector<Shape>> shapes_;          // guarded by lock_
-  std::vector<std::string> kind_warnings_;            // guarded by lock_
+  std::vector<Notice> notices_;                       // guarded by lock_
   std::vector<bool> kind_warned_;                     // guarded by lock_
-  std::atomic<bool> warnings_pending_{false};
+  bool times_missed_ = false;                         // guarded by lock_; it was said
+  std::atomic<bool> notices_pending_{false};
 };
 
 template <typename Once>

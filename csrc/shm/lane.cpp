@@ -226,6 +226,7 @@ void Lane::settle(const ResultDescriptor& result, std::uint32_t index, Reply* ou
   out->times.copy_out = duration(result.copy_out_ns);
   out->times.preprocess = duration(result.preprocess_ns);
   out->times.postprocess = duration(result.postprocess_ns);
+  out->times.unknown = result.unknown;
   out->times.busy = done_ns - picked_ns;
   flight = Flight();
   free_flights_.push_back(index);  // it has a place for every flight

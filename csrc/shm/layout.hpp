@@ -71,6 +71,9 @@ struct TaskDescriptor {
   std::uint64_t unused;
 };
 
+// Durations that a device did not tell; they are 0, and mean nothing.
+enum UnknownTime : std::uint16_t { kCopyInUnknown = 1, kExecuteUnknown = 2, kCopyOutUnknown = 4 };
+
 struct ResultDescriptor {
   std::uint64_t seq;
   union {
@@ -79,7 +82,7 @@ struct ResultDescriptor {
   };
   std::uint32_t table_bytes;
   std::uint16_t kind;
-  std::uint16_t unused;
+  std::uint16_t unknown;   // of the durations below: bits of UnknownTime
   std::int64_t picked_ns;  // when the worker took the task
   std::int64_t done_ns;    // when it published this
   float copy_in_ns;        // durations; 24 bits are enough for them, and a descriptor is one cache line

@@ -153,6 +153,7 @@ Status Port::publish(const Task& task, ResultDescriptor result, const RunTimes& 
   result.copy_out_ns = static_cast<float>(times.copy_out_ns);
   result.preprocess_ns = static_cast<float>(times.preprocess_ns);
   result.postprocess_ns = static_cast<float>(times.postprocess_ns);
+  result.unknown = times.unknown;
   AIS_ASSIGN(const bool pushed, results_.try_push(result));
   if (!pushed) return Status(Code::kCorrupt, "the parent did not take replies to tasks that it counts as answered");
   parent_bell_.ring();

@@ -26,6 +26,7 @@ struct RunTimes {
   std::int64_t copy_out_ns = 0;
   std::int64_t preprocess_ns = 0;  // of the caller's functions around the model
   std::int64_t postprocess_ns = 0;
+  std::uint16_t unknown = 0;  // bits of UnknownTime
 };
 
 struct Task {

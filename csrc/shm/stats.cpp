@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "shm/layout.hpp"
+
 namespace ais::shm {
 
 // Values below 32 have a bucket each; above, the highest bit picks the row and the next five the column.
@@ -52,9 +54,9 @@ void Stats::record(const TaskTimes& times, bool failed) {
   sum_.failures += failed ? 1 : 0;
   sum_.busy_ns += std::max<std::int64_t>(times.busy, 0);
   sum_.stages[kQueued].record(times.queued);
-  sum_.stages[kCopyIn].record(times.copy_in);
-  sum_.stages[kExecute].record(times.execute);
-  sum_.stages[kCopyOut].record(times.copy_out);
+  if ((times.unknown & kCopyInUnknown) == 0) sum_.stages[kCopyIn].record(times.copy_in);
+  if ((times.unknown & kExecuteUnknown) == 0) sum_.stages[kExecute].record(times.execute);
+  if ((times.unknown & kCopyOutUnknown) == 0) sum_.stages[kCopyOut].record(times.copy_out);
   sum_.stages[kEndToEnd].record(times.end_to_end);
   sum_.stages[kPreprocess].record(times.preprocess);
   sum_.stages[kPostprocess].record(times.postprocess);

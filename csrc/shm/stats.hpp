@@ -42,7 +42,8 @@ struct TaskTimes {
   std::int64_t end_to_end = 0;  // begin of submit until the reply is in the caller's hands
   std::int64_t preprocess = 0;  // the caller's functions, in the worker
   std::int64_t postprocess = 0;
-  std::int64_t busy = 0;  // of the worker
+  std::int64_t busy = 0;      // of the worker
+  std::uint16_t unknown = 0;  // bits of UnknownTime (layout.hpp): these stages are left out of the statistics
 };
 
 // Any thread.

@@ -120,9 +120,10 @@ Status Executor::finish_oldest() {
   job.times.copy_in_ns += run.staged_ns - run.start_ns;
   job.times.execute_ns += run.executed_ns - run.staged_ns;
   job.times.copy_out_ns += run.delivered_ns - run.executed_ns;
-  if (session_->has_kind_warnings()) {  // once an input: what a worker writes, the parent logs
-    for (const std::string& text : session_->take_kind_warnings()) std::fprintf(stderr, "FeedWarning: %s\n", text.c_str());
-  }
+  if (!run.copy_in_known) job.times.unknown |= shm::kCopyInUnknown;
+  if (!run.execute_known) job.times.unknown |= shm::kExecuteUnknown;
+  if (!run.copy_out_known) job.times.unknown |= shm::kCopyOutUnknown;
+  session_->print_notices();
   if (!status.ok() || job.sink == nullptr) {
     const std::lock_guard<std::mutex> lock(*replies_);
     AIS_TRY(answer(port_, &job.task, status, job.times));

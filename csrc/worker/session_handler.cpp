@@ -65,10 +65,11 @@ Status SessionHandler::finish(shm::RunTimes* times) {
   for (const Bounce& bounce : bounces_) {
     if (bounce.slot != nullptr) shm::copy_across(bounce.slot, bounce.memory.data(), bounce.bytes);
   }
-  if (session_->has_kind_warnings()) {  // once an input: what a worker writes, the parent logs
-    for (const std::string& text : session_->take_kind_warnings()) std::fprintf(stderr, "FeedWarning: %s\n", text.c_str());
-  }
-  *times = {run.staged_ns - run.start_ns, run.executed_ns - run.staged_ns, run.delivered_ns - run.executed_ns, 0, 0};
+  session_->print_notices();
+  *times = {run.staged_ns - run.start_ns, run.executed_ns - run.staged_ns, run.delivered_ns - run.executed_ns, 0, 0, 0};
+  if (!run.copy_in_known) times->unknown |= shm::kCopyInUnknown;
+  if (!run.execute_known) times->unknown |= shm::kExecuteUnknown;
+  if (!run.copy_out_known) times->unknown |= shm::kCopyOutUnknown;
   return Status();
 }
 

@@ -54,7 +54,7 @@ class PlayedModel : public device::Model {
   Result<std::unique_ptr<device::Binding>> bind(const std::vector<TensorView>&, std::vector<device::Output>) override {
     return Status(Code::kUnsupported, "not played");
   }
-  void cancel() override {}
+  std::string cancel() override { return ""; }
 
  private:
   device::ModelInfo info_;

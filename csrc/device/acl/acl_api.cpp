@@ -63,6 +63,20 @@ Code code_of(aclError number, Code fallback) {
   return code == Code::kOk ? fallback : code;
 }
 
+// What to do about it, as the end of the message; "" where the message says enough.
+const char* advice(Code code, aclError number) {
+  constexpr aclError kLostHeartbeat = 507010;
+  constexpr aclError kSocketClosed = 507901;
+  if (number == kLostHeartbeat || number == kSocketClosed)
+    return "; the device is lost for this process, use it from a new one";
+  if (code == Code::kDeviceLost) return "; what the session has on the device is lost, free the session and make a new one";
+  if (number == 207005 || (number >= 207007 && number <= 207012)) {
+    return "; the device has no more of what the call needs, free sessions on it or open fewer at a time";
+  }
+  if (number == 107023) return "; somebody aborted the stream that the work was on";
+  return "";
+}
+
 }  // namespace
 
 const char* error_name(aclError number) {
@@ -82,7 +96,8 @@ Status Api::check(aclError number, const char* call, Code fallback) const {
   std::string text = std::string(call) + " failed with " + std::to_string(number);
   if (*error_name(number) != '\0') text += std::string(" (") + error_name(number) + ")";
   if (const char* recent = aclGetRecentErrMsg(); recent != nullptr && *recent != '\0') text += std::string(": ") + recent;
-  return Status(code_of(number, fallback), std::move(text), number);
+  const Code code = code_of(number, fallback);
+  return Status(code, text + advice(code, number), number);
 }
 
 Status Api::failed(const char* call, Code fallback) const {

@@ -1,11 +1,15 @@
 // Entering, memory, closing.
 #include "device/acl/acl_context.hpp"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <string>
 #include <utility>
 
 #include "base/interrupt.hpp"
+#include "device/acl/acl_product.hpp"
 
 namespace ais::acl {
 namespace {
@@ -33,6 +37,11 @@ bool is_own(aclrtContext handle) {
 thread_local int t_scopes = 0;  // living CurrentContexts of this thread
 
 std::size_t rounded(std::size_t bytes) { return (bytes + kBlock - 1 + (bytes == 0 ? 1 : 0)) / kBlock * kBlock; }
+
+std::string soc_name(const Api& api) {
+  const char* name = api.aclrtGetSocName();
+  return name == nullptr ? "" : name;
+}
 
 }  // namespace
 
@@ -69,14 +78,20 @@ Status CurrentContext::set(aclrtContext context) {
   return ACL_CALL(*api_, aclrtSetCurrentContext, context);
 }
 
-AclContext::AclContext(const Api& api, int device_id, aclrtContext handle)
-    : api_(api), device_id_(device_id), handle_(handle), generation_(fork_generation()) {
+AclContext::AclContext(const Api& api, int device_id, aclrtContext handle, HostRegister host_register)
+    : api_(api),
+      device_id_(device_id),
+      handle_(handle),
+      generation_(fork_generation()),
+      soc_(soc_name(api)),
+      host_register_(host_register),
+      can_abort_(api.aclrtStreamAbort != nullptr && product_of(soc_).aborts_streams) {
   OwnContexts& own = own_contexts();
   const std::lock_guard<std::mutex> guard(own.lock);
   own.handles.insert(handle);
 }
 
-Result<std::shared_ptr<AclContext>> AclContext::open(const Api& api, int device_id) {
+Result<std::shared_ptr<AclContext>> AclContext::open(const Api& api, int device_id, HostRegister host_register) {
   CurrentContext current(api);
   current.will_change();  // both calls make a context of theirs current
   AIS_TRY(ACL_CALL(api, aclrtSetDevice, device_id));
@@ -85,7 +100,7 @@ Result<std::shared_ptr<AclContext>> AclContext::open(const Api& api, int device_
     ACL_RELEASE(api, aclrtResetDevice, device_id);
     return status;
   }
-  return std::shared_ptr<AclContext>(new AclContext(api, device_id, handle));
+  return std::shared_ptr<AclContext>(new AclContext(api, device_id, handle, host_register));
 }
 
 AclContext::~AclContext() { close(); }
@@ -114,6 +129,17 @@ bool AclContext::wait_interrupted() const {
   const bool result = interrupted();
   static_cast<void>(set_current());  // if that fails, so does the call that comes next, which tells
   return result;
+}
+
+void AclContext::abort(aclrtStream stream) {
+  if (!can_abort()) return;
+  const Status status = ACL_CALL(api_, aclrtStreamAbort, stream);
+  if (status.code() == Code::kUnsupported) can_abort_ = false;  // nor will it be the next time
+}
+
+std::string AclContext::why_no_abort() const {
+  if (api_.aclrtStreamAbort == nullptr) return "this AscendCL has no aclrtStreamAbort";
+  return (soc_.empty() ? "this NPU" : soc_) + " does not support aclrtStreamAbort";
 }
 
 void* AclContext::cached_block(std::size_t size) {
@@ -248,11 +274,46 @@ Status AclContext::copy(void* to, const void* from, std::size_t bytes, MemcpyKin
   return ACL_CALL(api_, aclrtMemcpy, to, bytes, from, bytes, kind);
 }
 
-Status AclContext::register_host(void* host, std::size_t bytes) {
-  if (api_.aclrtHostRegisterV2 == nullptr || api_.aclrtHostUnregister == nullptr) {
-    return Status(Code::kUnsupported,
-                  "this AscendCL has no aclrtHostRegisterV2; copies of this memory go through the driver's own");
+// The call is exported everywhere, and supported on some products only; and up to kernel 5.10 it lets memory pass that cannot
+// be pinned, whose copies go wrong.
+Status AclContext::check_registering() const {
+  std::string why;
+  if (host_register_ == HostRegister::kOff) {
+    why = "host_register is 'off'";
+  } else if (api_.aclrtHostRegisterV2 == nullptr || api_.aclrtHostUnregister == nullptr) {
+    why = "this AscendCL has no aclrtHostRegisterV2";
+  } else if (host_register_ == HostRegister::kAuto && !product_of(soc_).registers_host) {
+    why = soc_ + " does not support aclrtHostRegisterV2";
+  } else if (host_register_ == HostRegister::kAuto && !kernel_pins()) {
+    why = "kernel " + kernel_release() + " is not newer than 5.10";
   }
+  return why.empty() ? Status() : Status(Code::kUnsupported, why);
+}
+
+Status AclContext::try_registering() {
+  AIS_TRY(check_registering());
+  const std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  void* page = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  if (page == MAP_FAILED) return Status(Code::kSystem, "there is no memory to try it with");
+  Status status = register_host(page, bytes);
+  if (status.ok()) status = unregister_host(page);
+  munmap(page, bytes);
+  return status;
+}
+
+std::string AclContext::host_memory() {
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    if (!host_memory_.empty()) return host_memory_;
+  }
+  const Status status = try_registering();
+  const std::lock_guard<std::mutex> guard(lock_);
+  host_memory_ = status.ok() ? "registered" : "page-locked (" + status.message() + ")";
+  return host_memory_;
+}
+
+Status AclContext::register_host(void* host, std::size_t bytes) {
+  AIS_TRY(check_registering());
   AIS_ASSIGN(const Entry inside, enter());
   // Whether memory of every kind can be pinned is not documented, so any refusal is an answer.
   AIS_TRY(api_.check(api_.aclrtHostRegisterV2(host, bytes, kRegisterPinned), "aclrtHostRegisterV2", Code::kUnsupported));

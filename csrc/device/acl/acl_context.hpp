@@ -8,10 +8,12 @@
 // entered and nothing is released.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -19,6 +21,7 @@
 
 #include "base/process.hpp"
 #include "device/acl/acl_api.hpp"
+#include "device/acl/acl_product.hpp"
 #include "device/device.hpp"
 
 namespace ais::acl {
@@ -60,7 +63,7 @@ class CurrentContext {
 class AclContext : public std::enable_shared_from_this<AclContext> {
  public:
   // Takes a reference to the device and makes a context on it.
-  static Result<std::shared_ptr<AclContext>> open(const Api& api, int device_id);
+  static Result<std::shared_ptr<AclContext>> open(const Api& api, int device_id, HostRegister host_register);
   ~AclContext();
   AclContext(const AclContext&) = delete;
   AclContext& operator=(const AclContext&) = delete;
@@ -89,6 +92,13 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   const Api& api() const { return api_; }
   int device_id() const { return device_id_; }
 
+  // Whether aclrtStreamAbort may work here: the library has it, the product's manual does not deny it, and it was not refused.
+  bool can_abort() const { return can_abort_.load(std::memory_order_relaxed); }
+  // Why not, as the end of a sentence.
+  std::string why_no_abort() const;
+  // Makes the stream drop its work, where that can be done; else the work ends by itself. Called inside.
+  void abort(aclrtStream stream);
+
   // Device memory for at least `bytes`, 64-byte aligned. Freed memory is kept for the next allocation of the same size.
   Result<device::Buffer> allocate(std::size_t bytes);
   // The same for memory of a size that will not be asked for again: freed memory goes back to the device at once.
@@ -104,6 +114,9 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   Status copy(void* to, const void* from, std::size_t bytes, MemcpyKind kind);
   Status register_host(void* host, std::size_t bytes);
   Status unregister_host(void* host);
+  // Device::host_memory of csrc/device/device.hpp. The first call tries with a page of the kind that a pool's slots are made
+  // of.
+  std::string host_memory();
   // Whether all of it lies in one piece of memory that is registered.
   bool is_registered(const void* host, std::size_t bytes) const;
 
@@ -116,7 +129,9 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   void close();
 
  private:
-  AclContext(const Api& api, int device_id, aclrtContext handle);
+  AclContext(const Api& api, int device_id, aclrtContext handle, HostRegister host_register);
+  Status check_registering() const;
+  Status try_registering();
 
   bool come_in();
   void leave();
@@ -132,6 +147,9 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   const int device_id_;
   const aclrtContext handle_;
   const std::uint64_t generation_;
+  const std::string soc_;
+  const HostRegister host_register_;
+  std::atomic<bool> can_abort_;
 
   mutable std::mutex lock_;  // guards what follows; never held during a call into the library that may wait
   std::condition_variable left_;
@@ -142,6 +160,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   std::map<std::size_t, std::vector<void*>> cache_;  // by size
   std::size_t cached_bytes_ = 0;
   std::unordered_set<void*> pinned_;
+  std::string host_memory_;                           // "": nobody has asked
   std::map<std::uintptr_t, std::size_t> registered_;  // addresses and sizes; 0: not any more, but it failed
 };
 

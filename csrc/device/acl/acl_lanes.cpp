@@ -19,7 +19,11 @@ Status Lanes::create(std::size_t depth) {
     AIS_ASSIGN(lane.slot, model_->make_slot());
     lane.inputs.resize(model_->layout().info.inputs.size());
     lane.outputs.resize(model_->layout().info.outputs.size());
-    for (aclrtEvent* event : {&lane.begun, &lane.copied_in, &lane.starting, &lane.executed, &lane.leaving, &lane.copied_out}) {
+    // A stream may wait only for events that were made for it. Those of aclrtCreateEvent carry a time, too, and can be recorded
+    // again and again; those of aclrtCreateEventWithFlag would need a reset in between. NPUs have few of them, so there are as
+    // many as have to be.
+    for (aclrtEvent* event : {&lane.copied_in, &lane.executed}) AIS_TRY(ACL_CALL(api_, aclrtCreateEvent, event));
+    for (aclrtEvent* event : {&lane.begun, &lane.starting, &lane.leaving, &lane.copied_out}) {
       AIS_TRY(ACL_CALL(api_, aclrtCreateEventWithFlag, event, kEventTimeLine));
     }
   }
@@ -41,8 +45,8 @@ void Lanes::release() {
   // The first may have failed for the work, or by itself; a stream must not be destroyed while it works.
   static_cast<void>(drain().ok() || drain().ok());
   for (Lane& lane : lanes_) {
-    for (aclrtEvent event : {lane.begun, lane.copied_in, lane.starting, lane.executed, lane.leaving, lane.copied_out}) {
-      if (event != nullptr) ACL_RELEASE(api_, aclrtDestroyEvent, event);
+    for (aclrtEvent* event : lane.events()) {
+      if (*event != nullptr) ACL_RELEASE(api_, aclrtDestroyEvent, *event);
     }
   }
   lanes_.clear();
@@ -188,7 +192,7 @@ Result<void*> Lanes::target_of(const Lane& lane, std::size_t output, device::Buf
 
 Status Lanes::start_copy_out(Lane* lane) {
   AIS_TRY(ACL_CALL(api_, aclrtStreamWaitEvent, out_, lane->executed));
-  if (!predictable_) AIS_TRY(ACL_CALL(api_, aclrtRecordEvent, lane->leaving, out_));
+  AIS_TRY(ACL_CALL(api_, aclrtRecordEvent, lane->leaving, out_));
   for (std::size_t i = 0; i < lane->results.size(); ++i) {
     const device::Output& result = lane->results[i];
     if (lane->targets[i] == nullptr) {
@@ -263,25 +267,29 @@ bool Lanes::has_ended_well(const Lane& lane) const {
          api_.aclrtSynchronizeEvent(lane.executed) == 0;
 }
 
-// Makes the streams drop everything. Where that is missing or fails, the work ends by itself.
+// Makes the streams drop everything. Where an NPU cannot do that, or it fails, the work ends by itself.
 void Lanes::abort() {
-  if (api_.aclrtStreamAbort == nullptr) return;
-  for (aclrtStream stream : {execute_, in_, out_}) static_cast<void>(api_.aclrtStreamAbort(stream));
+  for (aclrtStream stream : {execute_, in_, out_}) context_.abort(stream);
 }
 
 // Waits for an event of the lane, or to be asked to stop.
 Status Lanes::await(aclrtEvent event, const Lane& lane) {
-  if (api_.aclrtStreamAbort == nullptr) return ACL_CALL(api_, aclrtSynchronizeEvent, event);
-  while (true) {
-    const aclError number = api_.aclrtSynchronizeEventWithTimeout(event, kSliceMs);
-    if (number != kEventTimeout) return api_.check(number, "aclrtSynchronizeEventWithTimeout");
-    static_cast<void>(api_.aclGetRecentErrMsg());  // of the timeout
-    if (context_.wait_interrupted()) model_->cancel();
-    Status stopped = model_->cancelled_since(lane.cancels);
-    if (stopped.ok()) continue;
+  const auto ended = [&]() -> Result<bool> {
+    int reached = 0;
+    AIS_TRY(ACL_CALL(api_, aclrtQueryEventStatus, event, &reached));
+    return reached == kEventReached;
+  };
+  const auto unwanted = [&](bool look) {
+    if (look && context_.wait_interrupted()) static_cast<void>(model_->cancel());
+    return model_->cancelled_since(lane.cancels);
+  };
+  Status status = pace_.wait(submitted_ > waited_ + 1, ended, unwanted);
+  if (status.code() == Code::kCancelled) {
     abort();
-    return stopped;
+    return model_->stopped();
   }
+  AIS_TRY(std::move(status));
+  return ACL_CALL(api_, aclrtSynchronizeEvent, event);  // how it ended
 }
 
 Status Lanes::finish(Lane* lane) {
@@ -313,7 +321,7 @@ Status Lanes::wait(std::vector<device::Output>* outputs, device::Pipeline::Times
   Lane& oldest = lane(waited_++);
   AIS_TRY(finish(&oldest));
   AIS_TRY(model_->cancelled_since(oldest.cancels));
-  AIS_TRY(times_of(oldest, times));
+  *times = times_of(oldest);
   outputs->clear();
   for (std::size_t i = 0; i < oldest.results.size(); ++i) {
     const device::Output& result = oldest.results[i];
@@ -324,17 +332,28 @@ Status Lanes::wait(std::vector<device::Output>* outputs, device::Pipeline::Times
   return Status();
 }
 
-Status Lanes::elapsed(aclrtEvent from, aclrtEvent to, std::int64_t* ns) const {
+// Of two recordings on one stream. Their times can be asked for only when the host has dealt with both, which no stream's wait
+// for them does. They are reached by now, so this waits for nothing.
+Result<std::int64_t> Lanes::elapsed(aclrtEvent from, aclrtEvent to) const {
+  AIS_TRY(ACL_CALL(api_, aclrtSynchronizeEvent, from));
+  AIS_TRY(ACL_CALL(api_, aclrtSynchronizeEvent, to));
   float ms = 0;
   AIS_TRY(ACL_CALL(api_, aclrtEventElapsedTime, &ms, from, to));
-  *ns = static_cast<std::int64_t>(static_cast<double>(ms) * 1e6);
-  return Status();
+  return static_cast<std::int64_t>(static_cast<double>(ms) * 1e6);
 }
 
-Status Lanes::times_of(const Lane& lane, device::Pipeline::Times* times) const {
-  AIS_TRY(elapsed(lane.begun, lane.copied_in, &times->copy_in_ns));
-  AIS_TRY(elapsed(lane.starting, lane.executed, &times->execute_ns));
-  return elapsed(predictable_ ? lane.executed : lane.leaving, lane.copied_out, &times->copy_out_ns);
+// The result is there, so a time that cannot be had costs only the time.
+device::Pipeline::Times Lanes::times_of(const Lane& lane) const {
+  device::Pipeline::Times times;
+  const auto take = [&](aclrtEvent from, aclrtEvent to, std::int64_t* ns) {
+    const Result<std::int64_t> took = elapsed(from, to);
+    *ns = took.ok() ? took.value() : device::kUnknownTime;
+    if (!took.ok() && times.why_unknown.empty()) times.why_unknown = took.status().message();
+  };
+  take(lane.begun, lane.copied_in, &times.copy_in_ns);
+  take(lane.starting, lane.executed, &times.execute_ns);
+  take(lane.leaving, lane.copied_out, &times.copy_out_ns);
+  return times;
 }
 
 }  // namespace ais::acl

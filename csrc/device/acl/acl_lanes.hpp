@@ -15,11 +15,13 @@
 // only.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
 #include "device/acl/acl_context.hpp"
 #include "device/acl/acl_loaded.hpp"
+#include "device/acl/acl_pace.hpp"
 #include "device/device.hpp"
 
 namespace ais::acl {
@@ -45,6 +47,7 @@ struct Lane {
   aclrtEvent executed = nullptr;
   aclrtEvent leaving = nullptr;  // copying out
   aclrtEvent copied_out = nullptr;
+  std::array<aclrtEvent*, 6> events() { return {&begun, &copied_in, &starting, &executed, &leaving, &copied_out}; }
   bool executing = false;  // counts as in flight in the model
   bool guessed = false;    // its outputs may have too little memory
   bool in_turn = false;    // it ran when it was started
@@ -87,8 +90,8 @@ class Lanes final : public Resident {
   bool has_ended_well(const Lane& lane) const;
   Status drain();
   void start_again();
-  Status times_of(const Lane& lane, device::Pipeline::Times* times) const;
-  Status elapsed(aclrtEvent from, aclrtEvent to, std::int64_t* ns) const;
+  device::Pipeline::Times times_of(const Lane& lane) const;
+  Result<std::int64_t> elapsed(aclrtEvent from, aclrtEvent to) const;
 
   AclContext& context_;
   const Api& api_;
@@ -100,6 +103,7 @@ class Lanes final : public Resident {
   std::vector<Lane> lanes_;
   std::uint64_t submitted_ = 0;
   std::uint64_t waited_ = 0;
+  Pace pace_;
 };
 
 }  // namespace ais::acl

@@ -205,8 +205,17 @@ Status LoadedModel::set_aipp(const device::Aipp& settings) {
   return Status(Code::kUnsupported, "input " + std::to_string(settings.input) + " of the model has no dynamic AIPP");
 }
 
-Status LoadedModel::cancelled_since(std::uint64_t cancels) const {
-  return cancels == cancels_.load() ? Status() : Status(Code::kCancelled, "the run was asked to stop");
+Status LoadedModel::cancelled_since(std::uint64_t cancels) const { return cancels == cancels_.load() ? Status() : stopped(); }
+
+std::string LoadedModel::cancel() {
+  cancels_.fetch_add(1);
+  return context_.can_abort() ? "" : context_.why_no_abort();
+}
+
+Status LoadedModel::stopped() const {
+  std::string text = "the run was asked to stop";
+  if (!context_.can_abort()) text += "; " + context_.why_no_abort() + ", so it ended by itself";
+  return Status(Code::kCancelled, text);
 }
 
 }  // namespace ais::acl

@@ -16,12 +16,10 @@
 #include "device/acl/acl_dataset.hpp"
 #include "device/acl/acl_describe.hpp"
 #include "device/acl/acl_load.hpp"
+#include "device/acl/acl_pace.hpp"
 #include "device/device.hpp"
 
 namespace ais::acl {
-
-// How long a wait that can be stopped takes to notice it, in milliseconds.
-constexpr std::int32_t kSliceMs = 100;
 
 // What one run needs, kept for the next: datasets, and memory for the special inputs.
 struct Slot {
@@ -77,8 +75,11 @@ class LoadedModel final : public Resident {
 
   // Counts the calls of cancel(): a run that sees it change was asked to stop.
   std::uint64_t cancels() const { return cancels_.load(); }
-  void cancel() { cancels_.fetch_add(1); }
+  // Model::cancel of csrc/device/device.hpp.
+  std::string cancel();
   Status cancelled_since(std::uint64_t cancels) const;
+  // What a run that was asked to stop answers.
+  Status stopped() const;
 
  private:
   struct AippSettings {
@@ -112,6 +113,7 @@ class LoadedModel final : public Resident {
   aclmdlDesc* desc_ = nullptr;
   std::atomic<std::uint64_t> cancels_{0};
   std::atomic<int> in_flight_{0};  // runs of the pipeline on stream_
+  Pace pace_;
 
   std::mutex lock_;  // guards what follows
   std::unique_ptr<Slot> slot_;

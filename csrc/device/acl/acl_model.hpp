@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "device/acl/acl_context.hpp"
@@ -27,7 +28,7 @@ class AclModel final : public device::Model, public std::enable_shared_from_this
   Result<std::unique_ptr<device::Pipeline>> pipeline(std::size_t depth) override;
   Status expect_outputs(const std::vector<std::size_t>& bytes) override;
   Status set_aipp(const device::Aipp& settings) override;
-  void cancel() override { loaded_->cancel(); }
+  std::string cancel() override { return loaded_->cancel(); }
 
  private:
   const std::shared_ptr<AclContext> context_;

@@ -93,7 +93,7 @@ Status LoadedModel::execute(std::vector<Output>* outputs, std::uint64_t cancels)
 // On the model's stream, where it can be stopped, if the library can do that and has nothing to allocate.
 Status LoadedModel::call_execute(const std::vector<Output>& outputs, std::uint64_t cancels) {
   const bool placed = std::all_of(outputs.begin(), outputs.end(), [](const Output& output) { return output.data != nullptr; });
-  if (api_.aclrtStreamAbort == nullptr || !placed) return ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get());
+  if (!context_.can_abort() || !placed) return ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get());
   aclrtStream stream = nullptr;
   AIS_TRY(execute_async(slot_.get(), &stream));
   Status status = wait_for_stream(cancels);
@@ -103,20 +103,19 @@ Status LoadedModel::call_execute(const std::vector<Output>& outputs, std::uint64
 
 // Until the stream is quiet, whatever fails: the run uses its memory for so long.
 Status LoadedModel::wait_for_stream(std::uint64_t cancels) {
-  Status status;
-  for (bool waiting = true; waiting;) {
-    const aclError number = api_.aclrtSynchronizeStreamWithTimeout(stream_, kSliceMs);
-    waiting = number == kStreamTimeout;
-    if (!waiting) {
-      status = api_.check(number, "aclrtSynchronizeStreamWithTimeout");
-    } else if (static_cast<void>(api_.aclGetRecentErrMsg()); cancels != cancels_.load() || context_.wait_interrupted()) {
-      waiting = false;
-      static_cast<void>(api_.aclrtStreamAbort(stream_));  // if that fails, the run ends by itself
-      status = Status(Code::kCancelled, "the run was asked to stop");
-    }
-  }
-  if (!status.ok()) static_cast<void>(api_.aclrtSynchronizeStream(stream_));
-  return status;
+  const auto ended = [&]() -> Result<bool> {
+    int state = 0;
+    AIS_TRY(ACL_CALL(api_, aclrtStreamQuery, stream_, &state));
+    return state == kStreamIdle;
+  };
+  const auto unwanted = [&](bool look) { return look && context_.wait_interrupted() ? stopped() : cancelled_since(cancels); };
+  Status waited = pace_.wait(false, ended, unwanted);
+  const bool unfinished = waited.code() == Code::kCancelled;
+  if (unfinished) context_.abort(stream_);  // if that fails, the run ends by itself
+  Status status = ACL_CALL(api_, aclrtSynchronizeStream, stream_);
+  if (!status.ok()) static_cast<void>(api_.aclrtSynchronizeStream(stream_));  // the first may have failed by itself
+  if (unfinished) return stopped();
+  return status.ok() ? std::move(waited) : std::move(status);
 }
 
 Status LoadedModel::claim(std::vector<Output>* outputs) {

@@ -22,6 +22,7 @@
 #include "device/acl/acl_context.hpp"
 #include "device/acl/acl_load.hpp"
 #include "device/acl/acl_model.hpp"
+#include "device/acl/acl_product.hpp"
 #include "device/acl/acl_share.hpp"
 #include "device/runtimes.hpp"
 
@@ -35,9 +36,11 @@ constexpr aclError kStub = 100039;
 constexpr const char* kJsonOption = "acl_json_path";
 
 constexpr const char* kWeightOption = "weight_dir";
+constexpr const char* kRegisterOption = "host_register";
 
 struct AclOptions {
   std::string json;
+  HostRegister host_register = HostRegister::kAuto;
   LoadOptions load;
 };
 
@@ -48,9 +51,11 @@ Result<AclOptions> read_options(const device::Options& options) {
       result.json = value;
     } else if (name == kWeightOption) {
       result.load.weight_dir = value;
+    } else if (name == kRegisterOption) {
+      AIS_ASSIGN(result.host_register, parse_host_register(value));
     } else {
       return Status(Code::kInvalidArgument, "unknown option '" + name + "' for a model on an NPU; use '" + kJsonOption +
-                                                "' or '" + kWeightOption + "'");
+                                                "' or '" + kWeightOption + "' or '" + kRegisterOption + "'");
     }
   }
   return result;
@@ -86,6 +91,10 @@ class AclDevice final : public device::Device {
     AIS_ASSIGN(const std::shared_ptr<AclContext> open, context());
     return open->unregister_host(host);
   }
+  std::string host_memory() override {
+    const Result<std::shared_ptr<AclContext>> open = context();
+    return open.ok() ? open.value()->host_memory() : "";
+  }
   Result<device::MemoryInfo> memory() override {
     AIS_ASSIGN(const std::shared_ptr<AclContext> open, context());
     return open->memory();
@@ -119,9 +128,9 @@ class AclRuntime final : public device::Runtime {
   Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override;
   Status finalize() override;
 
-  Result<std::shared_ptr<AclContext>> open_context(int device_id, const std::string& json);
+  Result<std::shared_ptr<AclContext>> open_context(int device_id, const AclOptions& options);
   // What the sessions on a device have in common.
-  Result<std::shared_ptr<DeviceShare>> share(int device_id, const std::string& json);
+  Result<std::shared_ptr<DeviceShare>> share(int device_id, const AclOptions& options);
   // Counts the calls of finalize().
   std::uint64_t life() const { return life_.load(); }
 
@@ -149,7 +158,7 @@ class AclRuntime final : public device::Runtime {
   static Status refused_file(const std::string& path, const Configuration* first);
   static Status check_file(const State& state, const std::string& json);
   Result<int> count() const;
-  Result<std::shared_ptr<AclContext>> open_context(int device_id, const std::string& json, bool for_share);
+  Result<std::shared_ptr<AclContext>> open_context(int device_id, const AclOptions& options, bool for_share);
 
   const std::unique_ptr<Api> api_;
   PerProcess<State> state_;
@@ -200,6 +209,8 @@ Status AclRuntime::explain_init(Status status, const State& state, const Configu
   if (status.code() == Code::kOutOfMemory) return status;
   const bool another = state.first.has_value() && state.first->content != wanted.content;
   if (status.vendor_code() == kInvalidParam && another) return refused_file(wanted.path, &*state.first);
+  if (wanted.path.empty() && status.vendor_code() == kInvalidParam)
+    return Status(Code::kInvalidArgument, status.message(), kInvalidParam);
   if (wanted.path.empty()) return status;
   return Status(Code::kInvalidArgument,
                 "AscendCL does not take " + std::string(kJsonOption) + " '" + wanted.path + "': " + status.message(),
@@ -296,26 +307,26 @@ Result<std::shared_ptr<device::Device>> AclRuntime::open(int device_id, const de
   return std::shared_ptr<device::Device>(std::make_shared<AclDevice>(this, device_id, std::move(wanted), life()));
 }
 
-Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, const std::string& json) {
-  return open_context(device_id, json, false);
+Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, const AclOptions& options) {
+  return open_context(device_id, options, false);
 }
 
-Result<std::shared_ptr<DeviceShare>> AclRuntime::share(int device_id, const std::string& json) {
+Result<std::shared_ptr<DeviceShare>> AclRuntime::share(int device_id, const AclOptions& options) {
   AIS_TRY(check_process());
   State& state = state_.get();
   const std::lock_guard<std::mutex> guard(state.lock);
   std::shared_ptr<DeviceShare>& share = state.shares[device_id];
   if (share == nullptr)
-    share = std::make_shared<DeviceShare>([this, device_id, json] { return open_context(device_id, json, true); });
+    share = std::make_shared<DeviceShare>([this, device_id, options] { return open_context(device_id, options, true); });
   return share;
 }
 
-Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, const std::string& json, bool for_share) {
+Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, const AclOptions& options, bool for_share) {
   AIS_TRY(check_process());
   State& state = state_.get();
   const std::lock_guard<std::mutex> guard(state.lock);
-  AIS_TRY(initialise(&state, json));
-  AIS_ASSIGN(std::shared_ptr<AclContext> context, AclContext::open(*api_, device_id));
+  AIS_TRY(initialise(&state, options.json));
+  AIS_ASSIGN(std::shared_ptr<AclContext> context, AclContext::open(*api_, device_id, options.host_register));
   auto& all = state.contexts;
   all.erase(std::remove_if(all.begin(), all.end(), [](const auto& known) { return known.expired(); }), all.end());
   all.insert(for_share ? all.end() : all.begin(), context);
@@ -359,7 +370,7 @@ Result<std::shared_ptr<AclContext>> AclDevice::context() {
   const std::lock_guard<std::mutex> guard(lock_.get());
   if (auto live = context_.lock()) return live;
   if (life_ != runtime_->life()) return closed_status();
-  AIS_ASSIGN(std::shared_ptr<AclContext> fresh, runtime_->open_context(id_, options_.json));
+  AIS_ASSIGN(std::shared_ptr<AclContext> fresh, runtime_->open_context(id_, options_));
   context_ = fresh;
   return fresh;
 }
@@ -367,7 +378,7 @@ Result<std::shared_ptr<AclContext>> AclDevice::context() {
 Result<std::shared_ptr<device::Model>> AclDevice::load(const device::ModelSource& source, const device::Options& options) {
   AIS_ASSIGN(const AclOptions wanted, read_options(options));
   AIS_ASSIGN(std::shared_ptr<AclContext> open, context());
-  AIS_ASSIGN(const std::shared_ptr<DeviceShare> share, runtime_->share(id_, options_.json));
+  AIS_ASSIGN(const std::shared_ptr<DeviceShare> share, runtime_->share(id_, options_));
   return AclModel::load(std::move(open), source, wanted.load, share.get());
 }
 

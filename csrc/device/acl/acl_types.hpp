@@ -66,8 +66,7 @@ enum AippType : int { kWithDynamicAipp = 2, kAippParameters = 3 };
 constexpr int kFloat = 0;                               // aclDataType, where it does not matter
 constexpr int kFormatNd = 2;                            // aclFormat
 constexpr std::uint32_t kRegisterPinned = 0x10000000U;  // ACL_HOST_REG_PINNED
-constexpr int kStreamTimeout = 507046;                  // ACL_ERROR_RT_STREAM_SYNC_TIMEOUT
-constexpr int kEventTimeout = 507047;                   // ACL_ERROR_RT_EVENT_SYNC_TIMEOUT
+constexpr int kStreamIdle = 0;                          // ACL_STREAM_STATUS_COMPLETE
 constexpr int kEventReached = 1;                        // ACL_EVENT_RECORDED_STATUS_COMPLETE
 constexpr std::uint32_t kEventTimeLine = 0x8;           // ACL_EVENT_TIME_LINE
 

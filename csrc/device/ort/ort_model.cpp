@@ -260,12 +260,13 @@ Result<std::unique_ptr<device::Binding>> OrtModel::bind(const std::vector<Tensor
   return std::unique_ptr<device::Binding>(new OrtBinding(shared_from_this(), std::move(state), std::move(outputs)));
 }
 
-void OrtModel::cancel() {
+std::string OrtModel::cancel() {
   const std::lock_guard<std::mutex> guard(lock_);
   for (RunState* state : running_) {
     // It only sets a flag; a failure would mean that the flag cannot be set, and then the run goes on, as it may.
     state->cancelled = api_.check(api_.RunOptionsSetTerminate(state->options), Code::kSystem).ok();
   }
+  return "";
 }
 
 }  // namespace ais::ort

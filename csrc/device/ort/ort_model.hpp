@@ -38,7 +38,7 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
   Status execute(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) override;
   Result<std::unique_ptr<device::Binding>> bind(const std::vector<TensorView>& inputs,
                                                 std::vector<device::Output> outputs) override;
-  void cancel() override;
+  std::string cancel() override;
 
  private:
   friend class OrtBinding;
