@@ -301,3 +301,37 @@ def test_without_loadgen_it_says_what_to_install(place: Path, shell: Shell, monk
     code, _, err = shell("bench m.onnx --devices 0 --scenario offline")
     assert code == 1
     assert "pip install 'ais_bench[loadgen]'" in err
+
+
+def test_counters_for_prometheus(place: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
+    import urllib.request
+
+    from ais_bench.evaluate.watch import metrics_port
+    from ais_bench.session import MultiDeviceSession
+
+    with MultiDeviceSession(place / "m.onnx", devices=[0]) as session, metrics_port(session, 0) as port:
+        list(session.map([[np.zeros((1, 6), np.float32)]] * 7))
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+        assert 'ais_bench_tasks_total{device="0"} 7.0' in text
+        assert 'ais_bench_failures_total{device="0"} 0.0' in text
+        assert re.search(r'ais_bench_busy_share\{device="0"\} [\d.e-]+', text)
+
+
+def test_a_live_table_of_devices(place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ais_bench.evaluate.watch.LOOK_S", 0.01)
+    line = "bench m.onnx --devices 0 --seconds 0.3 --repeats 1 --runs 1 --agree 100000 --live --json"
+    code, out, _ = shell(line)
+    assert code == 0
+    assert json.loads(out)["results"]
+    from rich.console import Console
+
+    from ais_bench.evaluate.watch import _table
+    from ais_bench.session import MultiDeviceSession
+
+    with MultiDeviceSession(place / "m.onnx", devices=[0]) as session:
+        list(session.map([[np.zeros((1, 6), np.float32)]] * 7))
+        console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+        console.print(_table(session.report()))
+        console.file.close()
+    assert re.search(r"0 +\w+ +7 +0 +0", console.export_text())

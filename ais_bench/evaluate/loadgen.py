@@ -142,7 +142,8 @@ def _verdict(summary: str) -> dict[str, Any]:
     """What LoadGen's summary says: valid or not, why not, and its figures by name."""
     result = re.search(r"Result is\s*:\s*(\w+)", summary)
     figures: dict[str, Any] = {}
-    for name, value in re.findall(r"^\s*([^:\n=]+?)\s*:\s*(-?[\d.e+]+)\s*$", summary, re.MULTILINE):
+    measured, _, _ = summary.partition("Test Parameters Used")
+    for name, value in re.findall(r"^\s*([^:\n=]+?)\s*:\s*(-?[\d.e+]+)\s*$", measured, re.MULTILINE):
         figures[name] = float(value)
     reasons = re.findall(r"^\s*\*\s*(.+)$", summary, re.MULTILINE)
     conditions = dict(re.findall(r"^\s*([A-Z][\w ]* satisfied)\s*:\s*(\w+)", summary, re.MULTILINE))

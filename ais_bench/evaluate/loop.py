@@ -51,6 +51,7 @@ def evaluate(
     mode: str = "static",
     keep_outputs: bool | None = None,
     notes: dict[str, Any] | None = None,
+    watch: Callable[[Any], contextlib.AbstractContextManager[Any]] | None = None,
     **session_options: Any,
 ) -> Result:
     """Run a data set through a model on all devices, and score it.
@@ -84,6 +85,7 @@ def evaluate(
         keep_outputs: keep what postprocess returned, and the targets, in the run folder. None: if anything is scored. Without
             them a run can neither be resumed with metrics nor scored again.
         notes: anything for run.json.
+        watch: a function of the session that returns a context, in which the run takes place.
         session_options: as for MultiDeviceSession.
 
     Returns a Result. Raises ConfigError before anything runs; what a sample raises with on_error="raise"; PoolBroken and
@@ -120,6 +122,8 @@ def evaluate(
             inputs, outputs = session.get_inputs(), session.get_outputs()
             lane = in_the_workers(session, mode) if own else in_this_process(session, mode, reader, finisher)
             run = _Run(lane, source, batch_size_for(batch_size, inputs, outputs), inputs_of(inputs), book, alone)
+            if watch is not None:
+                stack.enter_context(watch(session))
             with Progress(source.count, _title(model_or_session), progress) as bar:
                 run.all(bar, _devices(session))
         return book.result(session)

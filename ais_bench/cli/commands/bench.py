@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from ais_bench.cli.commands.evaluate import add_watching, watched
 from ais_bench.cli.log import Failed
 from ais_bench.cli.options import _ids, _model, _shapes, _whole
 from ais_bench.cli.show import figure, lines, print_json, table
@@ -58,6 +59,7 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agree", type=float, default=10.0, metavar="PERCENT", help="to within so much (%(default)s)")
     parser.add_argument("--repeats", type=_whole(1), default=3, metavar="N", help="for the confidence interval (%(default)s)")
     parser.add_argument("--no-progress", action="store_true", help="do not show how far it is")
+    add_watching(parser)
 
 
 def _numbers(text: str) -> list[int]:
@@ -155,7 +157,8 @@ def measured(options: Any, session: Any, shapes: dict[str, list[int]]) -> dict[s
     feeds = feeds_of(inputs, shapes, options.data)
     first = {feed.shape[0] if feed.ndim else 1 for feed in feeds}
     samples = first.pop() if len(first) == 1 else 1
-    with Progress(None, "bench", not options.no_progress, "runs") as bar:
+    shown = not (options.no_progress or options.live)
+    with watched(options, session), Progress(None, "bench", shown, "runs") as bar:
         base = [0, 0]
 
         def tick(total: int) -> None:

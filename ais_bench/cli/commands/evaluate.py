@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from ais_bench.cli.options import _ids, _model, _whole
@@ -52,6 +55,28 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers-per-device", type=_whole(1), metavar="N", help="processes for each device (1)")
     parser.add_argument("--task-timeout", type=float, metavar="S", help="seconds after which a run is tried elsewhere")
     parser.add_argument("--no-progress", action="store_true", help="do not show how far it is")
+    add_watching(parser)
+
+
+def add_watching(parser: argparse.ArgumentParser) -> None:
+    """Add how others may look at it while it runs."""
+    parser.add_argument("--live", action="store_true", help="a table of the devices on the terminal, instead of a bar")
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="serve counters for Prometheus, to this machine alone")
+    parser.add_argument("--metrics-address", default="127.0.0.1", metavar="ADDRESS", help="of the port (%(default)s)")
+
+
+@contextlib.contextmanager
+def watched(options: Any, session: Any) -> Iterator[None]:
+    """What those options ask for, while the block runs."""
+    from ais_bench.evaluate.watch import live, metrics_port
+
+    with contextlib.ExitStack() as stack:
+        if options.metrics_port is not None:
+            port = stack.enter_context(metrics_port(session, options.metrics_port, options.metrics_address))
+            print(f"metrics: http://{options.metrics_address}:{port}/metrics", file=sys.stderr, flush=True)
+        if options.live:
+            stack.enter_context(live(session))
+        yield
 
 
 def run(options: Any) -> int:
@@ -82,7 +107,8 @@ def evaluate_as(asked: dict[str, Any], options: Any, *, output: str | None, resu
         devices=options.devices,
         output=output,
         resume=resume,
-        progress=not options.no_progress,
+        progress=not (options.no_progress or options.live),
+        watch=functools.partial(watched, options),
         notes={"command": asked},
         **{**functions, **{name: asked[name] for name in CHOICES}, **session},
     )
