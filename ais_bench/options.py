@@ -53,7 +53,7 @@ OnError = Literal["raise", "return"]
 
 MODES = ("static", "dymbatch", "dymhw", "dymdims", "dymshape")  # a mode travels to a worker as its index in this
 GRAPH_OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "layout", "all")
-NPU_OPTIONS = ("acl_json_path", "weight_dir", "host_register")
+NPU_OPTIONS = ("acl_json_path", "weight_dir", "share_workspace", "host_register")
 LARGEST_INT = 2**31 - 1
 
 

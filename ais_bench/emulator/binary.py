@@ -60,7 +60,11 @@ PROFILING = (
 RARE = (
     "aclmdlCreateConfigHandle",
     "aclmdlDestroyConfigHandle",
+    "aclmdlLoadFromFileWithMem",
+    "aclmdlLoadFromMemWithMem",
     "aclmdlLoadWithConfig",
+    "aclmdlQuerySize",
+    "aclmdlQuerySizeFromMem",
     "aclmdlSetConfigOpt",
     "aclrtGetMemInfo",
 )

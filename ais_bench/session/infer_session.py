@@ -70,6 +70,8 @@ class InferSession:
         weight_dir: the folder of the weights that the model keeps in files of their own, where that is not the one that the
             model was saved with: `weight` beside a compiled model (ATC's --external_weight), or the ONNX file's own. On an NPU
             such weights are loaded once for all sessions of the process on a device.
+        share_workspace: work, on an NPU, in memory that all sessions of this process on the device have together which say so.
+            Their runs take turns. For chains of models that never run at the same time; open the largest first.
         runtime: "ort" or "acl", to override what the content says.
         host_register: for an NPU, whether memory of the host that many copies use is registered with it: "auto" where product
             and kernel can, "off", or "on" for those who know. It matters to the workers of a MultiDeviceSession; a session of
@@ -88,6 +90,7 @@ class InferSession:
         graph_optimization_level: str | None = None,
         provider_options: Mapping[str, Any] | None = None,
         weight_dir: str | os.PathLike[str] | None = None,
+        share_workspace: bool = False,
         runtime: str | None = None,
         host_register: str = "auto",
         **unknown: NoReturn,
@@ -99,7 +102,8 @@ class InferSession:
             device,
             _options(acl_json_path, debug, as_int("loop", loop, 1)),
             _runtime_options=runtime_options(threads, graph_optimization_level, provider_options, weight_dir)
-            | host_register_option(host_register, ""),
+            | host_register_option(host_register, "")
+            | ({"share_workspace": "1"} if share_workspace else {}),
             _runtime=as_runtime(runtime) or "",
         )
         self._take(session, model, acl_json_path, debug)

@@ -34,7 +34,7 @@ __all__ = ["InferenceSession", "infer_options", "model", "session_options"]
 class session_options:
     """Options of a session: `loop` (runs per call, at least 1), `log_level` (1 debug to 4 error), and texts that may be "":
 
-    `acl_json_path`, and `weight_dir`, both as for InferSession.
+    `acl_json_path`, and `weight_dir`, both as for InferSession, and so is the switch `share_workspace`.
     """
 
     def __init__(self) -> None:
@@ -42,6 +42,7 @@ class session_options:
         self.log_level = 2
         self.acl_json_path = ""
         self.weight_dir = ""
+        self.share_workspace = False
 
 
 class _LiveOptions(session_options):
@@ -52,6 +53,7 @@ class _LiveOptions(session_options):
         self.log_level = given.log_level
         self.acl_json_path = given.acl_json_path
         self.weight_dir = given.weight_dir
+        self.share_workspace = given.share_workspace
 
     @property
     def loop(self) -> int:
@@ -90,6 +92,8 @@ class InferenceSession(AippMethods):
             runtime_options["acl_json_path"] = json
         if options.weight_dir:
             runtime_options["weight_dir"] = as_folder("weight_dir", options.weight_dir)
+        if options.share_workspace:
+            runtime_options["share_workspace"] = "1"
         native = _native.Session(
             as_model(model_path),
             as_device_id(device_id),

@@ -103,7 +103,7 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   config.options = options;
   const std::string name = value_or_raise(device::runtime_for(config.source, runtime_name));
   if (name != "acl") {  // callers pass them for whatever the model turns out to be
-    for (const char* option : {"acl_json_path", "host_register"}) config.options.erase(option);
+    for (const char* option : {"acl_json_path", "host_register", "share_workspace"}) config.options.erase(option);
   }
   SessionPtr session = value_or_raise(naming(config.source, open_with(name, config)));
   set_current_runtime(name);

@@ -141,6 +141,7 @@ aclError load(const Scope& scope, std::shared_ptr<const ModelSpec> spec, const P
   const std::size_t weight = model->spec->graph.size();
   if (place.work != nullptr) {
     if (const aclError code = borrow(scope, place.work, place.work_size, work, "the work memory", model.get())) return code;
+    model->work = model->borrowed.back();
   } else {
     model->charged += work;
   }

@@ -9,6 +9,7 @@
 #include "emulator/copy.hpp"
 #include "emulator/exception.hpp"
 #include "emulator/faults.hpp"
+#include "emulator/report.hpp"
 
 namespace ais::emulator {
 namespace {
@@ -21,6 +22,26 @@ std::shared_ptr<TensorDesc> exception_desc(int dtype, int format, const Shape& s
   if (memory.owner != nullptr) desc->address = memory.owner->address + (memory.bytes - memory.owner->storage.get());
   return desc;
 }
+
+// That a model works in its memory now. Models may share it that never do so at the same time.
+class WorkMemory {
+ public:
+  explicit WorkMemory(const Model& model) : model_(model) {
+    std::uint32_t other = 0;
+    if (model.work == nullptr || model.work->worker.compare_exchange_strong(other, model.id)) return;
+    violation("model#" + std::to_string(model.id) + " runs in the work memory that model#" + std::to_string(other) +
+              " runs in at the same time");
+  }
+  ~WorkMemory() {
+    std::uint32_t own = model_.id;
+    if (model_.work != nullptr) model_.work->worker.compare_exchange_strong(own, 0);
+  }
+  WorkMemory(const WorkMemory&) = delete;
+  WorkMemory& operator=(const WorkMemory&) = delete;
+
+ private:
+  const Model& model_;
+};
 
 }  // namespace
 
@@ -181,6 +202,7 @@ TaskResult Execution::run(std::int64_t ready_ns) {
     const TaskResult failure = task_failure(code);
     return fail_on_device(code, failure.text);
   }
+  const WorkMemory work(*model_);
   TaskResult result = compute(ready_ns);
   if (result.code == ACL_SUCCESS) {
     if (const aclError code = check_before_run()) {  // freed while it ran

@@ -40,6 +40,7 @@ struct Allocation {
   std::size_t reserved = 0;      // bytes of address space behind `address`, with the closed page
   std::shared_ptr<std::byte> storage;
   std::atomic<bool> freed{false};
+  std::atomic<std::uint32_t> worker{0};  // the model that runs in it as its work memory; 0: none
 
   bool on_device() const { return kind == MemoryKind::kDevice || kind == MemoryKind::kDvpp; }
 };

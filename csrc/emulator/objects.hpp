@@ -54,6 +54,7 @@ struct Model {
   std::shared_ptr<device::Model> graph;
   std::size_t charged = 0;                                   // device memory of its own
   std::vector<std::shared_ptr<struct Allocation>> borrowed;  // the program's work and weight memory
+  std::shared_ptr<struct Allocation> work;                   // of these, what it works in
 
   std::mutex mutex;
   int gear = -1;  // what the last Set call chose, whatever its dataset

@@ -90,6 +90,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   bool wait_interrupted() const;
 
   const Api& api() const { return api_; }
+  aclrtContext handle() const { return handle_; }
   int device_id() const { return device_id_; }
 
   // Whether aclrtStreamAbort may work here: the library has it, the product's manual does not deny it, and it was not refused.

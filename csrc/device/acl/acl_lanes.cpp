@@ -12,7 +12,7 @@ Status Lanes::create(std::size_t depth) {
   AIS_TRY(ACL_CALL(api_, aclrtCreateStream, &out_));
   {
     const std::lock_guard<std::mutex> guard(model_->lock());
-    AIS_TRY(model_->execute_async(nullptr, &execute_));
+    AIS_TRY(model_->execute_async(nullptr, 0, &execute_));
   }
   lanes_.resize(depth);
   for (Lane& lane : lanes_) {
@@ -162,7 +162,7 @@ Status Lanes::start_execute(Lane* lane) {
   if (!placed) return Status();
   AIS_TRY(ACL_CALL(api_, aclrtStreamWaitEvent, execute_, lane->copied_in));
   AIS_TRY(ACL_CALL(api_, aclrtRecordEvent, lane->starting, execute_));
-  AIS_TRY(model_->execute_async(lane->slot.get(), &execute_));
+  AIS_TRY(model_->execute_async(lane->slot.get(), lane->cancels, &execute_));
   lane->executing = true;
   return ACL_CALL(api_, aclrtRecordEvent, lane->executed, execute_);
 }

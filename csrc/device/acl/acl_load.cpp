@@ -92,18 +92,46 @@ bool can_configure(const Api& api) {
          api.aclmdlSetConfigOpt != nullptr && api.aclmdlLoadWithConfig != nullptr;
 }
 
-Status load_plainly(const Api& api, const device::ModelSource& source, std::uint32_t* id) {
-  return source.bytes == nullptr
-             ? api.check(api.aclmdlLoadFromFile(source.path.c_str(), id), "aclmdlLoadFromFile", Code::kModelLoad)
-             : api.check(api.aclmdlLoadFromMem(source.bytes, source.size, id), "aclmdlLoadFromMem", Code::kModelLoad);
+// A workspace of others for the model; null where AscendCL does not say how large, as for models of open shapes.
+Result<std::shared_ptr<Workspace>> find_workspace(const Api& api, const device::ModelSource& source, DeviceShare* share) {
+  const bool file = source.bytes == nullptr;
+  const bool able = file ? api.aclmdlQuerySize != nullptr && api.aclmdlLoadFromFileWithMem != nullptr
+                         : api.aclmdlQuerySizeFromMem != nullptr && api.aclmdlLoadFromMemWithMem != nullptr;
+  std::size_t work = 0;
+  std::size_t weights = 0;
+  if (!able) return std::shared_ptr<Workspace>();
+  const aclError number = file ? api.aclmdlQuerySize(source.path.c_str(), &work, &weights)
+                               : api.aclmdlQuerySizeFromMem(source.bytes, source.size, &work, &weights);
+  if (number != 0) static_cast<void>(api.aclGetRecentErrMsg());  // loading it says what is wrong with it
+  if (number != 0 || work == 0) return std::shared_ptr<Workspace>();
+  return share->workspace(work);
 }
 
-Status set_source(const device::ModelSource& source, Config* config) {
-  if (source.bytes == nullptr) {
-    AIS_TRY(config->set(kLoadType, std::size_t{kFromFile}));
-    return config->set(kModelPath, source.path.c_str());
+Status load_plainly(const Api& api, const device::ModelSource& source, Loaded* loaded) {
+  std::uint32_t* id = &loaded->id;
+  if (loaded->workspace == nullptr) {
+    return source.bytes == nullptr
+               ? api.check(api.aclmdlLoadFromFile(source.path.c_str(), id), "aclmdlLoadFromFile", Code::kModelLoad)
+               : api.check(api.aclmdlLoadFromMem(source.bytes, source.size, id), "aclmdlLoadFromMem", Code::kModelLoad);
   }
-  AIS_TRY(config->set(kLoadType, std::size_t{kFromMemory}));
+  void* work = loaded->workspace->memory.data.get();
+  const std::size_t size = loaded->workspace->memory.bytes;
+  return source.bytes == nullptr
+             ? api.check(api.aclmdlLoadFromFileWithMem(source.path.c_str(), id, work, size, nullptr, 0),
+                         "aclmdlLoadFromFileWithMem", Code::kModelLoad)
+             : api.check(api.aclmdlLoadFromMemWithMem(source.bytes, source.size, id, work, size, nullptr, 0),
+                         "aclmdlLoadFromMemWithMem", Code::kModelLoad);
+}
+
+Status set_source(const device::ModelSource& source, const Workspace* workspace, Config* config) {
+  const LoadType from_file = workspace == nullptr ? kFromFile : kFromFileWithMemory;
+  const LoadType from_memory = workspace == nullptr ? kFromMemory : kFromMemoryWithMemory;
+  if (workspace != nullptr) {
+    AIS_TRY(config->set(kWorkAddress, workspace->memory.data.get()));
+    AIS_TRY(config->set(kWorkSize, workspace->memory.bytes));
+  }
+  AIS_TRY(config->set(kLoadType, std::size_t{source.bytes == nullptr ? from_file : from_memory}));
+  if (source.bytes == nullptr) return config->set(kModelPath, source.path.c_str());
   AIS_TRY(config->set(kModelAddress, source.bytes));
   return config->set(kModelSize, source.size);
 }
@@ -122,7 +150,7 @@ Status load_with_shared(const Api& api, const device::ModelSource& source, const
                         Loaded* loaded) {
   Config config(api);
   if (config.get() == nullptr) return api.failed("aclmdlCreateConfigHandle", Code::kOutOfMemory);
-  AIS_TRY(set_source(source, &config));
+  AIS_TRY(set_source(source, loaded->workspace.get(), &config));
   for (const std::string& name : weights.names) {
     AIS_ASSIGN(device::Buffer buffer, share->weights(weights.folder + "/" + name));
     AIS_TRY(api.check(api.aclmdlSetExternalWeightAddress(config.get(), name.c_str(), buffer.data.get(), buffer.bytes),
@@ -141,7 +169,7 @@ Status load_with_folder(const Api& api, const device::ModelSource& bytes, const 
   }
   Config config(api);
   if (config.get() == nullptr) return api.failed("aclmdlCreateConfigHandle", Code::kOutOfMemory);
-  AIS_TRY(set_source(bytes, &config));
+  AIS_TRY(set_source(bytes, nullptr, &config));
   AIS_TRY(config.set(kWeightPath, folder.c_str()));
   return load_configured(api, config, id);
 }
@@ -152,10 +180,14 @@ Status load_as_wanted(const Api& api, const device::ModelSource& source, std::st
   Weights weights;
   weights.folder = options.weight_dir.empty() ? beside : options.weight_dir;
   if (!weights.folder.empty()) weights.names = weights_in(weights.folder, model);
-  if (weights.names.empty()) return load_plainly(api, source, &loaded->id);
+  if (options.share_workspace) {
+    AIS_ASSIGN(loaded->workspace, find_workspace(api, source, share));
+  }
+  if (weights.names.empty()) return load_plainly(api, source, loaded);
   if (can_configure(api) && api.aclmdlSetExternalWeightAddress != nullptr)
     return load_with_shared(api, source, weights, share, loaded);
-  if (weights.folder == beside) return load_plainly(api, source, &loaded->id);
+  if (weights.folder == beside) return load_plainly(api, source, loaded);
+  loaded->workspace.reset();  // AscendCL does not take both
   device::ModelSource bytes = source;
   bytes.bytes = model.data();
   bytes.size = model.size();

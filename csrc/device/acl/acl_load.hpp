@@ -18,12 +18,15 @@
 namespace ais::acl {
 
 struct LoadOptions {
-  std::string weight_dir;  // "": the folder `weight` beside the model's file
+  std::string weight_dir;        // "": the folder `weight` beside the model's file
+  bool share_workspace = false;  // works in memory of other models, which never run at the same time
 };
 
 struct Loaded {
   std::uint32_t id = 0;
-  std::vector<device::Buffer> weights;  // to be kept until the model was unloaded
+  // To be kept until the model was unloaded.
+  std::vector<device::Buffer> weights;
+  std::shared_ptr<Workspace> workspace;  // null: it has one of its own
 };
 
 // Called inside the context. Unsupported names a model that holds several.

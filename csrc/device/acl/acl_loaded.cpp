@@ -29,6 +29,7 @@ Status LoadedModel::load_id(const device::ModelSource& source, const LoadOptions
   AIS_ASSIGN(Loaded loaded, load_model(api_, source, options, share));
   id_ = loaded.id;
   weights_ = std::move(loaded.weights);
+  workspace_ = std::move(loaded.workspace);
   loaded_ = true;
   desc_ = api_.aclmdlCreateDesc();
   if (desc_ == nullptr) return api_.failed("aclmdlCreateDesc", Code::kOutOfMemory);
@@ -87,6 +88,7 @@ Result<std::unique_ptr<Slot>> LoadedModel::make_slot() {
 }
 
 void LoadedModel::release() {
+  leave_workspace();
   if (stream_ != nullptr) {
     // A pipeline that could not be ended may have left work on it; a stream must not be destroyed while it works.
     static_cast<void>(api_.aclrtSynchronizeStream(stream_) == 0 || api_.aclrtSynchronizeStream(stream_) == 0);
@@ -106,6 +108,7 @@ void LoadedModel::release() {
   desc_ = nullptr;
   if (std::exchange(loaded_, false)) ACL_RELEASE(api_, aclmdlUnload, id_);
   weights_.clear();
+  workspace_.reset();
   context_.trim();
 }
 

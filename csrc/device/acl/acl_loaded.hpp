@@ -67,7 +67,7 @@ class LoadedModel final : public Resident {
   void forget_sizes();
   Status prepare(const std::vector<TensorView>& inputs, Slot* slot);
   const std::vector<Shape>& output_shapes(const Slot& slot) const { return layout_.outputs[slot.gear < 0 ? 0 : slot.gear]; }
-  Status execute_async(Slot* slot, aclrtStream* stream);
+  Status execute_async(Slot* slot, std::uint64_t cancels, aclrtStream* stream);
   void async_done() { --in_flight_; }
   int in_flight() const { return in_flight_; }
   // Shapes and bytes of the outputs of the slot's last run, which has ended.
@@ -102,6 +102,9 @@ class LoadedModel final : public Resident {
   Status wait_for_stream(std::uint64_t cancels);
   // Takes what the library allocated, whether or not the run succeeded.
   Status claim(std::vector<device::Output>* outputs);
+  // The turn to run in the workspace, until this run was started; nothing where the model has one of its own.
+  Result<std::unique_lock<std::mutex>> take_turn(std::uint64_t cancels);
+  void leave_workspace();
   Result<Shape> result_shape(const Slot& slot, std::size_t index, std::size_t bytes);
 
   AclContext& context_;
@@ -109,11 +112,13 @@ class LoadedModel final : public Resident {
   Layout layout_;
   std::uint32_t id_ = 0;
   bool loaded_ = false;
-  std::vector<device::Buffer> weights_;  // that the loaded model reads, shared with other sessions
+  std::vector<device::Buffer> weights_;   // that the loaded model reads, shared with other sessions
+  std::shared_ptr<Workspace> workspace_;  // of it and others; null: it has one of its own
   aclmdlDesc* desc_ = nullptr;
   std::atomic<std::uint64_t> cancels_{0};
   std::atomic<int> in_flight_{0};  // runs of the pipeline on stream_
   Pace pace_;
+  Pace turn_pace_;  // of waits for the workspace
 
   std::mutex lock_;  // guards what follows
   std::unique_ptr<Slot> slot_;

@@ -93,9 +93,12 @@ Status LoadedModel::execute(std::vector<Output>* outputs, std::uint64_t cancels)
 // On the model's stream, where it can be stopped, if the library can do that and has nothing to allocate.
 Status LoadedModel::call_execute(const std::vector<Output>& outputs, std::uint64_t cancels) {
   const bool placed = std::all_of(outputs.begin(), outputs.end(), [](const Output& output) { return output.data != nullptr; });
-  if (!context_.can_abort() || !placed) return ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get());
+  if (!context_.can_abort() || !placed) {
+    AIS_ASSIGN(const std::unique_lock<std::mutex> turn, take_turn(cancels));
+    return ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get());
+  }
   aclrtStream stream = nullptr;
-  AIS_TRY(execute_async(slot_.get(), &stream));
+  AIS_TRY(execute_async(slot_.get(), cancels, &stream));
   Status status = wait_for_stream(cancels);
   async_done();
   return status;
@@ -198,13 +201,51 @@ Result<Shape> LoadedModel::result_shape(const Slot& slot, std::size_t index, std
   return shape;
 }
 
-Status LoadedModel::execute_async(Slot* slot, aclrtStream* stream) {
+Status LoadedModel::execute_async(Slot* slot, std::uint64_t cancels, aclrtStream* stream) {
   if (stream_ == nullptr) AIS_TRY(ACL_CALL(api_, aclrtCreateStream, &stream_));
   *stream = stream_;
   if (slot == nullptr) return Status();
+  AIS_ASSIGN(const std::unique_lock<std::mutex> turn, take_turn(cancels));
   AIS_TRY(ACL_CALL(api_, aclmdlExecuteAsync, id_, slot->in.get(), slot->out.get(), stream_));
   ++in_flight_;
   return Status();
+}
+
+// Both waits are for the device, and the second for a stream of another context, so both ask: a turn that lasts can be stopped
+// waiting for. A stream that had a fault has no work any more.
+Result<std::unique_lock<std::mutex>> LoadedModel::take_turn(std::uint64_t cancels) {
+  std::unique_lock<std::mutex> turn;
+  if (workspace_ == nullptr) return turn;
+  const auto unwanted = [&](bool look) {
+    return look && context_.wait_interrupted() ? stopped() : cancelled_since(cancels);
+  };
+  turn = std::unique_lock<std::mutex>(workspace_->lock, std::defer_lock);
+  AIS_TRY(turn_pace_.wait(false, [&]() -> Result<bool> { return turn.try_lock(); }, unwanted));
+  LoadedModel* last = std::exchange(workspace_->last, this);
+  if (last == nullptr || last == this || last->stream_ == nullptr) return turn;
+  const auto ended = [&]() -> Result<bool> {
+    CurrentContext current(api_);
+    int state = kStreamIdle;
+    if (!current.set(last->context_.handle()).ok() || api_.aclrtStreamQuery(last->stream_, &state) != 0) {
+      static_cast<void>(api_.aclGetRecentErrMsg());
+      return true;
+    }
+    return state == kStreamIdle;
+  };
+  Status status = turn_pace_.wait(false, ended, unwanted);
+  if (status.ok()) return turn;
+  workspace_->last = last;
+  return status;
+}
+
+// Whoever is next must not look for this model's stream any more.
+void LoadedModel::leave_workspace() {
+  if (workspace_ == nullptr) return;
+  const std::lock_guard<std::mutex> guard(workspace_->lock);
+  if (workspace_->last != this) return;
+  if (stream_ != nullptr)
+    static_cast<void>(api_.aclrtSynchronizeStream(stream_) == 0 || api_.aclrtSynchronizeStream(stream_) == 0);
+  workspace_->last = nullptr;
 }
 
 }  // namespace ais::acl

@@ -36,6 +36,7 @@ constexpr aclError kStub = 100039;
 constexpr const char* kJsonOption = "acl_json_path";
 
 constexpr const char* kWeightOption = "weight_dir";
+constexpr const char* kWorkspaceOption = "share_workspace";
 constexpr const char* kRegisterOption = "host_register";
 
 struct AclOptions {
@@ -51,11 +52,15 @@ Result<AclOptions> read_options(const device::Options& options) {
       result.json = value;
     } else if (name == kWeightOption) {
       result.load.weight_dir = value;
+    } else if (name == kWorkspaceOption) {
+      if (value != "0" && value != "1")
+        return Status(Code::kInvalidArgument, name + " must be '0' or '1', got '" + value + "'");
+      result.load.share_workspace = value == "1";
     } else if (name == kRegisterOption) {
       AIS_ASSIGN(result.host_register, parse_host_register(value));
     } else {
       return Status(Code::kInvalidArgument, "unknown option '" + name + "' for a model on an NPU; use '" + kJsonOption +
-                                                "' or '" + kWeightOption + "' or '" + kRegisterOption + "'");
+                                                "' or '" + kWeightOption + "' or '" + kWorkspaceOption + "' or '" + kRegisterOption + "'");
     }
   }
   return result;

@@ -44,4 +44,14 @@ Result<device::Buffer> DeviceShare::weights(const std::string& path) {
   return buffer;
 }
 
+Result<std::shared_ptr<Workspace>> DeviceShare::workspace(std::size_t bytes) {
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (auto living = workspace_.lock(); living != nullptr && living->memory.bytes >= bytes) return living;
+  AIS_ASSIGN(const std::shared_ptr<AclContext> owner, context());
+  AIS_ASSIGN(device::Buffer buffer, owner->allocate_for_good(bytes));
+  auto fresh = std::make_shared<Workspace>(std::move(buffer));
+  workspace_ = fresh;
+  return fresh;
+}
+
 }  // namespace ais::acl
