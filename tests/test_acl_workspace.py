@@ -64,7 +64,7 @@ def test_runs_at_the_same_time_take_turns(npu: Emulator, om: str) -> None:
 
 
 def test_a_chain_through_a_generator(npu: Emulator, om: str) -> None:
-    """The second model runs while runs of the first are under way in a pipeline, on the same thread: nobody waits for itself."""
+    """The second model runs while runs of the first are under way, on the same thread: nobody waits for itself."""
     with InferSession(0, om, share_workspace=True) as first, InferSession(0, om, share_workspace=True) as second:
 
         def items() -> object:

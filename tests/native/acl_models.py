@@ -7,9 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import emulator_models  # noqa: E402
+import emulator_models
 
-from ais_bench.emulator import pack  # noqa: E402
+from ais_bench.emulator import pack
 
 folder = Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)

@@ -216,9 +216,7 @@ Status LoadedModel::execute_async(Slot* slot, std::uint64_t cancels, aclrtStream
 Result<std::unique_lock<std::mutex>> LoadedModel::take_turn(std::uint64_t cancels) {
   std::unique_lock<std::mutex> turn;
   if (workspace_ == nullptr) return turn;
-  const auto unwanted = [&](bool look) {
-    return look && context_.wait_interrupted() ? stopped() : cancelled_since(cancels);
-  };
+  const auto unwanted = [&](bool look) { return look && context_.wait_interrupted() ? stopped() : cancelled_since(cancels); };
   turn = std::unique_lock<std::mutex>(workspace_->lock, std::defer_lock);
   AIS_TRY(turn_pace_.wait(false, [&]() -> Result<bool> { return turn.try_lock(); }, unwanted));
   LoadedModel* last = std::exchange(workspace_->last, this);

@@ -60,7 +60,8 @@ Result<AclOptions> read_options(const device::Options& options) {
       AIS_ASSIGN(result.host_register, parse_host_register(value));
     } else {
       return Status(Code::kInvalidArgument, "unknown option '" + name + "' for a model on an NPU; use '" + kJsonOption +
-                                                "' or '" + kWeightOption + "' or '" + kWorkspaceOption + "' or '" + kRegisterOption + "'");
+                                                "' or '" + kWeightOption + "' or '" + kWorkspaceOption + "' or '" +
+                                                kRegisterOption + "'");
     }
   }
   return result;

@@ -1,5 +1,5 @@
-// What sessions of this process have in common on one device: weights that models keep in files of their own, and memory to work
-// in for models that never run at once.
+// What sessions of this process have in common on one device: weights that models keep in files of their own, and memory to
+// work in for models that never run at once.
 //
 // The memory belongs to a context of the share's own, so that it outlives each of the sessions. It is there for as long as
 // somebody uses it. Any thread may call.
