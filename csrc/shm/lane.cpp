@@ -131,6 +131,8 @@ Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t 
     const std::lock_guard<std::mutex> lock(mutex_);
     draft.lane_ = nullptr;
     --drafts_;
+    // abandon() may have come while the feeds were copied: nobody would answer this task, and nobody find it.
+    if (closed()) return Status(Code::kClosed, "the worker's lane is closed");
     const std::uint32_t index = free_flights_.back();
     AIS_TRY(push(index, &flight));
     free_flights_.pop_back();
