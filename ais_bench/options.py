@@ -336,6 +336,8 @@ def runtime_options(
     graph_optimization_level: str | None = None,
     provider_options: Mapping[str, Any] | None = None,
     weight_dir: Any = None,
+    profile: Any = None,
+    custom_ops: Any = None,
 ) -> dict[str, str]:
     """Gather a session's options as the runtime takes them: texts by name. The runtime refuses names it does not know."""
     if provider_options is not None and not isinstance(provider_options, Mapping):
@@ -348,6 +350,11 @@ def runtime_options(
         options["graph_optimization_level"] = level
     if weight_dir is not None:
         options["weight_dir"] = as_folder("weight_dir", weight_dir)
+    if (prefix := absolute_path("profile", profile)) is not None:
+        options["profile"] = prefix
+    if custom_ops is not None:
+        given = [custom_ops] if isinstance(custom_ops, (str, os.PathLike)) else as_list("custom_ops", custom_ops, "libraries")
+        options["custom_ops"] = "\n".join(os.path.abspath(as_path("an entry of custom_ops", path)) for path in given)
     return options
 
 

@@ -25,11 +25,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict
 
 from ais_bench.options import LARGEST_INT, as_int, as_seconds, check_affinity, check_spin
 
 AUTO_SPIN_US = 50.0
+
+
+class PoolOptions(TypedDict, total=False):
+    """The settings as keywords, for type checkers; `affinity` is an argument of its own where they are taken."""
+
+    workers_per_device: int
+    tasks_in_flight: int | None
+    fewest_in_flight: int
+    task_timeout: float | None
+    start_timeout: float
+    close_timeout: float
+    max_restarts: int
+    restart_backoff: float
+    retry_device_after: float
+    max_attempts: int
+    min_devices: int | None
+    threads: int | None
+    spin: Literal["auto"] | float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["dtype", "format", "tensor_desc"]
+from ais_bench.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["ModelMetadata", "dtype", "format", "tensor_desc"]
 
 
 class dtype(enum.IntEnum):
@@ -46,6 +51,19 @@ class dtype(enum.IntEnum):
     def __str__(self) -> str:
         return f"dtype.{self.name}"
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy type; numpy looks for it, so `np.zeros(3, descriptor.datatype)` works."""
+        import numpy as np  # here, because a worker that only moves arrays never needs it
+
+        try:
+            return np.dtype(self.name)
+        except TypeError:  # one of those that numpy itself does not have
+            import ml_dtypes
+
+            made: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.name))
+            return made
+
 
 class format(enum.IntEnum):
     """How the dimensions of a tensor are ordered. The numbers are AscendCL's `aclFormat`; ONNX models are ND."""
@@ -67,6 +85,36 @@ class format(enum.IntEnum):
         return f"format.{self.name}"
 
 
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a model says about itself. Texts are empty, and the version is 0, if the model does not say.
+
+    Attributes:
+        producer: the program that made the model.
+        version: the model's own version.
+        domain: the model's name space, such as "com.example".
+        graph: the name of its graph.
+        description: what its author says about it.
+        custom: further entries by name (ONNX `metadata_props`).
+    """
+
+    producer: str = ""
+    version: int = 0
+    domain: str = ""
+    graph: str = ""
+    description: str = ""
+    custom: dict[str, str] = field(default_factory=dict)
+
+
+def metadata_of(native: tuple[str, int, str, str, str, dict[str, str]] | None) -> ModelMetadata:
+    """Return a native session's metadata. Raises UnsupportedError if the runtime does not tell."""
+    if native is None:
+        raise UnsupportedError("AscendCL does not tell a compiled model's metadata; read it from the ONNX file")
+    producer, version, domain, graph, description, custom = native
+    said = 0 if version == 2**63 - 1 else version  # ONNX Runtime's number for none
+    return ModelMetadata(producer, said, domain, graph, description, custom)
+
+
 @dataclass
 class tensor_desc:
     """One input or output of a model. Plain data: it pickles and compares.
@@ -81,6 +129,11 @@ class tensor_desc:
     shape: list[int] = field(default_factory=list)
     size: int = 0
     realsize: int = 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy type of arrays for this input or output; numpy looks for it, so `np.zeros(shape, descriptor)` works."""
+        return self.datatype.dtype
 
     @classmethod
     def _from_native(cls, native: tuple[str, int, int, list[int], int], realsize: int | None = None) -> tensor_desc:

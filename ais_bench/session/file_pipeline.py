@@ -131,7 +131,7 @@ def tensor_from_files(desc: tensor_desc, files: Sequence[str]) -> Tensor:
         data = b"".join(Path(file).read_bytes() for file in files)
     except OSError as error:
         raise file_error(error, f"read input '{desc.name}'") from None
-    kind = _numpy_dtype(desc)
+    kind = desc.dtype
     if any(dim < 0 for dim in desc.shape):
         raise FeedError(f"input '{desc.name}' has the open shape {tuple(desc.shape)}; a tensor from files needs a fixed one")
     wanted = int(np.prod(desc.shape, dtype=np.int64)) * kind.itemsize
@@ -192,16 +192,6 @@ def _made_up(file: str, desc: tensor_desc) -> NDArray[Any]:
     if file == PURE_RANDOM:
         return np.random.default_rng().integers(0, 255, desc.realsize, np.uint8)
     raise ConfigError(f"made-up data is named {PURE_ZERO!r} or {PURE_RANDOM!r}; got {file!r}")
-
-
-def _numpy_dtype(desc: tensor_desc) -> np.dtype[Any]:
-    try:
-        return np.dtype(desc.datatype.name)
-    except TypeError:
-        import ml_dtypes
-
-        kind: np.dtype[Any] = np.dtype(getattr(ml_dtypes, desc.datatype.name))
-        return kind
 
 
 def _save_text(path: str, array: NDArray[Any]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench.errors import FeedError
+from ais_bench.options import as_list, nearest
 from ais_bench.session.descriptors import tensor_desc
 
 
@@ -48,6 +49,15 @@ def whole_arrays(
     return whole
 
 
+def indexes_of(wanted: Any, names: Sequence[str]) -> list[int]:
+    """The places of the outputs named in `wanted`, in its order. Raises FeedError for a name that the model does not have."""
+    asked = as_list("outputs", wanted, "output names")
+    for name in asked:
+        if name not in names:
+            raise FeedError(f"the model has no output {name!r}{nearest(name, names) or f'; it has {list(names)}'}")
+    return [names.index(name) for name in asked]
+
+
 def regroup(items: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
     """A flat list cut into lists of these lengths."""
     edges = [0, *itertools.accumulate(lengths)]
@@ -56,18 +66,7 @@ def regroup(items: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
 
 def no_samples(outputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:
     """What `whole_arrays` gives for no samples at all: empty arrays, open dimensions as 0."""
-    return [np.empty((0, *(max(0, dim) for dim in desc.shape[1:])), numpy_dtype(desc)) for desc in outputs]
-
-
-def numpy_dtype(desc: tensor_desc) -> np.dtype[Any]:
-    """The element type of arrays for an input or output."""
-    name = desc.datatype.name
-    try:
-        return np.dtype(name)
-    except TypeError:  # one of those that numpy itself does not have
-        import ml_dtypes
-
-        return cast("np.dtype[Any]", np.dtype(getattr(ml_dtypes, name)))
+    return [np.empty((0, *(max(0, dim) for dim in desc.shape[1:])), desc.dtype) for desc in outputs]
 
 
 def _name(outputs: Sequence[tensor_desc], index: int) -> str:

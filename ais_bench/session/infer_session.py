@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from ais_bench.options import (
     runtime_options,
     wrong_type,
 )
-from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session.descriptors import ModelMetadata, metadata_of, tensor_desc
 from ais_bench.session.feeds import sets_of, to_sequence
 from ais_bench.session.inference_session import InferenceSession, session_options
 from ais_bench.session.tensor import Tensor
@@ -72,6 +72,10 @@ class InferSession:
             such weights are loaded once for all sessions of the process on a device.
         share_workspace: work, on an NPU, in memory that all sessions of this process on the device have together which say so.
             Their runs take turns. For chains of models that never run at the same time; open the largest first.
+        profile: the beginning of the path of a profile by ONNX Runtime, a JSON file for chrome://tracing that is written when
+            the session is freed; ONNX Runtime adds the time to it. Not on an NPU, which has acl_json_path.
+        custom_ops: libraries of custom operators, a path or a list of paths; each exports ONNX Runtime's RegisterCustomOps. Not
+            on an NPU.
         runtime: "ort" or "acl", to override what the content says.
         host_register: for an NPU, whether memory of the host that many copies use is registered with it: "auto" where product
             and kernel can, "off", or "on" for those who know. It matters to the workers of a MultiDeviceSession; a session of
@@ -91,6 +95,8 @@ class InferSession:
         provider_options: Mapping[str, Any] | None = None,
         weight_dir: str | os.PathLike[str] | None = None,
         share_workspace: bool = False,
+        profile: str | os.PathLike[str] | None = None,
+        custom_ops: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         runtime: str | None = None,
         host_register: str = "auto",
         **unknown: NoReturn,
@@ -101,9 +107,11 @@ class InferSession:
             model,
             device,
             _options(acl_json_path, debug, as_int("loop", loop, 1)),
-            _runtime_options=runtime_options(threads, graph_optimization_level, provider_options, weight_dir)
+            _runtime_options=runtime_options(
+                threads, graph_optimization_level, provider_options, weight_dir, profile, custom_ops
+            )
             | host_register_option(host_register, "")
-            | ({"share_workspace": "1"} if share_workspace else {}),
+            | ({"share_workspace": "1"} if as_bool("share_workspace", share_workspace) else {}),
             _runtime=as_runtime(runtime) or "",
         )
         self._take(session, model, acl_json_path, debug)
@@ -143,9 +151,49 @@ class InferSession:
         self.outtensors_desc = self.session.get_outputs()
         return self.outtensors_desc
 
+    @property
+    def metadata(self) -> ModelMetadata:
+        """What the model says about itself. Raises UnsupportedError on an NPU: AscendCL does not tell."""
+        return metadata_of(self._native.metadata())
+
     # Running
 
-    def infer(self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000, out_array: bool = True) -> list[Any]:
+    @overload
+    def infer(
+        self,
+        feeds: Any,
+        mode: str = ...,
+        custom_sizes: Any = ...,
+        out_array: Literal[True] = ...,
+        *,
+        outputs: Sequence[str] | None = ...,
+    ) -> list[NDArray[Any]]: ...
+
+    @overload
+    def infer(
+        self,
+        feeds: Any,
+        mode: str = ...,
+        custom_sizes: Any = ...,
+        *,
+        out_array: Literal[False],
+        outputs: Sequence[str] | None = ...,
+    ) -> list[Tensor]: ...
+
+    @overload
+    def infer(
+        self, feeds: Any, mode: str, custom_sizes: Any, out_array: bool, *, outputs: Sequence[str] | None = ...
+    ) -> list[Any]: ...
+
+    def infer(
+        self,
+        feeds: Any,
+        mode: str = "static",
+        custom_sizes: Any = 100000,
+        out_array: bool = True,
+        *,
+        outputs: Sequence[str] | None = None,
+    ) -> list[Any]:
         """Run one set of feeds.
 
         Args:
@@ -155,17 +203,20 @@ class InferSession:
             custom_sizes: bytes of each output, or a list of them, for "dymshape": a hint that never limits a result. On an NPU
                 it is the memory that the first run brings for outputs of unknown size, up to 64 MiB each.
             out_array: True for numpy arrays on the host, False for `aclruntime.Tensor`s on the device.
+            outputs: names of the outputs to return, in that order; None: all. The model computes all of them either way.
 
         Returns a list with one entry for each output. Raises FeedError, InferenceError and others.
         """
         self._expect_in(mode, custom_sizes)
         out_array = as_bool("out_array", out_array)
+        wanted = None if outputs is None else self.session._indexes(outputs)
         try:
-            outputs = self._native.infer(feeds, mode, out_array)
+            found = self._native.infer(feeds, mode, out_array)
         except AisBenchError as error:
             name_task(error, device_id=self.device_id)
             raise
-        return outputs if out_array else [Tensor(tensor) for tensor in outputs]
+        found = found if wanted is None else [found[index] for index in wanted]
+        return found if out_array else [Tensor(tensor) for tensor in found]
 
     def infer_pipeline(
         self, feeds_list: Iterable[Any], mode: str = "static", custom_sizes: Any = 100000, *, on_error: OnError = "raise"

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, ConfigTypeError, FeedError, FeedTypeError, no_copies
+from ais_bench.errors import ConfigError, ConfigTypeError, FeedTypeError, no_copies
 from ais_bench.options import (
     absolute_path,
     as_bool,
@@ -19,12 +19,12 @@ from ais_bench.options import (
     as_list,
     as_model,
     as_text,
-    nearest,
     wrong_type,
 )
 from ais_bench.session import file_pipeline, times
 from ais_bench.session.aipp import AippMethods
 from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session.gather import indexes_of
 from ais_bench.session.tensor import Tensor
 from ais_bench.session.times import ExecTimes
 
@@ -294,12 +294,7 @@ class InferenceSession(AippMethods):
         return 0
 
     def _indexes(self, output_names: Sequence[str]) -> list[int]:
-        names = as_list("output_names", output_names, "output names")
-        for name in names:
-            if name not in self._output_names:
-                advice = nearest(name, self._output_names) or f"; the model has {self._output_names}"
-                raise FeedError(f"the model has no output {name!r}{advice}")
-        return [self._output_names.index(name) for name in names]
+        return indexes_of(output_names, self._output_names)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise no_copies("an InferenceSession", "make one where it is needed")

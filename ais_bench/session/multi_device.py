@@ -11,7 +11,7 @@ import os
 import pickle
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
 from ais_bench.errors import ConfigError, DeviceUnavailable, PoolClosed, SessionClosed, no_copies
 from ais_bench.options import (
@@ -40,7 +40,7 @@ from ais_bench.pool.parcel import Packed, Parcel, pack
 from ais_bench.pool.threads import Lock
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
-from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session.descriptors import ModelMetadata, metadata_of, tensor_desc
 from ais_bench.session.item import Keyed, item_of
 from ais_bench.session.last_times import LastTimes
 from ais_bench.session.stateless import threads_for
@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
+    from typing_extensions import Unpack
 
+    from ais_bench.pool.settings import PoolOptions
     from ais_bench.session.preprocessing import Prepared, Preprocessing
     from ais_bench.session.report import Report
 
@@ -92,7 +94,8 @@ class MultiDeviceSession:
         warmup: runs of each worker before it is ready, on zeros, for models without open dimensions.
         affinity: "auto" gives each worker of a CPU device its own processors, which it leaves while another program uses them;
             "split": for good; "none"; or {device id: [processors]}.
-        runtime, graph_optimization_level, provider_options, weight_dir: as for InferSession.
+        runtime, graph_optimization_level, provider_options, weight_dir, custom_ops: as for InferSession.
+        profile: as for InferSession; the device and the process are added to the name of each worker's file.
         host_register: whether workers register memory that they share with this process with their NPU, so that it copies by
             itself: "auto" where product and kernel can; "off": everything is copied through page-locked memory; "on". The
             report says what it came to.
@@ -125,8 +128,10 @@ class MultiDeviceSession:
         graph_optimization_level: str | None = None,
         provider_options: Mapping[str, Any] | None = None,
         weight_dir: str | os.PathLike[str] | None = None,
+        profile: str | os.PathLike[str] | None = None,
+        custom_ops: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         host_register: str = "auto",
-        **settings: Any,
+        **settings: Unpack[PoolOptions],
     ) -> None:
         self.model_path = absolute(as_model(model_path))
         self._runtime = runtime_of(self.model_path, runtime)
@@ -143,7 +148,7 @@ class MultiDeviceSession:
         settings.setdefault("fewest_in_flight", at_once + sum(count + 1 for count in (*threads, bool(cpu_workers)) if count))
         check_names(settings, [*known_options(MultiDeviceSession), *(field.name for field in dataclasses.fields(PoolSettings))])
         self._settings = PoolSettings(affinity=pinning, **settings)
-        options = runtime_options(None, graph_optimization_level, provider_options, weight_dir)
+        options = runtime_options(None, graph_optimization_level, provider_options, weight_dir, profile, custom_ops)
         options |= host_register_option(host_register, self._runtime)
         if self._runtime == "acl":
             refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
@@ -163,7 +168,7 @@ class MultiDeviceSession:
         )
         self._parcel = Parcel.of(factory)  # as the callables are now
         weakref.finalize(self, self._parcel.close)
-        self._preprocess = in_device is not None
+        self._preprocess, self._finishes = in_device is not None, postprocess is not None
         self._preprocessing: Preprocessing | None = None
         if cpu_workers:
             from ais_bench.session.preprocessing import Preprocessing
@@ -288,7 +293,7 @@ class MultiDeviceSession:
 
     @staticmethod
     def _description(pool: DevicePool) -> _Description:
-        *sides, (kind, gears), _, borrows, _ = pool.description()
+        *sides, (kind, gears), _, borrows, _, _ = pool.description()
         inputs, outputs = ([tensor_desc._from_native(native) for native in side] for side in sides)
         return _Description(inputs, outputs, sorted(gear[0] for gear in gears) if kind == "dymbatch" else [], borrows)
 
@@ -301,6 +306,20 @@ class MultiDeviceSession:
     def get_outputs(self) -> list[tensor_desc]:
         """Describe the outputs."""
         return list(self._description(self._ready_pool(None)).outputs)
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """What the model says about itself; a worker answers. Raises UnsupportedError on an NPU: AscendCL does not tell."""
+        return metadata_of(self._ready_pool(None).description()[6])
+
+    def _picker(self, outputs: Sequence[str] | None) -> Callable[[Any], Any]:
+        """What makes the outputs asked for of all outputs of a run; an error in their place stays."""
+        if outputs is None:
+            return lambda result: result
+        if self._finishes:
+            raise ConfigError("outputs must be None if there is a postprocess, which is given all of them")
+        indexes = gather.indexes_of(outputs, [desc.name for desc in self.get_outputs()])
+        return lambda result: [result[index] for index in indexes] if isinstance(result, list) else result
 
     def new_feeds(self, shapes: Sequence[Sequence[int]] | None = None) -> list[NDArray[Any]]:
         """Arrays, one for each input, in memory that a worker sees: fill them and pass them on, and nothing is copied.
@@ -317,25 +336,45 @@ class MultiDeviceSession:
         for desc, shape in zip(inputs, wanted, strict=True):
             if any(dim < 0 for dim in shape):
                 raise ConfigError(f"input {desc.name!r} has shape {shape}; pass shapes without open dimensions")
-        return pool.new_feeds([(shape, gather.numpy_dtype(desc)) for desc, shape in zip(inputs, wanted, strict=True)])
+        return pool.new_feeds([(shape, desc.dtype) for desc, shape in zip(inputs, wanted, strict=True)])
 
     # ---- one set of feeds ----
 
-    def infer(self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000) -> Any:
+    @overload
+    def infer(
+        self,
+        feeds: Mapping[int, Iterable[Any]],
+        mode: str = ...,
+        custom_sizes: Any = ...,
+        *,
+        outputs: Sequence[str] | None = ...,
+    ) -> dict[int, list[Any]]: ...
+
+    @overload
+    def infer(self, feeds: Any, mode: str = ..., custom_sizes: Any = ..., *, outputs: Sequence[str] | None = ...) -> Any: ...
+
+    def infer(
+        self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000, *, outputs: Sequence[str] | None = None
+    ) -> Any:
         """Run one set of feeds on whichever device is free, and return its outputs.
 
         The guide's form: {device id: [feeds, ...]} runs each list on its device and returns {device id: [outputs, ...]}, in
         the order of the feeds.
+
+        `outputs`: names of the outputs to return, in that order; None: all. The model computes all of them either way.
         """
         number = scatter.mode_number(mode, custom_sizes)
         if scatter.is_by_device(feeds):
-            return self._by_device(feeds, lambda one, **how: self._task(one, mode=number, **how))
+            by_device = self._by_device(feeds, lambda one, **how: self._task(one, mode=number, **how))
+            pick = self._picker(outputs)
+            return {device: [pick(result) for result in results] for device, results in by_device.items()}
+        pick = self._picker(outputs)
         pool = self._ready_pool(None)
         if self._preprocessing is not None:
             feeds = self._preprocessing.one(feeds, self._inputs)
         task = pool.run(self._task(feeds, waiter=Waiter(), mode=number))
         self.summary.note_one(task)
-        return task.result()
+        return pick(task.result())
 
     def submit(self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static") -> Future[Any]:
         """Run one set of feeds and return a future of its outputs. The feeds may be reused at once. `cancel` works.
@@ -374,7 +413,13 @@ class MultiDeviceSession:
     # ---- many ----
 
     def map(
-        self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None, *, details: bool = False
+        self,
+        iterable: Iterable[Any],
+        mode: str = "static",
+        on_error: OnError | None = None,
+        *,
+        details: bool = False,
+        outputs: Sequence[str] | None = None,
     ) -> Iterator[Any]:
         """Run every set of feeds of any iterable, an endless one too, and yield the outputs in order.
 
@@ -382,23 +427,37 @@ class MultiDeviceSession:
         error stands in the place of the outputs. An element may be `Keyed(key, feeds)`; its key is then in the Item.
 
         Memory stays bounded: a few items for each worker are under way. What is needed of an item is taken before the iterable
-        is asked for the next, so it may reuse its buffers (arrays of `new_feeds` excepted).
+        is asked for the next, so it may reuse its buffers (arrays of `new_feeds` excepted). `outputs` as for `infer`.
         """
         number, returns = scatter.mode_number(mode), self._returns(on_error)
         iterable, details = as_iterable("iterable", iterable, "feeds"), as_bool("details", details)
+        pick = self._picker(outputs)
         pool = self._ready_pool(None)
         tasks = pool.ordered(self._prepared(iterable), self._maker(number, detailed=details))
-        return self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=False)
+        results = self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=False)
+        if outputs is None:
+            return results
+        return ((pick(result), item) for result, item in results) if details else map(pick, results)
 
     def map_unordered(
-        self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None, *, details: bool = False
+        self,
+        iterable: Iterable[Any],
+        mode: str = "static",
+        on_error: OnError | None = None,
+        *,
+        details: bool = False,
+        outputs: Sequence[str] | None = None,
     ) -> Iterator[tuple[Any, Any]]:
         """The same, but yields (index, outputs), or (outputs, Item) with `details`, as they finish."""
         number, returns = scatter.mode_number(mode), self._returns(on_error)
         iterable, details = as_iterable("iterable", iterable, "feeds"), as_bool("details", details)
+        pick = self._picker(outputs)
         pool = self._ready_pool(None)
         tasks = pool.unordered(self._prepared(iterable), self._maker(number, detailed=details))
-        return self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=True)
+        results = self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=True)
+        if outputs is None:
+            return results
+        return ((pick(first), second) if details else (first, pick(second)) for first, second in results)
 
     def infer_batch(self, arrays: Any, batch_size: int | None = None, mode: str = "static") -> Outputs:
         """Run a whole data set, split along axis 0 over the devices, and return whole arrays, one for each output.

@@ -8,6 +8,7 @@ would take two thirds of a worker's start.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,6 +54,8 @@ class SessionFactory(NamedTuple):
         options = dict(self.options)
         if self.acl_json_path:
             options["acl_json_path"] = self.acl_json_path
+        if "profile" in options:  # each worker's own: ONNX Runtime adds nothing but the time
+            options["profile"] += f"_device{context.device_id}_{os.getpid()}"
         if self.runtime == "ort":
             # A worker sees only its share of the processors, but the ids are those of the whole machine.
             options.setdefault("devices", str(self.device_count))
@@ -104,12 +107,12 @@ class SessionHandler:
             self._session = InferSession._over(self._native, factory.model, factory.acl_json_path, factory.debug)
         return self._session
 
-    def describe(self) -> tuple[list[Any], list[Any], tuple[str, list[Any]], tuple[int, int] | None, bool, str]:
+    def describe(self) -> tuple[Any, ...]:
         """Inputs and outputs of the model, for `tensor_desc._from_native`, its gears, the device's memory, whether it borrows
-        feeds, and how its slots are copied."""
+        feeds, how its slots are copied, and the model's metadata."""
         native, borrows = self._native, self._borrower is not None
         host_memory = "" if self.native is None else native.host_memory()  # Python reads and writes memory of its own
-        return native.inputs(), native.outputs(), native.gears(), native.memory(), borrows, host_memory
+        return native.inputs(), native.outputs(), native.gears(), native.memory(), borrows, host_memory, native.metadata()
 
     def warm_up(self, runs: int) -> None:
         """Runs on zeros, where all shapes are known; the times do not count."""

@@ -352,6 +352,12 @@ void register_session(py::module_& module) {
       .def(py::init(&open), py::arg("model"), py::arg("device_id"), py::arg("loop"), py::arg("options"), py::arg("runtime"))
       .def("inputs", [](const Session& self) { return describe(self.info().inputs); })
       .def("outputs", [](const Session& self) { return describe(self.info().outputs); })
+      .def("metadata",
+           [](const Session& self) -> py::object {
+             const device::Metadata& said = self.info().metadata;
+             if (!said.known) return py::none();
+             return py::make_tuple(said.producer, said.version, said.domain, said.graph, said.description, said.custom);
+           })
       .def("gears",
            [](const Session& self) {
              return py::make_tuple(device::gear_mode(self.info().gears.kind), self.info().gears.values);

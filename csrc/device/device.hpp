@@ -43,7 +43,19 @@ struct Gears {
   std::vector<Shape> values;
 };
 
+// What a model says about itself. `known` is false if the runtime does not tell.
+struct Metadata {
+  bool known = false;
+  std::string producer;
+  std::string graph;
+  std::string domain;
+  std::string description;
+  std::int64_t version = 0;
+  std::map<std::string, std::string> custom;
+};
+
 struct ModelInfo {
+  Metadata metadata;
   std::vector<TensorDesc> inputs;
   std::vector<TensorDesc> outputs;
   Gears gears;

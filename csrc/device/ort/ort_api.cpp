@@ -128,6 +128,8 @@ Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries)
   auto api = std::make_unique<Api>();
   api->library = library.take();
   const ApiBase* base = api_base(api->library);
+  api->base = base;
+  api->base = base;
   api->version = base->GetVersionString();
   const void* const* table = base->GetApi(kApiVersion);
 #define ORT_FN(slot, ret, name, params) api->name = reinterpret_cast<decltype(api->name)>(const_cast<void*>(table[slot]));

@@ -42,6 +42,7 @@ struct Api {
 #undef ORT_FN
 
   Dylib library;
+  const void* base = nullptr;  // OrtApiBase, for libraries of custom operators
   std::string version;    // of the library, "1.32.0"
   OrtEnv* env = nullptr;  // one a process, never released: sessions may end after static destructors
   OrtMemoryInfo* cpu_memory = nullptr;

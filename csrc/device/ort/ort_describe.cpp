@@ -1,7 +1,10 @@
 // Reading names, types and shapes through the C API, and gears from the model's metadata.
 #include "device/ort/ort_describe.hpp"
 
+#include <map>
 #include <set>
+#include <string>
+#include <utility>
 
 #include "base/file.hpp"
 #include "device/gears.hpp"
@@ -86,22 +89,62 @@ Status mark_unranked(const device::ModelSource& source, ModelInfo* info) {
   return Status();
 }
 
-Status read_gears(const Api& api, OrtSession* session, ModelInfo* info) {
+// A text that the library allocated: taken, and given back.
+Status take_text(const Api& api, char* text, std::string* out) {
+  if (text == nullptr) return Status();
+  *out = text;
+  return api.check(api.AllocatorFree(api.allocator, text), Code::kModelLoad);
+}
+
+Status read_custom(const Api& api, const OrtModelMetadata* metadata, std::map<std::string, std::string>* out) {
+  char** keys = nullptr;
+  std::int64_t count = 0;
+  AIS_TRY(api.check(api.ModelMetadataGetCustomMetadataMapKeys(metadata, api.allocator, &keys, &count), Code::kModelLoad));
+  Status status;
+  for (std::int64_t i = 0; i < count; ++i) {  // to the end, whatever happens: each key is given back
+    std::string key;
+    char* text = nullptr;
+    if (status.ok()) {
+      status = api.check(api.ModelMetadataLookupCustomMetadataMap(metadata, api.allocator, keys[i], &text), Code::kModelLoad);
+    }
+    Status taken = take_text(api, keys[i], &key);
+    if (status.ok()) status = std::move(taken);
+    if (status.ok()) status = take_text(api, text, &(*out)[key]);
+  }
+  Status freed = keys == nullptr ? Status() : api.check(api.AllocatorFree(api.allocator, keys), Code::kModelLoad);
+  return status.ok() ? freed : status;
+}
+
+Status fill_metadata(const Api& api, const OrtModelMetadata* metadata, device::Metadata* out) {
+  const auto text = [&](auto getter, std::string* to) -> Status {
+    char* value = nullptr;
+    AIS_TRY(api.check(getter(metadata, api.allocator, &value), Code::kModelLoad));
+    return take_text(api, value, to);
+  };
+  AIS_TRY(text(api.ModelMetadataGetProducerName, &out->producer));
+  AIS_TRY(text(api.ModelMetadataGetGraphName, &out->graph));
+  AIS_TRY(text(api.ModelMetadataGetDomain, &out->domain));
+  AIS_TRY(text(api.ModelMetadataGetDescription, &out->description));
+  AIS_TRY(api.check(api.ModelMetadataGetVersion(metadata, &out->version), Code::kModelLoad));
+  AIS_TRY(read_custom(api, metadata, &out->custom));
+  out->known = true;
+  return Status();
+}
+
+Status read_metadata(const Api& api, OrtSession* session, ModelInfo* info) {
   OrtModelMetadata* metadata = nullptr;
   AIS_TRY(api.check(api.SessionGetModelMetadata(session, &metadata), Code::kModelLoad));
-  std::map<std::string, std::string> declared;
-  Status status;
-  for (const char* key : device::kGearKeys) {
-    char* text = nullptr;
-    status = api.check(api.ModelMetadataLookupCustomMetadataMap(metadata, api.allocator, key, &text), Code::kModelLoad);
-    if (!status.ok()) break;
-    if (text == nullptr) continue;
-    declared[key] = text;
-    status = api.check(api.AllocatorFree(api.allocator, text), Code::kModelLoad);
-    if (!status.ok()) break;
-  }
+  Status status = fill_metadata(api, metadata, &info->metadata);
   api.ReleaseModelMetadata(metadata);
-  AIS_TRY(status);
+  return status;
+}
+
+Status read_gears(ModelInfo* info) {
+  std::map<std::string, std::string> declared;
+  for (const char* key : device::kGearKeys) {
+    const auto found = info->metadata.custom.find(key);
+    if (found != info->metadata.custom.end()) declared.insert(*found);
+  }
   AIS_ASSIGN(info->gears, device::parse_gears(declared, info->inputs));
   device::set_largest_sizes(info->gears, &info->inputs);
   return Status();
@@ -116,7 +159,8 @@ Result<ModelInfo> describe(const Api& api, OrtSession* session, const device::Mo
   AIS_TRY(read_side(api, session, "output", api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo,
                     &info.outputs));
   AIS_TRY(mark_unranked(source, &info));
-  AIS_TRY(read_gears(api, session, &info));
+  AIS_TRY(read_metadata(api, session, &info));
+  AIS_TRY(read_gears(&info));
   return info;
 }
 

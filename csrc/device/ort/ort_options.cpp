@@ -4,8 +4,11 @@
 #include <cerrno>
 #include <cstdlib>
 #include <set>
+#include <sstream>
+#include <utility>
 #include <vector>
 
+#include "base/dylib.hpp"
 #include "base/process.hpp"
 #include "base/words.hpp"
 
@@ -26,12 +29,14 @@ const std::set<std::string> kConfigEntries = {
     "optimization.minimal_build_optimizations",
     "mlas.enable_gemm_fastmath_arm64_bfloat16",
 };
-const std::set<std::string> kOwnOptions = {"devices",
+const std::set<std::string> kOwnOptions = {"custom_ops",
+                                           "devices",
                                            "enable_cpu_mem_arena",
                                            "enable_mem_pattern",
                                            "execution_mode",
                                            "graph_optimization_level",
                                            "inter_op_num_threads",
+                                           "profile",
                                            "threads",
                                            "weight_dir"};
 
@@ -62,6 +67,22 @@ Status check_names(const device::Options& options) {
   return Status();
 }
 
+// Libraries of operators, one path a line. Each exports RegisterCustomOps, as ONNX Runtime has it; they stay loaded.
+Status register_custom_ops(const Api& api, const std::string& lines, OrtSessionOptions* out) {
+  using Register = OrtStatus* (*)(OrtSessionOptions*, const void*);
+  std::istringstream paths(lines);
+  for (std::string path; std::getline(paths, path);) {
+    Result<Dylib> library = Dylib::open_first("the library of custom operators", {path}, [](const Dylib& opened) {
+      return opened.symbol("RegisterCustomOps") == nullptr ? "it exports no RegisterCustomOps" : "";
+    });
+    if (!library.ok()) return Status(Code::kInvalidArgument, library.status().message());
+    const auto entry = reinterpret_cast<Register>(library.value().symbol("RegisterCustomOps"));
+    Status status = api.check(entry(out, api.base), Code::kInvalidArgument);
+    if (!status.ok()) return std::move(status).with_context("custom operators of '" + path + "'");
+  }
+  return Status();
+}
+
 Status fill(const Api& api, const device::Options& options, OrtSessionOptions* out) {
   AIS_ASSIGN(const int threads, option_int(options, "threads", usable_cpu_count(), 1, 1024));
   AIS_ASSIGN(const int inter_threads, option_int(options, "inter_op_num_threads", 1, 1, 1024));
@@ -78,6 +99,12 @@ Status fill(const Api& api, const device::Options& options, OrtSessionOptions* o
   AIS_TRY(api.check(api.SetSessionLogSeverityLevel(out, kLogFatal), bad));
   AIS_TRY(api.check(arena != 0 ? api.EnableCpuMemArena(out) : api.DisableCpuMemArena(out), bad));
   AIS_TRY(api.check(pattern != 0 ? api.EnableMemPattern(out) : api.DisableMemPattern(out), bad));
+  if (const auto profile = options.find("profile"); profile != options.end()) {
+    AIS_TRY(api.check(api.EnableProfiling(out, profile->second.c_str()), bad));
+  }
+  if (const auto libraries = options.find("custom_ops"); libraries != options.end()) {
+    AIS_TRY(register_custom_ops(api, libraries->second, out));
+  }
   for (const auto& option : options) {
     const bool folder = option.first == "weight_dir";
     if (!folder && kConfigEntries.count(option.first) == 0) continue;

@@ -1,0 +1,205 @@
+"""What a session tells of its model, and what it lets through to ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import onnx
+import pytest
+from multi_device_support import DEVICES
+from onnx import TensorProto, helper
+
+import aclruntime
+from ais_bench.emulator import pack
+from ais_bench.errors import AisBenchError, ConfigError, FeedError, UnsupportedError
+from ais_bench.session import InferSession, MultiDeviceSession
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+ModelPath = Callable[[str], str]
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Path:
+    proto = models.build("add")
+    proto.producer_name, proto.model_version, proto.domain, proto.doc_string = "a tool", 7, "com.example", "adds"
+    proto.graph.name = "adder"
+    helper.set_model_props(proto, {"author": "somebody", "empty": "", "名": "值"})
+    path = tmp_path / "described.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_metadata_is_what_the_file_says(described: Path) -> None:
+    with InferSession(0, described) as one, MultiDeviceSession(described, devices=DEVICES[:1]) as many:
+        for said in (one.metadata, many.metadata):
+            assert (said.producer, said.version, said.domain) == ("a tool", 7, "com.example")
+            assert (said.graph, said.description) == ("adder", "adds")
+            assert said.custom == {"author": "somebody", "empty": "", "名": "值"}
+    with InferSession(0, models.build("add").SerializeToString()) as plain:
+        assert (plain.metadata.version, plain.metadata.custom) == (0, {})
+
+
+@pytest.mark.usefixtures("npu")
+def test_a_compiled_model_tells_none(described: Path, tmp_path: Path) -> None:
+    with InferSession(0, pack(described, tmp_path / "m.om")) as session, pytest.raises(UnsupportedError, match="AscendCL"):
+        session.metadata  # noqa: B018
+
+
+def test_a_descriptor_is_a_type_for_numpy(model: ModelPath) -> None:
+    with InferSession(0, model("add")) as session:
+        for desc in (*session.get_inputs(), *session.get_outputs()):
+            assert desc.dtype == np.float32 == np.dtype(desc.datatype) == np.zeros(2, desc).dtype
+    assert np.dtype(aclruntime.dtype.int64) == np.int64
+    assert str(aclruntime.dtype.bfloat16.dtype) == "bfloat16"
+
+
+def test_an_output_subset_comes_in_the_order_asked_for(model: ModelPath) -> None:
+    path = model("sub_then_swap")
+    with InferSession(0, path) as one, MultiDeviceSession(path, devices=DEVICES) as many:
+        names = [desc.name for desc in one.get_outputs()]
+        feeds = [np.full(desc.shape, 3 - n, desc.dtype) for n, desc in enumerate(one.get_inputs())]
+        every = dict(zip(names, one.infer(feeds), strict=True))
+        assert len(names) > 1
+        for asked in (names[::-1], names[-1:], [names[0]] * 2, []):
+            device = DEVICES[0]
+            for got in (
+                one.infer(feeds, outputs=asked),
+                [np.array(tensor) for tensor in on_host(one.infer(feeds, out_array=False, outputs=asked))],
+                many.infer(feeds, outputs=asked),
+                many.infer({device: [feeds]}, outputs=asked)[device][0],
+                next(iter(list(many.map([feeds], outputs=asked)))),
+                next(iter(list(many.map([feeds], outputs=asked, details=True))))[0],
+                next(iter(list(many.map_unordered([feeds], outputs=asked))))[1],
+            ):
+                assert len(got) == len(asked)
+                assert all(np.array_equal(array, every[name]) for array, name in zip(got, asked, strict=True))
+        for session in (one, many):
+            with pytest.raises(FeedError, match=f"no output '{names[0]}x'; did you mean '{names[0]}'"):
+                session.infer(feeds, outputs=[f"{names[0]}x"])  # type: ignore[attr-defined]
+
+
+def on_host(tensors: list[Any]) -> list[Any]:
+    for tensor in tensors:
+        tensor.to_host()
+    return tensors
+
+
+def test_a_profile_is_written_when_the_session_ends(onnx_model: ModelPath, tmp_path: Path) -> None:
+    path = onnx_model("add")
+    with InferSession(0, path, profile=tmp_path / "one") as session:
+        feeds = [np.ones(desc.shape, desc.dtype) for desc in session.get_inputs()]
+        session.infer(feeds)
+    with MultiDeviceSession(path, devices=DEVICES, profile=tmp_path / "many") as many:
+        for device in DEVICES:
+            many.infer({device: [feeds]})
+    (one,) = tmp_path.glob("one_*.json")
+    written = sorted(tmp_path.glob("many_device*.json"))
+    assert [file.name.split("_")[1] for file in written] == [f"device{device}" for device in DEVICES]
+    for file in (one, *written):
+        assert any(event.get("cat") == "Node" for event in json.loads(file.read_text()))
+
+
+CUSTOM = """
+#include <stddef.h>
+#include <stdint.h>
+/* The part of ONNX Runtime's C API that one operator needs: y = 2 x, of floats. */
+typedef struct { const void* (*GetApi)(uint32_t); const char* (*GetVersionString)(void); } Base;
+typedef void* Status;
+static const void* const* api;
+#define CALL(slot, ...) ((Status (*)(__VA_ARGS__))api[slot])
+typedef struct Op {
+  uint32_t version;
+  void* (*CreateKernel)(const struct Op*, const void*, const void*);
+  const char* (*GetName)(const struct Op*);
+  const char* (*GetProvider)(const struct Op*);
+  int (*InputType)(const struct Op*, size_t);
+  size_t (*InputCount)(const struct Op*);
+  int (*OutputType)(const struct Op*, size_t);
+  size_t (*OutputCount)(const struct Op*);
+  void (*Compute)(void*, void*);
+  void (*Destroy)(void*);
+  int (*InputKind)(const struct Op*, size_t);
+  int (*OutputKind)(const struct Op*, size_t);
+} Op;
+static void* create(const Op* op, const void* a, const void* info) { (void)op; (void)a; (void)info; return (void*)1; }
+static const char* name(const Op* op) { (void)op; return "Twice"; }
+static const char* provider(const Op* op) { (void)op; return NULL; }
+static int type(const Op* op, size_t i) { (void)op; (void)i; return 1; }
+static size_t count(const Op* op) { (void)op; return 1; }
+static int kind(const Op* op, size_t i) { (void)op; (void)i; return 0; }
+static void destroy(void* kernel) { (void)kernel; }
+static void compute(void* kernel, void* context) {
+  void *x = NULL, *y = NULL, *info = NULL;
+  float *from = NULL, *to = NULL;
+  size_t rank = 0, n = 0;
+  int64_t shape[8];
+  (void)kernel;
+  CALL(90, void*, size_t, void**)(context, 0, &x);
+  CALL(65, void*, void**)(x, &info);
+  CALL(61, void*, size_t*)(info, &rank);
+  CALL(62, void*, int64_t*, size_t)(info, shape, rank);
+  CALL(64, void*, size_t*)(info, &n);
+  ((void (*)(void*))api[99])(info);
+  CALL(91, void*, size_t, const int64_t*, size_t, void**)(context, 0, shape, rank, &y);
+  CALL(51, void*, void**)(x, (void**)&from);
+  CALL(51, void*, void**)(y, (void**)&to);
+  for (size_t i = 0; i < n; ++i) to[i] = 2 * from[i];
+}
+static const Op op = {8, create, name, provider, type, count, type, count, compute, destroy, kind, kind};
+Status RegisterCustomOps(void* options, const Base* base) {
+  void* domain = NULL;
+  api = (const void* const*)base->GetApi(8);
+  Status status = CALL(26, const char*, void**)("test.custom", &domain);
+  if (status == NULL) status = CALL(27, void*, const Op*)(domain, &op);
+  if (status == NULL) status = CALL(28, void*, void*)(options, domain);
+  return status;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_custom_operators_come_from_a_library(tmp_path: Path) -> None:
+    source, library = tmp_path / "twice.c", tmp_path / "twice.so"
+    source.write_text(CUSTOM)
+    subprocess.run(["cc", "-shared", "-fPIC", "-w", "-o", str(library), str(source)], check=True)
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Twice", ["x"], ["y"], domain="test.custom")], "g", infos[:1], infos[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("test.custom", 1)]
+    path = tmp_path / "twice.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), str(path))
+    x = np.arange(5, dtype=np.float32)
+    for given in (library, [str(library)]):
+        with InferSession(0, path, custom_ops=given) as session:
+            assert np.array_equal(session.infer([x])[0], 2 * x)
+    with MultiDeviceSession(path, devices=DEVICES, custom_ops=library) as many:
+        assert np.array_equal(many.infer([x])[0], 2 * x)
+    with pytest.raises(AisBenchError, match="Twice|test.custom"):
+        InferSession(0, path)
+
+
+def test_a_library_that_is_none_for_custom_operators_is_refused(onnx_model: ModelPath, tmp_path: Path) -> None:
+    (tmp_path / "text.so").write_text("no library")
+    for wrong in (tmp_path / "missing.so", [tmp_path / "text.so"], "/lib/x86_64-linux-gnu/libc.so.6"):
+        for make in (
+            lambda: InferSession(0, onnx_model("add"), custom_ops=wrong),  # noqa: B023
+            lambda: MultiDeviceSession(onnx_model("add"), devices=[0], custom_ops=wrong).start(),  # noqa: B023
+        ):
+            with pytest.raises(AisBenchError, match=r"(?s)custom operators.*(missing\.so|text\.so|libc)"):
+                make()
+
+
+@pytest.mark.usefixtures("npu")
+def test_an_npu_refuses_what_is_onnx_runtimes_alone(described: Path, tmp_path: Path) -> None:
+    path = pack(described, tmp_path / "m.om")
+    options: dict[str, Any]
+    for options in ({"profile": tmp_path / "p"}, {"custom_ops": []}):
+        for kind in (lambda: InferSession(0, path, **options), lambda: MultiDeviceSession(path, devices=[0], **options)):  # noqa: B023
+            with pytest.raises(ConfigError, match="unknown option '(profile|custom_ops)' for a model on an NPU"):
+                kind()
