@@ -19,7 +19,9 @@ from ais_bench import emulator
 from ais_bench.evaluate import TopK, evaluate, score
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "digits-runs")
-folder.mkdir(exist_ok=True)
+if folder.exists():
+    sys.exit(f"{folder} is there already; name another folder for the runs")
+folder.mkdir()
 images, labels = load_digits(return_X_y=True)
 train_x, test_x, train_y, test_y = train_test_split(images.astype(np.float32) / 16, labels, random_state=0)
 classifier = MLPClassifier((64,), max_iter=400, random_state=0).fit(train_x, train_y)
