@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test library emulator lint stubs check bench docs wheel asan tsan native-test clean
+.PHONY: help demo test library emulator lint stubs check bench docs wheel asan tsan native-test model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,7 @@ bench: emulator $(VENV)/.test ## every benchmark, beside what it is compared wit
 	$(PIP) --group bench
 	$(BIN)/python benchmarks/bench_single.py
 	$(BIN)/python benchmarks/bench_transport.py
+	$(BIN)/python benchmarks/bench_scheduler.py
 	$(BIN)/python benchmarks/bench_pool.py
 	$(BIN)/python benchmarks/bench_large.py
 	$(BIN)/python benchmarks/bench_npu.py
@@ -57,6 +58,9 @@ test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
 
 native-test: ## the native tests, plain, under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer
 	$(MAKE) --directory tests/native --jobs $(JOBS) all
+
+model: ## have a model checker try every order of steps of the claim protocol (needs Debian's package spin)
+	tests/model/check.sh tests/model/claim.pml build/model
 
 # The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in an environment of its own. Leaks are not reported: the
 # interpreter keeps memory on purpose, and tests/test_memory_flat.py watches ours. Left out are tests that a sanitizer contradicts:

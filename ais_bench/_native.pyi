@@ -1,6 +1,5 @@
 """Typed face of the native extension. Private: the public names are in `ais_bench.session`."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -192,12 +191,6 @@ class Stats:
         Stages: "queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms".
         """
 
-class Records:
-    """Where native code finds the fields of the pool's records: classes with __slots__."""
-
-    def __init__(self, task: type, waiter: type, worker: type, account: type) -> None:
-        """Raises TypeError for a class that lacks a field."""
-
 class Reply(NamedTuple):
     """One reply of a worker. Natively a struct sequence: attributes and unpacking, without `_replace`."""
 
@@ -260,24 +253,11 @@ class Lane:
         closed or corrupt.
         """
 
-    def send(self, records: Records, feeds: Iterable[Any], task: object) -> bool:
-        """`try_submit` for a task of the records, which is `sent` and `taken` from the moment in which it is published."""
-
     def poll(self) -> Reply | None:
         """Return the next reply, or None. Never blocks; works after close and after the worker's death.
 
         Outputs are new arrays, or (large ones, a few at a time) arrays over the result slot, which stays lent while they
         live. Raises TransportError when the worker wrote what it cannot; the lane is closed then.
-        """
-
-    def deliver(
-        self, records: Records, worker: object, account: object, resolved: deque[Any], sleepers: deque[Any], faulted: deque[Any]
-    ) -> int:
-        """Take every reply that is there into its task, and book it; return how many there were.
-
-        Tasks that have a future are appended to `resolved`, waiters that are asleep to `sleepers`; tasks that failed for their
-        device are not done, but appended to `faulted` with their feeds. No Python code runs between
-        taking a reply and having booked it. Raises TransportError as `poll` does.
         """
 
     def abandon(self) -> list[tuple[Any, list[NDArray[Any]] | None, int, bool]]:
@@ -401,3 +381,215 @@ class Executor:
 
 def take(feeds: Iterable[Any]) -> list[NDArray[Any]]:
     """Return copies of the feeds, C-contiguous and in native byte order. Raises FeedError as `try_submit` does."""
+
+class SimulatedDevice:
+    """A device of the simulator."""
+
+    def __init__(
+        self,
+        task_ns: int = 10_000_000,
+        *,
+        spread: float = 0.0,
+        depth: int = 1,
+        dies_at_ns: int = -1,
+        restart_ns: int = 50_000_000,
+    ) -> None:
+        """`spread`: of the logarithm of the time. `depth`: tasks that it claims at a time. `dies_at_ns`: once, -1: never."""
+
+class SimulatedSource:
+    """A stream of tasks, or calls that come at times of their own."""
+
+    def __init__(
+        self, lengths: Sequence[float], *, arrivals_ns: Sequence[int] = ..., known_end: bool = False, window: int = 0
+    ) -> None:
+        """`lengths`: of the tasks, in units of `task_ns`. `window`: tasks under way at most; 0: as many as wanted."""
+
+class Simulated:
+    """What a simulation came to."""
+
+    @property
+    def wall_ns(self) -> int: ...
+    @property
+    def busy_ns(self) -> list[int]: ...
+    @property
+    def tasks(self) -> list[int]: ...
+    @property
+    def done_ns(self) -> list[list[int]]: ...
+    @property
+    def taken_back(self) -> int: ...
+    @property
+    def crashes(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def most_ahead(self) -> int: ...
+    @property
+    def most_in_hand(self) -> list[int]: ...
+    @property
+    def idle_beside_waiting(self) -> int: ...
+    @property
+    def nanoseconds_a_task(self) -> float: ...
+
+def simulate(
+    devices: Sequence[SimulatedDevice],
+    sources: Sequence[SimulatedSource],
+    *,
+    in_flight: int = 0,
+    fewest: int = 2,
+    max_attempts: int = 2,
+    random: int = 0,
+    seed: int = 1,
+    check: bool = True,
+) -> Simulated:
+    """Run the pool's scheduler on simulated devices. Raises RuntimeError for a task lost or done twice, or wrong books."""
+
+class PoolTask:
+    """Feeds on the way to outputs. `result()`, `outputs` and `error` mean something once it is `done`."""
+
+    def __init__(
+        self,
+        feeds: Sequence[Any],
+        mode: int = 0,
+        kind: int = 0,
+        option: int = 0,
+        device: int | None = None,
+        index: int | None = None,
+        key: object = None,
+        kept: object = None,
+    ) -> None:
+        """`device`: the only one that may run it; None: any. `kept` lives until the task is done."""
+
+    @staticmethod
+    def failed(error: BaseException, index: int | None = None, device: int | None = None, key: object = None) -> PoolTask:
+        """Return a task that ended before it began, in the place that it would have had."""
+
+    @property
+    def index(self) -> int | None: ...
+    @property
+    def key(self) -> Any: ...
+    @property
+    def device(self) -> int | None: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def outputs(self) -> list[Any] | None: ...
+    @property
+    def error(self) -> BaseException | None: ...
+    @property
+    def answer_kind(self) -> int: ...
+    @property
+    def ran_on(self) -> int | None: ...
+    @property
+    def at_device(self) -> int | None: ...
+    @property
+    def crashes(self) -> int: ...
+    @property
+    def faults(self) -> int: ...
+    @property
+    def moved(self) -> int: ...
+    @property
+    def started(self) -> bool: ...
+    @property
+    def end_to_end_ns(self) -> int: ...
+    @property
+    def outcome(self) -> str: ...
+
+    future: Any
+
+    def result(self) -> Any:
+        """Return the outputs, or the object that the handler answered with; raise the task's error, which names the task."""
+
+    def details(self) -> tuple[int, int, int, int, int, int, int, int, int]:
+        """Return started_ns, done_ns and the times in ns: queued, copy in, execute, copy out, end to end, pre-, postprocess."""
+
+class PoolWorker:
+    """A worker that can be sent tasks. `several`: it works on several at a time."""
+
+    def __init__(self, device: int, lane: Lane, only_cpu: int | None = None, several: bool = False) -> None: ...
+    @property
+    def device(self) -> int: ...
+    @property
+    def lane(self) -> Lane: ...
+    @property
+    def answered(self) -> int: ...
+    @property
+    def in_hand(self) -> int: ...
+    @property
+    def kill_reason(self) -> BaseException | None: ...
+
+class Exchange:
+    """The owner of a pool's state: csrc/bind/exchange.hpp. Any thread; each call is atomic towards interrupts."""
+
+    wake_when_idle: bool
+
+    def __init__(
+        self,
+        doorbell: Doorbell,
+        *,
+        wake_fd: int = -1,
+        cores: int = 1,
+        spin_us: float = -1.0,
+        task_timeout: float | None = None,
+        in_flight: int = 0,
+        fewest: int = 2,
+        max_attempts: int = 2,
+        random: int = 0,
+    ) -> None: ...
+    def start(self, task: PoolTask, timeout: float | None = None) -> None:
+        """Send the task, or queue it. Raises what a block or the closed door says."""
+
+    def run(self, task: PoolTask) -> None: ...
+    def run_all(self, tasks: Sequence[PoolTask]) -> None: ...
+    def cancel(self, tasks: Sequence[PoolTask]) -> None: ...
+    def fail(self, task: PoolTask, error: BaseException, timed_out: bool = False) -> None: ...
+    def progress(self) -> int: ...
+    def wait(self, timeout: float) -> None: ...
+    def wait_until_idle(self, timeout: float) -> bool: ...
+    def next_resolved(self) -> PoolTask | None: ...
+    def stop_resolving(self) -> None: ...
+    def ring(self) -> None: ...
+    def silence(self) -> None: ...
+    def add_worker(self, worker: PoolWorker) -> None: ...
+    def retire(self, device: int) -> None: ...
+    def condemn(self, worker: PoolWorker, reason: BaseException) -> None: ...
+    def take_condemned(self) -> list[PoolWorker]: ...
+    def remove_worker(self, worker: PoolWorker, died: Callable[[PoolTask], BaseException]) -> int | None: ...
+    def overdue(
+        self,
+    ) -> tuple[list[tuple[PoolTask, float, float]], list[tuple[PoolWorker, PoolTask, bool, float]], float | None]: ...
+    def block(self, device: int | None, make_error: Callable[..., BaseException]) -> None: ...
+    def unblock(self, device: int | None) -> None: ...
+    def close_door(self, make_error: Callable[..., BaseException]) -> None: ...
+    def set_weight(self, device: int, weight: float) -> None: ...
+    def forget_supervisor(self) -> None: ...
+    def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[NDArray[Any]]: ...
+    @property
+    def unfinished(self) -> int: ...
+    @property
+    def futures(self) -> int: ...
+    @property
+    def unresolved(self) -> int: ...
+    @property
+    def at_rest(self) -> bool: ...
+    def counts(self) -> dict[str, Any]: ...
+    def wall_s(self) -> float: ...
+    def reset_times(self) -> None: ...
+    def check(self) -> str: ...
+
+class Stream:
+    """Tasks made of the items of any iterable, each when it is done: csrc/bind/stream.hpp."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        items: Iterable[Any],
+        make: Callable[[Any, int], PoolTask],
+        *,
+        ordered: bool = True,
+        window_items: int = 4096,
+        window_bytes: int = ...,
+        lists: int | None = None,
+    ) -> None: ...
+    def __iter__(self) -> Stream: ...
+    def __next__(self) -> PoolTask: ...
+    def close(self) -> None: ...

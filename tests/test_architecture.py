@@ -35,7 +35,8 @@ CPP = {
     "session": {"base", "device"},
     "shm": {"base"},
     "worker": {"base", "device", "session", "shm"},
-    "bind": {"base", "device", "session", "shm", "worker"},
+    "pool": set(),
+    "bind": {"base", "device", "pool", "session", "shm", "worker"},
 }
 # What only these folders may say, because it belongs to a vendor or to one concern.
 WORDS = {

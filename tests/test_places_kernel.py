@@ -35,12 +35,12 @@ for name, call in (("pidfd_open", lambda: os.pidfd_open(os.getpid())), ("memfd_c
 import psutil
 import numpy as np
 from ais_bench.errors import TaskTimeout, WorkerDied
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool import DevicePool, PoolSettings, Task
 from pool_handlers import Obedient, order
 from pool_support import gone, wait_until
 
 def one(pool, what, argument=0):
-    return pool.run(Task(order(what, argument), Waiter())).result()
+    return pool.run(Task(order(what, argument))).result()
 
 unrelated = os.open("/dev/null", os.O_RDONLY)
 os.set_inheritable(unrelated, True)  # workers must not have it all the same
@@ -57,7 +57,7 @@ with DevicePool(Obedient, [0, 1], PoolSettings(task_timeout=1.0, restart_backoff
     else: raise AssertionError("it was not killed")
     assert int(one(pool, Obedient.ECHO, 7)[0][1]) == 7
     large = np.arange(1 << 20)
-    (back,) = pool.run(Task([np.concatenate([[0, 0], large])], Waiter())).result()
+    (back,) = pool.run(Task([np.concatenate([[0, 0], large])])).result()
     assert np.array_equal(back[2:], large)
 wait_until(lambda: not psutil.Process().children())
 assert not [entry for entry in os.listdir("/dev/shm") if "ais_bench" in entry]

@@ -23,9 +23,9 @@ from ais_bench.pool import interpreter
 USE = """
 import os, sys
 from pool_handlers import Obedient, order
-from ais_bench.pool import DevicePool, Task, Waiter
+from ais_bench.pool import DevicePool, Task
 with DevicePool(Obedient, [0]) as pool:
-    print(pool.run(Task(order(Obedient.ECHO, 7), Waiter())).result()[0][1])
+    print(pool.run(Task(order(Obedient.ECHO, 7))).result()[0][1])
 """
 
 

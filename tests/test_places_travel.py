@@ -45,14 +45,14 @@ class Handler:
 """
 USE = """
 def there_and_back(here):
-    from ais_bench.pool import DevicePool, Task, Waiter
+    from ais_bench.pool import DevicePool, Task
     from ais_bench.shm import OBJECT, encode
     with DevicePool(here.Handler, [0]) as pool:
         for x in (3, 5):
-            point, function, same = pool.run(Task(encode(here.Point(x)), Waiter(), kind=OBJECT)).result()
+            point, function, same = pool.run(Task(encode(here.Point(x)), kind=OBJECT)).result()
             assert type(point) is here.Point and point.x == x + 1, point
             assert function is here.moved and same, function
-        try: pool.run(Task(encode(here.Point(-1)), Waiter(), kind=OBJECT)).result()
+        try: pool.run(Task(encode(here.Point(-1)), kind=OBJECT)).result()
         except here.Refused as error: assert (error.why, str(error)) == (-1, "point: -1"), error
         else: raise AssertionError("nothing was raised")
 """
@@ -94,7 +94,7 @@ def test_a_module_that_was_loaded_from_a_path_travels(how: str, tmp_path: Path) 
         f"spec.loader.exec_module(loaded)\n{LOADERS[how]}\n{USE}\n"
         "if 'loaded' in sys.modules: there_and_back(loaded)\n"
         "import numpy as np\n"
-        "from ais_bench.pool import DevicePool, Task, Waiter\n"
+        "from ais_bench.pool import DevicePool, Task\n"
         "def by_script(context): return loaded.Handler(context)\n"  # the module itself goes along
         "with DevicePool(by_script, [0]) as pool: pool.start()\n"
         "print('done')\n"

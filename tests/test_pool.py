@@ -16,7 +16,7 @@ from pool_handlers import Echo, Obedient, order
 from pool_support import wait_until
 
 from ais_bench.errors import FeedError, PoolClosed, TaskTimeout
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.pickling import RemoteTraceback
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -35,15 +35,15 @@ def pool() -> Iterator[DevicePool]:
 
 
 def one(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.run(Task(order(*what), Waiter(), **how)).result()
+    return pool.run(Task(order(*what), **how)).result()
 
 
 def submit(pool: DevicePool, *what: int, timeout: float | None = None, **how: Any) -> Any:
-    return pool.submit(lambda waiter, future: Task(order(*what), waiter, future=future, **how), timeout)
+    return pool.submit(Task(order(*what), **how), timeout=timeout)
 
 
 def stream(pool: DevicePool, items: Any) -> Iterator[int]:
-    tasks = pool.ordered(items, lambda item, index, waiter: Task(order(0, item), waiter, index=index))
+    tasks = pool.ordered(items, lambda item, index: Task(order(0, item), index=index))
     return (int(task.result()[0][1]) for task in tasks)
 
 
@@ -52,7 +52,7 @@ def test_results_come_in_the_order_of_the_items(echo_pool: DevicePool) -> None:
 
 
 def test_unordered_delivers_each_once(echo_pool: DevicePool) -> None:
-    tasks = echo_pool.unordered(range(1000), lambda item, index, waiter: Task(order(0, item), waiter, index=index))
+    tasks = echo_pool.unordered(range(1000), lambda item, index: Task(order(0, item), index=index))
     pairs = [(task.index, int(task.result()[0][1])) for task in tasks]
     assert sorted(pairs) == [(index, index) for index in range(1000)]
 
@@ -62,7 +62,7 @@ def test_every_dtype_and_shape_comes_back_as_it_went(echo_pool: DevicePool) -> N
         for shape in ((), (0,), (1,), (3, 0, 2), (2, 3, 5), (300, 400)):
             feed = np.ones(shape, dtype)
             wide = [np.zeros(2, np.int64), feed]  # the first is the order: echo
-            out = echo_pool.run(Task(wide, Waiter())).result()[1]
+            out = echo_pool.run(Task(wide)).result()[1]
             assert (out.dtype, out.shape) == (feed.dtype, feed.shape)
             np.testing.assert_array_equal(out, feed)
 
@@ -70,7 +70,7 @@ def test_every_dtype_and_shape_comes_back_as_it_went(echo_pool: DevicePool) -> N
 def test_outputs_are_valid_after_close_and_independent() -> None:
     with DevicePool(Echo, [0]) as pool:
         big = np.arange(1_000_000, dtype=np.int64)
-        kept = [pool.run(Task([big + index], Waiter())).result()[0] for index in range(20)]
+        kept = [pool.run(Task([big + index])).result()[0] for index in range(20)]
     for index, array in enumerate(kept):
         assert array[0] == index
         array[0] = -1  # writable
@@ -79,19 +79,19 @@ def test_outputs_are_valid_after_close_and_independent() -> None:
 
 def test_a_pinned_task_runs_on_its_device(pool: DevicePool) -> None:
     for device in (0, 1, 1, 0):
-        task = pool.run(Task(order(Obedient.WHO), Waiter(), device=device))
+        task = pool.run(Task(order(Obedient.WHO), device=device))
         assert task.result()[0][1] == device == task.ran_on
 
 
 def test_run_all_obeys_devices_and_keeps_the_order(pool: DevicePool) -> None:
-    done = pool.run_all(lambda waiter: [Task(order(0, n), waiter, device=n % 2, index=n) for n in range(200)])
+    done = pool.run_all([Task(order(0, n), device=n % 2, index=n) for n in range(200)])
     assert [int(task.result()[0][1]) for task in done] == list(range(200))
     assert [task.ran_on for task in done] == [n % 2 for n in range(200)]
 
 
 def test_a_slow_device_gets_less() -> None:
     with DevicePool(Obedient, [0, 1], PoolSettings(tasks_in_flight=2)) as pool:
-        tasks = list(pool.ordered(range(100), lambda _item, _n, waiter: Task(order(Obedient.SLOW_ON_0, 200), waiter)))
+        tasks = list(pool.ordered(range(100), lambda _item, _n: Task(order(Obedient.SLOW_ON_0, 200))))
         assert 0 < sum(task.ran_on == 0 for task in tasks) < 40
 
 
@@ -106,8 +106,8 @@ def test_an_error_of_the_handler_fails_that_task_only_and_keeps_its_type(pool: D
 
 def test_feeds_that_are_no_arrays_fail_that_task_only(pool: DevicePool) -> None:
     with pytest.raises(FeedError, match="str"):
-        pool.run(Task(["text"], Waiter())).result()
-    future = pool.submit(lambda waiter, future: Task(["text"], waiter, future=future))
+        pool.run(Task(["text"])).result()
+    future = pool.submit(Task(["text"]))
     with pytest.raises(FeedError, match="str"):
         future.result(10)
     assert one(pool, 0, 1)[0][1] == 1
@@ -160,7 +160,7 @@ def test_an_iterable_may_reuse_its_buffer(echo_pool: DevicePool) -> None:
             yield [buffer]
             buffer[1:] = -1
 
-    tasks = echo_pool.ordered(items(), lambda item, _index, waiter: Task(item, waiter))
+    tasks = echo_pool.ordered(items(), lambda item, _index: Task(item))
     assert [int(task.result()[0][-1]) for task in tasks] == list(range(200))
 
 
@@ -284,7 +284,7 @@ def test_the_feeds_of_a_future_may_be_reused_at_once(echo_pool: DevicePool) -> N
     futures = []
     for n in range(500):
         buffer[2] = n
-        futures.append(echo_pool.submit(lambda waiter, future: Task([buffer], waiter, future=future)))
+        futures.append(echo_pool.submit(Task([buffer])))
     buffer[2] = -1
     assert [int(future.result(30)[0][2]) for future in futures] == list(range(500))
 
@@ -403,5 +403,5 @@ def test_a_few_long_tasks_of_a_stream_are_spread_over_the_devices(fewest: int) -
     with DevicePool(Obedient, [0, 1, 2], PoolSettings(fewest_in_flight=fewest)) as pool:
         pool.start()
         for _ in range(2):  # before anything is known of the tasks, and after
-            tasks = pool.ordered([100] * 3, lambda ms, index, waiter: Task(order(Obedient.SLEEP_MS, ms), waiter, index=index))
+            tasks = pool.ordered([100] * 3, lambda ms, index: Task(order(Obedient.SLEEP_MS, ms), index=index))
             assert sorted(task.ran_on for task in tasks) == [0, 1, 2]

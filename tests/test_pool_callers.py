@@ -17,24 +17,24 @@ import pytest
 from pool_handlers import Obedient, order
 from pool_support import environment, run_script, wait_until
 
-from ais_bench.pool import DevicePool, Task, Waiter
+from ais_bench.pool import DevicePool, Task
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 def one(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.run(Task(order(*what), Waiter(), **how)).result()
+    return pool.run(Task(order(*what), **how)).result()
 
 
 def submit(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.submit(lambda waiter, future: Task(order(*what), waiter, future=future, **how))
+    return pool.submit(Task(order(*what), **how))
 
 
 # ---- kinds of callers ----
 
 SCRIPT = """
 import numpy as np
-from ais_bench.pool import Answer, DevicePool, Task, Waiter
+from ais_bench.pool import Answer, DevicePool, Task
 
 class Local:
     native = None
@@ -45,7 +45,7 @@ class Local:
 
 FACTOR = 3
 pool = DevicePool(lambda context: Local(context), [0, 1])
-tasks = pool.ordered(range(50), lambda n, index, waiter: Task([np.array([n])], waiter))
+tasks = pool.ordered(range(50), lambda n, index: Task([np.array([n])]))
 print(sum(int(task.result()[0][0]) for task in tasks))
 """
 ANSWER = "3675"

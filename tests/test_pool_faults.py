@@ -19,7 +19,7 @@ from pool_handlers import Marking, Obedient, Unwilling, order
 from pool_support import wait_until
 
 from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartError
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter, seats
+from ais_bench.pool import DevicePool, PoolSettings, Task, seats
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.seats import EXCUSED_IN_A_ROW, Device, Seat
 
@@ -28,11 +28,11 @@ PATIENT = PoolSettings(max_restarts=1000, restart_backoff=0, task_timeout=30)
 
 
 def one(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.run(Task(order(*what), Waiter(), **how)).result()
+    return pool.run(Task(order(*what), **how)).result()
 
 
 def submit(pool: DevicePool, *what: int, timeout: float | None = None, **how: Any) -> Any:
-    return pool.submit(lambda waiter, future: Task(order(*what), waiter, future=future, **how), timeout)
+    return pool.submit(Task(order(*what), **how), timeout=timeout)
 
 
 def restarts(pool: DevicePool) -> int:
@@ -58,7 +58,7 @@ def pool() -> Iterator[DevicePool]:
 def test_a_task_that_kills_two_workers_is_named(pool: DevicePool, what: int, argument: int, ended: dict[str, Any]) -> None:
     before = {worker.pid for worker in pool.workers()}
     with pytest.raises(WorkerDied) as caught:
-        pool.run(Task(order(what, argument), Waiter(), index=17)).result()
+        pool.run(Task(order(what, argument), index=17)).result()
     error = caught.value
     assert {"signal": error.signal, "exit_code": error.exit_code} == ended
     assert (error.index, error.device_id in (0, 1), error.pid is not None) == (17, True, True)
@@ -74,7 +74,7 @@ def test_culprits_one_after_the_other_do_not_cost_the_devices(devices: list[int]
     settings = PoolSettings(max_restarts=3, restart_backoff=0)
     with DevicePool(Obedient, devices, settings) as pool:
         what = [0] * 3 + [Obedient.KILL_SELF] * 6 + [0] * 3
-        tasks = list(pool.ordered(what, lambda item, index, waiter: Task(order(item, 1), waiter, index=index)))
+        tasks = list(pool.ordered(what, lambda item, index: Task(order(item, 1), index=index)))
         assert [type(task.error) for task in tasks] == [WorkerDied if item else type(None) for item in what]
         assert [task.error.index for task in tasks if isinstance(task.error, WorkerDied)] == list(range(3, 9))
         assert restarts(pool) >= 2 * 6 - 2  # the last of each may be on its way
@@ -94,7 +94,7 @@ def test_devices_on_which_every_task_dies_are_set_aside_in_the_end(devices: list
     monkeypatch.setattr(seats, "EXCUSED_IN_A_ROW", 3)
     with DevicePool(Obedient, devices, PoolSettings(max_restarts=3, restart_backoff=0)) as pool:
         with pytest.raises(PoolBroken, match="SIGKILL"):
-            list(pool.ordered([Obedient.KILL_SELF] * 40, lambda item, index, waiter: Task(order(item), waiter)))
+            list(pool.ordered([Obedient.KILL_SELF] * 40, lambda item, index: Task(order(item))))
         assert {worker.state for worker in pool.workers()} == {"aside"}
         assert restarts(pool) >= 2 * 3  # it took its time
 
@@ -148,7 +148,7 @@ def test_a_task_past_its_deadline_has_its_worker_killed(caplog: pytest.LogCaptur
         pool.start()
         before = {worker.pid for worker in pool.workers()}
         with pytest.raises(TaskTimeout, match=r"task_timeout allows 1 s \(feeds with index 3, device [01]\)") as caught:
-            pool.run(Task(order(Obedient.HANG), Waiter(), index=3)).result()
+            pool.run(Task(order(Obedient.HANG), index=3)).result()
         assert caught.value.device_id in (0, 1)
         wait_until(lambda: restarts(pool) == 2)  # it was tried on two workers
         killed = re.findall(r"SIGKILL, because the task took (\S+) s, and task_timeout allows 1 s .*it is started", caplog.text)
@@ -300,9 +300,7 @@ def test_the_ledger_balances_under_random_deaths() -> None:
         pool.start()
         tormentor = Tormentor(pool, seed)
         tormentor.start()
-        tasks = pool.ordered(
-            range(count), lambda n, index, waiter: Task(order(poison.get(n, 0), n, n * n), waiter, index=index)
-        )
+        tasks = pool.ordered(range(count), lambda n, index: Task(order(poison.get(n, 0), n, n * n), index=index))
         delivered, failed = [], []
         for task in tasks:
             if task.error is None:
@@ -326,6 +324,6 @@ def test_a_task_is_not_blamed_for_workers_that_died_before_they_took_it() -> Non
             for pid in before:
                 assert pid is not None
                 os.kill(pid, signal.SIGKILL)
-            task = pool.run(Task(order(Obedient.ECHO, number), Waiter()))
+            task = pool.run(Task(order(Obedient.ECHO, number)))
             assert task.result()[0].ravel()[1] == number
             wait_until(lambda old=before: all(worker.state == "ready" and worker.pid not in old for worker in pool.workers()))

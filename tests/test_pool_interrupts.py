@@ -55,12 +55,12 @@ with MultiDeviceSession(sys.argv[1], devices=DEVICES) as session:
     assert interrupted == TURNS, interrupted
     for n, (output,) in enumerate(session.map(feeds(n) for n in range(3000))):
         assert (output == n).all(), (output, n)
-    dispatcher = session._pool._engine.dispatcher
-    for _ in range(2):  # what was dropped is forgotten, and its replies have come
+    exchange = session._pool._engine.exchange
+    for _ in range(2):  # the replies to what was dropped have come
         session.infer({device: [feeds(0)] for device in DEVICES})
-    assert dispatcher.unfinished() == 0
-    assert [(worker.load, worker.reserved, worker.busy) for worker in dispatcher.crew.workers] == [(0, 0, False)] * len(DEVICES)
-    assert not dispatcher._reservations and not dispatcher._in_hand and not dispatcher.crew.streams
+    assert exchange.at_rest and exchange.unfinished == 0 and exchange.check() == ""
+    counts = exchange.counts()
+    assert counts["accepted"] == counts["done"] + counts["cancelled"] > 3000, counts
     assert [worker.pid for worker in session.report().workers] == pids
 print("as if nothing had been")
 """
@@ -76,37 +76,40 @@ NATIVE = """
 import gc, linecache, sys
 import numpy as np
 from multi_device_support import DEVICES
-from ais_bench.pool import dispatch
 from ais_bench.session import MultiDeviceSession
 
-# The native calls, and where Python calls them.
-CALLS = ("worker.lane.deliver(", "worker.lane.send(")
+# The native calls, and where Python makes them.
+CALLS = ("exchange.run(task)", "exchange.run_all(tasks)", "for task in tasks:")
 seen, inside = set(), []
 
 def profile(frame, event, _argument):
-    caller = frame.f_back
-    if event == "call" and caller is not None:
-        seen.add(frame.f_code.co_name)
-        line = linecache.getline(caller.f_code.co_filename, caller.f_lineno)
-        if any(call in line for call in CALLS):
-            inside.append(frame.f_code)
+    caller = frame if event == "c_call" else frame.f_back
+    if caller is None or event not in ("call", "c_call"):
+        return
+    line = linecache.getline(caller.f_code.co_filename, caller.f_lineno)
+    found = [call for call in CALLS if call in line]
+    if event == "call":
+        inside.extend(frame.f_code.co_name for _ in found)
+    seen.update(found)
 
-assert all(call in "".join(linecache.getlines(dispatch.__file__)) for call in CALLS)
 feeds = [np.ones((2, 3), np.float32)] * 2
 with MultiDeviceSession(sys.argv[1], devices=DEVICES) as session:
     session.start()
     gc.disable()  # finalizers may run anywhere, and are not asked for interrupts
+    lists = [feeds for _ in range(200)]
     sys.setprofile(profile)
-    for (output,) in session.map(feeds for _ in range(200)):
+    for _ in range(5):
+        session.infer(feeds)
+    for (output,) in session.map(lists):
         assert (output == 2).all()
     session.infer({device: [feeds] for device in DEVICES})
     sys.setprofile(None)
-assert {"push", "_drain_lanes"} <= seen, seen
+assert {"exchange.run(task)", "exchange.run_all(tasks)"} <= seen, seen
 print(inside)
 """
 
 
-def test_no_python_runs_between_taking_a_reply_and_booking_it(models: dict[str, str]) -> None:
+def test_no_python_runs_inside_a_call_of_the_exchange(models: dict[str, str]) -> None:
     """Not at the first reply of a process, either: an interrupt in there would lose it, and its place in the worker."""
     done = run_script("-c", NATIVE, models["add"])
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stdout + done.stderr

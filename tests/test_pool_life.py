@@ -19,18 +19,18 @@ from pool_handlers import Marking, Obedient, order
 from pool_support import environment, gone, wait_until
 
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.engine import Engine
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 def one(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.run(Task(order(*what), Waiter(), **how)).result()
+    return pool.run(Task(order(*what), **how)).result()
 
 
 def submit(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.submit(lambda waiter, future: Task(order(*what), waiter, future=future, **how))
+    return pool.submit(Task(order(*what), **how))
 
 
 # ---- close ----
@@ -224,7 +224,7 @@ def test_a_child_that_outlives_the_parent_does_not_keep_the_workers_alive() -> N
 
 PARENT = """
 import os, signal, sys, threading, time
-from ais_bench.pool import DevicePool, Task, Waiter
+from ais_bench.pool import DevicePool, Task
 from pool_handlers import Obedient, Unwilling, order
 pool = DevicePool(Obedient, [0, 1])
 pool.start()
@@ -269,7 +269,7 @@ def test_no_worker_survives_its_parent(way: str) -> None:
 
 INTERRUPTED = """
 import os, sys, time
-from ais_bench.pool import DevicePool, Task, Waiter
+from ais_bench.pool import DevicePool, Task
 from pool_handlers import Obedient, Unwilling, order
 try:
     with DevicePool(FACTORY, [0, 1]) as pool:
@@ -280,10 +280,10 @@ except KeyboardInterrupt:
 """
 USES = {
     "load": ("Unwilling((0, 1), 'hang')", "pool.start()"),
-    "run": ("Obedient", "pool.run(Task(order(Obedient.HANG), Waiter()))"),
+    "run": ("Obedient", "pool.run(Task(order(Obedient.HANG)))"),
     "gather": (
         "Obedient",
-        "[t for t in pool.ordered(range(10**9), lambda n, i, w: Task(order(Obedient.SLEEP_MS, 1), w))]",
+        "[t for t in pool.ordered(range(10**9), lambda n, i: Task(order(Obedient.SLEEP_MS, 1)))]",
     ),
     "future": ("Obedient", "pool.submit(lambda w, f: Task(order(Obedient.HANG), w, future=f)).result()"),
     "idle": ("Obedient", "pool.start(); time.sleep(60)"),

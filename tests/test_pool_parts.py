@@ -14,10 +14,9 @@ from pool_support import environment
 
 from ais_bench.errors import AisBenchError, ConfigError, WorkerDied
 from ais_bench.options import as_device_ids
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter, crew, streams
+from ais_bench.pool import DevicePool, PoolSettings
 from ais_bench.pool.cores import split_cores
 from ais_bench.pool.pickling import RemoteTraceback, dumps_by_value, dumps_error, loads, loads_error
-from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.wire import ParentEnd, WorkerEnd, frame
 
 
@@ -223,79 +222,3 @@ def test_the_errors_of_the_pool_pickle_with_what_they_carry() -> None:
     error.device_id, error.signal = 3, 9
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.device_id, copy.signal, str(copy)) == (3, 9, "gone")
-
-
-def test_a_stream_leaves_the_worker_on_its_callers_processor_alone_while_others_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Idle:
-        spin_us = nap_us = 0.0
-
-    monkeypatch.setattr(crew, "current_cpu", lambda: 0)
-    monkeypatch.setattr(crew, "STAY_NS", 0)  # it looks every time
-    workers = crew.Crew(PoolSettings(), 2)
-    here, there = (ReadyWorker(cpu, Idle(), lambda: None, PoolSettings(), (cpu,)) for cpu in (0, 1))  # type: ignore[arg-type]
-    workers.add(here)
-    workers.add(there)
-    stream = Waiter()
-
-    def given() -> ReadyWorker | None:
-        there.load = 1  # so that the other one has more room
-        return workers.pick(Task((), stream))
-
-    there.answered, there.cost_ns = 1, 5_000
-    assert given() is here  # no stream
-    assert workers.patience_s is None
-    workers.stream_begins(stream)
-    there.answered += 1
-    assert given() is there  # it answers, and is fast enough
-    assert workers.patience_s is not None  # the caller looks again before long
-    assert given() is here  # it has not answered since: it hangs, or has too much
-    assert workers.patience_s is None
-    there.answered, there.cost_ns = there.answered + 1, 1_000_000
-    assert given() is here  # its tasks are long
-    there.answered, there.cost_ns, there.open = there.answered + 1, 5_000, False
-    assert given() is here  # it takes none
-    there.open, there.answered = True, there.answered + 1
-    assert given() is there
-    monkeypatch.setattr(crew, "STAY_NS", 10**18)  # it has looked
-    there.answered += 1
-    assert given() is there
-    assert given() is there
-    workers.remove(there)
-    assert given() is here  # the only one left, whatever was seen before
-
-
-@pytest.mark.parametrize(
-    ("plenty", "replies", "others", "did"),
-    [
-        (True, streams.ENOUGH_TO_GO_ON, False, ["drain"]),  # the workers are as fast as their caller
-        (True, streams.ENOUGH_TO_GO_ON, True, ["drain", "let others go"]),
-        (True, streams.ENOUGH_TO_GO_ON - 1, False, ["drain", "nap", "progress"]),
-        (False, streams.ENOUGH_TO_GO_ON, True, ["progress"]),  # tasks are long, or few
-    ],
-)
-def test_a_stream_naps_only_while_its_workers_have_plenty_and_few_replies_came(
-    monkeypatch: pytest.MonkeyPatch, plenty: bool, replies: int, others: bool, did: list[str]
-) -> None:
-    done: list[str] = []
-
-    class Dispatcher:
-        patience_s = 0.5
-        used, futures = others, 0
-
-        def __init__(self) -> None:
-            self.crew = self.collector = self.account = self
-
-        def full_of_short_tasks(self) -> bool:
-            return plenty
-
-        def drain(self) -> int:
-            done.append("drain")
-            return replies
-
-        def progress(self, _waiter: Waiter, _seen: int, timeout: float) -> None:
-            assert timeout == self.patience_s
-            done.append("progress")
-
-    monkeypatch.setattr(streams, "nap", lambda us: done.append("nap" if us else "let others go"))
-    streams.progress(Dispatcher(), Waiter(), 0)  # type: ignore[arg-type]
-    assert done == did

@@ -1,40 +1,39 @@
-"""What happens in the few instructions between two steps of the dispatcher, made to happen there."""
+"""What may happen in the middle of a call of the exchange, made to happen: array-like feeds run code while they are sent."""
 
 from __future__ import annotations
 
-import sys
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from pool_handlers import Obedient, order
 from pool_support import wait_until
 
 from ais_bench.errors import TaskTimeout
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
-from ais_bench.pool.dispatch import Dispatcher
+from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.resolver import Resolver
 
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
-class Lane:
-    """A worker's lane that has something done before or after its next `send`."""
 
-    def __init__(self, lane: Any, before: Callable[[], None] | None = None, after: Callable[[], None] | None = None) -> None:
-        self._lane, self._before, self._after = lane, before, after
+class Feed:
+    """An order for Obedient that does something first, once, when its memory is asked for: while its task is sent."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._lane, name)
+    def __init__(self, action: Callable[[], object], *what: int) -> None:
+        self._action: Callable[[], object] | None = action
+        self._what = what
 
-    def send(self, *arguments: Any) -> bool:
-        before, self._before = self._before, None
-        if before is not None:
-            before()
-        sent: bool = self._lane.send(*arguments)
-        after, self._after = self._after, None
-        if after is not None:
-            after()
-        return sent
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+    def __dlpack__(self, **_options: Any) -> Any:
+        action, self._action = self._action, None
+        if action is not None:
+            action()
+        return np.array([*self._what, 0, 0], np.int64).__dlpack__()
 
 
 @pytest.fixture
@@ -42,162 +41,93 @@ def pool() -> Iterator[DevicePool]:
     with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=1, task_timeout=30)) as pool:
         pool.start()
         yield pool
+        rests(pool)
 
 
-def dispatcher_of(pool: DevicePool) -> Dispatcher:
-    return pool._engine.dispatcher
+def rests(pool: DevicePool) -> None:
+    """Nothing is under way, no place is taken, and every accepted task has ended in one count."""
+    exchange = pool._engine.exchange
+    wait_until(lambda: exchange.progress() >= 0 and exchange.at_rest)
+    assert exchange.check() == ""
+    counts = exchange.counts()
+    ends = sum(counts[name] for name in ("done", "failed", "cancelled", "timed_out", "refused"))
+    assert counts["accepted"] == ends, counts
 
 
-def task_of(*what: int) -> Task:
-    return Task(order(*what), Waiter())
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
 
-def in_thread(pool: DevicePool, task: Task) -> threading.Thread:
-    thread = threading.Thread(target=pool.run, args=(task,))
-    thread.start()
-    return thread
-
-
-def rests(pool: DevicePool) -> bool:
-    """Nothing is under way, and no place is taken."""
-    dispatcher = dispatcher_of(pool)
-    dispatcher.drain()
-    workers = dispatcher.crew.workers
-    return dispatcher.unfinished() == 0 and all((worker.load, worker.busy) == (0, False) for worker in workers)
-
-
-def test_a_future_that_comes_while_the_background_falls_asleep_is_collected(pool: DevicePool) -> None:
-    dispatcher = dispatcher_of(pool)
-    background = dispatcher.collector.background
-    pool.submit(lambda waiter, future: Task(order(Obedient.ECHO), waiter, future=future)).result(20)
-    wait_until(lambda: background.asleep and dispatcher._background_idle)
-    with dispatcher._lock:
-        background.wake()  # it looks for something to do, and has to wait for the lock that this thread has
-        resolver = pool._engine._resolver
-        assert resolver is not None
-        assert resolver.ident is not None
-        ident = resolver.ident
-        wait_until(lambda: sys._current_frames()[ident].f_code.co_name == "background_progress" and not background.asleep)
-        future = future_task(pool)
-        dispatcher.account.accept(future)
-    wait_until(lambda: dispatcher.collector._leader is background, what="the background collects")
-    dispatcher.drop((future,))
-    dispatcher.dispatch()
-    assert rests(pool)
-
-
-def future_task(pool: DevicePool) -> Task:
-    return Task(order(Obedient.ECHO), dispatcher_of(pool).collector.background, future=pool._engine.future())
+def test_an_interrupt_while_feeds_are_sent_frees_the_place(pool: DevicePool) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        pool.run(Task([Feed(interrupt, Obedient.ECHO)]))
+    rests(pool)
+    assert pool.run(Task(order(Obedient.ECHO, 5))).result()[0][1] == 5
 
 
 def test_an_interrupt_while_feeds_are_sent_does_not_leave_deadlines_unwatched() -> None:
     with DevicePool(Obedient, [0], PoolSettings(task_timeout=0.3)) as pool:
         pool.start()
-        (worker,) = dispatcher_of(pool).crew.workers
-
-        def interrupt() -> None:
-            raise KeyboardInterrupt
-
-        worker.lane = Lane(worker.lane, after=interrupt)  # type: ignore[assignment]
         with pytest.raises(KeyboardInterrupt):
-            pool.run(task_of(Obedient.ECHO))
-        hanging = pool.run(task_of(Obedient.SLEEP_MS, 10_000))
-        assert isinstance(hanging.error, TaskTimeout) or hanging.strikes > 0, hanging.error
+            pool.run(Task([Feed(interrupt, Obedient.ECHO)]))
+        hanging = pool.run(Task(order(Obedient.SLEEP_MS, 10_000)))
+        assert isinstance(hanging.error, TaskTimeout) or hanging.crashes > 0, hanging.error
 
 
-def test_a_worker_that_dies_just_after_a_task_was_sent_does_not_put_it_into_the_queue_twice(pool: DevicePool) -> None:
-    dispatcher = dispatcher_of(pool)
-    (worker,) = dispatcher.crew.workers
-    queued: list[int] = []
+def test_a_worker_that_dies_while_a_task_is_sent_to_it_leaves_it_to_its_successor(pool: DevicePool) -> None:
+    first = pool.workers()[0].pid
 
     def die() -> None:
-        worker.kill()
-        wait_until(lambda: worker not in dispatcher.crew.workers)
-        queued.append(dispatcher._queues.shared.count(task))
+        pool._engine.supervisor.seats[0].worker.process.kill()  # type: ignore[union-attr]
+        wait_until(lambda: pool.workers()[0].pid not in (first, None))
 
-    worker.lane = Lane(worker.lane, after=die)  # type: ignore[assignment]
-    task = task_of(Obedient.SLEEP_MS, 50)
-    dispatcher.start(task)
-    assert queued == [1]  # its worker had it
-    assert dispatcher._queues.shared.count(task) <= 1  # none: another worker has it already
-    wait_until(lambda: dispatcher.drain() >= 0 and task.done)
+    task = pool.run(Task([Feed(die, Obedient.WHO)]))
     assert task.error is None
-    wait_until(lambda: rests(pool))
+    assert task.result()[0][0] != first
+    assert task.crashes == 0
 
 
-def test_a_task_that_is_dropped_while_another_thread_sends_it_keeps_its_place_until_it_is_answered(pool: DevicePool) -> None:
-    dispatcher = dispatcher_of(pool)
-    (worker,) = dispatcher.crew.workers
-    entered, go_on = threading.Event(), threading.Event()
-
-    def pause() -> None:
-        entered.set()
-        assert go_on.wait(20)
-
-    worker.limit = 0  # so that tasks are queued
-    dropped = task_of(Obedient.SLEEP_MS, 2000)
-    dispatcher.start(dropped)
-    worker.limit = 1
-    worker.lane = Lane(worker.lane, before=pause)  # type: ignore[assignment]
-    thread = threading.Thread(target=dispatcher.dispatch)
-    thread.start()
-    assert entered.wait(20)
-    dispatcher.drop((dropped,))
-    dispatcher.dispatch()
-    assert dropped.done
-    assert worker.load == 1
-    go_on.set()
-    thread.join()
-    wait_until(lambda: dropped.sent)  # it may be the supervisor's thread that sends it, which also looks for room
-    assert (worker.load, worker.lane.in_flight) == (1, 1)
-    wait_until(lambda: rests(pool))
+def test_a_task_that_is_cancelled_while_it_is_sent_does_not_run(pool: DevicePool) -> None:
+    future: list[Any] = []
+    feed = Feed(lambda: task.future.cancel(), Obedient.RAISE, 1)
+    task = Task([feed])
+    future.append(pool.submit(task))
+    assert future[0].cancelled()
+    rests(pool)
+    assert pool.device_infos()[0].stats.failures == 0
 
 
-@pytest.mark.parametrize("way", ["at once", "from the queue"])
-def test_a_signal_handler_that_comes_while_a_task_is_sent_closes_without_waiting_for_it(way: str) -> None:
-    pool = DevicePool(Obedient, [0], PoolSettings(close_timeout=10))
+def test_the_pool_may_be_used_and_closed_while_a_task_is_sent() -> None:
+    pool = DevicePool(Obedient, [0, 1], PoolSettings(close_timeout=0.2))
     pool.start()
-    dispatcher = dispatcher_of(pool)
-    (worker,) = dispatcher.crew.workers
-    task = task_of(Obedient.ECHO, 5)
-    closed: list[bool] = []
-    worker.lane = Lane(worker.lane, before=lambda: (pool.close(), closed.append(task.done)))  # type: ignore[assignment, func-returns-value]
-    if way == "from the queue":
-        worker.limit = 0
-        dispatcher.start(task)
-        worker.limit = 1
-        dispatcher.dispatch()
-    else:
-        dispatcher.start(task)
-    assert closed == [False]  # it did not wait: the task goes on when it returns, and is one of those that finish
-    wait_until(lambda: pool.workers()[0].state == "empty")
-    assert task.done
-    assert task.error is None
+    seen: list[int] = []
+
+    def use() -> None:
+        seen.append(int(pool.run(Task(order(Obedient.ECHO, 4))).result()[0][1]))
+        pool.close()
+
+    task = Task([Feed(use, Obedient.ECHO, 5)])
+    pool.run(task)
+    assert seen == [4]
+    assert type(task.error).__name__ == "PoolClosed"
 
 
-def test_an_interrupt_between_queue_and_worker_leaves_the_task_to_other_threads(
-    pool: DevicePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dispatcher = dispatcher_of(pool)
-    (worker,) = dispatcher.crew.workers
-    worker.limit = 0  # so that tasks are queued
-    task = task_of(Obedient.ECHO)
-    thread = in_thread(pool, task)
-    wait_until(lambda: dispatcher._queues.shared and dispatcher.collector._leader is task.waiter)
-    worker.limit = 1
-    push = dispatcher.push
+def test_a_stream_that_is_dropped_by_a_finalizer_while_another_is_drained_is_forgotten(pool: DevicePool) -> None:
+    class Cycle:
+        """Goes when the garbage collector comes by, and a stream with it."""
 
-    def interrupted(task: Task, worker: Any) -> bool:
-        monkeypatch.setattr(dispatcher, "push", push)
-        raise KeyboardInterrupt
+        def __init__(self, stream: Any) -> None:
+            self.me, self.stream = self, stream
 
-    monkeypatch.setattr(dispatcher, "push", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        dispatcher.dispatch()
-    thread.join(20)
-    assert task.done
-    assert task.error is None
-    assert rests(pool)
+    for _ in range(20):
+        stream = pool.ordered(iter([order(Obedient.ECHO)] * 50), lambda item, index: Task(item, index=index))
+        next(stream)
+        Cycle(stream)
+        del stream
+        for task in pool.ordered([order(Obedient.ECHO, n) for n in range(50)], lambda item, index: Task(item, index=index)):
+            assert task.result()[0][1] == task.index
+    gc.collect()
+    rests(pool)
 
 
 def test_an_interrupt_while_the_thread_of_the_futures_starts_leaves_no_second_one(
@@ -214,55 +144,24 @@ def test_an_interrupt_while_the_thread_of_the_futures_starts_leaves_no_second_on
     started: list[Resolver] = []
     monkeypatch.setattr(Resolver, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        future_task(pool)
-    started[0].join(20)
-    assert not started[0].is_alive()
-    pool.submit(lambda waiter, future: Task(order(Obedient.ECHO), waiter, future=future)).result(20)
+        pool.submit(order(Obedient.ECHO))
+    assert pool.submit(order(Obedient.ECHO, 3)).result(20)[0][1] == 3
+    assert pool._engine._resolver is started[0]
+    assert len(started) == 1
 
 
-def test_an_interrupt_while_the_lead_is_passed_on_does_not_lose_it(pool: DevicePool, monkeypatch: pytest.MonkeyPatch) -> None:
-    collector = dispatcher_of(pool).collector
-    resign = collector.resign
+def test_threads_that_come_and_go_always_leave_the_lead_to_somebody(pool: DevicePool) -> None:
+    """Short and long calls, futures, and time-outs at once: a lost lead would leave somebody waiting for ever."""
 
-    def interrupted(*_arguments: Any) -> None:
-        monkeypatch.setattr(collector, "resign", resign)
-        raise KeyboardInterrupt
+    def calls(number: int) -> None:
+        for n in range(100):
+            assert pool.run(Task(order(Obedient.ECHO, number * 1000 + n))).result()[0][1] == number * 1000 + n
 
-    def run_until_it_leads() -> None:
-        for _ in range(1000):  # the supervisor's thread, which looks at new workers, may take a reply before that
-            pool.run(task_of(Obedient.ECHO))
-
-    monkeypatch.setattr(collector, "resign", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_until_it_leads()
-    assert collector._leader is None
-    task = task_of(Obedient.ECHO)
-    thread = in_thread(pool, task)  # it cannot take over a lead that this thread still seems to have
-    thread.join(20)
-    assert task.done
-
-
-@pytest.mark.parametrize("point", range(4))  # before and after either call that waking takes
-def test_an_interrupt_while_a_thread_is_woken_does_not_lose_the_wake_up(point: int) -> None:
-    waiter = Waiter()
-    waiter.prepare()
-    seen: list[str] = []
-
-    def interrupt(frame: Any, event: str, _argument: Any) -> None:
-        if frame.f_code is Waiter.wake.__code__ and event.startswith("c_"):
-            seen.append(event)
-            if len(seen) == point + 1:
-                raise KeyboardInterrupt
-
-    sys.setprofile(interrupt)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            waiter.wake()
-    finally:
-        sys.setprofile(None)
-    assert len(seen) == point + 1
-    if waiter.asleep:  # whoever looks next: the thread that was interrupted leaves, or another reply comes
-        waiter.wake()
-    assert waiter._gate is not None
-    assert not waiter._gate.locked()
-    assert not waiter.asleep
+    threads = [threading.Thread(target=calls, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for n in range(100):
+        assert pool.submit(order(Obedient.ECHO, n)).result(30)[0][1] == n
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()

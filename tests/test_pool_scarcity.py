@@ -13,7 +13,7 @@ from pool_handlers import Obedient, order
 from pool_support import wait_until
 
 from ais_bench.errors import TransportError, WorkerStartError
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.supervisor import Supervisor
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -40,7 +40,7 @@ def no_descriptors() -> Iterator[None]:
 
 
 def one(pool: DevicePool, argument: int, device: int | None = None) -> int:
-    return int(pool.run(Task(order(0, argument), Waiter(), device=device)).result()[0][1])
+    return int(pool.run(Task(order(0, argument), device=device)).result()[0][1])
 
 
 def states(pool: DevicePool) -> list[str]:

@@ -1,143 +1,93 @@
-"""Replies booked natively: in the tasks, the worker, the account and the waiters; and the memory of their arrays."""
+"""Replies booked natively, in the tasks and the counts; and the memory of their arrays."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from typing import Any
 
 import numpy as np
-import pytest
 from shm_peer import PATIENCE_S, Peer, peer
 
-from ais_bench.errors import InferenceError
-from ais_bench.pool.account import Account
-from ais_bench.pool.ready_worker import ReadyWorker
-from ais_bench.pool.settings import PoolSettings
-from ais_bench.pool.task import Task, Waiter
-from ais_bench.shm import Records
-
-RECORDS = Records(Task, Waiter, ReadyWorker, Account)
+from ais_bench._native import Exchange, PoolTask, PoolWorker
 
 
-def handler_name(array: np.ndarray | None = None) -> str | None:
+def handler_name(array: np.ndarray[Any, Any] | None = None) -> str | None:
     """Whose memory the array has, or a new array would have, in numpy's words."""
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
     return multiarray.get_handler_name(*([] if array is None else [array]))
 
 
 class Desk:
-    """What a dispatcher has, for one worker."""
+    """An exchange with one worker, a peer."""
 
     def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.worker = ReadyWorker(7, peer.lane, lambda: None, PoolSettings())
-        self.account = Account()
-        self.resolved: deque[Task] = deque()
-        self.sleepers: deque[Waiter] = deque()
-        self.faulted: deque[Task] = deque()
+        self.lane, self.bell = peer.lane, peer.bell
+        self.exchange = Exchange(peer.bell, in_flight=64)
+        self.worker = PoolWorker(7, peer.lane)
+        self.exchange.add_worker(self.worker)
 
-    def send(self, feeds: list[np.ndarray], waiter: Waiter, **more: object) -> Task:
-        task = Task(feeds, waiter, **more)
-        self.account.accept(task)
-        task.worker = self.worker
-        self.worker.load += 1
-        assert self.peer.lane.try_submit(feeds, 0, task)
+    def send(self, feeds: list[np.ndarray[Any, Any]], **more: Any) -> PoolTask:
+        task = PoolTask(feeds, **more)
+        self.exchange.start(task)
         return task
 
     def deliver(self, count: int) -> None:
-        """Waits until every reply is there, and takes them all at once."""
+        """Wait until every reply is there, and take them all at once."""
         deadline = time.monotonic() + PATIENCE_S
-        lane, bell = self.peer.lane, self.peer.bell
         while True:
-            ticket = bell.ticket()
-            if lane.oldest() is None:
+            ticket = self.bell.ticket()
+            if self.lane.oldest() is None:
                 break
-            assert bell.wait(ticket, deadline - time.monotonic()), "no reply came"
-        assert lane.deliver(RECORDS, self.worker, self.account, self.resolved, self.sleepers, self.faulted) == count
+            assert self.bell.wait(ticket, deadline - time.monotonic()), "no reply came"
+        assert self.exchange.progress() == count
 
 
 def test_a_reply_is_booked_everywhere() -> None:
     with peer("native") as other:
         desk = Desk(other)
-        waiter = Waiter()
-        tasks = [desk.send([np.full(3, number)], waiter, index=number) for number in range(5)]
-        assert (desk.worker.load, desk.account.outstanding) == (5, 5)
+        tasks = [desk.send([np.full(3, number)], index=number) for number in range(5)]
+        assert (desk.worker.in_hand, desk.exchange.unfinished) == (5, 5)
         desk.deliver(5)
-        assert [int(task.outputs[0][0]) for task in tasks] == [0, 1, 2, 3, 4]
-        assert all(task.done and task.error is None and task.worker is None and task.ran_on == 7 for task in tasks)
-        assert all(task.feeds is None and task.end_to_end_ns > 0 for task in tasks)
-        assert (desk.worker.load, desk.worker.answered, desk.account.outstanding, waiter.finished) == (0, 5, 0, 5)
-        assert desk.worker.cost_ns >= 0
-        assert desk.worker.lost is None
-        assert not desk.resolved
-        assert not desk.sleepers
+        assert [int(task.result()[0][0]) for task in tasks] == [0, 1, 2, 3, 4]
+        assert all(task.done and task.error is None and task.ran_on == 7 and task.outcome == "done" for task in tasks)
+        assert all(task.end_to_end_ns > 0 for task in tasks)
+        assert (desk.worker.in_hand, desk.worker.answered, desk.exchange.unfinished) == (0, 5, 0)
+        assert desk.worker.kill_reason is None
+        assert desk.exchange.counts()["done"] == 5
+        assert desk.exchange.check() == ""
 
 
-def test_who_sleeps_is_named_and_futures_are_set_aside() -> None:
+def test_a_task_that_is_cancelled_stays_so_whatever_arrives_for_it() -> None:
     with peer("native") as other:
         desk = Desk(other)
-        waiter = Waiter()
-        waiter.prepare()
-        future = object()
-        task = desk.send([np.zeros(1)], waiter, future=future)
-        assert desk.account.futures == 1
-        desk.deliver(1)
-        assert list(desk.resolved) == [task]
-        assert list(desk.sleepers) == [waiter]
-        assert desk.account.futures == 0
-
-
-def test_a_task_that_is_done_already_stays_as_it_is() -> None:
-    with peer("native") as other:
-        desk = Desk(other)
-        waiter = Waiter()
-        task = desk.send([np.zeros(1)], waiter)
-        given_up = InferenceError("given up")
-        task.error, task.done = given_up, True
-        desk.account.outstanding -= 1
-        desk.deliver(1)
-        assert task.error is given_up
+        task = desk.send([np.zeros(1)])
+        deadline = time.monotonic() + PATIENCE_S
+        while desk.lane.oldest() is not None and time.monotonic() < deadline:  # until it is answered
+            time.sleep(0.001)
+        desk.exchange.cancel([task])
+        assert task.outcome == "cancelled"
+        desk.exchange.progress()
+        assert task.outcome == "cancelled"
         assert task.outputs is None
-        assert (desk.worker.load, desk.account.outstanding, waiter.finished) == (0, 0, 0)
-
-
-def test_only_the_pools_records_are_written_to() -> None:
-    class Other:
-        __slots__ = ("done",)
-
-    with pytest.raises((AttributeError, TypeError), match="outputs"):
-        Records(Other, Waiter, ReadyWorker, Account)
-
-    class Loose:
-        done = outputs = error = feeds = answer_kind = end_to_end_ns = worker = ran_on = waiter = future = None
-
-    with pytest.raises(TypeError, match="no slot named done"):
-        Records(Loose, Waiter, ReadyWorker, Account)
-    with peer("native") as other:
-        desk = Desk(other)
-        assert other.lane.try_submit([np.zeros(1)], 0, "no task")
-        desk.worker.load += 1
-        with pytest.raises(TypeError, match="no task"):
-            desk.deliver(1)
+        assert (desk.worker.in_hand, desk.exchange.unfinished) == (0, 0)
 
 
 def test_small_outputs_own_memory_that_is_used_again_only_when_they_are_gone() -> None:
     with peer("native") as other:
         desk = Desk(other)
-        waiter = Waiter()
-        kept: list[np.ndarray] = []
+        kept: list[np.ndarray[Any, Any]] = []
         addresses: set[int] = set()
         for turn in range(50):
-            tasks = [desk.send([np.full(3072, 100 * turn + number, np.float32)], waiter) for number in range(8)]
+            tasks = [desk.send([np.full(3072, 100 * turn + number, np.float32)]) for number in range(8)]
             desk.deliver(8)
             for number, task in enumerate(tasks):
-                array = task.outputs[0]
+                array = task.result()[0]
                 assert array.flags.owndata
                 assert array.flags.writeable
                 assert (array == 100 * turn + number).all()
                 addresses.add(array.ctypes.data)
-            kept.append(tasks[3].outputs[0])
+            kept.append(tasks[3].result()[0])
         assert all((array == 100 * turn + 3).all() for turn, array in enumerate(kept))
         assert len({array.ctypes.data for array in kept}) == len(kept)
         assert len(addresses) < 50 * 8 / 2  # memory was used again
@@ -147,13 +97,11 @@ def test_small_outputs_are_arrays_like_any_other() -> None:
     before = handler_name()
     with peer("native") as other:
         desk = Desk(other)
-        waiter = Waiter()
-        tasks = [desk.send([np.arange(3072, dtype=np.float32)], waiter) for _ in range(8)]
+        tasks = [desk.send([np.arange(3072, dtype=np.float32)]) for _ in range(8)]
         desk.deliver(8)
-        assert {handler_name(task.outputs[0]) for task in tasks[1:]} == {
-            "ais_bench"
-        }  # the first came before it was known that more do
-        arrays = [task.outputs.pop() for task in tasks]
+        # The first came before it was known that more do.
+        assert {handler_name(task.result()[0]) for task in tasks[1:]} == {"ais_bench"}
+        arrays = [task.result().pop() for task in tasks]
         arrays[0].resize((4, 3072), refcheck=False)
         assert arrays[0][0, 3071] == 3071
         assert not arrays[0][1:].any()

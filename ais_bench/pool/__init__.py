@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ais_bench.pool.interpreter import freeze_support
     from ais_bench.pool.protocol import Answer, Factory, Handler, WorkerContext
     from ais_bench.pool.settings import PoolSettings
-    from ais_bench.pool.task import Task, Waiter
+    from ais_bench.pool.task import Task
 
 __all__ = [
     "Answer",
@@ -22,7 +22,6 @@ __all__ = [
     "Handler",
     "PoolSettings",
     "Task",
-    "Waiter",
     "WorkerContext",
     "WorkerInfo",
     "freeze_support",
@@ -33,7 +32,7 @@ _HOMES = {
     "interpreter": ("freeze_support",),
     "protocol": ("Answer", "Factory", "Handler", "WorkerContext"),
     "settings": ("PoolSettings",),
-    "task": ("Task", "Waiter"),
+    "task": ("Task",),
 }
 
 

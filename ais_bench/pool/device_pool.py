@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from ais_bench import _native
+from ais_bench._native import Stream
 from ais_bench.errors import ConfigError, PoolClosed, no_copies
 from ais_bench.options import as_device_id, as_device_ids
-from ais_bench.pool import streams
 from ais_bench.pool.engine import Engine, closed_error, foreign_error
 from ais_bench.pool.interpreter import check_kernel, command
 from ais_bench.pool.parcel import Parcel
 from ais_bench.pool.protocol import Factory
 from ais_bench.pool.seats import RunningWorker
 from ais_bench.pool.settings import PoolSettings
-from ais_bench.pool.task import Task, Waiter
+from ais_bench.pool.task import Task
 from ais_bench.shm import Stats
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class DevicePool:
         self._engine = Engine(self._settings, parcel, len(self._devices) * self._settings.workers_per_device, called)
         self._begun = False
         self._settled = False
+        for device, weight in (self._settings.weights or {}).items():
+            self._engine.exchange.set_weight(device, float(weight))
         weakref.finalize(self, self._engine.abandon).atexit = False
 
     # ---- life ----
@@ -175,63 +177,72 @@ class DevicePool:
 
     # ---- tasks ----
 
-    def run(self, task: Task) -> Task:
-        """Starts one task, made with a Waiter of its own, and returns it when it is done."""
-        self.start()
-        self._engine.dispatcher.run(task)
-        return task
+    def submit(self, feeds: Task | Sequence[Any], device: int | None = None, timeout: float | None = None) -> Future[Any]:
+        """Return a future of the outputs. The feeds may be reused as soon as this returns.
 
-    def run_all(self, tasks: Callable[[Waiter], list[Task]]) -> list[Task]:
-        """Starts the tasks that `tasks` makes and returns when all are done. Their buffers must not change meanwhile."""
-        self.start()
-        dispatcher = self._engine.dispatcher
-        waiter = Waiter()
-        made = tasks(waiter)
-        try:
-            dispatcher.crew.stream_begins(waiter)
-            to_come = [task for task in made if not task.done]
-            for task in to_come:
-                dispatcher.start(task)
-            while (seen := waiter.finished) < len(to_come):
-                streams.progress(dispatcher, waiter, seen)
-        except BaseException:
-            dispatcher.drop(made)
-            raise
-        finally:
-            dispatcher.crew.stream_ends(waiter)
-        return made
-
-    def submit(self, make: Callable[[Waiter, Future[Any]], Task], timeout: float | None = None) -> Future[Any]:
-        """The task that `make` makes, as a future. Its feeds may be reused as soon as this returns; cancelling works until the
-        result is there. `timeout` seconds from now, wherever the task is then, the future fails with TaskTimeout."""
+        `device`: the one to run on; None: whichever is expected to be done first. `timeout` seconds from now, wherever the task
+        is then, the future fails with TaskTimeout. Cancelling works until the result is there; what was not begun is not run.
+        """
         self.start()
         engine = self._engine
+        task = feeds if isinstance(feeds, Task) else Task(feeds, device=device)
         future = engine.future()
-        task = make(engine.dispatcher.collector.background, future)
+        task.future, future.task = future, task
         try:
-            engine.dispatcher.start(task, timeout=timeout)
+            engine.exchange.start(task, timeout)
         except BaseException:
-            engine.dispatcher.drop((task,))
+            task.future = future.task = None
+            engine.exchange.cancel([task])
             raise
         return future
 
-    def ordered(self, items: Iterable[T], make: Callable[[T, int, Waiter], Task]) -> Iterator[Task]:
-        """Tasks made of items, each yielded when it is done, in order."""
-        self.start()
-        dispatcher = self._engine.dispatcher
-        return streams.ordered(dispatcher, streams.Intake(dispatcher, items, make))
+    def map(self, items: Iterable[Sequence[Any]], *, ordered: bool = True) -> Iterator[Any]:
+        """Run feeds out of any iterable, an endless one too, and yield the outputs: in order, or as they are done.
 
-    def unordered(self, items: Iterable[T], make: Callable[[T, int, Waiter], Task]) -> Iterator[Task]:
-        """Tasks made of items, each yielded when it is done."""
+        Memory stays bounded: see `window` in ais_bench.pool.settings. Raises an item's error in its place.
+        """
+        tasks = self._stream(items, lambda item, index: Task(item, index=index), ordered=ordered)
+        return (task.result() for task in tasks)
+
+    def run(self, task: Task) -> Task:
+        """Run one task and return it when it is done."""
         self.start()
-        dispatcher = self._engine.dispatcher
-        return streams.unordered(dispatcher, streams.Intake(dispatcher, items, make))
+        self._engine.exchange.run(task)
+        return task
+
+    def run_all(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """Run tasks, and return them when all are done. Their buffers must not change meanwhile."""
+        self.start()
+        self._engine.exchange.run_all(tasks)
+        return tasks
+
+    def ordered(self, items: Iterable[T], make: Callable[[T, int], Task], **how: Any) -> Stream:
+        """Tasks that `make(item, index)` makes, each yielded when it is done, in order."""
+        return self._stream(items, make, ordered=True, **how)
+
+    def unordered(self, items: Iterable[T], make: Callable[[T, int], Task], **how: Any) -> Stream:
+        """Tasks that `make(item, index)` makes, each yielded when it is done."""
+        return self._stream(items, make, ordered=False, **how)
+
+    def _stream(self, items: Iterable[T], make: Callable[[T, int], Task], *, ordered: bool, lists: int | None = None) -> Stream:
+        """`lists`: the mode of items that are lists of feeds, for which `make` is not called; None: it is called for all."""
+        self.start()
+        settings = self._settings
+        return Stream(
+            self._engine.exchange,
+            items,
+            make,
+            ordered=ordered,
+            window_items=settings.window_items,
+            window_bytes=settings.window_bytes,
+            lists=lists,
+        )
 
     def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[np.ndarray[Any, Any]]:
         """Arrays of these shapes and dtypes in memory that a worker sees: a task of them is not copied. They must not change
         before its result is there."""
         self.start()
-        return self._engine.dispatcher.new_feeds(specs)
+        return self._engine.exchange.new_feeds(specs)
 
     def share_arenas(self) -> None:
         """Keeps the descriptors of the workers' arenas open, for `place_of`. Call before `start`."""
@@ -266,27 +277,33 @@ class DevicePool:
         return [WorkerInfo(seat.pid, seat.device.id, seat.state, seat.restarts) for seat in self._engine.supervisor.seats]
 
     def device_infos(self) -> list[DeviceInfo]:
-        """A record for each device."""
-        supervisor, dispatcher = self._engine.supervisor, self._engine.dispatcher
+        """A record for each device, with the replies that are there by now."""
+        if not self._engine.foreign:
+            self._engine.exchange.progress()
+        supervisor, counts = self._engine.supervisor, self._engine.exchange.counts()
         return [
             DeviceInfo(
                 device.id,
                 device.stats,
                 device.restarts,
-                dispatcher.account.retries.get(device.id, 0),
-                dispatcher.account.lost.get(device.id, 0),
+                counts["retries"].get(device.id, 0),
+                counts["lost"].get(device.id, 0),
                 device.load_s,
                 sum(seat.device is device for seat in supervisor.seats),
             )
             for device in supervisor.devices.values()
         ]
 
+    def counts(self) -> dict[str, Any]:
+        """How many tasks were accepted, and how each ended: done, failed, cancelled, timed out or refused. Cheap."""
+        return self._engine.exchange.counts()
+
     def wall_s(self) -> float:
         """Seconds during which the pool had something to do."""
-        return self._engine.dispatcher.wall_s()
+        return self._engine.exchange.wall_s()
 
     def reset_times(self) -> None:
         """Starts all times and counts anew."""
         for device in self._engine.supervisor.devices.values():
             device.stats.reset()
-        self._engine.dispatcher.reset_times()
+        self._engine.exchange.reset_times()

@@ -1,4 +1,4 @@
-"""Dispatcher, supervisor and resolver of one pool, from the first worker to the last descriptor.
+"""Exchange, supervisor and resolver of one pool, from the first worker to the last descriptor.
 
 DevicePool is the object that callers hold; this is what runs. They are two, because the threads in here must not keep the
 caller's object alive: when it is dropped without `close`, the engine finishes what was accepted and ends by itself.
@@ -9,28 +9,23 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import sys
 import weakref
 from collections.abc import Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ais_bench._native import Exchange
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed, WorkerStartError
 from ais_bench.pool.cores import CoreShare, allowed_cpus, split_cores, usable_cpu_count
-from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.interpreter import Place
 from ais_bench.pool.parcel import Parcel
 from ais_bench.pool.seats import Seat
 from ais_bench.pool.settings import PoolSettings
-from ais_bench.pool.supervisor import Supervisor, now_s
-from ais_bench.pool.task import Waiter
-from ais_bench.pool.threads import Lock, Thread
-from ais_bench.shm import travel
+from ais_bench.pool.supervisor import Supervisor
+from ais_bench.pool.threads import Lock
+from ais_bench.shm import Doorbell, travel
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from ais_bench.pool.resolver import Resolver
+    from ais_bench.pool.resolver import PoolFuture, Resolver
 
 FINISH_STEP_S = 0.05  # a callback of a future ends without telling anybody
 
@@ -47,10 +42,12 @@ class Engine:
         self._usable = usable_cpu_count()
         self._shares = split_cores(self._cpus, self._usable, max(1, planned_workers))
         self._next_share = 0
-        self.dispatcher = Dispatcher(settings, self._usable, self._wake_supervisor)
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        bell = Doorbell()
+        self.exchange = make_exchange(settings, bell, self._wake_fd, self._usable)
         place = Place.here()
         travel.give_path(place.path)
-        self.supervisor = Supervisor(settings, factory, place, self.dispatcher, called)
+        self.supervisor = Supervisor(settings, factory, place, self.exchange, bell, self._wake_fd, called)
         self._resolver: Resolver | None = None
         self._lock = Lock()
         self.closed = False  # no new work
@@ -63,9 +60,6 @@ class Engine:
             self.supervisor.close_descriptors()
             _live.discard(self)
             raise
-
-    def _wake_supervisor(self) -> None:
-        self.supervisor.wake()
 
     # ---- devices ----
 
@@ -122,33 +116,34 @@ class Engine:
 
     # ---- futures ----
 
-    def future(self) -> Future[Any]:
-        """A future that the resolver will see to."""
-        from concurrent.futures import Future
-
-        from ais_bench.pool.resolver import Resolver
+    def future(self) -> PoolFuture:
+        """Return a future that the resolver will see to."""
+        from ais_bench.pool.resolver import PoolFuture, Resolver
 
         if self._resolver is None:
             with self._lock:
                 if self._resolver is None and not self.closed:
-                    resolver = Resolver(self.dispatcher)
+                    resolver = Resolver(self.exchange)
                     try:
                         resolver.start()
-                    except BaseException:  # interrupted; it may run, and there must not be two
-                        resolver.stop()
+                    except PoolError:  # no thread is to be had
+                        raise
+                    except BaseException:  # interrupted; if it runs, there must not be a second one
+                        if _begins(resolver):
+                            self._resolver = resolver
                         raise
                     self._resolver = resolver
-        return Future()
+        return PoolFuture(self.exchange)
 
     def finish_futures(self) -> None:
         """Waits for every future that was accepted, and for its callbacks, which may submit more; for ever if need be."""
-        dispatcher, waiter = self.dispatcher, Waiter()
+        exchange = self.exchange
         while not self.closed and not self.foreign:
             resolver = self._resolver
-            if dispatcher.account.futures == 0 and (resolver is None or resolver.at_rest) and dispatcher.account.futures == 0:
+            # Twice, as a callback that has just returned may have submitted one more.
+            if exchange.futures == 0 and (resolver is None or resolver.at_rest) and exchange.futures == 0:
                 return
-            dispatcher.dispatch()  # forgets what was dropped
-            dispatcher.collector.progress(waiter, 0, FINISH_STEP_S)
+            exchange.wait(FINISH_STEP_S)
 
     # ---- the end ----
 
@@ -156,7 +151,7 @@ class Engine:
         """The owner was dropped. Takes no lock, so it is safe in a destructor."""
         if self.foreign or self.closed:
             return
-        self.dispatcher.wake_when_idle = True
+        self.exchange.wake_when_idle = True
         self.supervisor.abandoned = self._wind_up
         self.supervisor.wake()
 
@@ -166,34 +161,20 @@ class Engine:
         return before that, and the process does not end before it is over."""
         if self.foreign:
             return
-        self.dispatcher.close_door(closed_error)
-        if self.dispatcher.interrupted() or _sends_tasks_to(self.dispatcher):  # waiting here would be for ourselves
-            Thread("ais_bench close", lambda: self.close(force=force)).start()
-            return
+        self.exchange.close_door(closed_error)
         accepted, self.closed = not self.closed, True
         try:
             if not force and accepted:
-                self._finish_accepted()
+                self.exchange.wait_until_idle(self.settings.close_timeout)
         finally:
             # An interrupt while we waited must not leave anything behind either.
             self._end(force=force)
 
-    def _finish_accepted(self) -> None:
-        dispatcher = self.dispatcher
-        waiter = Waiter()
-        deadline = now_s() + self.settings.close_timeout
-        while True:
-            dispatcher.dispatch()  # forgets what was dropped
-            left = deadline - now_s()
-            if dispatcher.unfinished() == 0 or left <= 0:
-                return
-            dispatcher.collector.progress(waiter, 0, left)
-
     def _end(self, *, force: bool) -> None:
         with self._lock:
             first, self._ending = not self._ending, True
-        force = force or self.dispatcher.unfinished() > 0
-        self.dispatcher.refuse(None, closed_error)
+        force = force or self.exchange.unfinished > 0
+        self.exchange.block(None, closed_error)
         if first or force:
             self.supervisor.stop(force=force)
         if self.supervisor.ident is not None and not self.supervisor.is_current():
@@ -204,8 +185,8 @@ class Engine:
 
     def _wind_up(self) -> None:
         """No worker is left, and none will come."""
-        self.dispatcher.refuse(None, closed_error)  # what the last workers left behind
-        self.dispatcher.collector.silence()
+        self.exchange.block(None, closed_error)  # what the last workers left behind
+        self.exchange.silence()
         if self._resolver is not None:
             self._resolver.stop()
         _live.discard(self)
@@ -221,21 +202,37 @@ class Engine:
         self.supervisor.forget()
 
 
-_SENDING = {method.__code__ for method in (Dispatcher.start, Dispatcher.dispatch, Dispatcher.push)}
+def make_exchange(settings: PoolSettings, bell: Doorbell, wake_fd: int, cores: int) -> Exchange:
+    """Return the owner of a pool's state.
+
+    The environment variable AIS_BENCH_POOL_RANDOM, a number, has its scheduler decide by lot. That is for tests: what a pool
+    answers must not depend on who runs it.
+    """
+    return Exchange(
+        bell,
+        wake_fd=wake_fd,
+        cores=cores,
+        spin_us=-1.0 if settings.spin == "auto" else float(settings.spin),
+        task_timeout=settings.task_timeout,
+        in_flight=settings.tasks_in_flight or 0,
+        fewest=settings.fewest_in_flight,
+        max_attempts=settings.max_attempts,
+        random=int(os.environ.get("AIS_BENCH_POOL_RANDOM", "0")),
+    )
 
 
-def _sends_tasks_to(dispatcher: Dispatcher) -> bool:
-    """Whether this very thread is sending a task: then a signal handler asks, and the task goes on when it returns. Found on
-    the stack, because noting it would cost every task."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code in _SENDING and frame.f_locals["self"] is dispatcher:
+def _begins(resolver: Resolver) -> bool:
+    """Whether the thread runs, or does within half a second."""
+    gate = Lock()
+    gate.acquire()
+    for _ in range(50):
+        if resolver.is_alive():
             return True
-        frame = frame.f_back
+        gate.acquire(True, 0.01)  # nobody opens it
     return False
 
 
-def closed_error() -> PoolError:
+def closed_error(_task: object = None) -> PoolError:
     """The error of every use after `close`."""
     return PoolClosed("the pool is closed")
 

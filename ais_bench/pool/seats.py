@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ais_bench._native import PoolWorker
 from ais_bench.errors import PoolBroken, WorkerDied, WorkerStartError
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.process import Exit, WorkerProcess
-from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
 from ais_bench.shm import Lane, Stats
@@ -19,7 +19,7 @@ EXCUSED_IN_A_ROW = 30  # after so many culprits and nothing else it is the devic
 
 @dataclass(eq=False)
 class StartingWorker:
-    """A process that has not said that it is ready. It cannot be sent tasks: it has no ReadyWorker yet."""
+    """A process that has not said that it is ready. It cannot be sent tasks: it has no PoolWorker yet."""
 
     process: WorkerProcess
     lane: Lane
@@ -32,7 +32,7 @@ class RunningWorker:
     """A process that serves tasks."""
 
     process: WorkerProcess
-    ready: ReadyWorker
+    ready: PoolWorker
 
 
 @dataclass(eq=False)
@@ -129,12 +129,12 @@ def start_error(device: Device, why: BaseException | None, text: str) -> WorkerS
     return error
 
 
-def broken(devices: list[Seat]) -> Callable[[], PoolBroken]:
+def broken(devices: list[Seat]) -> Callable[..., PoolBroken]:
     """Makes the error of tasks that have no worker to go to."""
     reasons = "; ".join(dict.fromkeys(str(seat.last_error) for seat in devices if seat.last_error is not None))
     cause = next((seat.last_error for seat in devices if seat.last_error is not None), None)
 
-    def make() -> PoolBroken:
+    def make(_task: object = None) -> PoolBroken:
         error = PoolBroken(f"no worker is left: {reasons}")
         error.__cause__ = cause
         return error

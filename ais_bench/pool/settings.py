@@ -16,18 +16,24 @@ max_attempts        2                  a task that was being worked on when so m
 min_devices         None      devices  so many must get ready at the start; None: all
 threads             None      threads  for each worker's own computing; None: its share of the processors
 affinity            "none"             "split": each worker pinned to its share; "auto": the same, while no other program
-                                       uses those; "none"; or {device id: [processors]}
+                                        uses those; "none"; or {device id: [processors]}
+window              None      bytes    that a stream may hold: feeds under way and results not fetched; at least one item;
+                                       None: an eighth of the memory that this process may use
+window_items        4096      items    that a stream may have under way, behind one that holds up the order
+weights             None               {device id: weight above 0}: a device of weight 0.5 is expected to take twice as long
 spin                "auto"             microseconds a waiting side spins before it sleeps; "auto": 50 while a
                                        processor is free for it; 0: never
 """
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
-from ais_bench.options import LARGEST_INT, as_int, as_seconds, check_affinity, check_spin
+from ais_bench.errors import ConfigError, ConfigTypeError
+from ais_bench.options import LARGEST_INT, as_device_id, as_int, as_seconds, check_affinity, check_spin
 
 AUTO_SPIN_US = 50.0
 
@@ -48,6 +54,9 @@ class PoolOptions(TypedDict, total=False):
     min_devices: int | None
     threads: int | None
     spin: Literal["auto"] | float
+    window: int | None
+    window_items: int
+    weights: Mapping[int, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +77,9 @@ class PoolSettings:
     threads: int | None = None
     affinity: Literal["auto", "split", "none"] | Mapping[int, Sequence[int]] = field(default="none")
     spin: Literal["auto"] | float = "auto"
+    window: int | None = None
+    window_items: int = 4096
+    weights: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high, optional) in _INTEGERS.items():
@@ -79,6 +91,14 @@ class PoolSettings:
         as_seconds("retry_device_after", self.retry_device_after)
         check_affinity(self.affinity)
         check_spin(self.spin)
+        _check_weights(self.weights)
+
+    @property
+    def window_bytes(self) -> int:
+        """What a stream may hold."""
+        from ais_bench.pool.memory import memory_limit
+
+        return self.window if self.window is not None else memory_limit() // 8
 
 
 _INTEGERS = {  # name: least, most, may be None
@@ -89,4 +109,18 @@ _INTEGERS = {  # name: least, most, may be None
     "max_attempts": (1, LARGEST_INT, False),
     "min_devices": (1, LARGEST_INT, True),
     "threads": (1, 1024, True),
+    "window": (1, 2**62, True),
+    "window_items": (1, LARGEST_INT, False),
 }
+
+
+def _check_weights(weights: object) -> None:
+    if weights is None:
+        return
+    if not isinstance(weights, Mapping):
+        raise ConfigTypeError(f"weights must be a mapping of device ids to numbers, got {type(weights).__name__}")
+    for device, weight in weights.items():
+        as_device_id(device)
+        good = isinstance(weight, numbers.Real) and not isinstance(weight, bool) and 0 < float(weight) < float("inf")
+        if not good:
+            raise ConfigError(f"weights: the weight of device {device} must be a number above 0, got {weight!r}")

@@ -18,18 +18,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from ais_bench import _native
+from ais_bench._native import Exchange, PoolWorker
 from ais_bench.errors import AisBenchError, PoolBroken, PoolError, TaskTimeout
 from ais_bench.pool.cores import CoreShare
-from ais_bench.pool.dispatch import Dispatcher
 from ais_bench.pool.interpreter import Place
 from ais_bench.pool.parcel import Parcel
 from ais_bench.pool.pickling import loads_error
 from ais_bench.pool.process import WorkerProcess
 from ais_bench.pool.protocol import Failed, LogLine, Ready, Start, Stop
-from ais_bench.pool.ready_worker import ReadyWorker
 from ais_bench.pool.seats import Device, RunningWorker, Seat, StartingWorker, broken, died, start_error
 from ais_bench.pool.settings import PoolSettings
-from ais_bench.pool.task import Task
+from ais_bench.pool.task import Task, too_late
 from ais_bench.pool.threads import Condition, RLock, Thread
 from ais_bench.pool.watch import READ, WRITE, Watch
 from ais_bench.shm import Doorbell, Lane
@@ -40,13 +39,22 @@ output_log = logging.getLogger("ais_bench.worker")
 IDLE_S = 10.0  # workers that have answered nothing for so long give the memory of free slots back
 LOOK_AGAIN_S = 60.0  # until then once they have
 KEPT_BYTES = 8 << 20  # of each worker's free slots: small tasks find them warm
-STOP_GRACE_S = 5.0  # a worker told to stop that has nothing to do and is still there after this is killed
+STOP_GRACE_S = 4.0  # a worker told to stop that has nothing to do and is still there after this is killed
 
 
 class Supervisor(Thread):
     """See the top of the file. Public methods from any thread; what starts with an underscore, in this thread."""
 
-    def __init__(self, settings: PoolSettings, factory: Parcel, place: Place, dispatcher: Dispatcher, called: str) -> None:
+    def __init__(
+        self,
+        settings: PoolSettings,
+        factory: Parcel,
+        place: Place,
+        exchange: Exchange,
+        bell: Doorbell,
+        wake_fd: int,
+        called: str,
+    ) -> None:
         super().__init__("ais_bench supervisor")
         self.devices: dict[int, Device] = {}
         self.seats: list[Seat] = []
@@ -56,9 +64,10 @@ class Supervisor(Thread):
         self._factory = factory
         self._called = called
         self._place = place
-        self._dispatcher = dispatcher
+        self._exchange = exchange
+        self._bell: Doorbell | None = bell
         self._watch = Watch()
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake_fd = wake_fd  # the exchange writes to it, too
         self._watch.add(self._wake_fd, self._on_wake)
         self._waking = RLock()  # re-entrant: a destructor may run, and wake, inside of `wake`
         self._asked: deque[Callable[[], None]] = deque()
@@ -88,19 +97,19 @@ class Supervisor(Thread):
             device = self.devices.setdefault(device_id, Device(device_id, self._called))
             device.removed = False
             self.seats = [*self.seats, *(Seat(device, share) for share in shares)]
-        self._dispatcher.readmit(device_id)
+        self._exchange.unblock(device_id)
         self.wake()
 
     def remove(self, device_id: int) -> None:
         """The workers of the device finish what they have and end; they are not replaced."""
 
-        def refusal() -> PoolError:
+        def refusal(_task: object = None) -> PoolError:
             return PoolError(f"device {device_id} was removed from the pool")
 
         def action() -> None:
             self.devices[device_id].removed = True
-            self._dispatcher.retire(device_id)
-            self._dispatcher.refuse(device_id, refusal)
+            self._exchange.retire(device_id)
+            self._exchange.block(device_id, refusal)
             for seat in self.seats:
                 if seat.device.id == device_id:
                     self._stop_seat(seat, self._settings.close_timeout)
@@ -125,6 +134,7 @@ class Supervisor(Thread):
             while not (self._stopping and all(seat.worker is None for seat in self.seats)):
                 self._watch.wait(self._timeout())
                 self._act_on_time()
+                self._kill_condemned()
                 self._close_if_abandoned()
         except BaseException as error:
             log.exception("the supervisor failed; the pool is broken")
@@ -136,8 +146,10 @@ class Supervisor(Thread):
                 self.abandoned()
 
     def close_descriptors(self) -> None:
-        """Closes the eventfd and the parcel."""
+        """Closes the eventfd and the parcel, and lets the doorbell go."""
         self._factory.close()
+        self._bell = None
+        self._exchange.forget_supervisor()
         with self._waking:
             wake_fd, self._wake_fd = self._wake_fd, -1
         if wake_fd >= 0:
@@ -151,7 +163,7 @@ class Supervisor(Thread):
     def _fail(self, error: BaseException) -> None:
         """A defect in here must not leave callers waiting: everything fails, and the workers die with this thread."""
 
-        def make() -> PoolBroken:
+        def make(_task: object = None) -> PoolBroken:
             failure = PoolBroken(f"the supervisor of the pool failed: {error!r}")
             failure.__cause__ = error
             return failure
@@ -165,10 +177,10 @@ class Supervisor(Thread):
                 if process.exit is None:
                     process.reap()
                 if isinstance(seat.worker, RunningWorker):
-                    self._dispatcher.worker_gone(seat.worker.ready, lambda _task: make())
+                    self._exchange.remove_worker(seat.worker.ready, lambda _task: make())
                 process.close()
             seat.worker, seat.state = None, "empty"
-        self._dispatcher.refuse(None, make)
+        self._exchange.block(None, make)
 
     def _timeout(self) -> float | None:
         times = [seat.due for seat in self.seats if seat.due is not None]
@@ -184,10 +196,31 @@ class Supervisor(Thread):
             self._asked.popleft()()
         self._check_deadlines_at = 0.0
 
+    def _look_at_deadlines(self) -> float | None:
+        """Fail tasks past their time, have workers killed that are at one; return in how many seconds to look again."""
+        missed, late, pause = self._exchange.overdue()
+        for worker, task, of_the_pool, took_s in late:
+            limit_s = self._settings.task_timeout
+            if of_the_pool and limit_s is not None:
+                self._exchange.condemn(worker, too_late(task, "task_timeout", limit_s, took_s))
+        own_time = {task: too_late(task, "timeout", limit_s, took_s) for task, limit_s, took_s in missed}
+        for worker, task, of_the_pool, _took_s in late:
+            if not of_the_pool:
+                self._exchange.condemn(worker, own_time[task])
+        for task, error in own_time.items():
+            self._exchange.fail(task, error, timed_out=True)
+        return pause
+
+    def _kill_condemned(self) -> None:
+        for worker in self._exchange.take_condemned():
+            for seat in self.seats:
+                if isinstance(seat.worker, RunningWorker) and seat.worker.ready is worker:
+                    seat.worker.process.kill()
+
     def _act_on_time(self) -> None:
         now = now_s()
         if self._check_deadlines_at is not None and self._check_deadlines_at <= now:
-            pause = self._dispatcher.overdue()
+            pause = self._look_at_deadlines()
             self._check_deadlines_at = None if pause is None else now + pause
         if self._tidy_at <= now:
             self._tidy(now)
@@ -236,8 +269,8 @@ class Supervisor(Thread):
         self._watch.add(process.control.fileno(), lambda events: self._on_control(seat, events), self._wanted_events(process))
 
     def _launch(self, seat: Seat) -> StartingWorker:
-        bell = self._dispatcher.collector.bell
-        assert isinstance(bell, Doorbell)
+        bell = self._bell
+        assert bell is not None
         lane = Lane(bell, epoch=next(self._epochs), stats=seat.device.stats)
         try:
             parcel = self._factory
@@ -273,14 +306,15 @@ class Supervisor(Thread):
         starting = seat.worker
         if not isinstance(starting, StartingWorker) or seat.state != "loading":
             return  # it is being stopped
-        ready = ReadyWorker(seat.device.id, starting.lane, starting.process.kill, self._settings, seat.share.cpus)
-        ready.several = message.several
+        cpus = seat.share.cpus
+        only_cpu = cpus[0] if len(cpus) == 1 else None
+        ready = PoolWorker(seat.device.id, starting.lane, only_cpu, several=message.several)
         seat.worker = RunningWorker(starting.process, ready)
         seat.state, seat.due, seat.ever_ready, seat.settled = "ready", None, True, True
         seat.device.load_s = max(seat.device.load_s, now_s() - starting.began)
         seat.device.description = message.description
-        self._dispatcher.readmit(None)
-        self._dispatcher.add_worker(ready)
+        self._exchange.unblock(None)
+        self._exchange.add_worker(ready)
         self._notify()
 
     # ---- hearing ----
@@ -338,10 +372,10 @@ class Supervisor(Thread):
             self._watch.discard(source)
         if isinstance(worker, RunningWorker):
             # First of all the tasks run elsewhere; then there is time for what it wrote.
-            verdict = worker.ready.verdict
+            verdict = worker.ready.kill_reason
             self._log_output(seat, process.read_last_output())
             make = died(seat.device, process.pid, ended, list(process.tail), verdict)
-            explained = self._dispatcher.worker_gone(worker.ready, functools.partial(_culprit_error, make, verdict))
+            explained = self._exchange.remove_worker(worker.ready, functools.partial(_culprit_error, make, verdict))
             error: BaseException = make(None)
             answered, final = worker.ready.answered, False
         else:
@@ -371,9 +405,9 @@ class Supervisor(Thread):
         log.error("%s is set aside: %s", seat.device, seat.last_error, extra={"device_id": seat.device.id})
         mine = [other for other in self.seats if other.device is seat.device]
         if not any(other.hopeful for other in mine):
-            self._dispatcher.refuse(seat.device.id, broken(mine))
+            self._exchange.block(seat.device.id, broken(mine))
         if not any(other.hopeful for other in self.seats):
-            self._dispatcher.refuse(None, broken(self.seats))
+            self._exchange.block(None, broken(self.seats))
 
     # ---- stopping ----
 
@@ -402,8 +436,7 @@ class Supervisor(Thread):
         """Nobody holds the pool any more: what was accepted is finished, then everything ends."""
         if self.abandoned is None or self._stopping:
             return
-        self._dispatcher.dispatch()  # forgets what was dropped, so that it does not count
-        if self._dispatcher.account.outstanding == 0:
+        if self._exchange.unfinished == 0:
             self._stopping = True
             for seat in self.seats:
                 self._stop_seat(seat, STOP_GRACE_S)

@@ -56,11 +56,11 @@ class Item(NamedTuple):
 def item_of(task: Task) -> Item:
     """Return the record of a task that is done. Its `index` must be known."""
     assert task.index is not None
-    failed = task.strikes + task.faults
-    if task.details is None:
+    failed = task.crashes + task.faults
+    if not task.started:
         device = task.ran_on if task.ran_on is not None else getattr(task.error, "device_id", None)
         return Item(task.index, task.key, device, attempts=failed)
-    started_ns, done_ns, queued, copy_in, execute, copy_out, end_to_end, preprocess, postprocess = task.details
+    started_ns, done_ns, queued, copy_in, execute, copy_out, end_to_end, preprocess, postprocess = task.details()
     return Item(
         task.index,
         task.key,

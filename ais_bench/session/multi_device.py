@@ -5,15 +5,26 @@ feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import dataclasses
 import itertools
 import os
 import pickle
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from ais_bench.errors import ConfigError, DeviceUnavailable, PoolClosed, SessionClosed, no_copies
+from ais_bench.errors import (
+    AisBenchError,
+    ConfigError,
+    DeviceUnavailable,
+    PoolClosed,
+    PoolError,
+    SessionClosed,
+    no_copies,
+)
 from ais_bench.options import (
     OnError,
     absolute,
@@ -35,7 +46,7 @@ from ais_bench.options import (
     runtime_of,
     runtime_options,
 )
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.parcel import Packed, Parcel, pack
 from ais_bench.pool.threads import Lock
 from ais_bench.session import gather, scatter
@@ -54,7 +65,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ais_bench.pool.settings import PoolOptions
-    from ais_bench.session.preprocessing import Prepared, Preprocessing
+    from ais_bench.session.preprocessing import Preprocessing
     from ais_bench.session.report import Report
 
     Outputs = list[NDArray[Any]]
@@ -133,6 +144,8 @@ class MultiDeviceSession:
         host_register: str = "auto",
         **settings: Unpack[PoolOptions],
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "settings", "__class__")}
+        self._made_with = (given.pop("model_path"), {**given, **settings})  # for pickle
         self.model_path = absolute(as_model(model_path))
         self._runtime = runtime_of(self.model_path, runtime)
         self._on_error = check_on_error(on_error)
@@ -211,14 +224,45 @@ class MultiDeviceSession:
             pool.close(force=force)
         self._parcel.close()
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise no_copies("a MultiDeviceSession", "make one where it is needed, from the model's path")
-
     def __enter__(self) -> MultiDeviceSession:
         return self
 
     def __exit__(self, kind: object, _error: object, _traceback: object) -> None:
         self.close(force=kind is not None)
+
+    async def __aenter__(self) -> MultiDeviceSession:
+        await asyncio.get_running_loop().run_in_executor(None, self.start)
+        return self
+
+    async def __aexit__(self, kind: object, _error: object, _traceback: object) -> None:
+        force = kind is not None
+        await asyncio.get_running_loop().run_in_executor(None, lambda: self.close(force=force))
+
+    def __repr__(self) -> str:
+        if self._closed:
+            state = "closed"
+        elif self._pool is None:
+            state = "not started"
+        else:
+            ready = sum(worker.state == "ready" for worker in self._pool.workers())
+            state = f"{ready} workers ready, {self._pool.counts()['outstanding']} tasks under way"
+        devices = self._asked if self._pool is None else self._pool.devices
+        on = "all devices" if devices is None else f"devices {list(devices)}"
+        return f"<MultiDeviceSession {self._model_name!r} on {on}: {state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._pool is not None or self._closed:
+            raise no_copies("a MultiDeviceSession that was started or closed", "make one where it is needed")
+        return _remake, self._made_with
+
+    def progress(self) -> dict[str, int]:
+        """How many tasks were accepted since the start or the last reset, and how each ended: cheap, for progress bars.
+
+        "accepted" is the sum of "done", "failed", "cancelled", "timed_out", "refused" and "outstanding".
+        """
+        names = ("accepted", "done", "failed", "cancelled", "timed_out", "refused", "outstanding")
+        counts = dict.fromkeys(names, 0) if self._pool is None else self._pool.counts()
+        return {name: counts[name] for name in names}
 
     def add_device(self, device: Any) -> None:
         """Takes one more device in and waits until its workers are ready. Raises WorkerStartError, ConfigError."""
@@ -348,15 +392,24 @@ class MultiDeviceSession:
         custom_sizes: Any = ...,
         *,
         outputs: Sequence[str] | None = ...,
+        device: None = ...,
     ) -> dict[int, list[Any]]: ...
 
     @overload
-    def infer(self, feeds: Any, mode: str = ..., custom_sizes: Any = ..., *, outputs: Sequence[str] | None = ...) -> Any: ...
+    def infer(
+        self, feeds: Any, mode: str = ..., custom_sizes: Any = ..., *, outputs: Sequence[str] | None = ..., device: Any = ...
+    ) -> Any: ...
 
     def infer(
-        self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000, *, outputs: Sequence[str] | None = None
+        self,
+        feeds: Any,
+        mode: str = "static",
+        custom_sizes: Any = 100000,
+        *,
+        outputs: Sequence[str] | None = None,
+        device: Any = None,
     ) -> Any:
-        """Run one set of feeds on whichever device is free, and return its outputs.
+        """Run one set of feeds on the device that is expected to be done first, or on `device`, and return its outputs.
 
         The guide's form: {device id: [feeds, ...]} runs each list on its device and returns {device id: [outputs, ...]}, in
         the order of the feeds.
@@ -365,14 +418,17 @@ class MultiDeviceSession:
         """
         number = scatter.mode_number(mode, custom_sizes)
         if scatter.is_by_device(feeds):
+            if device is not None:
+                raise ConfigError(f"device={device!r} cannot be used with feeds that name their devices")
             by_device = self._by_device(feeds, lambda one, **how: self._task(one, mode=number, **how))
             pick = self._picker(outputs)
             return {device: [pick(result) for result in results] for device, results in by_device.items()}
         pick = self._picker(outputs)
-        pool = self._ready_pool(None)
+        device = None if device is None else as_device_id(device)
+        pool = self._ready_pool(None if device is None else [device])
         if self._preprocessing is not None:
             feeds = self._preprocessing.one(feeds, self._inputs)
-        task = pool.run(self._task(feeds, waiter=Waiter(), mode=number))
+        task = pool.run(self._task(feeds, mode=number, device=device))
         self.summary.note_one(task)
         return pick(task.result())
 
@@ -388,9 +444,7 @@ class MultiDeviceSession:
         pool = self._ready_pool(None if device is None else [device])
 
         def start(feeds: Any, timeout: float | None) -> Future[Any]:
-            return pool.submit(
-                lambda waiter, future: self._task(feeds, waiter=waiter, mode=number, device=device, future=future), timeout
-            )
+            return pool.submit(self._task(feeds, mode=number, device=device), timeout=timeout)
 
         if self._preprocessing is not None:
             return self._preprocessing.submit(feeds, self._inputs, start, timeout)
@@ -400,15 +454,46 @@ class MultiDeviceSession:
         self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static"
     ) -> Any:
         """The same for asyncio: `await session.infer_async(feeds)`. No thread is used up by waiting."""
-        # Here, because it takes a tenth of a worker's start, and only those who await need it.
-        import asyncio
-
         from ais_bench.session.awaiting import outcome
 
         if self._pool is None:
             wanted = None if device is None else [device]
             await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, wanted)
         return await outcome(self.submit(feeds, device, timeout, mode))
+
+    async def amap(
+        self, items: Iterable[Any] | AsyncIterable[Any], mode: str = "static", on_error: OnError | None = None
+    ) -> AsyncIterator[Any]:
+        """The same as `map` for asyncio: `async for outputs in session.amap(items)`. `items` may be an async iterable, too.
+
+        What is ready is yielded before another item is taken. Leaving it cancels what is under way.
+        """
+        returns = check_on_error(on_error or self._on_error) == "return"
+        if self._pool is None:
+            await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, None)
+        most = 2 * len(self._ready_pool(None).workers()) * self._settings.fewest_in_flight
+        under_way: deque[Future[Any]] = deque()
+        try:
+            async for item in _each(items):
+                under_way.append(self._submit_or_fail(item, mode))
+                while under_way and (under_way[0].done() or len(under_way) >= most):
+                    yield await _outcome(under_way.popleft(), returns)
+            while under_way:
+                yield await _outcome(under_way.popleft(), returns)
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    def _submit_or_fail(self, item: Any, mode: str) -> Future[Any]:
+        """A future of the item; one that has failed if something is wrong with it."""
+        try:
+            return self.submit(item, mode=mode)
+        except (AisBenchError, TypeError, ValueError) as error:
+            if isinstance(error, PoolError):
+                raise
+            failed: Future[Any] = concurrent.futures.Future()
+            failed.set_exception(error)
+            return failed
 
     # ---- many ----
 
@@ -429,14 +514,10 @@ class MultiDeviceSession:
         Memory stays bounded: a few items for each worker are under way. What is needed of an item is taken before the iterable
         is asked for the next, so it may reuse its buffers (arrays of `new_feeds` excepted). `outputs` as for `infer`.
         """
-        number, returns = scatter.mode_number(mode), self._returns(on_error)
-        iterable, details = as_iterable("iterable", iterable, "feeds"), as_bool("details", details)
-        pick = self._picker(outputs)
-        pool = self._ready_pool(None)
-        tasks = pool.ordered(self._prepared(iterable), self._maker(number, detailed=details))
-        results = self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=False)
+        results = self._stream(iterable, mode, on_error, details=details, ordered=True)
         if outputs is None:
             return results
+        pick = self._picker(outputs)
         return ((pick(result), item) for result, item in results) if details else map(pick, results)
 
     def map_unordered(
@@ -449,14 +530,10 @@ class MultiDeviceSession:
         outputs: Sequence[str] | None = None,
     ) -> Iterator[tuple[Any, Any]]:
         """The same, but yields (index, outputs), or (outputs, Item) with `details`, as they finish."""
-        number, returns = scatter.mode_number(mode), self._returns(on_error)
-        iterable, details = as_iterable("iterable", iterable, "feeds"), as_bool("details", details)
-        pick = self._picker(outputs)
-        pool = self._ready_pool(None)
-        tasks = pool.unordered(self._prepared(iterable), self._maker(number, detailed=details))
-        results = self._detailed(tasks, returns) if details else self._results(tasks, returns, indexed=True)
+        results = self._stream(iterable, mode, on_error, details=details, ordered=False)
         if outputs is None:
             return results
+        pick = self._picker(outputs)
         return ((pick(first), second) if details else (first, pick(second)) for first, second in results)
 
     def infer_batch(self, arrays: Any, batch_size: int | None = None, mode: str = "static") -> Outputs:
@@ -518,7 +595,7 @@ class MultiDeviceSession:
         if scatter.is_by_device(feeds):
             return self._by_device(feeds, task, prepare=False)
         pool = self._ready_pool(None)
-        done = pool.run(task(feeds, waiter=Waiter()))
+        done = pool.run(task(feeds))
         self.summary.note_one(done)
         return done.result()
 
@@ -532,20 +609,17 @@ class MultiDeviceSession:
             prepared = iter(list(self._prepared(itertools.chain(*lists.values()))))
             lists = {device: [next(prepared) for _ in several] for device, several in lists.items()}
 
-        def place(one: Any, waiter: Waiter, device: int, index: int) -> Task:
+        def place(one: Any, device: int, index: int) -> Task:
             try:
-                return make(one, waiter=waiter, device=device, index=index)
+                return make(one, device=device, index=index)
             except Exception as error:
-                return Task.failed(error, waiter, index, device)
+                return Task.failed(error, index, device)
 
-        def tasks(waiter: Waiter) -> list[Task]:
-            # One of each device in turn, so that all devices start at once.
-            turns = itertools.zip_longest(
-                *([(device, index, one) for index, one in enumerate(several)] for device, several in lists.items())
-            )
-            return [place(one, waiter, device, index) for turn in turns for device, index, one in filter(None, turn)]
-
-        done = pool.run_all(tasks)
+        # One of each device in turn, so that all devices start at once.
+        turns = itertools.zip_longest(
+            *([(device, index, one) for index, one in enumerate(several)] for device, several in lists.items())
+        )
+        done = pool.run_all([place(one, device, index) for turn in turns for device, index, one in filter(None, turn)])
         self.summary.note_done(done)
         results: dict[int, list[Any]] = {device: [] for device in lists}
         for task in done:
@@ -553,47 +627,30 @@ class MultiDeviceSession:
             results[task.device].append(_result(task, self._on_error == "return" if returns is None else returns))
         return results
 
-    def _task(
-        self,
-        item: Any,
-        index: int | None = None,
-        waiter: Waiter | None = None,
-        mode: int = 0,
-        device: int | None = None,
-        future: Future[Any] | None = None,
-    ) -> Task:
-        assert waiter is not None
+    def _task(self, item: Any, index: int | None = None, mode: int = 0, device: int | None = None) -> Task:
         if self._preprocessing is not None:
-            task: Task = item.task(index, waiter, mode, device, future)
+            task: Task = item.task(index, mode, device)
             return task
+        key = None
+        if type(item) is Keyed:
+            key, item = item
         if self._preprocess:
-            return Task(encode(item), waiter, mode, OBJECT, 0, device, index, future)
-        return Task(scatter.as_feeds(item, self._inputs), waiter, mode, TENSORS, 0, device, index, future)
+            return Task(encode(item), mode, OBJECT, 0, device, index, key)
+        return Task(scatter.as_feeds(item, self._inputs), mode, TENSORS, 0, device, index, key)
 
-    def _maker(self, mode: int, *, detailed: bool = False) -> Callable[[Any, int, Waiter], Task]:
-        """What makes the tasks of a stream: `_task` without what only single tasks have, as it runs for each of millions."""
-        inputs, as_feeds, objects = self._inputs, scatter.as_feeds, self._preprocess
-        if self._preprocessing is not None:
-
-            def take(prepared: Prepared, index: int, waiter: Waiter) -> Task:
-                task = prepared.task(index, waiter, mode, None, None)
-                task.detailed = detailed
-                return task
-
-            return take
-
-        def make(item: Any, index: int, waiter: Waiter) -> Task:
-            key = None
-            if type(item) is Keyed:
-                key, item = item
-            if objects:
-                task = Task(encode(item), waiter, mode, OBJECT, 0, None, index)
-            else:
-                task = Task(item if type(item) is list else as_feeds(item, inputs), waiter, mode, TENSORS, 0, None, index)
-            task.key, task.detailed = key, detailed
-            return task
-
-        return make
+    def _stream(
+        self, iterable: Iterable[Any], mode: str, on_error: OnError | None, *, details: bool, ordered: bool
+    ) -> Iterator[Any]:
+        number, returns = scatter.mode_number(mode), self._returns(on_error)
+        iterable, details = as_iterable("iterable", iterable, "feeds"), as_bool("details", details)
+        pool = self._ready_pool(None)
+        start = pool.ordered if ordered else pool.unordered
+        # Items that are lists are feeds already, and need no Python code on their way.
+        lists = None if self._preprocess or self._preprocessing is not None else number
+        tasks = start(self._prepared(iterable), lambda item, index: self._task(item, index, number), lists=lists)
+        if details:
+            return self._detailed(tasks, returns)
+        return self._results(tasks, returns, indexed=not ordered)
 
     def _prepared(self, items: Iterable[Any]) -> Iterable[Any]:
         """The items as devices take them."""
@@ -608,8 +665,7 @@ class MultiDeviceSession:
         note = self.summary.note
         for task in tasks:
             note(task)
-            plain = task.error is None and task.answer_kind == TENSORS
-            result = task.outputs if plain else _result(task, returns)
+            result = _result(task, True) if returns else task.result()
             yield (task.index, result) if indexed else result
 
     def _detailed(self, tasks: Iterable[Task], returns: bool) -> Iterator[tuple[Any, Any]]:
@@ -637,13 +693,39 @@ class MultiDeviceSession:
 
         pool = self._pool
         if pool is None:
-            return make_report([], [], 0.0, {})
+            return make_report([], [], 0.0, {}, self.progress())
         descriptions = pool.descriptions()
         memory = {device: said[3] for device, said in descriptions.items()}
         host_memory = {device: said[5] for device, said in descriptions.items() if said[5]}
         ahead = self._preprocessing
-        preprocess = None if ahead is None else make_report(ahead.device_infos(), ahead.workers(), ahead.wall_s(), {})
-        return make_report(pool.device_infos(), pool.workers(), pool.wall_s(), memory, preprocess, host_memory)
+        preprocess = None
+        if ahead is not None:
+            preprocess = make_report(ahead.device_infos(), ahead.workers(), ahead.wall_s(), {}, {})
+        return make_report(pool.device_infos(), pool.workers(), pool.wall_s(), memory, self.progress(), preprocess, host_memory)
+
+
+def _remake(model_path: Any, options: dict[str, Any]) -> MultiDeviceSession:
+    return MultiDeviceSession(model_path, **options)
+
+
+async def _each(items: Any) -> AsyncIterator[Any]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+        return
+    for item in items:
+        yield item
+
+
+async def _outcome(future: Future[Any], returns: bool) -> Any:
+    from ais_bench.session.awaiting import outcome
+
+    try:
+        return await outcome(future)
+    except Exception as error:
+        if not returns:
+            raise
+        return error
 
 
 def _packed(**callables: Callable[..., Any] | None) -> Packed | None:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ais_bench import _native
-from ais_bench.pool import DevicePool, PoolSettings, Task, Waiter
+from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.parcel import Packed
 from ais_bench.session.carry import LENT
 from ais_bench.session.item import Keyed
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from ais_bench.session.descriptors import tensor_desc
 
 
-class _KeepingTask(Task):
-    """Keeps arrays whose memory a device's worker reads. Until the reply the lane keeps the task."""
-
-    __slots__ = ("kept",)
-    kept: Any
-
-
 class Prepared(NamedTuple):
     """What a CPU worker made of an item."""
 
@@ -41,17 +34,13 @@ class Prepared(NamedTuple):
     key: Any = None
     error: Exception | None = None
 
-    def task(self, index: int | None, waiter: Waiter, mode: int, device: int | None, future: Future[Any] | None) -> Task:
+    def task(self, index: int | None, mode: int, device: int | None) -> Task:
         """The task for a device; one that has failed already if preprocess has."""
         if self.error is not None:
-            task = Task.failed(self.error, waiter, index, device)
-        else:
-            option = (self.feeds + 1 if self.carries else 0) | (LENT if self.lent is not None else 0)
-            arrays = self.arrays if self.lent is None else self.lent
-            task = _KeepingTask(arrays, waiter, mode, TENSORS, option, device, index, future)
-            task.kept = self.arrays
-        task.key = self.key
-        return task
+            return Task.failed(self.error, index, device, self.key)
+        option = (self.feeds + 1 if self.carries else 0) | (LENT if self.lent is not None else 0)
+        arrays = self.arrays if self.lent is None else self.lent
+        return Task(arrays, mode, TENSORS, option, device, index, self.key, kept=self.arrays)
 
 
 class Preprocessing:
@@ -72,7 +61,7 @@ class Preprocessing:
 
     def one(self, item: Any, inputs: list[tensor_desc]) -> Prepared:
         """Raises what preprocess raises."""
-        prepared = self._prepared(self._pool.run(_task(item, None, Waiter())), inputs)
+        prepared = self._prepared(self._pool.run(_task(item, None)), inputs)
         if prepared.error is not None:
             raise prepared.error
         return prepared
@@ -86,22 +75,18 @@ class Preprocessing:
     ) -> Future[Any]:
         """A future of what `then` makes of the prepared item, in the seconds that are left then."""
         began_ns = _native.monotonic_ns()
-        made: list[Task] = []
-
-        def make(waiter: Waiter, future: Future[Any]) -> Task:
-            made.append(_task(item, None, waiter, future))
-            return made[0]
+        task = _task(item, None)
 
         def go_on(first: Future[Any]) -> None:
             try:
                 first.result()
                 left = None if timeout is None else max(1e-6, timeout - (_native.monotonic_ns() - began_ns) / 1e9)
-                both.follow(then(self._prepared(made[0], inputs), left))
+                both.follow(then(self._prepared(task, inputs), left))
             except Exception as error:  # CancelledError, too: then nobody waits any more
                 both.fail(error)
 
         both = _Chained()
-        both.follow_first(self._pool.submit(make, timeout), go_on)
+        both.follow_first(self._pool.submit(task, timeout=timeout), go_on)
         return both
 
     def _prepared(self, task: Task, inputs: list[tensor_desc]) -> Prepared:
@@ -157,10 +142,8 @@ class _Chained(Future[Any]):
             self.set_result(step.result())
 
 
-def _task(item: Any, index: int | None, waiter: Waiter, future: Future[Any] | None = None) -> Task:
+def _task(item: Any, index: int | None) -> Task:
     key = None
     if type(item) is Keyed:
         key, item = item
-    task = Task(encode(item), waiter, 0, OBJECT, 0, None, index, future)
-    task.key = key
-    return task
+    return Task(encode(item), 0, OBJECT, 0, None, index, key)

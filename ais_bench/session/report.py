@@ -85,16 +85,19 @@ class Memory:
 class Report:
     """`str()` is a table, `to_dict()` is ready for JSON.
 
-    `memory` has the devices whose runtime tells of theirs: NPUs. `preprocess` is about the CPU workers of `preprocess_workers`,
-    numbered from 0: their `preprocess_ms` is the callable's time, and nothing of them is in `total`. `host_memory` says by
-    device how an NPU's worker copies feeds and outputs: "registered" (the NPU copies from and to the memory shared with this
-    process) or "page-locked" and why (the worker's processor copies in between); it is empty for CPU devices.
+    `memory` has the devices whose runtime tells of theirs: NPUs. `ends` says how accepted tasks ended, whatever the device:
+    "accepted" is the sum of "done", "failed", "cancelled", "timed_out", "refused" (no device could take it any more) and
+    "outstanding". `preprocess` is about the CPU workers of `preprocess_workers`, numbered from 0: their `preprocess_ms` is
+    the callable's time, and nothing of them is in `total`. `host_memory` says by device how an NPU's worker copies feeds and
+    outputs: "registered" (the NPU copies from and to the memory shared with this process) or "page-locked" and why (the
+    worker's processor copies in between); it is empty for CPU devices.
     """
 
     devices: dict[int, Counts]
     total: Counts
     workers: list[WorkerLine]
     memory: dict[int, Memory] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
     preprocess: Report | None = None
     host_memory: dict[int, str] = field(default_factory=dict)
 
@@ -144,6 +147,7 @@ def make_report(
     workers: Sequence[WorkerInfo],
     wall_s: float,
     memory: Mapping[int, tuple[int, int] | None],
+    ends: dict[str, int],
     preprocess: Report | None = None,
     host_memory: Mapping[int, str] | None = None,
 ) -> Report:
@@ -165,6 +169,7 @@ def make_report(
         _counts(total, wall_s),
         [WorkerLine(*worker) for worker in workers],
         {device: Memory(*sizes) for device, sizes in memory.items() if sizes is not None},
+        ends,
         preprocess,
         dict(host_memory or {}),
     )

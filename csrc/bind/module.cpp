@@ -9,8 +9,9 @@ PYBIND11_MODULE(_native, module) {
   ais::bind::register_runtimes(module);
   ais::bind::register_tensor(module);
   ais::bind::register_session(module);
-  ais::bind::register_records(module);
+  ais::bind::register_simulator(module);
   ais::bind::register_shm_bell(module);
   ais::bind::register_shm_lane(module);
   ais::bind::register_shm_channel(module);
+  ais::bind::register_pool(module);
 }

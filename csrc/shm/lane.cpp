@@ -51,8 +51,8 @@ Lane::Lane(std::shared_ptr<Bell> parent_bell, std::shared_ptr<Region> region, st
       generation_(fork_generation()),
       tasks_(&header_->task_write.value, &header_->task_read.value, region_->data() + kTaskRingOffset),
       results_(&header_->result_write.value, &header_->result_read.value, region_->data() + kResultRingOffset),
-      flights_(kRingSlots) {
-  for (std::uint32_t i = kRingSlots; i-- > 0;) free_flights_.push_back(i);
+      flights_(kMostInFlight) {
+  for (std::uint32_t i = kMostInFlight; i-- > 0;) free_flights_.push_back(i);
   // The first slots to be cut are the ones that the worker makes exist when it attaches.
   std::vector<Lease> warm;
   for (std::size_t i = 0; i < kWarmSlots; ++i) {
@@ -83,6 +83,8 @@ Result<std::optional<Lane::Draft>> Lane::begin(std::size_t bytes) {
       return Status(Code::kClosed, "the worker's lane is closed");
     }
     if (free_flights_.size() <= drafts_) return std::optional<Draft>();
+    // The other half of the ring is for tasks that run again larger.
+    if (tasks_.unread(kMostInFlight - drafts_) + drafts_ >= kMostInFlight) return std::optional<Draft>();
     ++drafts_;
     usual = usual_result_;
   }
@@ -114,7 +116,7 @@ Lane::Draft::~Draft() {
 }
 
 Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
-                     std::int64_t begun_ns, Token token) {
+                     std::int64_t begun_ns, Token token, std::uint64_t* seq) {
   AIS_TRY(usable());
   Flight flight;
   flight.feeds = std::move(draft.feeds_);
@@ -136,6 +138,7 @@ Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t 
     const std::uint32_t index = free_flights_.back();
     AIS_TRY(push(index, &flight));
     free_flights_.pop_back();
+    if (seq != nullptr) *seq = flight.task.seq;
     flight.used = true;
     flights_[index] = std::move(flight);
     in_flight_.fetch_add(1, std::memory_order_relaxed);
@@ -174,7 +177,7 @@ Result<bool> Lane::take(Reply* out) {
 // Needs the mutex. False: the task runs again and has no reply yet. The flight stays booked until nothing can fail any more.
 Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
   const std::uint32_t index = result.seq % kRingSlots;
-  if (!flights_[index].used || flights_[index].task.seq != result.seq) {
+  if (index >= flights_.size() || !flights_[index].used || flights_[index].task.seq != result.seq) {
     return refuse(Status(Code::kCorrupt, "it answered task " + std::to_string(result.seq) + ", which it was not given"));
   }
   if (result.kind > static_cast<std::uint16_t>(Kind::kTooLarge)) {
@@ -283,20 +286,35 @@ std::vector<Lane::Unfinished> Lane::abandon() {
   unfinished.reserve(flights.size());  // before anything changes
   for (Flight* flight : flights) {
     Unfinished left;
-    left.token = flight->token;
-    left.kind = static_cast<Kind>(flight->task.kind);
-    left.taken = flight->task.seq / kRingSlots < tasks_.taken();
-    try {
-      left.readable = read_frame(region_->data(), {flight->task.table_offset, flight->task.table_bytes}, flight->feeds.span(),
-                                 {kDataOffset, region_->size() - kDataOffset}, &left.feeds);
-    } catch (const std::bad_alloc&) {
-      left.readable = Status(Code::kOutOfMemory, "out of memory");
-    }
-    left.lease = std::move(flight->feeds);
+    left.taken = tasks_.claimed(flight->task.seq / kRingSlots, flight->task.seq);
+    give_up(flight, &left);
     unfinished.push_back(std::move(left));
-    drop(flight);
   }
   return unfinished;
+}
+
+// Needs the mutex. The flight is over without a reply; its feeds come back.
+void Lane::give_up(Flight* flight, Unfinished* left) {
+  left->token = flight->token;
+  left->kind = static_cast<Kind>(flight->task.kind);
+  try {
+    left->readable = read_frame(region_->data(), {flight->task.table_offset, flight->task.table_bytes}, flight->feeds.span(),
+                                {kDataOffset, region_->size() - kDataOffset}, &left->feeds);
+  } catch (const std::bad_alloc&) {
+    left->readable = Status(Code::kOutOfMemory, "out of memory");
+  }
+  left->lease = std::move(flight->feeds);
+  drop(flight);
+}
+
+Result<bool> Lane::withdraw(std::uint64_t seq, Unfinished* left) {
+  AIS_TRY(usable());
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::uint32_t index = seq % kRingSlots;
+  if (index >= flights_.size() || !flights_[index].used || flights_[index].task.seq != seq) return false;
+  if (!tasks_.withdraw(seq / kRingSlots, seq)) return false;  // C1
+  give_up(&flights_[index], left);                            // C3: the worker never looked at its slots
+  return true;
 }
 
 // Needs the mutex.
@@ -329,7 +347,8 @@ Result<std::optional<Lane::Oldest>> Lane::oldest() {
   if (!looked.ok()) return refuse(std::move(looked));
   for (const Flight* flight : flights_in_order()) {
     if (std::find(answered.begin(), answered.end(), flight->task.seq) != answered.end()) continue;
-    return std::optional<Oldest>({flight->token.task, std::max(flight->task.submitted_ns, last_done_ns)});
+    const bool claimed = tasks_.claimed(flight->task.seq / kRingSlots, flight->task.seq);
+    return std::optional<Oldest>({flight->token.task, std::max(flight->task.submitted_ns, last_done_ns), claimed});
   }
   return std::optional<Oldest>();
 }
@@ -347,7 +366,7 @@ Result<Lease> Lane::lease_feeds(std::size_t bytes) {
 Status Lane::warm(std::size_t feed_bytes, std::size_t result_bytes, std::size_t tasks) {
   AIS_TRY(usable());
   std::vector<Lease> held;  // all at once, or the same slot would come back every time
-  for (std::size_t i = 0; i < std::min<std::size_t>(tasks, kRingSlots); ++i) {
+  for (std::size_t i = 0; i < std::min<std::size_t>(tasks, kMostInFlight); ++i) {
     for (const bool result : {false, true}) {
       const std::size_t bytes = result ? result_bytes : feed_bytes;
       Lease lease = result ? slots_->acquire_large(bytes, bytes) : slots_->acquire(bytes, bytes);
@@ -371,6 +390,11 @@ void Lane::close() {
   header_->closed.store(1, std::memory_order_release);  // SYNC(close)
   worker_bell_.ring();
   parent_bell_->doorbell().ring();
+}
+
+bool Lane::crowded() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return tasks_.unread(kMostInFlight) >= kMostInFlight;
 }
 
 bool Lane::closed() const { return header_->closed.load(std::memory_order_acquire) != 0; }  // SYNC(close)

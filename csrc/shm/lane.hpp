@@ -75,11 +75,11 @@ class Lane {
     Lease feeds_lease;  // empty where they cannot be read
   };
 
-  // A task that a dead worker left, with its feeds as they lie in the feed slot.
+  // A task that a dead worker left, or that was withdrawn, with its feeds as they lie in the feed slot.
   struct Unfinished {
     Token token;
     Kind kind = Kind::kTensors;
-    bool taken = false;  // the worker had begun with it, or was about to
+    bool taken = false;  // the worker had claimed it
     Status readable;     // Corrupt where the worker wrote over the feeds' table
     std::vector<TensorView> feeds;
     Lease lease;
@@ -94,7 +94,11 @@ class Lane {
   Result<std::optional<Draft>> begin(std::size_t bytes);
   // Publishes the frame that was written into the draft's feed slot, and rings the worker. `begun_ns`: when submit began.
   Status publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
-                 std::int64_t begun_ns, Token token);
+                 std::int64_t begun_ns, Token token, std::uint64_t* seq = nullptr);
+
+  // Takes back the task that was published as `seq` (see publish), unless the worker has claimed it: it is not run, and has no
+  // reply. False: the worker has it, or it is over.
+  Result<bool> withdraw(std::uint64_t seq, Unfinished* left);
 
   // The next reply into `out` (whose vectors are reused); false where there is none. Works after close and after the worker's
   // death. On Corrupt the lane is closed.
@@ -111,6 +115,7 @@ class Lane {
   struct Oldest {
     void* task = nullptr;
     std::int64_t since_ns = 0;
+    bool claimed = false;
   };
   Result<std::optional<Oldest>> oldest();
 
@@ -125,6 +130,8 @@ class Lane {
 
   void close();
   bool closed() const;
+  // Whether half of the ring is full of what the worker has not passed: no task can be begun.
+  bool crowded();
   std::size_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   void set_spin_ns(std::uint32_t ns);
   std::uint32_t spin_ns() const;
@@ -154,6 +161,7 @@ class Lane {
   Result<bool> accept(const ResultDescriptor& result, Reply* out);
   void settle(const ResultDescriptor& result, std::uint32_t index, Reply* out);
   void drop(Flight* flight);
+  void give_up(Flight* flight, Unfinished* left);
   void keep_feeds(Flight* flight, Reply* out);
   std::vector<Flight*> flights_in_order();
   Status run_again_larger(std::uint32_t index, std::uint64_t needed);

@@ -17,8 +17,9 @@
 //
 // A task's way:  the parent picks a feed slot and a result slot, writes the feeds and their table (frame.hpp) into the first,
 // and publishes a TaskDescriptor; the worker reads the feeds in place, writes outputs and their table into the second, and
-// publishes a ResultDescriptor. From publishing the task to publishing the result both slots are the worker's; before and after
-// they are the parent's. A worker never chooses a slot, so it never waits for room.
+// publishes a ResultDescriptor. From claiming the task to publishing the result both slots are the worker's; before and after
+// they are the parent's, which may withdraw a task until it is claimed (claim.hpp). A worker never chooses a slot, so it never
+// waits for room.
 //
 // L1  Nothing in here is a pointer, a lock or a descriptor number. Offsets count from the start of the arena.
 // L2  Whoever reads a value that the other side wrote copies it to a local first, checks the copy, and uses only the copy.
@@ -35,8 +36,10 @@
 namespace ais::shm {
 
 constexpr std::uint64_t kMagic = 0x414e455241534941;  // "AISARENA" in memory
-constexpr std::uint32_t kVersion = 1;
-constexpr std::uint32_t kRingSlots = 256;
+constexpr std::uint32_t kVersion = 2;
+// Twice as many as can be in flight: descriptors of tasks that were withdrawn stay until the worker passes them.
+constexpr std::uint32_t kRingSlots = 512;
+constexpr std::uint32_t kMostInFlight = 256;
 constexpr std::size_t kCacheLine = 64;
 
 // What a result (or an OBJECT task) is; the same numbers in Python.
@@ -68,7 +71,7 @@ struct TaskDescriptor {
   std::uint64_t result_bytes;
   std::int64_t submitted_ns;  // CLOCK_MONOTONIC, as all times
   std::uint64_t option;       // passed on to the handler
-  std::uint64_t unused;
+  std::uint64_t claim;        // whose the task is, see claim.hpp; both sides, while the entry is in the ring
 };
 
 // Durations that a device did not tell; they are 0, and mean nothing.
@@ -119,7 +122,7 @@ struct Header {
 
 constexpr std::size_t kTaskRingOffset = 4096;
 constexpr std::size_t kResultRingOffset = kTaskRingOffset + kRingSlots * sizeof(TaskDescriptor);
-constexpr std::size_t kDataOffset = 1 << 16;
+constexpr std::size_t kDataOffset = 1 << 17;
 
 static_assert(sizeof(TaskDescriptor) == kCacheLine && std::is_trivially_copyable_v<TaskDescriptor>);
 static_assert(sizeof(ResultDescriptor) == kCacheLine && std::is_trivially_copyable_v<ResultDescriptor>);

@@ -13,6 +13,9 @@
 //     where the peer could change it, and a new peer cannot see a stale cache.
 // I6  A position of the peer that breaks I1 means that somebody wrote where they must not: Corrupt.
 //
+// I7  A task's entry has a claim word (claim.hpp), which both sides change while the entry lies in the ring; the rest of it is
+//     copied without that word. Whoever takes a task claims it in the same step, and passes withdrawn ones by.
+//
 // "Single" means one at a time: each side serialises its own threads (Lane with a mutex, Port by being used from one thread).
 #pragma once
 
@@ -22,6 +25,7 @@
 #include <string>
 
 #include "base/status.hpp"
+#include "shm/claim.hpp"
 #include "shm/layout.hpp"
 
 namespace ais::shm {
@@ -30,6 +34,12 @@ inline Status corrupt_position(const char* which, std::uint64_t own, std::uint64
   return Status(Code::kCorrupt, std::string("the other side's ") + which + " position is " + std::to_string(seen) +
                                     ", impossible beside ours, " + std::to_string(own));
 }
+
+// I7: how much of an entry is plain memory.
+template <typename Entry>
+constexpr std::size_t kPlainBytes = sizeof(Entry);
+template <>
+inline constexpr std::size_t kPlainBytes<TaskDescriptor> = offsetof(TaskDescriptor, claim);
 
 template <typename Entry>
 class Producer {
@@ -45,10 +55,35 @@ class Producer {
       read_seen_ = seen;
       if (written_ - read_seen_ >= kRingSlots) return false;
     }
-    std::memcpy(entries_ + (written_ % kRingSlots) * sizeof(Entry), &entry, sizeof(Entry));
+    std::uint8_t* place = entries_ + (written_ % kRingSlots) * sizeof(Entry);
+    std::memcpy(place, &entry, kPlainBytes<Entry>);
+    if constexpr (kPlainBytes<Entry> < sizeof(Entry)) {
+      claim_of(place)->store(claim_word(entry.seq, Claim::kOffered), std::memory_order_relaxed);  // published with the entry
+    }
     ++written_;
     write_pos_->store(written_, std::memory_order_release);  // SYNC(publish)
     return true;
+  }
+
+  // Takes back the entry that was pushed as number `position`, unless the consumer has claimed it.
+  bool withdraw(std::uint64_t position, std::uint64_t seq) {
+    return settle_claim(entries_ + (position % kRingSlots) * sizeof(Entry), seq, Claim::kWithdrawn);
+  }
+
+  // Whether the consumer has claimed that entry. One that is not there any more has been passed, so it was claimed.
+  bool claimed(std::uint64_t position, std::uint64_t seq) const {
+    const std::uint64_t word =
+        claim_of(entries_ + (position % kRingSlots) * sizeof(Entry))->load(std::memory_order_acquire);  // SYNC(claim)
+    return word != claim_word(seq, Claim::kOffered) && word != claim_word(seq, Claim::kWithdrawn);
+  }
+
+  // How many entries lie in the ring, as far as `enough` of them matter: more may be counted than there are.
+  std::uint64_t unread(std::uint64_t enough) {
+    if (written_ - read_seen_ >= enough) {
+      const std::uint64_t seen = read_pos_->load(std::memory_order_acquire);  // SYNC(recycle)
+      if (seen <= written_ && seen > read_seen_) read_seen_ = seen;
+    }
+    return written_ - read_seen_;
   }
 
   // How many entries the consumer says that it has taken, ever.
@@ -65,8 +100,8 @@ class Producer {
 template <typename Entry>
 class Consumer {
  public:
-  Consumer(std::atomic<std::uint64_t>* write_pos, std::atomic<std::uint64_t>* read_pos, const void* entries)
-      : write_pos_(write_pos), read_pos_(read_pos), entries_(static_cast<const std::uint8_t*>(entries)) {}
+  Consumer(std::atomic<std::uint64_t>* write_pos, std::atomic<std::uint64_t>* read_pos, void* entries)
+      : write_pos_(write_pos), read_pos_(read_pos), entries_(static_cast<std::uint8_t*>(entries)) {}
 
   // Calls `look` with a copy of each entry that is published and not taken, oldest first. Takes none.
   template <typename Look>
@@ -75,8 +110,8 @@ class Consumer {
     if (seen < write_seen_ || seen - read_ > kRingSlots) return corrupt_position("write", read_, seen);
     write_seen_ = seen;
     for (std::uint64_t i = read_; i < write_seen_; ++i) {
-      Entry entry;
-      fetch(&entry, entries_ + (i % kRingSlots) * sizeof(Entry), sizeof(Entry));
+      Entry entry{};
+      fetch(&entry, entries_ + (i % kRingSlots) * sizeof(Entry), kPlainBytes<Entry>);
       look(entry);
     }
     return Status();
@@ -84,22 +119,27 @@ class Consumer {
 
   // False: nothing is published that was not taken. Else a copy of the oldest entry, which is then the producer's again.
   Result<bool> try_pop(Entry* out) {
-    if (read_ == write_seen_) {
-      const std::uint64_t seen = write_pos_->load(std::memory_order_acquire);  // SYNC(publish)
-      if (seen < write_seen_ || seen - read_ > kRingSlots) return corrupt_position("write", read_, seen);
-      write_seen_ = seen;
-      if (read_ == write_seen_) return false;
+    while (true) {
+      if (read_ == write_seen_) {
+        const std::uint64_t seen = write_pos_->load(std::memory_order_acquire);  // SYNC(publish)
+        if (seen < write_seen_ || seen - read_ > kRingSlots) return corrupt_position("write", read_, seen);
+        write_seen_ = seen;
+        if (read_ == write_seen_) return false;
+      }
+      std::uint8_t* place = entries_ + (read_ % kRingSlots) * sizeof(Entry);
+      fetch(out, place, kPlainBytes<Entry>);
+      bool ours = true;
+      if constexpr (kPlainBytes<Entry> < sizeof(Entry)) ours = settle_claim(place, out->seq, Claim::kClaimed);
+      ++read_;
+      read_pos_->store(read_, std::memory_order_release);  // SYNC(recycle)
+      if (ours) return true;
     }
-    fetch(out, entries_ + (read_ % kRingSlots) * sizeof(Entry), sizeof(Entry));
-    ++read_;
-    read_pos_->store(read_, std::memory_order_release);  // SYNC(recycle)
-    return true;
   }
 
  private:
   std::atomic<std::uint64_t>* write_pos_;
   std::atomic<std::uint64_t>* read_pos_;
-  const std::uint8_t* entries_;
+  std::uint8_t* entries_;
   std::uint64_t read_ = 0;
   std::uint64_t write_seen_ = 0;
 };

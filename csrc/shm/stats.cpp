@@ -62,6 +62,11 @@ void Stats::record(const TaskTimes& times, bool failed) {
   sum_.stages[kPostprocess].record(times.postprocess);
 }
 
+void Stats::add_busy(std::int64_t ns) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  sum_.busy_ns += std::max<std::int64_t>(ns, 0);
+}
+
 void Stats::add(const Snapshot& other) {
   const std::lock_guard<std::mutex> lock(mutex_);
   sum_.tasks += other.tasks;

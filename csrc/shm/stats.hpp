@@ -58,6 +58,7 @@ class Stats {
   };
 
   void record(const TaskTimes& times, bool failed);
+  void add_busy(std::int64_t ns);  // of a task that nobody waited for any more
   void add(const Snapshot& other);
   void reset();
   Snapshot snapshot() const;

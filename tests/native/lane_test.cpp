@@ -6,12 +6,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -153,12 +155,125 @@ TEST(replies_may_come_in_any_order) {
 
 TEST(no_more_tasks_than_the_ring_holds) {
   const Pair pair;
-  for (std::uint32_t i = 0; i < kRingSlots; ++i) submit(pair.lane.get(), {5});
+  for (std::uint32_t i = 0; i < kMostInFlight; ++i) submit(pair.lane.get(), {5});
   CHECK(!take(pair.lane->begin(64)).has_value());
   Task task = next_of(pair);
   echo(pair, &task);
   reply_of(pair);
   CHECK(take(pair.lane->begin(64)).has_value());
+}
+
+std::uint64_t submit_numbered(Lane* lane, const std::vector<std::uint8_t>& bytes, void* token) {
+  std::optional<Lane::Draft> draft;
+  while (true) {
+    std::optional<Lane::Draft> room = take(lane->begin(bytes.size() + 256));
+    if (room) {
+      draft.emplace(std::move(*room));
+      break;
+    }
+    std::this_thread::yield();  // the worker has to pass the withdrawn ones by
+  }
+  FrameWriter writer(lane->region()->data(), draft->feeds());
+  const auto length = static_cast<std::int64_t>(bytes.size());
+  std::memcpy(writer.reserve(0, DType::kUInt8, &length, 1, bytes.size()), bytes.data(), bytes.size());
+  Span table;
+  CHECK(writer.finish(&table));
+  std::uint64_t seq = 0;
+  CHECK_OK(
+      lane->publish(std::move(*draft), table, writer.used(), 0, Kind::kTensors, 0, monotonic_ns(), {token, nullptr}, &seq));
+  return seq;
+}
+
+TEST(a_task_that_was_not_claimed_is_taken_back_with_its_feeds) {
+  const Pair pair;
+  int tokens[3];
+  std::uint64_t seqs[3];
+  for (int i = 0; i < 3; ++i) seqs[i] = submit_numbered(pair.lane.get(), pattern(1000, static_cast<unsigned>(i)), &tokens[i]);
+  Task first = next_of(pair);
+  Lane::Unfinished left;
+  CHECK(!take(pair.lane->withdraw(seqs[0], &left)));  // the worker has it
+  CHECK(take(pair.lane->withdraw(seqs[1], &left)));
+  CHECK(!take(pair.lane->withdraw(seqs[1], &left)));
+  CHECK(left.token.task == &tokens[1] && left.readable.ok() && equal(left.feeds.at(0), pattern(1000, 1)));
+  CHECK(pair.lane->in_flight() == 2);
+  echo(pair, &first);
+  CHECK(reply_of(pair).token.task == &tokens[0]);
+  CHECK(!take(pair.lane->withdraw(seqs[0], &left)));
+  Task third = next_of(pair);
+  CHECK(equal(third.feeds.at(0), pattern(1000, 2)));
+  const auto unfinished = pair.lane->abandon();
+  CHECK(unfinished.size() == 1 && unfinished[0].taken && unfinished[0].token.task == &tokens[2]);
+}
+
+TEST(an_abandoned_task_was_begun_only_if_it_was_claimed) {
+  const Pair pair;
+  int tokens[2];
+  for (int& token : tokens) submit(pair.lane.get(), {1}, 0, &token);
+  next_of(pair);
+  const auto unfinished = pair.lane->abandon();
+  CHECK(unfinished.size() == 2 && unfinished[0].taken && !unfinished[1].taken);
+}
+
+TEST(a_worker_that_stands_still_is_not_flooded_with_withdrawn_tasks) {
+  const Pair pair;
+  std::uint32_t withdrawn = 0;
+  Lane::Unfinished left;
+  while (take(pair.lane->begin(64)).has_value()) {
+    CHECK(take(pair.lane->withdraw(submit_numbered(pair.lane.get(), {1}, &g_token), &left)));
+    CHECK(++withdrawn <= kMostInFlight);
+  }
+  CHECK(withdrawn == kMostInFlight && pair.lane->in_flight() == 0);
+  Task task;
+  CHECK(take(pair.port->next(kNoWait, &task)) == Next::kTimeout);  // it passes them all by
+  submit(pair.lane.get(), {7});
+  task = next_of(pair);
+  CHECK(equal(task.feeds.at(0), {7}));
+}
+
+TEST(tasks_are_taken_back_while_a_worker_takes_them) {
+  const Pair pair;
+  std::thread worker([&] {
+    worker::EchoHandler handler;
+    Task task;
+    std::uint64_t served = 0;
+    while (take(worker::serve(pair.port.get(), &handler, &task, &served)) != worker::Stopped::kClosed) {
+    }
+  });
+  std::minstd_rand random(5);
+  const int rounds = 20'000;
+  int answered = 0;
+  int taken_back = 0;
+  std::vector<std::pair<std::uint64_t, unsigned>> under_way;  // numbers and patterns
+  std::vector<int> tokens(rounds);
+  Lane::Reply reply;
+  for (int i = 0; i < rounds || !under_way.empty();) {
+    while (take(pair.lane->take(&reply))) {
+      const auto which = static_cast<unsigned>(static_cast<int*>(reply.token.task) - tokens.data());
+      CHECK(equal(reply.tensors.at(0), pattern(200 + which % 700, which)));
+      const auto found = std::find_if(under_way.begin(), under_way.end(), [&](const auto& one) { return one.second == which; });
+      CHECK(found != under_way.end());
+      under_way.erase(found);
+      ++answered;
+    }
+    if (i < rounds && under_way.size() < 8) {
+      const auto which = static_cast<unsigned>(i);
+      under_way.emplace_back(submit_numbered(pair.lane.get(), pattern(200 + which % 700, which), &tokens[which]), which);
+      ++i;
+    }
+    if (!under_way.empty() && random() % 3 == 0) {
+      const std::size_t at = random() % under_way.size();
+      Lane::Unfinished left;
+      if (take(pair.lane->withdraw(under_way[at].first, &left))) {
+        CHECK(left.token.task == &tokens[under_way[at].second] &&
+              equal(left.feeds.at(0), pattern(200 + under_way[at].second % 700, under_way[at].second)));
+        under_way.erase(under_way.begin() + static_cast<std::ptrdiff_t>(at));
+        ++taken_back;
+      }
+    }
+  }
+  CHECK(answered + taken_back == rounds && answered > 0 && taken_back > 0);
+  pair.lane->close();
+  worker.join();
 }
 
 TEST(a_result_that_does_not_fit_runs_again_with_room) {
@@ -422,7 +537,8 @@ TEST(attach_refuses_what_is_no_arena) {
   const int unsealed = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   CHECK(ftruncate(unsealed, 1 << 20) == 0);
   CHECK(attach(unsealed).message().find("sealed") != std::string::npos);
-  CHECK(attach(dup(pair.bell->fd())).message().find("magic") != std::string::npos);
+  const auto empty = take(Region::create("test", 1 << 20, 1 << 20));
+  CHECK(attach(dup(empty->fd())).message().find("magic") != std::string::npos);
   int pipe_fds[2];
   CHECK(pipe(pipe_fds) == 0);
   CHECK(attach(pipe_fds[0]).code() == Code::kCorrupt);

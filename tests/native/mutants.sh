@@ -34,4 +34,7 @@ for label in publish recycle; do
 done
 mutant shm/futex.cpp "kOneRing, std::memory_order_acq_rel);  // SYNC(bell)" "kOneRing, std::memory_order_relaxed);" $bells
 mutant shm/futex.hpp "memory_order_acquire)); }  // SYNC(bell)" "memory_order_relaxed)); }" $bells
+mutant shm/claim.hpp "return claim_of(descriptor)->compare_exchange_strong(offered, wanted, std::memory_order_acq_rel);  // SYNC(claim)" \
+    "if (claim_of(descriptor)->load() != offered) return false; claim_of(descriptor)->store(wanted); return true;" \
+    each_task_is_run_or_withdrawn_and_never_both
 exit $failed

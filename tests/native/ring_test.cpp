@@ -384,4 +384,48 @@ TEST(a_killed_consumer_leaves_sane_positions) {
   }
 }
 
+TEST(each_task_is_run_or_withdrawn_and_never_both) {
+  const SharedMemory shared;
+  const std::uint64_t count = scaled(100'000);
+  std::atomic<std::uint64_t> ran{0};  // the newest task that was answered, and one more
+  std::thread consumer([&] {
+    auto ring = shared.consumer();
+    TaskDescriptor entry;
+    for (std::uint64_t next = 0; next < count;) {
+      const Result<bool> popped = ring.try_pop(&entry);
+      CHECK(popped.ok());
+      if (!popped.value()) {
+        if (ran.load() == count) return;  // the last ones were withdrawn
+        std::this_thread::yield();
+        continue;
+      }
+      CHECK(entry.seq >= next && entry.option == ~entry.seq);
+      for (const std::uint64_t word : shared->payload[0]) CHECK(word == entry.seq);
+      next = entry.seq + 1;
+      std::uint64_t before = entry.seq;
+      CHECK(ran.compare_exchange_strong(before, next, std::memory_order_acq_rel));
+    }
+  });
+  // All tasks use one slot, so whoever uses it without having the task races for its memory.
+  auto ring = shared.producer();
+  std::minstd_rand random(3);
+  std::uint64_t withdrawn = 0;
+  for (std::uint64_t seq = 0; seq < count; ++seq) {
+    for (std::uint64_t& word : shared->payload[0]) word = seq;
+    while (!ring.try_push(entry_of(seq)).value()) std::this_thread::yield();
+    for (unsigned pause = random() % 512; pause > 0; --pause) std::atomic_signal_fence(std::memory_order_seq_cst);
+    if (random() % 2 == 0 && ring.withdraw(seq, seq)) {
+      for (std::uint64_t& word : shared->payload[0]) word = ~seq;
+      std::uint64_t before = seq;
+      CHECK(ran.compare_exchange_strong(before, seq + 1));  // it does not run
+      ++withdrawn;
+    } else {
+      while (ran.load(std::memory_order_acquire) != seq + 1) std::this_thread::yield();
+      CHECK(ring.claimed(seq, seq) && !ring.withdraw(seq, seq));
+    }
+  }
+  consumer.join();
+  CHECK(withdrawn > 0 && withdrawn < count);
+}
+
 int main(int argc, char** argv) { return check::run(argc, argv); }

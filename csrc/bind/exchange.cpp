@@ -1,0 +1,980 @@
+// The pool's state, see exchange.hpp.
+#include "bind/exchange.hpp"
+
+#include <pybind11/stl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "base/process.hpp"
+#include "bind/recycling.hpp"
+
+namespace ais::bind {
+namespace {
+
+constexpr std::int64_t kAutoSpinNs = 50'000;
+constexpr std::int64_t kNapNs = 50'000;         // a part of the work in hand, so that it ends before the worker could run dry
+constexpr std::int64_t kStandByNs = 1'000'000;  // how long the background leaves the lead to callers that come and go
+constexpr std::uint64_t kAdaptEvery = 8;        // answers between two looks at what a worker's tasks cost
+constexpr std::int64_t kShortNs = 15'000;       // below this task time one worker keeps up with the sending thread
+constexpr std::size_t kCoveredKept = 64;
+constexpr std::int64_t kCrowdedNs = 10'000'000;  // between two looks at a worker that stands still
+
+constexpr const char* kOutcomeNames[] = {"", "done", "failed", "cancelled", "timed_out", "refused"};
+
+// Bytes of feeds that are plain arrays; what else there is counts as nothing.
+std::uint64_t bytes_of(py::handle feeds) {
+  if (!feeds || (!PyList_CheckExact(feeds.ptr()) && !PyTuple_CheckExact(feeds.ptr()))) return 0;
+  std::uint64_t bytes = 0;
+  for (const py::handle feed : feeds) {
+    if (py::isinstance<py::array>(feed)) bytes += static_cast<std::uint64_t>(py::reinterpret_borrow<py::array>(feed).nbytes());
+  }
+  return bytes;
+}
+
+std::uint32_t logarithm(std::uint64_t bytes) {
+  return bytes == 0 ? 0 : 64 - static_cast<std::uint32_t>(__builtin_clzll(bytes));
+}
+
+// The error of a task that no slot can be made for.
+py::object does_not_fit(int device) {
+  return to_exception(Status(Code::kOutOfMemory, "device " + std::to_string(device) +
+                                                     ": the feeds do not fit the shared memory of its worker, although it is "
+                                                     "idle; outputs that are kept may hold all of it"));
+}
+
+py::object pool_error(const char* name, const char* text) { return py::module_::import("ais_bench.errors").attr(name)(text); }
+
+}  // namespace
+
+Exchange::Exchange(std::shared_ptr<shm::Bell> bell, const ExchangeOptions& options)
+    : options_(options),
+      generation_(fork_generation()),
+      bell_(std::move(bell)),
+      scheduler_(options.scheduler),
+      background_(std::make_shared<Waiter>()),
+      wake_fd_(options.wake_fd),
+      adaptive_(options.scheduler.in_flight == 0) {
+  scheduler_.add(&callers_);
+  Recycling::prepare();
+  ended_call_ =
+      py::cpp_function([](const py::object&) { return pool_error("PoolError", "the call that wanted this task has ended"); });
+}
+
+Exchange::~Exchange() {
+  for (pool::Task* task : scheduler_.take_queued(pool::kAnyDevice)) release(static_cast<PoolTask*>(task));
+  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+    for (pool::Task* task : scheduler_.remove(worker.get())) release(static_cast<PoolTask*>(task));
+  }
+  emptying_ = true;  // the members' destructors drop the rest
+}
+
+bool Exchange::forked() const { return fork_generation() != generation_; }
+
+void Exchange::check_owner() const {
+  if (forked()) {
+    raise_if_error(
+        Status(Code::kForkedChild, "this pool belongs to the process that this one was forked from; open a new one here"));
+  }
+}
+
+// ---- the account ----
+
+void Exchange::begin_clock() {
+  if (since_ns_ < 0) since_ns_ = monotonic_ns();
+}
+
+void Exchange::rest_if_done() {
+  if (outstanding_ > 0) return;
+  if (since_ns_ >= 0) {
+    wall_ns_ += monotonic_ns() - since_ns_;
+    since_ns_ = -1;
+  }
+  if (wake_when_idle) wake_supervisor();
+}
+
+double Exchange::wall_s() const {
+  return static_cast<double>(wall_ns_ + (since_ns_ < 0 ? 0 : monotonic_ns() - since_ns_)) / 1e9;
+}
+
+void Exchange::reset_times() {
+  wall_ns_ = 0;
+  since_ns_ = outstanding_ > 0 ? monotonic_ns() : -1;
+  retries_.clear();
+  lost_.clear();
+  accepted_ = outstanding_;  // each accepted task ends in one count, those under way too
+  std::fill(std::begin(outcomes_), std::end(outcomes_), 0);
+  taken_back_ = 0;
+}
+
+bool Exchange::at_rest() const { return outstanding_ == 0 && scheduler_.busy() == 0 && streams_.empty(); }
+
+py::dict Exchange::counts() const {
+  py::dict counts;
+  counts["accepted"] = accepted_;
+  for (std::size_t i = 1; i < 6; ++i) counts[kOutcomeNames[i]] = outcomes_[i];
+  counts["outstanding"] = outstanding_;
+  counts["waiting"] = scheduler_.waiting();
+  counts["taken_back"] = taken_back_;
+  py::dict retries;
+  for (const auto& [device, count] : retries_) retries[py::int_(device)] = count;
+  py::dict lost;
+  for (const auto& [device, count] : lost_) lost[py::int_(device)] = count;
+  counts["retries"] = retries;
+  counts["lost"] = lost;
+  return counts;
+}
+
+void Exchange::wake_supervisor() {
+  if (wake_fd_ < 0) return;
+  const std::uint64_t one = 1;
+  while (::write(wake_fd_, &one, sizeof one) < 0 && errno == EINTR) {
+  }
+}
+
+// ---- the end of a task ----
+
+void Exchange::release(PoolTask* task) {
+  if (task->self != nullptr) trash_tasks_.push_back(std::move(task->self));
+}
+
+// Last of all in a call that changed something: what is dropped here may run any code.
+void Exchange::empty_trash() {
+  if (emptying_) return;
+  emptying_ = true;
+  while (!trash_.empty() || !trash_tasks_.empty()) {
+    const std::vector<py::object> objects = std::move(trash_);
+    const std::vector<std::shared_ptr<PoolTask>> tasks = std::move(trash_tasks_);
+    trash_.clear();
+    trash_tasks_.clear();
+  }
+  emptying_ = false;
+}
+
+void Exchange::finish(PoolTask* task, Outcome outcome, py::object outputs, py::object error, bool error_made) {
+  if (task->done) {
+    trash_.push_back(std::move(outputs));
+    trash_.push_back(std::move(error));
+    return;
+  }
+  task->done = true;
+  task->outcome = outcome;
+  task->outputs = std::move(outputs);
+  task->error = std::move(error);
+  task->error_made = error_made;
+  trash_.push_back(std::move(task->feeds));
+  trash_.push_back(std::move(task->kept));
+  ++outcomes_[static_cast<std::size_t>(outcome)];
+  --outstanding_;
+  if (task->future) {
+    --futures_;
+    resolved_.push_back(task->shared_from_this());
+    if (background_->asleep) background_->gate.ring();
+  }
+  Waiter* waiter = task->waiter.get();
+  ++waiter->finished;
+  if (waiter->collects) {
+    waiter->bytes -= std::min(waiter->bytes, task->held);
+    task->held = task->outputs ? bytes_of(task->outputs) : 0;
+    waiter->bytes += task->held;
+    waiter->ready.push_back(task->shared_from_this());
+  }
+  if (waiter->asleep) waiter->gate.ring();
+  rest_if_done();
+}
+
+void Exchange::end(PoolTask* task, Outcome outcome, py::object error, bool error_made, bool send_on) {
+  const std::shared_ptr<PoolTask> held = task->shared_from_this();
+  if (!task->done) {
+    task->dropped_ns = monotonic_ns();
+    const bool queued = task->place == pool::Place::kQueued;
+    scheduler_.drop(task);
+    if (task->place == pool::Place::kSent) take_back(task);
+    if (queued) release(task);
+    if (task->accepted) {
+      finish(task, outcome, py::object(), std::move(error), error_made);
+    } else {
+      task->done = true;
+    }
+  }
+  if (!send_on) return;
+  pump();
+  empty_trash();
+}
+
+void Exchange::cancel(const std::vector<std::shared_ptr<PoolTask>>& tasks, bool send_on) {
+  if (forked()) return;
+  bool any = false;
+  for (const std::shared_ptr<PoolTask>& task : tasks) {
+    if (task->done) continue;
+    any = true;
+    end(task.get(), Outcome::kCancelled, ended_call_, false, false);
+  }
+  if (!any) return;
+  if (send_on) {
+    pump();
+  } else {
+    ring();  // whoever waits sends what there is room for now
+  }
+  empty_trash();
+}
+
+// ---- tasks in ----
+
+const py::object* Exchange::blocked(const PoolTask& task) const {
+  const py::object* found = nullptr;
+  for (const auto& [device, make] : blocks_) {
+    if (!device) return &make;
+    if (task.device == *device) found = &make;
+  }
+  return found;
+}
+
+void Exchange::accept(const std::shared_ptr<PoolTask>& task) {
+  task->self = task;
+  task->accepted = true;
+  task->accepted_ns = monotonic_ns();
+  begin_clock();
+  ++outstanding_;
+  ++accepted_;
+  if (task->future) {
+    ++futures_;
+    if (background_->asleep) background_->gate.ring();
+  }
+  if (task->waiter->collects) {
+    task->held = task->bytes;
+    task->waiter->bytes += task->held;
+  }
+}
+
+void Exchange::watch(std::int64_t deadline_ns) {
+  if (deadline_ns >= looks_ns_) return;
+  looks_ns_ = 0;
+  wake_supervisor();
+}
+
+void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double> timeout_s) {
+  check_owner();
+  if (task->accepted || task->done) raise_if_error(Status(Code::kInvalidArgument, "this task was started before"));
+  const py::object* refusal = door_ ? &door_ : (blocks_.empty() ? nullptr : blocked(*task));
+  if (refusal != nullptr) {
+    const py::object make = *refusal;
+    const py::object error = make();
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+    throw py::error_already_set();
+  }
+  if (task->waiter == nullptr) task->waiter = task->future ? background_ : std::make_shared<Waiter>();
+  if (task->source == nullptr) task->source = &callers_;
+  task->bytes = bytes_of(task->feeds);
+  const auto shape = static_cast<std::uint32_t>(task->mode * 4 + static_cast<int>(task->payload)) * 64 + logarithm(task->bytes);
+  task->kind = shape * 64 + task->source->salt % 64;
+  if (prefer_home_ && PyList_CheckExact(task->feeds.ptr()) && PyList_GET_SIZE(task->feeds.ptr()) > 0) {
+    const py::handle first = PyList_GET_ITEM(task->feeds.ptr(), 0);
+    if (py::isinstance<py::array>(first)) {
+      const void* data = py::reinterpret_borrow<py::array>(first).data();
+      for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+        if (worker->lane->holds(data)) task->home = worker.get();
+      }
+    }
+  }
+  accept(task);
+  scheduler_.add(task.get());
+  if (timeout_s) {
+    const std::int64_t at = monotonic_ns() + static_cast<std::int64_t>(std::min(*timeout_s, 1e9) * 1e9);
+    if (deadlines_.size() >= prune_at_) {  // most are done by now, long before their time
+      const auto over = [](const Deadline& deadline) {
+        const std::shared_ptr<PoolTask> waited = deadline.task.lock();
+        return waited == nullptr || waited->done;
+      };
+      deadlines_.erase(std::remove_if(deadlines_.begin(), deadlines_.end(), over), deadlines_.end());
+      std::make_heap(deadlines_.begin(), deadlines_.end(), std::greater<>());
+      prune_at_ = 1000 + 2 * deadlines_.size();
+    }
+    deadlines_.push_back({at, ++order_, task, *timeout_s});
+    std::push_heap(deadlines_.begin(), deadlines_.end(), std::greater<>());
+    watch(at);
+  }
+  if (options_.task_timeout_s > 0 && looks_ns_ == pool::kNever) watch(0);
+  pump();
+  if (task->future && !task->done && !task->taken && task->feeds && task->place != pool::Place::kOut) {
+    // The caller may reuse the buffers as soon as it has the future.
+    py::object copy;
+    try {
+      copy = FeedArrays(task->feeds, nullptr).copy();
+    } catch (py::error_already_set& wrong) {
+      if (!wrong.matches(PyExc_Exception)) throw;
+      end(task.get(), Outcome::kFailed, wrong.value(), true, false);
+    }
+    if (copy && !task->done && task->feeds) {
+      trash_.push_back(std::move(task->feeds));
+      task->feeds = std::move(copy);
+      task->taken = true;
+    }
+  }
+  empty_trash();
+}
+
+void Exchange::run(const std::shared_ptr<PoolTask>& task) {
+  const std::uint32_t ticket = this->ticket();
+  start(task, std::nullopt);
+  try {
+    std::optional<std::uint32_t> fresh;
+    if (task->place == pool::Place::kSent) fresh = ticket;  // nothing came before it was sent that matters
+    while (!task->done) {
+      wait(task->waiter.get(), 0, shm::kNoDeadline, fresh);
+      fresh.reset();
+    }
+  } catch (...) {
+    cancel({task});
+    throw;
+  }
+}
+
+void Exchange::run_all(const std::vector<std::shared_ptr<PoolTask>>& tasks) {
+  auto waiter = std::make_shared<Waiter>();
+  pool::Source source;
+  source.salt = static_cast<std::uint32_t>(++order_);
+  stream_begins(&source);
+  std::size_t wanted = 0;
+  try {
+    for (const std::shared_ptr<PoolTask>& task : tasks) {
+      if (task->done) continue;
+      task->waiter = waiter;
+      task->source = &source;
+      ++wanted;
+      start(task, std::nullopt);
+    }
+    while (waiter->finished < wanted) wait(waiter.get(), waiter->finished, patience_ns(monotonic_ns()));
+  } catch (...) {
+    cancel(tasks);
+    stream_ends(&source);
+    throw;
+  }
+  stream_ends(&source);
+}
+
+py::list Exchange::new_feeds(const std::vector<std::pair<Shape, py::object>>& specs) {
+  check_owner();
+  prefer_home_ = true;
+  std::shared_ptr<PoolWorker> best;
+  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+    if (worker->open && (best == nullptr || worker->hand.size() < best->hand.size())) best = worker;
+  }
+  if (best != nullptr) return best->lane->new_feeds(specs);
+  py::list arrays;  // all are being restarted; these are copied
+  const py::object empty = py::module_::import("numpy").attr("empty");
+  for (const auto& [shape, dtype] : specs) arrays.append(empty(shape, dtype));
+  return arrays;
+}
+
+// ---- from queues to workers ----
+
+std::shared_ptr<PoolWorker> Exchange::record_of(pool::Worker* worker) const {
+  for (const std::shared_ptr<PoolWorker>& record : workers_) {
+    if (record.get() == worker) return record;
+  }
+  return nullptr;
+}
+
+void Exchange::pump() {
+  if (workers_.empty()) return;
+  const int here = current_cpu();
+  const std::int64_t now = monotonic_ns();
+  const int skip = caller_core(now);
+  bool crowded = false;
+  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+    if (!worker->full || !worker->hand.empty()) continue;
+    crowded = worker->lane->lane().crowded();  // it stands still, and has not passed the tasks that were taken back
+    if (!crowded) scheduler_.set_full(worker.get(), false);
+  }
+  bool again = true;
+  for (int moves = 0; again && moves < 64;) {
+    again = false;
+    while (pool::Task* next = scheduler_.next(monotonic_ns(), skip, here)) {
+      if (!send(static_cast<PoolTask*>(next))) break;
+    }
+    if (pool::Task* task = scheduler_.take_back(monotonic_ns())) {
+      take_back(static_cast<PoolTask*>(task));
+      again = true;
+      ++moves;
+    }
+  }
+  look_again_ = scheduler_.look_again();
+  if (crowded) look_again_ = std::min(look_again_, now + kCrowdedNs);
+  spread_spin();
+}
+
+// Copies the feeds to the place that the worker keeps for the task. False: not now; going on at once makes no sense.
+bool Exchange::send(PoolTask* task) {
+  const std::shared_ptr<PoolTask> held = task->shared_from_this();
+  const std::shared_ptr<PoolWorker> worker = record_of(task->worker);
+  bool sent = false;
+  bool lost = false;
+  py::object error;
+  std::uint64_t seq = 0;
+  try {
+    const py::object feeds = task->feeds ? task->feeds : py::reinterpret_borrow<py::object>(py::tuple());
+    const FeedArrays arrays(feeds, worker->lane->lane().region().get());
+    if (task->place == pool::Place::kPlaced && task->worker == worker.get() && !task->unwanted) {
+      sent = worker->lane->send(arrays, task->mode, task->payload, task->option, task, &seq);
+    }
+  } catch (py::error_already_set& raised) {
+    const py::module_ errors = py::module_::import("ais_bench.errors");
+    if (raised.matches(errors.attr("TransportError")) || raised.matches(errors.attr("SessionClosed"))) {
+      lost = true;
+      condemn(worker, raised.value());
+    } else if (raised.matches(PyExc_Exception)) {
+      error = raised.value();
+    } else {  // an interrupt, in the code of an array-like object
+      if (task->place == pool::Place::kPlaced && task->worker == worker.get()) {
+        scheduler_.not_sent(task);
+        if (task->place == pool::Place::kOut) release(task);
+      }
+      throw;
+    }
+  }
+  if (task->place != pool::Place::kPlaced || task->worker != worker.get()) return true;  // the worker went meanwhile
+  if (sent) {
+    task->seq = seq;
+    task->taken = true;
+    trash_.push_back(std::move(task->feeds));
+    scheduler_.sent(task, monotonic_ns());
+    if (task->unwanted) take_back(task);  // since the copy began
+    return true;
+  }
+  const bool crowded = worker->lane->lane().crowded();
+  if (!error && !lost && !crowded && !task->unwanted && worker->hand.size() == 1 && worker->lane->lane().in_flight() == 0) {
+    error = does_not_fit(worker->device);
+  }
+  if (error) scheduler_.drop(task);
+  scheduler_.not_sent(task);
+  if (crowded) scheduler_.set_full(worker.get(), true);
+  if (task->place == pool::Place::kOut) release(task);
+  if (error) {
+    finish(task, Outcome::kFailed, py::object(), std::move(error));
+    return true;
+  }
+  if (!task->done && !task->unwanted) {
+    const py::object* refusal = blocked(*task);
+    if (refusal != nullptr) {  // its last worker went while nobody looked, and none is to be hoped for
+      scheduler_.drop(task);
+      release(task);
+      finish(task, Outcome::kRefused, py::object(), *refusal, false);
+    }
+  }
+  return true;
+}
+
+// Takes a sent task back from its worker, unless that has claimed it.
+bool Exchange::take_back(PoolTask* task) {
+  const std::shared_ptr<PoolWorker> worker = record_of(task->worker);
+  std::optional<PyLane::Left> left;
+  try {
+    if (worker != nullptr) left = worker->lane->withdraw(task->seq);
+  } catch (py::error_already_set& raised) {
+    condemn(worker, raised.value());
+  }
+  if (!left || task->worker != worker.get()) {
+    scheduler_.not_withdrawn(task);
+    return false;
+  }
+  if (!task->unwanted) {
+    ++taken_back_;
+    ++task->moved;
+    task->feeds = left->feeds;
+  }
+  trash_.push_back(std::move(left->feeds));
+  scheduler_.withdrawn(task);
+  if (task->place == pool::Place::kOut) release(task);
+  return true;
+}
+
+// ---- replies ----
+
+std::size_t Exchange::progress() {
+  check_owner();
+  const std::size_t count = drain();
+  pump();
+  empty_trash();
+  return count;
+}
+
+std::size_t Exchange::drain() {
+  std::size_t count = 0;
+  drained_ticket_ = ticket();
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    if (workers_[i]->hand.empty()) continue;
+    const std::shared_ptr<PoolWorker> worker = workers_[i];
+    drain_worker(worker, &count);
+  }
+  return count;
+}
+
+bool Exchange::drain_worker(const std::shared_ptr<PoolWorker>& worker, std::size_t* count) {
+  try {
+    std::optional<Recycling> recycling;
+    PyLane::Answer answer;
+    while (worker->lane->take(&answer)) {
+      if (!recycling && worker->lane->lane().in_flight() != 0) recycling.emplace();  // for the next ones
+      book(worker, std::move(answer));
+      ++*count;
+    }
+  } catch (py::error_already_set& raised) {
+    condemn(worker, raised.value());
+    return false;
+  }
+  if (adaptive_ && worker->answered >= worker->adapt_at) adapt(worker.get());
+  return true;
+}
+
+void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer answer) {
+  auto* task = static_cast<PoolTask*>(answer.task);
+  const std::shared_ptr<PoolTask> held = task->self;
+  const bool in_hand = task->place == pool::Place::kSent && task->worker == worker.get();
+  if (in_hand && answer.feeds) {
+    book_fault(worker, task, std::move(answer));
+    return;
+  }
+  const std::int64_t until = task->dropped_ns > 0 ? std::min(task->dropped_ns, answer.done_ns) : answer.done_ns;
+  answer.times.busy = busy_ns(worker.get(), answer.picked_ns, std::max(until, answer.picked_ns));
+  answer.times.queued += std::max<std::int64_t>(0, answer.picked_ns - answer.times.queued - task->accepted_ns);
+  answer.times.end_to_end = std::max(answer.times.end_to_end, monotonic_ns() - task->accepted_ns);
+  const bool failed = answer.kind == shm::Kind::kRaised || answer.kind == shm::Kind::kError;
+  worker->cost_ns = answer.times.execute + answer.times.preprocess + answer.times.postprocess + answer.times.copy_out;
+  if (!task->done) {
+    worker->lane->stats().record(answer.times, failed);
+    task->ran_on = worker->device;
+    task->answer = answer.kind;
+    task->times = answer.times;
+    task->picked_ns = answer.picked_ns;
+    task->done_ns = answer.done_ns;
+  } else {
+    worker->lane->stats().add_busy(answer.times.busy);
+  }
+  if (in_hand) {
+    scheduler_.answered(task, answer.picked_ns, answer.done_ns);
+    release(task);
+  }
+  if (answer.lost) condemn(worker, answer.error);
+  if (failed && answer.kind == shm::Kind::kError) {
+    finish(task, Outcome::kFailed, py::object(), std::move(answer.error));
+  } else {
+    finish(task, failed ? Outcome::kFailed : Outcome::kDone, std::move(answer.outputs), py::object());
+  }
+}
+
+void Exchange::book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer) {
+  const int device = worker->device;
+  task->ran_on = device;
+  if (!task->done) {
+    trash_.push_back(std::move(task->feeds));
+    task->feeds = std::move(answer.feeds);
+  }
+  busy_ns(worker.get(), answer.picked_ns, answer.done_ns);
+  const bool again = scheduler_.faulted(task);
+  if (scheduler_.others_work(device)) {
+    for (const std::shared_ptr<PoolWorker>& one : workers_) {
+      if (one->device == device && one->faults >= pool::kFaultsInARow) condemn(one, answer.error);
+    }
+  }
+  if (again) {
+    ++retries_[device];
+    return;
+  }
+  release(task);
+  if (!task->done) ++lost_[device];
+  finish(task, Outcome::kFailed, py::object(), std::move(answer.error));
+}
+
+// How much of a time the worker was busy in that was not counted before.
+std::int64_t Exchange::busy_ns(PoolWorker* worker, std::int64_t from, std::int64_t to) {
+  auto& covered = worker->covered;
+  std::int64_t fresh = to - from;
+  std::pair<std::int64_t, std::int64_t> whole{from, to};
+  for (std::size_t i = 0; i < covered.size();) {
+    if (covered[i].second < from || covered[i].first > to) {
+      ++i;
+      continue;
+    }
+    fresh -= std::max<std::int64_t>(0, std::min(covered[i].second, to) - std::max(covered[i].first, from));
+    whole = {std::min(whole.first, covered[i].first), std::max(whole.second, covered[i].second)};
+    covered.erase(covered.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  covered.push_back(whole);
+  if (covered.size() > kCoveredKept) covered.erase(covered.begin());
+  return std::max<std::int64_t>(0, fresh);
+}
+
+// ---- short tasks: naps and spinning ----
+
+void Exchange::adapt(PoolWorker* worker) {
+  worker->adapt_at = worker->answered + kAdaptEvery;
+  const bool many = pool::kWorkInHand / (worker->cost_ns + 1) >= pool::kManyInFlight - 2;
+  const bool naps = !streams_.empty() && many;
+  if (naps != worker->naps) let_nap(worker, naps);
+}
+
+void Exchange::let_nap(PoolWorker* worker, bool naps) {
+  worker->naps = naps;
+  worker->lane->lane().set_nap_ns(naps ? static_cast<std::uint32_t>(kNapNs) : 0);
+}
+
+bool Exchange::full_of_short_tasks() {
+  const int skip = caller_core(monotonic_ns());
+  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+    if (worker->open && (skip == pool::kNoCpu || worker->only_cpu != skip) &&
+        worker->hand.size() < static_cast<std::size_t>(pool::kManyInFlight)) {
+      return false;
+    }
+  }
+  return !workers_.empty();
+}
+
+// The processor of the caller of a stream, if the workers elsewhere are as fast as it is: one that is pinned to it would only
+// take turns with it.
+int Exchange::caller_core(std::int64_t now) {
+  if (streams_.empty()) return pool::kNoCpu;
+  if (now < look_around_ns_) return caller_core_;
+  look_around_ns_ = now + kStayNs;
+  const int here = current_cpu();
+  const auto enough = kShortNs * static_cast<std::int64_t>(workers_.size() - 1);
+  bool quick = false;
+  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+    const bool at_work = worker->answered > worker->seen;
+    worker->seen = worker->answered;
+    quick = quick || (at_work && worker->open && worker->only_cpu != here && worker->cost_ns <= enough);
+  }
+  return caller_core_ = quick ? here : pool::kNoCpu;
+}
+
+std::int64_t Exchange::caller_spin_ns() const {
+  if (options_.spin_us >= 0) return static_cast<std::int64_t>(options_.spin_us * 1000);
+  if (scheduler_.busy() >= options_.cores) return 0;
+  const int here = current_cpu();
+  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+    if (!worker->hand.empty() && worker->only_cpu != pool::kNoCpu && worker->only_cpu == here) return 0;
+  }
+  return kAutoSpinNs;
+}
+
+// Workers spin while a processor is free for it.
+void Exchange::spread_spin() {
+  const int busy = scheduler_.busy();
+  const bool before = busy_before_ < options_.cores;
+  busy_before_ = busy;
+  if (options_.spin_us >= 0 || before == (busy < options_.cores)) return;
+  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+    worker->lane->lane().set_spin_ns(busy < options_.cores ? static_cast<std::uint32_t>(kAutoSpinNs) : 0);
+  }
+}
+
+void Exchange::stream_begins(pool::Source* source) {
+  scheduler_.add(source);
+  streams_.push_back(source);
+}
+
+void Exchange::stream_ends(pool::Source* source) {
+  const auto found = std::find(streams_.begin(), streams_.end(), source);
+  if (found == streams_.end()) return;
+  streams_.erase(found);
+  scheduler_.remove(source);
+  if (!streams_.empty()) return;
+  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+    if (worker->naps) let_nap(worker.get(), false);
+  }
+}
+
+// ---- waiting ----
+
+void Exchange::promote() {
+  if (leader_ == nullptr && !followers_.empty()) followers_.back()->gate.ring();
+}
+
+void Exchange::wait(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns, std::optional<std::uint32_t> ticket) {
+  check_owner();
+  if (waiter->finished != seen) return;
+  if (leader_ == nullptr) {
+    lead(waiter, seen, deadline_ns, ticket);
+    return;
+  }
+  if (leader_ == background_.get()) ring();
+  const std::uint32_t gate = waiter->gate.ticket();
+  waiter->asleep = true;
+  followers_.push_back(waiter);
+  shm::Wake wake;
+  {
+    const NoGil release;
+    wake = waiter->gate.wait(gate, deadline_ns, 0);
+  }
+  followers_.erase(std::find(followers_.rbegin(), followers_.rend(), waiter).base() - 1);
+  waiter->asleep = false;
+  if (leader_ == nullptr && (waiter->finished != seen || wake == shm::Wake::kInterrupted || wake == shm::Wake::kTimeout))
+    promote();
+  if (wake == shm::Wake::kInterrupted && PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+void Exchange::lead(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns, std::optional<std::uint32_t> ticket) {
+  struct Lead {
+    Lead(Exchange* exchange, Waiter* waiter) : exchange_(exchange) { exchange_->leader_ = waiter; }
+    ~Lead() { end(); }
+    void end() {
+      if (exchange_ == nullptr) return;
+      exchange_->leader_ = nullptr;
+      exchange_->promote();
+      exchange_ = nullptr;
+    }
+    Exchange* exchange_;
+  } leading(this, waiter);
+  if (!ticket) {
+    ticket = this->ticket();
+    if (drain() > 0 || waiter->finished != seen) {
+      pump();
+      leading.end();
+      empty_trash();
+      return;
+    }
+    pump();
+  }
+  if (look_again_ != pool::kNever) {
+    deadline_ns = deadline_ns == shm::kNoDeadline ? std::max<std::int64_t>(1, look_again_)
+                                                  : std::min(deadline_ns, std::max<std::int64_t>(1, look_again_));
+  }
+  const std::int64_t spin_ns = waiter == background_.get() ? 0 : caller_spin_ns();
+  const std::shared_ptr<shm::Bell> bell = bell_;  // it may be silenced meanwhile
+  shm::Wake wake = shm::Wake::kRung;
+  {
+    const NoGil release;
+    if (bell != nullptr) wake = bell->doorbell().wait(*ticket, deadline_ns, spin_ns);
+  }
+  drain();
+  pump();
+  leading.end();
+  empty_trash();
+  if (wake == shm::Wake::kInterrupted && PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+void Exchange::ring() {
+  if (bell_ != nullptr) bell_->doorbell().ring();
+}
+
+void Exchange::silence() { bell_.reset(); }
+
+std::uint32_t Exchange::ticket() const { return bell_ == nullptr ? 0 : bell_->doorbell().ticket(); }
+
+void Exchange::wait_for_change(double timeout_s) {
+  const auto waiter = std::make_shared<Waiter>();
+  wait(waiter.get(), 0, monotonic_ns() + static_cast<std::int64_t>(std::min(timeout_s, 1e9) * 1e9));
+}
+
+bool Exchange::wait_until_idle(double timeout_s) {
+  const auto waiter = std::make_shared<Waiter>();
+  const std::int64_t deadline = monotonic_ns() + static_cast<std::int64_t>(std::min(timeout_s, 1e9) * 1e9);
+  while (outstanding_ > 0) {
+    if (monotonic_ns() >= deadline) return false;
+    wait(waiter.get(), 0, deadline);
+  }
+  return true;
+}
+
+std::shared_ptr<PoolTask> Exchange::next_resolved() {
+  Waiter* waiter = background_.get();
+  calling_ = false;
+  while (true) {
+    if (!resolved_.empty()) {
+      std::shared_ptr<PoolTask> task = std::move(resolved_.front());
+      resolved_.pop_front();
+      calling_ = true;
+      return task;
+    }
+    if (!resolving_) return nullptr;
+    if (futures_ > 0 && leader_ == nullptr && followers_.empty()) {
+      lead(waiter, waiter->finished, shm::kNoDeadline, std::nullopt);
+      continue;
+    }
+    const std::uint32_t gate = waiter->gate.ticket();
+    waiter->asleep = true;
+    {
+      const std::int64_t deadline = futures_ > 0 ? monotonic_ns() + kStandByNs : shm::kNoDeadline;
+      const NoGil release;
+      waiter->gate.wait(gate, deadline, 0);
+    }
+    waiter->asleep = false;
+  }
+}
+
+void Exchange::stop_resolving() {
+  resolving_ = false;
+  background_->gate.ring();
+  ring();
+}
+
+// ---- workers come and go ----
+
+void Exchange::add_worker(const std::shared_ptr<PoolWorker>& worker) {
+  const auto weight = weights_.find(worker->device);
+  if (weight != weights_.end()) worker->weight = weight->second;
+  worker->lane->lane().set_spin_ns(options_.spin_us >= 0                ? static_cast<std::uint32_t>(options_.spin_us * 1000)
+                                   : scheduler_.busy() < options_.cores ? static_cast<std::uint32_t>(kAutoSpinNs)
+                                                                        : 0);
+  workers_.push_back(worker);
+  scheduler_.add(worker.get());
+  unblock(worker->device);
+  look_around_ns_ = 0;
+  pump();
+  ring();
+  empty_trash();
+}
+
+void Exchange::retire(int device) {
+  const std::vector<std::shared_ptr<PoolWorker>> workers = workers_;
+  // What was accepted for this device only is finished: no other could take it.
+  for (bool more = true; more;) {
+    more = false;
+    for (const std::shared_ptr<PoolWorker>& worker : workers) {
+      if (worker->device != device || !worker->open) continue;
+      pool::Task* task = scheduler_.next_for(worker.get());
+      if (task != nullptr) more = send(static_cast<PoolTask*>(task)) || more;
+    }
+  }
+  for (const std::shared_ptr<PoolWorker>& worker : workers) {
+    if (worker->device == device && !worker->gone) scheduler_.close(worker.get());
+  }
+  empty_trash();
+}
+
+void Exchange::condemn(const std::shared_ptr<PoolWorker>& worker, py::object reason) {
+  if (worker->gone || (!worker->open && worker->kill_reason)) return;
+  scheduler_.close(worker.get());
+  worker->kill_reason = std::move(reason);
+  condemned_.push_back(worker);
+  wake_supervisor();
+}
+
+std::vector<std::shared_ptr<PoolWorker>> Exchange::take_condemned() { return std::exchange(condemned_, {}); }
+
+py::object Exchange::remove_worker(const std::shared_ptr<PoolWorker>& worker, const py::object& died) {
+  std::size_t count = 0;
+  drain_worker(worker, &count);
+  std::vector<PyLane::Left> left = worker->lane->abandon();
+  const std::vector<pool::Task*> orphans = scheduler_.remove(worker.get());
+  worker->gone = true;
+  workers_.erase(std::find(workers_.begin(), workers_.end(), worker));
+  caller_core_ = pool::kNoCpu;
+  look_around_ns_ = 0;
+  // What it was at: the first one, if at any, as the others only waited; or any one of those that it had claimed.
+  const auto struck = [&](const PyLane::Left& one) { return one.taken && (&one == &left.front() || worker->several); };
+  const bool certain = std::count_if(left.begin(), left.end(), struck) == 1;
+  std::optional<int> explained;
+  std::uint64_t again = 0;
+  // Last first, so that each goes to the front of its queue and the order stays.
+  for (auto orphan = orphans.rbegin(); orphan != orphans.rend(); ++orphan) {
+    auto* task = static_cast<PoolTask*>(*orphan);
+    const std::shared_ptr<PoolTask> held = task->shared_from_this();
+    const auto found = std::find_if(left.begin(), left.end(), [&](const PyLane::Left& one) { return one.task == task; });
+    if (found != left.end() && !task->done) {
+      trash_.push_back(std::move(task->feeds));
+      task->feeds = std::move(found->feeds);
+    }
+    if (task->done) {  // past its own time, and killed for that
+      if (found != left.end() && found == left.begin()) explained = task->crashes;
+      release(task);
+      continue;
+    }
+    const bool begun = found != left.end() && struck(*found);
+    const bool readable = found == left.end() || task->feeds;
+    if (scheduler_.lose(task, begun, certain, readable)) {
+      const py::object* refusal = blocked(*task);
+      if (refusal == nullptr) {
+        ++again;
+        continue;
+      }
+      scheduler_.drop(task);
+      release(task);
+      finish(task, Outcome::kRefused, py::object(), *refusal, false);
+      continue;
+    }
+    release(task);
+    ++lost_[worker->device];
+    finish(task, Outcome::kFailed, py::object(), died, false);
+    if (begun && task->crashes > 1) explained = task->crashes - 1;
+  }
+  if (again > 0) retries_[worker->device] += again;
+  pump();
+  ring();
+  empty_trash();
+  return explained ? py::cast(*explained) : py::none();
+}
+
+py::tuple Exchange::overdue() {
+  drain();
+  const std::int64_t now = monotonic_ns();
+  const auto limit = static_cast<std::int64_t>(options_.task_timeout_s * 1e9);
+  py::list missed;
+  std::vector<const PoolTask*> too_late;
+  while (!deadlines_.empty()) {
+    const std::shared_ptr<PoolTask> task = deadlines_.front().task.lock();
+    const bool over = task == nullptr || task->done;
+    if (!over && deadlines_.front().at_ns > now) break;
+    std::pop_heap(deadlines_.begin(), deadlines_.end(), std::greater<>());
+    const Deadline deadline = std::move(deadlines_.back());
+    deadlines_.pop_back();
+    if (over) continue;
+    const double took = deadline.timeout_s + static_cast<double>(now - deadline.at_ns) / 1e9;
+    missed.append(py::make_tuple(task, deadline.timeout_s, took));
+    too_late.push_back(task.get());
+  }
+  std::int64_t later = deadlines_.empty() ? pool::kNever : deadlines_.front().at_ns;
+  py::list late;
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    const std::shared_ptr<PoolWorker> worker = workers_[i];
+    if (worker->hand.empty()) continue;
+    Result<std::optional<shm::Lane::Oldest>> oldest = worker->lane->lane().oldest();
+    if (!oldest.ok()) continue;
+    const std::optional<shm::Lane::Oldest>& at = oldest.value();
+    if (!at) continue;
+    const std::shared_ptr<PoolTask> task = static_cast<PoolTask*>(at->task)->shared_from_this();
+    const bool own_time = std::find(too_late.begin(), too_late.end(), task.get()) != too_late.end();
+    if ((own_time && at->claimed) || (limit > 0 && at->since_ns + limit <= now)) {
+      late.append(py::make_tuple(worker, task, !own_time, static_cast<double>(now - at->since_ns) / 1e9));
+    } else if (limit > 0) {
+      later = std::min(later, at->since_ns + limit);
+    }
+  }
+  if (limit > 0 && outstanding_ > 0 && later == pool::kNever) later = now + limit;
+  looks_ns_ = later;
+  pump();
+  ring();
+  py::object pause = py::none();
+  if (later != pool::kNever) pause = py::float_(std::max(0.0, static_cast<double>(later - monotonic_ns()) / 1e9));
+  empty_trash();
+  return py::make_tuple(missed, late, pause);
+}
+
+// ---- who gets in ----
+
+void Exchange::block(std::optional<int> device, const py::object& make_error) {
+  unblock(device);
+  blocks_.emplace_back(device, make_error);
+  for (pool::Task* one : scheduler_.take_queued(device ? *device : pool::kAnyDevice)) {
+    auto* task = static_cast<PoolTask*>(one);
+    const std::shared_ptr<PoolTask> held = task->shared_from_this();
+    release(task);
+    finish(task, Outcome::kRefused, py::object(), make_error, false);
+  }
+  ring();
+  empty_trash();
+}
+
+void Exchange::unblock(std::optional<int> device) {
+  const auto found = std::find_if(blocks_.begin(), blocks_.end(), [&](const auto& one) { return one.first == device; });
+  if (found == blocks_.end()) return;
+  trash_.push_back(std::move(found->second));
+  blocks_.erase(found);
+}
+
+void Exchange::close_door(const py::object& make_error) { door_ = make_error; }
+
+}  // namespace ais::bind

@@ -1,0 +1,275 @@
+// The parent's end of a worker's arena in Python's terms: feeds go in as arrays, outputs come out as arrays. Needs the GIL.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/process.hpp"
+#include "bind/bind.hpp"
+#include "bind/shm.hpp"
+#include "bind/shm_arrays.hpp"
+#include "device/fault.hpp"
+#include "shm/lane.hpp"
+
+namespace ais::bind {
+
+// How many results of one lane may be lent to the caller at a time; the next are copied. A lent slot is a slot whose pages the
+// worker has to touch for the first time somewhere else, which costs more than a copy.
+constexpr int kLoans = 8;
+
+using Loans = std::shared_ptr<std::atomic<int>>;
+
+// The base of arrays over a result slot.
+struct Loan {
+  Loan(shm::Lease taken, Loans counter) : lease(std::move(taken)), loans(std::move(counter)) { loans->fetch_add(1); }
+  Loan(Loan&&) = default;
+  ~Loan() {
+    if (loans != nullptr) loans->fetch_sub(1);
+  }
+  shm::Lease lease;
+  Loans loans;
+};
+
+// The base of feeds that come back: their slot, and the arrays that were named in place.
+struct FeedsLeft {
+  shm::Lease lease;
+  py::object kept;
+};
+
+// The exception that a status stands for, as an object.
+inline py::object to_exception(const Status& status) {
+  try {
+    raise_if_error(status);
+  } catch (py::error_already_set& error) {
+    return error.value();
+  }
+  return py::none();
+}
+
+// A MemoryError, which CPython has in store.
+inline py::object memory_error() {
+  PyErr_NoMemory();
+  PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
+  PyErr_Fetch(&type, &value, &trace);
+  PyErr_NormalizeException(&type, &value, &trace);
+  Py_XDECREF(type);
+  Py_XDECREF(trace);
+  return py::reinterpret_steal<py::object>(value);
+}
+
+// The worker's kError frame as a status; what it holds is not trusted either.
+inline Status reported_error(const std::vector<TensorView>& tensors) {
+  if (tensors.size() != 2 || tensors[0].dtype != DType::kUInt8 || tensors[1].dtype != DType::kInt64 ||
+      tensors[1].bytes != 2 * sizeof(std::int64_t)) {
+    return Status(Code::kCorrupt, "the worker reported an error in a form that cannot be read");
+  }
+  std::int64_t codes[2];
+  std::memcpy(codes, tensors[1].data, sizeof codes);
+  std::string text(static_cast<const char*>(tensors[0].data), tensors[0].bytes);
+  const bool known = codes[0] > 0 && codes[0] <= static_cast<std::int64_t>(Code::kSystem);
+  return Status(known ? static_cast<Code>(codes[0]) : Code::kExecution, std::move(text), codes[1]);
+}
+
+inline py::list arrays_over(const std::vector<TensorView>& feeds, shm::Lease lease, py::object kept) {
+  const py::capsule base = keep_alive(FeedsLeft{std::move(lease), std::move(kept)});
+  py::list arrays;
+  for (const TensorView& view : feeds) arrays.append(view_tensor(view, base, true));
+  return arrays;
+}
+
+class PyLane {
+ public:
+  PyLane(std::shared_ptr<shm::Bell> bell, const shm::LaneOptions& options, std::shared_ptr<shm::Stats> stats)
+      : lane_(value_or_raise(shm::Lane::create(std::move(bell), options))),
+        stats_(std::move(stats)),
+        loans_(std::make_shared<std::atomic<int>>(0)) {}
+  PyLane(const PyLane&) = delete;
+  PyLane& operator=(const PyLane&) = delete;
+  ~PyLane() {
+    for (shm::Token token; lane_->discard_one(&token);) {
+      if (owns_tasks) Py_XDECREF(static_cast<PyObject*>(token.task));
+      Py_XDECREF(static_cast<PyObject*>(token.keep));
+    }
+  }
+
+  bool owns_tasks = false;  // they are Python objects, which the lane holds references to
+
+  // Copies the feeds and publishes them; false where there is no room now. `task`: what the reply brings back. The GIL is
+  // released for large copies, and held from before the task is published on.
+  bool send(const FeedArrays& arrays, int mode, shm::Kind kind, std::uint64_t option, void* task, std::uint64_t* seq) {
+    const std::int64_t begun_ns = monotonic_ns();
+    auto draft = value_or_raise(lane_->begin(arrays.frame_bytes()));
+    if (!draft) return false;
+    shm::Span table;
+    std::uint64_t used = 0;
+    const auto fill = [&](shm::FrameWriter* writer) {
+      writer->reset(lane_->region()->data(), draft->feeds());
+      const bool filled = arrays.write(writer, *lane_->region()) && writer->finish(&table);
+      used = writer->used();
+      return filled;
+    };
+    bool filled = false;
+    if (arrays.copied_bytes() >= kLarge) {
+      shm::FrameWriter writer;  // other threads send meanwhile
+      const NoGil release;
+      filled = fill(&writer);
+    } else {
+      filled = fill(&spare_);
+    }
+    if (!filled) throw std::logic_error("feeds did not fit the slot that was made for them");
+    py::object kept = arrays.kept();
+    raise_if_error(lane_->publish(std::move(*draft), table, used, static_cast<std::uint16_t>(mode), kind, option, begun_ns,
+                                  {task, kept.ptr()}, seq));
+    kept.release();
+    return true;
+  }
+
+  // A task that did not run, with its feeds as they lie in shared memory.
+  struct Left {
+    void* task = nullptr;
+    py::object feeds;  // null: they cannot be read
+    shm::Kind kind = shm::Kind::kTensors;
+    bool taken = false;  // the worker had claimed it
+  };
+
+  std::vector<Left> abandon() {
+    std::vector<Left> tasks;
+    for (shm::Lane::Unfinished& left : lane_->abandon()) tasks.push_back(to_left(std::move(left)));
+    return tasks;
+  }
+
+  // See Lane::withdraw.
+  std::optional<Left> withdraw(std::uint64_t seq) {
+    shm::Lane::Unfinished left;
+    if (!value_or_raise(lane_->withdraw(seq, &left))) return std::nullopt;
+    return to_left(std::move(left));
+  }
+
+  py::list new_feeds(const std::vector<std::pair<Shape, py::object>>& specs);
+
+  bool owns(const py::array& array) const { return lane_->region()->contains(array.data()); }
+
+  // Where an array that this lane owns begins in the arena.
+  std::int64_t offset_of(const py::array& array) const {
+    return static_cast<const std::uint8_t*>(array.data()) - lane_->region()->data();
+  }
+
+  int fd() const { return lane_->region()->fd(); }
+  void release_fd() { lane_->region()->close_fd(); }
+  shm::Lane& lane() { return *lane_; }
+  shm::Stats& stats() { return *stats_; }
+  bool holds(const void* data) const { return lane_->region()->contains(data); }
+
+  // A reply in Python's terms.
+  struct Answer {
+    void* task = nullptr;
+    py::object outputs = py::none();
+    py::object error = py::none();
+    bool lost = false;  // the device is
+    py::object feeds;   // of a task that failed for its device, for another try; else null
+    shm::Kind kind = shm::Kind::kTensors;
+    shm::TaskTimes times;
+    std::int64_t picked_ns = 0;
+    std::int64_t done_ns = 0;
+  };
+
+  // The next reply; false where there is none.
+  bool take(Answer* answer) {
+    shm::Lane::Reply reply = std::move(spare_reply_);
+    const bool taken = value_or_raise(lane_->take(&reply));
+    if (taken) fill(&reply, answer);
+    spare_reply_ = std::move(reply);
+    return taken;
+  }
+
+ private:
+  void fill(shm::Lane::Reply* reply, Answer* answer) {
+    const std::int64_t taken_ns = monotonic_ns();
+    *answer = Answer();
+    answer->task = reply->token.task;
+    py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.keep));
+    try {
+      fill_outcome(reply, std::move(kept), answer);
+    } catch (py::error_already_set& failed) {  // out of memory: this task's failure, it must not be lost
+      answer->error = failed.value();
+    } catch (const std::bad_alloc&) {
+      answer->error = memory_error();
+    }
+    if (!answer->error.is_none()) answer->kind = shm::Kind::kError;
+    const std::int64_t now_ns = monotonic_ns();
+    answer->times = reply->times;
+    answer->times.copy_out += now_ns - taken_ns;
+    answer->times.end_to_end = now_ns - reply->begun_ns;
+    answer->picked_ns = reply->picked_ns;
+    answer->done_ns = reply->done_ns;
+    reply->result.release();
+    reply->feeds_lease.release();
+  }
+
+  void fill_outcome(shm::Lane::Reply* reply, py::object kept, Answer* answer) {
+    answer->kind = reply->kind;
+    if (reply->kind != shm::Kind::kTooLarge && reply->kind != shm::Kind::kError) {
+      answer->outputs = to_arrays(reply);
+      return;
+    }
+    const Status status = reply->kind == shm::Kind::kTooLarge ? reply->error : reported_error(reply->tensors);
+    answer->error = to_exception(status);
+    answer->lost = status.code() == Code::kDeviceLost;
+    if (device::is_fault(status) && reply->feeds_lease) {
+      answer->feeds = arrays_over(reply->feeds, std::move(reply->feeds_lease), std::move(kept));
+    }
+  }
+
+  // Small outputs are copied. Large ones are lent, or copied where the caller already holds many.
+  py::list to_arrays(shm::Lane::Reply* reply) {
+    const bool lend = reply->used > kLarge && loans_->load() < kLoans;
+    py::object base;
+    py::list arrays(reply->tensors.size());
+    for (std::size_t i = 0; i < reply->tensors.size(); ++i) {
+      const TensorView& tensor = reply->tensors[i];
+      py::object array;
+      if (lend && tensor.bytes >= kLarge && same_layout(tensor.dtype)) {
+        if (!base) {
+          reply->result.trim(reply->used);
+          base = keep_alive(Loan(std::move(reply->result), loans_));
+        }
+        array = view_tensor(tensor, base, true);
+      } else {
+        array = copy_tensor(tensor);
+      }
+      PyList_SET_ITEM(arrays.ptr(), static_cast<Py_ssize_t>(i), array.release().ptr());
+    }
+    return arrays;
+  }
+
+  static Left to_left(shm::Lane::Unfinished unfinished) {
+    Left left;
+    left.task = unfinished.token.task;
+    left.kind = unfinished.kind;
+    left.taken = unfinished.taken;
+    py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(unfinished.token.keep));
+    try {
+      if (unfinished.readable.ok()) left.feeds = arrays_over(unfinished.feeds, std::move(unfinished.lease), std::move(kept));
+    } catch (const std::exception&) {  // out of memory: as if they could not be read, but the task must not be lost
+      PyErr_Clear();
+      left.feeds = py::object();
+    }
+    return left;
+  }
+
+  std::unique_ptr<shm::Lane> lane_;
+  std::shared_ptr<shm::Stats> stats_;
+  Loans loans_;
+  shm::FrameWriter spare_;        // keeps its memory; used only while no other thread can run
+  shm::Lane::Reply spare_reply_;  // the same
+};
+
+}  // namespace ais::bind

@@ -1,0 +1,236 @@
+// See stream.hpp.
+#include "bind/stream.hpp"
+
+#include <time.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/process.hpp"
+
+namespace ais::bind {
+namespace {
+
+constexpr std::int64_t kSlowNs = 500'000;  // a draw that takes longer keeps the caller waiting
+constexpr std::int64_t kNapNs = 50'000;
+constexpr std::size_t kEnoughToGoOn = 8;  // so many replies at once: the workers keep pace, and a nap would let them run dry
+constexpr int kTopUp = 16;                // items drawn at most before what is ready is yielded
+constexpr std::int64_t kTryPauseEvery = 64;
+constexpr std::int64_t kPartOfADraw = 6;
+constexpr int kMissesInARow = 4;
+
+}  // namespace
+
+Stream::Stream(std::shared_ptr<Exchange> exchange, const py::object& items, py::object make, const StreamOptions& options)
+    : exchange_(std::move(exchange)),
+      items_(py::reinterpret_steal<py::object>(PyObject_GetIter(items.ptr()))),
+      make_(std::move(make)),
+      options_(options),
+      waiter_(std::make_shared<Waiter>()) {
+  if (!items_) throw py::error_already_set();
+  waiter_->collects = true;
+  static std::uint32_t streams = 0;
+  source_.salt = ++streams;
+  source_.to_come = pool::Source::kEndless;
+  // Only Python's own iterators are asked how much is left: another one might run any code to find out.
+  if ((Py_TYPE(items_.ptr())->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 && !PyGen_Check(items_.ptr())) {
+    const Py_ssize_t left = PyObject_LengthHint(items_.ptr(), -1);
+    if (left >= 0) expected_items_ = source_.to_come = left;
+    PyErr_Clear();
+  }
+}
+
+Stream::~Stream() { end(false); }
+
+void Stream::close() { end(true); }
+
+void Stream::end(bool send_on) {
+  open_ = false;
+  ended_ = true;
+  if (exchange_->forked()) return;
+  const std::vector<std::shared_ptr<PoolTask>> left(under_way_.begin(), under_way_.end());
+  under_way_.clear();
+  waiter_->collects = false;
+  waiter_->ready.clear();
+  exchange_->cancel(left, send_on);
+  if (begun_) exchange_->stream_ends(&source_);
+  begun_ = false;
+}
+
+bool Stream::ready() const {
+  return options_.ordered ? !under_way_.empty() && under_way_.front()->done : !waiter_->ready.empty();
+}
+
+std::shared_ptr<PoolTask> Stream::take() {
+  std::shared_ptr<PoolTask> task;
+  if (options_.ordered) {
+    task = std::move(under_way_.front());
+    under_way_.pop_front();
+  } else {
+    task = std::move(waiter_->ready.front());
+    waiter_->ready.pop_front();
+    under_way_.erase(std::find(under_way_.begin(), under_way_.end(), task));
+  }
+  waiter_->bytes -= std::min(waiter_->bytes, task->held);
+  if (latest_ == task) latest_.reset();
+  return task;
+}
+
+bool Stream::may_draw() {
+  if (!open_) return false;
+  if (under_way_.empty()) return true;
+  if (latest_ != nullptr && !latest_->taken && !latest_->done) return false;
+  const std::uint64_t next = latest_ != nullptr ? latest_->bytes : 0;
+  if (under_way_.size() >= options_.window_items || waiter_->bytes + next > options_.window_bytes) return false;
+  return exchange_->scheduler().wants_more(source_);
+}
+
+std::shared_ptr<PoolTask> Stream::make_task(py::object item) {
+  std::shared_ptr<PoolTask> task;
+  if (options_.lists && PyList_CheckExact(item.ptr())) {
+    task = std::make_shared<PoolTask>();
+    task->feeds = std::move(item);
+    task->mode = options_.mode;
+    task->index = index_;
+    return task;
+  }
+  try {
+    task = make_(std::move(item), index_).cast<std::shared_ptr<PoolTask>>();
+  } catch (py::error_already_set& raised) {  // something is wrong with this item, not with the others
+    if (!raised.matches(PyExc_Exception)) throw;
+    task = std::make_shared<PoolTask>();
+    task->index = index_;
+    task->error = raised.value();
+    task->done = true;
+    task->outcome = Outcome::kFailed;
+  }
+  return task;
+}
+
+void Stream::draw() {
+  const std::int64_t began = monotonic_ns();
+  py::object item = py::reinterpret_steal<py::object>(in_python([&] { return PyIter_Next(items_.ptr()); }));
+  if (ended_) return;  // the source closed this very stream
+  if (!item) {
+    open_ = false;
+    source_.to_come = 0;
+    if (PyErr_Occurred() == nullptr) return;
+    py::error_already_set raised;
+    if (!raised.matches(PyExc_Exception)) throw raised;
+    error_ = raised.value();
+    return;
+  }
+  learn(began, monotonic_ns());
+  const std::shared_ptr<PoolTask> task = make_task(std::move(item));
+  ++index_;
+  if (expected_items_ >= 0) source_.to_come = std::max<std::int64_t>(0, expected_items_ - index_);
+  if (ended_) return;
+  under_way_.push_back(task);
+  latest_ = task;
+  if (task->done) {
+    waiter_->ready.push_back(task);
+    return;
+  }
+  task->waiter = waiter_;
+  task->source = &source_;
+  try {
+    exchange_->start(task, std::nullopt);
+  } catch (...) {
+    if (!under_way_.empty() && under_way_.back() == task && !task->accepted) under_way_.pop_back();
+    throw;
+  }
+}
+
+// What the last draw says of the source.
+void Stream::learn(std::int64_t began, std::int64_t ended) {
+  draw_ns_ = ended - began;
+  if (drawn_at_ > 0) {
+    const std::int64_t between = ended - drawn_at_;
+    interval_ns_ = interval_ns_ == 0 ? between : interval_ns_ + (between - interval_ns_) / 4;
+  }
+  if (paused_ns_ > std::max(kSlowNs, usual_ns_ / 3)) {
+    // A source that keeps its own time went on while the stream paused.
+    const bool paid = draw_ns_ < usual_ns_ - paused_ns_ / 2;
+    live_ = std::clamp(live_ + (paid ? 1 : -2), -2, 4);
+    if (live_ <= 0) try_again_ = index_ + kTryPauseEvery;
+  } else {
+    usual_ns_ = usual_ns_ == 0 ? draw_ns_ : usual_ns_ + (draw_ns_ - usual_ns_) / 4;
+  }
+  paused_ns_ = 0;
+  drawn_at_ = ended;
+}
+
+// Waits for a result before a draw that will keep the caller waiting; whether it did. While the next item of a live source is
+// not due the wait costs nothing. Before any other draw it may take a small part of what the draw takes: most results of short
+// tasks come in that time. Where they do not, it is not tried for a while.
+bool Stream::pause(std::int64_t now) {
+  if (drawn_at_ == 0 || usual_ns_ < kSlowNs) return false;
+  const bool try_live = live_ > 0 || index_ >= try_again_;
+  std::int64_t until = drawn_at_ + usual_ns_ / kPartOfADraw;
+  if (index_ < wait_again_) until = 0;
+  if (try_live) until = std::max(until, drawn_at_ + interval_ns_ - interval_ns_ / 16);
+  if (now >= until) {
+    if (!try_live && index_ >= wait_again_ && ++missed_ >= kMissesInARow) wait_again_ = index_ + kTryPauseEvery;
+    return false;
+  }
+  exchange_->wait(waiter_.get(), waiter_->finished, until);
+  paused_ns_ += monotonic_ns() - now;
+  if (ready()) missed_ = 0;
+  return true;
+}
+
+// Lets short replies gather: each wake-up costs as much as several of them.
+void Stream::wait() {
+  const std::uint64_t seen = waiter_->finished;
+  if (exchange_->full_of_short_tasks()) {
+    const bool others = exchange_->others_wait();
+    const std::size_t count = exchange_->progress();
+    if (count >= kEnoughToGoOn) {
+      if (others) {
+        const NoGil release;  // others who wait would get it every 5 ms only
+      }
+      return;
+    }
+    if (waiter_->finished != seen) return;
+    const NoGil release;
+    const timespec nap{0, kNapNs};
+    nanosleep(&nap, nullptr);
+  }
+  exchange_->wait(waiter_.get(), seen, exchange_->patience_ns(monotonic_ns()));
+}
+
+std::shared_ptr<PoolTask> Stream::next() {
+  if (!begun_ && !ended_) {
+    exchange_->stream_begins(&source_);
+    begun_ = true;
+  }
+  int drawn = 0;
+  try {
+    while (!ended_) {
+      if (exchange_->rung()) exchange_->progress();
+      const bool slow = draw_ns_ > kSlowNs || usual_ns_ > kSlowNs;
+      if (ready() && (slow || drawn >= kTopUp || !may_draw())) return take();
+      if (may_draw()) {
+        if (!under_way_.empty() && slow && pause(monotonic_ns())) continue;
+        draw();
+        ++drawn;
+        continue;
+      }
+      if (ready()) return take();
+      if (under_way_.empty()) break;
+      wait();
+    }
+  } catch (...) {
+    close();
+    throw;
+  }
+  const py::object error = std::exchange(error_, py::object());
+  close();
+  if (error) {
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+    throw py::error_already_set();
+  }
+  throw py::stop_iteration();
+}
+
+}  // namespace ais::bind

@@ -1,0 +1,293 @@
+// Which worker gets which task, what is taken back, and what becomes of a task whose worker or device failed. Pure: no lock, no
+// clock, no I/O; times are handed in, and the caller serialises. The exchange (csrc/bind/exchange.hpp) and the simulator
+// (simulator.hpp) drive this very code.
+//
+// Where a task is, and who moves it:
+//
+//   place    where it is                                left by
+//   kOut     not here: not added, or done               add -> kQueued
+//   kQueued  in its source's queue                      next -> kPlaced; drop -> kOut
+//   kPlaced  a worker keeps a place, feeds are copied   sent -> kSent; not_sent -> kQueued (kOut if unwanted)
+//   kSent    published to the worker                    answered -> kOut; withdrawn -> kQueued (kOut if unwanted);
+//                                                       faulted, lose -> kQueued or kOut
+//
+// A task that nobody wants any more (cancelled, too late) is `unwanted`: it leaves the queue at once, and a place in a worker
+// when that is known to be free. Only `answered` and `lose` free the place of a task that a worker has begun.
+//
+// The policy:
+//   P1  A task goes to the worker that is expected to finish it first. A worker's expected time is what it has in hand, plus
+//   its
+//       recent time for a task of this kind, weighted. The oldest task in hand counts with what is left of it; one that takes
+//       longer than expected counts with as much again as it is over.
+//   P2  A worker that would finish first but has no room is waited for, unless an idle one can finish the task before the
+//   others
+//       would be through with everything that waits or is still to come (P1 at the end of a stream, work conservation before).
+//   P3  Tasks whose time is unknown, or recently uneven, are handed out one by one (a worker that does several at a time gets
+//   as
+//       many as it can do): known short ones queue up in the worker, as
+//       many as WORK_IN_HAND covers.
+//   P4  What a worker has not begun is taken back when an idle worker would finish it sooner, by more than moving it costs.
+//   P5  Sources (each stream is one; single calls share one) take turns by the time that their tasks take, so none starves.
+//   P6  A task that a worker died with runs alone, so that a second death names it for certain.
+//   P7  A task that failed for its device runs elsewhere if another device works, `max_attempts` times in all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ais::pool {
+
+using Nanos = std::int64_t;
+
+constexpr Nanos kUnknown = -1;
+constexpr Nanos kNever = INT64_MAX;
+constexpr int kAnyDevice = -1;
+constexpr int kNoCpu = -1;
+
+// With the number of tasks in flight left open, a worker is handed so much work at a time.
+constexpr Nanos kWorkInHand = 400'000;
+constexpr int kMostInFlight = 128;
+// From here on tasks are so short that waking somebody for one costs more than the task.
+constexpr int kManyInFlight = 16;
+// A device that fails so often in a row, while others do not, gets a new worker, and is quarantined in the end.
+constexpr int kFaultsInARow = 5;
+// A worker that is pinned to the caller's processor begins so much later.
+constexpr Nanos kSameProcessor = 20'000;
+// Taking a task back and sending it again costs about this, and so much for each byte.
+constexpr Nanos kMoveCost = 100'000;
+constexpr double kMoveCostPerByte = 0.5;
+
+struct Options {
+  int in_flight = 0;  // tasks handed to one worker at a time; 0: `fewest`, more of short ones
+  int fewest = 2;
+  int max_attempts = 2;
+  std::uint64_t random = 0;  // not 0: every decision that is not wrong is drawn by lot, from this seed
+};
+
+enum class Place : std::uint8_t { kOut, kQueued, kPlaced, kSent };
+
+struct Worker;
+struct Source;
+
+// A record that its owner embeds. It must stay where it is while it is not kOut.
+struct Task {
+  // Set by the owner before add().
+  int device = kAnyDevice;
+  std::uint32_t kind = 0;  // tasks of a kind are expected to take alike
+  std::uint64_t bytes = 0;
+  Source* source = nullptr;
+  Worker* home = nullptr;  // its feeds lie in this worker's memory already
+  // The scheduler's; others read.
+  Place place = Place::kOut;
+  bool unwanted = false;
+  bool claimed = false;  // found to have been begun when it was to be taken back
+  Worker* worker = nullptr;
+  int crashes = 0;  // workers that died with it
+  int faults = 0;   // devices that failed with it
+  int avoid = kAnyDevice;
+  Nanos sent_ns = 0;
+  Nanos expected_ns = kUnknown;
+  Task* prev = nullptr;
+  Task* next = nullptr;
+};
+
+class TaskList {
+ public:
+  bool empty() const { return first_ == nullptr; }
+  std::size_t size() const { return size_; }
+  Task* first() const { return first_; }
+  Task* last() const { return last_; }
+  void push_back(Task* task);
+  void push_front(Task* task);
+  void remove(Task* task);
+
+ private:
+  Task* first_ = nullptr;
+  Task* last_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// Where tasks come from: a stream, or all single calls.
+struct Source {
+  double weight = 1.0;
+  // How many tasks follow those that were added; kEndless where nobody knows.
+  static constexpr std::int64_t kEndless = -1;
+  std::int64_t to_come = 0;
+  // The scheduler's.
+  struct Queue {
+    int device;
+    TaskList tasks;
+  };
+  std::vector<Queue> queues;  // those for one device first
+  std::size_t waiting = 0;
+  std::size_t under_way = 0;  // waiting or in a worker's hand
+  std::uint32_t latest_kind = 0;
+  std::uint32_t salt = 0;  // for the owner: what makes its kinds its own
+  double served = 0;       // virtual time
+};
+
+// What is known of the time that tasks of one kind take.
+struct Estimate {
+  std::uint32_t kind = 0;
+  double mean = 0;
+  double late = 0;  // by how much tasks take longer than the mean, on average
+  std::uint64_t used = 0;
+  void learn(double ns);
+};
+
+struct Worker {
+  // Set by the owner.
+  int device = 0;
+  int only_cpu = kNoCpu;  // the processor it is pinned to, where that is just one
+  double weight = 1.0;
+  bool several = false;  // it works on several tasks at a time, in any order
+  // The scheduler's; others read.
+  bool open = true;       // false: no new tasks
+  TaskList hand;          // placed and sent, in this order
+  bool isolated = false;  // it works on a suspect, and on nothing else
+  bool full = false;      // its memory had no room; until the next answer
+  std::uint64_t answered = 0;
+  int faults = 0;       // of its device, in a row; they are not answers
+  Nanos hand_ns = 0;    // expected of all in hand
+  int unknown = 0;      // in hand, of unknown time
+  Nanos last_done = 0;  // when it published its last answer
+  double slowness = 0;  // its times over those of all workers; 0: unknown
+  std::vector<Estimate> estimates;
+  std::size_t position = 0;
+};
+
+class Scheduler {
+ public:
+  explicit Scheduler(const Options& options);
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // ---- workers ----
+  void add(Worker* worker);
+  // No new tasks for it.
+  void close(Worker* worker);
+  // Places a task that waits for this worker's device, whatever it has in hand, as it gets no more afterwards. Null: none
+  // waits, or it has as many as it may.
+  Task* next_for(Worker* worker);
+  // Its memory has no room, or has again.
+  void set_full(Worker* worker, bool full);
+  // The worker is gone. What it had in hand comes back in order, out of its hands, and for the caller to `lose` one by one.
+  std::vector<Task*> remove(Worker* worker);
+  const std::vector<Worker*>& workers() const { return workers_; }
+
+  // ---- sources ----
+  void add(Source* source);
+  void remove(Source* source);  // nothing of it waits
+
+  // ---- tasks ----
+  void add(Task* task);
+  // The next task that goes to a worker now, with its place taken (kPlaced). Null: nothing can be placed. A worker that is
+  // pinned to processor `skip` gets none; one pinned to `shun` has to wait until the caller leaves it, which counts.
+  Task* next(Nanos now, int skip = kNoCpu, int shun = kNoCpu);
+  void sent(Task* task, Nanos now);
+  // There was no room in the worker's memory. The task is the next of its source again, or kOut if unwanted.
+  void not_sent(Task* task);
+  // A task that should be taken back from its worker, for an idle one. Null: none. The caller tries, and reports.
+  Task* take_back(Nanos now);
+  void withdrawn(Task* task);      // it is queued again, first of all; kOut if unwanted
+  void not_withdrawn(Task* task);  // the worker had begun it
+  // The worker answered. `began`, `done`: when the worker took the task and published.
+  void answered(Task* task, Nanos began, Nanos done);
+  // The worker's device failed with it. True: it is queued again; false: it is out, and the failure its own.
+  bool faulted(Task* task);
+  // A task of a worker that died. `begun`: the worker was at it; `certain`: and at no other. True: it is queued again; false:
+  // it is out, and fails.
+  bool lose(Task* task, bool begun, bool certain, bool can_run_again);
+  // Nobody wants it any more. It leaves its queue now, and its worker as said above.
+  void drop(Task* task);
+  // Every queued task of the device (kAnyDevice: of all), out of the queues.
+  std::vector<Task*> take_queued(int device);
+
+  // ---- questions ----
+  std::size_t waiting() const { return waiting_; }  // queued
+  // Whether a worker has room for one more task like the source's latest, and none of it waits.
+  bool wants_more(const Source& source);
+  // When a decision may change although nothing happens; kNever.
+  Nanos look_again() const { return look_again_; }
+  // How many tasks a worker is handed at a time, of this kind.
+  int limit(const Worker& worker, std::uint32_t kind) const;
+  // When the worker is expected to be through with what it has.
+  Nanos free_at(const Worker& worker, Nanos now) const;
+  // What the task is expected to take there; kUnknown.
+  Nanos expected(const Worker& worker, const Task& task) const;
+  // Whether another device takes tasks, and does not just fail with them.
+  bool others_than(int device) const;
+  // Whether another device has shown that it can do what it is given.
+  bool others_work(int device) const;
+  int busy() const { return busy_; }  // workers with something in hand
+  // What is wrong if the books contradict each other; empty: nothing. For tests and the simulator.
+  std::string check() const;
+
+ private:
+  struct Choice {
+    Worker* worker = nullptr;
+    Nanos finish = kNever;
+  };
+  // What is known of a worker and a kind.
+  struct Outlook {
+    bool lasting = false;  // until the worker's next answer of this kind
+    Nanos expected = kUnknown;
+    int limit = 1;
+  };
+  struct Glance {
+    Nanos due = kUnknown;  // when the oldest task in hand should be done; unknown: it is on its way there
+    Nanos whole = 0;       // what that one is expected to take
+    Nanos rest = 0;        // and the others
+    Nanos expected = kUnknown;
+    std::uint32_t kind = 0;
+    std::uint32_t limit = 1;
+    std::uint32_t in_hand = 0;
+    int device = 0;
+    int only_cpu = kNoCpu;
+    bool valid = false;  // kind, limit and expected are
+    bool usable = false;
+    bool full = false;
+    bool unknown = false;
+  };
+  static Nanos free_at(const Glance& glance, Nanos now);
+  void look_at(const Worker& worker);
+  Glance& glance_for(const Worker& worker, std::uint32_t kind);
+  Outlook look_out(const Worker& worker, std::uint32_t kind) const;
+  Worker* pick(const Task& task, Nanos now, int skip, int shun);
+  Worker* pick_at_random(const Task& task);
+  bool may_run(const Worker& worker, const Task& task, bool avoid) const;
+  bool worth_it(const Worker& worker, const Task& task, Nanos now, Nanos finish) const;
+  Task* take_back_at_random();
+  Nanos move_cost(const Task& task) const;
+  bool more_to_come(const Task& task) const;
+  bool has_idle(int device) const;
+  void place(Task* task, Worker* worker);
+  void enqueue(Task* task, bool first);
+  void leave_queue(Task* task);
+  void leave_hand(Task* task);
+  Source::Queue& queue_of(Task* task);
+  Estimate* known(std::vector<Estimate>* estimates, std::uint32_t kind) const;
+  const Estimate* known(const std::vector<Estimate>& estimates, std::uint32_t kind) const;
+  Estimate& estimate_of(std::vector<Estimate>* estimates, std::uint32_t kind);
+  std::uint64_t draw();
+
+  Options options_;
+  std::vector<Worker*> workers_;
+  std::vector<Glance> glances_;  // of the workers, in their order
+  std::vector<Source*> sources_;
+  std::vector<Source*> turns_;   // kept for its memory
+  std::vector<Estimate> kinds_;  // over all workers
+  std::size_t waiting_ = 0;
+  double served_ = 0;  // virtual time of the source that was served last
+  int busy_ = 0;
+  std::size_t roomy_ = 0;  // the position of the worker that had room last
+  int ahead_ = 0;          // workers with more than one task in hand
+  Nanos look_again_ = kNever;
+  std::uint64_t uses_ = 0;
+  std::uint64_t state_;
+};
+
+}  // namespace ais::pool

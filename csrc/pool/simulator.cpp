@@ -1,0 +1,304 @@
+// Events in the order of time: a device finishes, a call arrives, a device dies or comes back, a decision is due again.
+#include "pool/simulator.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <memory>
+#include <queue>
+#include <random>
+#include <string>
+
+namespace ais::pool {
+namespace {
+
+struct Job : Task {
+  std::size_t from = 0;
+  std::size_t number = 0;
+  double length = 1;
+  Nanos came = 0;
+  bool done = false;
+};
+
+enum class What { kFinish, kArrive, kDie, kReturn, kReady, kLook };
+
+struct Event {
+  Nanos at;
+  std::uint64_t order;
+  What what;
+  std::size_t which;
+  std::uint64_t life;
+  bool operator>(const Event& other) const { return at != other.at ? at > other.at : order > other.order; }
+};
+
+struct Device : Worker {
+  SimulatedDevice how;
+  std::deque<Job*> ring;     // sent, not claimed
+  std::deque<Job*> claimed;  // the first is being worked on
+  Nanos began = 0;
+  std::uint64_t life = 1;
+  bool alive = true;
+};
+
+class Machine {
+ public:
+  explicit Machine(const Simulation& simulation)
+      : simulation_(simulation), scheduler_(simulation.options), random_(simulation.seed) {
+    for (const SimulatedDevice& how : simulation.devices) {
+      auto device = std::make_unique<Device>();
+      device->device = static_cast<int>(devices_.size());
+      device->how = how;
+      scheduler_.add(device.get());
+      if (how.dies_at != kNever) push(how.dies_at, What::kDie, devices_.size(), 0);
+      devices_.push_back(std::move(device));
+    }
+    for (const SimulatedSource& how : simulation.sources) {
+      auto source = std::make_unique<Source>();
+      source->to_come =
+          how.arrivals.empty() ? (how.known_end ? static_cast<std::int64_t>(how.lengths.size()) : Source::kEndless) : 0;
+      scheduler_.add(source.get());
+      for (std::size_t i = 0; i < how.arrivals.size(); ++i) push(how.arrivals[i], What::kArrive, sources_.size(), i);
+      jobs_.emplace_back(how.lengths.size());
+      drawn_.push_back(0);
+      oldest_.push_back(0);
+      sources_.push_back(std::move(source));
+      left_ += how.lengths.size();
+    }
+    result_.busy_ns.resize(devices_.size());
+    result_.tasks.resize(devices_.size());
+    result_.most_in_hand.resize(devices_.size());
+    for (const SimulatedSource& how : simulation.sources) result_.done_ns.emplace_back(how.lengths.size(), kUnknown);
+  }
+
+  Simulated run() {
+    for (const std::vector<std::unique_ptr<Job>>& jobs : jobs_) total_ += jobs.size();
+    schedule();
+    while (left_ > 0 && result_.wrong.empty()) {
+      if (events_.empty()) {
+        wrong("tasks are left and nothing will happen");
+        break;
+      }
+      const Event event = events_.top();
+      events_.pop();
+      if (event.at > now_) now_ = event.at;
+      handle(event);
+      schedule();
+      if (simulation_.check) {
+        const std::string books = scheduler_.check();
+        if (!books.empty()) wrong("the scheduler's books: " + books);
+        look_for_idle();
+      }
+      if (++result_.steps > 1000 * (total_ + 1000)) wrong("it does not come to an end");
+    }
+    result_.wall_ns = finished_;
+    result_.nanoseconds_a_task = static_cast<double>(spent_) / static_cast<double>(std::max<std::size_t>(1, total_));
+    for (const std::vector<Nanos>& done : result_.done_ns) {
+      if (std::count(done.begin(), done.end(), kUnknown) > 0) wrong("a task was lost");
+    }
+    return result_;
+  }
+
+ private:
+  void wrong(const std::string& what) {
+    if (result_.wrong.empty()) result_.wrong = what;
+  }
+
+  void push(Nanos at, What what, std::size_t which, std::uint64_t life) { events_.push({at, order_++, what, which, life}); }
+
+  void handle(const Event& event) {
+    switch (event.what) {
+      case What::kArrive:
+        arrive(event.which, event.life);
+        break;
+      case What::kFinish:
+        if (devices_[event.which]->alive && devices_[event.which]->life == event.life) finish(event.which);
+        break;
+      case What::kReady:
+        if (devices_[event.which]->alive && devices_[event.which]->life == event.life) claim(event.which);
+        break;
+      case What::kDie:
+        die(event.which);
+        break;
+      case What::kReturn:
+        devices_[event.which]->alive = devices_[event.which]->open = true;
+        ++devices_[event.which]->life;
+        scheduler_.add(devices_[event.which].get());
+        break;
+      case What::kLook:
+        break;
+    }
+  }
+
+  void arrive(std::size_t from, std::size_t number) {
+    const SimulatedSource& how = simulation_.sources[from];
+    auto job = std::make_unique<Job>();
+    job->source = sources_[from].get();
+    job->kind = static_cast<std::uint32_t>(from);
+    job->from = from;
+    job->number = number;
+    job->length = how.lengths[number];
+    job->came = how.arrivals.empty() ? 0 : now_;
+    Job* const added = job.get();
+    jobs_[from][number] = std::move(job);
+    timed([&] { scheduler_.add(added); });
+  }
+
+  // As many tasks of streams as are wanted, and whatever can be placed, until nothing changes.
+  void schedule() {
+    bool again = true;
+    while (again) {
+      again = false;
+      while (Task* task = timed([&] { return scheduler_.next(now_); })) send(static_cast<Job*>(task));
+      for (std::size_t from = 0; from < sources_.size(); ++from) again |= draw(from);
+      if (again) continue;
+      if (Task* task = timed([&] { return scheduler_.take_back(now_); })) {
+        again = withdraw(static_cast<Job*>(task));
+      }
+    }
+    const Nanos look = scheduler_.look_again();
+    if (look < next_look_ || next_look_ <= now_) {
+      next_look_ = std::max(look, now_ + 1);
+      if (look != kNever) push(next_look_, What::kLook, 0, 0);
+    }
+  }
+
+  bool draw(std::size_t from) {
+    const SimulatedSource& how = simulation_.sources[from];
+    if (!how.arrivals.empty() || drawn_[from] == how.lengths.size()) return false;
+    while (oldest_[from] < drawn_[from] && jobs_[from][oldest_[from]]->done) ++oldest_[from];
+    if (drawn_[from] - oldest_[from] >= how.window || !scheduler_.wants_more(*sources_[from])) return false;
+    arrive(from, drawn_[from]++);
+    if (how.known_end || drawn_[from] == how.lengths.size()) {
+      sources_[from]->to_come = static_cast<std::int64_t>(how.lengths.size() - drawn_[from]);
+    }
+    result_.most_ahead = std::max(result_.most_ahead, drawn_[from] - oldest_[from]);
+    return true;
+  }
+
+  void send(Job* job) {
+    auto* device = static_cast<Device*>(job->worker);
+    if (!device->alive) wrong("a task was given to a dead device");
+    if (job->done) wrong("a task that is done was given to a device");
+    timed([&] { scheduler_.sent(job, now_); });
+    device->ring.push_back(job);
+    const auto which = static_cast<std::size_t>(device->device);
+    result_.most_in_hand[which] = std::max(result_.most_in_hand[which], device->hand.size());
+    push(now_ + simulation_.turnaround_ns, What::kReady, which, device->life);
+  }
+
+  void claim(std::size_t which) {
+    Device& device = *devices_[which];
+    while (!device.ring.empty() && static_cast<int>(device.claimed.size()) < device.how.depth) {
+      device.claimed.push_back(device.ring.front());
+      device.ring.pop_front();
+      if (device.claimed.size() == 1) begin(which);
+    }
+  }
+
+  void begin(std::size_t which) {
+    Device& device = *devices_[which];
+    device.began = now_;
+    double took = static_cast<double>(device.how.task_ns) * device.claimed.front()->length;
+    if (device.how.spread > 0) {
+      took *= std::lognormal_distribution<double>(-device.how.spread * device.how.spread / 2, device.how.spread)(random_);
+    }
+    push(now_ + std::max<Nanos>(1, static_cast<Nanos>(took)), What::kFinish, which, device.life);
+  }
+
+  void finish(std::size_t which) {
+    Device& device = *devices_[which];
+    Job* job = device.claimed.front();
+    device.claimed.pop_front();
+    const Nanos began = device.began;
+    result_.busy_ns[which] += now_ - began;
+    ++result_.tasks[which];
+    settle(job);
+    timed([&] { scheduler_.answered(job, began, now_); });
+    if (!device.claimed.empty()) begin(which);
+    claim(which);
+  }
+
+  void settle(Job* job) {
+    if (job->done) wrong("a task was done twice");
+    job->done = true;
+    result_.done_ns[job->from][job->number] = now_ - job->came;
+    finished_ = now_;
+    --left_;
+  }
+
+  bool withdraw(Job* job) {
+    auto* device = static_cast<Device*>(job->worker);
+    const auto found = std::find(device->ring.begin(), device->ring.end(), job);
+    if (found == device->ring.end()) {
+      scheduler_.not_withdrawn(job);
+    } else {
+      device->ring.erase(found);
+      scheduler_.withdrawn(job);
+      ++result_.taken_back;
+    }
+    return true;
+  }
+
+  void die(std::size_t which) {
+    Device& device = *devices_[which];
+    if (!device.alive) return;
+    device.alive = false;
+    ++device.life;
+    ++result_.crashes;
+    if (!device.claimed.empty()) result_.busy_ns[which] += now_ - device.began;
+    Job* const at = device.claimed.empty() ? nullptr : device.claimed.front();
+    device.ring.clear();
+    device.claimed.clear();
+    const std::vector<Task*> orphans = scheduler_.remove(&device);
+    for (auto orphan = orphans.rbegin(); orphan != orphans.rend(); ++orphan) {
+      auto* job = static_cast<Job*>(*orphan);
+      if (!scheduler_.lose(job, job == at, true, true)) {
+        ++result_.failed;
+        settle(job);
+      }
+    }
+    push(now_ + device.how.restart_ns, What::kReturn, which, 0);
+  }
+
+  void look_for_idle() {
+    if (simulation_.options.random != 0 || scheduler_.waiting() == 0 || scheduler_.look_again() != kNever) return;
+    for (const std::unique_ptr<Device>& device : devices_) {
+      if (device->alive && device->hand.empty() && !device->full) ++result_.idle_beside_waiting;
+    }
+  }
+
+  template <typename Call>
+  auto timed(const Call& call) -> decltype(call()) {
+    struct Clock {
+      explicit Clock(std::int64_t* sum) : sum_(sum), began_(std::chrono::steady_clock::now()) {}
+      ~Clock() { *sum_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - began_).count(); }
+      std::int64_t* sum_;
+      std::chrono::steady_clock::time_point began_;
+    } clock(&spent_);
+    return call();
+  }
+
+  const Simulation& simulation_;
+  Scheduler scheduler_;
+  std::mt19937_64 random_;
+  std::vector<std::unique_ptr<Device>> devices_;
+  std::vector<std::unique_ptr<Source>> sources_;
+  std::vector<std::vector<std::unique_ptr<Job>>> jobs_;
+  std::vector<std::size_t> drawn_;
+  std::vector<std::size_t> oldest_;
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
+  std::uint64_t order_ = 0;
+  Nanos now_ = 0;
+  Nanos finished_ = 0;
+  Nanos next_look_ = kNever;
+  std::size_t left_ = 0;
+  std::size_t total_ = 0;
+  std::int64_t spent_ = 0;
+  Simulated result_;
+};
+
+}  // namespace
+
+Simulated simulate(const Simulation& simulation) { return Machine(simulation).run(); }
+
+}  // namespace ais::pool

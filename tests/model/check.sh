@@ -1,0 +1,22 @@
+#!/bin/sh
+# Has spin check every order of steps of claim.pml, and proves that the check can fail. Usage: check.sh SOURCE OUT
+set -eu
+source=$(realpath "$1")
+mkdir -p "$2"
+cd "$2"
+
+# check [-DNAME]: prints spin's verdict, and fails if it has found an error
+check() {
+    spin -a "$@" "$source"
+    cc -O2 -DSAFETY -o pan pan.c
+    ./pan -m100000 > log
+    grep -E "errors:|states, stored|pan:" log
+    grep -q "errors: 0" log
+}
+
+check
+if check -DBROKEN; then
+    echo "the broken protocol was not found out"
+    exit 1
+fi
+echo "the broken protocol was found out, as it must be"
