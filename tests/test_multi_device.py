@@ -240,7 +240,7 @@ def test_new_feeds_are_filled_and_passed_on(session: MultiDeviceSession, models:
     assert session.submit(feeds).result(20)[0].shape == (2, 3)
     with pytest.raises(ConfigError, match="open dimensions"):
         session.new_feeds()
-    with pytest.raises(ConfigError, match="2 inputs, 1 shapes"):
+    with pytest.raises(ConfigError, match="shapes must have 2 entries"):
         session.new_feeds([[1, 3]])
     with MultiDeviceSession(models["add"], devices=[0]) as fixed:
         assert [(feed.shape, feed.dtype) for feed in fixed.new_feeds()] == [((2, 3), np.float32)] * 2
