@@ -16,12 +16,14 @@ _BUILDERS: dict[str, Callable[[], onnx.ModelProto]] = {}
 
 
 def build(name: str) -> onnx.ModelProto:
-    """The model of that name; "identity-<dtype>" is y = x over that element type, shape [2, 3]."""
+    """The model of that name; "identity-<dtype>" is y = x over that element type, shape [2, 3]; "open-<dtype>" over [n, 4]."""
     if name.startswith("identity-"):
         element = getattr(TensorProto, name.removeprefix("identity-"))
         if "INT4" in name:  # onnxruntime's Identity takes none
             return one_node("Transpose", [("x", [2, 3])], [("y", [2, 3])], element, perm=[0, 1])
         return one_node("Identity", [("x", [2, 3])], [("y", [2, 3])], element)
+    if name.startswith("open-"):
+        return one_node("Identity", [("x", ["n", 4])], [("y", ["n", 4])], getattr(TensorProto, name.removeprefix("open-")))
     return _BUILDERS[name]()
 
 
@@ -134,6 +136,56 @@ def unranked() -> onnx.ModelProto:
 def hand_through() -> onnx.ModelProto:
     """The input x, float32 [n], is an output too, beside y = -x."""
     return wrap([helper.make_node("Neg", ["x"], ["y"])], values([("x", ["n"])]), values([("x", ["n"]), ("y", ["n"])]))
+
+
+@_model
+def hand_through_fixed() -> onnx.ModelProto:
+    """The input x, float32 [4], is an output too, beside y = -x."""
+    return wrap([helper.make_node("Neg", ["x"], ["y"])], values([("x", [4])]), values([("x", [4]), ("y", [4])]))
+
+
+@_model
+def pictures() -> onnx.ModelProto:
+    """y = -x over float32 [n, 3, 8, 8]."""
+    return one_node("Neg", [("x", ["n", 3, 8, 8])], [("y", ["n", 3, 8, 8])])
+
+
+@_model
+def doubling() -> onnx.ModelProto:
+    """y = x twice over float32 [n, 4], with the batch gears 1, 2 and 8."""
+    return wrap(
+        [helper.make_node("Concat", ["x", "x"], ["y"], axis=0)],
+        values([("x", ["n", 4])]),
+        values([("y", ["m", 4])]),
+        metadata={"ais_bench.dynamic_batch_size": "1,2,8"},
+    )
+
+
+@_model
+def to_integers() -> onnx.ModelProto:
+    """y = int32 of x, float32 [4]."""
+    node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.INT32)
+    return wrap([node], values([("x", [4])]), values([("y", [4])], TensorProto.INT32))
+
+
+@_model
+def to_doubles() -> onnx.ModelProto:
+    """y = float64 of x, float32 [n, 4]."""
+    node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.DOUBLE)
+    return wrap([node], values([("x", ["n", 4])]), values([("y", ["n", 4])], TensorProto.DOUBLE))
+
+
+@_model
+def look_up() -> onnx.ModelProto:
+    """next = table[index], index int64 [1], table [1, 2, 9], and kept = keep, float32 [1]: the third step fails."""
+    table = onnx.numpy_helper.from_array(np.array([1, 2, 9]), "table")
+    nodes = [helper.make_node("Gather", ["table", "index"], ["next"]), helper.make_node("Neg", ["keep"], ["kept"])]
+    return wrap(
+        nodes,
+        [*values([("index", [1])], TensorProto.INT64), *values([("keep", [1])])],
+        [*values([("next", [1])], TensorProto.INT64), *values([("kept", [1])])],
+        [table],
+    )
 
 
 @_model

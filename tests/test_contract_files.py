@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import aclruntime
+from ais_bench.errors import ConfigError
 from ais_bench.session import InferSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -51,3 +52,18 @@ def test_runs_over_files_as_they_were_before_there_were_infer_options(model: Mod
     assert np.load(tmp_path / "a_0.npy").tolist() == [8, 6, 4, 2]
     session.run_pipeline(files, str(tmp_path), False, False)
     assert np.fromfile(tmp_path / "a_0.bin", np.int32).tolist() == [8, 6, 4, 2]
+
+
+def test_files_whose_results_would_overwrite_each_other_are_named(model: Callable[[str], str], tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        np.full((1, 4), ord(folder), np.float32).tofile(tmp_path / folder / "sample.bin")
+    files = [[str(tmp_path / folder / "sample.bin")] for folder in "ab"]
+    with InferSession(0, model("batch")) as session:
+        session.set_dynamic_shape("x:1,4")
+        with pytest.raises(ConfigError, match=r"a/sample\.bin.*b/sample\.bin"):
+            session.run_pipeline(files, str(tmp_path))
+        assert not list(tmp_path.glob("sample_*"))
+        session.run_pipeline(files, "")
+        session.run_pipeline([files[1], files[1]], str(tmp_path))
+        assert np.fromfile(tmp_path / "sample_0.bin", np.float32).tolist() == [-98] * 4

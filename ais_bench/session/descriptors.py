@@ -121,6 +121,7 @@ class tensor_desc:
 
     `shape` is a list of ints, -1 where a dimension is dynamic. `size` is the bytes of the largest shape the model declares, 0
     when open; `realsize` the bytes that the next run with the shapes set expects, equal to `size` until something is set.
+    `dim_names` are the model's names of the dimensions ("" for one without), where it names any: ["batch", "", "height"].
     """
 
     name: str = ""
@@ -129,6 +130,7 @@ class tensor_desc:
     shape: list[int] = field(default_factory=list)
     size: int = 0
     realsize: int = 0
+    dim_names: list[str] = field(default_factory=list)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -136,7 +138,8 @@ class tensor_desc:
         return self.datatype.dtype
 
     @classmethod
-    def _from_native(cls, native: tuple[str, int, int, list[int], int], realsize: int | None = None) -> tensor_desc:
-        name, number, layout, shape, size = native
+    def _from_native(cls, native: tuple[str, int, int, list[int], int, list[str]], realsize: int | None = None) -> tensor_desc:
+        name, number, layout, shape, size, symbols = native
         known_layout: Any = format(layout) if layout in format._value2member_map_ else layout
-        return cls(name, dtype(number), known_layout, list(shape), size, size if realsize is None else realsize)
+        real = size if realsize is None else realsize
+        return cls(name, dtype(number), known_layout, list(shape), size, real, list(symbols))

@@ -7,6 +7,8 @@ of the same width that are viewed as the ml_dtypes type.
 
 from __future__ import annotations
 
+import array
+import mmap
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,19 +19,21 @@ from numpy.typing import NDArray
 from ais_bench.errors import FeedError
 from ais_bench.session.tensor import BaseTensor, Tensor
 
-__all__ = ["sets_of", "to_array", "to_sequence"]
+__all__ = ["is_one_array", "sets_of", "to_array", "to_sequence"]
 
 _ACCEPTED = (
-    "an input is a numpy array or scalar, a torch CPU tensor, an aclruntime.Tensor or BaseTensor, or an object with __dlpack__"
+    "an input is a numpy array or scalar, a torch CPU tensor, an aclruntime.Tensor or BaseTensor, an object with __dlpack__, "
+    "or raw memory: a bytearray, a memoryview, or numpy.frombuffer(data, numpy.uint8) for bytes"
 )
 _DLPACK_HOST = {1, 3, 11, 13}  # kDLCPU, and the host memory kinds of CUDA, ROCm and managed memory
 
 
-def to_sequence(feeds: Any, names: Sequence[str]) -> Sequence[Any]:
+def to_sequence(feeds: Any, names: Sequence[str], ranks: Sequence[int]) -> Sequence[Any]:
     """Turn the feeds of one run into a list in the model's order.
 
     `feeds` is a mapping from every input name, an array or tensor (its first axis runs over the inputs, unless the model has
-    one input and the array is that), or any other iterable. Raises FeedError.
+    one input and the array is that), or any other iterable. `ranks` are the model's, -1 for an input of any rank. Raises
+    FeedError.
     """
     if isinstance(feeds, Mapping):
         missing = [name for name in names if name not in feeds]
@@ -37,15 +41,20 @@ def to_sequence(feeds: Any, names: Sequence[str]) -> Sequence[Any]:
         if missing or unknown:
             raise FeedError(f"the model takes inputs {list(names)}; missing are {missing}, unknown are {unknown}")
         return [feeds[name] for name in names]
-    if isinstance(feeds, (np.generic, Tensor, BaseTensor)):
+    if isinstance(feeds, BaseTensor) or _is_raw(feeds):
         return [feeds]
-    if isinstance(feeds, np.ndarray) or _is_torch_tensor(feeds):
-        if len(names) == 1 and not (feeds.ndim > 0 and feeds.shape[0] == 1):
-            return [feeds]
-        return list(feeds) if feeds.ndim else [feeds]
+    if is_one_array(feeds):
+        shape = feeds.shape
+        wrapped = len(shape) == ranks[0] + 1 and shape[0] == 1 if len(names) == 1 and ranks[0] >= 0 else len(names) != 1
+        return list(feeds) if wrapped and len(shape) and not isinstance(feeds, Tensor) else [feeds]
     if isinstance(feeds, (str, bytes)) or not isinstance(feeds, Iterable):
         raise FeedError(f"feeds is a {type(feeds).__name__}; it is an iterable with one entry for each input {list(names)}")
     return list(feeds)
+
+
+def is_one_array(value: Any) -> bool:
+    """Whether this is an array or tensor, of whichever library, and no list of them."""
+    return isinstance(value, (np.ndarray, np.generic, Tensor)) or (hasattr(value, "__dlpack__") and hasattr(value, "shape"))
 
 
 def sets_of(element: Any) -> Sequence[Any]:
@@ -57,19 +66,28 @@ def sets_of(element: Any) -> Sequence[Any]:
 def to_array(value: Any, index: int) -> NDArray[Any]:
     """Turn one input into a C-contiguous array in native byte order. Raises FeedError that names the input's type."""
     if isinstance(value, (np.ndarray, np.generic, BaseTensor)):
-        array = np.asarray(value)
+        plain = np.asarray(value)
+        if plain.dtype.type is np.void and plain.dtype.names is None:  # bytes of no type at all
+            plain = np.frombuffer(plain.tobytes(), np.uint8)
     elif _is_torch_tensor(value):
-        array = _from_torch(value, index)
+        plain = _from_torch(value, index)
     elif hasattr(value, "__dlpack__"):
-        array = _from_dlpack(value, index)
+        plain = _from_dlpack(value, index)
+    elif _is_raw(value):
+        plain = np.asarray(memoryview(value))
     else:
         raise FeedError(f"input {index} is a {_type_name(value)}; {_ACCEPTED}")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if array.dtype.kind in "OSUMm" or array.dtype.names is not None or array.dtype in (np.longdouble, np.clongdouble):
-        raise FeedError(f"input {index} is an array of {array.dtype}; a device takes numbers and booleans only")
+    if not plain.dtype.isnative:
+        plain = plain.astype(plain.dtype.newbyteorder("="))
+    if plain.dtype.kind in "OSUMm" or plain.dtype.names is not None or plain.dtype in (np.longdouble, np.clongdouble):
+        raise FeedError(f"input {index} is an array of {plain.dtype}; a device takes numbers and booleans only")
     # ascontiguousarray would turn a 0-d array into a 1-d one
-    return array.copy(order="C").view(np.ndarray) if not array.flags.c_contiguous else np.asarray(array)
+    return plain.copy(order="C").view(np.ndarray) if not plain.flags.c_contiguous else np.asarray(plain)
+
+
+def _is_raw(value: Any) -> bool:
+    """Whether this is host memory by the buffer protocol, and no array of a library. Not `bytes`: they are a text as often."""
+    return isinstance(value, (bytearray, memoryview, array.array, mmap.mmap))
 
 
 def _type_name(value: Any) -> str:

@@ -61,6 +61,8 @@ def run(
     as_path("output_dir", options.output_dir)
     infiles = [_file_names(files) for files in as_list("infiles", infiles, "lists of file names")]
     sessions = [session, *_low_level(extra_sessions)]
+    if options.output_dir and not options.pure_infer_mode:
+        _check_stems(infiles)
 
     def share(index: int) -> None:
         for files in infiles[index :: len(sessions)]:
@@ -92,6 +94,22 @@ def _low_level(sessions: Any) -> list[InferenceSession]:
         if not isinstance(getattr(one, "_native", None), _native.Session):
             raise wrong_type("an entry of extra_sessions", "a session", one)
     return found
+
+
+def _check_stems(infiles: Sequence[Sequence[str]]) -> None:
+    """Raise ConfigError where the results of two items would be written to files of the same name."""
+    items: dict[str, list[str]] = {}
+    for files in infiles:
+        if not files:
+            continue  # its item says what is wrong
+        stem = Path(files[0]).stem
+        other = items.setdefault(stem, list(files))
+        if other != list(files):  # the same item again has the same results
+            one, two = (other[0], files[0]) if other[0] != files[0] else (other, list(files))
+            raise ConfigError(
+                f"the results of {one!r} and of {two!r} would both be written to files named {stem!r} and a number; "
+                "give the files different names, or run them into different folders"
+            )
 
 
 def run_in_memory(

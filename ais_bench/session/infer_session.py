@@ -32,7 +32,7 @@ from ais_bench.options import (
     wrong_type,
 )
 from ais_bench.session.descriptors import ModelMetadata, metadata_of, tensor_desc
-from ais_bench.session.feeds import sets_of, to_sequence
+from ais_bench.session.feeds import sets_of
 from ais_bench.session.inference_session import InferenceSession, session_options
 from ais_bench.session.tensor import Tensor
 from ais_bench.session.times import sumary
@@ -48,8 +48,9 @@ class InferSession:
 
     Feeds: any iterable with one entry for each input, a mapping by input name, or an array whose first axis runs over the
         inputs. An entry is a numpy array or scalar, a torch CPU tensor, an `aclruntime.Tensor` or anything with DLPack. Its
-        bytes are read as the model's element type and shape; only the byte size is checked, and nothing is cast. Where the
-        model leaves dimensions open they are taken from the array. Feeds may be overwritten as soon as a call returns.
+        bytes are read as the model's element type; nothing is cast. Of a fixed shape only the byte size is compared; where the
+        model leaves dimensions open they are the array's own. What had to be guessed, and a type that is not the model's, give
+        a FeedWarning (docs/feeds.md has the rules as a table). Feeds may be overwritten as soon as a call returns.
 
     Outputs: a list of new arrays of the model's element types and true shapes, independent of the session and of each other.
 
@@ -233,7 +234,7 @@ class InferSession:
         self._expect_in(mode, custom_sizes)
         returns = check_on_error(on_error) == "return"
         sets = (feeds for element in as_iterable("feeds_list", feeds_list, "feeds") for feeds in sets_of(element))
-        return self._native.infer_many(sets, self._one_set, mode, returns)
+        return self._native.infer_many(sets, mode, returns)
 
     def infer_iteration(
         self,
@@ -448,12 +449,6 @@ class InferSession:
 
     def __exit__(self, *_: object) -> None:
         self.free_resource()
-
-    def _one_set(self, feeds: Any) -> Any:
-        """Wrap a bare input of a one-input model."""
-        bare = isinstance(feeds, (np.ndarray, np.generic, Tensor)) or hasattr(feeds, "__dlpack__")
-        names = [name for name, *_ in self._native.inputs()]
-        return ([feeds] if len(names) == 1 else to_sequence(feeds, names)) if bare else feeds
 
     def _to_arrays(self, tensors: list[Tensor]) -> list[NDArray[Any]]:
         self.convert_tensors_to_host(tensors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ais_bench.pool import Task
+from ais_bench.session.own_process import OwnProcess
 
 KEPT_TIMES = 100_000
 
@@ -15,8 +16,14 @@ class LastTimes(dict[int, list[float]]):
     A call that streams keeps the newest of each device, 100,000 at least.
     """
 
+    def __init__(self, process: OwnProcess | None = None) -> None:
+        super().__init__()
+        self._process = process
+
     def __call__(self) -> dict[int, list[float]]:
         """A copy, {device id: [milliseconds, ...]}, in the order of the feeds."""
+        if self._process is not None:
+            self._process.check()
         return {device: list(times) for device, times in list(self.items())}
 
     def note_one(self, task: Task) -> None:

@@ -11,15 +11,20 @@ import dataclasses
 import itertools
 import os
 import pickle
+import sys
+import warnings
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+from ais_bench import _native
 from ais_bench.errors import (
     AisBenchError,
     ConfigError,
     DeviceUnavailable,
+    FeedError,
+    FeedWarning,
     PoolClosed,
     PoolError,
     SessionClosed,
@@ -48,12 +53,13 @@ from ais_bench.options import (
 )
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.parcel import Packed, Parcel, pack
-from ais_bench.pool.threads import Lock
+from ais_bench.pool.threads import Lock, LockType
 from ais_bench.session import gather, scatter
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import ModelMetadata, metadata_of, tensor_desc
 from ais_bench.session.item import Keyed, item_of
 from ais_bench.session.last_times import LastTimes
+from ais_bench.session.own_process import OwnProcess
 from ais_bench.session.stateless import threads_for
 from ais_bench.session.worker_session import Iterate, SessionFactory
 from ais_bench.shm import OBJECT, TENSORS, encode, take
@@ -72,6 +78,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiDeviceSession"]
 
+_LOOKED_AT = 64  # items of a stream whose feeds are looked at here; what comes later, a worker writes
 _UNDER_WAY_ON_AN_NPU = 6  # a session's pipeline has four under way; one more is on its way there, and one back
 _UNDER_WAY_ON_A_CPU = 2  # one, and one on its way; a stage of callables has one a thread under way, and one that waits for it
 
@@ -198,12 +205,30 @@ class MultiDeviceSession:
                 affinity="none",
             )
             self._preprocessing = Preprocessing(packed, cpu_workers, cpu_settings, carries=postprocess is not None)
-        self._lock = Lock()  # guards the making of the pool and the adding of devices
-        self._pool: DevicePool | None = None
+        self._process = OwnProcess()
+        self._making = Lock()  # guards the making of the pool and the adding of devices; read it as _lock
+        self._made: DevicePool | None = None  # read it as _pool
         self._closed = False
         self._inputs: list[tensor_desc] = []
-        self.summary = LastTimes()
+        self._rule: _native.FeedRule | None = None  # of the inputs
+        self.summary = LastTimes(self._process)
         self.sumary = self.summary
+
+    # Both raise SessionClosed in a forked child, and nothing else leads to the state of the session.
+
+    @property
+    def _lock(self) -> LockType:
+        self._process.check()
+        return self._making
+
+    @property
+    def _pool(self) -> DevicePool | None:
+        self._process.check()
+        return self._made
+
+    @_pool.setter
+    def _pool(self, pool: DevicePool | None) -> None:
+        self._made = pool
 
     # ---- life ----
 
@@ -217,7 +242,9 @@ class MultiDeviceSession:
         Outputs stay valid. May be called from any thread and from the callback of a future.
         """
         self._closed = True
-        pool = self._pool
+        if not self._process.is_here():
+            return  # all of it is the parent's
+        pool = self._made
         if self._preprocessing is not None:  # first, as it hands on to the devices
             self._preprocessing.close(force=force)
         if pool is not None:
@@ -302,6 +329,7 @@ class MultiDeviceSession:
             self._preprocessing.start()
         if not self._inputs:
             description = self._description(pool)
+            self._rule = _native.FeedRule(pool.description()[0])
             self._inputs = description.inputs
             if self._preprocessing is not None:
                 self._preprocessing.lends = description.borrows
@@ -536,7 +564,9 @@ class MultiDeviceSession:
         pick = self._picker(outputs)
         return ((pick(first), second) if details else (first, pick(second)) for first, second in results)
 
-    def infer_batch(self, arrays: Any, batch_size: int | None = None, mode: str = "static") -> Outputs:
+    def infer_batch(
+        self, arrays: Any, batch_size: int | None = None, mode: str = "static", *, batch_axis: Any = None
+    ) -> Outputs:
         """Run a whole data set, split along axis 0 over the devices, and return whole arrays, one for each output.
 
         Args:
@@ -544,18 +574,22 @@ class MultiDeviceSession:
                 with one entry for each sample along axis 0.
             batch_size: samples of one run. None: what the model was built for (of several, one that keeps all devices busy),
                 or else a size that does. Where it is fixed, the last batch is padded, and the padding cut off again.
+            batch_axis: the axis of the outputs that runs over the samples: a number, a list of one for each output, or
+                {output name: number}. None: the one that the model names or declares so; with a postprocess axis 0.
 
-        Raises FeedError for an output without one entry for each sample.
+        Raises FeedError for an output without one entry for each sample, and where it is not clear which axis that is.
         """
         pool = self._ready_pool(None)
         description = self._description(pool)
         whole = scatter.as_arrays(arrays, description.inputs)
         samples = whole[0].shape[0] if whole else 0
         size, pad = scatter.batch_size_for(description.inputs, batch_size, samples, len(pool.workers()), description.batches)
+        declared = not self._finishes
+        axes = gather.BatchAxes(description.inputs, description.outputs, batch_axis, declared=declared)
         if samples == 0:
             return gather.no_samples(description.outputs)
         runs = self.map(scatter.batches(whole, size, pad), mode, on_error="raise")
-        return gather.whole_arrays(runs, samples, size, pad, description.outputs)
+        return gather.whole_arrays(runs, samples, size, pad, description.outputs, axes)
 
     def infer_pipeline(
         self, feeds_list: Any, mode: str = "static", custom_sizes: Any = 100000, *, on_error: OnError | None = None
@@ -567,10 +601,11 @@ class MultiDeviceSession:
         """
         returns = self._returns(on_error)
         number = scatter.mode_number(mode, custom_sizes)
+        listed = self._preprocess or self._preprocessing is not None
         if not scatter.is_by_device(feeds_list):
-            sets = scatter.sets(as_iterable("feeds_list", feeds_list, "feeds"))
+            sets = scatter.sets(as_iterable("feeds_list", feeds_list, "feeds"), listed)
             return list(self.map(sets, mode, "return" if returns else "raise"))
-        lists = scatter.sets_by_device(feeds_list)
+        lists = scatter.sets_by_device(feeds_list, listed)
         flat = {device: [one for feeds in several for one in feeds] for device, several in lists.items()}
         outputs = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how), returns)
         return {device: gather.regroup(outputs[device], [len(feeds) for feeds in several]) for device, several in lists.items()}
@@ -589,7 +624,9 @@ class MultiDeviceSession:
         times = as_int("iteration_times", iteration_times, 1)
 
         def task(one: Any, **how: Any) -> Task:
-            taken = take(scatter.as_feeds(one, self._inputs))
+            listed = scatter.as_feeds(one, self._inputs)
+            self._warn_of(listed)
+            taken = take(listed)
             return Task(encode(Iterate(taken, in_out_list, times, mode)), kind=OBJECT, **how)
 
         if scatter.is_by_device(feeds):
@@ -636,7 +673,31 @@ class MultiDeviceSession:
             key, item = item
         if self._preprocess:
             return Task(encode(item), mode, OBJECT, 0, device, index, key)
-        return Task(scatter.as_feeds(item, self._inputs), mode, TENSORS, 0, device, index, key)
+        feeds = scatter.as_feeds(item, self._inputs)
+        if index is None or index < _LOOKED_AT:
+            self._warn_of(feeds)
+        return Task(feeds, mode, TENSORS, 0, device, index, key)
+
+    def _looked_at(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Give the FeedWarnings of a stream's first lists. `_task` does it for other items."""
+
+        def look(item: Any) -> Any:
+            if type(item) is list:
+                self._warn_of(item)
+            return item
+
+        rest = iter(items)
+        return itertools.chain(map(look, itertools.islice(rest, _LOOKED_AT)), rest)
+
+    def _warn_of(self, feeds: Sequence[Any]) -> None:
+        """Give the FeedWarnings of these feeds, to the caller: the worker that will find the same only writes them."""
+        assert self._rule is not None
+        try:
+            texts = self._rule.notes(feeds)
+        except FeedError:
+            return  # the task will say so
+        for text in texts:
+            warnings.warn(text, FeedWarning, stacklevel=_level_of_caller())
 
     def _stream(
         self, iterable: Iterable[Any], mode: str, on_error: OnError | None, *, details: bool, ordered: bool
@@ -647,7 +708,10 @@ class MultiDeviceSession:
         start = pool.ordered if ordered else pool.unordered
         # Items that are lists are feeds already, and need no Python code on their way.
         lists = None if self._preprocess or self._preprocessing is not None else number
-        tasks = start(self._prepared(iterable), lambda item, index: self._task(item, index, number), lists=lists)
+        prepared = self._prepared(iterable)
+        if lists is not None:
+            prepared = self._looked_at(prepared)
+        tasks = start(prepared, lambda item, index: self._task(item, index, number), lists=lists)
         if details:
             return self._detailed(tasks, returns)
         return self._results(tasks, returns, indexed=not ordered)
@@ -726,6 +790,14 @@ async def _outcome(future: Future[Any], returns: bool) -> Any:
         if not returns:
             raise
         return error
+
+
+def _level_of_caller() -> int:
+    """How far up, seen from whoever asks, the first frame is that is not of this package."""
+    package, level, frame = __name__.partition(".")[0], 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _packed(**callables: Callable[..., Any] | None) -> Packed | None:

@@ -62,7 +62,7 @@ class PreprocessHandler:
         began_ns = _native.monotonic_ns()
         feeds, extra = carried(self._preprocess(decode(task.feeds)))
         names = tuple(map(str, feeds)) if isinstance(feeds, Mapping) else None
-        arrays = list(feeds.values() if isinstance(feeds, Mapping) else to_sequence(feeds, []))
+        arrays = list(feeds.values() if isinstance(feeds, Mapping) else to_sequence(feeds, [], []))
         more = encode(extra[0]) if extra else []
         header = np.frombuffer(pickle.dumps(tuple(Header(len(arrays), names, bool(extra)))), np.uint8)
         spent_ns = _native.monotonic_ns() - began_ns

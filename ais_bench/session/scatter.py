@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.options import as_device_id, as_int, as_iterable, as_mode, check_custom_sizes, wrong
 from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.feeds import sets_of, to_array, to_sequence
+from ais_bench.session.feeds import is_one_array, sets_of, to_array, to_sequence
 
 
 def is_by_device(feeds: Any) -> bool:
@@ -38,20 +38,24 @@ def as_feeds(feeds: Any, inputs: Sequence[tensor_desc]) -> Sequence[Any]:
     """The feeds of one run as a list or tuple in the model's order. Raises FeedError."""
     if type(feeds) is list or type(feeds) is tuple:
         return feeds
-    return to_sequence(feeds, [desc.name for desc in inputs])
+    return to_sequence(feeds, [desc.name for desc in inputs], [rank_of(desc) for desc in inputs])
 
 
-def sets(feeds_list: Iterable[Any]) -> Iterator[Any]:
-    """The sets of feeds in a pipeline's list; a bare array stands for the feeds of a model with one input."""
+def rank_of(desc: tensor_desc) -> int:
+    """The number of dimensions; -1 for an input of any rank, which has neither a shape nor a size."""
+    return len(desc.shape) if desc.shape or desc.size else -1
+
+
+def sets(feeds_list: Iterable[Any], listed: bool) -> Iterator[Any]:
+    """The sets of feeds in a pipeline's list. `listed`: a bare array comes as a list of it, as a preprocess takes it."""
     for element in feeds_list:
         for feeds in sets_of(element):
-            bare = isinstance(feeds, (np.ndarray, np.generic)) or hasattr(feeds, "__dlpack__")
-            yield [feeds] if bare else feeds
+            yield [feeds] if listed and is_one_array(feeds) else feeds
 
 
-def sets_by_device(feeds: Mapping[Any, Any]) -> dict[int, list[list[Any]]]:
+def sets_by_device(feeds: Mapping[Any, Any], listed: bool) -> dict[int, list[list[Any]]]:
     """{device id: [feeds_list, ...]} with the sets of each list. Raises ConfigError."""
-    return {device: [list(sets(one)) for one in several] for device, several in by_device(feeds).items()}
+    return {device: [list(sets(one, listed)) for one in several] for device, several in by_device(feeds).items()}
 
 
 def as_arrays(arrays: Any, inputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import operator
+import threading
 from typing import Any
 
 from ais_bench import _native
@@ -10,49 +12,104 @@ from ais_bench import _native
 __all__ = ["ExecTimes", "MemorySummary", "TimeSpan", "sumary"]
 
 
-class TimeSpan(float):
-    """The milliseconds of one execution. Also the pair (start, end), in milliseconds since the session was made.
+# The milliseconds of one execution, a float. It also unpacks and indexes as the pair (start, end), in milliseconds since the
+# session was made, and has both as attributes; json writes the number, and numpy and torch take it for one: it is no sequence
+# to them.
+TimeSpan = _native.TimeSpan
 
-    Programs for this API read an entry as a number or unpack it as a pair; this is both. It pickles, and json writes the
-    number.
-    """
+_KEPT = 1 << 20  # what the native log keeps
+_AT_ONCE = 1 << 14  # a list of so many is filled when it is made
 
-    __slots__ = ("end", "start")
-    start: float
-    end: float
 
-    def __new__(cls, start: float, end: float | None = None) -> TimeSpan:
-        """Make the span from `start` to `end`; of one number, which is how `statistics` makes a mean, the span from 0."""
-        if end is None:
-            start, end = 0.0, float(start)
-        self = super().__new__(cls, end - start)
-        self.start = start
-        self.end = end
-        return self
-
-    def __iter__(self) -> Iterator[float]:
-        return iter((self.start, self.end))
-
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: Any) -> Any:
-        return (self.start, self.end)[index]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.start, self.end)
+class _Later:
+    """Stands in a list that is not filled yet, for code in C that would look into it past its methods: it fails."""
 
 
 class sumary(list[TimeSpan]):
     """The times of a session: a list, one entry an execution, oldest first; `exec_time_list` is the same as a plain list.
 
-    The newest 1,048,576 executions are kept.
+    The newest 1,048,576 executions are kept. A long list is filled when more is asked of it than single entries and its
+    length, so that `summary().exec_time_list[-1]` costs the same after a million executions. What looks into it past its
+    methods before that fails.
     """
 
+    __slots__ = ("_from", "_source", "_stop")
+
+    def __init__(self, source: list[TimeSpan], start: int, stop: int) -> None:
+        """Of source[start:stop]; the source may grow, and is not changed otherwise."""
+        self._source: list[TimeSpan] | None = None
+        if stop - start <= _AT_ONCE:
+            super().__init__(source[start:stop])
+            return
+        super().__init__([_Later()])  # type: ignore[list-item]
+        self._source, self._from, self._stop = source, start, stop
+
     @property
-    def exec_time_list(self) -> list[TimeSpan]:
-        """A copy of the times."""
-        return list(self)
+    def exec_time_list(self) -> sumary:
+        """The times."""
+        source = self._source
+        return sumary(self, 0, len(self)) if source is None else sumary(source, self._from, self._stop)
+
+    def _fill(self) -> None:
+        source = self._source
+        if source is not None:
+            self._source = None
+            super().__setitem__(slice(None), source[self._from : self._stop])
+
+    def __len__(self) -> int:
+        return super().__len__() if self._source is None else self._stop - self._from
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def __getitem__(self, index: Any) -> Any:
+        source = self._source
+        if source is None or isinstance(index, slice):
+            self._fill()
+            return super().__getitem__(index)
+        place = operator.index(index)
+        if not -len(self) <= place < len(self):
+            raise IndexError("list index out of range")
+        return source[(self._from if place >= 0 else self._stop) + place]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        import numpy as np
+
+        self._fill()
+        return np.fromiter(iter(self), np.float64, len(self)).astype(dtype or np.float64, copy=False)
+
+    def __radd__(self, other: list[Any]) -> list[Any]:
+        self._fill()
+        joined: list[Any] = other + self[:]
+        return joined
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        self._fill()
+        return _refill, (self[:],)
+
+
+def _refill(times: list[TimeSpan]) -> sumary:
+    return sumary(times, 0, len(times))
+
+
+def _filled_first(name: str) -> Any:
+    """The method of list of that name, after the list was filled."""
+    plain = getattr(list, name)
+
+    @functools.wraps(plain)
+    def method(self: sumary, *arguments: Any, **options: Any) -> Any:
+        self._fill()
+        return plain(self, *arguments, **options)
+
+    return method
+
+
+for _name in (
+    *("__add__", "__contains__", "__delitem__", "__eq__", "__ge__", "__gt__", "__iadd__", "__imul__", "__iter__", "__le__"),
+    *("__lt__", "__mul__", "__ne__", "__repr__", "__reversed__", "__rmul__", "__setitem__"),
+    *("append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"),
+):
+    setattr(sumary, _name, _filled_first(_name))
 
 
 class ExecTimes:
@@ -60,27 +117,31 @@ class ExecTimes:
 
     def __init__(self, session: _native.Session) -> None:
         self._session = session
-        # What was read so far, how many executions that covers, and the clears before it: one tuple that is replaced whole, so
-        # that threads may read at once.
-        self._read: tuple[list[TimeSpan], int, int] = ([], 0, 0)
+        self._lock = threading.Lock()
+        self._known: list[TimeSpan] = []  # guarded by the lock, like the rest; only ever grows, lists are made of parts of it
+        self._total = 0  # executions that it covers
+        self._clears = 0  # of the log before it
 
     def read(self) -> sumary:
-        """Return all times that are kept."""
-        known, since, clears_then = self._read
-        new, total, clears = self._session.exec_times(since)
-        if clears != clears_then:
-            known = []
-            new, total, clears = self._session.exec_times(0)
-        spans = (known + [TimeSpan(start, end) for start, end in new])[-_KEPT:]
-        self._read = spans, total, clears
-        return sumary(spans)
+        """Return all times that are kept. Raises SessionClosed in a forked child."""
+        session = self._session
+        session.check_process()  # before the lock, which another thread may have held when the process was forked
+        with self._lock:
+            new, total, clears = session.exec_times(self._total)
+            if clears != self._clears:
+                self._known, self._total, self._clears = [], 0, clears
+                new, total, clears = session.exec_times(0)
+            if len(self._known) + len(new) > 2 * _KEPT:
+                self._known = self._known[-_KEPT:]
+            if len(new) < total - self._total:
+                self._known = []  # there were more than the log keeps
+            self._known.extend(new)
+            self._total = total
+            return sumary(self._known, max(0, len(self._known) - _KEPT), len(self._known))
 
     def clear(self) -> None:
         """Forget all times."""
         self._session.clear_exec_times()
-
-
-_KEPT = 1 << 20  # what the native log keeps
 
 
 class MemorySummary:

@@ -117,10 +117,10 @@ class SessionHandler:
     def warm_up(self, runs: int) -> None:
         """Runs on zeros, where all shapes are known; the times do not count."""
         inputs = self._native.inputs()
-        if runs and all(dim >= 0 for _, _, _, shape, _ in inputs for dim in shape):
+        if runs and all(dim >= 0 for _, _, _, shape, _, _ in inputs for dim in shape):
             import numpy as np
 
-            feeds = [np.zeros(size, np.uint8) for _, _, _, _, size in inputs]
+            feeds = [np.zeros(size, np.uint8) for _, _, _, _, size, _ in inputs]
             for _ in range(runs):
                 self.session().infer(feeds)
             self.session().reset_summaryinfo()

@@ -28,7 +28,8 @@ MappedFile::~MappedFile() {
 
 Result<MappedFile> MappedFile::open(const std::string& path) {
   if (path.empty()) return cannot(path, "the path is empty");
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: a pipe without a writer would be waited for. To a file it makes no difference.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) {
     const int error = errno;
     return cannot(path, error == ENOENT ? "there is no such file" : std::strerror(error));

@@ -2,12 +2,32 @@
 #include "base/interrupt.hpp"
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+
+#include "base/process.hpp"
 
 namespace ais {
 namespace {
 
 std::atomic<InterruptCheck> g_check{nullptr};
 thread_local bool t_checking = false;
+thread_local bool t_watched = false;
+
+struct Running {
+  std::mutex lock;
+  std::condition_variable ended;
+  void (*stop)(void*) = nullptr;  // guarded by lock, like the rest; null: nothing runs
+  void* what = nullptr;
+  std::int64_t since_ns = 0;
+  std::uint64_t count = 0;  // of what has run so far
+};
+
+Running& running() {
+  static PerProcess<Running> running;
+  return running.get();
+}
 
 }  // namespace
 
@@ -20,6 +40,38 @@ bool interrupted() {
   const bool result = check();
   t_checking = false;
   return result;
+}
+
+bool is_watched() { return t_watched; }
+void set_watched(bool watched) { t_watched = watched; }
+
+// What runs inside another one's StopPoint (a signal handler that runs a model) is not watched: the outer one is waited for.
+StopPoint::StopPoint(void (*stop)(void*), void* what) : watched_(t_watched && !t_checking) {
+  if (!watched_) return;
+  Running& run = running();
+  const std::lock_guard<std::mutex> guard(run.lock);
+  run.stop = stop;
+  run.what = what;
+  run.since_ns = monotonic_ns();
+  ++run.count;
+}
+
+StopPoint::~StopPoint() {
+  if (!watched_) return;
+  Running& run = running();
+  const std::lock_guard<std::mutex> guard(run.lock);
+  run.stop = nullptr;
+  run.ended.notify_all();
+}
+
+void stop_what_runs(std::int64_t grace_ns) {
+  Running& run = running();
+  std::unique_lock<std::mutex> lock(run.lock);
+  if (run.stop == nullptr) return;
+  const std::uint64_t which = run.count;
+  const auto left = std::chrono::nanoseconds(run.since_ns + grace_ns - monotonic_ns());
+  const bool ended = run.ended.wait_for(lock, left, [&] { return run.stop == nullptr || run.count != which; });
+  if (!ended) run.stop(run.what);
 }
 
 bool in_handler() { return t_checking; }

@@ -126,6 +126,14 @@ PyObject* numpy_descr(DType dtype) {
   throw py::value_error("there is no numpy dtype for element type " + std::to_string(static_cast<int>(dtype)));
 }
 
+TensorView describe_array(const py::array& array) {
+  TensorView view;
+  view.dtype = dtype_of(array);
+  view.shape.assign(array.shape(), array.shape() + array.ndim());
+  view.bytes = packed_bytes(view.dtype, static_cast<std::size_t>(array.size()));
+  return view;
+}
+
 py::array new_array(DType dtype, const Shape& shape) {
   auto& api = py::detail::npy_api::get();
   std::array<Py_intptr_t, 64> dims;
@@ -164,9 +172,13 @@ Feeds to_feeds(py::handle given, const std::vector<device::TensorDesc>& inputs) 
   py::object items = py::reinterpret_borrow<py::object>(given);
   if (!PyList_CheckExact(given.ptr()) && !PyTuple_CheckExact(given.ptr())) {
     py::list names;
-    for (const auto& desc : inputs) names.append(desc.name);
-    items =
-        in_python([&] { return py::object(py::module_::import("ais_bench.session.feeds").attr("to_sequence")(given, names)); });
+    py::list ranks;
+    for (const auto& desc : inputs) {
+      names.append(desc.name);
+      ranks.append(desc.ranked ? static_cast<int>(desc.shape.size()) : -1);
+    }
+    items = in_python(
+        [&] { return py::object(py::module_::import("ais_bench.session.feeds").attr("to_sequence")(given, names, ranks)); });
   }
   const auto sequence = py::reinterpret_borrow<py::sequence>(items);
   const std::size_t count = sequence.size();

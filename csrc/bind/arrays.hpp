@@ -30,6 +30,8 @@ struct Feeds {
 
 // `inputs` are the model's, for feeds given by name. Raises FeedError for what cannot be an input.
 Feeds to_feeds(py::handle given, const std::vector<device::TensorDesc>& inputs);
+// An array's type (kUndefined for one that no device has, or in foreign byte order), shape and bytes, without its memory.
+TensorView describe_array(const py::array& array);
 session::Feed to_feed(py::handle given, std::size_t index, Feeds* keep);
 
 // Delivers outputs into new arrays. Make it and take from it with the GIL held; the run in between needs none.

@@ -91,6 +91,7 @@ void register_session(py::module_& module);
 void register_tensor(py::module_& module);
 void register_simulator(py::module_& module);
 void register_pool(py::module_& module);
+void register_time_span(py::module_& module);
 void register_shm_bell(py::module_& module);
 void register_shm_lane(py::module_& module);
 void register_shm_channel(py::module_& module);

@@ -8,6 +8,7 @@ PYBIND11_MODULE(_native, module) {
   ais::bind::register_process(module);
   ais::bind::register_runtimes(module);
   ais::bind::register_tensor(module);
+  ais::bind::register_time_span(module);
   ais::bind::register_session(module);
   ais::bind::register_simulator(module);
   ais::bind::register_shm_bell(module);

@@ -8,6 +8,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -17,7 +18,9 @@
 #include "bind/arrays.hpp"
 #include "bind/bind.hpp"
 #include "bind/runtimes.hpp"
+#include "bind/signal_watch.hpp"
 #include "bind/tensor.hpp"
+#include "bind/time_span.hpp"
 #include "device/gears.hpp"
 #include "session/iteration.hpp"
 #include "session/pipeline.hpp"
@@ -33,6 +36,7 @@ using SessionPtr = std::shared_ptr<Session>;
 
 template <typename Call>
 auto without_gil(Call call) {
+  const SignalWatch watch;
   auto result = [&call] {
     const NoGil nogil;
     return call();
@@ -101,7 +105,7 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   config.device_id = device_id;
   config.loop = loop;
   config.options = options;
-  const std::string name = value_or_raise(device::runtime_for(config.source, runtime_name));
+  const std::string name = value_or_raise(without_gil([&] { return device::runtime_for(config.source, runtime_name); }));
   if (name != "acl") {  // callers pass them for whatever the model turns out to be
     for (const char* option : {"acl_json_path", "host_register", "share_workspace"}) config.options.erase(option);
   }
@@ -128,9 +132,8 @@ py::list infer(Session& self, const py::object& given, const py::object& mode, b
 // Many sets of feeds, taken from `sets` as the pipeline has room; the outputs of each, in order.
 class Many {
  public:
-  // `prepare` makes feeds of an element of `sets`. With `returns`, the error of a set stands in the place of its outputs.
-  Many(const SessionPtr& self, const py::object& prepare, ShapeRule rule, bool returns)
-      : self_(self), prepare_(prepare), rule_(rule), returns_(returns) {
+  // With `returns`, the error of a set stands in the place of its outputs.
+  Many(const SessionPtr& self, ShapeRule rule, bool returns) : self_(self), rule_(rule), returns_(returns) {
     pipeline_ = value_or_raise(without_gil([&] { return session::Pipeline::open(self_); }));
   }
 
@@ -162,8 +165,7 @@ class Many {
   };
 
   void submit(const py::handle& given) {
-    const py::object prepared = in_python([&] { return prepare_(given); });
-    const Feeds feeds = to_feeds(prepared, self_->info().inputs);
+    const Feeds feeds = to_feeds(given, self_->info().inputs);
     while (pipeline_->under_way() == pipeline_->depth()) finish();
     auto sink = std::make_unique<NumpySink>(self_->info());
     raise_if_error(without_gil([&] { return pipeline_->submit(feeds.feeds, rule_, sink.get()); }));
@@ -200,7 +202,6 @@ class Many {
   }
 
   const SessionPtr self_;
-  const py::object prepare_;
   const ShapeRule rule_;
   const bool returns_;
   py::list results_;
@@ -208,9 +209,8 @@ class Many {
   std::unique_ptr<session::Pipeline> pipeline_;  // last: it ends before the memory that it writes to
 };
 
-py::list infer_many(const SessionPtr& self, const py::iterable& sets, const py::object& prepare, const py::object& mode,
-                    bool returns) {
-  return Many(self, prepare, rule_for(mode), returns).run(sets);
+py::list infer_many(const SessionPtr& self, const py::iterable& sets, const py::object& mode, bool returns) {
+  return Many(self, rule_for(mode), returns).run(sets);
 }
 
 // With the shapes set before: the low-level module's run.
@@ -245,10 +245,11 @@ py::list iterate(const SessionPtr& self, const py::object& given, const py::obje
   return sink.take();
 }
 
-py::list describe(const std::vector<device::TensorDesc>& side) {
+py::list describe(const Session& self, const std::vector<device::TensorDesc>& side) {
+  raise_if_error(self.check_process());
   py::list list;
   for (const auto& desc : side) {
-    list.append(py::make_tuple(desc.name, static_cast<int>(desc.dtype), desc.format, desc.shape, desc.bytes));
+    list.append(py::make_tuple(desc.name, static_cast<int>(desc.dtype), desc.format, desc.shape, desc.bytes, desc.symbols));
   }
   return list;
 }
@@ -271,7 +272,7 @@ std::size_t picture_bytes(const device::ModelInfo& info, const device::TensorDes
 std::vector<std::size_t> real_sizes(const Session& self) {
   const device::ModelInfo& info = self.info();
   std::vector<std::size_t> sizes;
-  const auto shapes = self.shapes();
+  const auto shapes = value_or_raise(self.shapes());
   for (std::size_t i = 0; i < info.inputs.size(); ++i) {
     const device::TensorDesc& desc = info.inputs[i];
     std::size_t elements = 0;
@@ -283,21 +284,26 @@ std::vector<std::size_t> real_sizes(const Session& self) {
   return sizes;
 }
 
-// (start, end) pairs in milliseconds from entry `since` on, how many there were, and how often they were cleared.
+// TimeSpans from entry `since` on, how many there were, and how often they were cleared.
 py::tuple exec_times(Session& self, std::uint64_t since) {
-  std::uint64_t total = 0;
-  std::uint64_t clears = 0;
-  const auto spans = self.exec_times().read(since, &total, &clears);
-  py::list list(spans.size());
-  for (std::size_t i = 0; i < spans.size(); ++i) list[i] = py::make_tuple(spans[i].start_ms, spans[i].end_ms);
-  return py::make_tuple(list, total, clears);
+  const auto part = value_or_raise(self.exec_times().read(since));
+  py::list list(part.entries.size());
+  for (std::size_t i = 0; i < part.entries.size(); ++i) {
+    const session::Span& span = part.entries[i];
+    PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), time_span(span.start_ms, span.end_ms).release().ptr());
+  }
+  return py::make_tuple(list, part.total, part.clears);
 }
 
 std::vector<float> memory_times(const std::string& direction) {
-  std::uint64_t total = 0;
-  std::uint64_t clears = 0;
   session::MemoryTimes& times = session::memory_times();
-  return (direction == "h2d" ? times.to_device : times.to_host).read(0, &total, &clears);
+  return value_or_raise((direction == "h2d" ? times.to_device : times.to_host).read(0)).entries;
+}
+
+// The session, in the process that made it. Raises SessionClosed in a forked child.
+const Session& here(const Session& self) {
+  raise_if_error(self.check_process());
+  return self;
 }
 
 void set_shapes(Session& self, Result<std::vector<Shape>> shapes) {
@@ -329,6 +335,55 @@ void set_aipp(Session& self, std::size_t input, std::int64_t pictures, int forma
   raise_if_error(without_gil([&] { return self.set_aipp(aipp); }));
 }
 
+// The rule of feeds for a process that has a model's description and not the model: what it would note of a set of feeds. Each
+// note comes once, as from a session.
+class FeedRule {
+ public:
+  // `inputs` as Session.inputs gives them.
+  explicit FeedRule(const py::list& inputs) {
+    for (const py::handle& input : inputs) {
+      const auto parts = input.cast<py::tuple>();
+      device::TensorDesc desc;
+      desc.name = parts[0].cast<std::string>();
+      desc.dtype = static_cast<DType>(parts[1].cast<int>());
+      desc.shape = parts[3].cast<Shape>();
+      desc.bytes = parts[4].cast<std::size_t>();
+      desc.ranked = !desc.shape.empty() || desc.bytes != 0;
+      info_.inputs.push_back(std::move(desc));
+    }
+  }
+
+  // `given` is a list in the model's order. What cannot be fed has none: whoever has the model says why.
+  std::vector<std::string> notes(const py::object& given) {
+    const auto items = given.cast<py::sequence>();
+    std::vector<TensorView> views(items.size());
+    for (std::size_t i = 0; i < views.size(); ++i) {
+      const py::object item = items[i];
+      if (py::isinstance<py::array>(item)) {  // its type and shape are all that is wanted: no copy of a view with strides
+        views[i] = describe_array(py::reinterpret_borrow<py::array>(item));
+        if (views[i].dtype != DType::kUndefined) continue;
+      }
+      Feeds keep;
+      keep.packed.reserve(1);
+      views[i] = to_feed(item, i, &keep).view;
+    }
+    std::vector<session::Note> notes;
+    const auto shapes = session::fit_all(info_, session::Mode::kShape, nullptr, views, &notes);
+    std::vector<std::string> texts;
+    if (!shapes.ok()) return texts;
+    for (const session::Note& note : notes) {
+      const TensorView& view = views[note.input];
+      if (!noted_.emplace(note.input, note.kind, view.dtype, view.shape.size()).second) continue;
+      texts.push_back(note_text(note, info_.inputs[note.input], view, shapes.value()[note.input]));
+    }
+    return texts;
+  }
+
+ private:
+  device::ModelInfo info_;
+  std::set<session::NoteKey> noted_;
+};
+
 void register_iteration(py::module_& module) {
   py::class_<Iteration, std::shared_ptr<Iteration>>(module, "Iteration")
       .def(py::init(&Iteration::open), py::arg("session"))
@@ -338,10 +393,14 @@ void register_iteration(py::module_& module) {
             const ShapeRule rule = mode ? rule_for(*mode) : kSetting;
             const Feeds feeds = to_feeds(given, owner.info().inputs);
             raise_if_error(without_gil([&] { return self.first(feeds.feeds, rule); }));
+            emit_warnings(self.session());
           },
           py::arg("session"), py::arg("feeds"), py::arg("mode"))
-      .def("step", [](Iteration& self,
-                      const std::vector<int>& chain) { raise_if_error(without_gil([&] { return self.step(chain); })); })
+      .def("step",
+           [](Iteration& self, const std::vector<int>& chain) {
+             raise_if_error(without_gil([&] { return self.step(chain); }));
+             emit_warnings(self.session());
+           })
       .def("outputs", [](Iteration& self) { return to_list(value_or_raise(without_gil([&] { return self.outputs(); }))); });
 }
 
@@ -350,8 +409,8 @@ void register_iteration(py::module_& module) {
 void register_session(py::module_& module) {
   py::class_<Session, SessionPtr>(module, "Session")
       .def(py::init(&open), py::arg("model"), py::arg("device_id"), py::arg("loop"), py::arg("options"), py::arg("runtime"))
-      .def("inputs", [](const Session& self) { return describe(self.info().inputs); })
-      .def("outputs", [](const Session& self) { return describe(self.info().outputs); })
+      .def("inputs", [](const Session& self) { return describe(self, self.info().inputs); })
+      .def("outputs", [](const Session& self) { return describe(self, self.info().outputs); })
       .def("metadata",
            [](const Session& self) -> py::object {
              const device::Metadata& said = self.info().metadata;
@@ -360,30 +419,37 @@ void register_session(py::module_& module) {
            })
       .def("gears",
            [](const Session& self) {
+             raise_if_error(self.check_process());
              return py::make_tuple(device::gear_mode(self.info().gears.kind), self.info().gears.values);
            })
       .def("infer", &infer, py::arg("feeds"), py::arg("mode"), py::arg("out_array"))
-      .def("infer_many", &infer_many, py::arg("sets"), py::arg("prepare"), py::arg("mode"), py::arg("returns"))
+      .def("infer_many", &infer_many, py::arg("sets"), py::arg("mode"), py::arg("returns"))
       .def("run", &run, py::arg("feeds"))
       .def("iterate", &iterate, py::arg("feeds"), py::arg("mode"), py::arg("chain"), py::arg("times"))
       .def("real_sizes", &real_sizes)
       .def("set_static", [](Session& self) { raise_if_error(self.set_shapes(std::nullopt)); })
-      .def("set_batch", [](Session& self, std::int64_t batch) { set_shapes(self, session::batch_setting(self.info(), batch)); })
+      .def("set_batch",
+           [](Session& self, std::int64_t batch) { set_shapes(self, session::batch_setting(here(self).info(), batch)); })
       .def("set_image", [](Session& self, std::int64_t height,
-                           std::int64_t width) { set_shapes(self, session::image_setting(self.info(), height, width)); })
+                           std::int64_t width) { set_shapes(self, session::image_setting(here(self).info(), height, width)); })
       .def("set_dims",
-           [](Session& self, const std::string& text) { set_shapes(self, session::dims_setting(self.info(), text)); })
+           [](Session& self, const std::string& text) { set_shapes(self, session::dims_setting(here(self).info(), text)); })
       .def("set_shape",
-           [](Session& self, const std::string& text) { set_shapes(self, session::shape_setting(self.info(), text)); })
+           [](Session& self, const std::string& text) { set_shapes(self, session::shape_setting(here(self).info(), text)); })
       .def("exec_times", &exec_times, py::arg("since"))
-      .def("append_times", &Session::append_times, py::arg("other"), py::arg("since"))
+      .def(
+          "append_times",
+          [](Session& self, const Session& other, std::uint64_t since) { raise_if_error(self.append_times(other, since)); },
+          py::arg("other"), py::arg("since"))
+      .def("check_process", [](const Session& self) { raise_if_error(self.check_process()); })
       .def(
           "to_device",
           [](const Session& self, PyTensor& tensor) {
-            raise_if_error(without_gil([&] { return tensor.tensor.to_device(self.device()); }));
+            raise_if_error(self.check_process());
+            move(&tensor, [&](session::Tensor* moved) { return moved->to_device(self.device()); });
           },
           py::arg("tensor"))
-      .def("clear_exec_times", [](Session& self) { self.exec_times().clear(); })
+      .def("clear_exec_times", [](Session& self) { raise_if_error(self.exec_times().clear()); })
       .def("set_aipp", &set_aipp, py::arg("input"), py::arg("pictures"), py::arg("format"), py::arg("size"), py::arg("swaps"),
            py::arg("lists"))
       .def(
@@ -398,7 +464,11 @@ void register_session(py::module_& module) {
              if (!memory.ok()) return std::nullopt;
              return std::pair(memory.value().free, memory.value().total);
            })
-      .def("aipp_inputs", [](const Session& self) { return self.info().aipp_inputs; })
+      .def("aipp_inputs",
+           [](const Session& self) {
+             raise_if_error(self.check_process());
+             return self.info().aipp_inputs;
+           })
       .def("cancel", [](Session& self) { return value_or_raise(self.cancel()); })
       .def("host_memory", [](const Session& self) { return without_gil([&] { return self.device()->host_memory(); }); })
       .def("close",
@@ -413,10 +483,13 @@ void register_session(py::module_& module) {
       .def_property_readonly("runtime", [](const Session& self) { return self.device()->runtime(); })
       .def_property("loop", &Session::loop, &Session::set_loop);
   register_iteration(module);
+  py::class_<FeedRule>(module, "FeedRule")
+      .def(py::init<const py::list&>(), py::arg("inputs"))
+      .def("notes", &FeedRule::notes, py::arg("feeds"));
   module.def("memory_times", &memory_times, py::arg("direction"));
   module.def("clear_memory_times", [] {
-    session::memory_times().to_device.clear();
-    session::memory_times().to_host.clear();
+    raise_if_error(session::memory_times().to_device.clear());
+    raise_if_error(session::memory_times().to_host.clear());
   });
 }
 

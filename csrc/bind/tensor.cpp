@@ -52,18 +52,45 @@ const char* buffer_format(DType dtype) {
   }
 }
 
-py::buffer_info buffer_of(PyTensor& self) {
-  const session::Tensor& tensor = self.tensor;
-  if (!tensor.is_on_host()) throw py::buffer_error("the tensor is on a device; call to_host() first");
-  const char* format = buffer_format(tensor.dtype());
-  if (format == nullptr) throw py::buffer_error("the buffer protocol has no letter for this element type; use numpy.asarray");
-  const auto item = static_cast<py::ssize_t>(dtype_bits(tensor.dtype()) / 8);
-  std::vector<py::ssize_t> shape(tensor.shape().begin(), tensor.shape().end());
-  const std::shared_ptr<void>& memory = tensor.buffer().data;
-  if (self.exported.empty() || self.exported.back() != memory) self.exported.push_back(memory);
-  return py::buffer_info(tensor.data(), item, format, static_cast<py::ssize_t>(shape.size()), shape,
-                         py::detail::c_strides(shape, item));
+// What one exported buffer needs.
+struct Export {
+  std::shared_ptr<void> memory;
+  std::vector<Py_ssize_t> shape;
+  std::vector<Py_ssize_t> strides;
+};
+
+// The buffer protocol by hand: pybind11's keeps the object of a buffer alive, and not the memory, which moves.
+int get_buffer(PyObject* object, Py_buffer* view, int flags) {
+  view->obj = nullptr;
+  try {
+    const session::Tensor& tensor = py::handle(object).cast<PyTensor&>().tensor;
+    if (!tensor.is_on_host()) throw py::buffer_error("the tensor is on a device; call to_host() first");
+    const char* format = buffer_format(tensor.dtype());
+    if (format == nullptr) throw py::buffer_error("the buffer protocol has no letter for this element type; use numpy.asarray");
+    auto exported = std::make_unique<Export>();
+    exported->memory = tensor.buffer().data;
+    exported->shape.assign(tensor.shape().begin(), tensor.shape().end());
+    view->itemsize = static_cast<Py_ssize_t>(dtype_bits(tensor.dtype()) / 8);
+    exported->strides = py::detail::c_strides(exported->shape, view->itemsize);
+    view->buf = tensor.data();
+    view->len = static_cast<Py_ssize_t>(tensor.bytes());
+    view->readonly = 0;
+    view->ndim = static_cast<int>(exported->shape.size());
+    view->format = (flags & PyBUF_FORMAT) != 0 ? const_cast<char*>(format) : nullptr;
+    view->shape = (flags & PyBUF_ND) != 0 ? exported->shape.data() : nullptr;
+    view->strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? exported->strides.data() : nullptr;
+    view->suboffsets = nullptr;
+    view->internal = exported.release();
+    Py_INCREF(object);
+    view->obj = object;
+    return 0;
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_BufferError, error.what());
+    return -1;
+  }
 }
+
+void release_buffer(PyObject*, Py_buffer* view) { delete static_cast<Export*>(view->internal); }
 
 py::object as_array(const PyTensor& self, const py::object& dtype) {
   need_host(self.tensor);
@@ -72,31 +99,25 @@ py::object as_array(const PyTensor& self, const py::object& dtype) {
 }
 
 void to_device(PyTensor& self, int device_id) {
-  std::shared_ptr<device::Device> device = open_current_device(device_id);
-  Status status;
-  {
-    const NoGil nogil;
-    status = self.tensor.to_device(device);
-  }
-  raise_if_error(status);
+  const std::shared_ptr<device::Device> device = open_current_device(device_id);
+  move(&self, [&](session::Tensor* moved) { return moved->to_device(device); });
 }
 
 void to_host(PyTensor& self) {
-  Status status;
-  {
-    const NoGil nogil;
-    status = self.tensor.to_host();
-  }
-  raise_if_error(status);
+  move(&self, [](session::Tensor* moved) { return moved->to_host(); });
 }
 
 }  // namespace
 
 void register_tensor(py::module_& module) {
-  py::class_<PyTensor>(module, "Tensor", py::buffer_protocol(), py::dynamic_attr())
+  const auto add_buffers = [](PyHeapTypeObject* type) {
+    type->as_buffer.bf_getbuffer = get_buffer;
+    type->as_buffer.bf_releasebuffer = release_buffer;
+    type->ht_type.tp_as_buffer = &type->as_buffer;
+  };
+  py::class_<PyTensor>(module, "Tensor", py::custom_type_setup(add_buffers), py::dynamic_attr())
       .def(py::init<const PyTensor&>(), py::arg("tensor"))  // shares its memory
       .def(py::init([](const py::object& array) { return PyTensor{tensor_from(array)}; }), py::arg("array"))
-      .def_buffer(&buffer_of)
       .def(
           "__array__", [](const PyTensor& self, const py::object& dtype, const py::object&) { return as_array(self, dtype); },
           py::arg("dtype") = py::none(), py::arg("copy") = py::none())

@@ -30,6 +30,7 @@ struct TensorDesc {
   Shape shape;
   bool ranked = true;
   std::size_t bytes = 0;
+  std::vector<std::string> symbols;  // the model's names of its dimensions, "" for one without; empty: it names none
 
   bool open() const { return !ranked || is_dynamic(shape); }  // the shape is not known before a run
 };

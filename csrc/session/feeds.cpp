@@ -22,13 +22,62 @@ constexpr ModeName kModes[] = {{Mode::kStatic, "static"},
                                {Mode::kDims, "dymdims"},
                                {Mode::kShape, "dymshape"}};
 
-Status mismatch(const TensorDesc& desc, const TensorView& view, const std::string& wanted) {
-  return Status(Code::kFeedMismatch, "input '" + desc.name + "' takes " + wanted + ", shape " +
-                                         (desc.ranked ? shape_text(desc.shape) : std::string("of any rank")) + " of " +
-                                         std::string(dtype_name(desc.dtype)) + "; it was given " + std::to_string(view.bytes) +
-                                         " bytes, shape " + shape_text(view.shape) + " of " +
-                                         std::string(dtype_name(view.dtype)));
+std::string numpy_type(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16:
+    case DType::kInt4:
+    case DType::kUInt4:
+    case DType::kInt2:
+    case DType::kUInt2:
+    case DType::kFloat4E2M1:
+    case DType::kFloat8E8M0:
+    case DType::kFloat8E5M2:
+    case DType::kFloat8E4M3FN:
+    case DType::kFloat8E4M3FNUZ:
+    case DType::kFloat8E5M2FNUZ:
+      return "ml_dtypes." + std::string(dtype_name(dtype));
+    default:
+      return "np." + std::string(dtype_name(dtype));
+  }
 }
+
+std::string wanted_text(const TensorDesc& desc) {
+  return "shape " + (desc.ranked ? shape_text(desc.shape) : std::string("of any rank")) + " of " +
+         std::string(dtype_name(desc.dtype));
+}
+
+std::string given_text(const TensorView& view) {
+  return "shape " + shape_text(view.shape) + " of " + std::string(dtype_name(view.dtype));
+}
+
+std::string convert_text(const TensorDesc& desc) {
+  return "; nothing is converted, so pass x.astype(" + numpy_type(desc.dtype) + ")";
+}
+
+// `convertible`: converted, the array would fit.
+Status mismatch(const TensorDesc& desc, const TensorView& view, const std::string& wanted, bool convertible) {
+  return Status(Code::kFeedMismatch, "input '" + desc.name + "' takes " + wanted + ", " + wanted_text(desc) +
+                                         "; it was given " + std::to_string(view.bytes) + " bytes, " + given_text(view) +
+                                         (convertible && view.dtype != desc.dtype ? convert_text(desc) : ""));
+}
+
+std::string bytes_text(const TensorDesc& desc, const Shape& shape) {
+  std::size_t elements = 0;
+  (void)count_elements(shape, &elements);
+  return std::to_string(packed_bytes(desc.dtype, elements)) + " bytes";
+}
+
+bool same_count(const Shape& a, const Shape& b) {
+  std::size_t of_a = 0;
+  std::size_t of_b = 0;
+  return count_elements(a, &of_a) && count_elements(b, &of_b) && of_a == of_b;
+}
+
+bool same_width(const TensorDesc& desc, const TensorView& view) { return dtype_bits(desc.dtype) == dtype_bits(view.dtype); }
+
+bool is_flat(const TensorView& view) { return view.shape.size() == 1; }
+
+bool is_raw(const TensorView& view) { return is_flat(view) && (view.dtype == DType::kUInt8 || view.dtype == DType::kInt8); }
 
 bool bytes_match(const TensorDesc& desc, const Shape& shape, const TensorView& view) {
   std::size_t elements = 0;
@@ -65,6 +114,57 @@ Shape fit_picture(const TensorDesc& desc, const TensorView& view) {
   return shape;
 }
 
+struct Fit {
+  Shape shape;
+  bool computed = false;
+};
+
+// F2
+Result<Fit> fit_fixed(const TensorDesc& desc, const TensorView& view) {
+  if (bytes_match(desc, desc.shape, view)) return Fit{desc.shape, false};
+  return mismatch(desc, view, bytes_text(desc, desc.shape), same_count(desc.shape, view.shape));
+}
+
+// Open dimensions as the array has them in the same place; `skip` dimensions of the model come before the array's first.
+Shape own_dimensions(const TensorDesc& desc, const TensorView& view, std::size_t skip) {
+  Shape shape = desc.shape;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] < 0) shape[i] = i < skip ? 1 : view.shape[i - skip];
+  }
+  return shape;
+}
+
+// F4
+Result<Fit> fit_other_width(const TensorDesc& desc, const TensorView& view) {
+  Shape shape = view.shape;
+  shape.insert(shape.begin(), 1);
+  const bool sample = agrees(desc.shape, shape);
+  const bool whole = !desc.ranked || agrees(desc.shape, view.shape);
+  if (whole || (sample && !is_raw(view))) {
+    return mismatch(desc, view, bytes_text(desc, view.shape) + " for the shape given", true);
+  }
+  if (is_flat(view) && desc.shape.size() != 1 && solve_one(desc, view, &shape)) return Fit{std::move(shape), true};
+  if (is_raw(view)) return mismatch(desc, view, "a number of bytes that fits its open dimensions (-1)", false);
+  return mismatch(desc, view, "elements of its own type where dimensions are open (-1)", true);
+}
+
+// F3
+Result<Fit> fit_open(const TensorDesc& desc, const TensorView& view) {
+  if (!same_width(desc, view)) return fit_other_width(desc, view);
+  if (!desc.ranked || agrees(desc.shape, view.shape)) return Fit{view.shape, false};
+  Shape shape = view.shape;
+  shape.insert(shape.begin(), 1);
+  if (agrees(desc.shape, shape)) return Fit{std::move(shape), false};
+  const std::size_t rank = view.shape.size();
+  if (rank == desc.shape.size() || (rank + 1 == desc.shape.size() && rank > 1)) {
+    shape = own_dimensions(desc, view, desc.shape.size() - rank);  // in another order, as HWC for CHW
+    if (bytes_match(desc, shape, view)) return Fit{std::move(shape), false};
+    return mismatch(desc, view, bytes_text(desc, shape) + " for the dimensions given where its own are open (-1)", false);
+  }
+  if (solve_one(desc, view, &shape)) return Fit{std::move(shape), true};
+  return mismatch(desc, view, "a number of bytes that fits its open dimensions (-1)", false);
+}
+
 Status check_gear(const device::ModelInfo& info, Mode mode, const std::vector<Shape>& shapes) {
   const device::Gears& gears = info.gears;
   if (gears.kind == GearKind::kNone || mode == Mode::kShape) return Status();
@@ -96,29 +196,18 @@ Result<Mode> parse_mode(std::string_view text) {
 
 const char* mode_name(Mode mode) { return kModes[static_cast<int>(mode)].name; }
 
-Result<Shape> fit(const TensorDesc& desc, const TensorView& view) {
-  if (!desc.open()) {
-    if (bytes_match(desc, desc.shape, view)) return desc.shape;
-    std::size_t elements = 0;
-    (void)count_elements(desc.shape, &elements);
-    return mismatch(desc, view, std::to_string(packed_bytes(desc.dtype, elements)) + " bytes");
+std::string note_text(const Note& note, const TensorDesc& desc, const TensorView& view, const Shape& shape) {
+  if (note.kind == Note::kType) {
+    return "input '" + desc.name + "' takes " + std::string(dtype_name(desc.dtype)) + " and was given " +
+           std::string(dtype_name(view.dtype)) + "; its bytes are used as they are, nothing is converted; pass x.astype(" +
+           numpy_type(desc.dtype) + ") if that is not meant";
   }
-  if (!desc.ranked || agrees(desc.shape, view.shape)) {
-    if (bytes_match(desc, view.shape, view)) return view.shape;
-    std::size_t elements = 0;
-    (void)count_elements(view.shape, &elements);
-    return mismatch(desc, view, std::to_string(packed_bytes(desc.dtype, elements)) + " bytes for the shape given");
-  }
-  // A sample without its batch dimension.
-  Shape shape = view.shape;
-  shape.insert(shape.begin(), 1);
-  if (agrees(desc.shape, shape) && bytes_match(desc, shape, view)) return shape;
-  if (solve_one(desc, view, &shape)) return shape;
-  return mismatch(desc, view, "a number of bytes that fits its open dimensions (-1)");
+  return "input '" + desc.name + "' takes " + wanted_text(desc) + " and was given " + given_text(view) +
+         "; by its size it was taken to be " + shape_text(shape) + "; pass an array of that shape and type to say so";
 }
 
 Result<std::vector<Shape>> fit_all(const device::ModelInfo& info, Mode mode, const std::vector<Shape>* pattern,
-                                   const std::vector<TensorView>& feeds) {
+                                   const std::vector<TensorView>& feeds, std::vector<Note>* notes) {
   if (feeds.size() != info.inputs.size()) {
     std::string names;
     for (const TensorDesc& desc : info.inputs) names += (names.empty() ? "'" : ", '") + desc.name + "'";
@@ -137,44 +226,19 @@ Result<std::vector<Shape>> fit_all(const device::ModelInfo& info, Mode mode, con
       set.ranked = set.ranked || !set.shape.empty();
       desc = &set;
     }
+    const bool other_type = desc->dtype != feeds[i].dtype;
     if (std::find(info.aipp_inputs.begin(), info.aipp_inputs.end(), i) != info.aipp_inputs.end()) {
       shapes.push_back(fit_picture(*desc, feeds[i]));
-    } else {
-      AIS_ASSIGN(Shape shape, fit(*desc, feeds[i]));
-      shapes.push_back(std::move(shape));
+      if (other_type && same_width(*desc, feeds[i])) notes->push_back({i, Note::kType});
+      continue;
     }
+    AIS_ASSIGN(Fit fitted, desc->open() ? fit_open(*desc, feeds[i]) : fit_fixed(*desc, feeds[i]));
+    if (fitted.computed) notes->push_back({i, Note::kComputed});
+    if (other_type && (same_width(*desc, feeds[i]) || !is_raw(feeds[i]))) notes->push_back({i, Note::kType});
+    shapes.push_back(std::move(fitted.shape));
   }
   AIS_TRY(check_gear(info, mode, shapes));
   return shapes;
-}
-
-bool kind_differs(DType wanted, DType given) {
-  auto kind = [](DType dtype) {
-    switch (dtype) {
-      case DType::kInt8:
-      case DType::kInt16:
-      case DType::kInt32:
-      case DType::kInt64:
-      case DType::kInt4:
-      case DType::kInt2:
-        return 'i';
-      case DType::kUInt8:
-      case DType::kUInt16:
-      case DType::kUInt32:
-      case DType::kUInt64:
-      case DType::kUInt4:
-      case DType::kUInt2:
-        return 'u';
-      case DType::kBool:
-        return 'b';
-      case DType::kComplex64:
-      case DType::kComplex128:
-        return 'c';
-      default:
-        return 'f';
-    }
-  };
-  return wanted != given && dtype_bits(wanted) == dtype_bits(given) && kind(wanted) != kind(given);
 }
 
 }  // namespace ais::session

@@ -1,11 +1,25 @@
 // The turns.
 #include "session/iteration.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/interrupt.hpp"
 
 namespace ais::session {
+namespace {
+
+Status no_first() {
+  return Status(Code::kInvalidArgument, "there was no first run to go on from; call first_inner_run before inner_run");
+}
+
+bool same_views(const std::vector<TensorView>& a, const std::vector<TensorView>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const TensorView& one, const TensorView& other) {
+    return one.data == other.data && one.bytes == other.bytes && one.dtype == other.dtype && one.shape == other.shape;
+  });
+}
+
+}  // namespace
 
 std::shared_ptr<Iteration> Iteration::open(std::shared_ptr<Session> session) {
   Session* const owner = session.get();
@@ -16,34 +30,37 @@ std::shared_ptr<Iteration> Iteration::open(std::shared_ptr<Session> session) {
 
 void Iteration::release() {
   if (in_handler()) return;  // of a signal during a step, which holds the lock; what it ends is released with the object
-  const std::lock_guard<std::mutex> guard(lock_);
-  for (Turn& turn : turns_) turn = Turn();
-  last_.clear();
-  owned_.clear();
-  inputs_.clear();
-  model_.reset();
+  std::unique_ptr<State> released;
+  if (const auto state = state_.lock()) released.swap(*state);
 }
 
 Status Iteration::first(const std::vector<Feed>& feeds, ShapeRule rule) {
   AIS_TRY(check_not_in_handler());
-  AIS_ASSIGN(auto model, session_->model());
-  const std::lock_guard<std::mutex> guard(lock_);
-  AIS_TRY(session_->check_open());  // again: it may have been closed, and this released
-  model_ = std::move(model);
-  std::vector<TensorView> inputs;
+  const auto state = state_.lock();
+  if (!state) return forked_child();
+  AIS_ASSIGN(std::unique_ptr<State> fresh, start(feeds, rule));
+  *state = std::move(fresh);
+  return Status();
+}
+
+Result<std::unique_ptr<Iteration::State>> Iteration::start(const std::vector<Feed>& feeds, ShapeRule rule) {
+  auto state = std::make_unique<State>();
+  AIS_ASSIGN(state->model, session_->model());
+  state->mode = rule.mode;
+  if (rule.use_setting) {
+    AIS_ASSIGN(state->pattern, session_->shapes());
+  }
   std::vector<device::Buffer> staged;
-  AIS_TRY(session_->stage(feeds, rule, &inputs, &staged));
+  Inputs& inputs = state->inputs;
+  AIS_TRY(session_->stage(feeds, rule, &inputs.views, &staged));
   device::Device& device = *session_->device_;
-  owned_.clear();
-  for (TensorView& input : inputs) {
+  for (TensorView& input : inputs.views) {
     AIS_ASSIGN(device::Buffer copy, device.allocate(input.bytes));
     AIS_TRY(device.copy_on_device(copy.data.get(), input.data, input.bytes));
     input.data = copy.data.get();
-    owned_.push_back(std::move(copy));
+    inputs.owned.push_back(std::move(copy));
   }
-  inputs_ = std::move(inputs);
-  for (Turn& turn : turns_) {
-    turn = Turn();
+  for (Turn& turn : state->turns) {
     for (const device::TensorDesc& desc : session_->info_.outputs) {
       std::size_t bytes = 0;
       device::Buffer memory;
@@ -53,57 +70,57 @@ Status Iteration::first(const std::vector<Feed>& feeds, ShapeRule rule) {
       turn.memory.push_back(std::move(memory));
     }
   }
-  turn_ = 0;
-  chain_.assign(inputs_.size(), -1);
-  return run_turn();
+  state->chain.assign(inputs.views.size(), -1);
+  state->lost.assign(inputs.views.size(), false);
+  AIS_ASSIGN(state->last, run_turn(state.get(), inputs.views));
+  state->turn ^= 1;
+  return state;
 }
 
-Status Iteration::run_turn() {
-  Turn& turn = turns_[turn_];
+Result<std::vector<device::Output>> Iteration::run_turn(State* state, const std::vector<TensorView>& inputs) const {
+  Turn& turn = state->turns[state->turn];
   bool all_known = true;
   std::vector<device::Output> outputs(turn.memory.size());
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const device::TensorDesc& desc = session_->info_.outputs[i];
     all_known = all_known && turn.memory[i].data != nullptr;
     outputs[i].data = turn.memory[i].data.get();
     outputs[i].capacity = turn.memory[i].bytes;
-    outputs[i].shape = desc.shape;
+    outputs[i].shape = session_->info_.outputs[i].shape;
   }
+  if (all_known && (turn.binding == nullptr || !same_views(turn.bound, inputs))) {
+    turn.binding.reset();  // a pipeline's worth of memory less, while another is made
+    AIS_ASSIGN(std::unique_ptr<device::Binding> binding, state->model->bind(inputs, outputs));
+    turn.bound = inputs;
+    turn.binding = std::move(binding);
+  }
+  std::vector<device::Output> results;
   for (int i = session_->loop_; i > 0; --i) {
     if (all_known) {
-      if (turn.binding == nullptr) {
-        AIS_ASSIGN(turn.binding, model_->bind(inputs_, outputs));
-      }
       AIS_TRY(session_->timed([&] { return turn.binding->run(); }));
-      last_ = turn.binding->outputs();
+      results = turn.binding->outputs();
     } else {
-      std::vector<device::Output> results = outputs;
-      AIS_TRY(session_->timed([&] { return model_->execute(inputs_, &results); }));
-      last_ = std::move(results);
+      results = outputs;
+      AIS_TRY(session_->timed([&] { return state->model->execute(inputs, &results); }));
     }
   }
-  for (std::size_t i = 0; i < last_.size(); ++i) {
-    if (last_[i].data == turn.memory[i].data.get()) continue;
-    // A result in memory of its own, new in every run: what is bound to the turns' memory would read old bytes.
-    turns_[0].binding.reset();
-    turns_[1].binding.reset();
-    break;
-  }
-  turn_ ^= 1;
-  return Status();
+  return results;
 }
 
-Status Iteration::check_chain(const std::vector<int>& chain) const {
+Status Iteration::check_chain(const State* state, const std::vector<int>& chain) const {
   const auto& info = session_->info_;
-  if (model_ == nullptr)
-    return Status(Code::kInvalidArgument, "there was no first run to go on from; call first_inner_run before inner_run");
+  if (state == nullptr) return no_first();
   if (chain.size() != info.inputs.size()) {
     return Status(Code::kInvalidArgument, "in_out_list has " + std::to_string(chain.size()) + " entries; the model has " +
                                               std::to_string(info.inputs.size()) +
                                               " inputs, and each needs one (-1 to keep it)");
   }
   for (std::size_t i = 0; i < chain.size(); ++i) {
-    if (chain[i] < 0) continue;
+    if (chain[i] < 0) {
+      if (!state->lost[i]) continue;
+      return Status(Code::kInvalidArgument, "in_out_list[" + std::to_string(i) + "] keeps input '" + info.inputs[i].name +
+                                                "', whose memory a run that failed has written over; chain it, or begin anew "
+                                                "with first_inner_run");
+    }
     if (static_cast<std::size_t>(chain[i]) >= info.outputs.size()) {
       return Status(Code::kInvalidArgument, "in_out_list[" + std::to_string(i) + "] is " + std::to_string(chain[i]) +
                                                 "; the model has outputs 0 to " + std::to_string(info.outputs.size() - 1));
@@ -112,66 +129,83 @@ Status Iteration::check_chain(const std::vector<int>& chain) const {
   return Status();
 }
 
-Status Iteration::apply_chain(const std::vector<int>& chain) {
+Result<Iteration::Inputs> Iteration::next_inputs(const State& state, const std::vector<int>& chain) const {
   device::Device& device = *session_->device_;
-  const bool same = chain == chain_;
+  const auto& info = session_->info_;
+  Inputs next = state.inputs;
   for (std::size_t i = 0; i < chain.size(); ++i) {
-    TensorView& input = inputs_[i];
-    if (chain[i] < 0) {
-      if (chain_[i] < 0) continue;
+    TensorView& input = next.views[i];
+    if (chain[i] >= 0) {
+      const device::Output& output = state.last[chain[i]];
+      input = {output.data, output.bytes, info.outputs[chain[i]].dtype, output.shape};
+      next.owned[i] = device::Buffer{output.owner, 0};  // a result the runtime allocated lives as long as it is an input
+    } else if (state.chain[i] >= 0) {
       // It was chained until now, and its memory is a turn's that the next runs overwrite: give it its own.
       AIS_ASSIGN(device::Buffer copy, device.allocate(input.bytes));
       AIS_TRY(device.copy_on_device(copy.data.get(), input.data, input.bytes));
       input.data = copy.data.get();
-      owned_[i] = std::move(copy);
-      continue;
+      next.owned[i] = std::move(copy);
     }
-    const device::Output& output = last_[chain[i]];
-    const device::TensorDesc& desc = session_->info_.inputs[i];
-    TensorView next{output.data, output.bytes, session_->info_.outputs[chain[i]].dtype, output.shape};
-    AIS_ASSIGN(next.shape, fit(desc, next));
-    next.dtype = desc.dtype;
-    input = std::move(next);
-    owned_[i] = device::Buffer{output.owner, 0};  // a result the runtime allocated lives as long as it is an input
   }
-  if (!same) {
-    turns_[0].binding.reset();
-    turns_[1].binding.reset();
-    chain_ = chain;
+  const auto& pattern = state.pattern;
+  AIS_ASSIGN(std::vector<Shape> shapes, session_->fit_views(next.views, state.mode, pattern ? &*pattern : nullptr));
+  for (std::size_t i = 0; i < chain.size(); ++i) {
+    next.views[i].dtype = info.inputs[i].dtype;
+    next.views[i].shape = std::move(shapes[i]);
   }
-  return Status();
+  return next;
 }
 
 Status Iteration::step(const std::vector<int>& chain) {
   AIS_TRY(check_not_in_handler());
-  AIS_TRY(session_->check_open());
-  const std::lock_guard<std::mutex> guard(lock_);
-  AIS_TRY(session_->check_open());  // again: it may have been closed, and this released
-  AIS_TRY(check_chain(chain));
-  AIS_TRY(apply_chain(chain));
-  return run_turn();
+  const auto held = state_.lock();
+  if (!held) return forked_child();
+  AIS_TRY(session_->check_open());  // it may have been closed, and this released
+  AIS_TRY(check_chain(held->get(), chain));
+  State& state = **held;
+  AIS_ASSIGN(Inputs inputs, next_inputs(state, chain));
+  std::vector<int> chained = chain;
+  Result<std::vector<device::Output>> results = run_turn(&state, inputs.views);
+  if (!results.ok()) {
+    for (const device::Buffer& written : state.turns[state.turn].memory) {
+      for (std::size_t i = 0; i < state.lost.size(); ++i) {
+        if (written.data != nullptr && state.inputs.views[i].data == written.data.get()) state.lost[i] = true;
+      }
+    }
+    return results.take_status();
+  }
+  // Nothing below fails.
+  state.last = results.take();
+  state.inputs = std::move(inputs);
+  state.chain = std::move(chained);
+  std::fill(state.lost.begin(), state.lost.end(), false);
+  state.turn ^= 1;
+  return Status();
 }
 
 Result<std::vector<Tensor>> Iteration::outputs() const {
   AIS_TRY(check_not_in_handler());
+  const auto held = state_.lock();
+  if (!held) return forked_child();
   AIS_TRY(session_->check_open());
-  const std::lock_guard<std::mutex> guard(lock_);
-  AIS_TRY(session_->check_open());
-  const auto& info = session_->info_;
+  if (*held == nullptr) return no_first();
+  const std::vector<device::Output>& last = (*held)->last;
   std::vector<Tensor> tensors;
-  for (std::size_t i = 0; i < last_.size(); ++i) {
-    AIS_ASSIGN(device::Buffer copy, session_->device_->allocate(last_[i].bytes));
-    AIS_TRY(session_->device_->copy_on_device(copy.data.get(), last_[i].data, last_[i].bytes));
-    tensors.emplace_back(info.outputs[i].dtype, last_[i].shape, std::move(copy), session_->device_);
+  for (std::size_t i = 0; i < last.size(); ++i) {
+    AIS_ASSIGN(device::Buffer copy, session_->device_->allocate(last[i].bytes));
+    AIS_TRY(session_->device_->copy_on_device(copy.data.get(), last[i].data, last[i].bytes));
+    tensors.emplace_back(session_->info_.outputs[i].dtype, last[i].shape, std::move(copy), session_->device_);
   }
   return tensors;
 }
 
 Status Iteration::deliver(OutputSink* sink) const {
+  const auto held = state_.lock();
+  if (!held) return forked_child();
   AIS_TRY(session_->check_open());
-  const std::lock_guard<std::mutex> guard(lock_);
-  AIS_TRY(session_->check_open());
-  return session_->deliver(last_, sink, std::vector<void*>(last_.size(), nullptr));
+  if (*held == nullptr) return no_first();
+  const std::vector<device::Output>& last = (*held)->last;
+  return session_->deliver(last, sink, std::vector<void*>(last.size(), nullptr));
 }
 
 }  // namespace ais::session

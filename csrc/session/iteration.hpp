@@ -7,14 +7,17 @@
 //   first:  feeds      -> A
 //   step 1: feeds + A  -> B          step 2: feeds + B -> A          step 3 as step 1, ...
 //
-// An input that is not chained keeps the memory it had. Outputs of unknown shape come from the runtime, new in each run.
-// Threads: calls from several threads take turns. Once the session is closed, or in a forked child, every call fails.
+// An input that is not chained keeps the memory it had. Outputs of unknown shape come from the runtime, new in each run. What
+// is chained is checked like feeds (feeds.hpp): types, shapes, gears. A run that fails leaves everything as it was after the
+// last that did not; only what lay in the memory that it was to write can then no longer be kept as an input. Threads: calls
+// from several threads take turns. Once the session is closed, or in a forked child, every call fails.
 #pragma once
 
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <vector>
 
+#include "base/guarded.hpp"
 #include "session/session.hpp"
 
 namespace ais::session {
@@ -35,6 +38,8 @@ class Iteration {
   // The same, copied to the host.
   Status deliver(OutputSink* sink) const;
 
+  Session& session() const { return *session_; }
+
   // Gives model and memory back, after the run that is executing. There is no going on after it.
   void release();
 
@@ -42,22 +47,35 @@ class Iteration {
   explicit Iteration(std::shared_ptr<Session> session) : session_(std::move(session)) {}
   struct Turn {
     std::vector<device::Buffer> memory;        // one an output of known shape
-    std::unique_ptr<device::Binding> binding;  // writes into memory; null until it is needed
+    std::unique_ptr<device::Binding> binding;  // reads `bound` and writes into memory; null until it is needed
+    std::vector<TensorView> bound;
+  };
+  // The inputs of a run, and what keeps their memory where no turn does.
+  struct Inputs {
+    std::vector<TensorView> views;
+    std::vector<device::Buffer> owned;
+  };
+  // All there is after a first run. A first run makes a new one; a step changes it when nothing can fail any more.
+  struct State {
+    std::shared_ptr<device::Model> model;
+    Mode mode = Mode::kStatic;
+    std::optional<std::vector<Shape>> pattern;  // that the inputs of every run are held to
+    Inputs inputs;                              // of the last run
+    std::vector<device::Output> last;           // of the last run
+    std::vector<int> chain;                     // of the last run
+    std::vector<bool> lost;                     // one an input: a run that failed may have written over it
+    Turn turns[2];
+    int turn = 0;  // whose memory the next run writes
   };
 
-  Status check_chain(const std::vector<int>& chain) const;
-  Status apply_chain(const std::vector<int>& chain);
-  Status run_turn();
+  Result<std::unique_ptr<State>> start(const std::vector<Feed>& feeds, ShapeRule rule);
+  Status check_chain(const State* state, const std::vector<int>& chain) const;
+  Result<Inputs> next_inputs(const State& state, const std::vector<int>& chain) const;
+  // Runs over `inputs` into the memory of the state's turn.
+  Result<std::vector<device::Output>> run_turn(State* state, const std::vector<TensorView>& inputs) const;
 
   const std::shared_ptr<Session> session_;
-  mutable std::mutex lock_;  // guards the rest; taken after the session is known to be of this process
-  std::shared_ptr<device::Model> model_;
-  std::vector<TensorView> inputs_;     // of the next run
-  std::vector<device::Buffer> owned_;  // one an input: its memory where it is not an output's
-  std::vector<device::Output> last_;   // of the last run
-  std::vector<int> chain_;
-  Turn turns_[2];
-  int turn_ = 0;  // whose memory the next run writes
+  Guarded<std::unique_ptr<State>> state_;  // null before a first run that succeeded, and once released
 };
 
 }  // namespace ais::session

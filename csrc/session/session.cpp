@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -17,11 +18,6 @@ Status closed_status() {
                 "the session was freed (free_resource or finalize); make a new InferSession to run the model again");
 }
 
-Status forked_status() {
-  return Status(Code::kForkedChild,
-                "this session was made in the process that this one was forked from; make a new InferSession here");
-}
-
 // Whether the model's elements may be read where they lie. A caller's bytes may start anywhere (a slice of a file, say).
 bool is_aligned(const TensorView& view) {
   const std::size_t item = std::max<std::size_t>(dtype_bits(view.dtype) / 8, 1);
@@ -30,6 +26,14 @@ bool is_aligned(const TensorView& view) {
 
 std::string device_text(const device::Device& device) {
   return std::to_string(device.id()) + " of runtime '" + device.runtime() + "'";
+}
+
+// For tests: every run looks whether what was bound was written.
+constexpr unsigned char kUnwritten = 0x5C;
+
+bool checks_outputs() {
+  static const bool checks = std::getenv("AIS_BENCH_CHECK_OUTPUTS") != nullptr;
+  return checks;
 }
 
 // The live sessions of this process, for close_all.
@@ -68,13 +72,9 @@ Result<std::shared_ptr<Session>> Session::open(device::Runtime* runtime, const S
 }
 
 Session::Session(std::shared_ptr<device::Device> device, std::shared_ptr<device::Model> model, int loop)
-    : device_(std::move(device)),
-      info_(model->info()),
-      generation_(fork_generation()),
-      born_ns_(monotonic_ns()),
-      loop_(loop),
-      model_(std::move(model)),
-      kind_warned_(info_.inputs.size(), false) {}
+    : device_(std::move(device)), info_(model->info()), generation_(fork_generation()), born_ns_(monotonic_ns()), loop_(loop) {
+  state_.lock()->model = std::move(model);
+}
 
 Session::~Session() {
   if (inherited()) return;
@@ -84,22 +84,20 @@ Session::~Session() {
 }
 
 Result<std::shared_ptr<device::Model>> Session::model() const {
-  if (inherited()) return forked_status();
-  const std::lock_guard<std::mutex> guard(lock_);
-  if (model_ == nullptr) return closed_status();
-  return model_;
+  const auto state = state_.lock();
+  if (!state) return forked_child();
+  if (state->model == nullptr) return closed_status();
+  return state->model;
 }
 
 void Session::close() {
-  if (inherited()) return;
   std::shared_ptr<device::Model> model;  // released outside the lock: it may take a while
   std::unique_ptr<device::Pipeline> idle;
   std::vector<std::weak_ptr<Iteration>> iterations;
-  {
-    const std::lock_guard<std::mutex> guard(lock_);
-    model.swap(model_);
-    idle.swap(idle_);
-    iterations.swap(iterations_);
+  if (const auto state = state_.lock()) {
+    model.swap(state->model);
+    idle.swap(state->idle);
+    iterations.swap(state->iterations);
   }
   for (const auto& known : iterations) {
     if (const auto iteration = known.lock()) iteration->release();
@@ -107,17 +105,16 @@ void Session::close() {
 }
 
 void Session::add_iteration(const std::shared_ptr<Iteration>& iteration) {
-  if (inherited()) return;  // it will not get a model
-  const std::lock_guard<std::mutex> guard(lock_);
-  iterations_.erase(std::remove_if(iterations_.begin(), iterations_.end(), [](const auto& known) { return known.expired(); }),
-                    iterations_.end());
-  iterations_.push_back(iteration);
+  const auto state = state_.lock();
+  if (!state) return;  // it will not get a model
+  auto& all = state->iterations;
+  all.erase(std::remove_if(all.begin(), all.end(), [](const auto& known) { return known.expired(); }), all.end());
+  all.push_back(iteration);
 }
 
 bool Session::closed() const {
-  if (inherited()) return true;
-  const std::lock_guard<std::mutex> guard(lock_);
-  return model_ == nullptr;
+  const auto state = state_.lock();
+  return !state || state->model == nullptr;
 }
 
 void Session::close_all() {
@@ -133,13 +130,11 @@ void Session::close_all() {
   for (const auto& session : live) session->close();
 }
 
-void Session::append_times(const Session& other, std::uint64_t since) {
-  std::uint64_t total = 0;
-  std::uint64_t clears = 0;
+Status Session::append_times(const Session& other, std::uint64_t since) {
   const double shift_ms = static_cast<double>(other.born_ns_ - born_ns_) * 1e-6;
-  for (const Span& span : other.exec_times_.read(since, &total, &clears)) {
-    exec_times_.add({span.start_ms + shift_ms, span.end_ms + shift_ms});
-  }
+  AIS_ASSIGN(const auto part, other.exec_times_.read(since));
+  for (const Span& span : part.entries) exec_times_.add({span.start_ms + shift_ms, span.end_ms + shift_ms});
+  return Status();
 }
 
 Result<std::string> Session::cancel() {
@@ -158,17 +153,17 @@ Status Session::set_aipp(const device::Aipp& settings) {
 }
 
 std::unique_ptr<device::Pipeline> Session::take_pipeline() {
-  const std::lock_guard<std::mutex> guard(lock_);
-  return std::move(idle_);
+  const auto state = state_.lock();
+  return state ? std::move(state->idle) : nullptr;
 }
 
 void Session::keep_pipeline(std::unique_ptr<device::Pipeline> pipeline) {
-  if (inherited()) {
+  const auto state = state_.lock();
+  if (!state) {
     static_cast<void>(pipeline.release());  // its device is the parent's
-    return;
+  } else if (state->model != nullptr && state->idle == nullptr) {
+    state->idle = std::move(pipeline);
   }
-  const std::lock_guard<std::mutex> guard(lock_);
-  if (model_ != nullptr && idle_ == nullptr) idle_ = std::move(pipeline);
 }
 
 void Session::note_run(const RunTimes& times, const std::string& why) {
@@ -177,41 +172,28 @@ void Session::note_run(const RunTimes& times, const std::string& why) {
   if (times.copy_in_known) memory_times().to_device.add(static_cast<float>(ms(times.staged_ns - times.start_ns)));
   if (times.copy_out_known) memory_times().to_host.add(static_cast<float>(ms(times.delivered_ns - times.executed_ns)));
   if (times.execute_known && times.copy_in_known && times.copy_out_known) return;
-  const std::lock_guard<std::mutex> guard(lock_);
-  if (times_missed_) return;
-  times_missed_ = true;
-  notices_.push_back({Notice::Kind::kTimes, "device " + std::to_string(device_->id()) +
-                                                " did not tell how long a run took, and its times are left out of the "
-                                                "statistics (said once for a session): " +
-                                                why});
+  const auto state = state_.lock();
+  if (!state || state->times_missed) return;
+  state->times_missed = true;
+  state->notices.push_back({Notice::Kind::kTimes, "device " + std::to_string(device_->id()) +
+                                                      " did not tell how long a run took, and its times are left out of the "
+                                                      "statistics (said once for a session): " +
+                                                      why});
   notices_pending_.store(true, std::memory_order_relaxed);
 }
 
 Status Session::set_shapes(std::optional<std::vector<Shape>> shapes) {
-  AIS_TRY(check_open());
-  const std::lock_guard<std::mutex> guard(lock_);
-  shapes_ = std::move(shapes);
+  const auto state = state_.lock();
+  if (!state) return forked_child();
+  if (state->model == nullptr) return closed_status();
+  state->shapes = std::move(shapes);
   return Status();
 }
 
-std::optional<std::vector<Shape>> Session::shapes() const {
-  if (inherited()) return std::nullopt;
-  const std::lock_guard<std::mutex> guard(lock_);
-  return shapes_;
-}
-
-void Session::note_kinds(const std::vector<TensorView>& views) {
-  for (std::size_t i = 0; i < views.size(); ++i) {
-    if (!kind_differs(info_.inputs[i].dtype, views[i].dtype)) continue;
-    const std::lock_guard<std::mutex> guard(lock_);
-    if (kind_warned_[i]) continue;
-    kind_warned_[i] = true;
-    notices_.push_back({Notice::Kind::kFeed, "input '" + info_.inputs[i].name + "' takes " +
-                                                 std::string(dtype_name(info_.inputs[i].dtype)) + " and was given " +
-                                                 std::string(dtype_name(views[i].dtype)) +
-                                                 "; its bytes are used as they are, nothing is converted"});
-    notices_pending_.store(true, std::memory_order_relaxed);
-  }
+Result<std::optional<std::vector<Shape>>> Session::shapes() const {
+  const auto state = state_.lock();
+  if (!state) return forked_child();
+  return state->shapes;
 }
 
 void Session::print_notices() {
@@ -221,18 +203,42 @@ void Session::print_notices() {
   }
 }
 
+void Session::keep_notes(const std::vector<Note>& notes, const std::vector<TensorView>& inputs,
+                         const std::vector<Shape>& shapes) {
+  const auto state = state_.lock();
+  if (!state) return;
+  for (const Note& note : notes) {
+    const TensorView& view = inputs[note.input];
+    const NoteKey key{note.input, note.kind, view.dtype, view.shape.size()};
+    if (state->noted.count(key) != 0) continue;
+    state->notices.push_back({Notice::Kind::kFeed, note_text(note, info_.inputs[note.input], view, shapes[note.input])});
+    state->noted.insert(key);
+    notices_pending_.store(true, std::memory_order_relaxed);
+  }
+}
+
 std::vector<Session::Notice> Session::take_notices() {
-  const std::lock_guard<std::mutex> guard(lock_);
   notices_pending_.store(false, std::memory_order_relaxed);
-  return std::exchange(notices_, {});
+  const auto state = state_.lock();
+  return state ? std::exchange(state->notices, {}) : std::vector<Notice>();
+}
+
+Result<std::vector<Shape>> Session::fit_views(const std::vector<TensorView>& inputs, Mode mode,
+                                              const std::vector<Shape>* pattern) {
+  std::vector<Note> notes;
+  AIS_ASSIGN(std::vector<Shape> shapes, fit_all(info_, mode, pattern, inputs, &notes));
+  if (!notes.empty()) keep_notes(notes, inputs, shapes);
+  return shapes;
 }
 
 Status Session::fit_feeds(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs) {
   inputs->reserve(feeds.size());
   for (const Feed& feed : feeds) inputs->push_back(feed.view);
-  const std::optional<std::vector<Shape>> setting = rule.use_setting ? shapes() : std::nullopt;
-  AIS_ASSIGN(std::vector<Shape> fitted, fit_all(info_, rule.mode, setting ? &*setting : nullptr, *inputs));
-  note_kinds(*inputs);
+  std::optional<std::vector<Shape>> setting;
+  if (rule.use_setting) {
+    AIS_ASSIGN(setting, shapes());
+  }
+  AIS_ASSIGN(std::vector<Shape> fitted, fit_views(*inputs, rule.mode, setting ? &*setting : nullptr));
   for (std::size_t i = 0; i < feeds.size(); ++i) {
     (*inputs)[i].dtype = info_.inputs[i].dtype;
     (*inputs)[i].shape = std::move(fitted[i]);
@@ -291,7 +297,31 @@ Status Session::execute(device::Model* model, const std::vector<TensorView>& inp
   const int loop = loop_;  // another thread may set it meanwhile
   for (int i = 0; i < loop; ++i) {
     if (i != 0) *outputs = placed;
+    const bool checks = checks_outputs() && device_->host_visible();  // elsewhere each look is two copies
+    if (checks) AIS_TRY(fill_unwritten(placed));
     AIS_TRY(timed([&] { return model->execute(inputs, outputs); }));
+    if (checks) AIS_TRY(check_written(placed, *outputs));
+  }
+  return Status();
+}
+
+Status Session::fill_unwritten(const std::vector<device::Output>& placed) {
+  for (const device::Output& output : placed) {
+    if (output.data == nullptr || output.capacity == 0) continue;
+    const std::vector<unsigned char> pattern(output.capacity, kUnwritten);
+    AIS_TRY(device_->copy_to_device(output.data, pattern.data(), pattern.size()));
+  }
+  return Status();
+}
+
+Status Session::check_written(const std::vector<device::Output>& placed, const std::vector<device::Output>& outputs) {
+  for (std::size_t i = 0; i < placed.size(); ++i) {
+    if (placed[i].data == nullptr || outputs[i].data != placed[i].data || outputs[i].bytes == 0) continue;
+    std::vector<unsigned char> got(outputs[i].bytes);
+    AIS_TRY(device_->copy_to_host(got.data(), outputs[i].data, got.size()));
+    if (std::all_of(got.begin(), got.end(), [](unsigned char byte) { return byte == kUnwritten; })) {
+      return Status(Code::kExecution, "output '" + info_.outputs[i].name + "' was bound, and the device did not write it");
+    }
   }
   return Status();
 }

@@ -3,17 +3,19 @@
 // Memory: feeds belong to the caller and are only read until the call returns. On a host-visible device they are the model's
 // inputs as they are, and outputs of known shape are written straight into the caller's memory; otherwise they are copied.
 // Threads: every call from any thread, runs concurrently. A run holds the model, so close() during a run takes effect after it.
-// Processes: in a forked child every call answers ForkedChild, without touching a lock that the parent may have held.
+// Processes: in a forked child every call answers ForkedChild, without touching a lock that the parent may have held (Guarded).
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
+#include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "base/guarded.hpp"
 #include "base/status.hpp"
 #include "base/tensor.hpp"
 #include "device/device.hpp"
@@ -94,6 +96,8 @@ class Session : public std::enable_shared_from_this<Session> {
   bool closed() const;
   // Closed or ForkedChild where calls would answer that.
   Status check_open() const { return model().take_status(); }
+  // ForkedChild in a child of the process that made it.
+  Status check_process() const { return inherited() ? forked_child() : Status(); }
   // Closes every session of this process.
   static void close_all();
 
@@ -102,14 +106,14 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // The shapes that runs with use_setting take; nullopt goes back to the model's own.
   Status set_shapes(std::optional<std::vector<Shape>> shapes);
-  std::optional<std::vector<Shape>> shapes() const;
+  Result<std::optional<std::vector<Shape>>> shapes() const;
 
   TimeLog<Span>& exec_times() { return exec_times_; }
   // Adds the executions of another session from its entry `since` on, in this session's time.
-  void append_times(const Session& other, std::uint64_t since);
+  Status append_times(const Session& other, std::uint64_t since);
 
-  // What the caller should be told, since the last call: inputs that were fed an element type of another kind than the model's,
-  // and times that the device did not tell. Each input is named once in a session's life, and so are the times.
+  // What the caller should be told, since the last call: what feeds were taken for (feeds.hpp), once for an input, type and
+  // rank in a session's life, and once that the device did not tell its times.
   struct Notice {
     enum class Kind { kFeed, kTimes };
     Kind kind;
@@ -136,6 +140,8 @@ class Session : public std::enable_shared_from_this<Session> {
                        std::vector<void*>* host);
   Status deliver(const std::vector<device::Output>& outputs, OutputSink* sink, const std::vector<void*>& host);
   Status execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs);
+  Status fill_unwritten(const std::vector<device::Output>& placed);
+  Status check_written(const std::vector<device::Output>& placed, const std::vector<device::Output>& outputs);
   // Times one call of `once` and logs it.
   template <typename Once>
   Status timed(Once once);
@@ -146,7 +152,9 @@ class Session : public std::enable_shared_from_this<Session> {
   // A runtime's pipeline that nobody uses now, if there is one, and for the next who does.
   std::unique_ptr<device::Pipeline> take_pipeline();
   void keep_pipeline(std::unique_ptr<device::Pipeline> pipeline);
-  void note_kinds(const std::vector<TensorView>& views);
+  // The exact shapes of `inputs`, whose types are those that were fed. `pattern`: as for fit_all.
+  Result<std::vector<Shape>> fit_views(const std::vector<TensorView>& inputs, Mode mode, const std::vector<Shape>* pattern);
+  void keep_notes(const std::vector<Note>& notes, const std::vector<TensorView>& inputs, const std::vector<Shape>& shapes);
   bool inherited() const { return generation_ != fork_generation(); }
 
   const std::shared_ptr<device::Device> device_;
@@ -156,14 +164,16 @@ class Session : public std::enable_shared_from_this<Session> {
   std::atomic<int> loop_;
   TimeLog<Span> exec_times_;
 
-  mutable std::mutex lock_;
-  std::shared_ptr<device::Model> model_;              // guarded by lock_; null when closed
-  std::unique_ptr<device::Pipeline> idle_;            // guarded by lock_; see take_pipeline
-  std::vector<std::weak_ptr<Iteration>> iterations_;  // guarded by lock_
-  std::optional<std::vector<Shape>> shapes_;          // guarded by lock_
-  std::vector<Notice> notices_;                       // guarded by lock_
-  std::vector<bool> kind_warned_;                     // guarded by lock_
-  bool times_missed_ = false;                         // guarded by lock_; it was said
+  struct State {
+    std::shared_ptr<device::Model> model;    // null when closed
+    std::unique_ptr<device::Pipeline> idle;  // see take_pipeline
+    std::vector<std::weak_ptr<Iteration>> iterations;
+    std::optional<std::vector<Shape>> shapes;
+    std::set<NoteKey> noted;
+    std::vector<Notice> notices;
+    bool times_missed = false;  // it was said
+  };
+  Guarded<State> state_;
   std::atomic<bool> notices_pending_{false};
 };
 

@@ -5,55 +5,77 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
+#include <new>
 #include <utility>
 #include <vector>
 
+#include "base/guarded.hpp"
 #include "base/process.hpp"
+#include "base/status.hpp"
 
 namespace ais::session {
+
+// What everything of a session answers in a child that was forked from its process.
+inline Status forked_child() {
+  return Status(Code::kForkedChild,
+                "this session was made in the process that this one was forked from; make a new InferSession here");
+}
 
 template <typename T>
 class TimeLog {
  public:
   static constexpr std::size_t kKept = std::size_t{1} << 20;
 
-  void add(const T& entry) {
-    const std::lock_guard<std::mutex> guard(lock_);
-    if (entries_.size() < kKept) {
-      entries_.push_back(entry);
-    } else {
-      entries_[total_ % kKept] = entry;
+  // Where memory is short the entry is left out: a time is worth no failure, and timers end in destructors.
+  void add(const T& entry) noexcept {
+    const auto log = log_.lock();
+    if (!log) return;
+    try {
+      if (log->entries.size() < kKept) {
+        log->entries.push_back(entry);
+      } else {
+        log->entries[log->total % kKept] = entry;
+      }
+      ++log->total;
+    } catch (const std::bad_alloc&) {
     }
-    ++total_;
   }
 
-  // The entries from number `since` on (0 is the first ever after a clear), as far as they are kept, and how many there were in
-  // all. `clears` counts the clear() calls, so that a reader that has some already knows whether they still count.
-  std::vector<T> read(std::uint64_t since, std::uint64_t* total, std::uint64_t* clears) const {
-    const std::lock_guard<std::mutex> guard(lock_);
-    *total = total_;
-    *clears = clears_;
-    std::vector<T> result;
-    const std::uint64_t oldest = total_ - entries_.size();
-    for (std::uint64_t i = since < oldest ? oldest : since; i < total_; ++i) {
-      result.push_back(entries_[entries_.size() < kKept ? i : i % kKept]);
+  struct Part {
+    std::vector<T> entries;
+    std::uint64_t total = 0;   // how many there were in all
+    std::uint64_t clears = 0;  // how often they were cleared: whether what a reader has already still counts
+  };
+  // The entries from number `since` on (0 is the first ever after a clear), as far as they are kept. ForkedChild there.
+  Result<Part> read(std::uint64_t since) const {
+    const auto log = log_.lock();
+    if (!log) return forked_child();
+    Part part;
+    part.total = log->total;
+    part.clears = log->clears;
+    const std::uint64_t oldest = log->total - log->entries.size();
+    for (std::uint64_t i = since < oldest ? oldest : since; i < log->total; ++i) {
+      part.entries.push_back(log->entries[log->entries.size() < kKept ? i : i % kKept]);
     }
-    return result;
+    return part;
   }
 
-  void clear() {
-    const std::lock_guard<std::mutex> guard(lock_);
-    entries_ = {};  // with its memory
-    total_ = 0;
-    ++clears_;
+  Status clear() {
+    const auto log = log_.lock();
+    if (!log) return forked_child();
+    log->entries = {};  // with its memory
+    log->total = 0;
+    ++log->clears;
+    return Status();
   }
 
  private:
-  mutable std::mutex lock_;
-  std::vector<T> entries_;  // guarded by lock_, like the rest; a ring once it is full
-  std::uint64_t total_ = 0;
-  std::uint64_t clears_ = 0;
+  struct Log {
+    std::vector<T> entries;  // a ring once it is full
+    std::uint64_t total = 0;
+    std::uint64_t clears = 0;
+  };
+  Guarded<Log> log_;
 };
 
 // One execution, in milliseconds since the session was made.

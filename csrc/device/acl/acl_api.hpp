@@ -41,6 +41,6 @@ const char* error_name(aclError number);
 
 // A call as a Status: AIS_TRY(ACL_CALL(api, aclrtFree, pointer)).
 #define ACL_CALL(api, function, ...) (api).check((api).function(__VA_ARGS__), #function)
-// A call that gives something back, in a destructor or on an error path: nobody can be told, so it is tried once more and then
-// left.
-#define ACL_RELEASE(api, function, ...) static_cast<void>((api).function(__VA_ARGS__) == 0 || (api).function(__VA_ARGS__) == 0)
+// A call that gives something back, in a destructor or on an error path: nobody can be told, and a call that failed may have
+// given it back all the same, so it is left at that.
+#define ACL_RELEASE(api, function, ...) static_cast<void>((api).function(__VA_ARGS__))

@@ -216,7 +216,8 @@ device::Buffer AclContext::adopt(void* data, std::size_t bytes) {
   return device::Buffer{std::shared_ptr<void>(data, [self](void* block) { self->give_back(block, 0, false); }), bytes};
 }
 
-void AclContext::give_back(void* block, std::size_t size, bool cacheable) {
+// Ends a shared pointer, which lets nothing out. Without memory for it the block waits for the context's end.
+void AclContext::give_back(void* block, std::size_t size, bool cacheable) try {
   Result<Entry> inside = enter();
   if (!inside.ok()) return;  // closed: it was freed with the rest. In a forked child it is the parent's.
   {
@@ -229,6 +230,7 @@ void AclContext::give_back(void* block, std::size_t size, bool cacheable) {
     blocks_.erase(block);
   }
   ACL_RELEASE(api_, aclrtFree, block);
+} catch (const std::bad_alloc&) {
 }
 
 void AclContext::trim() {
@@ -258,7 +260,7 @@ Result<device::Buffer> AclContext::allocate_pinned(std::size_t bytes) {
   return device::Buffer{std::shared_ptr<void>(block, [self](void* data) { self->free_pinned(data); }), bytes};
 }
 
-void AclContext::free_pinned(void* block) {
+void AclContext::free_pinned(void* block) try {
   Result<Entry> inside = enter();
   if (!inside.ok()) return;
   {
@@ -266,6 +268,7 @@ void AclContext::free_pinned(void* block) {
     pinned_.erase(block);
   }
   ACL_RELEASE(api_, aclrtFreeHost, block);
+} catch (const std::bad_alloc&) {
 }
 
 Status AclContext::copy(void* to, const void* from, std::size_t bytes, MemcpyKind kind) {

@@ -38,6 +38,9 @@ Status read_tensor(const Api& api, const std::string& role, const OrtTypeInfo* t
   AIS_TRY(api.check(api.GetDimensionsCount(tensor, &rank), Code::kModelLoad));
   desc->shape.resize(rank);
   AIS_TRY(api.check(api.GetDimensions(tensor, desc->shape.data(), rank), Code::kModelLoad));
+  std::vector<const char*> symbols(rank, nullptr);  // owned by `type`
+  AIS_TRY(api.check(api.GetSymbolicDimensions(tensor, symbols.data(), rank), Code::kModelLoad));
+  for (const char* symbol : symbols) desc->symbols.emplace_back(symbol == nullptr ? "" : symbol);
   std::size_t elements = 0;
   if (count_elements(desc->shape, &elements)) desc->bytes = packed_bytes(desc->dtype, elements);
   return Status();

@@ -2,8 +2,14 @@
 #include "device/ort/ort_model.hpp"
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <system_error>
+#include <thread>
 #include <utility>
 
+#include "base/interrupt.hpp"
 #include "base/process.hpp"
 #include "device/ort/ort_describe.hpp"
 #include "device/ort/ort_options.hpp"
@@ -11,6 +17,8 @@
 namespace ais::ort {
 namespace {
 
+constexpr unsigned char kUnwritten = 0xA7;
+constexpr std::chrono::milliseconds kAskEvery{50};
 char g_no_bytes[64];  // stands for the memory of a tensor without elements: the runtime refuses a null pointer
 
 Status forked() {
@@ -33,22 +41,14 @@ std::string advice(const Status& status) {
 // A bound run: the same state for every run.
 class OrtBinding final : public device::Binding {
  public:
-  OrtBinding(std::shared_ptr<OrtModel> model, std::unique_ptr<RunState> state, std::vector<device::Output> outputs)
-      : model_(std::move(model)), state_(std::move(state)), outputs_(std::move(outputs)) {}
-  ~OrtBinding() override {
-    outputs_.clear();
-    if (!model_->inherited())
-      model_->give_back(std::move(state_));
-    else
-      state_.release();  // the runtime's objects in it cannot be released here
-  }
+  OrtBinding(OrtModel::Loan state, std::vector<device::Output> outputs)
+      : state_(std::move(state)), outputs_(std::move(outputs)) {}
 
-  Status run() override { return model_->inherited() ? forked() : model_->run(state_.get(), &outputs_); }
+  Status run() override { return state_.model().inherited() ? forked() : state_.model().run(state_.get(), &outputs_); }
   const std::vector<device::Output>& outputs() const override { return outputs_; }
 
  private:
-  std::shared_ptr<OrtModel> model_;
-  std::unique_ptr<RunState> state_;
+  OrtModel::Loan state_;  // the first to be made, the last to go: outputs are over its memory
   std::vector<device::Output> outputs_;
 };
 
@@ -73,41 +73,64 @@ Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::share
 }
 
 OrtModel::OrtModel(const Api& api, std::shared_ptr<device::Device> device, OrtSession* session, device::ModelInfo info)
-    : api_(api), device_(std::move(device)), session_(session), info_(std::move(info)), generation_(fork_generation()) {
+    : api_(api),
+      device_(std::move(device)),
+      session_(session),
+      info_(std::move(info)),
+      generation_(fork_generation()),
+      unbound_(info_.outputs.size()) {
   for (const auto& desc : info_.inputs) input_names_.push_back(desc.name.c_str());
   for (const auto& desc : info_.outputs) output_names_.push_back(desc.name.c_str());
+  for (std::size_t i = 0; i < info_.outputs.size(); ++i) {
+    unbound_[i] = std::any_of(info_.inputs.begin(), info_.inputs.end(),
+                              [&](const device::TensorDesc& input) { return input.name == info_.outputs[i].name; });
+  }
 }
 
 OrtModel::~OrtModel() {
-  if (inherited()) {
-    for (auto& state : free_) state.release();
-    return;
-  }
-  for (auto& state : free_) api_.ReleaseRunOptions(state->options);
+  if (inherited()) return;
+  for (auto& state : states_) api_.ReleaseRunOptions(state->options);
   api_.ReleaseSession(session_);
 }
 
 bool OrtModel::inherited() const { return generation_ != fork_generation(); }
 
-Result<std::unique_ptr<RunState>> OrtModel::take_state() {
+Result<OrtModel::Loan> OrtModel::take_state() {
+  auto self = shared_from_this();
   {
     const std::lock_guard<std::mutex> guard(lock_);
-    if (!free_.empty()) {
-      std::unique_ptr<RunState> state = std::move(free_.back());
-      free_.pop_back();
-      return state;
+    for (auto& state : states_) {
+      if (!state->taken) {
+        state->taken = true;
+        return Loan(std::move(self), state.get());
+      }
     }
   }
   auto state = std::make_unique<RunState>();
-  AIS_TRY(api_.check(api_.CreateRunOptions(&state->options), Code::kSystem));
-  return state;
+  RunState* const made = state.get();
+  made->taken = true;
+  const std::lock_guard<std::mutex> guard(lock_);
+  states_.reserve(states_.size() + 1);
+  AIS_TRY(api_.check(api_.CreateRunOptions(&made->options), Code::kSystem));
+  states_.push_back(std::move(state));
+  return Loan(std::move(self), made);
 }
 
-void OrtModel::give_back(std::unique_ptr<RunState> state) {
+void OrtModel::give_back(RunState* state) {
+  release_results(state);
   release_values(&state->inputs);
   release_values(&state->bound);
   const std::lock_guard<std::mutex> guard(lock_);
-  free_.push_back(std::move(state));
+  state->taken = false;
+}
+
+// What the runtime made and nobody has taken.
+void OrtModel::release_results(RunState* state) {
+  for (std::size_t i = 0; i < state->outputs.size(); ++i) {
+    OrtValue* const value = state->outputs[i];
+    if (value != nullptr && (i >= state->bound.size() || value != state->bound[i])) api_.ReleaseValue(value);
+  }
+  state->outputs.clear();
 }
 
 void OrtModel::release_values(std::vector<OrtValue*>* values) {
@@ -139,7 +162,7 @@ Status OrtModel::wrap_outputs(const std::vector<device::Output>& outputs, RunSta
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const device::Output& output = outputs[i];
     OrtValue* value = nullptr;
-    if (output.data != nullptr && !shapes_vary_) {
+    if (output.data != nullptr && !shapes_vary_ && !unbound_[i]) {
       AIS_ASSIGN(value, borrow(output.data, output.capacity, info_.outputs[i].dtype, output.shape));
     }
     state->bound.push_back(value);
@@ -147,61 +170,152 @@ Status OrtModel::wrap_outputs(const std::vector<device::Output>& outputs, RunSta
   return Status();
 }
 
+OrtStatus* OrtModel::call(RunState* state) {
+  return api_.Run(session_, state->options, input_names_.data(), state->inputs.data(), state->inputs.size(),
+                  output_names_.data(), output_names_.size(), state->outputs.data());
+}
+
+// In another thread, while this one asks whether somebody wants it to end.
+OrtStatus* OrtModel::call_beside(RunState* state) {
+  std::mutex lock;
+  std::condition_variable ended;
+  bool over = false;
+  OrtStatus* result = nullptr;
+  std::thread runner;
+  try {
+    runner = std::thread([&] {
+      OrtStatus* const got = call(state);
+      const std::lock_guard<std::mutex> guard(lock);
+      result = got;
+      over = true;
+      ended.notify_all();
+    });
+  } catch (const std::system_error&) {  // no thread can be had: then it cannot be interrupted
+    return call(state);
+  }
+  std::unique_lock<std::mutex> held(lock);
+  while (!ended.wait_for(held, kAskEvery, [&] { return over; })) {
+    held.unlock();
+    if (interrupted()) terminate(state);
+    held.lock();
+  }
+  held.unlock();
+  runner.join();
+  return result;
+}
+
+// It only sets a flag; a failure would mean that the flag cannot be set, and then the run goes on, as it may.
+void OrtModel::terminate(RunState* state) {
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (state->running) state->terminating = api_.check(api_.RunOptionsSetTerminate(state->options), Code::kSystem).ok();
+}
+
 Status OrtModel::run_once(RunState* state) {
+  release_results(state);
   state->outputs = state->bound;
-  {
-    const std::lock_guard<std::mutex> guard(lock_);
-    running_.push_back(state);
+  for (const bool beside : {false, true}) {
+    {
+      const std::lock_guard<std::mutex> guard(lock_);
+      state->running = true;
+    }
+    OrtStatus* result = nullptr;
+    if (beside) {
+      result = call_beside(state);
+    } else {
+      struct Target {
+        OrtModel* model;
+        RunState* state;
+      } target{this, state};
+      const StopPoint point(
+          [](void* what) {
+            auto* const which = static_cast<Target*>(what);
+            which->model->terminate(which->state);
+          },
+          &target);
+      result = call(state);
+    }
+    bool cancelled = false;
+    bool terminating = false;
+    {
+      const std::lock_guard<std::mutex> guard(lock_);
+      state->running = false;
+      cancelled = std::exchange(state->cancelled, false);
+      terminating = std::exchange(state->terminating, false);
+    }
+    Status status = api_.check(result, Code::kExecution);
+    if (terminating) AIS_TRY(api_.check(api_.RunOptionsUnsetTerminate(state->options), Code::kSystem));
+    const bool by_signal = status.code() == Code::kCancelled && !cancelled;
+    if (!by_signal || beside || interrupted()) return status;
+    // A signal ended it, and no handler raised.
+    release_results(state);
+    state->outputs = state->bound;
   }
-  OrtStatus* result = api_.Run(session_, state->options, input_names_.data(), state->inputs.data(), state->inputs.size(),
-                               output_names_.data(), output_names_.size(), state->outputs.data());
-  bool cancelled = false;
-  {
-    const std::lock_guard<std::mutex> guard(lock_);
-    running_.erase(std::find(running_.begin(), running_.end(), state));
-    cancelled = std::exchange(state->cancelled, false);
+  return Status();
+}
+
+// No value that a model is likely to give all over an output. Its memory is made exist here, and not by the first kernel.
+void OrtModel::fill_bound(const RunState& state, const std::vector<device::Output>& outputs) const {
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (state.bound[i] != nullptr && outputs[i].capacity != 0) std::memset(outputs[i].data, kUnwritten, outputs[i].capacity);
   }
-  if (cancelled) AIS_TRY(api_.check(api_.RunOptionsUnsetTerminate(state->options), Code::kSystem));
-  return api_.check(result, Code::kExecution);
+}
+
+// True: there are some, which are not bound any more.
+bool OrtModel::find_unwritten(const RunState& state, const std::vector<device::Output>& outputs) {
+  bool any = false;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (state.bound[i] == nullptr || outputs[i].capacity == 0) continue;
+    const auto* bytes = static_cast<const unsigned char*>(outputs[i].data);
+    const bool same = bytes[0] == kUnwritten && std::memcmp(bytes, bytes + 1, outputs[i].capacity - 1) == 0;
+    if (same) unbound_[i] = any = true;
+  }
+  return any;
 }
 
 Status OrtModel::run(RunState* state, std::vector<device::Output>* outputs) {
+  const auto binds = [&] {
+    return std::any_of(state->bound.begin(), state->bound.end(), [](OrtValue* value) { return value != nullptr; });
+  };
+  const bool check = !seen_written_.load(std::memory_order_relaxed) && binds();
+  if (check) fill_bound(*state, *outputs);
   Status status = run_once(state);
-  const bool any_bound =
-      std::any_of(state->bound.begin(), state->bound.end(), [](OrtValue* value) { return value != nullptr; });
-  if (!status.ok() && status.code() != Code::kCancelled && any_bound) {
+  if (status.ok() && check && find_unwritten(*state, *outputs)) {
+    release_results(state);
+    for (std::size_t i = 0; i < unbound_.size(); ++i) {
+      if (unbound_[i] && state->bound[i] != nullptr) api_.ReleaseValue(std::exchange(state->bound[i], nullptr));
+    }
+    status = run_once(state);
+  }
+  if (status.ok() && check) seen_written_ = true;
+  if (!status.ok() && status.code() != Code::kCancelled && binds()) {
     // The result may have another shape than the model declares, which every version of the library reports in other words. Let
     // the library allocate; a run has no side effects. If that is right once, it is from now on.
+    release_results(state);
     release_values(&state->bound);
     state->bound.assign(output_names_.size(), nullptr);
     status = run_once(state);
     if (status.ok()) shapes_vary_ = true;
   }
-  if (!status.ok()) {
-    for (std::size_t i = 0; i < state->outputs.size(); ++i) {
-      if (state->outputs[i] != nullptr && state->outputs[i] != state->bound[i]) api_.ReleaseValue(state->outputs[i]);
-    }
-    return status;
-  }
+  AIS_TRY(status);
   return collect(state, outputs);
 }
 
 Status OrtModel::collect(RunState* state, std::vector<device::Output>* outputs) {
-  // First give every value the runtime made an owner, so that an error below leaks nothing.
   auto self = shared_from_this();
   for (std::size_t i = 0; i < state->outputs.size(); ++i) {
-    OrtValue* value = state->outputs[i];
     device::Output& output = (*outputs)[i];
-    if (value == state->bound[i]) {
+    if (state->outputs[i] == state->bound[i]) {
       output.bytes = output.capacity;
     } else {
       output = device::Output();
+      // From here on it is the output's, whatever fails: the owner releases it even if there is no memory for the owner.
+      OrtValue* const value = std::exchange(state->outputs[i], nullptr);
       output.owner = std::shared_ptr<void>(value, [self](void* held) {
         if (!self->inherited()) self->api_.ReleaseValue(static_cast<OrtValue*>(held));
       });
     }
   }
-  for (std::size_t i = 0; i < state->outputs.size(); ++i) {
+  for (std::size_t i = 0; i < outputs->size(); ++i) {
     device::Output& output = (*outputs)[i];
     if (output.owner == nullptr) continue;
     auto* value = static_cast<OrtValue*>(output.owner.get());
@@ -239,32 +353,27 @@ Status OrtModel::separate(const RunState& state, device::Output* output) {
 
 Status OrtModel::execute(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) {
   if (inherited()) return forked();
-  AIS_ASSIGN(std::unique_ptr<RunState> state, take_state());
-  Status status = wrap_inputs(inputs, state.get());
-  if (status.ok()) status = wrap_outputs(*outputs, state.get());
-  if (status.ok()) status = run(state.get(), outputs);
-  give_back(std::move(state));
-  return status;
+  AIS_ASSIGN(const Loan state, take_state());
+  AIS_TRY(wrap_inputs(inputs, state.get()));
+  AIS_TRY(wrap_outputs(*outputs, state.get()));
+  return run(state.get(), outputs);
 }
 
 Result<std::unique_ptr<device::Binding>> OrtModel::bind(const std::vector<TensorView>& inputs,
                                                         std::vector<device::Output> outputs) {
   if (inherited()) return forked();
-  AIS_ASSIGN(std::unique_ptr<RunState> state, take_state());
-  Status status = wrap_inputs(inputs, state.get());
-  if (status.ok()) status = wrap_outputs(outputs, state.get());
-  if (!status.ok()) {
-    give_back(std::move(state));
-    return status;
-  }
-  return std::unique_ptr<device::Binding>(new OrtBinding(shared_from_this(), std::move(state), std::move(outputs)));
+  AIS_ASSIGN(Loan state, take_state());
+  AIS_TRY(wrap_inputs(inputs, state.get()));
+  AIS_TRY(wrap_outputs(outputs, state.get()));
+  return std::unique_ptr<device::Binding>(new OrtBinding(std::move(state), std::move(outputs)));
 }
 
 std::string OrtModel::cancel() {
   const std::lock_guard<std::mutex> guard(lock_);
-  for (RunState* state : running_) {
-    // It only sets a flag; a failure would mean that the flag cannot be set, and then the run goes on, as it may.
-    state->cancelled = api_.check(api_.RunOptionsSetTerminate(state->options), Code::kSystem).ok();
+  for (auto& state : states_) {
+    if (!state->running) continue;
+    state->terminating = api_.check(api_.RunOptionsSetTerminate(state->options), Code::kSystem).ok();
+    state->cancelled = state->terminating;
   }
   return "";
 }
