@@ -249,7 +249,7 @@ def test_dlpack_producers(model: Path_) -> None:
         b"bytes",
         np.array(["a"]),
         np.array([{}]),
-        np.zeros(4, "V4"),
+        np.zeros(4, [("a", "f4")]),
         np.zeros(4, ml_dtypes.float8_e3m4),
     ],
 )
