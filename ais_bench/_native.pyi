@@ -1,6 +1,5 @@
 """Typed face of the native extension. Private: the public names are in `ais_bench.session`."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
