@@ -133,12 +133,9 @@ SKIP = {"add_device", "remove_device", "close", "free_resource", "finalize", "st
 
 def methods(instance: Any, cls: type) -> Iterator[tuple[str, Callable[..., Any]]]:
     for name in dir(cls):
-        if (
-            not name.startswith("_")
-            and name not in SKIP
-            and callable(getattr(instance, name))
-            and not isinstance(inspect.getattr_static(cls, name), property)
-        ):
+        if name.startswith("_") or name in SKIP or isinstance(inspect.getattr_static(cls, name), property):
+            continue  # reading a property may raise
+        if callable(getattr(instance, name)):
             yield name, getattr(instance, name)
 
 
