@@ -17,6 +17,7 @@ import emulator_models
 import numpy as np
 import pytest
 from acl_support import Packed, equal
+from pool_support import wait_until
 from scripts import run_script
 
 from ais_bench.emulator import Emulator, npus, pack
@@ -390,7 +391,8 @@ def test_a_pool_starts_again_after_a_lost_context(packed: Callable[[str], Packed
     ):
         for outputs in session.map([FEEDS] * 40):
             equal(outputs, WANTED)
-        assert session.report().total.restarts == 1
+        # The lost item ran elsewhere, and the stream may end before the new worker is there.
+        wait_until(lambda: session.report().total.restarts == 1)
 
 
 def test_other_numbers_leave_the_session_good(npu: Emulator, packed: Callable[[str], Packed]) -> None:

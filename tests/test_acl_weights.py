@@ -198,9 +198,9 @@ def test_the_report_and_the_list_of_devices_tell_of_the_memory(npu: Emulator, om
     assert [runtime.name for runtime in info.runtimes] == ["ort", "acl"]
     ort, acl = info.runtimes
     assert len(ort.devices) == len(os.sched_getaffinity(0))
-    assert (acl.version, acl.toolkit, acl.chip) == ("AscendCL 1.17.0", "CANN 8.5.0", "Ascend310P3")
+    assert (acl.version, acl.toolkit, acl.chip) == ("AscendCL 1.17.0", "CANN 8.5.0", "Ascend910B3")
     assert [(device.id, device.free) for device in acl.devices] == [(id, 32768 << 20) for id in range(8)]
-    assert "acl: AscendCL 1.17.0, CANN 8.5.0, Ascend310P3, 8 devices" in str(info)
+    assert "acl: AscendCL 1.17.0, CANN 8.5.0, Ascend910B3, 8 devices" in str(info)
     counted = system_info(devices=False).runtimes[1]
     assert [(device.id, device.free, device.error) for device in counted.devices] == [(id, None, "") for id in range(8)]
 

@@ -406,5 +406,5 @@ def test_device_ids_that_are_accepted(model: ModelPath, device: Any) -> None:
 
 @pytest.mark.parametrize("device", [None, 0.0, "zero", True, -1, [0]])
 def test_device_ids_that_are_not(model: ModelPath, device: Any) -> None:
-    with pytest.raises(ConfigError, match="device_id is"):
+    with pytest.raises(ConfigError, match="device_id must be"):
         InferSession(device, model("batch"))

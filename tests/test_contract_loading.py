@@ -31,7 +31,7 @@ def test_path_and_str_and_bytes(model: ModelPath) -> None:
     for source in (model("batch"), Path(model("batch")), models.build("batch").SerializeToString()):
         with InferSession(0, source) as session:
             assert np.array_equal(session.infer([X])[0], -X)
-    with pytest.raises(ConfigError, match="NoneType"):
+    with pytest.raises(ConfigError, match="model_path must be a path .*got None"):
         InferSession(0, None)
 
 

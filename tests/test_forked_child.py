@@ -39,6 +39,7 @@ ARGUMENTS: dict[str, Any] = {
     "submit": ([X],),
     "map": ([[X]],),
     "map_unordered": ([[X]],),
+    "amap": ([[X]],),
     "infer_batch": (X,),
     "add_device": (1,),
     "remove_device": (0,),

@@ -278,11 +278,11 @@ def test_the_report_counts_and_goes_through_json(session: MultiDeviceSession) ->
         pass
     report = session.report()
     data = json.loads(json.dumps(report.to_dict()))
-    assert set(data) == {"devices", "total", "workers", "memory"}
+    assert set(data) == {"devices", "total", "workers", "memory", "host_memory", "preprocess", "ends"}
     assert sum(counts["tasks"] for counts in data["devices"].values()) == data["total"]["tasks"] == 100
     for stage in ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms"):
         times = data["total"][stage]
-        assert set(times) == {"count", "mean", "p50", "p90", "p99", "max"}
+        assert set(times) == {"count", "mean", "p50", "p90", "p99", "max", "unknown"}
         assert times["count"] == 100
         assert times["p50"] <= times["p90"] <= times["p99"] <= times["max"]
     assert 0 < data["total"]["busy_share"] <= 1

@@ -47,14 +47,28 @@ class BatchAxes:
                 )
             return axis
         possible = [axis for axis in self._possible(index, shape) if shape[axis] == samples]
+        name = _name(self._outputs, index)
+        if len(possible) == 1 and possible[0] > 0 and not self._says(index, possible[0], shape):
+            raise FeedError(
+                f"output {name} has shape {shape} for a batch of {samples}: not one entry a sample along axis 0; if axis "
+                f"{possible[0]} runs over the samples, pass batch_axis={{{name}: {possible[0]}}}"
+            )
         if len(possible) == 1 or (samples == 1 and 0 in possible):
             return possible[0]
-        name = _name(self._outputs, index)
         if not possible:
             raise FeedError(f"output {name} has shape {shape} for a batch of {samples}: not one entry a sample")
         raise FeedError(
             f"output {name} has shape {shape} for a batch of {samples}, and each of the axes {possible} may run over the "
             f"samples; pass batch_axis={{{name}: {possible[0]}}}, or another of them"
+        )
+
+    def _says(self, index: int, axis: int, shape: tuple[int, ...]) -> bool:
+        """Whether the model itself says that this axis, not the first, is the batch: an equal length may be chance."""
+        desc = self._outputs[index] if index < len(self._outputs) else None
+        if desc is None or len(desc.shape) != len(shape):
+            return False
+        return (bool(desc.dim_names) and desc.dim_names[axis] in self._batch_names) or (
+            self._fixed is not None and desc.shape[axis] == self._fixed
         )
 
     def _possible(self, index: int, shape: tuple[int, ...]) -> list[int]:

@@ -489,14 +489,21 @@ class MultiDeviceSession:
             await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, wanted)
         return await outcome(self.submit(feeds, device, timeout, mode))
 
-    async def amap(
+    def amap(
         self, items: Iterable[Any] | AsyncIterable[Any], mode: str = "static", on_error: OnError | None = None
     ) -> AsyncIterator[Any]:
         """The same as `map` for asyncio: `async for outputs in session.amap(items)`. `items` may be an async iterable, too.
 
         What is ready is yielded before another item is taken. Leaving it cancels what is under way.
         """
-        returns = check_on_error(on_error or self._on_error) == "return"
+        returns = self._returns(on_error)
+        scatter.mode_number(mode)
+        with self._lock:  # raises SessionClosed in a forked child
+            if self._closed:
+                raise PoolClosed("the session is closed")
+        return self._amap(items, mode, returns)
+
+    async def _amap(self, items: Iterable[Any] | AsyncIterable[Any], mode: str, returns: bool) -> AsyncIterator[Any]:
         if self._pool is None:
             await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, None)
         most = 2 * len(self._ready_pool(None).workers()) * self._settings.fewest_in_flight

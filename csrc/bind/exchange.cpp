@@ -180,7 +180,7 @@ void Exchange::finish(PoolTask* task, Outcome outcome, py::object outputs, py::o
     waiter->bytes -= std::min(waiter->bytes, task->held);
     task->held = task->outputs ? bytes_of(task->outputs) : 0;
     waiter->bytes += task->held;
-    waiter->ready.push_back(task->shared_from_this());
+    if (waiter->unordered) waiter->ready.push_back(task->shared_from_this());
   }
   if (waiter->asleep) waiter->gate.ring();
   rest_if_done();

@@ -52,7 +52,8 @@ struct PoolTask;
 struct Waiter {
   std::uint64_t finished = 0;  // of its tasks; only grows
   bool asleep = false;         // as a follower
-  bool collects = false;       // finished tasks go to `ready`
+  bool collects = false;       // counts the bytes of its tasks
+  bool unordered = false;      // finished tasks go to `ready`, in that order
   std::deque<std::shared_ptr<PoolTask>> ready;
   std::uint64_t bytes = 0;  // of the feeds of its tasks under way, and of outputs not yet fetched
   std::atomic<std::uint64_t> word{0};

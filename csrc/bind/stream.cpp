@@ -29,6 +29,7 @@ Stream::Stream(std::shared_ptr<Exchange> exchange, const py::object& items, py::
       waiter_(std::make_shared<Waiter>()) {
   if (!items_) throw py::error_already_set();
   waiter_->collects = true;
+  waiter_->unordered = !options_.ordered;
   static std::uint32_t streams = 0;
   source_.salt = ++streams;
   source_.to_come = pool::Source::kEndless;
@@ -128,7 +129,7 @@ void Stream::draw() {
   under_way_.push_back(task);
   latest_ = task;
   if (task->done) {
-    waiter_->ready.push_back(task);
+    if (!options_.ordered) waiter_->ready.push_back(task);
     return;
   }
   task->waiter = waiter_;
