@@ -43,8 +43,8 @@ struct Api {
 
   Dylib library;
   const void* base = nullptr;  // OrtApiBase, for libraries of custom operators
-  std::string version;    // of the library, "1.32.0"
-  OrtEnv* env = nullptr;  // one a process, never released: sessions may end after static destructors
+  std::string version;         // of the library, "1.32.0"
+  OrtEnv* env = nullptr;       // one a process, never released: sessions may end after static destructors
   OrtMemoryInfo* cpu_memory = nullptr;
   OrtAllocator* allocator = nullptr;
 
