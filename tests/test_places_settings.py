@@ -282,7 +282,7 @@ import os, signal, threading, time
 from pool_handlers import Obedient, order
 from ais_bench.pool import DevicePool, Task
 pool = DevicePool(Obedient, [0])
-future = pool.submit(lambda w, f: Task(order(Obedient.HANG), w, future=f))
+future = pool.submit(Task(order(Obedient.HANG)))
 def press():
     while not os.path.exists(MARK): time.sleep(0.01)
     time.sleep(0.2)

@@ -228,7 +228,7 @@ from ais_bench.pool import DevicePool, Task
 from pool_handlers import Obedient, Unwilling, order
 pool = DevicePool(Obedient, [0, 1])
 pool.start()
-futures = [pool.submit(lambda w, f: Task(order(Obedient.SLEEP_MS, 50), w, future=f)) for _ in range(40)]
+futures = [pool.submit(Task(order(Obedient.SLEEP_MS, 50))) for _ in range(40)]
 print(*[worker.pid for worker in pool.workers()], flush=True)
 HOW
 """
@@ -285,7 +285,7 @@ USES = {
         "Obedient",
         "[t for t in pool.ordered(range(10**9), lambda n, i: Task(order(Obedient.SLEEP_MS, 1)))]",
     ),
-    "future": ("Obedient", "pool.submit(lambda w, f: Task(order(Obedient.HANG), w, future=f)).result()"),
+    "future": ("Obedient", "pool.submit(Task(order(Obedient.HANG))).result()"),
     "idle": ("Obedient", "pool.start(); time.sleep(60)"),
 }
 
