@@ -45,7 +45,7 @@ def one(pool, what, argument=0):
 unrelated = os.open("/dev/null", os.O_RDONLY)
 os.set_inheritable(unrelated, True)  # workers must not have it all the same
 with DevicePool(Obedient, [0, 1], PoolSettings(task_timeout=1.0, restart_backoff=0)) as pool:
-    tasks = pool.ordered(range(50), lambda n, i, w: Task(order(Obedient.ECHO, n), w))
+    tasks = pool.ordered(range(50), lambda n, i: Task(order(Obedient.ECHO, n)))
     assert [int(task.result()[0][1]) for task in tasks] == list(range(50))
     pids = [worker.pid for worker in pool.workers()]
     assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}/fd/{unrelated}")]
