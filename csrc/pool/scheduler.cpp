@@ -352,7 +352,16 @@ void Scheduler::add(Source* source) {
   sources_.push_back(source);
 }
 
-void Scheduler::remove(Source* source) { sources_.erase(std::find(sources_.begin(), sources_.end(), source)); }
+void Scheduler::remove(Source* source) {
+  sources_.erase(std::find(sources_.begin(), sources_.end(), source));
+  for (Worker* worker : workers_) {
+    for (Task* task = worker->hand.first(); task != nullptr; task = task->next) {
+      if (task->source != source) continue;
+      task->source = &departed_;
+      ++departed_.under_way;
+    }
+  }
+}
 
 void Scheduler::add(Worker* worker) {
   worker->position = workers_.size();
@@ -574,6 +583,7 @@ std::string Scheduler::check() const {
   if (waiting != waiting_) wrong("waiting tasks are counted wrong");
   int busy = 0;
   int ahead = 0;
+  std::size_t departed = 0;
   for (const Worker* worker : workers_) {
     std::size_t count = 0;
     Nanos expects = 0;
@@ -582,6 +592,12 @@ std::string Scheduler::check() const {
       if (task->place != Place::kPlaced && task->place != Place::kSent) wrong("a task in hand is elsewhere, too");
       if (task->worker != worker) wrong("a task in hand names another worker");
       if (task->device != kAnyDevice && task->device != worker->device) wrong("a task is on a device that it did not ask for");
+      if (task->source == &departed_) {
+        ++departed;
+        if (!task->unwanted) wrong("a task is wanted although its source is gone");
+      } else if (std::find(sources_.begin(), sources_.end(), task->source) == sources_.end()) {
+        wrong("a task's source is gone");
+      }
       expects += std::max<Nanos>(0, task->expected_ns);
       suspects += task->crashes > 0;
     }
@@ -599,6 +615,7 @@ std::string Scheduler::check() const {
       wrong("what choosing looks at is out of date");
     }
   }
+  if (departed != departed_.under_way) wrong("tasks of sources that are gone are counted wrong");
   if (busy != busy_ || ahead != ahead_) wrong("busy workers are counted wrong");
   return first;
 }

@@ -180,7 +180,8 @@ class Scheduler {
 
   // ---- sources ----
   void add(Source* source);
-  void remove(Source* source);  // nothing of it waits
+  // Nothing of it waits, and nothing of it is wanted. What workers still have of it no longer points to it.
+  void remove(Source* source);
 
   // ---- tasks ----
   void add(Task* task);
@@ -278,6 +279,7 @@ class Scheduler {
   std::vector<Worker*> workers_;
   std::vector<Glance> glances_;  // of the workers, in their order
   std::vector<Source*> sources_;
+  Source departed_;  // of tasks in hand whose own source is gone
   std::vector<Source*> turns_;   // kept for its memory
   std::vector<Estimate> kinds_;  // over all workers
   std::size_t waiting_ = 0;
