@@ -17,8 +17,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -34,6 +32,7 @@ constexpr long kPidfdSendSignal = 424;
 constexpr long kPidfdOpen = 434;
 constexpr long kCloseRange = 436;
 constexpr int kPPidfd = 3;  // P_PIDFD
+constexpr int kLookMs = 200;
 
 Status refused(const std::string& what, int number) {
   return Status(Code::kSystem, what + ": " + std::strerror(number) + " (errno " + std::to_string(number) + ")");
@@ -157,6 +156,9 @@ bool has_ended(int pid) {
   return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == pid;
 }
 
+// Whether a process is not reaped yet, by its folder in /proc: that goes with the process, whoever has its number next.
+bool in_proc(int folder) { return folder < 0 || faccessat(folder, "stat", F_OK, 0) == 0; }
+
 // Every descriptor in `fds` above the standard ones, because dup2 onto those would close them. The copies are in `copies`.
 bool lift(int* fds, std::vector<int>& copies) {
   for (int place = 0; place < 3; ++place) {
@@ -207,16 +209,6 @@ Result<std::unique_ptr<Child>> Child::spawn(const std::vector<std::string>& argv
 
 Child::~Child() { close(); }
 
-std::uint64_t Child::began_at(int pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  // The second field is the program's name in brackets, which may hold anything; the twenty-second is wanted.
-  std::size_t at = text.rfind(')');
-  if (at == std::string::npos) return 0;
-  for (int field = 2; field < 22 && at != std::string::npos; ++field) at = text.find(' ', at + 1);
-  return at == std::string::npos ? 0 : std::strtoull(text.c_str() + at, nullptr, 10);
-}
-
 Status Child::watch() {
   const long fd = syscall(kPidfdOpen, pid_, 0U);
   if (fd >= 0) {
@@ -225,28 +217,34 @@ Status Child::watch() {
     return Status();
   }
   if (errno == EMFILE || errno == ENFILE || errno == ENOMEM) return refused("no descriptor for a new process", errno);
+  proc_fd_ = open(("/proc/" + std::to_string(pid_)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   watch_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   const int mine = watch_fd_ < 0 ? -1 : fcntl(watch_fd_, F_DUPFD_CLOEXEC, 3);
   if (mine < 0) return refused("no descriptor for a new process", errno);
+  const int folder = proc_fd_ < 0 ? -1 : fcntl(proc_fd_, F_DUPFD_CLOEXEC, 3);
   try {
     // It touches nothing of this object, which may be gone first. It does not reap, so that the number stays the child's.
-    std::thread([pid = pid_, mine] {
+    std::thread([pid = pid_, mine, folder] {
       sigset_t all;
       sigfillset(&all);
       pthread_sigmask(SIG_SETMASK, &all, nullptr);
       siginfo_t info{};
-      while (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT) != 0 && errno == EINTR) continue;
+      while (in_proc(folder) && waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT) != 0 && errno == EINTR) continue;
       eventfd_write(mine, 1);
       ::close(mine);
+      if (folder >= 0) ::close(folder);
     }).detach();
   } catch (const std::system_error& error) {
     ::close(mine);
+    if (folder >= 0) ::close(folder);
     return refused("no thread to wait for a new process", error.code().value());
   }
   return Status();
 }
 
-bool Child::is_child() const { return !reaped_ && !has_ended(pid_) && (began_ == 0 || began_at(pid_) == began_); }
+bool Child::keeps_number() const { return in_proc(proc_fd_); }
+
+bool Child::is_child() const { return !reaped_ && !has_ended(pid_) && keeps_number(); }
 
 void Child::kill(int signal) {
   const std::lock_guard<std::mutex> guard(mutex_);
@@ -263,7 +261,11 @@ Ending Child::reap() {
     fd = watch_fd_;
   }
   pollfd ready{fd, POLLIN, 0};
-  while (fd >= 0 && poll(&ready, 1, -1) < 0 && errno == EINTR) continue;
+  // Without a pidfd the thread that waits might wait for the number's next owner, if somebody else reaped the child.
+  while (fd >= 0) {
+    const int found = poll(&ready, 1, has_pidfd_ ? -1 : kLookMs);
+    if (found > 0 || (found < 0 && errno != EINTR) || (found == 0 && !keeps_number())) break;
+  }
   const std::lock_guard<std::mutex> guard(mutex_);
   siginfo_t info{};
   int result = -1;
@@ -271,7 +273,7 @@ Ending Child::reap() {
   if (reaped_) return Ending{};
   if (has_pidfd_) result = waitid(static_cast<idtype_t>(kPPidfd), static_cast<id_t>(watch_fd_), &info, WEXITED);
   // Without it: the number, which is the child's until it is reaped. If somebody else has done so, it may be another's by now.
-  if (result != 0 && errno != ECHILD && (began_ == 0 || began_at(pid_) == began_)) {
+  if (result != 0 && errno != ECHILD && keeps_number()) {
     while ((result = waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED)) != 0 && errno == EINTR) continue;
   }
   reaped_ = true;
@@ -282,8 +284,10 @@ Ending Child::reap() {
 void Child::close() {
   std::unique_lock<std::mutex> guard(mutex_, std::defer_lock);
   if (generation_ == fork_generation()) guard.lock();  // in a fork of the process it may be locked for ever
-  if (watch_fd_ >= 0) ::close(watch_fd_);
-  watch_fd_ = -1;
+  for (int* fd : {&watch_fd_, &proc_fd_}) {
+    if (*fd >= 0) ::close(*fd);
+    *fd = -1;
+  }
 }
 
 }  // namespace ais

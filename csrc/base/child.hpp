@@ -2,7 +2,7 @@
 //
 // A signal must never reach another process that has got the child's number since. A pidfd sees to that. Without pidfds (Linux
 // before 5.3, containers that refuse them) the number is used, and it cannot be given away while the child is not reaped; if
-// something else in this process reaps children, the time at which the process began tells the two apart.
+// something else in this process reaps children, the child's folder in /proc tells: it goes with the child, not with the number.
 #pragma once
 
 #include <cstdint>
@@ -45,24 +45,23 @@ class Child {
   // Waits until the child has ended, and says how.
   Ending reap();
 
-  // Closes the descriptor. The child must have been reaped, or this process is a fork of the one that started it.
+  // Closes the descriptors. The child must have been reaped, or this process is a fork of the one that started it.
   void close();
 
  private:
-  explicit Child(int pid) : pid_(pid), began_(began_at(pid)), generation_(fork_generation()) {}
+  explicit Child(int pid) : pid_(pid), generation_(fork_generation()) {}
 
-  // When a process began, in clock ticks since the start of the machine; 0 if that is not to be known.
-  static std::uint64_t began_at(int pid);
   Status watch();
+  bool keeps_number() const;
   bool is_child() const;
 
   const int pid_;
-  const std::uint64_t began_;
   const std::uint64_t generation_;
   std::mutex mutex_;  // guards what follows
   bool has_pidfd_ = false;
   bool reaped_ = false;
   int watch_fd_ = -1;
+  int proc_fd_ = -1;  // in place of a pidfd: the child's folder in /proc
 };
 
 }  // namespace ais
