@@ -415,8 +415,12 @@ class SimulatedDevice:
         depth: int = 1,
         dies_at_ns: int = -1,
         restart_ns: int = 50_000_000,
+        only_cpu: int = -1,
     ) -> None:
-        """`spread`: of the logarithm of the time. `depth`: tasks that it claims at a time. `dies_at_ns`: once, -1: never."""
+        """`spread`: of the logarithm of the time. `depth`: tasks that it claims at a time. `dies_at_ns`: once, -1: never.
+
+        `only_cpu`: the processor that it is pinned to; -1: none.
+        """
 
 class SimulatedSource:
     """A stream of tasks, or calls that come at times of their own."""
@@ -462,8 +466,12 @@ def simulate(
     random: int = 0,
     seed: int = 1,
     check: bool = True,
+    skip_cpu: int = -1,
 ) -> Simulated:
-    """Run the pool's scheduler on simulated devices. Raises RuntimeError for a task lost or done twice, or wrong books."""
+    """Run the pool's scheduler on simulated devices. Raises RuntimeError for a task lost or done twice, or wrong books.
+
+    `skip_cpu`: the processor of a caller that keeps it to itself: devices pinned to it get nothing.
+    """
 
 class PoolTask:
     """Feeds on the way to outputs. `result()`, `outputs` and `error` mean something once it is `done`."""

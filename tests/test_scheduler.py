@@ -71,6 +71,17 @@ def test_a_window_bounds_what_is_under_way_behind_a_straggler() -> None:
     assert done.most_ahead == 100
 
 
+def test_nothing_is_taken_back_for_a_device_that_would_not_get_it() -> None:
+    """One device shares the processor of the caller, who keeps it; the other one is held up with many tasks in hand."""
+    devices = [SimulatedDevice(10_000, only_cpu=0), SimulatedDevice(10_000, only_cpu=1)]
+    items = [SimulatedSource([1.0] * 500 + [1000.0] + [1.0] * 500)]
+    done = simulate(devices, items, skip_cpu=0)
+    assert done.tasks == [0, 1001]
+    assert max(done.most_in_hand) > 16  # there was something to take back
+    assert done.taken_back == 0
+    assert simulate(devices, items).taken_back > 0  # else the second device gets it
+
+
 def test_tasks_in_flight_is_an_upper_bound() -> None:
     assert max(simulate(even(4), stream(500), in_flight=3).most_in_hand) <= 3
 

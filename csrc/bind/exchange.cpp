@@ -396,7 +396,7 @@ void Exchange::pump() {
     while (pool::Task* next = scheduler_.next(monotonic_ns(), skip, here)) {
       if (!send(static_cast<PoolTask*>(next))) break;
     }
-    if (pool::Task* task = scheduler_.take_back(monotonic_ns())) {
+    if (pool::Task* task = scheduler_.take_back(monotonic_ns(), skip, here)) {
       take_back(static_cast<PoolTask*>(task));
       again = true;
       ++moves;

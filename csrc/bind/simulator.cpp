@@ -17,13 +17,15 @@ using pool::SimulatedDevice;
 using pool::SimulatedSource;
 
 pool::Simulated simulate(const std::vector<SimulatedDevice>& devices, const std::vector<SimulatedSource>& sources,
-                         int in_flight, int fewest, int max_attempts, std::uint64_t random, std::uint64_t seed, bool check) {
+                         int in_flight, int fewest, int max_attempts, std::uint64_t random, std::uint64_t seed, bool check,
+                         int skip_cpu) {
   pool::Simulation simulation;
   simulation.options = {in_flight, fewest, max_attempts, random};
   simulation.devices = devices;
   simulation.sources = sources;
   simulation.seed = seed;
   simulation.check = check;
+  simulation.skip = skip_cpu;
   for (const SimulatedSource& source : sources) {
     if (!source.arrivals.empty() && source.arrivals.size() != source.lengths.size()) {
       raise_if_error(Status(Code::kInvalidArgument, "arrivals must have one entry for each of the " +
@@ -41,11 +43,12 @@ pool::Simulated simulate(const std::vector<SimulatedDevice>& devices, const std:
 
 void register_simulator(py::module_& module) {
   py::class_<SimulatedDevice>(module, "SimulatedDevice")
-      .def(py::init([](std::int64_t task_ns, double spread, int depth, std::int64_t dies_at_ns, std::int64_t restart_ns) {
-             return SimulatedDevice{task_ns, spread, depth, dies_at_ns < 0 ? pool::kNever : dies_at_ns, restart_ns};
+      .def(py::init([](std::int64_t task_ns, double spread, int depth, std::int64_t dies_at_ns, std::int64_t restart_ns,
+                       int only_cpu) {
+             return SimulatedDevice{task_ns, spread, depth, dies_at_ns < 0 ? pool::kNever : dies_at_ns, restart_ns, only_cpu};
            }),
            py::arg("task_ns") = 10'000'000, py::kw_only(), py::arg("spread") = 0.0, py::arg("depth") = 1,
-           py::arg("dies_at_ns") = -1, py::arg("restart_ns") = 50'000'000);
+           py::arg("dies_at_ns") = -1, py::arg("restart_ns") = 50'000'000, py::arg("only_cpu") = -1);
   py::class_<SimulatedSource>(module, "SimulatedSource")
       .def(py::init([](std::vector<double> lengths, std::vector<std::int64_t> arrivals_ns, bool known_end, std::size_t window) {
              return SimulatedSource{std::move(lengths), std::move(arrivals_ns), known_end, window == 0 ? SIZE_MAX : window};
@@ -66,7 +69,7 @@ void register_simulator(py::module_& module) {
       .def_readonly("nanoseconds_a_task", &pool::Simulated::nanoseconds_a_task);
   module.def("simulate", &simulate, py::arg("devices"), py::arg("sources"), py::kw_only(), py::arg("in_flight") = 0,
              py::arg("fewest") = 2, py::arg("max_attempts") = 2, py::arg("random") = 0, py::arg("seed") = 1,
-             py::arg("check") = true);
+             py::arg("check") = true, py::arg("skip_cpu") = -1);
 }
 
 }  // namespace ais::bind

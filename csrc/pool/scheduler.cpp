@@ -495,7 +495,7 @@ void Scheduler::drop(Task* task) {
 
 // ---- taking back ----
 
-Task* Scheduler::take_back(Nanos now) {
+Task* Scheduler::take_back(Nanos now, int skip, int shun) {
   if (options_.random != 0) return take_back_at_random();
   if (ahead_ == 0 || busy_ == static_cast<int>(workers_.size())) return nullptr;
   // From the worker that will be busy for longest, of those that have something to give.
@@ -516,8 +516,11 @@ Task* Scheduler::take_back(Nanos now) {
   Nanos soonest = kNever;
   for (const Worker* idle : workers_) {
     if (!idle->hand.empty() || !may_run(*idle, *best, best->avoid != kAnyDevice)) continue;
+    const bool pinned = idle->only_cpu != kNoCpu;
+    if (idle->full || (pinned && idle->only_cpu == skip)) continue;  // it would go back to where it came from
     const Nanos expects = expected(*idle, *best);
-    if (expects != kUnknown) soonest = std::min(soonest, now + expects);
+    const Nanos later = pinned && idle->only_cpu == shun ? kSameProcessor : 0;
+    if (expects != kUnknown) soonest = std::min(soonest, now + expects + later);
   }
   if (soonest == kNever) return nullptr;
   const Nanos gain = latest - soonest - move_cost(*best);

@@ -191,8 +191,9 @@ class Scheduler {
   void sent(Task* task, Nanos now);
   // There was no room in the worker's memory. The task is the next of its source again, or kOut if unwanted.
   void not_sent(Task* task);
-  // A task that should be taken back from its worker, for an idle one. Null: none. The caller tries, and reports.
-  Task* take_back(Nanos now);
+  // A task that should be taken back from its worker, for an idle one that `next` would give it to. Null: none. The caller
+  // tries, and reports.
+  Task* take_back(Nanos now, int skip = kNoCpu, int shun = kNoCpu);
   void withdrawn(Task* task);      // it is queued again, first of all; kOut if unwanted
   void not_withdrawn(Task* task);  // the worker had begun it
   // The worker answered. `began`, `done`: when the worker took the task and published.
@@ -279,7 +280,7 @@ class Scheduler {
   std::vector<Worker*> workers_;
   std::vector<Glance> glances_;  // of the workers, in their order
   std::vector<Source*> sources_;
-  Source departed_;  // of tasks in hand whose own source is gone
+  Source departed_;              // of tasks in hand whose own source is gone
   std::vector<Source*> turns_;   // kept for its memory
   std::vector<Estimate> kinds_;  // over all workers
   std::size_t waiting_ = 0;

@@ -18,6 +18,8 @@ struct Job : Task {
   double length = 1;
   Nanos came = 0;
   bool done = false;
+  Worker* left = nullptr;  // from which it was taken back last, and when
+  Nanos left_at = 0;
 };
 
 enum class What { kFinish, kArrive, kDie, kReturn, kReady, kLook };
@@ -48,6 +50,7 @@ class Machine {
       auto device = std::make_unique<Device>();
       device->device = static_cast<int>(devices_.size());
       device->how = how;
+      device->only_cpu = how.only_cpu;
       scheduler_.add(device.get());
       if (how.dies_at != kNever) push(how.dies_at, What::kDie, devices_.size(), 0);
       devices_.push_back(std::move(device));
@@ -148,10 +151,10 @@ class Machine {
     bool again = true;
     while (again) {
       again = false;
-      while (Task* task = timed([&] { return scheduler_.next(now_); })) send(static_cast<Job*>(task));
+      while (Task* task = timed([&] { return scheduler_.next(now_, simulation_.skip); })) send(static_cast<Job*>(task));
       for (std::size_t from = 0; from < sources_.size(); ++from) again |= draw(from);
       if (again) continue;
-      if (Task* task = timed([&] { return scheduler_.take_back(now_); })) {
+      if (Task* task = timed([&] { return scheduler_.take_back(now_, simulation_.skip); })) {
         again = withdraw(static_cast<Job*>(task));
       }
     }
@@ -179,6 +182,9 @@ class Machine {
     auto* device = static_cast<Device*>(job->worker);
     if (!device->alive) wrong("a task was given to a dead device");
     if (job->done) wrong("a task that is done was given to a device");
+    if (job->left == device && job->left_at == now_ && simulation_.options.random == 0) {
+      wrong("a task was taken back from the device that it was then given to");
+    }
     timed([&] { scheduler_.sent(job, now_); });
     device->ring.push_back(job);
     const auto which = static_cast<std::size_t>(device->device);
@@ -233,6 +239,8 @@ class Machine {
       scheduler_.not_withdrawn(job);
     } else {
       device->ring.erase(found);
+      job->left = device;
+      job->left_at = now_;
       scheduler_.withdrawn(job);
       ++result_.taken_back;
     }

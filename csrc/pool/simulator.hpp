@@ -16,6 +16,7 @@ struct SimulatedDevice {
   int depth = 1;               // tasks that it claims at a time, as a pipeline does
   Nanos dies_at = kNever;      // once; it comes back after `restart_ns`
   Nanos restart_ns = 50'000'000;
+  int only_cpu = kNoCpu;  // see Worker
 };
 
 // Tasks that come one after the other (a stream, drawn as the scheduler wants more) or at times of their own (calls).
@@ -32,6 +33,7 @@ struct Simulation {
   std::vector<SimulatedSource> sources;
   Nanos turnaround_ns = 30'000;  // from a reply to the worker's next task, where the parent has to send it
   std::uint64_t seed = 1;
+  int skip = kNoCpu;  // see Scheduler::next
   bool check = true;  // the books at every step
 };
 
