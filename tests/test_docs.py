@@ -1,6 +1,6 @@
-"""The documents keep their word: their examples run, and the guide names every method with its true parameters.
+"""The documents keep their word: their examples run, and the reference and the guide name every method with its parameters.
 
-Every python block of README.md, of the API guide and of the how-to pages that does not contain "..." is a whole program. Each
+Every python block of README.md, of the API reference, of the guide and of the how-to pages that does not contain "..." is a whole program. Each
 runs in a process and a folder of its own, beside the model.onnx that the guide's first block makes.
 """
 
@@ -17,12 +17,18 @@ from typing import Any
 import pytest
 from scripts import run_script
 
+import ais_bench
+import ais_bench.evaluate
+import ais_bench.pool
+import ais_bench.session
+from ais_bench import errors
 from ais_bench.infer.interface import InferSession, MemorySummary, MultiDeviceSession
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.session.last_times import LastTimes
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "docs" / "api-guide.zh.md"
+REFERENCE = ROOT / "docs" / "api.md"
 CLASSES = [InferSession, MultiDeviceSession, MemorySummary]
 ATTRIBUTES = {"summary": LastTimes.__call__}  # public members of MultiDeviceSession that its class does not show
 
@@ -38,7 +44,7 @@ def examples(document: Path) -> list[tuple[int, str]]:
 
 
 MAKE_MODEL, *GUIDE_EXAMPLES = examples(GUIDE)
-OTHERS = [ROOT / "README.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+OTHERS = [ROOT / "README.md", REFERENCE, *sorted((ROOT / "docs" / "howto").glob("*.md"))]
 PROGRAMS = [
     pytest.param(code, id=f"{document.name}:{line}")
     for document, found in ((GUIDE, GUIDE_EXAMPLES), *((page, examples(page)) for page in OTHERS))
@@ -70,10 +76,15 @@ def test_no_example_is_left_out_by_mistake() -> None:
         assert examples(document), f"{document.name} has no example that runs"
 
 
-def described(cls: type) -> dict[str, str | None]:
-    """What the guide's section on a class describes, in headings and tables: name -> parameters, None where it gives none."""
-    (section,) = re.findall(rf"^## {cls.__name__}\n(.*?)^## ", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return {found[1]: found[2] for found in re.finditer(r"^(?:#### |\| )`(\w+)(?:\((.*)\))?`", section, re.MULTILINE)}
+def section(document: Path, title: str) -> str:
+    (text,) = re.findall(rf"^## {title}\n(.*?)^## ", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return str(text)
+
+
+def described(document: Path, cls: type) -> dict[str, str | None]:
+    """What a document's section on a class describes, in headings and tables: name -> parameters, None where it gives none."""
+    text = section(document, cls.__name__)
+    return {found[1]: found[2] for found in re.finditer(r"^(?:#### |\| )`(\w+)(?:\((.*)\))?`", text, re.MULTILINE)}
 
 
 def parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
@@ -81,28 +92,70 @@ def parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
     return [(one.name, one.kind, one.default) for one in signature if one.name not in ("self", "unknown")]
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_the_guide_gives_the_true_parameters(cls: type) -> None:
+on_both = pytest.mark.parametrize("document", [GUIDE, REFERENCE], ids=["guide", "reference"])
+on_each_class = pytest.mark.parametrize("cls", CLASSES)
+
+
+@on_both
+@on_each_class
+def test_the_documents_give_the_true_parameters(document: Path, cls: type) -> None:
     checked = 0
-    for name, given in described(cls).items():
+    for name, given in described(document, cls).items():
         member = cls if name == cls.__name__ else getattr(cls, name, ATTRIBUTES.get(name))
         if not callable(member):  # a property, or the name of a setting or field
             assert given is None, f"{name} takes no parameters"
             continue
-        assert given is not None, f"the guide gives no parameters of {name}"
+        assert given is not None, f"the document gives no parameters of {name}"
         assert parameters(eval(f"lambda {given}: None")) == parameters(member), name
         checked += 1
     assert checked >= 3
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_the_guide_describes_every_public_member(cls: type) -> None:
-    names = described(cls)
+@on_both
+@on_each_class
+def test_the_documents_describe_every_public_member(document: Path, cls: type) -> None:
+    names = described(document, cls)
     members = {name: member for name, member in vars(cls).items() if not name.startswith("_")}
     known = [members[name] for name in names if name in members]  # an alias is the same object under another name
     assert [name for name, member in members.items() if not any(member is one for one in known)] == []
 
 
-def test_the_guide_describes_every_setting() -> None:
+@on_both
+def test_the_documents_describe_every_setting(document: Path) -> None:
     settings = {field.name for field in dataclasses.fields(PoolSettings)} - {"affinity"}  # a parameter of the class itself
-    assert settings <= set(described(MultiDeviceSession))
+    assert settings <= set(described(document, MultiDeviceSession))
+
+
+@on_each_class
+def test_guide_and_reference_have_the_same_headings(cls: type) -> None:
+    found = [re.findall(r"^#### (`.*`)$", section(document, cls.__name__), re.MULTILINE) for document in (GUIDE, REFERENCE)]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("cls", [InferSession, MultiDeviceSession])
+def test_the_reference_says_what_every_argument_of_a_constructor_is(cls: type) -> None:
+    rows = re.findall(r"^\| ([\w, ]+) \|", section(REFERENCE, cls.__name__), re.MULTILINE)
+    named = {name for row in rows for name in row.split(", ")}
+    assert {name for name, _, _ in parameters(cls)} - {"settings"} <= named
+
+
+def test_the_reference_says_what_every_error_is() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section(REFERENCE, "Errors"), re.MULTILINE)
+    bases = {name: re.findall(r"`(\w+)`", derives) for name, derives in rows}
+    classes = {name: getattr(errors, name) for name in errors.__all__ if not issubclass(getattr(errors, name), Warning)}
+    assert bases == {name: [base.__name__ for base in cls.__bases__] for name, cls in classes.items()}
+
+
+def test_the_reference_names_every_public_name() -> None:
+    text = REFERENCE.read_text(encoding="utf-8")
+    pages = text + (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    beside_the_table = {
+        "SystemInfo",
+        "DeviceInfo",
+        "WorkerInfo",
+        "Factory",
+        "freeze_support",
+    }  # what functions return, and hooks
+    for module in (ais_bench, ais_bench.session, ais_bench.pool, ais_bench.evaluate):
+        missing = {name for name in module.__all__ if name not in pages} - beside_the_table - {"__version__"}
+        assert missing == set(), module.__name__
