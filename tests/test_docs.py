@@ -1,7 +1,7 @@
 """The documents keep their word: their examples run, and the reference and the guide name every method with its parameters.
 
-Every python block of README.md, of the API reference, of the guide and of the how-to pages that does not contain "..." is a whole program. Each
-runs in a process and a folder of its own, beside the model.onnx that the guide's first block makes.
+Every python block of README.md, of the API reference, of the guide and of the how-to pages that does not contain "..." is a
+whole program. Each runs in a process and a folder of its own, beside the model.onnx that the guide's first block makes.
 """
 
 from __future__ import annotations
@@ -149,13 +149,8 @@ def test_the_reference_says_what_every_error_is() -> None:
 def test_the_reference_names_every_public_name() -> None:
     text = REFERENCE.read_text(encoding="utf-8")
     pages = text + (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
-    beside_the_table = {
-        "SystemInfo",
-        "DeviceInfo",
-        "WorkerInfo",
-        "Factory",
-        "freeze_support",
-    }  # what functions return, and hooks
+    # What functions return, and hooks.
+    beside_the_table = {"SystemInfo", "DeviceInfo", "WorkerInfo", "Factory", "freeze_support"}
     for module in (ais_bench, ais_bench.session, ais_bench.pool, ais_bench.evaluate):
         missing = {name for name in module.__all__ if name not in pages} - beside_the_table - {"__version__"}
         assert missing == set(), module.__name__
