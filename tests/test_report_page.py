@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gzip
 import html
+import itertools
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,8 @@ from onnx import TensorProto, helper
 
 from ais_bench.evaluate import Result, evaluate, load
 from ais_bench.evaluate.page.page import write_page
-from ais_bench.evaluate.page.timeline import over_time, parts_of_wall
+from ais_bench.evaluate.page.story import story_of
+from ais_bench.evaluate.page.timeline import POINTS, Attribution, Rates, RunTime, Stages
 from ais_bench.evaluate.page.trace import write_trace
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -64,30 +69,97 @@ def test_what_comes_from_data_is_no_markup(finished: Result) -> None:
     assert text.count("<script") == 3 == text.count("</script>")
     assert html.escape(HOSTILE) in text
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert json.loads(data)[0]["name"] == "run"
+    assert json.loads(data)["over_time"][0]["name"] == "run"
 
 
 def test_parts_of_the_wall_time_sum_up(finished: Result) -> None:
-    walls = parts_of_wall(finished.records, finished.report["wall_s"])
-    named = {str(record["device"]) for record in finished.records}
-    assert set(walls) == named
-    for parts in walls.values():
-        assert sum(parts.values()) == pytest.approx(finished.report["wall_s"])
-        assert all(seconds >= 0 for seconds in parts.values())
-    # Two runs of a device that overlap: 1 s to 3 s and 2 s to 5 s, and 1 s before each to prepare.
+    walls = story_of(finished)["walls"]
+    assert set(walls) == {str(record["device"]) for record in finished.records}
+    for device, wall in walls.items():
+        assert sum(wall["seconds"].values()) == pytest.approx(finished.report["wall_s"])
+        assert sum(wall["share"].values()) == pytest.approx(100)
+        assert all(seconds >= 0 for seconds in wall["seconds"].values())
+        # One worker a device executes one run at a time, so nothing of its executions is hidden behind another's.
+        executed = [r["execute_ms"] / 1e3 for r in finished.records if str(r["device"]) == device and r.get("execute_ms")]
+        assert wall["seconds"]["execute"] == pytest.approx(sum(executed), rel=0.01)
+
+
+def attributed(records: list[dict[str, Any]], wall_s: float) -> dict[str, float]:
+    stages, wall = Stages(), Attribution()
+    for record in records:
+        wall.add(stages.of(record))
+    return wall.parts(wall_s)
+
+
+def test_of_stages_that_overlap_one_counts() -> None:
+    # A device executes from 1 s to 3 s and, as the second run has to wait, from 3 s to 6 s; each was prepared for 1 s before.
     records = [
-        {"device": 0, "error": None, "started_s": at, "preprocess_ms": 1000, "execute_ms": took}
-        for at, took in ((0, 2000), (1, 3000))
+        {"started_s": at, "preprocess_ms": 1000, "execute_ms": took, "worker_ms": worker}
+        for at, took, worker in ((0, 2000, 3000), (1, 3000, 5000))
     ]
-    (parts,) = parts_of_wall(records, 6).values()
-    assert parts == {"execute": 4, "preprocess": 1, "postprocess": 0, "copy_in": 0, "copy_out": 0, "idle": 1}
+    assert attributed(records, 7) == {
+        "execute": 5, "preprocess": 1, "postprocess": 0, "copy_in": 0, "copy_out": 0, "idle": 1,
+    }  # fmt: skip
+    # Two workers of one device execute at the same time: what each was done by says so.
+    both = [{"started_s": 0, "execute_ms": 2000, "worker_ms": 2000}, {"started_s": 1, "execute_ms": 2000, "worker_ms": 2000}]
+    assert attributed(both, 4)["execute"] == 3
+
+
+def test_records_come_in_the_order_of_the_data_set_not_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ais_bench.evaluate.page.timeline.REORDER", 64)
+    records = [{"started_s": float(n), "execute_ms": 500.0, "worker_ms": 500.0} for n in range(1000)]
+    for start in range(0, 1000, 10):
+        records[start : start + 10] = reversed(records[start : start + 10])
+    parts = attributed(records, 1000)
+    assert parts["execute"] == pytest.approx(500, rel=0.01)
 
 
 def test_the_curve_counts_every_sample(finished: Result) -> None:
-    curve = over_time(finished.records)
-    step = (curve["x"][1] - curve["x"][0]) if len(curve["x"]) > 1 else 1
-    assert sum(curve["series"]["all"]) * step == pytest.approx(100, rel=0.02)
+    curve = story_of(finished)["over_time"]
+    step = (curve["x"][1] - curve["x"][0]) if len(curve["x"]) > 1 else 1e-3
+    assert sum(curve["series"]["all"]) * step == pytest.approx(100, rel=0.01)
     assert len(curve["failures"]) <= 5
+    assert curve["restarts"] == []
+    rates = Rates()
+    for n in range(10_000):
+        rates.add(n * 0.37, str(n % 3))
+    long = rates.curve()
+    assert POINTS <= len(long["x"]) <= 2 * POINTS
+    step = long["x"][1] - long["x"][0]
+    assert {name: round(sum(values) * step) for name, values in long["series"].items()} == {
+        "all": 10_000, "0": 3334, "1": 3333, "2": 3333,
+    }  # fmt: skip
+
+
+def test_the_time_between_two_turns_does_not_count() -> None:
+    turns = [
+        {"started": "2026-11-28T10:00:00.000+00:00", "wall_s": 10.0},
+        {"started": "2026-11-28T20:00:00.000+00:00", "wall_s": 5.0},
+    ]
+    clock, began = RunTime(turns), datetime.fromisoformat(turns[0]["started"]).timestamp()
+    assert [clock.of(began + at) for at in (-1, 3, 36_000, 36_004, 4)] == [0, 3, 10, 14, 4]
+
+
+def test_restarts_are_marks_on_the_time_axis(finished: Result, tmp_path: Path) -> None:
+    assert finished.path is not None
+
+    class Deadly(Rows):
+        def __getitem__(self, index: int) -> Any:
+            if index == 20 and not (tmp_path / "died").exists():
+                (tmp_path / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(index)
+
+    model = finished.run["model"]["path"]
+    result = evaluate(model, Deadly(200), devices=[0], output=tmp_path / "run", restart_backoff=0, progress=False)
+    assert (result.report["samples"], result.report["failed"], result.report["restarts"]) == (200, 0, 1)
+    ((at, device),) = story_of(result)["over_time"]["restarts"]
+    assert device == 0
+    assert 0 <= at <= result.report["wall_s"] + 1
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert '<b data-figure="restarts">1</b>' in text
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert json.loads(data)["over_time"][0]["restarts"] == [[at, 0]]
 
 
 def test_the_trace_has_a_lane_for_each_stage(finished: Result) -> None:
@@ -103,11 +175,32 @@ def test_the_trace_has_a_lane_for_each_stage(finished: Result) -> None:
     by_index = {event["args"]["index"]: event for event in executed}
     for record in records:
         assert by_index[record["index"]]["dur"] == pytest.approx(record["execute_ms"] * 1000, abs=0.2)
-    starts = {event["id"] for event in events if event["ph"] == "s"}
-    ends = {event["id"] for event in events if event["ph"] == "f"}
-    assert ends <= starts
+    starts = {event["id"]: event for event in events if event["ph"] == "s"}
+    ends = {event["id"]: event for event in events if event["ph"] == "f"}
+    assert len(ends) == len(executed)
+    assert {event["pid"] for event in starts.values()} == {0}  # the caller's
+    assert all(starts[flow]["ts"] <= end["ts"] for flow, end in ends.items())
     lanes = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert {"queued", "copy in", "preprocess", "execute", "postprocess", "copy out"} <= lanes
+    by_lane: dict[Any, list[Any]] = {}
+    for event in complete:
+        by_lane.setdefault((event["pid"], event["tid"]), []).append((event["ts"], event["ts"] + event["dur"]))
+    for lane, spans in by_lane.items():
+        spans.sort()
+        if lane[0] != 0:  # of a lane that overlaps with itself a viewer shows nonsense
+            assert all(start >= end - 0.2 for (_, end), (start, _) in itertools.pairwise(spans)), lane
+
+
+def test_clocks_of_caller_and_workers_agree(finished: Result) -> None:
+    """Within 20 us: a run is taken after it was handed over, and done before its outputs are in the caller's hands."""
+    turn = datetime.fromisoformat(finished.run["turns"][0]["started"]).timestamp()
+    for record in finished.records:
+        if record.get("started_s") is None:
+            continue
+        assert record["started_s"] - record["queued_ms"] / 1e3 >= turn - 0.001  # run.json has milliseconds
+        inside = sum(record[f"{stage}_ms"] for stage in ("preprocess", "execute", "postprocess"))
+        assert inside <= record["worker_ms"] + 0.02
+        assert record["queued_ms"] + record["worker_ms"] <= record["end_to_end_ms"] + 0.02
 
 
 def test_a_run_without_records_has_a_page_too(finished: Result, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from multi_device_support import DEVICES, save
 from onnx import TensorProto, helper
 from scripts import TESTS, run_script
 
-from ais_bench.errors import ConfigError
+from ais_bench.errors import ConfigError, UnsupportedError
 from ais_bench.evaluate import Result, evaluate, load, score
 from ais_bench.evaluate.folder import RunFolder
 from ais_bench.evaluate.statistics import discarded, distribution, least_samples
@@ -270,6 +271,47 @@ def test_hostile_ids_and_messages_are_data(negative: str, tmp_path: Path) -> Non
     assert [record["id"] for record in result.records][:3] == [file.name for file in files[:3]]
     assert [record["index"] for record in result.failures] == [3]
     assert len((tmp_path / "run" / "records.jsonl").read_bytes().splitlines()) == 4
+
+
+AS_PARQUET = """
+import json, sys
+import pyarrow.parquet
+from ais_bench.evaluate import load
+
+folder = sys.argv[1]
+count = load(f"{folder}/run").records.to_parquet(f"{folder}/records.parquet")
+try:
+    load(f"{folder}/run").records.to_parquet(f"{folder}/nowhere/records.parquet")
+except OSError:
+    print(json.dumps([count, pyarrow.parquet.read_table(f"{folder}/records.parquet").to_pylist()]))
+"""
+
+
+def test_records_as_parquet(negative: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        pytest.skip("pyarrow is not installed")
+    names = ["a.npy", "new\nline <script>.npy", os.fsdecode(b"not-utf8-\xff.npy")]
+    for name in names[:2]:
+        np.save(tmp_path / name, np.zeros((1, 6), np.float32))
+    (tmp_path / names[2]).write_bytes(b"no array")
+    result = run(negative, tmp_path / "run", data=[tmp_path / name for name in names])
+    count, rows = json.loads(run_script(AS_PARQUET, str(tmp_path)))  # pyarrow leaves threads
+    assert (count, [row["id"] for row in rows]) == (3, [*names[:2], "not-utf8-\\udcff.npy"])
+    for row, record in zip(rows, result.records, strict=True):
+        for name in ("index", "device", "started_s", "execute_ms", "end_to_end_ms", "attempts"):
+            assert row[name] == record.get(name), name
+        assert row["first"] == record.get("first", True)
+        assert (row["output"] is None) == ("output" not in record)
+        if "output" in record:
+            assert json.loads(row["output"]) == record["output"]
+        assert row["error_type"] == (record["error"] or {}).get("type")
+    assert [path.name for path in tmp_path.glob("*parquet*")] == ["records.parquet"]
+
+
+def test_without_pyarrow_it_says_what_to_install(negative: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UnsupportedError, match=r"pip install 'ais_bench\[parquet\]'"):
+        run(negative, tmp_path / "run").records.to_parquet(tmp_path / "records.parquet")
 
 
 def test_values_come_back_as_they_were() -> None:

@@ -170,6 +170,61 @@ def test_bench_and_scaling(place: Path, shell: Shell) -> None:
         assert one["efficiency"] == pytest.approx(rate / count / curve[0]["throughput_per_s"])
 
 
+@pytest.mark.usefixtures("npu")
+def test_a_sweep_is_one_table_and_one_plot(place: Path, shell: Shell) -> None:
+    add_model(place / "open.onnx", ["n", "m"])
+    shapes = "--shape a:1,3;b:1,3 --shape a:1,5;b:1,5 --batch 1,2 --workers 1,2"
+    measuring = "--seconds 0.03 --repeats 2 --runs 3 --agree 100000 --no-progress"
+    code, out, err = shell(f"bench open.onnx --devices 0 {shapes} {measuring} --output sweep --json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    settings = [(one["workers_per_device"], one["shapes"]["a"]) for one in found["results"]]
+    assert settings == [(workers, [batch, side]) for workers in (1, 2) for side in (3, 5) for batch in (1, 2)]
+    about = json.loads((place / "sweep" / "run.json").read_text())
+    assert (about["kind"], about["status"], about["settings"]["batch"]) == ("bench", "success", [1, 2])
+    assert {"model": found.pop("model"), **json.loads((place / "sweep" / "report.json").read_text())} == {
+        "model": "open.onnx",
+        **found,
+    }
+    page = (place / "sweep" / "report.html").read_text()
+    assert page.count('data-setting="') == 8
+    speeds = re.findall(r'data-value="([^"]*)"', page)
+    expected = [one[name] for one in found["results"] for name in ("throughput_per_s", "samples_per_s")]
+    assert [float(speed) for speed in speeds] == expected
+    assert shell(f"bench open.onnx --devices 0 {shapes} {measuring} --output sweep")[0] == 1  # the folder is taken
+    code, out, _ = shell("report sweep")
+    assert code == 0
+    assert out.count("a:1,3;b:1,3") == 2  # the table of every setting
+    rows = json.loads(shell("compare sweep sweep --json")[1])["figures"]
+    assert {"a:2,5;b:2,5, 1 device, 2 workers each: samples/s"} <= {row["figure"] for row in rows}
+    assert all(change in (0, None) for row in rows for change in row["change"])
+
+
+@pytest.mark.usefixtures("npu")
+def test_a_scaling_curve_is_on_the_page(place: Path, shell: Shell) -> None:
+    pack(place / "m.onnx", place / "m.om")
+    line = "scaling m.om --devices 0,1 --seconds 0.05 --repeats 1 --runs 3 --agree 100000 --no-progress --output curve --json"
+    code, out, _ = shell(line)
+    found = json.loads(out)
+    assert code == 0
+    (data,) = re.findall(r'id="data">(.*?)</script>', (place / "curve" / "report.html").read_text(), re.DOTALL)
+    (curve,) = json.loads(data)["curves"]
+    rates = [one["throughput_per_s"] for one in found["curve"]]
+    assert (curve["x"], curve["series"]) == ([1, 2], {"measured": rates, "ideal": [rates[0], 2 * rates[0]]})
+    assert "efficiency" in shell("report curve")[1]
+
+
+def test_a_measurement_that_fails_leaves_its_status(place: Path, shell: Shell) -> None:
+    add_model(place / "open.onnx", ["n", 3])
+    assert shell("bench open.onnx --devices 0 --output run")[0] == 1  # it has open dimensions
+    about = json.loads((place / "run" / "run.json").read_text())
+    assert about["status"] == "error"
+    assert "open shape" in about["error"]
+    code, out, _ = shell("report run")
+    assert code == 0
+    assert "open shape" in out
+
+
 def test_windows_that_never_agree_are_said(place: Path, shell: Shell) -> None:
     line = "bench m.onnx --devices 0 --seconds 0.1 --most-seconds 0.3 --repeats 1 --agree 0 --no-progress"
     code, out, _ = shell(line)

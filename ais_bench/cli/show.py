@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ais_bench.evaluate.loop import json_ready
+from ais_bench.evaluate.values import json_ready
 
 __all__ = ["figure", "lines", "print_json", "table"]
 

@@ -28,6 +28,7 @@ FLUSH_S = 0.1  # a record waits at most so long for the next one to be written w
 SYNC_S = 2.0  # and so long until it is on the disk
 BUFFER_BYTES = 1 << 16
 RUN, RECORDS, OUTPUTS, REPORT = "run.json", "records.jsonl", "outputs.bin", "report.json"
+REPLACED = (RUN, REPORT, "report.html", "trace.json.gz")  # written beside as NAME.PID.tmp, then renamed
 
 
 def write_json(path: str, content: Any) -> None:
@@ -141,6 +142,7 @@ class RunFolder:
             raise ConfigError(f"{path} was written in format {run.get('format')!r}; this version reads {FORMAT}")
         self = cls(path, run)
         try:
+            _sweep(path)
             outputs = os.path.join(path, OUTPUTS)
             there = os.path.getsize(outputs) if os.path.exists(outputs) else 0
             end, used = _sound_part(os.path.join(path, RECORDS), there)
@@ -217,6 +219,14 @@ class RunFolder:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _sweep(path: str) -> None:
+    """Take away what a process left that was killed while it replaced a file. The caller has the folder's lock."""
+    for name in os.listdir(path):
+        if name.endswith(".tmp") and name.split(".tmp")[0].rpartition(".")[0] in REPLACED:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(path, name))
 
 
 def _sound_part(path: str, outputs_there: int) -> tuple[int, int]:

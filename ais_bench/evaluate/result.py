@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from array import array
@@ -25,7 +26,7 @@ class Records(Sequence[dict[str, Any]]):
         self._file = file
         self._outputs = outputs
         self._starts = array("Q")
-        places: list[tuple[int, int]] = []
+        indexes = array("q")
         start, ordered, newest = 0, True, -1
         file.seek(0)
         for line in file:
@@ -33,11 +34,12 @@ class Records(Sequence[dict[str, Any]]):
                 break
             index = json.loads(line)["index"]
             ordered, newest = ordered and index > newest, index
-            places.append((index, start))
+            indexes.append(index)
+            self._starts.append(start)
             start += len(line)
         if not ordered:  # samples that ran again: the newest record of each counts
-            places = sorted(dict(places).items())
-        self._starts.extend(place for _, place in places)
+            newest_of = dict(zip(indexes, self._starts, strict=True))
+            self._starts = array("Q", (newest_of[index] for index in sorted(newest_of)))
 
     @classmethod
     def of_folder(cls, path: str) -> Records:
@@ -75,6 +77,15 @@ class Records(Sequence[dict[str, Any]]):
         with open(self._outputs, "rb") as file:
             file.seek(offset)
             return file.read(number)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> int:
+        """Write the records to a Parquet file and return how many there are; results are columns of JSON.
+
+        Raises UnsupportedError without pyarrow (the extra `parquet`), OSError.
+        """
+        from ais_bench.evaluate.parquet import write_parquet
+
+        return write_parquet(self, os.path.abspath(os.fspath(path)))
 
     def close(self) -> None:
         """Close the file. The last reference does so, too."""
@@ -131,12 +142,14 @@ def load(path: str | os.PathLike[str]) -> Result:
     folder = os.path.abspath(os.fspath(path))
     run = read_json(os.path.join(folder, RUN))
     try:
-        records = Records.of_folder(folder)
+        records = Records.of_folder(folder) if run.get("kind") == "evaluate" else Records(io.BytesIO())
     except OSError as error:
         raise ConfigError(f"{folder} is no run folder: {RECORDS}: {error.strerror}") from None
     report_file = os.path.join(folder, REPORT)
     if os.path.exists(report_file):
         report = read_json(report_file)
+    elif run.get("kind") != "evaluate":
+        report = {}
     else:
         failed = sum(record["error"] is not None for record in records)
         report = {"status": run.get("status"), "samples": len(records), "failed": failed, "metrics": {}}

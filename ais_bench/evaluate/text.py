@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["report_text"]
+__all__ = ["report_text", "setting_of"]
 
 
 def report_text(report: dict[str, Any]) -> str:
@@ -25,3 +25,10 @@ def report_text(report: dict[str, Any]) -> str:
     for name, error in report.get("metric_errors", {}).items():
         lines.append(f"{name:<11} no score: {error}")
     return "\n".join(lines)
+
+
+def setting_of(row: dict[str, Any]) -> str:
+    """Return the words for a setting that was measured: shapes, workers, devices."""
+    shapes = ";".join(f"{name}:{','.join(map(str, dims))}" for name, dims in (row["shapes"] or {}).items()) or "fixed shapes"
+    devices, workers = len(row["device_ids"]), row["workers_per_device"]
+    return f"{shapes}, {devices} device{'s' * (devices != 1)}, {workers} worker{'s' * (workers != 1)} each"

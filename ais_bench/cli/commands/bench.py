@@ -12,8 +12,9 @@ from typing import Any
 
 from ais_bench.cli.commands.evaluate import add_watching, watched
 from ais_bench.cli.log import Failed
+from ais_bench.cli.measurements import BENCH, SCENARIO, measured_run, show
 from ais_bench.cli.options import _ids, _model, _shapes, _whole
-from ais_bench.cli.show import figure, lines, print_json, table
+from ais_bench.cli.show import print_json
 
 EXAMPLES = """\
   ais-bench bench m.onnx
@@ -22,7 +23,6 @@ EXAMPLES = """\
   ais-bench bench m.om --scenario offline --seconds 60
   ais-bench bench m.om --scenario server --rate 500 --latency-ms 15 --output run
 """
-BUSY = 0.25  # processors at work for others from which on it is said
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     scenario.add_argument("--latency-ms", type=float, metavar="MS", help="the bound of a server's 99th percentile")
     scenario.add_argument("--find-peak", action="store_true", help="search a server's highest rate within the bound")
     scenario.add_argument("--queries", type=_whole(1), metavar="N", help="at least so many; --seconds: at least so long")
-    scenario.add_argument("--output", "-o", metavar="DIR", help="where LoadGen's logs go, in loadgen/ (a temporary folder)")
 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +57,7 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", type=float, default=0.5, metavar="S", help="three in a row must agree (%(default)s)")
     parser.add_argument("--agree", type=float, default=10.0, metavar="PERCENT", help="to within so much (%(default)s)")
     parser.add_argument("--repeats", type=_whole(1), default=3, metavar="N", help="for the confidence interval (%(default)s)")
+    parser.add_argument("--output", "-o", metavar="DIR", help="the run folder: run.json, report.json, report.html")
     parser.add_argument("--no-progress", action="store_true", help="do not show how far it is")
     add_watching(parser)
 
@@ -83,12 +83,19 @@ def run(options: Any) -> int:
     """Measure every combination, or run a scenario, and print the figures."""
     if options.scenario:
         return _run_scenario(options)
-    results = list(_results(options))
+    with measured_run(options, BENCH) as report:
+        report["results"] = list(_results(options))
+    _say(options, report)
+    return 0 if all(one["stable"] for one in report["results"]) else 3
+
+
+def _say(options: Any, report: dict[str, Any]) -> None:
     if options.json:
-        print_json({"model": options.model, "results": results})
+        print_json({"model": options.model, **report})
     else:
-        _show(results)
-    return 0 if all(one["stable"] for one in results) else 3
+        show(report)
+        if options.output:
+            print(f"run folder: {options.output}")
 
 
 def _run_scenario(options: Any) -> int:
@@ -98,6 +105,7 @@ def _run_scenario(options: Any) -> int:
 
     with contextlib.ExitStack() as stack:
         folder = options.output or stack.enter_context(tempfile.TemporaryDirectory(prefix="ais_bench-"))
+        report = stack.enter_context(measured_run(options, SCENARIO))
         session = stack.enter_context(open_session(options, workers_per_device=options.workers[0]))
         shapes = _shapes_of((options.shape or [None])[0], (options.batch or [None])[0], session.get_inputs())
         found = run_scenario(
@@ -112,16 +120,9 @@ def _run_scenario(options: Any) -> int:
             find_peak=options.find_peak,
             mode=options.mode,
         )
-        if options.json:
-            print_json({"model": options.model, **found})
-        else:
-            lines([("scenario", found["scenario"]), ("result", found["result"]), *found["conditions"].items()])
-            for reason in found["reasons"]:
-                print(f"  {reason}")
-            lines(found["figures"].items())
-            if options.output:
-                print(f"logs: {found['folder']}")
-    return 0 if found["result"] == "VALID" else 3
+        report.update(found)
+    _say(options, report)
+    return 0 if report["result"] == "VALID" else 3
 
 
 def _results(options: Any) -> Iterator[dict[str, Any]]:
@@ -187,29 +188,3 @@ def _shapes_of(text: str | None, batch: int | None, inputs: list[Any]) -> dict[s
                 raise Failed(f"--batch {batch}: input {desc.name!r} was built for {desc.shape[0]}")
             shapes[desc.name] = [batch, *shape[1:]]
     return shapes
-
-
-def _show(results: list[dict[str, Any]]) -> None:
-    rows = []
-    for one in results:
-        low_high = "-" if one["ci95"] is None else f"{figure(one['ci95'][0])} to {figure(one['ci95'][1])}"
-        times, execute = one["end_to_end_ms"], one["execute_ms"]
-        shapes = ";".join(f"{name}:{','.join(map(str, dims))}" for name, dims in (one["shapes"] or {}).items())
-        speed = (one["throughput_per_s"], low_high, one["samples_per_s"])
-        stages = (execute.get("mean"), times.get("p50"), times.get("p99"), "yes" if one["stable"] else "NO")
-        rows.append((shapes or "fixed", one["workers_per_device"], len(one["device_ids"]), *speed, *stages))
-    heads = ("shapes", "workers", "devices", "runs/s", "95 % interval", "samples/s", "execute ms", "p50 ms", "p99 ms", "stable")
-    table("speed", heads, rows)
-    if len(results) == 1:
-        devices = [
-            (device, one["runs"], one["throughput_per_s"], one["execute_ms"].get("mean"), one["end_to_end_ms"].get("p50"))
-            for device, one in results[0]["devices"].items()
-        ]
-        table("devices", ("device", "runs", "runs/s", "execute ms", "p50 ms"), devices)
-    for name, formula in results[0]["formulas"].items():
-        print(f"{name}: {formula}")
-    busy = max(one["other_load"]["busy_processors"] for one in results)
-    if busy > BUSY:
-        print(f"other programs kept {busy:.1f} of {results[0]['other_load']['processors']:.0f} processors busy before it began")
-    if not all(one["stable"] for one in results):
-        print("windows that did not agree are marked NO: their figures are of the last half of the time")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ais_bench.cli.measurements import figures_of
 from ais_bench.cli.show import figure, print_json, table
 
 EXAMPLES = """\
@@ -63,6 +64,7 @@ def _figures(report: dict[str, Any]) -> dict[str, float]:
         for part, number in parts:
             if isinstance(number, (int, float)):
                 found[name if part is None else f"{name}.{part}"] = number
+    found.update(figures_of(report))
     for name in ("samples", "failed", "wall_s", "throughput_per_s"):
         if name in report:
             found[name] = report[name]

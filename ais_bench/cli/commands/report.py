@@ -6,12 +6,13 @@ import argparse
 import os
 from typing import Any
 
+from ais_bench.cli.measurements import KINDS, show
 from ais_bench.cli.show import lines, print_json, table
 
 EXAMPLES = """\
   ais-bench report run
   ais-bench report run --json
-  ais-bench report run --html page.html
+  ais-bench report run --html page.html --parquet records.parquet
 """
 TIMES = ("count", "mean", "p50", "p90", "p99", "max")
 
@@ -20,6 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the folder."""
     parser.add_argument("run", help="the run folder")
     parser.add_argument("--html", metavar="FILE", help="where the page goes (report.html in the run folder)")
+    parser.add_argument("--parquet", metavar="FILE", help="the records as Parquet, too (pip install 'ais_bench[parquet]')")
     parser.add_argument("--trace", metavar="FILE", help="where the trace goes (trace.json.gz in the run folder)")
 
 
@@ -30,10 +32,14 @@ def run(options: Any) -> int:
     from ais_bench.evaluate.page.trace import write_trace
 
     found = load(options.run)
+    if found.run.get("kind") in KINDS:
+        return _measurement(options, found)
     page = options.html or os.path.join(options.run, "report.html")
     trace = options.trace or os.path.join(options.run, "trace.json.gz")
     write_page([found], page)
     write_trace(found, trace)
+    if options.parquet:
+        found.records.to_parquet(options.parquet)
     if options.json:
         print_json({**found.to_dict(), "failures": [_failure(record) for record in found.failures]})
         return 0
@@ -64,10 +70,30 @@ def run(options: Any) -> int:
                 ("device", *TIMES),
                 [(d, *map(t.get, TIMES)) for d, t in every],
             )
+    if options.parquet:
+        print(f"parquet {options.parquet}")
     print(f"page   {page}\ntrace  {trace} (opens in ui.perfetto.dev and chrome://tracing)\n")
     failures = [_failure(record) for record in found.failures[:20]]
     if failures:
         table("failures", ("sample", "device", "error"), [(one["id"], one["device"], one["error"]) for one in failures])
+    return 0
+
+
+def _measurement(options: Any, found: Any) -> int:
+    """The same of a run folder of `bench` or `scaling`."""
+    from ais_bench.evaluate.page.page import write_page
+
+    page = options.html or os.path.join(options.run, "report.html")
+    write_page([found], page)
+    if options.json:
+        print_json(found.to_dict())
+        return 0
+    about = found.run
+    model = about["model"].get("path")
+    lines([("run", found.path), ("status", about["status"]), ("error", about.get("error")), ("model", model)])
+    print()
+    show(found.report)
+    print(f"page   {page}")
     return 0
 
 

@@ -7,8 +7,9 @@ import statistics
 from typing import Any
 
 from ais_bench.cli.commands.bench import _shapes_of, add_measuring, measured, open_session
+from ais_bench.cli.measurements import SCALING, measured_run, show
 from ais_bench.cli.options import _ids, _model, _shapes
-from ais_bench.cli.show import print_json, table
+from ais_bench.cli.show import print_json
 
 EXAMPLES = """\
   ais-bench scaling m.om
@@ -37,28 +38,25 @@ def run(options: Any) -> int:
         with MultiDeviceSession(options.model) as session:
             ids = list(session.devices)
     more = {} if options.threads is None else {"threads": options.threads}
-    curve: list[dict[str, Any]] = []
-    for count in range(1, len(ids) + 1):
-        with open_session(options, devices=ids[:count], **more) as session:
-            result = measured(options, session, _shapes_of(options.shape, None, session.get_inputs()))
-        rate = result["throughput_per_s"]
-        alone = curve[0]["throughput_per_s"] if curve else rate
-        efficiency = rate / (count * alone) if alone else 0.0
-        curve.append(
-            {"devices_used": ids[:count], "speedup": rate / alone if alone else 0.0, "efficiency": efficiency, **result}
-        )
-    stragglers = _stragglers(curve[-1]["devices"])
+    with measured_run(options, SCALING) as report:
+        curve = report["curve"] = []
+        for count in range(1, len(ids) + 1):
+            with open_session(options, devices=ids[:count], **more) as session:
+                shapes = _shapes_of(options.shape, None, session.get_inputs())
+                result = measured(options, session, shapes)
+            rate = result["throughput_per_s"]
+            alone = curve[0]["throughput_per_s"] if curve else rate
+            efficiency = rate / (count * alone) if alone else 0.0
+            setting = {"shapes": shapes or None, "workers_per_device": 1, "device_ids": ids[:count]}
+            gain = {"speedup": rate / alone if alone else 0.0, "efficiency": efficiency}
+            curve.append({"devices_used": ids[:count], **gain, **setting, **result})
+        report.update(stragglers=_stragglers(curve[-1]["devices"]), slower=SLOWER)
     if options.json:
-        print_json({"model": options.model, "curve": curve, "stragglers": stragglers})
+        print_json({"model": options.model, **report})
     else:
-        rows = [(len(c["devices_used"]), c["throughput_per_s"], c["speedup"], f"{c['efficiency']:.1%}") for c in curve]
-        table(
-            "scaling (efficiency: runs/s / (devices x runs/s of one))", ("devices", "runs/s", "times one", "efficiency"), rows
-        )
-        for device, times in stragglers.items():
-            print(f"device {device} is the straggler: it takes {times:.2f} times as long for a run as the middle one")
-        if not stragglers and len(ids) > 1:
-            print(f"no straggler: no device takes more than {SLOWER} times as long as the middle one")
+        show(report)
+        if options.output:
+            print(f"run folder: {options.output}")
     return 0 if all(one["stable"] for one in curve) else 3
 
 

@@ -8,40 +8,49 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from ais_bench.evaluate.loop import json_ready
-from ais_bench.evaluate.page.timeline import over_time, parts_of_wall
+from ais_bench.evaluate.page.story import story_of
+from ais_bench.evaluate.page.timeline import PARTS
+from ais_bench.evaluate.values import json_ready
 
 __all__ = ["write_page"]
 
-BARS = 40
-PARTS = ("execute", "preprocess", "postprocess", "copy_in", "copy_out", "idle")
 TIMES = ("count", "mean", "min", "p50", "p90", "p95", "p99", "max")
+SCRIPTS = ("page.js", "uPlot.iife.min.js", "uPlot.min.css")
+TEMPLATES = ("page.html", "page.css", "evaluation.html", "measurement.html")
 
 
 def write_page(results: Sequence[Any], path: str) -> None:
     """Write the page of a run, or of several that are laid over each other. Raises OSError."""
     import jinja2
 
-    texts = {name: resources.files(__package__).joinpath(name).read_text("utf-8") for name in _FILES}
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(texts["page.html"])
-    runs = [_run(result) for result in results]
-    plots = [{"name": run["name"], **run.pop("over_time")} for run in runs]
+    texts = {name: resources.files(__package__).joinpath(name).read_text("utf-8") for name in (*SCRIPTS, *TEMPLATES)}
+    loader = jinja2.DictLoader(texts)
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader).get_template("page.html")
+    runs = [_evaluation(one) if one.run.get("kind", "evaluate") == "evaluate" else _measurement(one) for one in results]
+    plots = {
+        "over_time": [{"name": run["name"], **run.pop("over_time")} for run in runs if "over_time" in run],
+        "curves": [{"name": run["name"], **run["curve"]} for run in runs if run.get("curve")],
+    }
     page = template.render(
         runs=runs,
-        parts=PARTS,
+        parts=(*PARTS, "idle"),
         times=TIMES,
+        curves=plots["over_time"],
+        scaling=plots["curves"],
         script=_raw(texts["uPlot.iife.min.js"]),
         style=_raw(texts["uPlot.min.css"]),
         own=_raw(texts["page.js"]),
         data=_raw(_in_script(plots)),
     )
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(page)
-    os.replace(temporary, path)
-
-
-_FILES = ("page.html", "page.js", "uPlot.iife.min.js", "uPlot.min.css")
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(page)
+        os.replace(temporary, path)
+    except OSError:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
 
 
 def _raw(text: str) -> Any:
@@ -57,26 +66,41 @@ def _in_script(content: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _run(result: Any) -> dict[str, Any]:
-    """What the template shows of a run."""
-    about, report = result.run, result.report
-    wall_s = report.get("wall_s") or 0.0
-    walls = parts_of_wall(result.records, wall_s)
-    return {
-        "name": os.path.basename(result.path or "run"),
-        "about": about,
-        "report": json_ready(report),
-        "metrics": _flat(report.get("metrics", {})),
-        "walls": {device: _shares(parts, wall_s) for device, parts in walls.items()},
-        "bars": _histogram(result.records),
-        "over_time": over_time(result.records),
-        "failures": result.failures[:100],
-    }
+def _about(result: Any) -> dict[str, Any]:
+    name = os.path.basename(result.path or "run")
+    return {"name": name, "about": result.run, "report": json_ready(result.report)}
 
 
-def _shares(parts: dict[str, float], wall_s: float) -> dict[str, Any]:
-    whole = wall_s or 1.0
-    return {"seconds": parts, "share": {name: 100 * parts[name] / whole for name in PARTS}, "busy": 1 - parts["idle"] / whole}
+def _evaluation(result: Any) -> dict[str, Any]:
+    """What the template shows of a data set's run."""
+    return {**_about(result), "kind": "evaluation", "metrics": _flat(result.report.get("metrics", {})), **story_of(result)}
+
+
+def _measurement(result: Any) -> dict[str, Any]:
+    """What the template shows of `bench` and `scaling`: a row and a bar for each setting, and the curve."""
+    from ais_bench.evaluate.text import setting_of
+
+    rows = result.report.get("results") or result.report.get("curve") or []
+    most = max((row["samples_per_s"] for row in rows), default=0.0) or 1.0
+    shown = [
+        {
+            "label": setting_of(row),
+            "share": 100 * row["samples_per_s"] / most,
+            "low": None if row["ci95"] is None else 100 * max(0.0, row["ci95"][0]) * row["samples_a_run"] / most,
+            "high": None if row["ci95"] is None else min(100.0, 100 * row["ci95"][1] * row["samples_a_run"] / most),
+            **row,
+        }
+        for row in rows
+    ]
+    curve = None
+    if result.report.get("curve"):
+        counts = [len(row["device_ids"]) for row in rows]
+        alone = rows[0]["throughput_per_s"] / counts[0]
+        curve = {
+            "x": counts,
+            "series": {"measured": [r["throughput_per_s"] for r in rows], "ideal": [n * alone for n in counts]},
+        }
+    return {**_about(result), "kind": "measurement", "rows": shown, "curve": curve}
 
 
 def _flat(metrics: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -87,20 +111,3 @@ def _flat(metrics: dict[str, Any]) -> list[tuple[str, Any]]:
         elif isinstance(value, (int, float, str)):
             found.append((name, value))
     return found
-
-
-def _histogram(records: Any) -> list[dict[str, Any]]:
-    """How often a run took how long, end to end, as bars: left edge, right edge, count, and height in percent."""
-    values = sorted(r["end_to_end_ms"] for r in records if r.get("end_to_end_ms") and r.get("first", True))
-    if not values:
-        return []
-    low, high = values[0], values[min(int(0.995 * len(values)), len(values) - 1)]  # the last bar holds what is above
-    width = (high - low) / BARS or 1.0
-    counts = [0] * (BARS + 1)
-    for value in values:
-        counts[min(int((value - low) / width), BARS)] += 1
-    most = max(counts)
-    return [
-        {"from": low + index * width, "to": low + (index + 1) * width, "count": count, "height": 100 * count / most}
-        for index, count in enumerate(counts)
-    ]

@@ -1,75 +1,153 @@
-"""Where the time of each device went, from the records."""
+"""Where the time of each device went, from the records, in one pass and in memory that does not grow with them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import heapq
+from array import array
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
-__all__ = ["STAGES", "intervals", "over_time", "parts_of_wall"]
+__all__ = ["PARTS", "STAGES", "Attribution", "Rates", "RunTime", "Stages"]
 
 # In the order in which a task meets them once a worker has it.
 STAGES = ("copy_in", "preprocess", "execute", "postprocess", "copy_out")
 # Of stages that overlap, the time belongs to the first of these.
-_FIRST = ("execute", "preprocess", "postprocess", "copy_in", "copy_out")
+PARTS = ("execute", "preprocess", "postprocess", "copy_in", "copy_out")
+POINTS = 240  # of a curve: so many to twice as many
+REORDER = 1 << 15  # beginnings and ends that are kept back, since records are in the order of the data set, not of time
+
+Stage = tuple[str, float, float]
 
 
-def intervals(record: dict[str, Any]) -> Iterator[tuple[str, float, float]]:
-    """The stages of a record that took time: (stage, start, end), in seconds since 1970."""
-    at = record.get("started_s")
-    if at is None:
-        return
-    for stage in STAGES:
-        took = record.get(f"{stage}_ms", 0.0) / 1e3
-        if took > 0:
-            yield stage, at, at + took
-            at += took
+class Stages:
+    """Says when the stages of records were, for the records of one device in their order.
+
+    A record has the time at which its worker took it, the length of each stage, and when the worker was done. A worker takes
+    the next task while it executes one, so an execution begins when the one before has ended.
+    """
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+
+    def of(self, record: dict[str, Any]) -> list[Stage]:
+        """Return (stage, start, end) of those that took time, in seconds since 1970."""
+        at = record.get("started_s")
+        if at is None:
+            return []
+        took = {stage: record.get(f"{stage}_ms", 0.0) / 1e3 for stage in STAGES}
+        done = at + record["worker_ms"] / 1e3 if "worker_ms" in record else float("inf")
+        found: list[Stage] = []
+        for stage in STAGES:
+            if took[stage] <= 0:
+                continue
+            if stage == "execute":
+                latest = done - took["postprocess"] - took["execute"]
+                at = max(at, min(self._free_at, latest))
+                self._free_at = max(self._free_at, at + took["execute"])
+            found.append((stage, at, at + took[stage]))
+            at += took[stage]
+        return found
 
 
-def parts_of_wall(records: Iterable[dict[str, Any]], wall_s: float) -> dict[str, dict[str, float]]:
-    """For each device the seconds of each stage, and idle ones; they sum up to the wall time."""
-    events: dict[str, list[tuple[float, int, str]]] = {}
-    for record in records:
-        mine = events.setdefault(str(record.get("device")), [])
-        if record.get("first", True):
-            for stage, start, end in intervals(record):
-                mine += ((start, 1, stage), (end, -1, stage))
-    return {device: _attributed(sorted(mine), wall_s) for device, mine in sorted(events.items())}
+class Attribution:
+    """The seconds of a device, each given to one stage or to idleness."""
 
+    def __init__(self) -> None:
+        self._seconds, self._active = dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 0)
+        self._events: list[tuple[float, int, str]] = []
+        self._before = 0.0
 
-def _attributed(events: list[tuple[float, int, str]], wall_s: float) -> dict[str, float]:
-    seconds, active = dict.fromkeys(_FIRST, 0.0), dict.fromkeys(_FIRST, 0)
-    before = 0.0
-    for at, change, stage in events:
-        owner = next((name for name in _FIRST if active[name]), None)
+    def add(self, stages: Iterable[Stage]) -> None:
+        """Count the stages of one record."""
+        for stage, start, end in stages:
+            heapq.heappush(self._events, (start, 1, stage))
+            heapq.heappush(self._events, (end, -1, stage))
+        while len(self._events) > REORDER:
+            self._take()
+
+    def _take(self) -> None:
+        at, change, stage = heapq.heappop(self._events)
+        at = max(at, self._before)
+        owner = next((name for name in PARTS if self._active[name] > 0), None)
         if owner is not None:
-            seconds[owner] += at - before
-        active[stage] += change
-        before = at
-    busy = sum(seconds.values())
-    if busy > wall_s > 0:  # clocks of turns differ by a little
-        seconds = {name: value * wall_s / busy for name, value in seconds.items()}
-        busy = wall_s
-    return {**seconds, "idle": max(0.0, wall_s - busy)}
+            self._seconds[owner] += at - self._before
+        self._active[stage] += change
+        self._before = at
+
+    def parts(self, wall_s: float) -> dict[str, float]:
+        """Return the seconds of each stage, and idle ones, after the last record; they sum up to the wall time."""
+        while self._events:
+            self._take()
+        seconds, busy = dict(self._seconds), sum(self._seconds.values())
+        if busy > wall_s > 0:  # clocks of turns differ by a little
+            seconds = {name: value * wall_s / busy for name, value in seconds.items()}
+            busy = wall_s
+        return {**seconds, "idle": max(0.0, wall_s - busy)}
 
 
-def over_time(records: Iterable[dict[str, Any]], points: int = 240) -> dict[str, Any]:
-    """Samples a second over time, of each device and of all, and when samples failed."""
-    ends: list[tuple[float, str, bool]] = []
-    for record in records:
-        if record.get("started_s") is not None:
-            end = record["started_s"] + record.get("end_to_end_ms", 0.0) / 1e3
-            ends.append((end, str(record.get("device")), record["error"] is not None))
-    if not ends:
-        return {"x": [], "series": {}, "failures": []}
-    first, last = min(ends)[0], max(ends)[0]
-    step = max((last - first) / points, 1e-3)
-    count = int((last - first) / step) + 1
-    series = {device: [0.0] * count for device in sorted({device for _, device, _ in ends})}
-    for end, device, _ in ends:
-        series[device][min(int((end - first) / step), count - 1)] += 1 / step
-    every = [sum(values) for values in zip(*series.values(), strict=True)]
-    return {
-        "x": [round(step * (index + 0.5), 6) for index in range(count)],
-        "series": {"all": every, **series} if len(series) > 1 else {"all": every},
-        "failures": [round(end - first, 6) for end, _, failed in ends if failed][:1000],
-    }
+class RunTime:
+    """From seconds since 1970 to seconds of the run: the time between two of its turns does not count."""
+
+    def __init__(self, turns: Sequence[dict[str, Any]]) -> None:
+        self._starts, self._offsets = array("d"), array("d")
+        offset = 0.0
+        for turn in turns:
+            self._starts.append(datetime.fromisoformat(turn["started"]).timestamp())
+            self._offsets.append(offset)
+            offset += turn.get("wall_s", 0.0)
+        self._turn = 0
+
+    def of(self, at: float) -> float:
+        """Return the seconds of the run, from 0."""
+        if not self._starts:
+            return at
+        starts, turn = self._starts, self._turn
+        while turn + 1 < len(starts) and starts[turn + 1] <= at:
+            turn += 1
+        while turn > 0 and starts[turn] > at:
+            turn -= 1
+        self._turn = turn
+        return max(0.0, self._offsets[turn] + at - starts[turn])
+
+
+class Rates:
+    """Samples a second over time, of each device and of all."""
+
+    def __init__(self) -> None:
+        self._step = 1e-3
+        self._counts: dict[str, dict[int, int]] = {}
+        self._first = self._last = 0
+        self._any = False
+
+    def add(self, at: float, device: str) -> None:
+        """Count a sample that was done at that second of the run."""
+        place = int(at / self._step)
+        self._first = place if not self._any else min(self._first, place)
+        self._last = place if not self._any else max(self._last, place)
+        self._any = True
+        counts = self._counts.setdefault(device, {})
+        counts[place] = counts.get(place, 0) + 1
+        while self._last - self._first >= 2 * POINTS:
+            self._coarser()
+
+    def _coarser(self) -> None:
+        self._step *= 2
+        self._first, self._last = self._first // 2, self._last // 2
+        for device, counts in self._counts.items():
+            halved: dict[int, int] = {}
+            for place, count in counts.items():
+                halved[place // 2] = halved.get(place // 2, 0) + count
+            self._counts[device] = halved
+
+    def curve(self) -> dict[str, Any]:
+        """Return {"x": seconds, "series": {device or "all": samples a second}}."""
+        if not self._any:
+            return {"x": [], "series": {}}
+        places = range(self._first, self._last + 1)
+        series = {
+            device: [counts.get(place, 0) / self._step for place in places] for device, counts in sorted(self._counts.items())
+        }
+        every = [sum(values) for values in zip(*series.values(), strict=True)]
+        x = [round(self._step * (place + 0.5), 6) for place in places]
+        return {"x": x, "series": {"all": every, **series} if len(series) > 1 else {"all": every}}

@@ -1,4 +1,8 @@
-"""A run as a trace that Perfetto, chrome://tracing and MindStudio Insight open: a process a device, a lane a stage."""
+"""A run as a trace that Perfetto, chrome://tracing and MindStudio Insight open: a process a device, a lane a stage.
+
+What waits in a queue overlaps with others that wait, so the queue is shown as asynchronous events. An arrow leads from the
+caller, at the moment at which it handed a run over, to its execution.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,24 @@ import json
 import os
 from typing import Any
 
-from ais_bench.evaluate.page.timeline import STAGES, intervals
+from ais_bench.evaluate.page.timeline import STAGES, Stages
 
 __all__ = ["write_trace"]
 
-LANES = ("caller", "queued", *STAGES)
+CALLER = 0  # the process of the caller
+LANES = ("queued", *STAGES)
+MARK_US = 1.0  # the caller's side of an arrow: a mark, since nobody measures it
 MOST = 100_000  # runs; the file of more opens nowhere
 
 
 def write_trace(result: Any, path: str) -> int:
     """Write the trace of a run, and return how many runs it shows: the first 100,000. Raises OSError."""
-    temporary = f"{path}.tmp"
+    temporary = f"{path}.{os.getpid()}.tmp"
     shown = 0
     with gzip.open(temporary, "wt", encoding="utf-8", compresslevel=4) as file:
         file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
-        file.write(json.dumps({"name": "process_name", "ph": "M", "pid": 0, "args": {"name": "run"}}))
-        named: dict[Any, int] = {}
+        file.write(json.dumps({"name": "process_name", "ph": "M", "pid": CALLER, "args": {"name": "caller"}}))
+        devices: dict[Any, _Device] = {}
         origin: float | None = None
         for record in result.records:
             if record.get("started_s") is None or not record.get("first", True):
@@ -33,10 +39,9 @@ def write_trace(result: Any, path: str) -> int:
                 break
             shown += 1
             device = record.get("device")
-            if device not in named:
-                named[device] = len(named) + 1
-                _write(file, _names(named[device], device))
-            _write(file, _events(record, named[device], origin, shown))
+            if device not in devices:
+                devices[device] = _Device(len(devices) + 1, device)
+            _write(file, _events(record, devices[device], origin, shown))
         file.write("\n]}\n")
     os.replace(temporary, path)
     return shown
@@ -47,14 +52,35 @@ def _write(file: Any, events: list[dict[str, Any]]) -> None:
         file.write(",\n" + json.dumps(event, separators=(",", ":")))
 
 
-def _names(pid: int, device: Any) -> list[dict[str, Any]]:
-    found = [{"name": "process_name", "ph": "M", "pid": pid, "args": {"name": f"device {device}"}}]
-    for lane, name in enumerate(LANES):
-        found.append({"name": "thread_name", "ph": "M", "pid": pid, "tid": lane, "args": {"name": name.replace("_", " ")}})
-    return found
+class _Device:
+    """A process of the trace: a lane for each stage, and more lanes for a stage that overlaps with itself."""
+
+    def __init__(self, pid: int, device: Any) -> None:
+        self.pid = pid
+        self.stages = Stages()
+        self.names = [{"name": "process_name", "ph": "M", "pid": pid, "args": {"name": f"device {device}"}}]  # to be written
+        self._ends: dict[str, list[float]] = {}
+        for lane in range(len(LANES)):
+            self._name(lane, LANES[lane])
+
+    def _name(self, tid: int, name: str) -> None:
+        self.names.append(
+            {"name": "thread_name", "ph": "M", "pid": self.pid, "tid": tid, "args": {"name": name.replace("_", " ")}}
+        )
+
+    def lane(self, stage: str, start: float, end: float) -> int:
+        """Return the number of a lane of that stage that is free then."""
+        ends = self._ends.setdefault(stage, [])
+        place = next((place for place, taken in enumerate(ends) if taken <= start + 1e-7), len(ends))
+        if place == len(ends):
+            ends.append(0.0)
+            if place:
+                self._name(LANES.index(stage) + place * len(LANES), f"{stage} {place + 1}")
+        ends[place] = max(ends[place], end)
+        return LANES.index(stage) + place * len(LANES)
 
 
-def _events(record: dict[str, Any], pid: int, origin: float, flow: int) -> list[dict[str, Any]]:
+def _events(record: dict[str, Any], device: _Device, origin: float, flow: int) -> list[dict[str, Any]]:
     """The stages of a run, and an arrow from the caller to its execution."""
 
     def us(seconds: float) -> float:
@@ -64,17 +90,18 @@ def _events(record: dict[str, Any], pid: int, origin: float, flow: int) -> list[
     about = {"sample": record["id"], "index": record["index"], "attempts": record.get("attempts")}
     if record["error"] is not None:
         about["error"] = f"{record['error']['type']}: {record['error']['message']}"[:500]
-    name = f"#{record['index']}"
-    events = [{"name": name, "cat": "queued", "ph": "X", "pid": pid, "tid": 1, "ts": us(started - queued), "dur": queued * 1e6}]
-    events.append({"name": name, "cat": "flow", "ph": "s", "id": flow, "pid": pid, "tid": 1, "ts": us(started - queued)})
-    for stage, start, end in intervals(record):
-        lane = LANES.index(stage)
-        length = round((end - start) * 1e6, 1)
-        events.append(
-            {"name": name, "cat": stage, "ph": "X", "pid": pid, "tid": lane, "ts": us(start), "dur": length, "args": about}
-        )
+    name, given = f"#{record['index']}", us(started - queued)
+    waits = {"name": name, "cat": "queued", "id": flow, "pid": device.pid, "tid": 0}
+    events = [
+        {"name": name, "cat": "caller", "ph": "X", "pid": CALLER, "tid": 0, "ts": given, "dur": MARK_US},
+        {"name": name, "cat": "flow", "ph": "s", "id": flow, "pid": CALLER, "tid": 0, "ts": given},
+        {**waits, "ph": "b", "ts": given},
+        {**waits, "ph": "e", "ts": us(started)},
+    ]
+    for stage, start, end in device.stages.of(record):
+        where = {"name": name, "pid": device.pid, "tid": device.lane(stage, start, end), "ts": us(start)}
+        events.append({**where, "cat": stage, "ph": "X", "dur": round((end - start) * 1e6, 1), "args": about})
         if stage == "execute":
-            events.append(
-                {"name": name, "cat": "flow", "ph": "f", "bp": "e", "id": flow, "pid": pid, "tid": lane, "ts": us(start)}
-            )
-    return events
+            events.append({**where, "cat": "flow", "ph": "f", "bp": "e", "id": flow})
+    named, device.names = device.names, []
+    return named + events
