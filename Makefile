@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test library emulator lint stubs check bench docs wheel asan tsan native-test model clean
+.PHONY: help demo test library emulator lint stubs check bench docs wheel asan tsan mutants native-test model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -91,6 +91,9 @@ tsan: emulator $(VENV)/.test ## sessions on the emulator from many threads, unde
 	ACL_TEST_LIBRARY=$(abspath build/tsan/libascendcl_emulator.so) ACL_TEST_MODELS=$(abspath build/tsan/models) \
 	  AIS_BENCH_ORT_LIBRARY=$$($(BIN)/python -c 'from ais_bench.emulator.machine import find_onnxruntime; print(find_onnxruntime())') \
 	  TSAN_OPTIONS="suppressions=tests/native/tsan.supp halt_on_error=1 second_deadlock_stack=1" build/tsan/acl_test $(ARGS)
+
+mutants: emulator $(VENV)/.test ## take what keeps each of CANN's rules out of the driver, and see its tests fail (set ARGS for names; takes long)
+	AIS_BENCH_CFLAGS=-O0 $(BIN)/python tests/driver_mutants.py $(ARGS)
 
 lint: $(VENV)/.python ## formatting, lint and types; needs no compiled extension
 	$(PIP) --group lint

@@ -321,6 +321,8 @@ class SessionHandler(NativeHandler):
     """Runs a session on every task, outputs straight into the result slot."""
 
     def __init__(self, session: Session) -> None: ...
+    def when_slots_are_refused(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called once, in the serving thread, when the device takes no more slots (see `Session.host_memory`)."""
 
 class Task(NamedTuple):
     """One task in the worker. Natively a struct sequence."""

@@ -266,6 +266,31 @@ def test_a_pipeline_of_each_kind(npu: Emulator, packed: Callable[[str], Packed],
     assert max(index for index, kind in enumerate(kinds) if kind == "DestroyStream") < kinds.index("unload")
 
 
+def test_times_are_those_of_one_stream(npu: Emulator, packed: Callable[[str], Packed]) -> None:
+    """Both recordings were on the same stream, and the host has dealt with each of them since."""
+    case = packed("static").case
+    with InferSession(0, packed("static").om) as session:
+        npu.start_recording()
+        session.infer_pipeline(case.feeds * 2, case.mode)
+        calls = npu.stop_recording()
+    recorded_on: dict[Any, Any] = {}
+    dealt: set[Any] = set()
+    asked = 0
+    for call in calls:
+        name, args = call["call"], call["args"]
+        if name == "aclrtRecordEvent":
+            recorded_on[args[0]] = args[1]
+            dealt.discard(args[0])
+        elif name == "aclrtSynchronizeEvent":
+            dealt.add(args[0])
+        elif name == "aclrtEventElapsedTime":
+            _, start, end = args
+            assert recorded_on[start] == recorded_on[end]
+            assert {start, end} <= dealt
+            asked += 1
+    assert asked == 3 * 2 * len(case.feeds)  # the copy in, the execution and the copy out of each run
+
+
 def test_a_worker_of_a_pool_does_as_a_pipeline(packed: Callable[[str], Packed], tmp_path: Path) -> None:
     model = packed("static")
     feeds = model.case.feeds * 4

@@ -1,4 +1,4 @@
-"""A pool on emulated NPUs that fail in every way: each error ends as DESIGN says, after it was shown to have happened."""
+"""A pool on emulated NPUs that fail in every way: each error ends as docs/pool.md says, after it was shown to have happened."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import emulator_models
 import numpy as np
 import pytest
 from acl_support import equal
+from pool_support import wait_until
 
 from ais_bench.emulator import Emulator, npus, pack
 from ais_bench.session import InferSession, MultiDeviceSession
@@ -186,6 +187,25 @@ def test_a_device_that_refuses_is_asked_once(npu: Emulator, add_om: str, functio
             worker.call(feeds_of(6))
         assert npu.faults_fired() == 1
         npu.set_faults()
+
+
+@pytest.mark.parametrize(
+    ("calls", "said"), [("2+", "page-locked (aclrtHostRegisterV2"), ("3+", "registered, and page-locked for more (")]
+)
+def test_the_report_says_when_registering_ends(add_om: str, tmp_path: Path, calls: str, said: str) -> None:
+    """The trial works, and a slot is refused later: the results are right, and the report does not go on saying otherwise."""
+    with (
+        npus(1, faults=f"aclrtHostRegisterV2:{calls}=507000", report=tmp_path / "report"),
+        MultiDeviceSession(add_om) as session,
+    ):
+        session.start()
+        assert session.report().host_memory == {0: "registered"}
+        for value, outputs in enumerate(session.map(feeds_of(value) for value in range(60))):
+            equal(outputs, [feeds_of(value)[0] + feeds_of(value)[1]])
+        wait_until(lambda: session.report().host_memory[0].startswith(said))
+        assert "507000" in session.report().host_memory[0]
+        assert said in str(session.report())
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize("without", [[], ["aclrtHostRegisterV2"]])

@@ -194,6 +194,69 @@ with npus(1, exec_ms=60_000) as library:
     assert run_script(code, packed("static").om) == "interrupted\n"
 
 
+LATENCY = (
+    PRELUDE
+    + """
+import statistics, time
+from ais_bench.session import MultiDeviceSession
+
+def seconds_of(call, ready):
+    # From Ctrl-C, in the middle of the call, to its end.
+    pressed = []
+    def watch():
+        while not ready():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        pressed.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        call()
+    except KeyboardInterrupt:
+        took = time.monotonic() - pressed[0]
+        thread.join()
+        return took
+    raise AssertionError("nobody interrupted it")
+"""
+)
+
+
+@pytest.mark.parametrize("call", ["infer(feeds)", "infer_pipeline([feeds] * 6)", "infer_iteration(feeds, [0, -1], 50)"])
+def test_ctrl_c_is_heard_within_half_a_second(packed: Callable[[str], Packed], call: str) -> None:
+    """However long the run would have lasted. The median, as a busy machine may let a process wait for longer."""
+    code = f"""
+with npus(1, exec_ms=60_000):
+    session, emulator, taken = InferSession(0, sys.argv[1]), Emulator(), []
+    for _ in range(5):
+        before = emulator.call_count("aclmdlExecuteAsync")
+        taken.append(seconds_of(lambda: session.{call}, lambda: emulator.call_count("aclmdlExecuteAsync") > before))
+    print(statistics.median(taken))
+"""
+    assert float(run_script(LATENCY + code, packed("static").om)) < 0.5
+
+
+@pytest.mark.parametrize("call", ["infer(feeds)", "infer({0: [feeds], 1: [feeds]})", "map([feeds] * 6)"])
+def test_ctrl_c_ends_a_pool_within_half_a_second(packed: Callable[[str], Packed], call: str) -> None:
+    """With its workers, which are in the middle of runs that last."""
+    code = f"""
+def work():
+    with MultiDeviceSession(sys.argv[1]) as session:
+        session.start()
+        waiting.extend(worker.pid for worker in session.report().workers)
+        list(session.{call})
+
+with npus(2, exec_ms=60_000):
+    taken = []
+    for _ in range(3):
+        waiting = []
+        taken.append(seconds_of(work, lambda: waiting))
+        assert len(waiting) == 2 and not any(os.path.exists(f"/proc/{{pid}}") for pid in waiting)
+    print(statistics.median(taken))
+"""
+    assert float(run_script(LATENCY + code, packed("static").om)) < 0.5
+
+
 @pytest.mark.parametrize("end", ["tensors.clear()", "tensors[0].to_host()", "tensors.clear(), others.clear()"])
 def test_a_handler_may_let_go_of_what_is_on_another_device(packed: Callable[[str], Packed], end: str) -> None:
     """That makes another context current on the thread whose run waits."""

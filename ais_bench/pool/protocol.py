@@ -1,7 +1,7 @@
 """What crosses the control connection, and what a factory has to make.
 
     parent -> worker   a dict {"path", "cwd"} for the bootstrap code, then Start, then at most one Stop
-    worker -> parent   Ready or Failed, once; LogLine at any time
+    worker -> parent   Ready or Failed, once; Described and LogLine at any time
 
 End of file on the worker's side means that the parent is gone: it exits. On the parent's side it means nothing by itself;
 the worker's pidfd says that it died.
@@ -44,6 +44,8 @@ class Handler(Protocol):
     One that works on several tasks at a time also has `stages(channel, fail, leave)`: it takes tasks from the channel and
     answers them until EOFError. `fail(task, error, began_ns)` answers a task with what was raised; `leave(error)` ends the
     process for an error in another thread than the main one. Then `native` and `run` are not used.
+
+    One whose description may change also has `announces(tell)`: `tell()`, from any thread, sends what `describe()` says then.
     """
 
     native: Any  # served without Python, see ais_bench.shm.Channel.serve; None: every task goes to `run`
@@ -87,6 +89,12 @@ class Ready(NamedTuple):
 
     description: Any
     several: bool = False
+
+
+class Described(NamedTuple):
+    """What the handler says of itself has changed since it was ready."""
+
+    description: Any
 
 
 class Failed(NamedTuple):

@@ -25,7 +25,7 @@ from ais_bench.pool.interpreter import Place
 from ais_bench.pool.parcel import Parcel
 from ais_bench.pool.pickling import loads_error
 from ais_bench.pool.process import WorkerProcess
-from ais_bench.pool.protocol import Failed, LogLine, Ready, Start, Stop
+from ais_bench.pool.protocol import Described, Failed, LogLine, Ready, Start, Stop
 from ais_bench.pool.seats import Device, RunningWorker, Seat, StartingWorker, broken, died, start_error
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, too_late
@@ -336,6 +336,9 @@ class Supervisor(Thread):
     def _on_message(self, seat: Seat, message: object) -> None:
         if isinstance(message, Ready):
             self._on_ready(seat, message)
+        elif isinstance(message, Described):
+            if isinstance(seat.worker, RunningWorker):
+                seat.device.description = message.description
         elif isinstance(message, Failed) and isinstance(seat.worker, StartingWorker):
             seat.worker.refused = loads_error(message.error)
         elif isinstance(message, LogLine):

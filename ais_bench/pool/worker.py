@@ -25,7 +25,7 @@ from ais_bench import _native
 from ais_bench.errors import ConfigError, DeviceLost, PoolError
 from ais_bench.pool.parcel import receive
 from ais_bench.pool.pickling import dumps_error
-from ais_bench.pool.protocol import Failed, Ready, Start, Stop, WorkerContext
+from ais_bench.pool.protocol import Described, Failed, Ready, Start, Stop, WorkerContext
 from ais_bench.pool.wire import WorkerEnd
 from ais_bench.pool.worker_log import carry_logging, end_logging
 from ais_bench.shm import RAISED, Channel, travel
@@ -85,6 +85,9 @@ def _serve(start: Start, connection: WorkerEnd) -> int:
         handler = _make_handler(start)
         stages = getattr(handler, "stages", None)
         connection.send(Ready(handler.describe(), stages is not None))
+        announces = getattr(handler, "announces", None)
+        if announces is not None:
+            announces(lambda: connection.send(Described(handler.describe())))
     except Exception as error:
         connection.send(Failed(dumps_error(error)))
         return 1

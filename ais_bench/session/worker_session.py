@@ -114,6 +114,11 @@ class SessionHandler:
         host_memory = "" if self.native is None else native.host_memory()  # Python reads and writes memory of its own
         return native.inputs(), native.outputs(), native.gears(), native.memory(), borrows, host_memory, native.metadata()
 
+    def announces(self, tell: Callable[[], None]) -> None:
+        """`tell` is called when the device has refused to take more slots: `describe()` says so from then on."""
+        if self.native is not None:
+            self.native.when_slots_are_refused(tell)
+
     def warm_up(self, runs: int) -> None:
         """Runs on zeros, where all shapes are known; the times do not count."""
         inputs = self._native.inputs()

@@ -262,13 +262,30 @@ class PyExecutor {
   worker::Executor executor_;
 };
 
+// Called from the serving thread, without the GIL. What `tell` raises is printed: no task is to blame.
+void when_slots_are_refused(worker::SessionHandler& self, py::object tell) {
+  const auto keep = std::shared_ptr<py::object>(new py::object(std::move(tell)), [](py::object* object) {
+    const Gil gil;
+    delete object;
+  });
+  self.when_slots_are_refused([keep] {
+    const Gil gil;
+    try {
+      in_python([&] { return (*keep)(); });
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("when_slots_are_refused");
+    }
+  });
+}
+
 }  // namespace
 
 void register_shm_channel(py::module_& module) {
   py::class_<worker::Handler, std::shared_ptr<worker::Handler>>(module, "NativeHandler");
   py::class_<worker::EchoHandler, worker::Handler, std::shared_ptr<worker::EchoHandler>>(module, "EchoHandler").def(py::init());
   py::class_<worker::SessionHandler, worker::Handler, std::shared_ptr<worker::SessionHandler>>(module, "SessionHandler")
-      .def(py::init<std::shared_ptr<session::Session>>(), py::arg("session"));
+      .def(py::init<std::shared_ptr<session::Session>>(), py::arg("session"))
+      .def("when_slots_are_refused", &when_slots_are_refused, py::arg("tell"));
   py::class_<PyChannel>(module, "Channel")
       .def(py::init<int, int>(), py::arg("arena_fd"), py::arg("doorbell_fd"))
       .def("serve", &PyChannel::serve, py::arg("handler"), py::arg("on_object") = py::none())

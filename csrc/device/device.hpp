@@ -212,7 +212,7 @@ class Device {
   virtual Status register_host(void* host, std::size_t bytes) = 0;
   virtual Status unregister_host(void* host) = 0;
   // What the copies of memory that register_host could take go through, in words: "registered", or "page-locked" memory of the
-  // runtime's and why. "": there are none.
+  // runtime's and why. It changes when memory is refused later. "": there are none.
   virtual std::string host_memory() { return ""; }
   virtual Result<std::shared_ptr<Model>> load(const ModelSource& source, const Options& options) = 0;
 };

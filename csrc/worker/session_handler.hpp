@@ -2,7 +2,9 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "session/pipeline.hpp"
@@ -20,6 +22,8 @@ class SessionHandler : public Handler {
   void start(shm::Task* task) override;
   Status finish(shm::RunTimes* times) override;
   void leave() override { slots_.forget(); }
+  // Called in the thread that serves, when the device stops taking slots of the arena: Device::host_memory() says more.
+  void when_slots_are_refused(std::function<void()> tell) { slots_.when_refused(std::move(tell)); }
 
  private:
   // A small output of a device that reads host memory is computed in memory of the worker's own and copied over at the end:

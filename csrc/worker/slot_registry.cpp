@@ -76,9 +76,9 @@ void SlotRegistry::renew(Ranges::iterator entry, std::uint64_t punched) {
 void SlotRegistry::add(std::uintptr_t begin, Range* range) {
   const std::size_t bytes = range->end - begin;
   if (refused_ || bytes > kMostRegistered - registered_bytes_) return;
-  refused_ = !device_->register_host(reinterpret_cast<void*>(begin), bytes).ok();
-  range->registered = !refused_;
-  if (range->registered) registered_bytes_ += bytes;
+  if (!device_->register_host(reinterpret_cast<void*>(begin), bytes).ok()) return refuse();
+  range->registered = true;
+  registered_bytes_ += bytes;
 }
 
 void SlotRegistry::drop(std::uintptr_t begin, Range* range) {
@@ -86,7 +86,11 @@ void SlotRegistry::drop(std::uintptr_t begin, Range* range) {
   range->registered = false;
   registered_bytes_ -= range->end - begin;
   // A device that does not let go of it will not take it again, either: from then on everything is copied by the host.
-  if (!device_->unregister_host(reinterpret_cast<void*>(begin)).ok()) refused_ = true;
+  if (!device_->unregister_host(reinterpret_cast<void*>(begin)).ok()) refuse();
+}
+
+void SlotRegistry::refuse() {
+  if (!std::exchange(refused_, true) && tell_) tell_();
 }
 
 void SlotRegistry::end(const User& user) {
@@ -97,6 +101,7 @@ void SlotRegistry::end(const User& user) {
 }
 
 void SlotRegistry::forget() {
+  tell_ = nullptr;
   for (auto& [begin, range] : ranges_) drop(begin, &range);
   ranges_.clear();
 }

@@ -14,7 +14,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "device/device.hpp"
@@ -37,6 +39,8 @@ class SlotRegistry {
   // Notes that the task uses this memory, and registers it where that pays. Before anybody asks whether it is registered.
   void use(User* user, const void* data, std::size_t bytes);
   void end(const User& user);
+  // `tell` is called once, when the device has refused to register more, or to let go of what it registered.
+  void when_refused(std::function<void()> tell) { tell_ = std::move(tell); }
   // Unregisters everything; no task is under way. The arena may go after it.
   void forget();
 
@@ -57,11 +61,13 @@ class SlotRegistry {
   void renew(Ranges::iterator entry, std::uint64_t punched);
   void add(std::uintptr_t begin, Range* range);
   void drop(std::uintptr_t begin, Range* range);
+  void refuse();
 
   device::Device* const device_;
   Ranges ranges_;
   std::size_t registered_bytes_ = 0;
   bool refused_ = false;  // the device cannot
+  std::function<void()> tell_;
 };
 
 }  // namespace ais::worker

@@ -34,10 +34,11 @@ device::Runtime* runtime() {
   return opened.take();
 }
 
-std::shared_ptr<Session> open(const std::string& model, int device_id = 0) {
+std::shared_ptr<Session> open(const std::string& model, int device_id = 0, const device::Options& options = {}) {
   session::SessionConfig config;
   config.source.path = variable("ACL_TEST_MODELS") + "/" + model;
   config.device_id = device_id;
+  config.options = options;
   auto opened = Session::open(runtime(), config);
   CHECK_OK(opened.status());
   return opened.take();
@@ -166,6 +167,22 @@ TEST(sessions_come_and_go_and_share_weights) {
       Sink sink;
       CHECK_OK(infer(session.get(), run, &sink));
       CHECK(run.is(sink));
+      if (i % 2 == 0) session->close();
+    }
+  });
+}
+
+TEST(sessions_share_a_workspace) {
+  in_threads([&](int thread) {
+    for (int i = 0; i < 3; ++i) {
+      const auto session = open(thread % 2 == 0 ? "static.om" : "external.om", 0, {{"share_workspace", "1"}});
+      for (int runs = 0; runs < 5; ++runs) {
+        const Run run(static_cast<float>(thread + runs));
+        Sink sink;
+        CHECK_OK(infer(session.get(), run, &sink));
+        CHECK(run.is(sink));
+      }
+      pipeline(session, 5);
       if (i % 2 == 0) session->close();
     }
   });

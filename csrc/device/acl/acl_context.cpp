@@ -311,6 +311,7 @@ std::string AclContext::host_memory() {
   }
   const Status status = try_registering();
   const std::lock_guard<std::mutex> guard(lock_);
+  if (status.ok() && !host_memory_.empty()) return host_memory_;  // a slot was refused meanwhile
   host_memory_ = status.ok() ? "registered" : "page-locked (" + status.message() + ")";
   return host_memory_;
 }
@@ -319,10 +320,19 @@ Status AclContext::register_host(void* host, std::size_t bytes) {
   AIS_TRY(check_registering());
   AIS_ASSIGN(const Entry inside, enter());
   // Whether memory of every kind can be pinned is not documented, so any refusal is an answer.
-  AIS_TRY(api_.check(api_.aclrtHostRegisterV2(host, bytes, kRegisterPinned), "aclrtHostRegisterV2", Code::kUnsupported));
+  Status status = api_.check(api_.aclrtHostRegisterV2(host, bytes, kRegisterPinned), "aclrtHostRegisterV2", Code::kUnsupported);
+  if (!status.ok()) return refused(std::move(status));
   const std::lock_guard<std::mutex> guard(lock_);
   registered_[reinterpret_cast<std::uintptr_t>(host)] = bytes;
   return Status();
+}
+
+// From now on host_memory() tells of it: nobody registers more after that, and what is registered stays so.
+Status AclContext::refused(Status status) {
+  const std::lock_guard<std::mutex> guard(lock_);
+  const bool some = std::any_of(registered_.begin(), registered_.end(), [](const auto& entry) { return entry.second != 0; });
+  host_memory_ = std::string(some ? "registered, and page-locked for more" : "page-locked") + " (" + status.message() + ")";
+  return status;
 }
 
 bool AclContext::is_registered(const void* host, std::size_t bytes) const {
@@ -343,7 +353,7 @@ Status AclContext::unregister_host(void* host) {
     if (found == registered_.end()) return Status(Code::kInvalidArgument, "this memory was not registered here");
     found->second = 0;  // nobody uses it from now on; if the call fails, close() tries again
   }
-  AIS_TRY(ACL_CALL(api_, aclrtHostUnregister, host));
+  if (Status status = ACL_CALL(api_, aclrtHostUnregister, host); !status.ok()) return refused(std::move(status));
   const std::lock_guard<std::mutex> guard(lock_);
   registered_.erase(address);
   return Status();

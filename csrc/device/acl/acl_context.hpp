@@ -133,6 +133,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   AclContext(const Api& api, int device_id, aclrtContext handle, HostRegister host_register);
   Status check_registering() const;
   Status try_registering();
+  Status refused(Status status);
 
   bool come_in();
   void leave();
