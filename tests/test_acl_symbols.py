@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import emulator_models
 import pytest
 from acl_support import Packed
 from scripts import run_script
 
-from ais_bench.emulator import library_without
+from ais_bench.emulator import library_without, pack
 from ais_bench.emulator.binary import MEDIA, NEW_IN_1_17, OPTIONAL, PROFILING
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,6 +79,75 @@ print("equal")
 def test_without_optional_functions_the_rest_works(packed: Callable[[str], Packed], missing: list[str]) -> None:
     model = packed("batch")
     assert run_script(EVERYTHING, model.om, model.onnx, ",".join(missing)) == "equal\n"
+
+
+#: What each function is needed for; without it that is all that is missing.
+FEATURES = {
+    **dict.fromkeys(("aclmdlQuerySize", "aclmdlLoadFromFileWithMem"), "one work space from file"),
+    **dict.fromkeys(("aclmdlQuerySizeFromMem", "aclmdlLoadFromMemWithMem"), "one work space from bytes"),
+    "aclmdlSetExternalWeightAddress": "weights once",
+    **dict.fromkeys(
+        ("aclmdlCreateConfigHandle", "aclmdlDestroyConfigHandle", "aclmdlSetConfigOpt", "aclmdlLoadWithConfig"),
+        "weights once, weights elsewhere",
+    ),
+    "aclrtGetMemInfo": "memory",
+}
+LARGE = """
+import sys
+import numpy as np
+from ais_bench import _native
+from ais_bench.emulator import Emulator, npus
+from ais_bench.errors import UnsupportedError
+from ais_bench.session import InferSession
+weighty, elsewhere, plain, *without = sys.argv[1:]
+had = []
+
+def right(session):
+    feed = np.ones([int(dim) for dim in session.get_inputs()[0].shape], np.float32)
+    outputs = session.infer([feed] * len(session.get_inputs()))
+    assert outputs[0].ravel()[1] == (1 + 5001 + 10001 if len(session.get_inputs()) == 1 else 2), outputs
+    return True
+
+with npus(1, without=without) as library:
+    emulator = Emulator(library)
+    for what, model in (("file", plain), ("bytes", open(plain, "rb").read())):
+        with InferSession(0, model, share_workspace=True) as one:
+            with InferSession(0, model, share_workspace=True) as two:
+                assert right(one) and right(two)
+                with InferSession(0, model) as alone:
+                    right(alone)
+        calls = [emulator.call_count(f"aclmdlLoadFrom{kind}WithMem") for kind in ("File", "Mem")]
+        had += [f"one work space from {what}"] if calls[what == "bytes"] == 2 else []
+    with InferSession(0, weighty) as one, InferSession(0, weighty) as two:
+        assert right(one) and right(two)  # beside the model, whatever is missing
+        had += ["weights once"] if emulator.call_count("aclmdlSetExternalWeightAddress") == 2 else []
+    try:
+        with InferSession(0, open(weighty, "rb").read(), weight_dir=elsewhere) as session:
+            had += ["weights elsewhere"] if right(session) else []
+    except UnsupportedError as error:
+        assert "no aclmdlLoadWithConfig" in str(error)
+    try:
+        had += ["memory"] if _native.device_memory("acl", 0) is not None else []
+    except UnsupportedError:
+        pass
+    InferSession.finalize()
+    assert emulator.living() == [] and emulator.report() == [], emulator.report()
+print(", ".join(had))
+"""
+ALL_FEATURES = "one work space from file, one work space from bytes, weights once, weights elsewhere, memory"
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+@pytest.mark.parametrize("missing", [None, *FEATURES])
+def test_an_absent_function_costs_its_feature_alone(
+    packed: Callable[[str], Packed], tmp_path: Path, missing: str | None
+) -> None:
+    weighty = pack(emulator_models.matmul(tmp_path, 5000), tmp_path / "large.om", input_shape="x:2,3", external_weight=True)
+    shutil.copytree(tmp_path / "weight", tmp_path / "elsewhere")
+    arguments = [str(weighty), str(tmp_path / "elsewhere"), packed("static").om, *filter(None, [missing])]
+    lost = FEATURES[missing].split(", ") if missing else []
+    wanted = [feature for feature in ALL_FEATURES.split(", ") if feature not in lost]
+    assert run_script(LARGE, *arguments).strip().split(", ") == wanted
 
 
 def test_without_a_required_function_the_error_names_it(packed: Callable[[str], Packed], tmp_path: Path) -> None:
