@@ -19,7 +19,7 @@ from ais_bench.evaluate.folder import RunFolder
 from ais_bench.evaluate.plan import versions
 from ais_bench.evaluate.result import Records, Result
 from ais_bench.evaluate.scoring import Scorer
-from ais_bench.evaluate.tally import Clock, Tally, stages_of
+from ais_bench.evaluate.tally import Clock, Tally, done_at, stages_of
 from ais_bench.evaluate.values import Unstorable, encode_value, json_ready
 
 __all__ = ["Book", "write_pictures"]
@@ -100,8 +100,9 @@ class Book:
     def _check(self, settings: dict[str, Any], model: dict[str, Any], count: int | None) -> None:
         assert self._folder is not None
         run, path = self._folder.run, self._folder.path
+        digests = run["model"].get("sha256"), model.get("sha256")
         for what, before, now in (
-            ("model's SHA-256", run["model"].get("sha256"), model.get("sha256")),
+            *((("model's SHA-256", *digests),) if None not in digests else ()),  # not every session says
             ("number of samples", run["samples"], count),
             *((name, run["settings"].get(name), value) for name, value in settings.items() if name != "dataset"),
         ):
@@ -133,7 +134,7 @@ class Book:
         self._old = Records.of_folder(self._folder.path)
         ended = 0.0
         for record in self._old:
-            ended = max(ended, record.get("started_s", 0.0) + record.get("end_to_end_ms", 0.0) / 1e3)
+            ended = max(ended, done_at(record))
             if record["error"] is None or not self._again:
                 self.done.add(record["index"])
                 self._tally.add(record)

@@ -95,7 +95,7 @@ def evaluate(
         book = Book(asked.scorer, keep, again=resume == "failed")
         stack.callback(book.close)
         if output is not None:
-            facts = {} if hasattr(model_or_session, "infer") else model_facts(model_or_session)
+            facts = _facts(model_or_session)
             settings = {**asked.settings(), "mode": mode}
             book.open(os.path.abspath(os.fspath(output)), bool(resume), settings, facts, asked.source.count, notes)
         with book.ends_well():
@@ -112,6 +112,16 @@ def evaluate(
             with Progress(asked.source.count, _title(model_or_session), progress) as bar, book.notes_restarts(session):
                 run.all(bar, _devices(session))
         return book.result(session)
+
+
+def _facts(model_or_session: Any) -> dict[str, Any]:
+    """What the run folder says of the model; nothing of a session that does not say, or whose file is gone."""
+    if not hasattr(model_or_session, "infer"):
+        return model_facts(model_or_session)
+    model = getattr(model_or_session, "model_path", None)
+    if isinstance(model, (bytes, bytearray)) or (isinstance(model, (str, os.PathLike)) and os.path.isfile(model)):
+        return model_facts(model)
+    return {}
 
 
 class _Asked(NamedTuple):

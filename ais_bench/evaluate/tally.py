@@ -8,7 +8,7 @@ from typing import Any
 
 from ais_bench.evaluate.statistics import distribution
 
-__all__ = ["STAGES", "Clock", "Tally", "stages_of"]
+__all__ = ["STAGES", "Clock", "Tally", "done_at", "stages_of"]
 
 # In the order in which a task meets them; a session may not say them all.
 STAGES = (
@@ -56,6 +56,12 @@ def stages_of(item: Any, clock: Clock) -> dict[str, Any]:
             said[stage] = round(value, 4)
     said["attempts"] = getattr(item, "attempts", 1)
     return said
+
+
+def done_at(record: dict[str, Any]) -> float:
+    """When the worker was done with a record's run, in seconds since 1970; 0 if nobody said."""
+    # end_to_end_ms would not do: it begins with the first attempt, and started_s with the last.
+    return float(record.get("started_s", 0.0) + record.get("worker_ms", record.get("execute_ms", 0.0)) / 1e3)
 
 
 class Tally:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ais_bench.evaluate.page.timeline import PARTS, Attribution, Rates, RunTime, Stages
+from ais_bench.evaluate.tally import done_at
 
 __all__ = ["story_of"]
 
@@ -37,7 +38,7 @@ def story_of(result: Any) -> dict[str, Any]:
             if record.get("end_to_end_ms"):
                 latencies.setdefault(device, array("d")).append(record["end_to_end_ms"])
         if record.get("started_s") is not None:
-            at = clock.of(record["started_s"] + record.get("end_to_end_ms", 0.0) / 1e3)
+            at = clock.of(done_at(record))
             rates.add(at, device)
             if record["error"] is not None and len(failed_at) < MARKS:
                 failed_at.append(round(at, 6))
