@@ -65,19 +65,22 @@ model: ## have a model checker try every order of steps of the claim protocol (n
 # The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in an environment of its own. Leaks are not reported: the
 # interpreter keeps memory on purpose, and tests/test_memory_flat.py watches ours. Left out are tests that a sanitizer contradicts:
 # of memory that stays flat or is limited, of memory that nobody has, of crashes on purpose, and a fork of a process whose
-# threads allocate, which the sanitizer's allocator of gcc 12 does not survive every time.
+# threads allocate, which the sanitizer's allocator of gcc 12 does not survive every time. The tests run in an empty folder:
+# in this one their scripts would import the package that is built here, without the sanitizers.
 ASAN_LEAVES_OUT := little_address_space or no_memory_can_hold or memory_flat or memory_stays_flat or keeps_memory_constant \
   or host_code_cannot_touch or kills_two_workers_is_named or last_lines_of_a_worker or forked_child_that_only_runs
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
 asan: ## the test suite against an extension built with sanitizers (set ARGS for pytest)
 	test -x $(VENV)-asan/bin/python || $(PYTHON) -m venv $(VENV)-asan
 	$(VENV)-asan/bin/python -m pip install --quiet --upgrade pip
-	mkdir -p build/asan
+	mkdir -p build/asan/run
 	$(VENV)-asan/bin/python -m pip install --quiet --group build --group test
 	AIS_BENCH_BUILD_DIR=build/asan AIS_BENCH_CFLAGS="$(SANITIZE)" AIS_BENCH_LDFLAGS="$(SANITIZE)" $(VENV)-asan/bin/python -m pip install --quiet --no-cache-dir --no-build-isolation .
-	LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(library).so))" PYTHONMALLOC=malloc \
+	cd build/asan/run && \
+	  LD_PRELOAD="$(foreach library,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(library).so))" PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(VENV)-asan/bin/pytest -n $(JOBS) -k "not ($(ASAN_LEAVES_OUT))" $(ARGS)
+	  $(abspath $(VENV)-asan/bin/pytest) -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests \
+	  -n $(JOBS) -k "not ($(ASAN_LEAVES_OUT))" $(ARGS)
 
 # The driver of AscendCL, the sessions above it and the emulator under ThreadSanitizer, as a native program: a Python interpreter
 # that is not compiled for it would hide how threads wait for each other. Left out are ONNX Runtime's own accesses, for the same

@@ -329,8 +329,9 @@ def is_noticed(folder: Path, name: str) -> bool:
     """Whether all of the mutant's tests pass without it, and none with it."""
     mutant = MUTANTS[name]
     without, found = run_tests(folder, mutant, ""), run_tests(folder, mutant, name)
-    failures = found.get("failed", 0) + found.get("error", 0)
-    noticed = set(without) == {"passed"} and failures > 0 and "passed" not in found
+    # A test that passed may have been failed by what looks at the emulator's report at its end.
+    got_past = found.get("passed", 0) - found.get("error", 0)
+    noticed = set(without) == {"passed"} and got_past <= 0
     told = "noticed" if noticed else "NOT NOTICED"
     print(f"{told}: {mutant.rule}: {name}: {found}; without it {without}", flush=True)
     return noticed
