@@ -210,7 +210,7 @@ def _numpy(value: Any) -> Any:
         return value
     from ais_bench.session.feeds import to_array
 
-    return to_array(value, 0)
+    return to_array(value, "a sample")
 
 
 class Finisher:

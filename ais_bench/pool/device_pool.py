@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from ais_bench import _native
-from ais_bench._native import Stream
+from ais_bench._native import FeedRule, Stream
 from ais_bench.errors import ConfigError, PoolClosed, no_copies
 from ais_bench.options import as_device_id, as_device_ids
 from ais_bench.pool.engine import Engine, closed_error, foreign_error
@@ -224,8 +224,17 @@ class DevicePool:
         """Tasks that `make(item, index)` makes, each yielded when it is done."""
         return self._stream(items, make, ordered=False, **how)
 
-    def _stream(self, items: Iterable[T], make: Callable[[T, int], Task], *, ordered: bool, lists: int | None = None) -> Stream:
-        """`lists`: the mode of items that are lists of feeds, for which `make` is not called; None: it is called for all."""
+    def _stream(
+        self,
+        items: Iterable[T],
+        make: Callable[[T, int], Task],
+        *,
+        ordered: bool,
+        lists: int | None = None,
+        rule: FeedRule | None = None,
+    ) -> Stream:
+        """`lists`: the mode of items that are lists of feeds, for which `make` is not called; None: it is called for all.
+        `rule`: it is called for lists, too, of which the rule may have something to say."""
         self.start()
         settings = self._settings
         return Stream(
@@ -236,6 +245,7 @@ class DevicePool:
             window_items=settings.window_items,
             window_bytes=settings.window_bytes,
             lists=lists,
+            rule=rule,
         )
 
     def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[np.ndarray[Any, Any]]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ais_bench import _native
 from ais_bench.errors import DeviceLost, PoolError
 from ais_bench.session.carry import carried, ready_made
+from ais_bench.session.worker_session import Named
 from ais_bench.shm import OBJECT, decode, encode
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ class Stages:
             item = decode(task.feeds) if task.kind == OBJECT else task.feeds
             if other(task, item):
                 return
-            if self._preprocess is not None:
+            feeds: Any
+            if isinstance(item, Named):
+                feeds, extra = item.feeds, ()
+            elif self._preprocess is not None:
                 feeds, extra = carried(self._call(self._preprocess, item))
             else:
                 with self._turn:  # the borrower is for one thread

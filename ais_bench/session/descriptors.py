@@ -6,8 +6,6 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ais_bench.errors import UnsupportedError
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -89,6 +87,8 @@ class format(enum.IntEnum):
 class ModelMetadata:
     """What a model says about itself. Texts are empty, and the version is 0, if the model does not say.
 
+    Of a compiled model on an NPU all of them are: AscendCL does not tell.
+
     Attributes:
         producer: the program that made the model.
         version: the model's own version.
@@ -107,9 +107,9 @@ class ModelMetadata:
 
 
 def metadata_of(native: tuple[str, int, str, str, str, dict[str, str]] | None) -> ModelMetadata:
-    """Return a native session's metadata. Raises UnsupportedError if the runtime does not tell."""
+    """Return a native session's metadata; None is of a runtime that does not tell."""
     if native is None:
-        raise UnsupportedError("AscendCL does not tell a compiled model's metadata; read it from the ONNX file")
+        return ModelMetadata()
     producer, version, domain, graph, description, custom = native
     said = 0 if version == 2**63 - 1 else version  # ONNX Runtime's number for none
     return ModelMetadata(producer, said, domain, graph, description, custom)
@@ -122,6 +122,7 @@ class tensor_desc:
     `shape` is a list of ints, -1 where a dimension is dynamic. `size` is the bytes of the largest shape the model declares, 0
     when open; `realsize` the bytes that the next run with the shapes set expects, equal to `size` until something is set.
     `dim_names` are the model's names of the dimensions ("" for one without), where it names any: ["batch", "", "height"].
+    `optional`: a run may leave it out.
     """
 
     name: str = ""
@@ -131,6 +132,7 @@ class tensor_desc:
     size: int = 0
     realsize: int = 0
     dim_names: list[str] = field(default_factory=list)
+    optional: bool = False
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -138,8 +140,10 @@ class tensor_desc:
         return self.datatype.dtype
 
     @classmethod
-    def _from_native(cls, native: tuple[str, int, int, list[int], int, list[str]], realsize: int | None = None) -> tensor_desc:
-        name, number, layout, shape, size, symbols = native
+    def _from_native(
+        cls, native: tuple[str, int, int, list[int], int, list[str], bool], realsize: int | None = None
+    ) -> tensor_desc:
+        name, number, layout, shape, size, symbols, optional = native
         known_layout: Any = format(layout) if layout in format._value2member_map_ else layout
         real = size if realsize is None else realsize
-        return cls(name, dtype(number), known_layout, list(shape), size, real, list(symbols))
+        return cls(name, dtype(number), known_layout, list(shape), size, real, list(symbols), optional)

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ais_bench.errors import FeedError
+from ais_bench.errors import FeedError, FeedTypeError
+from ais_bench.options import nearest
 from ais_bench.session.tensor import BaseTensor, Tensor
 
-__all__ = ["is_one_array", "sets_of", "to_array", "to_sequence"]
+__all__ = ["is_by_name", "is_one_array", "sets_of", "to_array", "to_sequence"]
 
 _ACCEPTED = (
     "an input is a numpy array or scalar, a torch CPU tensor, an aclruntime.Tensor or BaseTensor, an object with __dlpack__, "
@@ -28,19 +29,34 @@ _ACCEPTED = (
 _DLPACK_HOST = {1, 3, 11, 13}  # kDLCPU, and the host memory kinds of CUDA, ROCm and managed memory
 
 
-def to_sequence(feeds: Any, names: Sequence[str], ranks: Sequence[int]) -> Sequence[Any]:
+def is_by_name(feeds: Any) -> bool:
+    """Whether the feeds of one run are given by input name."""
+    return isinstance(feeds, Mapping)
+
+
+def to_sequence(
+    feeds: Any, names: Sequence[str], ranks: Sequence[int], optional: Sequence[str] = (), overridable: Sequence[str] = ()
+) -> Sequence[Any]:
     """Turn the feeds of one run into a list in the model's order.
 
-    `feeds` is a mapping from every input name, an array or tensor (its first axis runs over the inputs, unless the model has
-    one input and the array is that), or any other iterable. `ranks` are the model's, -1 for an input of any rank. Raises
-    FeedError.
+    `feeds` is a mapping from input names, an array or tensor (its first axis runs over the inputs, unless the model has one
+    input and the array is that), or any other iterable. `ranks` are the model's, -1 for an input of any rank. A mapping may
+    leave out the inputs in `optional`: None stands in their places. It may have entries for the constants in `overridable`:
+    their values follow the inputs then, None for those that it does not have. Raises FeedError.
     """
-    if isinstance(feeds, Mapping):
-        missing = [name for name in names if name not in feeds]
-        unknown = [name for name in feeds if name not in names]
+    if is_by_name(feeds):
+        missing = [name for name in names if name not in feeds and name not in optional]
+        unknown = [name for name in feeds if name not in names and name not in overridable]
         if missing or unknown:
-            raise FeedError(f"the model takes inputs {list(names)}; missing are {missing}, unknown are {unknown}")
-        return [feeds[name] for name in names]
+            known = [*names, *overridable]
+            advice = nearest(unknown[0], known) if unknown else ""
+            raise FeedError(
+                f"the model takes inputs {list(names)}"
+                + (f" and, where they are given, {list(overridable)}" if overridable else "")
+                + f"; missing are {missing}, unknown are {unknown}{advice}"
+            )
+        constants = list(overridable) if any(name in feeds for name in overridable) else []
+        return [feeds.get(name) for name in [*names, *constants]]
     if isinstance(feeds, BaseTensor) or _is_raw(feeds):
         return [feeds]
     if is_one_array(feeds):
@@ -48,7 +64,9 @@ def to_sequence(feeds: Any, names: Sequence[str], ranks: Sequence[int]) -> Seque
         wrapped = len(shape) == ranks[0] + 1 and shape[0] == 1 if len(names) == 1 and ranks[0] >= 0 else len(names) != 1
         return list(feeds) if wrapped and len(shape) and not isinstance(feeds, Tensor) else [feeds]
     if isinstance(feeds, (str, bytes)) or not isinstance(feeds, Iterable):
-        raise FeedError(f"feeds is a {type(feeds).__name__}; it is an iterable with one entry for each input {list(names)}")
+        raise FeedTypeError(
+            f"feeds must be an iterable with one entry for each of the inputs {list(names)}, got a {type(feeds).__name__}"
+        )
     return list(feeds)
 
 
@@ -63,24 +81,31 @@ def sets_of(element: Any) -> Sequence[Any]:
     return element if several else [element]
 
 
-def to_array(value: Any, index: int) -> NDArray[Any]:
-    """Turn one input into a C-contiguous array in native byte order. Raises FeedError that names the input's type."""
+def to_array(value: Any, label: str, wanted: str = "") -> NDArray[Any]:
+    """Turn one input into a C-contiguous array in native byte order.
+
+    `label` names the input in errors ("input 'x'"), and `wanted` is the model's type as numpy spells it ("np.float32"), "" if
+    there is no model. Raises FeedTypeError, which names the type of `value`.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise FeedTypeError(f"{label} is a masked array, and a device knows no masks; pass x.filled(value)")
     if isinstance(value, (np.ndarray, np.generic, BaseTensor)):
         plain = np.asarray(value)
         if plain.dtype.type is np.void and plain.dtype.names is None:  # bytes of no type at all
             plain = np.frombuffer(plain.tobytes(), np.uint8)
     elif _is_torch_tensor(value):
-        plain = _from_torch(value, index)
+        plain = _from_torch(value, label)
     elif hasattr(value, "__dlpack__"):
-        plain = _from_dlpack(value, index)
+        plain = _from_dlpack(value, label)
     elif _is_raw(value):
         plain = np.asarray(memoryview(value))
     else:
-        raise FeedError(f"input {index} is a {_type_name(value)}; {_ACCEPTED}")
+        raise FeedTypeError(f"{label} is {_type_name(value)}; {_remedy(value, wanted)}{_ACCEPTED}")
     if not plain.dtype.isnative:
         plain = plain.astype(plain.dtype.newbyteorder("="))
     if plain.dtype.kind in "OSUMm" or plain.dtype.names is not None or plain.dtype in (np.longdouble, np.clongdouble):
-        raise FeedError(f"input {index} is an array of {plain.dtype}; a device takes numbers and booleans only")
+        advice = "" if plain.dtype.names is not None else _remedy(plain.tolist(), wanted)
+        raise FeedTypeError(f"{label} is an array of {plain.dtype}; {advice}a device takes numbers and booleans only")
     # ascontiguousarray would turn a 0-d array into a 1-d one
     return plain.copy(order="C").view(np.ndarray) if not plain.flags.c_contiguous else np.asarray(plain)
 
@@ -92,7 +117,19 @@ def _is_raw(value: Any) -> bool:
 
 def _type_name(value: Any) -> str:
     kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _remedy(value: Any, wanted: str) -> str:
+    """Return how to make the array that is wanted, if numpy can make it of this value, else ""."""
+    if not wanted or value is None or isinstance(value, (str, bytes)):
+        return ""
+    try:
+        made = np.asarray(value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return ""
+    return f"pass np.asarray(x, {wanted}); " if made.dtype == np.float64 else ""
 
 
 def _is_torch_tensor(value: Any) -> bool:
@@ -100,12 +137,12 @@ def _is_torch_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, getattr(torch, "Tensor", ()))
 
 
-def _from_torch(tensor: Any, index: int) -> NDArray[Any]:
+def _from_torch(tensor: Any, label: str) -> NDArray[Any]:
     torch = sys.modules["torch"]
     if tensor.device.type != "cpu":
-        raise FeedError(f"input {index} is a torch tensor on {tensor.device}; move it to the host first, with .cpu()")
+        raise FeedTypeError(f"{label} is a torch tensor on {tensor.device}; move it to the host first, with .cpu()")
     if tensor.layout is not torch.strided:
-        raise FeedError(f"input {index} is a torch tensor of layout {tensor.layout}; make it dense first, with .to_dense()")
+        raise FeedTypeError(f"{label} is a torch tensor of layout {tensor.layout}; make it dense first, with .to_dense()")
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
     name = str(plain.dtype).removeprefix("torch.")
     if name == "bfloat16" or name.startswith("float8"):
@@ -116,18 +153,18 @@ def _from_torch(tensor: Any, index: int) -> NDArray[Any]:
     try:
         return np.asarray(plain.numpy())
     except (RuntimeError, TypeError) as error:  # quantised, and other types numpy lacks
-        raise FeedError(f"input {index} is a torch tensor of {plain.dtype}, which numpy cannot hold: {error}") from error
+        raise FeedTypeError(f"{label} is a torch tensor of {plain.dtype}, which numpy cannot hold: {error}") from error
 
 
-def _from_dlpack(value: Any, index: int) -> NDArray[Any]:
+def _from_dlpack(value: Any, label: str) -> NDArray[Any]:
     device = value.__dlpack_device__() if hasattr(value, "__dlpack_device__") else (1, 0)
     if int(device[0]) not in _DLPACK_HOST:
-        raise FeedError(
-            f"input {index} is a {_type_name(value)} on DLPack device {tuple(map(int, device))}; copy it to the host first"
+        raise FeedTypeError(
+            f"{label} is {_type_name(value)} on DLPack device {tuple(map(int, device))}; copy it to the host first"
         )
     try:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         if hasattr(value, "__array__"):  # types that DLPack or numpy's side of it lacks, bfloat16 for one
             return np.asarray(value)
-        raise FeedError(f"input {index}, a {_type_name(value)}, cannot be read through DLPack: {error}") from error
+        raise FeedTypeError(f"{label}, {_type_name(value)}, cannot be read through DLPack: {error}") from error

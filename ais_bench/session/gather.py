@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,15 @@ def indexes_of(wanted: Any, names: Sequence[str]) -> list[int]:
         if name not in names:
             raise FeedError(f"the model has no output {name!r}{nearest(name, names) or f'; it has {list(names)}'}")
     return [names.index(name) for name in asked]
+
+
+def picker(wanted: Any, names: Sequence[str]) -> Callable[[Any], Any]:
+    """Return what makes the outputs in `wanted` of a list of all outputs (None: the list itself). What stands in the place of a
+    list, an error say, stays. Raises as `indexes_of` does."""
+    if wanted is None:
+        return lambda result: result
+    indexes = indexes_of(wanted, names)
+    return lambda result: [result[index] for index in indexes] if isinstance(result, list) else result
 
 
 def _place(array: NDArray[Any], whole: NDArray[Any], axis: int, start: int, stop: int, expected: int, name: str) -> None:

@@ -33,6 +33,7 @@ from ais_bench.options import (
 )
 from ais_bench.session.descriptors import ModelMetadata, metadata_of, tensor_desc
 from ais_bench.session.feeds import sets_of
+from ais_bench.session.gather import picker
 from ais_bench.session.inference_session import InferenceSession, session_options
 from ais_bench.session.tensor import Tensor
 from ais_bench.session.times import sumary
@@ -50,7 +51,8 @@ class InferSession:
         inputs. An entry is a numpy array or scalar, a torch CPU tensor, an `aclruntime.Tensor` or anything with DLPack. Its
         bytes are read as the model's element type; nothing is cast. Of a fixed shape only the byte size is compared; where the
         model leaves dimensions open they are the array's own. What had to be guessed, and a type that is not the model's, give
-        a FeedWarning (docs/feeds.md has the rules as a table). Feeds may be overwritten as soon as a call returns.
+        a FeedWarning (docs/feeds.md has the rules as a table). An optional input may be None, or missing from a mapping; a
+        mapping may also have entries for `get_overridable_initializers`. Feeds may be overwritten as soon as a call returns.
 
     Outputs: a list of new arrays of the model's element types and true shapes, independent of the session and of each other.
 
@@ -152,9 +154,16 @@ class InferSession:
         self.outtensors_desc = self.session.get_outputs()
         return self.outtensors_desc
 
+    def get_overridable_initializers(self) -> list[tensor_desc]:
+        """Describe the constants of the model that a run may be given other values for, by their names.
+
+        They are those of an ONNX model that are among its graph's inputs, too; `infer({"x": x, "scale": s})` feeds one.
+        """
+        return self.session.get_overridable_initializers()
+
     @property
     def metadata(self) -> ModelMetadata:
-        """What the model says about itself. Raises UnsupportedError on an NPU: AscendCL does not tell."""
+        """What the model says about itself; on an NPU nothing, as AscendCL does not tell."""
         return metadata_of(self._native.metadata())
 
     # Running
@@ -210,17 +219,22 @@ class InferSession:
         """
         self._expect_in(mode, custom_sizes)
         out_array = as_bool("out_array", out_array)
-        wanted = None if outputs is None else self.session._indexes(outputs)
+        pick = picker(outputs, self.outputs_names)
         try:
-            found = self._native.infer(feeds, mode, out_array)
+            found = pick(self._native.infer(feeds, mode, out_array))
         except AisBenchError as error:
             name_task(error, device_id=self.device_id)
             raise
-        found = found if wanted is None else [found[index] for index in wanted]
         return found if out_array else [Tensor(tensor) for tensor in found]
 
     def infer_pipeline(
-        self, feeds_list: Iterable[Any], mode: str = "static", custom_sizes: Any = 100000, *, on_error: OnError = "raise"
+        self,
+        feeds_list: Iterable[Any],
+        mode: str = "static",
+        custom_sizes: Any = 100000,
+        *,
+        on_error: OnError = "raise",
+        outputs: Sequence[str] | None = None,
     ) -> list[Any]:
         """Run many sets of feeds and return their outputs in order. Shapes may differ from set to set.
 
@@ -229,12 +243,13 @@ class InferSession:
         generator; it is asked for the next set as there is room, and a set may be overwritten when it is asked.
 
         `on_error`: "raise" the error of a set, or "return" it in the place of the set's outputs. It has `index`, the set's
-        place, and `device_id`. An error of `feeds_list` itself is always raised.
+        place, and `device_id`. An error of `feeds_list` itself is always raised. `outputs` as for `infer`.
         """
         self._expect_in(mode, custom_sizes)
         returns = check_on_error(on_error) == "return"
         sets = (feeds for element in as_iterable("feeds_list", feeds_list, "feeds") for feeds in sets_of(element))
-        return self._native.infer_many(sets, mode, returns)
+        pick = picker(outputs, self.outputs_names)
+        return list(map(pick, self._native.infer_many(sets, mode, returns)))
 
     def infer_iteration(
         self,
@@ -244,21 +259,26 @@ class InferSession:
         mode: str = "static",
         custom_sizes: Any = 100000,
         mem_copy: bool = True,
+        *,
+        outputs: Sequence[str] | None = None,
     ) -> list[NDArray[Any]]:
         """Run `iteration_times` times, each run taking inputs from the outputs of the one before; return the last outputs.
 
         `in_out_list[i]` is the output that input i takes from the second run on, -1 to keep what was fed. What is handed on
-        never leaves the device. Results are the same for either value of `mem_copy`.
+        never leaves the device. Results are the same for either value of `mem_copy`. `outputs` as for `infer`; the numbers in
+        `in_out_list` count all outputs of the model.
         """
         times = as_int("iteration_times", iteration_times, 1)
         if times == 1:
-            return self.infer(feeds, mode, custom_sizes)
+            return self.infer(feeds, mode, custom_sizes, outputs=outputs)
+        pick = picker(outputs, self.outputs_names)
         if in_out_list is None:
             raise ConfigError(f"in_out_list says which output feeds which input; {times} iterations need one")
         self._expect_in(mode, custom_sizes)
         chain = as_chain(in_out_list)
         try:
-            return self._native.iterate(feeds, mode, chain, times)
+            found: list[NDArray[Any]] = pick(self._native.iterate(feeds, mode, chain, times))
+            return found
         except AisBenchError as error:
             name_task(error, device_id=self.device_id)
             raise

@@ -132,6 +132,10 @@ class InferenceSession(AippMethods):
         """Describe the outputs."""
         return [tensor_desc._from_native(native) for native in self._native.outputs()]
 
+    def get_overridable_initializers(self) -> list[tensor_desc]:
+        """Describe the constants of the model that a run may be given other values for, by their names."""
+        return [tensor_desc._from_native(native) for native in self._native.overridable()]
+
     def run(self, output_names: Sequence[str], feeds: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
         """Run once (`loop` times) and return one tensor on the device for each name.
 

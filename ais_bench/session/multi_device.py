@@ -23,7 +23,6 @@ from ais_bench.errors import (
     AisBenchError,
     ConfigError,
     DeviceUnavailable,
-    FeedError,
     FeedWarning,
     PoolClosed,
     PoolError,
@@ -55,13 +54,14 @@ from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.parcel import Packed, Parcel, pack
 from ais_bench.pool.threads import Lock, LockType
 from ais_bench.session import gather, scatter
+from ais_bench.session.chained import Chained
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.descriptors import ModelMetadata, metadata_of, tensor_desc
 from ais_bench.session.item import Keyed, item_of
 from ais_bench.session.last_times import LastTimes
 from ais_bench.session.own_process import OwnProcess
 from ais_bench.session.stateless import threads_for
-from ais_bench.session.worker_session import Iterate, SessionFactory
+from ais_bench.session.worker_session import Iterate, Named, SessionFactory
 from ais_bench.shm import OBJECT, TENSORS, encode, take
 
 if TYPE_CHECKING:
@@ -78,7 +78,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiDeviceSession"]
 
-_LOOKED_AT = 64  # items of a stream whose feeds are looked at here; what comes later, a worker writes
 _UNDER_WAY_ON_AN_NPU = 6  # a session's pipeline has four under way; one more is on its way there, and one back
 _UNDER_WAY_ON_A_CPU = 2  # one, and one on its way; a stage of callables has one a thread under way, and one that waits for it
 
@@ -86,6 +85,7 @@ _UNDER_WAY_ON_A_CPU = 2  # one, and one on its way; a stage of callables has one
 class _Description(NamedTuple):
     inputs: list[tensor_desc]
     outputs: list[tensor_desc]
+    overridable: list[tensor_desc]
     batches: list[int]  # the batch gears, ascending; none where the model has no such gears
     borrows: bool  # its workers read feeds in the memory of CPU workers
 
@@ -210,6 +210,7 @@ class MultiDeviceSession:
         self._made: DevicePool | None = None  # read it as _pool
         self._closed = False
         self._inputs: list[tensor_desc] = []
+        self._overridable: list[str] = []  # names of the constants that a run may be given other values for
         self._rule: _native.FeedRule | None = None  # of the inputs
         self.summary = LastTimes(self._process)
         self.sumary = self.summary
@@ -330,6 +331,7 @@ class MultiDeviceSession:
         if not self._inputs:
             description = self._description(pool)
             self._rule = _native.FeedRule(pool.description()[0])
+            self._overridable = [desc.name for desc in description.overridable]
             self._inputs = description.inputs
             if self._preprocessing is not None:
                 self._preprocessing.lends = description.borrows
@@ -365,9 +367,12 @@ class MultiDeviceSession:
 
     @staticmethod
     def _description(pool: DevicePool) -> _Description:
-        *sides, (kind, gears), _, borrows, _, _ = pool.description()
-        inputs, outputs = ([tensor_desc._from_native(native) for native in side] for side in sides)
-        return _Description(inputs, outputs, sorted(gear[0] for gear in gears) if kind == "dymbatch" else [], borrows)
+        ins, outs, (kind, gears), _, borrows, _, _, constants = pool.description()
+        inputs, outputs, overridable = (
+            [tensor_desc._from_native(native) for native in side] for side in (ins, outs, constants)
+        )
+        batches = sorted(gear[0] for gear in gears) if kind == "dymbatch" else []
+        return _Description(inputs, outputs, overridable, batches, borrows)
 
     # ---- the model ----
 
@@ -379,9 +384,13 @@ class MultiDeviceSession:
         """Describe the outputs."""
         return list(self._description(self._ready_pool(None)).outputs)
 
+    def get_overridable_initializers(self) -> list[tensor_desc]:
+        """Describe the constants of the model that a run may be given other values for, by their names; see InferSession."""
+        return list(self._description(self._ready_pool(None)).overridable)
+
     @property
     def metadata(self) -> ModelMetadata:
-        """What the model says about itself; a worker answers. Raises UnsupportedError on an NPU: AscendCL does not tell."""
+        """What the model says about itself, by a worker; on an NPU nothing, as AscendCL does not tell."""
         return metadata_of(self._ready_pool(None).description()[6])
 
     def _picker(self, outputs: Sequence[str] | None) -> Callable[[Any], Any]:
@@ -390,8 +399,11 @@ class MultiDeviceSession:
             return lambda result: result
         if self._finishes:
             raise ConfigError("outputs must be None if there is a postprocess, which is given all of them")
-        indexes = gather.indexes_of(outputs, [desc.name for desc in self.get_outputs()])
-        return lambda result: [result[index] for index in indexes] if isinstance(result, list) else result
+        return self._chooser(outputs)
+
+    def _chooser(self, outputs: Sequence[str] | None) -> Callable[[Any], Any]:
+        """The same for what no postprocess has seen."""
+        return gather.picker(outputs, [] if outputs is None else [desc.name for desc in self.get_outputs()])
 
     def new_feeds(self, shapes: Sequence[Sequence[int]] | None = None) -> list[NDArray[Any]]:
         """Arrays, one for each input, in memory that a worker sees: fill them and pass them on, and nothing is copied.
@@ -460,13 +472,25 @@ class MultiDeviceSession:
         self.summary.note_one(task)
         return pick(task.result())
 
-    def submit(self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static") -> Future[Any]:
+    def submit(
+        self,
+        feeds: Any,
+        device: int | None = None,
+        timeout: float | None = None,
+        mode: str = "static",
+        *,
+        outputs: Sequence[str] | None = None,
+    ) -> Future[Any]:
         """Run one set of feeds and return a future of its outputs. The feeds may be reused at once. `cancel` works.
 
         `device`: the one to run on; None: whichever has room. `timeout`: seconds from now until the future fails with
-        TaskTimeout.
+        TaskTimeout. `outputs` as for `infer`.
         """
         number = scatter.mode_number(mode)
+        if outputs is not None:
+            chosen = Chained(self._picker(outputs))
+            chosen.follow(self.submit(feeds, device, timeout, mode))
+            return chosen
         as_seconds("timeout", timeout, optional=True)
         device = None if device is None else as_device_id(device)
         pool = self._ready_pool(None if device is None else [device])
@@ -479,7 +503,13 @@ class MultiDeviceSession:
         return start(feeds, timeout)
 
     async def infer_async(
-        self, feeds: Any, device: int | None = None, timeout: float | None = None, mode: str = "static"
+        self,
+        feeds: Any,
+        device: int | None = None,
+        timeout: float | None = None,
+        mode: str = "static",
+        *,
+        outputs: Sequence[str] | None = None,
     ) -> Any:
         """The same for asyncio: `await session.infer_async(feeds)`. No thread is used up by waiting."""
         from ais_bench.session.awaiting import outcome
@@ -487,34 +517,42 @@ class MultiDeviceSession:
         if self._pool is None:
             wanted = None if device is None else [device]
             await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, wanted)
-        return await outcome(self.submit(feeds, device, timeout, mode))
+        return await outcome(self.submit(feeds, device, timeout, mode, outputs=outputs))
 
     def amap(
-        self, items: Iterable[Any] | AsyncIterable[Any], mode: str = "static", on_error: OnError | None = None
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        mode: str = "static",
+        on_error: OnError | None = None,
+        *,
+        outputs: Sequence[str] | None = None,
     ) -> AsyncIterator[Any]:
         """The same as `map` for asyncio: `async for outputs in session.amap(items)`. `items` may be an async iterable, too.
 
-        What is ready is yielded before another item is taken. Leaving it cancels what is under way.
+        What is ready is yielded before another item is taken. Leaving it cancels what is under way. `outputs` as for `infer`.
         """
         returns = self._returns(on_error)
         scatter.mode_number(mode)
         with self._lock:  # raises SessionClosed in a forked child
             if self._closed:
                 raise PoolClosed("the session is closed")
-        return self._amap(items, mode, returns)
+        return self._amap(items, mode, returns, outputs)
 
-    async def _amap(self, items: Iterable[Any] | AsyncIterable[Any], mode: str, returns: bool) -> AsyncIterator[Any]:
+    async def _amap(
+        self, items: Iterable[Any] | AsyncIterable[Any], mode: str, returns: bool, outputs: Sequence[str] | None
+    ) -> AsyncIterator[Any]:
         if self._pool is None:
             await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, None)
         most = 2 * len(self._ready_pool(None).workers()) * self._settings.fewest_in_flight
+        pick = self._picker(outputs)
         under_way: deque[Future[Any]] = deque()
         try:
             async for item in _each(items):
                 under_way.append(self._submit_or_fail(item, mode))
                 while under_way and (under_way[0].done() or len(under_way) >= most):
-                    yield await _outcome(under_way.popleft(), returns)
+                    yield pick(await _outcome(under_way.popleft(), returns))
             while under_way:
-                yield await _outcome(under_way.popleft(), returns)
+                yield pick(await _outcome(under_way.popleft(), returns))
         finally:
             for future in under_way:
                 future.cancel()
@@ -572,7 +610,13 @@ class MultiDeviceSession:
         return ((pick(first), second) if details else (first, pick(second)) for first, second in results)
 
     def infer_batch(
-        self, arrays: Any, batch_size: int | None = None, mode: str = "static", *, batch_axis: Any = None
+        self,
+        arrays: Any,
+        batch_size: int | None = None,
+        mode: str = "static",
+        *,
+        batch_axis: Any = None,
+        outputs: Sequence[str] | None = None,
     ) -> Outputs:
         """Run a whole data set, split along axis 0 over the devices, and return whole arrays, one for each output.
 
@@ -583,6 +627,7 @@ class MultiDeviceSession:
                 or else a size that does. Where it is fixed, the last batch is padded, and the padding cut off again.
             batch_axis: the axis of the outputs that runs over the samples: a number, a list of one for each output, or
                 {output name: number}. None: the one that the model names or declares so; with a postprocess axis 0.
+            outputs: as for `infer`. Only of these an axis is looked for; `batch_axis` as a list has one number for each.
 
         Raises FeedError for an output without one entry for each sample, and where it is not clear which axis that is.
         """
@@ -592,30 +637,42 @@ class MultiDeviceSession:
         samples = whole[0].shape[0] if whole else 0
         size, pad = scatter.batch_size_for(description.inputs, batch_size, samples, len(pool.workers()), description.batches)
         declared = not self._finishes
-        axes = gather.BatchAxes(description.inputs, description.outputs, batch_axis, declared=declared)
+        wanted: list[tensor_desc] = self._picker(outputs)(description.outputs)
+        axes = gather.BatchAxes(description.inputs, wanted, batch_axis, declared=declared)
         if samples == 0:
-            return gather.no_samples(description.outputs)
-        runs = self.map(scatter.batches(whole, size, pad), mode, on_error="raise")
-        return gather.whole_arrays(runs, samples, size, pad, description.outputs, axes)
+            return gather.no_samples(wanted)
+        runs = self.map(scatter.batches(whole, size, pad), mode, on_error="raise", outputs=outputs)
+        return gather.whole_arrays(runs, samples, size, pad, wanted, axes)
 
     def infer_pipeline(
-        self, feeds_list: Any, mode: str = "static", custom_sizes: Any = 100000, *, on_error: OnError | None = None
+        self,
+        feeds_list: Any,
+        mode: str = "static",
+        custom_sizes: Any = 100000,
+        *,
+        on_error: OnError | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> Any:
         """Run lists of feeds: {device id: [feeds_list, ...]} returns {device id: [[outputs, ...], ...]}.
 
         A plain feeds_list runs on all devices and returns [outputs, ...]. An element may be a bare array, for a model of one
         input. `on_error`: "raise" the error of a set, or "return" it in the place of the set's outputs; None: as the session.
+        `outputs` as for `infer`.
         """
         returns = self._returns(on_error)
         number = scatter.mode_number(mode, custom_sizes)
         listed = self._preprocess or self._preprocessing is not None
         if not scatter.is_by_device(feeds_list):
             sets = scatter.sets(as_iterable("feeds_list", feeds_list, "feeds"), listed)
-            return list(self.map(sets, mode, "return" if returns else "raise"))
+            return list(self.map(sets, mode, "return" if returns else "raise", outputs=outputs))
         lists = scatter.sets_by_device(feeds_list, listed)
         flat = {device: [one for feeds in several for one in feeds] for device, several in lists.items()}
-        outputs = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how), returns)
-        return {device: gather.regroup(outputs[device], [len(feeds) for feeds in several]) for device, several in lists.items()}
+        found = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how), returns)
+        pick = self._picker(outputs)
+        return {
+            device: gather.regroup(list(map(pick, found[device])), [len(feeds) for feeds in several])
+            for device, several in lists.items()
+        }
 
     def infer_iteration(
         self,
@@ -625,23 +682,30 @@ class MultiDeviceSession:
         mode: str = "static",
         custom_sizes: Any = 100000,
         mem_copy: bool = True,
+        *,
+        outputs: Sequence[str] | None = None,
     ) -> Any:
         """InferSession.infer_iteration for each of {device id: [feeds, ...]}, or for one set of feeds on a free device."""
         scatter.mode_number(mode, custom_sizes)
         times = as_int("iteration_times", iteration_times, 1)
 
         def task(one: Any, **how: Any) -> Task:
-            listed = scatter.as_feeds(one, self._inputs)
-            self._warn_of(listed)
-            taken = take(listed)
+            taken: Any = self._named(one)
+            if taken is None:
+                listed = scatter.as_feeds(one, self._inputs)
+                self._warn_of(listed)
+                taken = take(listed)
             return Task(encode(Iterate(taken, in_out_list, times, mode)), kind=OBJECT, **how)
 
         if scatter.is_by_device(feeds):
-            return self._by_device(feeds, task, prepare=False)
+            by_device = self._by_device(feeds, task, prepare=False)
+            pick = self._chooser(outputs)
+            return {device: list(map(pick, results)) for device, results in by_device.items()}
         pool = self._ready_pool(None)
+        pick = self._chooser(outputs)
         done = pool.run(task(feeds))
         self.summary.note_one(done)
-        return done.result()
+        return pick(done.result())
 
     def _by_device(
         self, feeds: Mapping[Any, Any], make: Callable[..., Task], returns: bool | None = None, *, prepare: bool = True
@@ -673,6 +737,7 @@ class MultiDeviceSession:
 
     def _task(self, item: Any, index: int | None = None, mode: int = 0, device: int | None = None) -> Task:
         if self._preprocessing is not None:
+            self._warn_of(item.arrays[: item.feeds])
             task: Task = item.task(index, mode, device)
             return task
         key = None
@@ -680,30 +745,28 @@ class MultiDeviceSession:
             key, item = item
         if self._preprocess:
             return Task(encode(item), mode, OBJECT, 0, device, index, key)
+        named = self._named(item)
+        if named is not None:
+            return Task(encode(Named(named)), mode, OBJECT, 0, device, index, key)
         feeds = scatter.as_feeds(item, self._inputs)
-        if index is None or index < _LOOKED_AT:
-            self._warn_of(feeds)
+        self._warn_of(feeds)
         return Task(feeds, mode, TENSORS, 0, device, index, key)
 
-    def _looked_at(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Give the FeedWarnings of a stream's first lists. `_task` does it for other items."""
-
-        def look(item: Any) -> Any:
-            if type(item) is list:
-                self._warn_of(item)
-            return item
-
-        rest = iter(items)
-        return itertools.chain(map(look, itertools.islice(rest, _LOOKED_AT)), rest)
+    def _named(self, feeds: Any) -> dict[str, Any] | None:
+        """Copies of feeds that only their names can tell, see `scatter.by_name`; None for others."""
+        named = scatter.by_name(feeds, self._inputs, self._overridable)
+        if named is None:
+            return None
+        self._warn_of([named.get(desc.name) for desc in self._inputs])
+        return dict(zip(named, take(list(named.values())), strict=True))
 
     def _warn_of(self, feeds: Sequence[Any]) -> None:
-        """Give the FeedWarnings of these feeds, to the caller: the worker that will find the same only writes them."""
+        """Give the FeedWarnings of these feeds, to the caller: the worker that will find the same only writes them.
+
+        Raises FeedError for another number of inputs, and for what cannot be one.
+        """
         assert self._rule is not None
-        try:
-            texts = self._rule.notes(feeds)
-        except FeedError:
-            return  # the task will say so
-        for text in texts:
+        for text in self._rule.notes(feeds):
             warnings.warn(text, FeedWarning, stacklevel=_level_of_caller())
 
     def _stream(
@@ -713,12 +776,10 @@ class MultiDeviceSession:
         iterable, details = as_iterable("iterable", iterable, "feeds"), as_bool("details", details)
         pool = self._ready_pool(None)
         start = pool.ordered if ordered else pool.unordered
-        # Items that are lists are feeds already, and need no Python code on their way.
+        # Items that are lists are feeds already, and need no Python code on their way if there is nothing to say of them.
         lists = None if self._preprocess or self._preprocessing is not None else number
         prepared = self._prepared(iterable)
-        if lists is not None:
-            prepared = self._looked_at(prepared)
-        tasks = start(prepared, lambda item, index: self._task(item, index, number), lists=lists)
+        tasks = start(prepared, lambda item, index: self._task(item, index, number), lists=lists, rule=self._rule)
         if details:
             return self._detailed(tasks, returns)
         return self._results(tasks, returns, indexed=not ordered)

@@ -5,15 +5,15 @@ item -> task for a CPU worker -> Prepared (feeds, or why there are none) -> task
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ais_bench import _native
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.parcel import Packed
 from ais_bench.session.carry import LENT
+from ais_bench.session.chained import Chained
 from ais_bench.session.item import Keyed
 from ais_bench.session.lent import lend
 from ais_bench.session.preprocess_worker import PreprocessFactory, read_header
@@ -85,7 +85,7 @@ class Preprocessing:
             except Exception as error:  # CancelledError, too: then nobody waits any more
                 both.fail(error)
 
-        both = _Chained()
+        both = Chained()
         both.follow_first(self._pool.submit(task, timeout=timeout), go_on)
         return both
 
@@ -101,45 +101,6 @@ class Preprocessing:
             return Prepared(arrays, len(feeds), bool(extra), lent, task.key)
         except Exception as error:
             return Prepared([], 0, False, None, task.key, error)
-
-
-class _Chained(Future[Any]):
-    """A future of two steps: cancelling it cancels the one that is under way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._step: Future[Any] | None = None
-
-    def follow_first(self, step: Future[Any], go_on: Callable[[Future[Any]], None]) -> None:
-        self._step = step
-        step.add_done_callback(go_on)
-
-    def follow(self, step: Future[Any]) -> None:
-        self._step = step
-        if self.cancelled():
-            step.cancel()
-        step.add_done_callback(self._finish)
-
-    def cancel(self) -> bool:
-        done = super().cancel()
-        if done and self._step is not None:
-            self._step.cancel()
-        return done
-
-    def fail(self, error: BaseException) -> None:
-        with contextlib.suppress(InvalidStateError):  # it was cancelled
-            self.set_exception(error)
-
-    def _finish(self, step: Future[Any]) -> None:
-        if step.cancelled():
-            super().cancel()
-            return
-        error = step.exception()
-        if error is not None:
-            self.fail(error)
-            return
-        with contextlib.suppress(InvalidStateError):
-            self.set_result(step.result())
 
 
 def _task(item: Any, index: int | None) -> Task:

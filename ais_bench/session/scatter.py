@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.options import as_device_id, as_int, as_iterable, as_mode, check_custom_sizes, wrong
 from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.feeds import is_one_array, sets_of, to_array, to_sequence
+from ais_bench.session.feeds import is_by_name, is_one_array, sets_of, to_array, to_sequence
 
 
 def is_by_device(feeds: Any) -> bool:
@@ -41,6 +41,27 @@ def as_feeds(feeds: Any, inputs: Sequence[tensor_desc]) -> Sequence[Any]:
     return to_sequence(feeds, [desc.name for desc in inputs], [rank_of(desc) for desc in inputs])
 
 
+def by_name(feeds: Any, inputs: Sequence[tensor_desc], overridable: Sequence[str]) -> dict[str, Any] | None:
+    """The feeds of one run by name, if a list in the model's order cannot say what they are: an optional input is left out, or
+    a constant gets another value. None for all others. Raises FeedError."""
+    optional = [desc.name for desc in inputs if desc.optional]
+    if not (optional or overridable) or (not optional and not is_by_name(feeds)):
+        return None
+    names = [desc.name for desc in inputs]
+    if type(feeds) is not list and type(feeds) is not tuple:
+        feeds = to_sequence(feeds, names, [rank_of(desc) for desc in inputs], optional, overridable)
+    if len(feeds) not in (len(names), len(names) + len(overridable)):
+        return None  # the task says what is wrong with them
+    every = dict(zip([*names, *overridable], feeds, strict=False))
+    given = {name: value for name, value in every.items() if value is not None or (name in names and name not in optional)}
+    return None if list(given) == names else given
+
+
+def numpy_name(desc: tensor_desc) -> str:
+    """How numpy spells the type of an input: "np.float32"."""
+    return f"{'np' if desc.dtype.isbuiltin == 1 else 'ml_dtypes'}.{desc.dtype.name}"
+
+
 def rank_of(desc: tensor_desc) -> int:
     """The number of dimensions; -1 for an input of any rank, which has neither a shape nor a size."""
     return len(desc.shape) if desc.shape or desc.size else -1
@@ -61,9 +82,9 @@ def sets_by_device(feeds: Mapping[Any, Any], listed: bool) -> dict[int, list[lis
 def as_arrays(arrays: Any, inputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:
     """The whole data set as one array for each input, all with the same length along axis 0. Raises FeedError."""
     several = [arrays] if isinstance(arrays, np.ndarray) and len(inputs) == 1 else as_feeds(arrays, inputs)
-    whole = [to_array(array, index) for index, array in enumerate(several)]
-    if len(whole) != len(inputs):
-        raise FeedError(f"the model has {len(inputs)} inputs, {len(whole)} arrays were given")
+    if len(several) != len(inputs):
+        raise FeedError(f"the model takes inputs {[desc.name for desc in inputs]}; {len(several)} arrays were given")
+    whole = [to_array(array, f"input {desc.name!r}", numpy_name(desc)) for desc, array in zip(inputs, several, strict=True)]
     single = [desc.name for desc, array in zip(inputs, whole, strict=True) if array.ndim == 0]
     if single:
         raise FeedError(

@@ -33,6 +33,12 @@ class Iterate(NamedTuple):
     mode: str
 
 
+class Named(NamedTuple):
+    """Feeds by name on their way to a worker: those that a list in the model's order cannot be made of."""
+
+    feeds: dict[str, Any]
+
+
 class SessionFactory(NamedTuple):
     """Makes the handler in a worker. `callables`: {"preprocess", "postprocess", "init"}, packed in the parent."""
 
@@ -109,10 +115,19 @@ class SessionHandler:
 
     def describe(self) -> tuple[Any, ...]:
         """Inputs and outputs of the model, for `tensor_desc._from_native`, its gears, the device's memory, whether it borrows
-        feeds, how its slots are copied, and the model's metadata."""
+        feeds, how its slots are copied, the model's metadata, and the constants that may be overridden."""
         native, borrows = self._native, self._borrower is not None
         host_memory = "" if self.native is None else native.host_memory()  # Python reads and writes memory of its own
-        return native.inputs(), native.outputs(), native.gears(), native.memory(), borrows, host_memory, native.metadata()
+        return (
+            native.inputs(),
+            native.outputs(),
+            native.gears(),
+            native.memory(),
+            borrows,
+            host_memory,
+            native.metadata(),
+            native.overridable(),
+        )
 
     def announces(self, tell: Callable[[], None]) -> None:
         """`tell` is called when the device has refused to take more slots: `describe()` says so from then on."""
@@ -122,10 +137,10 @@ class SessionHandler:
     def warm_up(self, runs: int) -> None:
         """Runs on zeros, where all shapes are known; the times do not count."""
         inputs = self._native.inputs()
-        if runs and all(dim >= 0 for _, _, _, shape, _, _ in inputs for dim in shape):
+        if runs and all(dim >= 0 for _, _, _, shape, *_ in inputs for dim in shape):
             import numpy as np
 
-            feeds = [np.zeros(size, np.uint8) for _, _, _, _, size, _ in inputs]
+            feeds = [np.zeros(size, np.uint8) for _, _, _, _, size, *_ in inputs]
             for _ in range(runs):
                 self.session().infer(feeds)
             self.session().reset_summaryinfo()
@@ -156,7 +171,10 @@ class SessionHandler:
         if isinstance(item, Iterate):
             return Answer(self._iterate(item))
         began_ns = _native.monotonic_ns()
-        if self._preprocess is not None:
+        feeds: Any
+        if isinstance(item, Named):
+            feeds, extra = item.feeds, ()
+        elif self._preprocess is not None:
             feeds, extra = carried(self._preprocess(item))
         else:
             feeds, extra = ready_made(item, task.option, self._borrower)

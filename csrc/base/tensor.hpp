@@ -112,12 +112,15 @@ inline bool count_elements(const Shape& shape, std::size_t* out) {
 // Bytes of `elements` as a device holds them: types of 4 and 2 bits are packed, the first element in the lowest bits.
 constexpr std::size_t packed_bytes(DType dtype, std::size_t elements) { return (elements * dtype_bits(dtype) + 7) / 8; }
 
-// A tensor over memory that somebody else owns and keeps alive. `bytes` is what the shape needs, packed.
+// A tensor over memory that somebody else owns and keeps alive. `bytes` is what the shape needs, packed. Without a type it
+// stands for an input that a run is not given.
 struct TensorView {
   void* data = nullptr;
   std::size_t bytes = 0;
   DType dtype = DType::kUndefined;
   Shape shape;
+
+  bool absent() const { return dtype == DType::kUndefined; }
 };
 
 }  // namespace ais

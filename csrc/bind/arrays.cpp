@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "bind/bind.hpp"
@@ -63,23 +64,6 @@ PyObject* descr_of(DescrEntry* entry) {
 // Types of 4 and 2 bits: numpy has one element a byte, in its low bits; devices have two or four.
 bool is_packed(DType dtype) { return dtype_bits(dtype) < 8; }
 
-// The DType of an array in native byte order; kUndefined for anything else.
-DType dtype_of(const py::array& array) {
-  PyObject* descr = py::detail::array_proxy(array.ptr())->descr;
-  for (const DescrEntry& entry : descr_table()) {
-    if (entry.descr == descr) return entry.dtype;
-  }
-  const py::dtype dtype = array.dtype();
-  const char order = dtype.byteorder();
-  if (order != '=' && order != '|') return DType::kUndefined;
-  if (dtype.num() >= 256 && !py::module_::import("sys").attr("modules").contains("ml_dtypes")) return DType::kUndefined;
-  for (DescrEntry& entry : descr_table()) {
-    if (!entry.builtin && dtype.num() < 256) continue;  // do not import ml_dtypes to find out that it is not needed
-    if (dtype.equal(py::reinterpret_borrow<py::object>(descr_of(&entry)))) return entry.dtype;
-  }
-  return DType::kUndefined;
-}
-
 void pack(const std::uint8_t* from, DType dtype, std::size_t elements, std::vector<std::uint8_t>* to) {
   const std::size_t bits = dtype_bits(dtype);
   to->assign(packed_bytes(dtype, elements), 0);
@@ -96,12 +80,17 @@ void unpack(const std::uint8_t* from, DType dtype, std::size_t elements, std::ui
   }
 }
 
+// Whether an array is of numpy.ma's class, or of one that looks like it.
+bool may_be_masked(py::handle array) {
+  return Py_TYPE(array.ptr()) != py::detail::npy_api::get().PyArray_Type_ && PyObject_HasAttrString(array.ptr(), "mask") == 1;
+}
+
 // Views `given` as a feed if it is an array that can be used where it lies.
 bool view_array(py::handle given, session::Feed* feed, Feeds* keep) {
-  if (!py::isinstance<py::array>(given)) return false;
+  if (!py::isinstance<py::array>(given) || may_be_masked(given)) return false;
   const auto array = py::reinterpret_borrow<py::array>(given);
   if ((array.flags() & py::array::c_style) == 0) return false;
-  const DType dtype = dtype_of(array);
+  const DType dtype = array_type(array);
   if (dtype == DType::kUndefined) return false;
   TensorView& view = feed->view;
   view.dtype = dtype;
@@ -117,7 +106,44 @@ bool view_array(py::handle given, session::Feed* feed, Feeds* keep) {
   return true;
 }
 
+// A list in the model's order of feeds that are neither a list nor a tuple, and whether they were given by name.
+std::pair<py::object, bool> to_sequence(py::handle given, const device::ModelInfo* info) {
+  py::list names;
+  py::list ranks;
+  py::list optional;
+  py::list overridable;
+  if (info != nullptr) {
+    for (const auto& desc : info->inputs) {
+      names.append(desc.name);
+      ranks.append(desc.ranked ? static_cast<int>(desc.shape.size()) : -1);
+      if (desc.optional) optional.append(desc.name);
+    }
+    for (const auto& desc : info->overridable) overridable.append(desc.name);
+  }
+  return in_python([&] {
+    const py::module_ feeds = py::module_::import("ais_bench.session.feeds");
+    return std::pair(py::object(feeds.attr("to_sequence")(given, names, ranks, optional, overridable)),
+                     feeds.attr("is_by_name")(given).cast<bool>());
+  });
+}
+
 }  // namespace
+
+DType array_type(const py::array& array) {
+  PyObject* descr = py::detail::array_proxy(array.ptr())->descr;
+  for (const DescrEntry& entry : descr_table()) {
+    if (entry.descr == descr) return entry.dtype;
+  }
+  const py::dtype dtype = array.dtype();
+  const char order = dtype.byteorder();
+  if (order != '=' && order != '|') return DType::kUndefined;
+  if (dtype.num() >= 256 && !py::module_::import("sys").attr("modules").contains("ml_dtypes")) return DType::kUndefined;
+  for (DescrEntry& entry : descr_table()) {
+    if (!entry.builtin && dtype.num() < 256) continue;  // do not import ml_dtypes to find out that it is not needed
+    if (dtype.equal(py::reinterpret_borrow<py::object>(descr_of(&entry)))) return entry.dtype;
+  }
+  return DType::kUndefined;
+}
 
 PyObject* numpy_descr(DType dtype) {
   for (DescrEntry& entry : descr_table()) {
@@ -128,7 +154,7 @@ PyObject* numpy_descr(DType dtype) {
 
 TensorView describe_array(const py::array& array) {
   TensorView view;
-  view.dtype = dtype_of(array);
+  view.dtype = array_type(array);
   view.shape.assign(array.shape(), array.shape() + array.ndim());
   view.bytes = packed_bytes(view.dtype, static_cast<std::size_t>(array.size()));
   return view;
@@ -147,47 +173,48 @@ py::array new_array(DType dtype, const Shape& shape) {
   return py::reinterpret_steal<py::array>(array);
 }
 
-session::Feed to_feed(py::handle given, std::size_t index, Feeds* keep) {
+session::Feed to_feed(py::handle given, std::size_t index, const device::TensorDesc* desc, Feeds* keep) {
   session::Feed feed;
   if (view_array(given, &feed, keep)) return feed;
+  if (given.is_none() && desc != nullptr && desc->optional) return feed;
   if (py::isinstance<PyTensor>(given)) {
     const auto& tensor = given.cast<const PyTensor&>().tensor;
     feed.view = tensor.view();
     feed.device = tensor.device();
     return feed;
   }
-  py::object array =
-      in_python([&] { return py::object(py::module_::import("ais_bench.session.feeds").attr("to_array")(given, index)); });
+  const std::string label = "input " + (desc == nullptr ? std::to_string(index) : "'" + desc->name + "'");
+  const std::string wanted = desc == nullptr ? "" : session::numpy_type(desc->dtype);
+  py::object array = in_python(
+      [&] { return py::object(py::module_::import("ais_bench.session.feeds").attr("to_array")(given, label, wanted)); });
   if (!view_array(array, &feed, keep)) {
-    raise_if_error(Status(Code::kFeedMismatch, "input " + std::to_string(index) + " is an array of " +
-                                                   py::str(array.attr("dtype")).cast<std::string>() +
-                                                   "; a device takes numbers and booleans of the ONNX element types only"));
+    const std::string text = label + " is an array of " + py::str(array.attr("dtype")).cast<std::string>() +
+                             "; a device takes numbers and booleans of the ONNX element types only";
+    const py::object kind = in_python([] { return py::object(py::module_::import("ais_bench.errors").attr("FeedTypeError")); });
+    PyErr_SetString(kind.ptr(), text.c_str());
+    throw py::error_already_set();
   }
   keep->owners.push_back(std::move(array));
   return feed;
 }
 
-Feeds to_feeds(py::handle given, const std::vector<device::TensorDesc>& inputs) {
+Feeds to_feeds(py::handle given, const device::ModelInfo* info) {
   Feeds result;
   py::object items = py::reinterpret_borrow<py::object>(given);
+  bool by_name = false;
   if (!PyList_CheckExact(given.ptr()) && !PyTuple_CheckExact(given.ptr())) {
-    py::list names;
-    py::list ranks;
-    for (const auto& desc : inputs) {
-      names.append(desc.name);
-      ranks.append(desc.ranked ? static_cast<int>(desc.shape.size()) : -1);
-    }
-    items = in_python(
-        [&] { return py::object(py::module_::import("ais_bench.session.feeds").attr("to_sequence")(given, names, ranks)); });
+    std::tie(items, by_name) = to_sequence(given, info);
   }
   const auto sequence = py::reinterpret_borrow<py::sequence>(items);
   const std::size_t count = sequence.size();
+  // What takes the place of a constant is given by its name alone.
+  if (info != nullptr && !by_name && count != info->inputs.size()) raise_if_error(session::wrong_count(*info, count));
   result.feeds.reserve(count);
   result.packed.reserve(count);
   result.owners.reserve(count * 2);
   for (std::size_t i = 0; i < count; ++i) {
     py::object item = sequence[i];
-    result.feeds.push_back(to_feed(item, i, &result));
+    result.feeds.push_back(to_feed(item, i, info == nullptr ? nullptr : &info->fed(i), &result));
     result.owners.push_back(std::move(item));  // the caller may change the list while the GIL is released
   }
   return result;
@@ -273,7 +300,7 @@ py::array tensor_to_array(const session::Tensor& tensor) { return array_from(ten
 session::Tensor tensor_from(py::handle given) {
   Feeds keep;
   keep.packed.reserve(1);
-  const session::Feed feed = to_feed(given, 0, &keep);
+  const session::Feed feed = to_feed(given, 0, nullptr, &keep);
   session::Tensor tensor = value_or_raise(session::Tensor::on_host(feed.view.dtype, feed.view.shape));
   if (feed.view.bytes != 0) std::memcpy(tensor.data(), feed.view.data, feed.view.bytes);
   return tensor;

@@ -28,11 +28,15 @@ struct Feeds {
   std::vector<std::vector<std::uint8_t>> packed;  // inputs of types narrower than a byte
 };
 
-// `inputs` are the model's, for feeds given by name. Raises FeedError for what cannot be an input.
-Feeds to_feeds(py::handle given, const std::vector<device::TensorDesc>& inputs);
+// `info` is the model's, for feeds given by name and the words of errors; null: of no model. Raises FeedError for what cannot
+// be an input.
+Feeds to_feeds(py::handle given, const device::ModelInfo* info);
+// The type of an array; kUndefined for one that no device has, or in foreign byte order.
+DType array_type(const py::array& array);
 // An array's type (kUndefined for one that no device has, or in foreign byte order), shape and bytes, without its memory.
 TensorView describe_array(const py::array& array);
-session::Feed to_feed(py::handle given, std::size_t index, Feeds* keep);
+// `desc` as `info` of to_feeds.
+session::Feed to_feed(py::handle given, std::size_t index, const device::TensorDesc* desc, Feeds* keep);
 
 // Delivers outputs into new arrays. Make it and take from it with the GIL held; the run in between needs none.
 class NumpySink final : public session::OutputSink {

@@ -182,13 +182,15 @@ void register_exchange(py::module_& module) {
       .def("check", [](Exchange& self) { return self.scheduler().check(); });
   py::class_<Stream>(module, "Stream")
       .def(py::init([](std::shared_ptr<Exchange> exchange, const py::object& items, py::object make, bool ordered,
-                       std::size_t window_items, std::uint64_t window_bytes, std::optional<int> lists) {
+                       std::size_t window_items, std::uint64_t window_bytes, std::optional<int> lists,
+                       std::shared_ptr<FeedRule> rule) {
              return std::make_unique<Stream>(
                  std::move(exchange), items, std::move(make),
-                 StreamOptions{ordered, window_items, window_bytes, lists.value_or(0), lists.has_value()});
+                 StreamOptions{ordered, window_items, window_bytes, lists.value_or(0), lists.has_value(), std::move(rule)});
            }),
            py::arg("exchange"), py::arg("items"), py::arg("make"), py::kw_only(), py::arg("ordered") = true,
-           py::arg("window_items") = 4096, py::arg("window_bytes") = std::uint64_t{1} << 30, py::arg("lists") = py::none())
+           py::arg("window_items") = 4096, py::arg("window_bytes") = std::uint64_t{1} << 30, py::arg("lists") = py::none(),
+           py::arg("rule") = py::none())
       .def("__iter__", [](py::object self) { return self; })
       .def("__next__", &Stream::next)
       .def("close", &Stream::close);

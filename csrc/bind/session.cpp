@@ -8,7 +8,6 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -17,6 +16,7 @@
 
 #include "bind/arrays.hpp"
 #include "bind/bind.hpp"
+#include "bind/feed_rule.hpp"
 #include "bind/runtimes.hpp"
 #include "bind/signal_watch.hpp"
 #include "bind/tensor.hpp"
@@ -116,7 +116,7 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
 
 py::list infer(Session& self, const py::object& given, const py::object& mode, bool out_array) {
   const ShapeRule rule = rule_for(mode);
-  const Feeds feeds = to_feeds(given, self.info().inputs);
+  const Feeds feeds = to_feeds(given, &self.info());
   py::list outputs;
   if (out_array) {
     NumpySink sink(self.info());
@@ -165,7 +165,7 @@ class Many {
   };
 
   void submit(const py::handle& given) {
-    const Feeds feeds = to_feeds(given, self_->info().inputs);
+    const Feeds feeds = to_feeds(given, &self_->info());
     while (pipeline_->under_way() == pipeline_->depth()) finish();
     auto sink = std::make_unique<NumpySink>(self_->info());
     raise_if_error(without_gil([&] { return pipeline_->submit(feeds.feeds, rule_, sink.get()); }));
@@ -215,7 +215,7 @@ py::list infer_many(const SessionPtr& self, const py::iterable& sets, const py::
 
 // With the shapes set before: the low-level module's run.
 py::list run(Session& self, const py::object& given) {
-  const Feeds feeds = to_feeds(given, self.info().inputs);
+  const Feeds feeds = to_feeds(given, &self.info());
   py::list outputs = to_list(value_or_raise(without_gil([&] { return self.run_on_device(feeds.feeds, kSetting); })));
   emit_warnings(self);
   return outputs;
@@ -224,7 +224,7 @@ py::list run(Session& self, const py::object& given) {
 py::list iterate(const SessionPtr& self, const py::object& given, const py::object& mode, const std::vector<int>& chain,
                  std::int64_t times) {
   const ShapeRule rule = rule_for(mode);
-  const Feeds feeds = to_feeds(given, self->info().inputs);
+  const Feeds feeds = to_feeds(given, &self->info());
   NumpySink sink(self->info());
   Status status = without_gil([&]() -> Status {
     const auto iteration = Iteration::open(self);
@@ -249,7 +249,8 @@ py::list describe(const Session& self, const std::vector<device::TensorDesc>& si
   raise_if_error(self.check_process());
   py::list list;
   for (const auto& desc : side) {
-    list.append(py::make_tuple(desc.name, static_cast<int>(desc.dtype), desc.format, desc.shape, desc.bytes, desc.symbols));
+    list.append(py::make_tuple(desc.name, static_cast<int>(desc.dtype), desc.format, desc.shape, desc.bytes, desc.symbols,
+                               desc.optional));
   }
   return list;
 }
@@ -335,55 +336,6 @@ void set_aipp(Session& self, std::size_t input, std::int64_t pictures, int forma
   raise_if_error(without_gil([&] { return self.set_aipp(aipp); }));
 }
 
-// The rule of feeds for a process that has a model's description and not the model: what it would note of a set of feeds. Each
-// note comes once, as from a session.
-class FeedRule {
- public:
-  // `inputs` as Session.inputs gives them.
-  explicit FeedRule(const py::list& inputs) {
-    for (const py::handle& input : inputs) {
-      const auto parts = input.cast<py::tuple>();
-      device::TensorDesc desc;
-      desc.name = parts[0].cast<std::string>();
-      desc.dtype = static_cast<DType>(parts[1].cast<int>());
-      desc.shape = parts[3].cast<Shape>();
-      desc.bytes = parts[4].cast<std::size_t>();
-      desc.ranked = !desc.shape.empty() || desc.bytes != 0;
-      info_.inputs.push_back(std::move(desc));
-    }
-  }
-
-  // `given` is a list in the model's order. What cannot be fed has none: whoever has the model says why.
-  std::vector<std::string> notes(const py::object& given) {
-    const auto items = given.cast<py::sequence>();
-    std::vector<TensorView> views(items.size());
-    for (std::size_t i = 0; i < views.size(); ++i) {
-      const py::object item = items[i];
-      if (py::isinstance<py::array>(item)) {  // its type and shape are all that is wanted: no copy of a view with strides
-        views[i] = describe_array(py::reinterpret_borrow<py::array>(item));
-        if (views[i].dtype != DType::kUndefined) continue;
-      }
-      Feeds keep;
-      keep.packed.reserve(1);
-      views[i] = to_feed(item, i, &keep).view;
-    }
-    std::vector<session::Note> notes;
-    const auto shapes = session::fit_all(info_, session::Mode::kShape, nullptr, views, &notes);
-    std::vector<std::string> texts;
-    if (!shapes.ok()) return texts;
-    for (const session::Note& note : notes) {
-      const TensorView& view = views[note.input];
-      if (!noted_.emplace(note.input, note.kind, view.dtype, view.shape.size()).second) continue;
-      texts.push_back(note_text(note, info_.inputs[note.input], view, shapes.value()[note.input]));
-    }
-    return texts;
-  }
-
- private:
-  device::ModelInfo info_;
-  std::set<session::NoteKey> noted_;
-};
-
 void register_iteration(py::module_& module) {
   py::class_<Iteration, std::shared_ptr<Iteration>>(module, "Iteration")
       .def(py::init(&Iteration::open), py::arg("session"))
@@ -391,7 +343,7 @@ void register_iteration(py::module_& module) {
           "first",
           [](Iteration& self, Session& owner, const py::object& given, const std::optional<py::object>& mode) {
             const ShapeRule rule = mode ? rule_for(*mode) : kSetting;
-            const Feeds feeds = to_feeds(given, owner.info().inputs);
+            const Feeds feeds = to_feeds(given, &owner.info());
             raise_if_error(without_gil([&] { return self.first(feeds.feeds, rule); }));
             emit_warnings(self.session());
           },
@@ -411,6 +363,7 @@ void register_session(py::module_& module) {
       .def(py::init(&open), py::arg("model"), py::arg("device_id"), py::arg("loop"), py::arg("options"), py::arg("runtime"))
       .def("inputs", [](const Session& self) { return describe(self, self.info().inputs); })
       .def("outputs", [](const Session& self) { return describe(self, self.info().outputs); })
+      .def("overridable", [](const Session& self) { return describe(self, self.info().overridable); })
       .def("metadata",
            [](const Session& self) -> py::object {
              const device::Metadata& said = self.info().metadata;
@@ -483,7 +436,7 @@ void register_session(py::module_& module) {
       .def_property_readonly("runtime", [](const Session& self) { return self.device()->runtime(); })
       .def_property("loop", &Session::loop, &Session::set_loop);
   register_iteration(module);
-  py::class_<FeedRule>(module, "FeedRule")
+  py::class_<FeedRule, std::shared_ptr<FeedRule>>(module, "FeedRule")
       .def(py::init<const py::list&>(), py::arg("inputs"))
       .def("notes", &FeedRule::notes, py::arg("feeds"));
   module.def("memory_times", &memory_times, py::arg("direction"));

@@ -11,7 +11,7 @@ namespace ais::bind {
 bool same_layout(DType dtype) { return dtype_bits(dtype) % 8 == 0; }
 
 FeedArrays::FeedArrays(py::handle given, const shm::Region* region)
-    : region_(region), feeds_(to_feeds(given, {})), frame_bytes_(2 * shm::kPayloadAlignment) {
+    : region_(region), feeds_(to_feeds(given, nullptr)), frame_bytes_(2 * shm::kPayloadAlignment) {
   if (feeds_.feeds.size() > shm::kMaxTensors) {
     raise_if_error(Status(Code::kFeedMismatch, std::to_string(feeds_.feeds.size()) + " arrays were given for one task; " +
                                                    std::to_string(shm::kMaxTensors) + " are the most"));

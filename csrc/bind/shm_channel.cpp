@@ -199,7 +199,7 @@ class PyExecutor {
   // Feeds of a task that the channel handed out. `carry` None: the executor answers; else `next_done` returns it.
   void submit(const py::tuple& task, const py::object& given, py::object carry, std::int64_t preprocess_ns) {
     auto job = std::make_unique<Job>();
-    job->keep = to_feeds(given, session_->info().inputs);
+    job->keep = to_feeds(given, &session_->info());
     job->feeds = std::move(job->keep.feeds);
     if (!carry.is_none()) {
       job->outputs.emplace(session_->info());

@@ -90,7 +90,7 @@ py::list PyLane::new_feeds(const std::vector<std::pair<Shape, py::object>>& spec
   for (const auto& [shape, spec] : specs) {
     TensorView view;
     Feeds keep;
-    view.dtype = to_feed(py::array(py::dtype::from_args(spec), 0), 0, &keep).view.dtype;
+    view.dtype = to_feed(py::array(py::dtype::from_args(spec), 0), 0, nullptr, &keep).view.dtype;
     view.shape = shape;
     std::size_t elements = 0;
     if (!count_elements(shape, &elements)) {

@@ -88,7 +88,7 @@ bool Stream::may_draw() {
 
 std::shared_ptr<PoolTask> Stream::make_task(py::object item) {
   std::shared_ptr<PoolTask> task;
-  if (options_.lists && PyList_CheckExact(item.ptr())) {
+  if (options_.lists && PyList_CheckExact(item.ptr()) && (options_.rule == nullptr || options_.rule->plain(item.ptr()))) {
     task = std::make_shared<PoolTask>();
     task->feeds = std::move(item);
     task->mode = options_.mode;

@@ -17,6 +17,7 @@
 #include <memory>
 
 #include "bind/exchange.hpp"
+#include "bind/feed_rule.hpp"
 
 namespace ais::bind {
 
@@ -24,8 +25,9 @@ struct StreamOptions {
   bool ordered = true;
   std::size_t window_items = 0;
   std::uint64_t window_bytes = 0;
-  int mode = 0;        // of items that are lists, if there is no `make` for them
-  bool lists = false;  // items that are lists are feeds; `make` is asked for others
+  int mode = 0;                    // of items that are lists, if there is no `make` for them
+  bool lists = false;              // items that are lists are feeds; `make` is asked for others
+  std::shared_ptr<FeedRule> rule;  // `make` is asked for those, too, of which there may be something to say; null: nothing is
 };
 
 class Stream {

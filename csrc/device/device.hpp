@@ -31,6 +31,7 @@ struct TensorDesc {
   bool ranked = true;
   std::size_t bytes = 0;
   std::vector<std::string> symbols;  // the model's names of its dimensions, "" for one without; empty: it names none
+  bool optional = false;             // a run may leave it out
 
   bool open() const { return !ranked || is_dynamic(shape); }  // the shape is not known before a run
 };
@@ -59,8 +60,12 @@ struct ModelInfo {
   Metadata metadata;
   std::vector<TensorDesc> inputs;
   std::vector<TensorDesc> outputs;
+  std::vector<TensorDesc> overridable;  // constants of the model that a run may be given other values for; all optional
   Gears gears;
   std::vector<std::size_t> aipp_inputs;  // pictures that the device preprocesses as set_aipp says
+
+  // What the inputs of a run are for: the model's inputs, and behind them, in runs that override constants, those.
+  const TensorDesc& fed(std::size_t i) const { return i < inputs.size() ? inputs[i] : overridable[i - inputs.size()]; }
 };
 
 // Preprocessing of a picture on the device, in AscendCL's terms and order of arguments; an empty list is left to the device.
@@ -153,8 +158,9 @@ class Model {
   virtual ~Model() = default;
   virtual const ModelInfo& info() const = 0;
 
-  // Runs once. `inputs` are in the model's order, over memory of this device, with their exact shapes; gear models take
-  // their gear from the shapes. The memory is the caller's and only has to live until the call returns.
+  // Runs once. `inputs` are those of ModelInfo::fed, over memory of this device, with their exact shapes, and views without a
+  // type for what is optional and not given; gear models take their gear from the shapes. The memory is the caller's and only
+  // has to live until the call returns.
   virtual Status execute(const std::vector<TensorView>& inputs, std::vector<Output>* outputs) = 0;
 
   // Fixes inputs and outputs for many runs. The memory must outlive the binding. An output that turns out to have another

@@ -135,8 +135,10 @@ std::set<std::string> unranked_tensors(const std::uint8_t* data, std::size_t siz
     Field tensor;
     Field shape;
     if (!find(Reader(value_info), 1, &name)) continue;
-    const bool has_shape =
-        find(Reader(value_info), 2, &type) && find(Reader(type), 1, &tensor) && find(Reader(tensor), 2, &shape);
+    if (!find(Reader(value_info), 2, &type)) continue;
+    Field optional;
+    if (find(Reader(type), 9, &optional) && !find(Reader(optional), 1, &type)) continue;
+    const bool has_shape = find(Reader(type), 1, &tensor) && find(Reader(tensor), 2, &shape);
     if (!has_shape) names.emplace(reinterpret_cast<const char*>(name.data), name.size);
   }
   return names;

@@ -22,25 +22,6 @@ constexpr ModeName kModes[] = {{Mode::kStatic, "static"},
                                {Mode::kDims, "dymdims"},
                                {Mode::kShape, "dymshape"}};
 
-std::string numpy_type(DType dtype) {
-  switch (dtype) {
-    case DType::kBFloat16:
-    case DType::kInt4:
-    case DType::kUInt4:
-    case DType::kInt2:
-    case DType::kUInt2:
-    case DType::kFloat4E2M1:
-    case DType::kFloat8E8M0:
-    case DType::kFloat8E5M2:
-    case DType::kFloat8E4M3FN:
-    case DType::kFloat8E4M3FNUZ:
-    case DType::kFloat8E5M2FNUZ:
-      return "ml_dtypes." + std::string(dtype_name(dtype));
-    default:
-      return "np." + std::string(dtype_name(dtype));
-  }
-}
-
 std::string wanted_text(const TensorDesc& desc) {
   return "shape " + (desc.ranked ? shape_text(desc.shape) : std::string("of any rank")) + " of " +
          std::string(dtype_name(desc.dtype));
@@ -184,6 +165,33 @@ Status check_gear(const device::ModelInfo& info, Mode mode, const std::vector<Sh
 
 }  // namespace
 
+std::string numpy_type(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16:
+    case DType::kInt4:
+    case DType::kUInt4:
+    case DType::kInt2:
+    case DType::kUInt2:
+    case DType::kFloat4E2M1:
+    case DType::kFloat8E8M0:
+    case DType::kFloat8E5M2:
+    case DType::kFloat8E4M3FN:
+    case DType::kFloat8E4M3FNUZ:
+    case DType::kFloat8E5M2FNUZ:
+      return "ml_dtypes." + std::string(dtype_name(dtype));
+    default:
+      return "np." + std::string(dtype_name(dtype));
+  }
+}
+
+Status wrong_count(const device::ModelInfo& info, std::size_t given) {
+  std::string names;
+  for (const TensorDesc& desc : info.inputs) names += (names.empty() ? "'" : ", '") + desc.name + "'";
+  return Status(Code::kFeedMismatch, "the model takes " + std::to_string(info.inputs.size()) + " input" +
+                                         (info.inputs.size() == 1 ? "" : "s") + " (" + names + "); it was given " +
+                                         std::to_string(given));
+}
+
 Result<Mode> parse_mode(std::string_view text) {
   std::vector<std::string> names;
   for (const ModeName& entry : kModes) {
@@ -208,19 +216,19 @@ std::string note_text(const Note& note, const TensorDesc& desc, const TensorView
 
 Result<std::vector<Shape>> fit_all(const device::ModelInfo& info, Mode mode, const std::vector<Shape>* pattern,
                                    const std::vector<TensorView>& feeds, std::vector<Note>* notes) {
-  if (feeds.size() != info.inputs.size()) {
-    std::string names;
-    for (const TensorDesc& desc : info.inputs) names += (names.empty() ? "'" : ", '") + desc.name + "'";
-    return Status(Code::kFeedMismatch, "the model takes " + std::to_string(info.inputs.size()) + " input" +
-                                           (info.inputs.size() == 1 ? "" : "s") + " (" + names + "); it was given " +
-                                           std::to_string(feeds.size()));
-  }
+  const std::size_t inputs = info.inputs.size();
+  if (feeds.size() != inputs && feeds.size() != inputs + info.overridable.size()) return wrong_count(info, feeds.size());
   std::vector<Shape> shapes;
   shapes.reserve(feeds.size());
   for (std::size_t i = 0; i < feeds.size(); ++i) {
-    const TensorDesc* desc = &info.inputs[i];
+    const TensorDesc* desc = &info.fed(i);
+    if (feeds[i].absent()) {
+      if (!desc->optional) return Status(Code::kFeedMismatch, "input '" + desc->name + "' is missing");
+      shapes.emplace_back();
+      continue;
+    }
     TensorDesc set;
-    if (pattern != nullptr) {
+    if (pattern != nullptr && i < inputs) {
       set = *desc;
       set.shape = (*pattern)[i];
       set.ranked = set.ranked || !set.shape.empty();

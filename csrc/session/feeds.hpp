@@ -10,6 +10,7 @@
 //     has the one open dimension computed from its bytes; anything else is refused, and told how to convert.
 // F5  Nothing is guessed in silence: a dimension that was computed, and a type that is not the model's, are noted, unless the
 //     input is raw bytes (flat uint8 or int8) for a fixed shape.
+// F6  What is optional may be absent: an input of an optional type, and what would take the place of a constant.
 #pragma once
 
 #include <string>
@@ -36,11 +37,15 @@ struct Note {
 };
 // Input, kind, type and rank given: a note with the same is not told again.
 using NoteKey = std::tuple<std::size_t, int, DType, std::size_t>;
+// How numpy spells a type: "np.float32", "ml_dtypes.bfloat16".
+std::string numpy_type(DType dtype);
+// The error of another number of feeds than the model takes.
+Status wrong_count(const device::ModelInfo& info, std::size_t given);
 std::string note_text(const Note& note, const device::TensorDesc& desc, const TensorView& view, const Shape& shape);
 
-// All inputs at once: the number of feeds, the exact shape of each, and the gears. `pattern` stands in for the shapes of
-// info.inputs when the caller has set some (see setting.hpp); nullptr otherwise. FeedMismatch names the input, both byte sizes
-// and both shapes.
+// All inputs at once: the number of feeds (those of ModelInfo::fed, with or without the overridable), the exact shape of each,
+// and the gears. `pattern` stands in for the shapes of info.inputs when the caller has set some (see setting.hpp); nullptr
+// otherwise. FeedMismatch names the input, both byte sizes and both shapes.
 Result<std::vector<Shape>> fit_all(const device::ModelInfo& info, Mode mode, const std::vector<Shape>* pattern,
                                    const std::vector<TensorView>& feeds, std::vector<Note>* notes);
 

@@ -55,10 +55,12 @@ Result<std::unique_ptr<Iteration::State>> Iteration::start(const std::vector<Fee
   AIS_TRY(session_->stage(feeds, rule, &inputs.views, &staged));
   device::Device& device = *session_->device_;
   for (TensorView& input : inputs.views) {
+    inputs.owned.emplace_back();
+    if (input.absent()) continue;
     AIS_ASSIGN(device::Buffer copy, device.allocate(input.bytes));
     AIS_TRY(device.copy_on_device(copy.data.get(), input.data, input.bytes));
     input.data = copy.data.get();
-    inputs.owned.push_back(std::move(copy));
+    inputs.owned.back() = std::move(copy);
   }
   for (Turn& turn : state->turns) {
     for (const device::TensorDesc& desc : session_->info_.outputs) {
@@ -150,6 +152,7 @@ Result<Iteration::Inputs> Iteration::next_inputs(const State& state, const std::
   const auto& pattern = state.pattern;
   AIS_ASSIGN(std::vector<Shape> shapes, session_->fit_views(next.views, state.mode, pattern ? &*pattern : nullptr));
   for (std::size_t i = 0; i < chain.size(); ++i) {
+    if (next.views[i].absent()) continue;
     next.views[i].dtype = info.inputs[i].dtype;
     next.views[i].shape = std::move(shapes[i]);
   }

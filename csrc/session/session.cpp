@@ -211,7 +211,7 @@ void Session::keep_notes(const std::vector<Note>& notes, const std::vector<Tenso
     const TensorView& view = inputs[note.input];
     const NoteKey key{note.input, note.kind, view.dtype, view.shape.size()};
     if (state->noted.count(key) != 0) continue;
-    state->notices.push_back({Notice::Kind::kFeed, note_text(note, info_.inputs[note.input], view, shapes[note.input])});
+    state->notices.push_back({Notice::Kind::kFeed, note_text(note, info_.fed(note.input), view, shapes[note.input])});
     state->noted.insert(key);
     notices_pending_.store(true, std::memory_order_relaxed);
   }
@@ -240,7 +240,8 @@ Status Session::fit_feeds(const std::vector<Feed>& feeds, ShapeRule rule, std::v
   }
   AIS_ASSIGN(std::vector<Shape> fitted, fit_views(*inputs, rule.mode, setting ? &*setting : nullptr));
   for (std::size_t i = 0; i < feeds.size(); ++i) {
-    (*inputs)[i].dtype = info_.inputs[i].dtype;
+    if ((*inputs)[i].absent()) continue;
+    (*inputs)[i].dtype = info_.fed(i).dtype;
     (*inputs)[i].shape = std::move(fitted[i]);
   }
   return Status();
@@ -252,9 +253,10 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
   TimeLog<float>* log = &memory_times().to_device;
   for (std::size_t i = 0; i < feeds.size(); ++i) {
     TensorView& input = (*inputs)[i];
+    if (input.absent()) continue;
     const device::Device* where = feeds[i].device.get();
     if (where != nullptr && !device::same_device(*where, *device_)) {
-      return Status(Code::kFeedMismatch, "input '" + info_.inputs[i].name + "' is a tensor on device " + device_text(*where) +
+      return Status(Code::kFeedMismatch, "input '" + info_.fed(i).name + "' is a tensor on device " + device_text(*where) +
                                              "; this session is on device " + device_text(*device_) +
                                              ", call to_host() on the tensor first");
     }

@@ -35,6 +35,8 @@ Status SessionHandler::submit(const shm::Task& task, SlotSink* sink) {
   if (task.mode > static_cast<std::uint16_t>(session::Mode::kShape)) {
     return Status(Code::kInvalidArgument, "there is no mode number " + std::to_string(task.mode));
   }
+  const device::ModelInfo& info = session_->info();  // a frame has the model's inputs, and nothing for its constants
+  if (task.feeds.size() != info.inputs.size()) return session::wrong_count(info, task.feeds.size());
   feeds_.resize(task.feeds.size());
   for (std::size_t i = 0; i < task.feeds.size(); ++i) feeds_[i].view = task.feeds[i];
   return pipeline_ == nullptr ? Status()

@@ -26,6 +26,7 @@ struct OrtValue;
 struct OrtMemoryInfo;
 struct OrtAllocator;
 struct OrtTypeInfo;
+struct OrtOptionalTypeInfo;
 struct OrtTensorTypeAndShapeInfo;
 struct OrtModelMetadata;
 

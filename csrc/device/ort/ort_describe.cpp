@@ -24,6 +24,16 @@ Status refuse(const std::string& role, const std::string& name, const std::strin
 Status read_tensor(const Api& api, const std::string& role, const OrtTypeInfo* type, TensorDesc* desc) {
   int kind = 0;
   AIS_TRY(api.check(api.GetOnnxTypeFromTypeInfo(type, &kind), Code::kModelLoad));
+  if (kind == kTypeOptional && role == "input" && !desc->optional) {
+    const OrtOptionalTypeInfo* optional = nullptr;  // owned by `type`
+    AIS_TRY(api.check(api.CastTypeInfoToOptionalTypeInfo(type, &optional), Code::kModelLoad));
+    OrtTypeInfo* contained = nullptr;
+    AIS_TRY(api.check(api.GetOptionalContainedTypeInfo(optional, &contained), Code::kModelLoad));
+    desc->optional = true;
+    Status status = read_tensor(api, role, contained, desc);
+    api.ReleaseTypeInfo(contained);
+    return status;
+  }
   if (kind != kTypeTensor) return refuse(role, desc->name, type_name(kind));
   const OrtTensorTypeAndShapeInfo* tensor = nullptr;  // owned by `type`
   AIS_TRY(api.check(api.CastTypeInfoToTensorInfo(type, &tensor), Code::kModelLoad));
@@ -71,7 +81,7 @@ Status read_side(const Api& api, OrtSession* session, const std::string& role, C
 // A tensor that declares no shape looks like a scalar to the C API; the file knows better.
 Status mark_unranked(const device::ModelSource& source, ModelInfo* info) {
   bool doubt = false;
-  for (auto* side : {&info->inputs, &info->outputs}) {
+  for (auto* side : {&info->inputs, &info->outputs, &info->overridable}) {
     for (const TensorDesc& desc : *side) doubt = doubt || desc.shape.empty();
   }
   if (!doubt) return Status();
@@ -82,7 +92,7 @@ Status mark_unranked(const device::ModelSource& source, ModelInfo* info) {
     AIS_ASSIGN(MappedFile file, MappedFile::open(source.path));
     names = device::unranked_tensors(file.data(), file.size());
   }
-  for (auto* side : {&info->inputs, &info->outputs}) {
+  for (auto* side : {&info->inputs, &info->outputs, &info->overridable}) {
     for (TensorDesc& desc : *side) {
       if (!desc.shape.empty() || names.count(desc.name) == 0) continue;
       desc.ranked = false;
@@ -161,6 +171,9 @@ Result<ModelInfo> describe(const Api& api, OrtSession* session, const device::Mo
                     &info.inputs));
   AIS_TRY(read_side(api, session, "output", api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo,
                     &info.outputs));
+  AIS_TRY(read_side(api, session, "initializer", api.SessionGetOverridableInitializerCount,
+                    api.SessionGetOverridableInitializerName, api.SessionGetOverridableInitializerTypeInfo, &info.overridable));
+  for (TensorDesc& desc : info.overridable) desc.optional = true;
   AIS_TRY(mark_unranked(source, &info));
   AIS_TRY(read_metadata(api, session, &info));
   AIS_TRY(read_gears(&info));

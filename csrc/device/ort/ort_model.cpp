@@ -80,10 +80,11 @@ OrtModel::OrtModel(const Api& api, std::shared_ptr<device::Device> device, OrtSe
       generation_(fork_generation()),
       unbound_(info_.outputs.size()) {
   for (const auto& desc : info_.inputs) input_names_.push_back(desc.name.c_str());
+  for (const auto& desc : info_.overridable) input_names_.push_back(desc.name.c_str());
   for (const auto& desc : info_.outputs) output_names_.push_back(desc.name.c_str());
   for (std::size_t i = 0; i < info_.outputs.size(); ++i) {
-    unbound_[i] = std::any_of(info_.inputs.begin(), info_.inputs.end(),
-                              [&](const device::TensorDesc& input) { return input.name == info_.outputs[i].name; });
+    unbound_[i] = std::any_of(input_names_.begin(), input_names_.end(),
+                              [&](const char* input) { return info_.outputs[i].name == input; });
   }
 }
 
@@ -150,7 +151,11 @@ Result<OrtValue*> OrtModel::borrow(void* data, std::size_t bytes, DType dtype, c
 
 Status OrtModel::wrap_inputs(const std::vector<TensorView>& inputs, RunState* state) {
   release_values(&state->inputs);
-  for (const TensorView& view : inputs) {
+  state->names.clear();
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const TensorView& view = inputs[i];
+    if (view.absent()) continue;
+    state->names.push_back(input_names_[i]);
     AIS_ASSIGN(OrtValue * value, borrow(view.data, view.bytes, view.dtype, view.shape));
     state->inputs.push_back(value);
   }
@@ -171,7 +176,7 @@ Status OrtModel::wrap_outputs(const std::vector<device::Output>& outputs, RunSta
 }
 
 OrtStatus* OrtModel::call(RunState* state) {
-  return api_.Run(session_, state->options, input_names_.data(), state->inputs.data(), state->inputs.size(),
+  return api_.Run(session_, state->options, state->names.data(), state->inputs.data(), state->inputs.size(),
                   output_names_.data(), output_names_.size(), state->outputs.data());
 }
 

@@ -24,6 +24,7 @@ namespace ais::ort {
 
 struct RunState {
   OrtRunOptions* options = nullptr;
+  std::vector<const char*> names;  // of the inputs that the run is given
   std::vector<OrtValue*> inputs;
   std::vector<OrtValue*> outputs;  // before a run: the bound ones; after: all, until they are taken
   std::vector<OrtValue*> bound;    // per output, the value made over caller memory, or null

@@ -1,0 +1,216 @@
+"""What a run may leave out, and what it may give beyond the inputs: optional inputs, and constants that may be overridden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from models import values, wrap
+from multi_device_support import DEVICES
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from ais_bench.emulator import pack
+from ais_bench.errors import AisBenchError, FeedError, FeedWarning
+from ais_bench.session import InferSession, MultiDeviceSession
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+SCALE, SHIFT = np.float32([1, 2, 3]), np.float32([10, 20, 30])
+
+
+def affine() -> ModelProto:
+    """y = x * scale + shift, and the scale itself; both are inputs of the graph with a default."""
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "shift"], ["y"]),
+        helper.make_node("Identity", ["scale"], ["used"]),
+    ]
+    inputs = values([("x", ["n", 3]), ("scale", [3]), ("shift", [3])])
+    constants = [numpy_helper.from_array(SCALE, "scale"), numpy_helper.from_array(SHIFT, "shift")]
+    return wrap(nodes, inputs, values([("y", ["n", 3]), ("used", [3])]), constants)
+
+
+def handed_through() -> ModelProto:
+    """An output that is the constant itself."""
+    nodes = [helper.make_node("Neg", ["x"], ["y"])]
+    return wrap(
+        nodes,
+        values([("x", [3]), ("scale", [3])]),
+        values([("y", [3]), ("scale", [3])]),
+        [numpy_helper.from_array(SCALE, "scale")],
+    )
+
+
+def with_optional() -> ModelProto:
+    """y = -x, and whether there was an extra."""
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, [2])
+    extra = helper.make_value_info("extra", helper.make_optional_type_proto(tensor))
+    nodes = [helper.make_node("OptionalHasElement", ["extra"], ["has"]), helper.make_node("Neg", ["x"], ["y"])]
+    outputs = [*values([("y", ["n", 3])]), *values([("has", [])], TensorProto.BOOL)]
+    return wrap(nodes, [*values([("x", ["n", 3])]), extra], outputs)
+
+
+def save(path: Path, model: ModelProto) -> str:
+    path.write_bytes(model.SerializeToString())
+    return str(path)
+
+
+def reference(path: str, feeds: dict[str, Any]) -> list[Any]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return list(session.run(None, feeds))
+
+
+def same(got: Any, wanted: list[Any]) -> bool:
+    return len(got) == len(wanted) and all(np.array_equal(one, two) for one, two in zip(got, wanted, strict=True))
+
+
+FEEDS: list[dict[str, Any]] = [
+    {"x": X},
+    {"x": X, "scale": np.float32([7, 8, 9])},
+    {"shift": np.float32([0, 0, 1]), "x": X},
+    {"x": X[:1], "scale": np.float32([0, 1, 0]), "shift": np.float32([5, 5, 5])},
+]
+ONE: dict[str, Callable[[InferSession, Any], Any]] = {
+    "infer": lambda session, feeds: session.infer(feeds, "dymshape"),
+    "tensors": lambda session, feeds: session.convert_tensors_to_arrays(
+        on_host(session.infer(feeds, "dymshape", out_array=False))
+    ),
+    "run": lambda session, feeds: session.run(feeds, out_array=True),
+    "infer_pipeline": lambda session, feeds: session.infer_pipeline([feeds, feeds], "dymshape")[1],
+    "infer_iteration": lambda session, feeds: session.infer_iteration(feeds, [-1], 3, "dymshape"),
+}
+MANY: dict[str, Callable[[MultiDeviceSession, Any], Any]] = {
+    "infer": lambda session, feeds: session.infer(feeds),
+    "by device": lambda session, feeds: session.infer({0: [feeds, feeds]})[0][1],
+    "submit": lambda session, feeds: session.submit(feeds).result(60),
+    "map": lambda session, feeds: list(session.map([feeds] * 3))[2],
+    "infer_pipeline": lambda session, feeds: session.infer_pipeline([feeds])[0],
+    "infer_iteration": lambda session, feeds: session.infer_iteration(feeds, [-1], 2),
+}
+
+
+def on_host(tensors: list[Any]) -> list[Any]:
+    for tensor in tensors:
+        tensor.to_host()
+    return tensors
+
+
+@pytest.mark.parametrize("call", ONE)
+def test_a_constant_that_may_be_overridden_is_fed_by_name(tmp_path: Path, call: str) -> None:
+    path = save(tmp_path / "affine.onnx", affine())
+    with InferSession(0, path) as session:
+        assert [desc.name for desc in session.get_inputs()] == ["x"]
+        assert [(desc.name, desc.shape, desc.optional) for desc in session.get_overridable_initializers()] == [
+            ("scale", [3], True),
+            ("shift", [3], True),
+        ]
+        for feeds in [*FEEDS, FEEDS[0], FEEDS[1], FEEDS[0]]:  # one run's values are not the next one's
+            assert same(ONE[call](session, feeds), reference(path, feeds))
+        assert same(ONE[call](session, [X]), reference(path, FEEDS[0]))
+
+
+@pytest.mark.parametrize("call", MANY)
+def test_a_pools_workers_take_them_too(tmp_path: Path, call: str) -> None:
+    path = save(tmp_path / "affine.onnx", affine())
+    with MultiDeviceSession(path, devices=DEVICES) as session:
+        assert [desc.name for desc in session.get_overridable_initializers()] == ["scale", "shift"]
+        for feeds in [*FEEDS, FEEDS[0]]:
+            assert same(MANY[call](session, feeds), reference(path, feeds))
+
+
+@pytest.mark.parametrize("threads", [0, None])
+def test_callables_have_them(tmp_path: Path, threads: int | None) -> None:
+    path = save(tmp_path / "affine.onnx", affine())
+    wanted = [reference(path, feeds) for feeds in FEEDS]
+    with MultiDeviceSession(path, devices=DEVICES[:1], preprocess=lambda n: FEEDS[n], callable_threads=threads) as made:
+        assert all(map(same, made.map(range(len(FEEDS))), wanted))
+    with MultiDeviceSession(
+        path, devices=DEVICES[:1], postprocess=lambda out: out[0] + 1, callable_threads=threads
+    ) as finished:
+        assert all(np.array_equal(got, one[0] + 1) for got, one in zip(finished.map(FEEDS), wanted, strict=True))
+
+
+def test_an_output_that_is_the_constant_has_the_value_given(tmp_path: Path) -> None:
+    path = save(tmp_path / "through.onnx", handed_through())
+    x = np.ones(3, np.float32)
+    with InferSession(0, path) as session:
+        for feeds in ({"x": x}, {"x": x, "scale": np.float32([4, 5, 6])}, {"x": x}):
+            got = session.infer(feeds)
+            assert same(got, reference(path, feeds))
+            got[1][:] = 0  # the caller's own
+
+
+def test_values_of_constants_are_held_to_the_rules_of_inputs(tmp_path: Path) -> None:
+    with InferSession(0, save(tmp_path / "affine.onnx", affine())) as session:
+        with pytest.raises(FeedError, match=r"'scale' takes 12 bytes.*\(3,\) of float64.*astype\(np\.float32\)"):
+            session.infer({"x": X, "scale": np.ones(3)})
+        with pytest.raises(FeedError, match="input 'scale' is a list; pass np.asarray"):
+            session.infer({"x": X, "scale": [1, 2, 3]})
+        with pytest.warns(FeedWarning, match="'scale' takes float32 and was given int32"):
+            session.infer({"x": X, "scale": np.ones(3, np.int32)})
+        with pytest.raises(FeedError, match="unknown are \\['scael'\\]; did you mean 'scale'"):
+            session.infer({"x": X, "scael": SCALE})
+        with pytest.raises(FeedError, match="missing are \\['x'\\]"):
+            session.infer({"scale": SCALE})
+        for places in ([X, SCALE], [X, SCALE, SHIFT], (X, None, None), iter([X, SCALE, SHIFT])):  # by their names alone
+            with pytest.raises(FeedError, match="takes 1 input"):
+                session.infer(places)
+    with MultiDeviceSession(save(tmp_path / "affine.onnx", affine()), devices=DEVICES[:1]) as many:
+        for wrong in ([X, SCALE, SHIFT], (X, SCALE)):
+            with pytest.raises(FeedError, match="takes 1 input"):
+                many.infer(wrong)
+        with pytest.raises(FeedError, match="did you mean 'scale'"):
+            many.infer({"x": X, "scael": SCALE})
+        with pytest.raises(FeedError, match=r"unknown are \['scale'\]"):  # of each sample there is only one
+            many.infer_batch({"x": X, "scale": SCALE})
+
+
+def test_an_optional_input_may_be_left_out(tmp_path: Path) -> None:
+    path = save(tmp_path / "optional.onnx", with_optional())
+    extra = np.ones(2, np.float32)
+    ways: list[tuple[Any, bool]] = [
+        ([X, None], False),
+        ((X, None), False),
+        ({"x": X}, False),
+        ({"x": X, "extra": None}, False),
+        ([X, extra], True),
+        ({"extra": extra, "x": X}, True),
+    ]
+    with InferSession(0, path) as one, MultiDeviceSession(path, devices=DEVICES) as many:
+        assert [(desc.name, desc.shape, desc.optional) for desc in one.get_inputs()] == [
+            ("x", [-1, 3], False),
+            ("extra", [2], True),
+        ]
+        for feeds, has in ways:
+            for got in (
+                *(call(one, feeds) for name, call in ONE.items() if name != "infer_iteration"),
+                one.infer_iteration(feeds, [-1, -1], 2, "dymshape"),
+                *(call(many, feeds) for name, call in MANY.items() if name != "infer_iteration"),
+            ):
+                assert same(got, [-X, np.array(has)]), (feeds, got)
+        assert [bool(has) for _, has in many.map([feeds for feeds, _ in ways])] == [has for _, has in ways]
+        for session in (one, many):
+            with pytest.raises(FeedError, match="input 'x' is a NoneType|input 0 is a NoneType"):
+                session.infer([None, extra])  # type: ignore[attr-defined]
+            with pytest.raises(FeedError, match=r"missing are \['x'\]"):
+                session.infer({"extra": extra})  # type: ignore[attr-defined]
+            with pytest.raises(FeedError, match="takes 2 inputs"):
+                session.infer([X])  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("npu")
+def test_an_npu_has_neither(tmp_path: Path) -> None:
+    path = pack(save(tmp_path / "affine.onnx", affine()), tmp_path / "affine.om", input_shape="x:2,3")
+    with InferSession(0, path) as one, MultiDeviceSession(path, devices=[0]) as many:
+        for session in (one, many):
+            assert session.get_overridable_initializers() == []  # type: ignore[attr-defined]
+            assert np.array_equal(session.infer({"x": X})[0], X * SCALE + SHIFT)  # type: ignore[attr-defined]
+            with pytest.raises(FeedError, match=r"unknown are \['scale'\]"):
+                session.infer({"x": X, "scale": SCALE})  # type: ignore[attr-defined]
+    with pytest.raises(AisBenchError, match="extra"):
+        pack(save(tmp_path / "optional.onnx", with_optional()), tmp_path / "optional.om")
