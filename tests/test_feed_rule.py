@@ -36,6 +36,8 @@ ELEMENTS: dict[str, Any] = {
     "UINT64": np.uint64,
     "FLOAT8E4M3FN": ml_dtypes.float8_e4m3fn,
     "FLOAT8E5M2": ml_dtypes.float8_e5m2,
+    "FLOAT8E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
+    "FLOAT8E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
 }
 PICTURE = np.random.default_rng(1).random((1, 3, 8, 8), np.float32)
 

@@ -7,6 +7,12 @@
 #include "bind/bind.hpp"
 
 namespace ais::bind {
+namespace {
+
+// Of numpy's own class: one derived from it may mean something else by its elements, as a masked array does.
+bool is_plain_array(py::handle item) { return Py_TYPE(item.ptr()) == py::detail::npy_api::get().PyArray_Type_; }
+
+}  // namespace
 
 FeedRule::FeedRule(const py::list& inputs) {
   for (const py::handle& input : inputs) {
@@ -27,7 +33,7 @@ bool FeedRule::plain(PyObject* given) const {
   for (std::size_t i = 0; i < info_.inputs.size(); ++i) {
     const py::handle item = PyList_GET_ITEM(given, static_cast<Py_ssize_t>(i));
     const device::TensorDesc& desc = info_.inputs[i];
-    if (!py::isinstance<py::array>(item)) return false;
+    if (!is_plain_array(item)) return false;
     const auto array = py::reinterpret_borrow<py::array>(item);
     if (array_type(array) != desc.dtype) return false;
     if (desc.open() && desc.ranked && static_cast<std::size_t>(array.ndim()) != desc.shape.size()) return false;
@@ -41,7 +47,7 @@ std::vector<std::string> FeedRule::notes(const py::object& given) {
   std::vector<TensorView> views(items.size());
   for (std::size_t i = 0; i < views.size(); ++i) {
     const py::object item = items[i];
-    if (py::isinstance<py::array>(item)) {  // its type and shape are all that is wanted: no copy of a view with strides
+    if (is_plain_array(item)) {  // its type and shape are all that is wanted: no copy of a view with strides
       views[i] = describe_array(py::reinterpret_borrow<py::array>(item));
       if (!views[i].absent()) continue;
     }
