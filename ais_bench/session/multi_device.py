@@ -737,7 +737,8 @@ class MultiDeviceSession:
 
     def _task(self, item: Any, index: int | None = None, mode: int = 0, device: int | None = None) -> Task:
         if self._preprocessing is not None:
-            self._warn_of(item.arrays[: item.feeds])
+            if item.error is None:
+                self._warn_of(item.arrays[: item.feeds])
             task: Task = item.task(index, mode, device)
             return task
         key = None

@@ -229,7 +229,8 @@ Status Child::watch() {
       sigfillset(&all);
       pthread_sigmask(SIG_SETMASK, &all, nullptr);
       siginfo_t info{};
-      while (in_proc(folder) && waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT) != 0 && errno == EINTR) continue;
+      while (in_proc(folder) && waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT) != 0 && errno == EINTR)
+        continue;
       eventfd_write(mine, 1);
       ::close(mine);
       if (folder >= 0) ::close(folder);

@@ -2,7 +2,8 @@
 //
 // A signal must never reach another process that has got the child's number since. A pidfd sees to that. Without pidfds (Linux
 // before 5.3, containers that refuse them) the number is used, and it cannot be given away while the child is not reaped; if
-// something else in this process reaps children, the child's folder in /proc tells: it goes with the child, not with the number.
+// something else in this process reaps children, the child's folder in /proc tells: it goes with the child, not with the
+// number.
 #pragma once
 
 #include <cstdint>
