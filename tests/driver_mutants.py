@@ -201,7 +201,8 @@ MUTANTS = {
     ),
     "a file that would be ignored": Mutant(
         "J2",
-        runtime(" status = check_file(*state, json);\n", " status = ON ? Status() : check_file(*state, json);\n"),
+        runtime(" status = check_file(*state, json);\n", " status = ON ? Status() : check_file(*state, json);\n")
+        + runtime(") return check_file(*state, json);\n", ") return ON ? Status() : check_file(*state, json);\n"),
         ["test_acl_config.py::test_a_file_after_another_library"],
     ),
     "a reference that is kept": Mutant(
