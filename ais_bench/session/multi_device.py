@@ -23,6 +23,7 @@ from ais_bench.errors import (
     AisBenchError,
     ConfigError,
     DeviceUnavailable,
+    FeedError,
     FeedWarning,
     PoolClosed,
     PoolError,
@@ -746,11 +747,16 @@ class MultiDeviceSession:
             key, item = item
         if self._preprocess:
             return Task(encode(item), mode, OBJECT, 0, device, index, key)
-        named = self._named(item)
-        if named is not None:
-            return Task(encode(Named(named)), mode, OBJECT, 0, device, index, key)
-        feeds = scatter.as_feeds(item, self._inputs)
-        self._warn_of(feeds)
+        try:
+            named = self._named(item)
+            if named is not None:
+                return Task(encode(Named(named)), mode, OBJECT, 0, device, index, key)
+            feeds = scatter.as_feeds(item, self._inputs)
+            self._warn_of(feeds)
+        except FeedError as error:
+            if key is None:
+                raise
+            return Task.failed(error, index, device, key)
         return Task(feeds, mode, TENSORS, 0, device, index, key)
 
     def _named(self, feeds: Any) -> dict[str, Any] | None:
