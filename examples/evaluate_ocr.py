@@ -9,15 +9,13 @@ in varying widths, so the true text is known. No main guard is needed: workers n
 import importlib.util
 import random
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
-from ais_bench.session import MultiDeviceSession
+from ais_bench.evaluate import Collect, EditDistance, evaluate
 
 COUNT = int(sys.argv[1]) if len(sys.argv) > 1 else 300
 WORDS = "river stone market winter paper silver garden seven orange bridge letter number planet window ocean".split()  # noqa: SIM905
@@ -53,35 +51,42 @@ def decode(outputs):
     return "".join(ALPHABET[index] for index in kept).strip()
 
 
-def evaluate(session, title):
-    """Run all lines through a session; return the texts read and the seconds it took."""
-    start = time.perf_counter()
-    outputs = session.map(([image] for image in images), mode="dymshape")
-    texts = [decode(result) for result in tqdm(outputs, title, len(images), unit="line", mininterval=0.5)]
-    return texts, time.perf_counter() - start
+class Lines:
+    """A data set as torch has them: read by index, in the workers. A sample is (image, the true text)."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __getitem__(self, index):
+        return render(self.texts[index]), self.texts[index]
 
 
 rng = random.Random(0)
 truth = [make_line(rng) for _ in range(COUNT)]
-images = [render(text) for text in truth]
 
-# One computing thread for each device, so that one device alone has the same share of the machine.
-with MultiDeviceSession(MODEL, threads=1) as session:
-    session.start()  # workers load the model now, so that loading is not timed
-    devices = session.devices
-    texts, seconds = evaluate(session, f"devices {list(devices)}")
-    report = session.report()
 
-with MultiDeviceSession(MODEL, devices=devices[:1], threads=1) as session:
-    session.start()
-    alone, alone_seconds = evaluate(session, f"device {devices[0]} alone")
+def read_lines(**where):
+    """All lines through the model; one computing thread a device, so that a device alone has the same share of the machine."""
+    metrics = [EditDistance(), Collect()]
+    return evaluate(MODEL, Lines(truth), postprocess=decode, metrics=metrics, mode="dymshape", threads=1, **where)
 
+
+every = read_lines()
+devices = list(every.report["devices"])
+alone = read_lines(devices=[0])
+
+texts = every.metrics.pop("collect")["outputs"]
 wrong = [(want, got) for want, got in zip(truth, texts, strict=True) if want != got]
-print(report)
+same = texts == alone.metrics["collect"]["outputs"]
+print(every)
 for want, got in wrong[:5]:
     print(f"misread: {want!r} as {got!r}")
 print(f"accuracy: {COUNT - len(wrong)} of {COUNT} lines, {1 - len(wrong) / COUNT:.1%}")
-print(f"answers equal to one device alone: {texts == alone}")
+print(f"answers equal to one device alone: {same}")
+seconds, alone_seconds = every.report["wall_s"], alone.report["wall_s"]
 print(f"{len(devices)} devices: {seconds:.2f} s; one alone: {alone_seconds:.2f} s; {alone_seconds / seconds:.2f} times as fast")
-if texts != alone:
+if not same:
     sys.exit(1)

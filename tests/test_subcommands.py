@@ -316,6 +316,39 @@ def test_a_hostile_name_moves_no_cursor(place: Path, shell: Shell) -> None:
     assert "[bold]\\x1b[2J\\n.npy" in out
 
 
+def test_paths_may_be_anything(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    odd = os.fsdecode(b"a b\n<script>\xff")
+    (place / odd).mkdir()
+    (place / odd / "m.onnx").write_bytes((place / "m.onnx").read_bytes())
+    np.save(place / odd / f"{odd}.npy", np.zeros((1, 6), np.float32))
+    model, run = f"{odd}/m.onnx", f"{odd}/run"
+    for words in (
+        ["evaluate", model, odd, "--devices", "0", "--no-progress", "--output", run],
+        ["report", run],
+        ["report", run, "--json"],
+        ["compare", run, run, "--html", "page.html"],
+        ["inspect", model],
+        ["--model", model, "--input", odd, "--output", f"{odd}/out"],
+    ):
+        assert main(words) == 0, (words, capfd.readouterr())
+    assert "<script>" not in Path("page.html").read_text().split("<h1>")[1].split("</h1>")[0]
+    assert list((place / odd / "out").glob("*_summary.json"))
+
+
+def test_an_output_that_cannot_be_written_says_so(place: Path, shell: Shell) -> None:
+    (place / "file").touch()
+    for output in ("file", "file/run", "/proc/run"):
+        for line in (
+            f"evaluate m.onnx mine.py:rows --devices 0 --no-progress --output {output}",
+            f"bench m.onnx --devices 0 --no-progress --output {output}",
+            f"--model m.onnx --output {output}",
+        ):
+            code, _, err = shell(line)
+            assert code == 1, line
+            assert re.match(r"\[ERROR\] \w+: .*" + output.split("/")[-2 if output == "file/run" else -1], err.splitlines()[-1])
+    assert (place / "file").read_bytes() == b""
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["benchmark"]:  # as in "ait benchmark"
         words = words[1:]
     debug = "--debug" in words
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be anything
     try:
         if words[:1] and words[0] in SUBCOMMANDS:
             return run_subcommand(words[0], words[1:])

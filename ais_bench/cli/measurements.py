@@ -49,9 +49,8 @@ def measured_run(options: Any, kind: str) -> Iterator[dict[str, Any]]:
     os.makedirs(options.output, exist_ok=True)
     if os.path.exists(path):
         raise Failed(f"{options.output} holds a run already; name another folder")
-    settings = {
-        name: getattr(options, name) for name in (*_SETTINGS, *_OF_SCENARIO) if getattr(options, name, None) is not None
-    }
+    given = {name: getattr(options, name, None) for name in (*_SETTINGS, *_OF_SCENARIO)}
+    settings = {name: value for name, value in given.items() if value not in (None, False)}
     run = {
         "format": 1,
         "kind": kind,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from collections.abc import Sequence
 
 __all__ = ["SUBCOMMANDS", "run_subcommand"]
@@ -41,6 +40,5 @@ def run_subcommand(name: str, words: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object with every figure instead of text")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     options = parser.parse_args(list(words))
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be anything
     code: int = module.run(options)
     return code
