@@ -52,7 +52,8 @@ def test_a_chain_has_one(npu: Emulator, om: str) -> None:
 
 def test_runs_at_the_same_time_take_turns(npu: Emulator, om: str) -> None:
     """Whatever way they are made; the emulator reports two models in one work space at once, and `npu` looks at its report."""
-    with ThreadPoolExecutor(3) as threads:
+    npu.set_faults("device.execute=delay(20)")  # long enough that runs which take no turns meet
+    with ThreadPoolExecutor(6) as threads:
         sessions = [InferSession(0, om, share_workspace=True) for _ in range(3)]
         runs = [threads.submit(lambda s=session: [s.infer(FEEDS) for _ in range(4)]) for session in sessions]
         runs += [threads.submit(session.infer_pipeline, [FEEDS] * 6) for session in sessions]
@@ -61,6 +62,7 @@ def test_runs_at_the_same_time_take_turns(npu: Emulator, om: str) -> None:
                 equal(outputs, WANTED)
         for session in sessions:
             session.free_resource()
+    npu.set_faults()
 
 
 def test_a_chain_through_a_generator(npu: Emulator, om: str) -> None:
