@@ -54,7 +54,7 @@ bench: emulator $(VENV)/.test ## every benchmark, beside what it is compared wit
 	$(BIN)/python benchmarks/bench_affinity.py
 
 test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 native-test: ## the native tests, plain, under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer
 	$(MAKE) --directory tests/native --jobs $(JOBS) all

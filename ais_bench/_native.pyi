@@ -407,6 +407,60 @@ class Executor:
 def take(feeds: Iterable[Any]) -> list[NDArray[Any]]:
     """Return copies of the feeds, C-contiguous and in native byte order. Raises FeedError as `try_submit` does."""
 
+class ScheduledTask:
+    """What a Scheduler places, with a value of the caller's."""
+
+    def __init__(self, value: Any) -> None: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def crashes(self) -> int:
+        """How many workers were lost with it."""
+
+class ScheduledWorker:
+    """Who takes tasks from a Scheduler, several at a time."""
+
+    @property
+    def device(self) -> int: ...
+    @property
+    def in_hand(self) -> int: ...
+
+class Scheduler:
+    """The pool's scheduler for programs that hand out work themselves. Not for two threads at once."""
+
+    def __init__(self, *, in_flight: int = 0, fewest: int = 2, max_attempts: int = 2, random: int = 0) -> None:
+        """`in_flight`: tasks in a worker's hand, 0: as the times of tasks have it. `random`: not 0: decide by lot."""
+
+    def add_worker(self, device: int, weight: float = 1.0) -> ScheduledWorker: ...
+    def remove_worker(self, worker: ScheduledWorker) -> list[ScheduledTask]:
+        """Return what the worker had in hand, in order; each has to be `lose`d."""
+
+    def close_worker(self, worker: ScheduledWorker) -> None:
+        """Give it no new tasks."""
+
+    def add(self, task: ScheduledTask, kind: int = 0, device: int = -1) -> None:
+        """Queue a task. `kind`: tasks of a kind take alike. `device`: that of the workers that may have it; -1: all."""
+
+    def next(self, now_ns: int) -> tuple[ScheduledTask, ScheduledWorker] | None:
+        """Place a task that waits, and return who has to do it. None: nothing can be placed now."""
+
+    def answered(self, task: ScheduledTask, began_ns: int, done_ns: int) -> None: ...
+    def lose(self, task: ScheduledTask, begun: bool, certain: bool) -> bool:
+        """Say what a worker's end did to a task. Returns whether it is queued again; else it has failed."""
+
+    def drop(self, task: ScheduledTask) -> None:
+        """Nobody wants the task. It leaves the queue now, and a worker when that answers."""
+
+    def expect(self, to_come: int) -> None:
+        """Say how many tasks follow; -1: nobody knows."""
+
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def look_again_ns(self) -> int: ...
+    def check(self) -> str:
+        """Return what is wrong with the books; empty: nothing."""
+
 class SimulatedDevice:
     """A device of the simulator."""
 

@@ -222,3 +222,18 @@ def name_task(error: E, index: int | None = None, device_id: int | None = None) 
         with suppress(Exception):  # `add_note`, which Python 3.10 lacks
             error.__notes__ = [*getattr(error, "__notes__", []), f"({', '.join(said)})"]  # type: ignore[attr-defined]
     return error
+
+
+def rename_task(error: E, index: int) -> E:
+    """Give an error that names a task of a part of the call the task's place in the whole call, and return it."""
+    told = getattr(error, "index", None)
+    if told is None:
+        return name_task(error, index)
+    with suppress(Exception):
+        error.index = index  # type: ignore[attr-defined]
+    before, after = f"feeds with index {told}", f"feeds with index {index}"
+    if error.args and isinstance(error.args[0], str):
+        error.args = (error.args[0].replace(before, after), *error.args[1:])
+    if getattr(error, "__notes__", None):
+        error.__notes__ = [note.replace(before, after) for note in error.__notes__]  # type: ignore[attr-defined]
+    return error

@@ -24,6 +24,7 @@ PYTHON = {
     "infer": {"session"},
     "emulator": {"_native", "errors", "options"},
     "evaluate": {"errors", "infer", "session"},
+    "ray": {"_native", "errors", "options", "pool", "session"},
     "cli": {"errors", "evaluate", "infer", "session"},
 }
 # Folder of csrc -> the folders it may include.

@@ -46,6 +46,7 @@ def evaluate(
     keep_outputs: bool | None = None,
     notes: dict[str, Any] | None = None,
     watch: Callable[[Any], contextlib.AbstractContextManager[Any]] | None = None,
+    session: Callable[..., Any] | None = None,
     **session_options: Any,
 ) -> Result:
     """Run a data set through a model on all devices, and score it.
@@ -80,7 +81,8 @@ def evaluate(
             them a run can neither be resumed with metrics nor scored again.
         notes: anything for run.json.
         watch: a function of the session that returns a context, in which the run takes place.
-        session_options: as for MultiDeviceSession.
+        session: what makes the session of a model. None: MultiDeviceSession; on several servers: ais_bench.ray.ClusterSession.
+        session_options: as for MultiDeviceSession, or for what `session` makes.
 
     Returns a Result. Raises ConfigError before anything runs; what a sample raises with on_error="raise"; PoolBroken and
     WorkerStartError; OSError of the run folder. Whatever was written stays, and `resume` goes on with it.
@@ -99,19 +101,19 @@ def evaluate(
             settings = {**asked.settings(), "mode": mode}
             book.open(os.path.abspath(os.fspath(output)), bool(resume), settings, facts, asked.source.count, notes)
         with book.ends_well():
-            session, own = _session(model_or_session, devices, reader, finisher, session_options)
+            opened, own = _session(model_or_session, devices, reader, finisher, session_options, session)
             if own:
-                stack.enter_context(session)
-                session.start()
-            inputs, outputs = session.get_inputs(), session.get_outputs()
-            lane = in_the_workers(session, mode) if own else in_this_process(session, mode, reader, finisher)
+                stack.enter_context(opened)
+                opened.start()
+            inputs, outputs = opened.get_inputs(), opened.get_outputs()
+            lane = in_the_workers(opened, mode) if own else in_this_process(opened, mode, reader, finisher)
             size = batch_size_for(asked.batch_size, inputs, outputs)
             run = _Run(lane, asked.source, size, inputs_of(inputs), book, asked.alone)
             if watch is not None:
-                stack.enter_context(watch(session))
-            with Progress(asked.source.count, _title(model_or_session), progress) as bar, book.notes_restarts(session):
-                run.all(bar, _devices(session))
-        return book.result(session)
+                stack.enter_context(watch(opened))
+            with Progress(asked.source.count, _title(model_or_session), progress) as bar, book.notes_restarts(opened):
+                run.all(bar, _devices(opened))
+        return book.result(opened)
 
 
 def _facts(model_or_session: Any) -> dict[str, Any]:
@@ -172,16 +174,25 @@ def _devices(session: Any) -> list[int]:
     return list(devices) if devices is not None else [session.device_id]
 
 
-def _session(model: Any, devices: Any, reader: Reader, finisher: Finisher, options: dict[str, Any]) -> tuple[Any, bool]:
+def _session(
+    model: Any,
+    devices: Any,
+    reader: Reader,
+    finisher: Finisher,
+    options: dict[str, Any],
+    make: Callable[..., Any] | None,
+) -> tuple[Any, bool]:
     """The session to run on, and whether it was made here. Raises ConfigError."""
     if hasattr(model, "map") or hasattr(model, "infer"):
-        given = [*(["devices"] if devices is not None else []), *options]
+        given = [*(["devices"] if devices is not None else []), *(["session"] if make is not None else []), *options]
         if given:
             raise ConfigError(f"a session was given, so {', '.join(given)} cannot be; they belong to the one who makes it")
         return model, False
-    from ais_bench.session import MultiDeviceSession
+    if make is None:
+        from ais_bench.session import MultiDeviceSession
 
-    made = MultiDeviceSession(model, devices=devices, preprocess=reader, postprocess=finisher, on_error="return", **options)
+        make = MultiDeviceSession
+    made = make(model, devices=devices, preprocess=reader, postprocess=finisher, on_error="return", **options)
     return made, True
 
 

@@ -44,7 +44,9 @@ def stages_of(item: Any, clock: Clock) -> dict[str, Any]:
     """What a record says of where and how long a task ran."""
     if item is None:
         return {"device": None}
-    said: dict[str, Any] = {"device": item.device_id}
+    device = item.device_id
+    # On several servers a device is (node, number).
+    said: dict[str, Any] = {"device": "/".join(map(str, device)) if isinstance(device, tuple) else device}
     started_ns = getattr(item, "started_ns", None)
     if started_ns:
         said["started_s"] = clock.seconds(started_ns)

@@ -90,6 +90,7 @@ void register_runtimes(py::module_& module);
 void register_session(py::module_& module);
 void register_tensor(py::module_& module);
 void register_simulator(py::module_& module);
+void register_scheduler(py::module_& module);
 void register_pool(py::module_& module);
 void register_time_span(py::module_& module);
 void register_shm_bell(py::module_& module);

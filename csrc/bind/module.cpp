@@ -11,6 +11,7 @@ PYBIND11_MODULE(_native, module) {
   ais::bind::register_time_span(module);
   ais::bind::register_session(module);
   ais::bind::register_simulator(module);
+  ais::bind::register_scheduler(module);
   ais::bind::register_shm_bell(module);
   ais::bind::register_shm_lane(module);
   ais::bind::register_shm_channel(module);
