@@ -353,16 +353,32 @@ def test_help_and_version_import_nothing_heavy() -> None:
     script = """
 import contextlib, io, sys
 from ais_bench.cli.main import main
-for word in ("-h", "--help", "--version"):
+from ais_bench.cli.subcommands import SUBCOMMANDS
+for words in (["-h"], ["--help"], ["--version"], *([name, "-h"] for name in SUBCOMMANDS)):
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        try: main([word])
+        try: main(words)
         except SystemExit as ended: assert ended.code == 0
     assert len(said.getvalue()) > 10
 heavy = {"numpy", "rich", "onnxruntime", "multiprocess", "dill", "jinja2", "ais_bench._native", "ais_bench.session", "asyncio"}
 print(sorted(heavy & set(sys.modules)))
 """
     assert run_script(script).strip() == "[]"
+
+
+@pytest.mark.parametrize("words", [["devices"], ["inspect", "two.onnx", "--json"], ["--model", "two.onnx"]])
+def test_an_output_that_is_full_or_closed(place: Path, words: list[str]) -> None:
+    line = [sys.executable, "-m", "ais_bench", *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=place)
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, text=True, check=False, cwd=place)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_the_module_and_the_script_are_the_same_command(place: Path) -> None:

@@ -211,7 +211,10 @@ def test_a_scaling_curve_is_on_the_page(place: Path, shell: Shell) -> None:
     (curve,) = json.loads(data)["curves"]
     rates = [one["throughput_per_s"] for one in found["curve"]]
     assert (curve["x"], curve["series"]) == ([1, 2], {"measured": rates, "ideal": [rates[0], 2 * rates[0]]})
-    assert "efficiency" in shell("report curve")[1]
+    assert "scaling (efficiency: runs/s / (devices x runs/s of one))\n" in shell("report curve")[1].replace(" \n", "\n")
+    for command in "resume", "score":
+        code, _, err = shell(f"{command} curve")
+        assert (code, "is a run of scaling" in err) == (1, True)
 
 
 def test_a_measurement_that_fails_leaves_its_status(place: Path, shell: Shell) -> None:

@@ -72,12 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # names of files may be anything
     try:
         if words[:1] and words[0] in SUBCOMMANDS:
-            return run_subcommand(words[0], words[1:])
-        options = benchmark_parser().parse_args(words)
-        debug = options.debug
-        from ais_bench.cli.benchmark import run
+            code = run_subcommand(words[0], words[1:])
+        else:
+            options = benchmark_parser().parse_args(words)
+            debug = options.debug
+            from ais_bench.cli.benchmark import run
 
-        return run(options)
+            code = run(options)
+        sys.stdout.flush()  # so that a full disk or a closed pipe is met here
+        return code
     except Failed as failed:
         error(str(failed))
         return 1

@@ -79,7 +79,7 @@ def _write_report(folder: str, run: dict[str, Any], report: dict[str, Any]) -> N
     from ais_bench.evaluate.folder import REPORT, write_json
     from ais_bench.evaluate.page.page import write_page
     from ais_bench.evaluate.result import load
-    from ais_bench.evaluate.values import json_ready
+    from ais_bench.evaluate.text import json_ready
 
     write_json(os.path.join(folder, REPORT), json_ready(report))
     found = load(folder)

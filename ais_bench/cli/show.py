@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ais_bench.evaluate.values import json_ready
+from ais_bench.evaluate.text import json_ready
 
 __all__ = ["figure", "lines", "print_json", "table"]
 
@@ -26,13 +26,15 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> No
     from rich.text import Text
 
     # What others wrote must not move the cursor.
-    shown = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    shown = Table(header_style="bold", box=None, pad_edge=False)
     for index, head in enumerate(heads):
         shown.add_column(Text(head), justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         shown.add_row(*(Text(_printable(figure(cell))) for cell in row))
     terminal = sys.stdout.isatty()
-    Console(highlight=False, width=None if terminal else WIDE).print(shown)
+    console = Console(highlight=False, width=None if terminal else WIDE)
+    console.print(Text(title, style="bold"))  # a table's own title is wrapped to the table's width
+    console.print(shown)
     print()
 
 

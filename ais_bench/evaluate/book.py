@@ -20,7 +20,8 @@ from ais_bench.evaluate.plan import versions
 from ais_bench.evaluate.result import Records, Result
 from ais_bench.evaluate.scoring import Scorer
 from ais_bench.evaluate.tally import Clock, Tally, done_at, stages_of
-from ais_bench.evaluate.values import Unstorable, encode_value, json_ready
+from ais_bench.evaluate.text import json_ready
+from ais_bench.evaluate.values import Unstorable, encode_value
 
 __all__ = ["Book", "write_pictures"]
 

@@ -10,7 +10,7 @@ from ais_bench.errors import ConfigError
 from ais_bench.evaluate.folder import REPORT, write_json
 from ais_bench.evaluate.result import Result, load
 from ais_bench.evaluate.scoring import Scorer
-from ais_bench.evaluate.values import json_ready
+from ais_bench.evaluate.text import json_ready
 
 __all__ = ["score"]
 

@@ -1,11 +1,11 @@
-"""A report as plain text."""
+"""A report as plain text, and what JSON takes. The command line's help imports this, so it imports nothing."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-__all__ = ["report_text", "setting_of"]
+__all__ = ["json_ready", "report_text", "setting_of"]
 
 
 def report_text(report: dict[str, Any]) -> str:
@@ -32,3 +32,18 @@ def setting_of(row: dict[str, Any]) -> str:
     shapes = ";".join(f"{name}:{','.join(map(str, dims))}" for name, dims in (row["shapes"] or {}).items()) or "fixed shapes"
     devices, workers = len(row["device_ids"]), row["workers_per_device"]
     return f"{shapes}, {devices} device{'s' * (devices != 1)}, {workers} worker{'s' * (workers != 1)} each"
+
+
+def json_ready(value: Any) -> Any:
+    """The same with texts in place of what JSON does not have: NaN as null, arrays as lists of numbers, the rest by repr."""
+    if isinstance(value, dict):
+        return {str(key): json_ready(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_ready(entry) for entry in value]
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if hasattr(value, "tolist"):
+        return json_ready(value.tolist())
+    return repr(value)

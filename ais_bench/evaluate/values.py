@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Unstorable", "decode_value", "encode_value", "json_ready"]
+__all__ = ["Unstorable", "decode_value", "encode_value"]
 
 INLINE_BYTES = 1024  # larger arrays go to the file
 
@@ -56,21 +56,6 @@ def decode_value(value: Any, get: GetBytes) -> Any:
         if key.startswith("$"):
             return _DECODERS[key](content, get)
     return {key: decode_value(entry, get) for key, entry in value.items()}
-
-
-def json_ready(value: Any) -> Any:
-    """The same with texts in place of what JSON does not have: NaN as null, arrays as lists of numbers, the rest by repr."""
-    if isinstance(value, dict):
-        return {str(key): json_ready(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_ready(entry) for entry in value]
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if hasattr(value, "tolist"):
-        return json_ready(value.tolist())
-    return repr(value)
 
 
 def _array(value: Any, put: PutBytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ais_bench.cli.commands.evaluate import add_session_options, evaluate_as
 from ais_bench.cli.log import Failed
+from ais_bench.cli.measurements import KINDS
 
 EXAMPLES = """\
   ais-bench resume run
@@ -25,7 +26,10 @@ def run(options: Any) -> int:
     """Evaluate what the run folder says, from where it was cut off."""
     from ais_bench.evaluate import load
 
-    asked = load(options.run).run.get("notes", {}).get("command")
+    found = load(options.run).run
+    if found.get("kind") in KINDS:
+        raise Failed(f"{options.run} is a run of {found['kind']}; only evaluations are resumed")
+    asked = found.get("notes", {}).get("command")
     if asked is None:
         raise Failed(f"{options.run} was not made by this command, so only its own script can go on with it: resume=True")
     return evaluate_as(asked, options, output=options.run, resume="failed" if options.failed else True)

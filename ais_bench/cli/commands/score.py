@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from ais_bench.cli.log import Failed
+from ais_bench.cli.measurements import KINDS
 from ais_bench.cli.show import print_json
 from ais_bench.cli.specs import load_object, metric_of
 
@@ -29,6 +30,8 @@ def run(options: Any) -> int:
     from ais_bench.evaluate import load, score
 
     found = load(options.run)
+    if found.run.get("kind") in KINDS:
+        raise Failed(f"{options.run} is a run of {found.run['kind']}; only evaluations are scored")
     metrics, final = options.metric, options.final
     if metrics is None and final is None:
         asked = found.run.get("notes", {}).get("command")

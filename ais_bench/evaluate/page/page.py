@@ -10,7 +10,7 @@ from typing import Any
 
 from ais_bench.evaluate.page.story import story_of
 from ais_bench.evaluate.page.timeline import PARTS
-from ais_bench.evaluate.values import json_ready
+from ais_bench.evaluate.text import json_ready
 
 __all__ = ["write_page"]
 
