@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test library emulator lint stubs check bench docs wheel asan tsan mutants native-test model clean
+.PHONY: help demo test endurance library emulator lint stubs check bench docs wheel asan tsan mutants native-test model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ bench: emulator $(VENV)/.test ## every benchmark, beside what it is compared wit
 
 test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+endurance: emulator $(VENV)/.test ## long evaluations: 100,000 samples with a worker killed every second, 1,000 interruptions (an hour)
+	AIS_BENCH_ENDURANCE=1 AIS_BENCH_INTERRUPTIONS=1000 $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/test_evaluate_endurance.py $(ARGS)
 
 native-test: ## the native tests, plain, under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer
 	$(MAKE) --directory tests/native --jobs $(JOBS) all
