@@ -505,6 +505,8 @@ class Simulated:
     @property
     def failed(self) -> int: ...
     @property
+    def hedged(self) -> int: ...
+    @property
     def most_ahead(self) -> int: ...
     @property
     def most_in_hand(self) -> list[int]: ...
@@ -524,6 +526,7 @@ def simulate(
     seed: int = 1,
     check: bool = True,
     skip_cpu: int = -1,
+    hedge: float = 0.0,
 ) -> Simulated:
     """Run the pool's scheduler on simulated devices. Raises RuntimeError for a task lost or done twice, or wrong books.
 
@@ -621,6 +624,7 @@ class Exchange:
         fewest: int = 2,
         max_attempts: int = 2,
         random: int = 0,
+        hedge: float = 0.0,
     ) -> None: ...
     def start(self, task: PoolTask, timeout: float | None = None) -> None:
         """Send the task, or queue it. Raises what a block or the closed door says."""

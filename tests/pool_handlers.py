@@ -20,7 +20,23 @@ from ais_bench.shm import EchoHandler, Task
 class Obedient:
     """Does what the first feed says, an int64 array [order, argument, ...], and answers with the feeds."""
 
-    ECHO, SLEEP_MS, KILL_SELF, SEGFAULT, HANG, RAISE, EXIT, PRINT, LOG, WHO, STOP_SELF, ONCE, SLOW_ON_0, LOSE_DEVICE = range(14)
+    (
+        ECHO,
+        SLEEP_MS,
+        KILL_SELF,
+        SEGFAULT,
+        HANG,
+        RAISE,
+        EXIT,
+        PRINT,
+        LOG,
+        WHO,
+        STOP_SELF,
+        ONCE,
+        SLOW_ON_0,
+        LOSE_DEVICE,
+        STOP_ONCE,
+    ) = range(15)
     native = None
 
     def __init__(self, context: WorkerContext, marks: str = "") -> None:
@@ -58,6 +74,8 @@ class Obedient:
             return Answer([np.array([os.getpid(), self.context.device_id, os.getppid()], np.int64)])
         elif order in (self.KILL_SELF, self.SEGFAULT, self.EXIT, self.STOP_SELF):
             _end(order, argument)
+        elif order == self.STOP_ONCE:
+            _stop_once(self.marks)
         elif order == self.ONCE:
             _end_once(os.path.join(self.marks, f"once-{argument}"))
         return Answer([feed.copy() for feed in task.feeds])
@@ -77,6 +95,16 @@ def _end_once(mark: str) -> None:
     except FileExistsError:
         return
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stop_once(marks: str) -> None:
+    try:
+        os.close(os.open(os.path.join(marks, "stopped"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    with open(os.path.join(marks, f"stopped-{os.getpid()}"), "w"):
+        pass
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class Echo(Obedient):

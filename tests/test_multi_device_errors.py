@@ -376,7 +376,7 @@ with MultiDeviceSession({models["bytes"]!r}, devices=[0]) as session:
             sizes.append(psutil.Process().memory_info().rss >> 10)
     print(sizes[-1] - sizes[0], len(os.listdir("/proc/self/fd")))
 """
-    done = run_script("-c", script)
+    done = run_script("-c", script, seconds=300)
     assert done.returncode == 0, done.stderr
     growth, descriptors = map(int, done.stdout.split())
     # KiB. The times of 100,000 to 200,000 tasks are kept, 32 bytes each: 60,000 more of them are 1,900. 80,000 tasks that

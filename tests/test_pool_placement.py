@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pool_handlers import Obedient, order
+from pool_handlers import Marking, Obedient, order
 from pool_support import run_script, wait_until
 
 from ais_bench.errors import ConfigError, TaskTimeout
@@ -264,3 +264,94 @@ print("right")
 def test_answers_do_not_depend_on_who_runs_what(tmp_path: Path, seed: str) -> None:
     done = run_script("-c", f"import os; os.environ['AIS_BENCH_POOL_RANDOM'] = {seed!r}\n" + RANDOM, str(tmp_path))
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stdout + done.stderr
+
+
+def slow_once(count: int, at: int) -> list[list[Any]]:
+    """Orders, of which one stops its worker the first time that somebody is at it."""
+    return [order(Obedient.STOP_ONCE if n == at else Obedient.SLEEP_MS, 5) for n in range(count)]
+
+
+def test_with_hedge_a_stream_goes_on_past_a_task_that_stands_still(tmp_path: Path) -> None:
+    with DevicePool(Marking(str(tmp_path)), [0, 1, 2], PoolSettings(hedge=2.0, close_timeout=5)) as pool:
+        pool.start()
+        for device in range(3):  # what is known of the devices
+            pool.submit(order(Obedient.SLEEP_MS, 5), device=device).result(20)
+        tasks = list(pool.ordered(iter(slow_once(60, 20)), make))
+        assert [task.index for task in tasks] == list(range(60))
+        assert all(task.error is None for task in tasks)
+        counts = pool.counts()
+        assert counts["hedged"] >= 1
+        assert counts["hedges_won"] >= 1
+        assert counts["done"] == counts["accepted"] == 63
+        assert executed(pool) == 63  # each answer is one device's, once
+        stopped = {worker.pid for worker in pool.workers()} & {
+            int(mark.name.split("-")[1]) for mark in tmp_path.glob("stopped-*")
+        }
+        for pid in stopped:
+            os.kill(pid or 0, signal.SIGCONT)
+        exchange = pool._engine.exchange
+        wait_until(lambda: exchange.progress() >= 0 and exchange.at_rest)
+        assert exchange.check() == ""
+        assert pool.counts()["done"] == 63  # the late answer was dropped
+        assert executed(pool) == 63
+
+
+def test_with_hedge_a_stream_may_be_left_while_a_task_runs_twice(tmp_path: Path) -> None:
+    with DevicePool(Marking(str(tmp_path)), [0, 1], PoolSettings(hedge=1.0, close_timeout=5)) as pool:
+        for device in range(2):
+            pool.submit(order(Obedient.SLEEP_MS, 5), device=device).result(20)
+        for _ in range(5):  # both runs take as long
+            items = iter(
+                [order(Obedient.SLEEP_MS, 5)] * 4 + [order(Obedient.SLEEP_MS, 300)] + [order(Obedient.SLEEP_MS, 5)] * 4
+            )
+            stream = pool.ordered(items, make)
+            for _ in range(4):
+                next(stream)
+            stream.close()
+        for task in pool.ordered([order(Obedient.SLEEP_MS, 5)] * 4 + [order(Obedient.SLEEP_MS, 300)], make):
+            assert task.error is None
+        counts = pool.counts()
+        exchange = pool._engine.exchange
+        wait_until(lambda: exchange.progress() >= 0 and exchange.at_rest)
+        assert exchange.check() == ""
+        assert counts["accepted"] == sum(counts[name] for name in ("done", "cancelled"))
+
+
+def test_with_hedge_the_death_of_the_second_worker_costs_nothing() -> None:
+    with DevicePool(Obedient, [0, 1], PoolSettings(hedge=1.0, restart_backoff=0)) as pool:
+        for device in range(2):
+            pool.submit(order(Obedient.SLEEP_MS, 5), device=device).result(20)
+
+        made: list[Task] = []
+
+        def remember(item: Any, index: int) -> Task:
+            made.append(Task(item, index=index))
+            return made[-1]
+
+        def kill_the_second() -> None:
+            wait_until(lambda: pool.counts()["hedged"] == 1)
+            wait_until(lambda: all(ready.in_hand for ready in readies))
+            (pid,) = (seat.pid for seat in pool._engine.supervisor.seats if seat.device.id != made[-1].at_device)
+            os.kill(pid or 0, signal.SIGKILL)
+            killed.append(pid)
+
+        killed: list[int | None] = []
+        readies = [seat.worker.ready for seat in pool._engine.supervisor.seats]  # type: ignore[union-attr]
+        items = [order(Obedient.SLEEP_MS, 5)] * 6 + [order(Obedient.SLEEP_MS, 3000)]  # known to be quick, mostly
+        killer = threading.Thread(target=kill_the_second)
+        killer.start()
+        tasks = list(pool.ordered(items, remember))
+        killer.join(20)
+        assert len(killed) == 1
+        assert [task.error for task in tasks] == [None] * 7
+        assert pool.counts()["done"] == 9
+        assert pool.counts()["hedges_won"] == 0
+
+
+def test_hedge_must_be_a_number_of_at_least_one() -> None:
+    for wrong in (0, 0.5, -1, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="hedge must be at least 1"):
+            PoolSettings(hedge=wrong)
+    for kind in (True, "2"):
+        with pytest.raises(TypeError, match="hedge must be a number"):
+            PoolSettings(hedge=kind)  # type: ignore[arg-type]

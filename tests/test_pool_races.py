@@ -112,6 +112,50 @@ def test_the_pool_may_be_used_and_closed_while_a_task_is_sent() -> None:
     assert type(task.error).__name__ == "PoolClosed"
 
 
+def test_feeds_may_use_the_pool_of_one_place_while_they_are_made_arrays(pool: DevicePool) -> None:
+    """`pool` has one device, and room for one task there: the place must not be taken by the task that is being made."""
+    inner = order(Obedient.ECHO, 4)
+    uses: dict[str, Callable[[], Any]] = {
+        "run": lambda: pool.run(Task(inner)).result(),
+        "submit": lambda: pool.submit(inner).result(20),
+        "map": lambda: next(pool.map([inner])),
+        "another one": lambda: pool.run(Task([Feed(lambda: pool.run(Task(inner)), Obedient.ECHO, 4)])).result(),
+    }
+    for name, use in uses.items():
+        for outer in (
+            lambda feed: pool.run(Task([feed])).result(),
+            lambda feed: pool.submit([feed]).result(20),
+            lambda feed: next(pool.map(iter([[feed]]))),
+            lambda feed: pool.run_all([Task([feed])])[0].result(),
+        ):
+            seen: list[Any] = []
+            feed = Feed(lambda use=use, seen=seen: seen.append(use()), Obedient.ECHO, 5)  # type: ignore[misc]
+            assert outer(feed)[0][1] == 5, name
+            assert seen[0][0][1] == 4, name
+    rests(pool)
+
+
+def test_feeds_that_close_their_own_stream_while_they_are_made_arrays_end_it(pool: DevicePool) -> None:
+    def feeds() -> Iterator[list[Any]]:
+        yield order(Obedient.ECHO, 1)
+        yield [Feed(lambda: stream.close(), Obedient.ECHO, 2)]
+        raise AssertionError("a stream that was closed asked for more")
+
+    stream = pool.ordered(feeds(), lambda item, index: Task(item, index=index))
+    assert len(list(stream)) <= 1
+    rests(pool)
+
+
+def test_feeds_that_cannot_be_made_arrays_are_their_tasks_failure(pool: DevicePool) -> None:
+    def refuse() -> None:
+        raise ValueError("no array today")
+
+    task = pool.run(Task([Feed(refuse)]))
+    assert "no array today" in str(task.error)
+    assert task.outcome == "failed"
+    assert "no array today" in str(pool.submit([Feed(refuse)]).exception(20))
+
+
 def test_a_stream_that_is_dropped_by_a_finalizer_while_another_is_drained_is_forgotten(pool: DevicePool) -> None:
     class Cycle:
         """Goes when the garbage collector comes by, and a stream with it."""

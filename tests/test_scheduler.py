@@ -82,6 +82,31 @@ def test_nothing_is_taken_back_for_a_device_that_would_not_get_it() -> None:
     assert simulate(devices, items).taken_back > 0  # else the second device gets it
 
 
+def test_with_hedge_a_task_that_stands_still_holds_up_no_stream() -> None:
+    """One task of 10 ms takes 30 s; behind it there is room for 100."""
+    lengths = [1.0] * 100 + [3000.0] + [1.0] * 300
+    stuck = simulate(even(8), [SimulatedSource(lengths, window=100)])
+    assert stuck.wall_ns > 30_000 * MS
+    assert stuck.hedged == 0
+    devices = [SimulatedDevice(30_000 * MS), *even(7)]  # the second run is as quick as all the others
+    slow = simulate(devices, stream(400, window=100), hedge=2.0)
+    assert slow.hedged == 1
+    assert slow.wall_ns < 1.3 * 400 / 7 * 10 * MS
+
+
+def test_without_stragglers_nothing_runs_twice() -> None:
+    assert simulate(even(8), stream(800, window=100), hedge=2.0).hedged == 0
+    assert simulate(even(1), stream(100), hedge=1.0).hedged == 0  # no other device
+
+
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_with_hedge_by_lot_every_task_still_counts_once(seed: int) -> None:
+    devices = [*even(5, depth=1 + seed % 4), SimulatedDevice(MS, spread=1.0), SimulatedDevice(10 * MS, dies_at_ns=20 * MS)]
+    done = simulate(devices, stream(300), random=seed, hedge=1.0, max_attempts=3)
+    assert done.hedged > 0
+    assert all(ns >= 0 for ns in done.done_ns[0])
+
+
 def test_tasks_in_flight_is_an_upper_bound() -> None:
     assert max(simulate(even(4), stream(500), in_flight=3).most_in_hand) <= 3
 

@@ -206,7 +206,8 @@ class DevicePool:
 
     def run(self, task: Task) -> Task:
         """Run one task and return it when it is done."""
-        self.start()
+        if not self._settled:  # else the exchange refuses it if the pool is closed, or another process's
+            self.start()
         self._engine.exchange.run(task)
         return task
 

@@ -217,6 +217,7 @@ def make_exchange(settings: PoolSettings, bell: Doorbell, wake_fd: int, cores: i
         in_flight=settings.tasks_in_flight or 0,
         fewest=settings.fewest_in_flight,
         max_attempts=settings.max_attempts,
+        hedge=float(settings.hedge or 0),
         random=int(os.environ.get("AIS_BENCH_POOL_RANDOM", "0")),
     )
 

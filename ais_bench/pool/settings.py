@@ -20,6 +20,9 @@ affinity            "none"             "split": each worker pinned to its share;
 window              None      bytes    that a stream may hold: feeds under way and results not fetched; at least one item;
                                        None: an eighth of the memory that this process may use
 window_items        4096      items    that a stream may have under way, behind one that holds up the order
+hedge               None      times    the task that holds up an ordered stream runs a second time on an idle device once it
+                                       has taken so many times what it would take there; the first answer counts. So handlers
+                                       and callables may be called twice for an item. None: never
 weights             None               {device id: weight above 0}: a device of weight 0.5 is expected to take twice as long
 spin                "auto"             microseconds a waiting side spins before it sleeps; "auto": 50 while a
                                        processor is free for it; 0: never
@@ -56,6 +59,7 @@ class PoolOptions(TypedDict, total=False):
     spin: Literal["auto"] | float
     window: int | None
     window_items: int
+    hedge: float | None
     weights: Mapping[int, float] | None
 
 
@@ -79,6 +83,7 @@ class PoolSettings:
     spin: Literal["auto"] | float = "auto"
     window: int | None = None
     window_items: int = 4096
+    hedge: float | None = None
     weights: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
@@ -92,6 +97,7 @@ class PoolSettings:
         check_affinity(self.affinity)
         check_spin(self.spin)
         _check_weights(self.weights)
+        _check_hedge(self.hedge)
 
     @property
     def window_bytes(self) -> int:
@@ -112,6 +118,15 @@ _INTEGERS = {  # name: least, most, may be None
     "window": (1, 2**62, True),
     "window_items": (1, LARGEST_INT, False),
 }
+
+
+def _check_hedge(hedge: object) -> None:
+    if hedge is None:
+        return
+    if isinstance(hedge, bool) or not isinstance(hedge, numbers.Real):
+        raise ConfigTypeError(f"hedge must be a number of at least 1, or None for never, got {hedge!r}")
+    if not 1 <= float(hedge) < float("inf"):
+        raise ConfigError(f"hedge must be at least 1: so many times what the task takes on an idle device, got {hedge!r}")
 
 
 def _check_weights(weights: object) -> None:

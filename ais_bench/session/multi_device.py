@@ -120,7 +120,8 @@ class MultiDeviceSession:
             report says what it came to.
         settings: further keywords with their defaults and units in the table of ais_bench.pool.settings: workers_per_device,
             tasks_in_flight, task_timeout, start_timeout, close_timeout, max_restarts, restart_backoff, retry_device_after,
-            max_attempts, min_devices, threads, spin.
+            max_attempts, min_devices, threads, spin, window, window_items, hedge, weights. With `hedge` the callables may run
+            twice for an item.
 
     Raises ConfigError before anything is started. Calls raise FeedError, InferenceError and the like for one task;
     WorkerStartError where a model does not load; WorkerDied and TaskTimeout for a task whose workers died, with `device_id`
@@ -203,6 +204,7 @@ class MultiDeviceSession:
                 tasks_in_flight=None,
                 fewest_in_flight=2,
                 min_devices=None,
+                hedge=None,
                 affinity="none",
             )
             self._preprocessing = Preprocessing(packed, cpu_workers, cpu_settings, carries=postprocess is not None)
@@ -457,21 +459,21 @@ class MultiDeviceSession:
 
         `outputs`: names of the outputs to return, in that order; None: all. The model computes all of them either way.
         """
-        number = scatter.mode_number(mode, custom_sizes)
+        number = 0 if mode == "static" else scatter.mode_number(mode, custom_sizes)
         if scatter.is_by_device(feeds):
             if device is not None:
                 raise ConfigError(f"device={device!r} cannot be used with feeds that name their devices")
             by_device = self._by_device(feeds, lambda one, **how: self._task(one, mode=number, **how))
             pick = self._picker(outputs)
             return {device: [pick(result) for result in results] for device, results in by_device.items()}
-        pick = self._picker(outputs)
+        wanted = None if outputs is None else self._picker(outputs)
         device = None if device is None else as_device_id(device)
         pool = self._ready_pool(None if device is None else [device])
         if self._preprocessing is not None:
             feeds = self._preprocessing.one(feeds, self._inputs)
         task = pool.run(self._task(feeds, mode=number, device=device))
         self.summary.note_one(task)
-        return pick(task.result())
+        return task.result() if wanted is None else wanted(task.result())
 
     def submit(
         self,
@@ -840,7 +842,11 @@ class MultiDeviceSession:
         preprocess = None
         if ahead is not None:
             preprocess = make_report(ahead.device_infos(), ahead.workers(), ahead.wall_s(), {}, {})
-        return make_report(pool.device_infos(), pool.workers(), pool.wall_s(), memory, self.progress(), preprocess, host_memory)
+        counts = pool.counts()
+        hedged = counts["hedged"], counts["hedges_won"]
+        return make_report(
+            pool.device_infos(), pool.workers(), pool.wall_s(), memory, self.progress(), preprocess, host_memory, hedged
+        )
 
 
 def _remake(model_path: Any, options: dict[str, Any]) -> MultiDeviceSession:

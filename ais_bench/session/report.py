@@ -87,10 +87,12 @@ class Report:
 
     `memory` has the devices whose runtime tells of theirs: NPUs. `ends` says how accepted tasks ended, whatever the device:
     "accepted" is the sum of "done", "failed", "cancelled", "timed_out", "refused" (no device could take it any more) and
-    "outstanding". `preprocess` is about the CPU workers of `preprocess_workers`, numbered from 0: their `preprocess_ms` is
-    the callable's time, and nothing of them is in `total`. `host_memory` says by device how an NPU's worker copies feeds and
-    outputs: "registered" (the NPU copies from and to the memory shared with this process) or "page-locked" and why (the
-    worker's processor copies in between); it is empty for CPU devices.
+    "outstanding". `hedged` counts the tasks that were run a second time beside the first run (see the setting `hedge`), and
+    `hedges_won` those of them where the second answer came first. `preprocess` is about the CPU workers of
+    `preprocess_workers`, numbered from 0: their `preprocess_ms` is the callable's time, and nothing of them is in `total`.
+    `host_memory` says by device how an NPU's worker copies feeds and outputs: "registered" (the NPU copies from and to the
+    memory shared with this process) or "page-locked" and why (the worker's processor copies in between); it is empty for
+    CPU devices.
     """
 
     devices: dict[int, Counts]
@@ -100,6 +102,8 @@ class Report:
     ends: dict[str, int] = field(default_factory=dict)
     preprocess: Report | None = None
     host_memory: dict[int, str] = field(default_factory=dict)
+    hedged: int = 0
+    hedges_won: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts and lists of numbers and texts."""
@@ -123,6 +127,8 @@ class Report:
         for text in dict.fromkeys(self.host_memory.values()):
             devices = ", ".join(str(device) for device, said in self.host_memory.items() if said == text)
             lines.append(f"host memory of device {devices}: {text}")
+        if self.hedged:
+            lines.append(f"{self.hedged} tasks were run a second time; {self.hedges_won} of the second answers came first")
         return "\n".join([*lines, f"wall time {self.total.wall_s:.3f} s"])
 
 
@@ -150,6 +156,7 @@ def make_report(
     ends: dict[str, int],
     preprocess: Report | None = None,
     host_memory: Mapping[int, str] | None = None,
+    hedged: tuple[int, int] = (0, 0),
 ) -> Report:
     """A report of a pool's records. `memory` is free and total bytes of devices, None where that is unknown."""
     both = Stats()
@@ -172,6 +179,7 @@ def make_report(
         ends,
         preprocess,
         dict(host_memory or {}),
+        *hedged,
     )
 
 

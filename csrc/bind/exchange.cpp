@@ -11,6 +11,7 @@
 
 #include "base/process.hpp"
 #include "bind/recycling.hpp"
+#include "bind/tensor.hpp"
 
 namespace ais::bind {
 namespace {
@@ -33,6 +34,25 @@ std::uint64_t bytes_of(py::handle feeds) {
     if (py::isinstance<py::array>(feed)) bytes += static_cast<std::uint64_t>(py::reinterpret_borrow<py::array>(feed).nbytes());
   }
   return bytes;
+}
+
+// The same feeds, what is no array made one: that may run any code, so no place is kept meanwhile. Arrays that a device cannot
+// take as they are stay: a copy of them is made when there is a place for it.
+py::object as_arrays(py::object feeds) {
+  const auto python = [](const char* name, const auto&... arguments) {
+    return in_python([&] { return py::object(py::module_::import("ais_bench.session.feeds").attr(name)(arguments...)); });
+  };
+  if (!PyList_CheckExact(feeds.ptr()) && !PyTuple_CheckExact(feeds.ptr())) {
+    feeds = python("to_sequence", feeds, py::list(), py::list());
+  }
+  const auto good = [](py::handle feed) { return py::isinstance<py::array>(feed) || py::isinstance<PyTensor>(feed); };
+  PyObject** const items = PySequence_Fast_ITEMS(feeds.ptr());
+  if (std::all_of(items, items + PySequence_Fast_GET_SIZE(feeds.ptr()), good)) return feeds;
+  const py::list given(feeds);  // of our own
+  py::list arrays;
+  for (std::size_t i = 0; i < given.size(); ++i)
+    arrays.append(good(given[i]) ? py::object(given[i]) : python("to_array", given[i], i));
+  return arrays;
 }
 
 std::uint32_t logarithm(std::uint64_t bytes) {
@@ -108,6 +128,7 @@ void Exchange::reset_times() {
   accepted_ = outstanding_;  // each accepted task ends in one count, those under way too
   std::fill(std::begin(outcomes_), std::end(outcomes_), 0);
   taken_back_ = 0;
+  hedged_ = hedges_won_ = 0;
 }
 
 bool Exchange::at_rest() const { return outstanding_ == 0 && scheduler_.busy() == 0 && streams_.empty(); }
@@ -119,6 +140,8 @@ py::dict Exchange::counts() const {
   counts["outstanding"] = outstanding_;
   counts["waiting"] = scheduler_.waiting();
   counts["taken_back"] = taken_back_;
+  counts["hedged"] = hedged_;
+  counts["hedges_won"] = hedges_won_;
   py::dict retries;
   for (const auto& [device, count] : retries_) retries[py::int_(device)] = count;
   py::dict lost;
@@ -146,10 +169,10 @@ void Exchange::empty_trash() {
   if (emptying_) return;
   emptying_ = true;
   while (!trash_.empty() || !trash_tasks_.empty()) {
-    const std::vector<py::object> objects = std::move(trash_);
-    const std::vector<std::shared_ptr<PoolTask>> tasks = std::move(trash_tasks_);
-    trash_.clear();
-    trash_tasks_.clear();
+    trash_.swap(going_);  // both keep their memory
+    trash_tasks_.swap(going_tasks_);
+    going_.clear();
+    going_tasks_.clear();
   }
   emptying_ = false;
 }
@@ -161,12 +184,19 @@ void Exchange::finish(PoolTask* task, Outcome outcome, py::object outputs, py::o
     return;
   }
   task->done = true;
+  if (task->first) {  // it came too late, or to nothing
+    trash_.push_back(std::move(outputs));
+    trash_.push_back(std::move(error));
+    if (task->feeds) trash_.push_back(std::move(task->feeds));
+    return;
+  }
+  if (const std::shared_ptr<PoolTask> second = task->second.lock(); second != nullptr && !second->done) drop_run(second.get());
   task->outcome = outcome;
   task->outputs = std::move(outputs);
   task->error = std::move(error);
   task->error_made = error_made;
-  trash_.push_back(std::move(task->feeds));
-  trash_.push_back(std::move(task->kept));
+  if (task->feeds) trash_.push_back(std::move(task->feeds));
+  if (task->kept) trash_.push_back(std::move(task->kept));
   ++outcomes_[static_cast<std::size_t>(outcome)];
   --outstanding_;
   if (task->future) {
@@ -186,14 +216,19 @@ void Exchange::finish(PoolTask* task, Outcome outcome, py::object outputs, py::o
   rest_if_done();
 }
 
+void Exchange::drop_run(PoolTask* task) {
+  task->dropped_ns = monotonic_ns();
+  const bool queued = task->place == pool::Place::kQueued;
+  scheduler_.drop(task);
+  if (task->place == pool::Place::kSent) take_back(task);
+  if (queued) release(task);
+  if (task->first) task->done = true;
+}
+
 void Exchange::end(PoolTask* task, Outcome outcome, py::object error, bool error_made, bool send_on) {
   const std::shared_ptr<PoolTask> held = task->shared_from_this();
   if (!task->done) {
-    task->dropped_ns = monotonic_ns();
-    const bool queued = task->place == pool::Place::kQueued;
-    scheduler_.drop(task);
-    if (task->place == pool::Place::kSent) take_back(task);
-    if (queued) release(task);
+    drop_run(task);
     if (task->accepted) {
       finish(task, outcome, py::object(), std::move(error), error_made);
     } else {
@@ -266,6 +301,15 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
     throw py::error_already_set();
   }
+  py::object wrong;
+  try {
+    task->feeds = as_arrays(std::move(task->feeds));
+  } catch (py::error_already_set& raised) {
+    if (!raised.matches(PyExc_Exception)) throw;
+    wrong = raised.value();
+  }
+  if (task->done) return;  // cancelled by what ran meanwhile
+  if (task->accepted) raise_if_error(Status(Code::kInvalidArgument, "this task was started before"));
   if (task->waiter == nullptr) task->waiter = task->future ? background_ : std::make_shared<Waiter>();
   if (task->source == nullptr) task->source = &callers_;
   task->bytes = bytes_of(task->feeds);
@@ -281,6 +325,17 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
     }
   }
   accept(task);
+  refusal = door_ ? &door_ : (blocks_.empty() ? nullptr : blocked(*task));
+  if (wrong || refusal != nullptr) {
+    release(task.get());
+    if (wrong) {
+      finish(task.get(), Outcome::kFailed, py::object(), std::move(wrong));
+    } else {
+      finish(task.get(), Outcome::kRefused, py::object(), *refusal, false);
+    }
+    empty_trash();
+    return;
+  }
   scheduler_.add(task.get());
   if (timeout_s) {
     const std::int64_t at = monotonic_ns() + static_cast<std::int64_t>(std::min(*timeout_s, 1e9) * 1e9);
@@ -382,7 +437,7 @@ std::shared_ptr<PoolWorker> Exchange::record_of(pool::Worker* worker) const {
 void Exchange::pump() {
   if (workers_.empty()) return;
   const int here = current_cpu();
-  const std::int64_t now = monotonic_ns();
+  std::int64_t now = monotonic_ns();
   const int skip = caller_core(now);
   bool crowded = false;
   for (const std::shared_ptr<PoolWorker>& worker : workers_) {
@@ -393,10 +448,11 @@ void Exchange::pump() {
   bool again = true;
   for (int moves = 0; again && moves < 64;) {
     again = false;
-    while (pool::Task* next = scheduler_.next(monotonic_ns(), skip, here)) {
+    while (pool::Task* next = scheduler_.next(now, skip, here)) {
       if (!send(static_cast<PoolTask*>(next))) break;
+      now = monotonic_ns();
     }
-    if (pool::Task* task = scheduler_.take_back(monotonic_ns(), skip, here)) {
+    if (pool::Task* task = scheduler_.take_back(now, skip, here)) {
       take_back(static_cast<PoolTask*>(task));
       again = true;
       ++moves;
@@ -534,6 +590,10 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
   auto* task = static_cast<PoolTask*>(answer.task);
   const std::shared_ptr<PoolTask> held = task->self;
   const bool in_hand = task->place == pool::Place::kSent && task->worker == worker.get();
+  if (task->first) {
+    book_second(worker, task, std::move(answer));
+    return;
+  }
   if (in_hand && answer.feeds) {
     book_fault(worker, task, std::move(answer));
     return;
@@ -541,7 +601,7 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
   const std::int64_t until = task->dropped_ns > 0 ? std::min(task->dropped_ns, answer.done_ns) : answer.done_ns;
   answer.times.busy = busy_ns(worker.get(), answer.picked_ns, std::max(until, answer.picked_ns));
   answer.times.queued += std::max<std::int64_t>(0, answer.picked_ns - answer.times.queued - task->accepted_ns);
-  answer.times.end_to_end = std::max(answer.times.end_to_end, monotonic_ns() - task->accepted_ns);
+  answer.times.end_to_end = std::max(answer.times.end_to_end, answer.taken_ns - task->accepted_ns);
   const bool failed = answer.kind == shm::Kind::kRaised || answer.kind == shm::Kind::kError;
   worker->cost_ns = answer.times.execute + answer.times.preprocess + answer.times.postprocess + answer.times.copy_out;
   if (!task->done) {
@@ -564,6 +624,80 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
   } else {
     finish(task, failed ? Outcome::kFailed : Outcome::kDone, std::move(answer.outputs), py::object());
   }
+}
+
+// The first answer counts, unless it is an error of the second run: the first one may still succeed.
+void Exchange::book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer) {
+  PoolTask* const first = task->first.get();
+  const std::shared_ptr<PoolTask> held = task->first;
+  const std::int64_t until = task->dropped_ns > 0 ? std::min(task->dropped_ns, answer.done_ns) : answer.done_ns;
+  answer.times.busy = busy_ns(worker.get(), answer.picked_ns, std::max(until, answer.picked_ns));
+  const bool failed = answer.kind == shm::Kind::kRaised || answer.kind == shm::Kind::kError;
+  const bool won = !task->done && !first->done && !failed;
+  if (task->place == pool::Place::kSent && task->worker == worker.get()) {
+    if (answer.feeds) {
+      scheduler_.drop(task);
+      scheduler_.faulted(task);
+    } else {
+      scheduler_.answered(task, answer.picked_ns, answer.done_ns);
+    }
+    release(task);
+  }
+  task->done = true;
+  if (answer.lost) condemn(worker, answer.error);
+  trash_.push_back(std::move(answer.feeds));
+  if (!won) {
+    worker->lane->stats().add_busy(answer.times.busy);
+    trash_.push_back(std::move(answer.outputs));
+    trash_.push_back(std::move(answer.error));
+    return;
+  }
+  answer.times.queued += std::max<std::int64_t>(0, answer.picked_ns - answer.times.queued - first->accepted_ns);
+  answer.times.end_to_end = std::max(answer.times.end_to_end, answer.taken_ns - first->accepted_ns);
+  worker->lane->stats().record(answer.times, false);
+  ++hedges_won_;
+  drop_run(first);
+  first->ran_on = worker->device;
+  first->answer = answer.kind;
+  first->times = answer.times;
+  first->picked_ns = answer.picked_ns;
+  first->done_ns = answer.done_ns;
+  finish(first, Outcome::kDone, std::move(answer.outputs), py::object());
+}
+
+std::int64_t Exchange::hedge(PoolTask* task) {
+  if (task->done || task->first || !task->second.expired() || task->place != pool::Place::kSent) return pool::kNever;
+  const std::int64_t now = monotonic_ns();
+  std::int64_t look_again = pool::kNever;
+  if (!scheduler_.hedge(*task, now, &look_again, caller_core(now))) return look_again;
+  const std::shared_ptr<PoolTask> held = task->shared_from_this();
+  const std::shared_ptr<PoolWorker> worker = record_of(task->worker);
+  auto second = std::make_shared<PoolTask>();
+  try {
+    second->feeds = worker->lane->copy_feeds(task->seq);
+  } catch (py::error_already_set& raised) {
+    condemn(worker, raised.value());
+  }
+  if (!second->feeds || task->done || task->place != pool::Place::kSent) return pool::kNever;
+  second->mode = task->mode;
+  second->payload = task->payload;
+  second->option = task->option;
+  second->index = task->index;
+  second->kind = task->kind;
+  second->bytes = task->bytes;
+  second->source = task->source;
+  second->avoid = worker->device;
+  second->waiter = task->waiter;
+  second->first = held;
+  second->self = second;
+  second->accepted = true;
+  second->accepted_ns = now;
+  task->second = second;
+  ++hedged_;
+  scheduler_.add(second.get());
+  pump();
+  empty_trash();
+  return pool::kNever;
 }
 
 void Exchange::book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer) {
@@ -592,6 +726,11 @@ void Exchange::book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* t
 // How much of a time the worker was busy in that was not counted before.
 std::int64_t Exchange::busy_ns(PoolWorker* worker, std::int64_t from, std::int64_t to) {
   auto& covered = worker->covered;
+  if (covered.empty() || from > covered.back().second) {  // mostly: it works on one task at a time, in order
+    if (covered.size() >= kCoveredKept) covered.erase(covered.begin());
+    covered.emplace_back(from, to);
+    return to - from;
+  }
   std::int64_t fresh = to - from;
   std::pair<std::int64_t, std::int64_t> whole{from, to};
   for (std::size_t i = 0; i < covered.size();) {
@@ -603,7 +742,7 @@ std::int64_t Exchange::busy_ns(PoolWorker* worker, std::int64_t from, std::int64
     whole = {std::min(whole.first, covered[i].first), std::max(whole.second, covered[i].second)};
     covered.erase(covered.begin() + static_cast<std::ptrdiff_t>(i));
   }
-  covered.push_back(whole);
+  covered.insert(std::upper_bound(covered.begin(), covered.end(), whole), whole);
   if (covered.size() > kCoveredKept) covered.erase(covered.begin());
   return std::max<std::int64_t>(0, fresh);
 }
@@ -877,6 +1016,11 @@ py::object Exchange::remove_worker(const std::shared_ptr<PoolWorker>& worker, co
     if (found != left.end() && !task->done) {
       trash_.push_back(std::move(task->feeds));
       task->feeds = std::move(found->feeds);
+    }
+    if (task->first && !task->done) {
+      task->done = true;
+      release(task);
+      continue;
     }
     if (task->done) {  // past its own time, and killed for that
       if (found != left.end() && found == left.begin()) explained = task->crashes;

@@ -68,9 +68,9 @@ struct PoolWorker : pool::Worker {
   std::uint64_t adapt_at = 1;
   std::uint64_t seen = 0;  // answered, when the caller's processor was looked at last
   bool gone = false;
-  std::int64_t cost_ns = 0;                                    // of the last task
-  py::object kill_reason;                                      // why it is given up, if that is the pool's doing
-  std::vector<std::pair<std::int64_t, std::int64_t>> covered;  // when it was busy, of late
+  std::int64_t cost_ns = 0;                                   // of the last task
+  py::object kill_reason;                                     // why it is given up, if that is the pool's doing
+  std::deque<std::pair<std::int64_t, std::int64_t>> covered;  // when it was busy, of late: in order, disjoint
 };
 
 struct PoolTask : pool::Task, std::enable_shared_from_this<PoolTask> {
@@ -101,6 +101,9 @@ struct PoolTask : pool::Task, std::enable_shared_from_this<PoolTask> {
   int moved = 0;           // how often it was taken back
   std::shared_ptr<Waiter> waiter;
   std::shared_ptr<PoolTask> self;  // while a queue or a worker has it
+  // A second run of a task is a task of its own, which nobody waits for and no count knows; its answer becomes the first one's.
+  std::shared_ptr<PoolTask> first;  // set in the second
+  std::weak_ptr<PoolTask> second;   // set in the first, from then on
 };
 
 struct ExchangeOptions {
@@ -143,6 +146,10 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void ring();
   // No worker is left that could ring: the doorbell's memory can go, although somebody may keep the closed pool.
   void silence();
+
+  // Runs the task, which holds up a stream, a second time if that pays (P8 of the policy). Returns when to ask again.
+  std::int64_t hedge(PoolTask* task);
+  bool hedges() const { return options_.scheduler.hedge > 0; }
 
   // Books the replies that are there; how many. Then sends what can be sent.
   std::size_t progress();
@@ -195,6 +202,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::uint32_t ticket() const;
   void accept(const std::shared_ptr<PoolTask>& task);
   void finish(PoolTask* task, Outcome outcome, py::object outputs, py::object error, bool error_made = true);
+  void drop_run(PoolTask* task);  // of which the answer is not needed any more
+  void book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer);
   void release(PoolTask* task);  // no queue or worker has it any more
   void pump();
   bool send(PoolTask* task);
@@ -260,6 +269,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::uint64_t accepted_ = 0;
   std::uint64_t outcomes_[6] = {};
   std::uint64_t taken_back_ = 0;
+  std::uint64_t hedged_ = 0;
+  std::uint64_t hedges_won_ = 0;
   std::unordered_map<int, std::uint64_t> retries_;
   std::unordered_map<int, std::uint64_t> lost_;
   std::int64_t since_ns_ = -1;  // -1: at rest
@@ -274,6 +285,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   bool emptying_ = false;
   std::vector<py::object> trash_;
   std::vector<std::shared_ptr<PoolTask>> trash_tasks_;
+  std::vector<py::object> going_;
+  std::vector<std::shared_ptr<PoolTask>> going_tasks_;
 };
 
 }  // namespace ais::bind

@@ -125,9 +125,9 @@ void register_worker(py::module_& module) {
 
 std::shared_ptr<Exchange> make_exchange(std::shared_ptr<shm::Bell> bell, int wake_fd, int cores, double spin_us,
                                         std::optional<double> task_timeout, int in_flight, int fewest, int max_attempts,
-                                        std::uint64_t random) {
+                                        std::uint64_t random, double hedge) {
   ExchangeOptions options;
-  options.scheduler = {in_flight, fewest, max_attempts, random};
+  options.scheduler = {in_flight, fewest, max_attempts, hedge, random};
   options.cores = cores;
   options.spin_us = spin_us;
   options.task_timeout_s = task_timeout.value_or(0);
@@ -139,7 +139,7 @@ void register_exchange(py::module_& module) {
   py::class_<Exchange, std::shared_ptr<Exchange>>(module, "Exchange")
       .def(py::init(&make_exchange), py::arg("doorbell"), py::kw_only(), py::arg("wake_fd") = -1, py::arg("cores") = 1,
            py::arg("spin_us") = -1.0, py::arg("task_timeout") = py::none(), py::arg("in_flight") = 0, py::arg("fewest") = 2,
-           py::arg("max_attempts") = 2, py::arg("random") = 0)
+           py::arg("max_attempts") = 2, py::arg("random") = 0, py::arg("hedge") = 0.0)
       .def("start", &Exchange::start, py::arg("task"), py::arg("timeout") = py::none())
       .def("run", &Exchange::run, py::arg("task"))
       .def("run_all", &Exchange::run_all, py::arg("tasks"))

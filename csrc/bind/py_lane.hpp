@@ -153,6 +153,15 @@ class PyLane {
     return to_left(std::move(left));
   }
 
+  // Copies of the feeds of a task that the worker has not answered yet; null: there is none.
+  py::object copy_feeds(std::uint64_t seq) {
+    std::vector<TensorView> feeds;
+    if (!value_or_raise(lane_->look_at_feeds(seq, &feeds))) return py::object();
+    py::list copies;
+    for (const TensorView& view : feeds) copies.append(copy_tensor(view));
+    return copies;
+  }
+
   py::list new_feeds(const std::vector<std::pair<Shape, py::object>>& specs);
 
   bool owns(const py::array& array) const { return lane_->region()->contains(array.data()); }
@@ -179,6 +188,7 @@ class PyLane {
     shm::TaskTimes times;
     std::int64_t picked_ns = 0;
     std::int64_t done_ns = 0;
+    std::int64_t taken_ns = 0;  // when the parent had it
   };
 
   // The next reply; false where there is none.
@@ -210,6 +220,7 @@ class PyLane {
     answer->times.end_to_end = now_ns - reply->begun_ns;
     answer->picked_ns = reply->picked_ns;
     answer->done_ns = reply->done_ns;
+    answer->taken_ns = now_ns;
     reply->result.release();
     reply->feeds_lease.release();
   }

@@ -18,9 +18,9 @@ using pool::SimulatedSource;
 
 pool::Simulated simulate(const std::vector<SimulatedDevice>& devices, const std::vector<SimulatedSource>& sources,
                          int in_flight, int fewest, int max_attempts, std::uint64_t random, std::uint64_t seed, bool check,
-                         int skip_cpu) {
+                         int skip_cpu, double hedge) {
   pool::Simulation simulation;
-  simulation.options = {in_flight, fewest, max_attempts, random};
+  simulation.options = {in_flight, fewest, max_attempts, hedge, random};
   simulation.devices = devices;
   simulation.sources = sources;
   simulation.seed = seed;
@@ -63,13 +63,14 @@ void register_simulator(py::module_& module) {
       .def_readonly("taken_back", &pool::Simulated::taken_back)
       .def_readonly("crashes", &pool::Simulated::crashes)
       .def_readonly("failed", &pool::Simulated::failed)
+      .def_readonly("hedged", &pool::Simulated::hedged)
       .def_readonly("most_ahead", &pool::Simulated::most_ahead)
       .def_readonly("most_in_hand", &pool::Simulated::most_in_hand)
       .def_readonly("idle_beside_waiting", &pool::Simulated::idle_beside_waiting)
       .def_readonly("nanoseconds_a_task", &pool::Simulated::nanoseconds_a_task);
   module.def("simulate", &simulate, py::arg("devices"), py::arg("sources"), py::kw_only(), py::arg("in_flight") = 0,
              py::arg("fewest") = 2, py::arg("max_attempts") = 2, py::arg("random") = 0, py::arg("seed") = 1,
-             py::arg("check") = true, py::arg("skip_cpu") = -1);
+             py::arg("check") = true, py::arg("skip_cpu") = -1, py::arg("hedge") = 0.0);
 }
 
 }  // namespace ais::bind

@@ -197,7 +197,14 @@ void Stream::wait() {
     const timespec nap{0, kNapNs};
     nanosleep(&nap, nullptr);
   }
-  exchange_->wait(waiter_.get(), seen, exchange_->patience_ns(monotonic_ns()));
+  std::int64_t until = exchange_->patience_ns(monotonic_ns());
+  if (options_.ordered && exchange_->hedges()) {
+    const std::shared_ptr<PoolTask> front = under_way_.front();  // it holds up the others
+    const std::int64_t look = exchange_->hedge(front.get());
+    if (waiter_->finished != seen || ended_) return;
+    if (look != pool::kNever) until = until == shm::kNoDeadline ? look : std::min(until, look);
+  }
+  exchange_->wait(waiter_.get(), seen, until);
 }
 
 std::shared_ptr<PoolTask> Stream::next() {

@@ -546,6 +546,31 @@ Task* Scheduler::take_back_at_random() {
   return candidates[draw() % candidates.size()];
 }
 
+bool Scheduler::hedge(const Task& task, Nanos now, Nanos* look_again, int skip) {
+  *look_again = kNever;
+  const Worker* at = task.worker;
+  if (options_.random != 0 && options_.hedge > 0 && task.place == Place::kSent && !task.unwanted && task.crashes == 0) {
+    return draw() % 8 == 0;
+  }
+  if (options_.hedge <= 0 || task.place != Place::kSent || task.unwanted || task.crashes > 0 || waiting_ > 0) return false;
+  if (at->hand.first() != &task && !at->several && !task.claimed) return false;  // it can still be taken back
+  Nanos shortest = kNever;
+  for (const Worker* idle : workers_) {
+    if (!idle->hand.empty() || idle->full || idle->device == at->device || !may_run(*idle, task, true)) continue;
+    if (idle->only_cpu != kNoCpu && idle->only_cpu == skip) continue;
+    const Nanos expects = expected(*idle, task);
+    if (expects != kUnknown) shortest = std::min(shortest, expects);
+  }
+  if (shortest == kNever) return false;
+  const Nanos began = std::max(task.sent_ns, at->last_done);
+  const Nanos due = began + std::max(shortest, task.expected_ns);
+  const Nanos enough = began + std::max(kMoveCost, to_nanos(options_.hedge * static_cast<double>(shortest)));
+  const Nanos ends = now < due ? due : now + (now - due) + (due - began) / 4;  // as in free_at
+  if (now >= enough && now + shortest + move_cost(task) < ends) return true;
+  *look_again = now < enough ? enough : std::max(now + 1, due + shortest + move_cost(task) - (due - began) / 4);
+  return false;
+}
+
 bool Scheduler::wants_more(const Source& source) {
   if (source.waiting > 0 || workers_.empty()) return false;
   const auto has_room = [&](std::size_t position) {

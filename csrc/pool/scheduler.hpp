@@ -30,6 +30,9 @@
 //   P5  Sources (each stream is one; single calls share one) take turns by the time that their tasks take, so none starves.
 //   P6  A task that a worker died with runs alone, so that a second death names it for certain.
 //   P7  A task that failed for its device runs elsewhere if another device works, `max_attempts` times in all.
+//   P8  With `hedge`: the task that holds up an ordered stream runs a second time, on an idle worker of another device, once it
+//   has
+//       taken `hedge` times what it would take there, and if it would be done there first.
 #pragma once
 
 #include <cstddef>
@@ -63,6 +66,7 @@ struct Options {
   int in_flight = 0;  // tasks handed to one worker at a time; 0: `fewest`, more of short ones
   int fewest = 2;
   int max_attempts = 2;
+  double hedge = 0;          // 0: no task runs a second time beside the first
   std::uint64_t random = 0;  // not 0: every decision that is not wrong is drawn by lot, from this seed
 };
 
@@ -196,6 +200,9 @@ class Scheduler {
   Task* take_back(Nanos now, int skip = kNoCpu, int shun = kNoCpu);
   void withdrawn(Task* task);      // it is queued again, first of all; kOut if unwanted
   void not_withdrawn(Task* task);  // the worker had begun it
+  // Whether a second run of this task, which holds up others, should be added now (P8), as a task of its own that avoids the
+  // device. `look_again`: when to ask the next time; kNever: when something has happened.
+  bool hedge(const Task& task, Nanos now, Nanos* look_again, int skip = kNoCpu);
   // The worker answered. `began`, `done`: when the worker took the task and published.
   void answered(Task* task, Nanos began, Nanos done);
   // The worker's device failed with it. True: it is queued again; false: it is out, and the failure its own.

@@ -20,6 +20,8 @@ struct Job : Task {
   bool done = false;
   Worker* left = nullptr;  // from which it was taken back last, and when
   Nanos left_at = 0;
+  Job* first = nullptr;  // of which this is a second run
+  Job* second = nullptr;
 };
 
 enum class What { kFinish, kArrive, kDie, kReturn, kReady, kLook };
@@ -157,8 +159,9 @@ class Machine {
       if (Task* task = timed([&] { return scheduler_.take_back(now_, simulation_.skip); })) {
         again = withdraw(static_cast<Job*>(task));
       }
+      for (std::size_t from = 0; from < sources_.size(); ++from) again |= hedge(from);
     }
-    const Nanos look = scheduler_.look_again();
+    const Nanos look = std::min(scheduler_.look_again(), hedge_again_);
     if (look < next_look_ || next_look_ <= now_) {
       next_look_ = std::max(look, now_ + 1);
       if (look != kNever) push(next_look_, What::kLook, 0, 0);
@@ -176,6 +179,42 @@ class Machine {
     }
     result_.most_ahead = std::max(result_.most_ahead, drawn_[from] - oldest_[from]);
     return true;
+  }
+
+  // Of a stream's oldest task a second run, if the policy is for it.
+  bool hedge(std::size_t from) {
+    if (from == 0) hedge_again_ = kNever;
+    if (simulation_.options.hedge <= 0 || !simulation_.sources[from].arrivals.empty()) return false;
+    while (oldest_[from] < drawn_[from] && jobs_[from][oldest_[from]]->done) ++oldest_[from];
+    if (oldest_[from] == drawn_[from]) return false;
+    Job* const job = jobs_[from][oldest_[from]].get();
+    Nanos look = kNever;
+    if (job->second != nullptr) return false;
+    if (!timed([&] { return scheduler_.hedge(*job, now_, &look, simulation_.skip); })) {
+      hedge_again_ = std::min(hedge_again_, look);
+      return false;
+    }
+    auto second = std::make_unique<Job>();
+    second->source = job->source;
+    second->kind = job->kind;
+    second->from = from;
+    second->number = job->number;
+    second->length = job->length;
+    second->avoid = job->worker->device;
+    second->first = job;
+    job->second = second.get();
+    Job* const added = second.get();
+    seconds_.push_back(std::move(second));
+    ++result_.hedged;
+    timed([&] { scheduler_.add(added); });
+    return true;
+  }
+
+  // The answer of the run is not needed any more.
+  void drop_run(Job* job) {
+    const bool sent = job->place == Place::kSent;
+    scheduler_.drop(job);
+    if (sent && withdraw(job)) --result_.taken_back;
   }
 
   void send(Job* job) {
@@ -218,8 +257,11 @@ class Machine {
     const Nanos began = device.began;
     result_.busy_ns[which] += now_ - began;
     ++result_.tasks[which];
-    settle(job);
     timed([&] { scheduler_.answered(job, began, now_); });
+    Job* const first = job->first != nullptr ? job->first : job;
+    Job* const other = job->first != nullptr ? job->first : job->second;
+    if (other == nullptr || !first->done) settle(first);
+    if (other != nullptr && other->place != Place::kOut && !other->unwanted) drop_run(other);
     if (!device.claimed.empty()) begin(which);
     claim(which);
   }
@@ -243,8 +285,9 @@ class Machine {
       job->left_at = now_;
       scheduler_.withdrawn(job);
       ++result_.taken_back;
+      return true;
     }
-    return true;
+    return !job->unwanted;
   }
 
   void die(std::size_t which) {
@@ -260,7 +303,8 @@ class Machine {
     const std::vector<Task*> orphans = scheduler_.remove(&device);
     for (auto orphan = orphans.rbegin(); orphan != orphans.rend(); ++orphan) {
       auto* job = static_cast<Job*>(*orphan);
-      if (!scheduler_.lose(job, job == at, true, true)) {
+      if (job->first != nullptr) continue;  // a second run is not repeated
+      if (!scheduler_.lose(job, job == at, true, true) && !job->done) {
         ++result_.failed;
         settle(job);
       }
@@ -292,6 +336,7 @@ class Machine {
   std::vector<std::unique_ptr<Device>> devices_;
   std::vector<std::unique_ptr<Source>> sources_;
   std::vector<std::vector<std::unique_ptr<Job>>> jobs_;
+  std::vector<std::unique_ptr<Job>> seconds_;  // runs
   std::vector<std::size_t> drawn_;
   std::vector<std::size_t> oldest_;
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
@@ -299,6 +344,7 @@ class Machine {
   Nanos now_ = 0;
   Nanos finished_ = 0;
   Nanos next_look_ = kNever;
+  Nanos hedge_again_ = kNever;
   std::size_t left_ = 0;
   std::size_t total_ = 0;
   std::int64_t spent_ = 0;

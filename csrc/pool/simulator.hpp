@@ -45,6 +45,7 @@ struct Simulated {
   std::uint64_t taken_back = 0;
   std::uint64_t crashes = 0;
   std::uint64_t failed = 0;
+  std::uint64_t hedged = 0;  // tasks that ran a second time beside the first
   std::uint64_t steps = 0;
   std::size_t most_ahead = 0;             // of all streams: tasks under way over the oldest that was not done
   std::vector<std::size_t> most_in_hand;  // of each device

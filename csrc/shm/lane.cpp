@@ -317,6 +317,17 @@ Result<bool> Lane::withdraw(std::uint64_t seq, Unfinished* left) {
   return true;
 }
 
+Result<bool> Lane::look_at_feeds(std::uint64_t seq, std::vector<TensorView>* out) {
+  AIS_TRY(usable());
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::uint32_t index = seq % kRingSlots;
+  if (index >= flights_.size() || !flights_[index].used || flights_[index].task.seq != seq) return false;
+  const Flight& flight = flights_[index];
+  AIS_TRY(read_frame(region_->data(), {flight.task.table_offset, flight.task.table_bytes}, flight.feeds.span(),
+                     {kDataOffset, region_->size() - kDataOffset}, out));
+  return true;
+}
+
 // Needs the mutex.
 void Lane::drop(Flight* flight) {
   *flight = Flight();

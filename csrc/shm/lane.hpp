@@ -99,6 +99,8 @@ class Lane {
   // Takes back the task that was published as `seq` (see publish), unless the worker has claimed it: it is not run, and has no
   // reply. False: the worker has it, or it is over.
   Result<bool> withdraw(std::uint64_t seq, Unfinished* left);
+  // The feeds of a task that the worker has and did not answer yet, where they lie, until the next call. False: there is none.
+  Result<bool> look_at_feeds(std::uint64_t seq, std::vector<TensorView>* out);
 
   // The next reply into `out` (whose vectors are reused); false where there is none. Works after close and after the worker's
   // death. On Corrupt the lane is closed.
