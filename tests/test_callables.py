@@ -392,3 +392,95 @@ def test_callables_of_a_script_share_globals_and_objects_in_a_worker(tmp_path: P
     open_model = add_model(tmp_path / "open.onnx", ["n", 3])
     printed = run_script(SCRIPT, open_model).splitlines()
     assert printed == ["[(110.0, 1), (111.0, 2), (112.0, 3)] None", "[(0, 1), (1, 2), (2, 3)]"]
+
+
+class Transient(Exception):
+    """What may go better the next time."""
+
+
+class StillTransient(Transient):
+    """A kind of it."""
+
+
+def fails_once(folder: Path, item: int, error: type[Exception]) -> None:
+    """Raise `error` the first time that somebody comes with this item, and note each time."""
+    with open(folder / f"tries-{item}", "a") as file:
+        file.write("x")
+    if (folder / f"tries-{item}").stat().st_size == 1:
+        raise error(f"item {item}")
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("side", ["preprocess", "postprocess", "preprocess_workers"])
+def test_what_a_callable_raises_of_retry_on_is_tried_again(
+    models: dict[str, str], tmp_path: Path, side: str, threads: int
+) -> None:
+    def before(item: int) -> Feeds:
+        if item % 3 == 1 and side != "postprocess":
+            fails_once(tmp_path, item, StillTransient)
+        return feeds_of(item)
+
+    def after(outputs: Feeds) -> int:
+        item = number_of(outputs)
+        if item % 3 == 1 and side == "postprocess":
+            fails_once(tmp_path, item, Transient)
+        return item
+
+    more: dict[str, Any] = {"preprocess_workers": 1} if side == "preprocess_workers" else {"callable_threads": threads}
+    with MultiDeviceSession(
+        models["open"], devices=DEVICES, preprocess=before, postprocess=after, retry_on=Transient, **more
+    ) as session:
+        results = list(session.map(range(30), details=True))
+        report, ends = session.report(), session.progress()
+    assert [outputs for outputs, _ in results] == list(range(30))
+    if side != "preprocess_workers":  # what these try is not the devices' attempt
+        assert [item.attempts for _, item in results] == [2 if index % 3 == 1 else 1 for index in range(30)]
+        assert report.total.retries == 10
+    assert all((tmp_path / f"tries-{item}").stat().st_size == 2 for item in range(1, 30, 3))
+    assert (report.total.tasks, report.total.failures) == (30, 0)
+    assert ends["done"] == ends["accepted"] == 30
+
+
+@pytest.mark.parametrize("devices", [[0], DEVICES])
+def test_retry_on_ends_with_the_attempts_and_is_about_its_types_alone(
+    models: dict[str, str], tmp_path: Path, devices: list[int]
+) -> None:
+    def before(item: int) -> Feeds:
+        with open(tmp_path / f"tries-{item}", "a") as file:
+            file.write("x")
+        raise {0: Transient, 1: LookupError}[item](f"item {item}")
+
+    with MultiDeviceSession(
+        models["open"], devices=devices, preprocess=before, retry_on=[Transient, OSError], max_attempts=3, on_error="return"
+    ) as session:
+        (first, one), (second, other) = session.map([0, 1], details=True)
+        report = session.report()
+    assert type(first).__name__ == "Transient"
+    assert type(second) is LookupError
+    assert (one.attempts, other.attempts) == (3, 1)
+    assert (tmp_path / "tries-0").stat().st_size == 3
+    assert (tmp_path / "tries-1").stat().st_size == 1
+    assert (report.total.tasks, report.total.failures, report.total.retries) == (2, 2, 2)
+    assert {worker.restarts for worker in report.workers} == {0}  # it is no fault of the device
+
+
+def test_retry_on_goes_to_another_device(models: dict[str, str], tmp_path: Path) -> None:
+    def before(item: int) -> Feeds:
+        with open(tmp_path / f"pids-{item}", "a") as file:
+            print(os.getpid(), file=file)
+        if len((tmp_path / f"pids-{item}").read_text().split()) < 2:
+            raise Transient
+        return feeds_of(item)
+
+    with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=before, retry_on=(Transient,)) as session:
+        for item in range(5):
+            session.infer(item)
+            assert len(set((tmp_path / f"pids-{item}").read_text().split())) == 2
+
+
+def test_retry_on_must_be_exception_types_and_needs_a_callable(models: dict[str, str]) -> None:
+    for wrong in (3, "OSError", [OSError("made")], BaseException, KeyboardInterrupt, [int]):
+        with pytest.raises(TypeError, match="retry_on must be"):
+            MultiDeviceSession(models["open"], devices=[0], preprocess=feeds_of, retry_on=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="needs a preprocess or a postprocess"):
+        MultiDeviceSession(models["open"], devices=[0], retry_on=OSError)

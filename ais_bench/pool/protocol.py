@@ -45,6 +45,9 @@ class Handler(Protocol):
     answers them until EOFError. `fail(task, error, began_ns)` answers a task with what was raised; `leave(error)` ends the
     process for an error in another thread than the main one. Then `native` and `run` are not used.
 
+    One with `retry_on`, a tuple of exception types, has tasks that raise one of these run again, elsewhere if there is another
+    device, `max_attempts` times in all.
+
     One whose description may change also has `announces(tell)`: `tell()`, from any thread, sends what `describe()` says then.
     """
 

@@ -28,7 +28,7 @@ from ais_bench.pool.pickling import dumps_error
 from ais_bench.pool.protocol import Described, Failed, Ready, Start, Stop, WorkerContext
 from ais_bench.pool.wire import WorkerEnd
 from ais_bench.pool.worker_log import carry_logging, end_logging
-from ais_bench.shm import RAISED, Channel, travel
+from ais_bench.shm import RAISED, RETRY, Channel, travel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ def _serve(start: Start, connection: WorkerEnd) -> int:
         connection.send(Failed(dumps_error(error)))
         return 1
     if stages is not None:
-        stages(channel, functools.partial(_fail, channel), _leave)
+        stages(channel, functools.partial(_fail, channel, handler), _leave)
     elif handler.native is not None:
         channel.serve(handler.native, lambda task: answer(channel, handler, task))
     else:
@@ -145,14 +145,15 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
     except Exception as error:
         if os.getpid() != here:
             raise
-        _fail(channel, task, error, began_ns)
+        _fail(channel, handler, task, error, began_ns)
 
 
-def _fail(channel: Channel, task: Task, error: BaseException, began_ns: int) -> None:
+def _fail(channel: Channel, handler: Handler, task: Task, error: BaseException, began_ns: int) -> None:
     """Answers a task with what was raised. The parent's side of it: pickling.loads_error over the decoded bytes."""
     from ais_bench.shm import encode  # it needs numpy, which costs more than all the rest of a worker's start
 
-    channel.reply(task, encode(dumps_error(error)), kind=RAISED, execute_ns=_native.monotonic_ns() - began_ns)
+    kind = RETRY if isinstance(error, getattr(handler, "retry_on", ())) else RAISED
+    channel.reply(task, encode(dumps_error(error)), kind=kind, execute_ns=_native.monotonic_ns() - began_ns)
 
 
 def _leave(error: BaseException) -> NoReturn:

@@ -34,7 +34,8 @@ class Item(NamedTuple):
         end_to_end_ms: from the start of copying the feeds until the outputs were in the caller's hands.
         preprocess_ms: of the session's `preprocess`.
         postprocess_ms: of the session's `postprocess`.
-        attempts: how often a device began with the item; more than 1 after a worker died or a device failed.
+        attempts: how often a device began with the item; more than 1 after a worker died, a device failed, or a callable raised
+            one of `retry_on`.
         done_ns: `time.monotonic_ns()` when the worker published the outputs.
     """
 

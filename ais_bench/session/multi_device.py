@@ -22,6 +22,7 @@ from ais_bench import _native
 from ais_bench.errors import (
     AisBenchError,
     ConfigError,
+    ConfigTypeError,
     DeviceUnavailable,
     FeedError,
     FeedWarning,
@@ -105,6 +106,8 @@ class MultiDeviceSession:
             return `Carry(feeds, extra)`: the postprocess of that item is then called with (outputs, extra).
         postprocess: any callable; runs in the worker and makes the result, any picklable object, of the outputs.
         init: any callable without arguments; runs once in the main thread of each worker, before the model is loaded.
+        retry_on: exception types. An item for which a callable raises one of these is tried again, on another device if there is
+            one, `max_attempts` times in all; `Item.attempts` says how often.
         callable_threads: preprocess of the next items and postprocess of the last ones run beside the device, each in this many
             threads. None: 2 for functions that keep no state (see ais_bench.session.stateless), else 1. 1: neither is called
             by two threads at a time. 0: all in one thread, one item after the other.
@@ -139,6 +142,7 @@ class MultiDeviceSession:
         preprocess: Callable[[Any], Any] | None = None,
         postprocess: Callable[..., Any] | None = None,
         init: Callable[[], Any] | None = None,
+        retry_on: type[Exception] | Sequence[type[Exception]] = (),
         callable_threads: int | None = None,
         preprocess_workers: int = 0,
         on_error: OnError = "raise",
@@ -164,6 +168,9 @@ class MultiDeviceSession:
         cpu_workers = as_int("preprocess_workers", preprocess_workers, 0, 1024)
         if cpu_workers and preprocess is None:
             raise ConfigError(f"preprocess_workers needs a preprocess for its workers, got {cpu_workers} and no preprocess")
+        again = _exception_types(retry_on)
+        if again and preprocess is None and postprocess is None:
+            raise ConfigError("retry_on is about what callables raise: it needs a preprocess or a postprocess")
         in_device = None if cpu_workers else preprocess  # who calls it
         threads = [threads_for(function, callable_threads) for function in (in_device, postprocess)]
         at_once = _UNDER_WAY_ON_AN_NPU if self._runtime == "acl" else _UNDER_WAY_ON_A_CPU
@@ -183,7 +190,7 @@ class MultiDeviceSession:
             loop=as_int("loop", loop, 1),
             warmup=as_int("warmup", warmup, 0),
             device_count=count_devices("ort"),
-            callables=_packed(preprocess=in_device, postprocess=postprocess, init=init),
+            callables=_packed(again, preprocess=in_device, postprocess=postprocess, init=init),
             preprocess_threads=threads[0],
             postprocess_threads=threads[1],
             borrows=cpu_workers > 0,
@@ -195,7 +202,7 @@ class MultiDeviceSession:
         if cpu_workers:
             from ais_bench.session.preprocessing import Preprocessing
 
-            packed = _packed(preprocess=preprocess, init=init)
+            packed = _packed(again, preprocess=preprocess, init=init)
             assert packed is not None
             # What is the devices' alone: their threads and processors, and how many of them may be missing.
             cpu_settings = dataclasses.replace(
@@ -881,10 +888,20 @@ def _level_of_caller() -> int:
     return level
 
 
-def _packed(**callables: Callable[..., Any] | None) -> Packed | None:
+def _packed(retry_on: tuple[type[Exception], ...], **callables: Callable[..., Any] | None) -> Packed | None:
     """The callables in one pickle: what several of them hold is one object in a worker, too."""
-    given = {name: as_callable(name, function) for name, function in callables.items() if function is not None}
+    given: dict[str, Any] = {name: as_callable(name, function) for name, function in callables.items() if function is not None}
+    if given and retry_on:
+        given["retry_on"] = retry_on
     return pack(given) if given else None
+
+
+def _exception_types(given: Any) -> tuple[type[Exception], ...]:
+    types = (given,) if isinstance(given, type) else tuple(as_list("retry_on", given, "exception types"))
+    for one in types:
+        if not (isinstance(one, type) and issubclass(one, Exception)):
+            raise ConfigTypeError(f"retry_on must be exception types, subclasses of Exception, got {one!r}")
+    return types
 
 
 def _result(task: Task, returns: bool) -> Any:

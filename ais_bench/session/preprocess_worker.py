@@ -34,7 +34,7 @@ def read_header(array: Any) -> Header:
 
 
 class PreprocessFactory(NamedTuple):
-    """Makes the handler in a worker. `callables`: {"preprocess", "init"}, packed in the parent."""
+    """Makes the handler in a worker. `callables`: {"preprocess", "init", "retry_on"}, packed in the parent."""
 
     callables: Packed
 
@@ -43,7 +43,7 @@ class PreprocessFactory(NamedTuple):
         callables = self.callables.load()
         if "init" in callables:
             callables["init"]()
-        return PreprocessHandler(callables["preprocess"])
+        return PreprocessHandler(callables["preprocess"], callables.get("retry_on", ()))
 
 
 class PreprocessHandler:
@@ -51,8 +51,9 @@ class PreprocessHandler:
 
     native = None
 
-    def __init__(self, preprocess: Callable[[Any], Any]) -> None:
+    def __init__(self, preprocess: Callable[[Any], Any], retry_on: tuple[type[Exception], ...]) -> None:
         self._preprocess = preprocess
+        self.retry_on = retry_on
 
     def describe(self) -> None:
         """Nothing."""

@@ -40,7 +40,7 @@ class Named(NamedTuple):
 
 
 class SessionFactory(NamedTuple):
-    """Makes the handler in a worker. `callables`: {"preprocess", "postprocess", "init"}, packed in the parent."""
+    """Makes the handler in a worker. `callables`: {"preprocess", "postprocess", "init", "retry_on"}, packed in the parent."""
 
     model: Any  # a path, or the content as anything with the buffer protocol
     runtime: str
@@ -67,7 +67,7 @@ class SessionFactory(NamedTuple):
             options.setdefault("devices", str(self.device_count))
             options.setdefault("session.intra_op.allow_spinning", "0")
             options["threads"] = str(context.threads)
-        callables: dict[str, Callable[..., Any]] = self.callables.load() if self.callables is not None else {}
+        callables: dict[str, Any] = self.callables.load() if self.callables is not None else {}
         if "init" in callables:
             callables["init"]()
         native = _native.Session(self.model, context.device_id, self.loop, options, self.runtime)
@@ -83,12 +83,13 @@ class SessionFactory(NamedTuple):
 class SessionHandler:
     """A handler as the pool wants it, see ais_bench.pool.protocol."""
 
-    def __init__(self, native: _native.Session, factory: SessionFactory, callables: dict[str, Callable[..., Any]]) -> None:
+    def __init__(self, native: _native.Session, factory: SessionFactory, callables: dict[str, Any]) -> None:
         self._native = native
         self._factory = factory
         self._session: InferSession | None = None
         self._preprocess = callables.get("preprocess")
         self._postprocess = callables.get("postprocess")
+        self.retry_on: tuple[type[Exception], ...] = callables.get("retry_on", ())
         self._borrower: Borrower | None = None
         if factory.borrows:
             from ais_bench.session.lent import Borrower, can_borrow

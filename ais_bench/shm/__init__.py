@@ -35,6 +35,7 @@ __all__ = [
     "ERROR",
     "OBJECT",
     "RAISED",
+    "RETRY",
     "TENSORS",
     "Channel",
     "Doorbell",
@@ -55,6 +56,7 @@ TENSORS = 0
 OBJECT = 1
 RAISED = 2
 ERROR = 3
+RETRY = 5
 
 
 def __getattr__(name: str) -> Any:

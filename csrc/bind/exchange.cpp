@@ -594,23 +594,16 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
     book_second(worker, task, std::move(answer));
     return;
   }
+  complete_times(worker.get(), *task, task->accepted_ns, &answer);
   if (in_hand && answer.feeds) {
     book_fault(worker, task, std::move(answer));
     return;
   }
-  const std::int64_t until = task->dropped_ns > 0 ? std::min(task->dropped_ns, answer.done_ns) : answer.done_ns;
-  answer.times.busy = busy_ns(worker.get(), answer.picked_ns, std::max(until, answer.picked_ns));
-  answer.times.queued += std::max<std::int64_t>(0, answer.picked_ns - answer.times.queued - task->accepted_ns);
-  answer.times.end_to_end = std::max(answer.times.end_to_end, answer.taken_ns - task->accepted_ns);
   const bool failed = answer.kind == shm::Kind::kRaised || answer.kind == shm::Kind::kError;
   worker->cost_ns = answer.times.execute + answer.times.preprocess + answer.times.postprocess + answer.times.copy_out;
   if (!task->done) {
     worker->lane->stats().record(answer.times, failed);
-    task->ran_on = worker->device;
-    task->answer = answer.kind;
-    task->times = answer.times;
-    task->picked_ns = answer.picked_ns;
-    task->done_ns = answer.done_ns;
+    note(worker.get(), answer, task);
   } else {
     worker->lane->stats().add_busy(answer.times.busy);
   }
@@ -626,12 +619,27 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
   }
 }
 
+// What only the exchange knows of an answer's times.
+void Exchange::complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::Answer* answer) {
+  const std::int64_t until = task.dropped_ns > 0 ? std::min(task.dropped_ns, answer->done_ns) : answer->done_ns;
+  answer->times.busy = busy_ns(worker, answer->picked_ns, std::max(until, answer->picked_ns));
+  answer->times.queued += std::max<std::int64_t>(0, answer->picked_ns - answer->times.queued - accepted_ns);
+  answer->times.end_to_end = std::max(answer->times.end_to_end, answer->taken_ns - accepted_ns);
+}
+
+void Exchange::note(const PoolWorker* worker, const PyLane::Answer& answer, PoolTask* task) {
+  task->ran_on = worker->device;
+  task->answer = answer.kind;
+  task->times = answer.times;
+  task->picked_ns = answer.picked_ns;
+  task->done_ns = answer.done_ns;
+}
+
 // The first answer counts, unless it is an error of the second run: the first one may still succeed.
 void Exchange::book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer) {
   PoolTask* const first = task->first.get();
   const std::shared_ptr<PoolTask> held = task->first;
-  const std::int64_t until = task->dropped_ns > 0 ? std::min(task->dropped_ns, answer.done_ns) : answer.done_ns;
-  answer.times.busy = busy_ns(worker.get(), answer.picked_ns, std::max(until, answer.picked_ns));
+  complete_times(worker.get(), *task, first->accepted_ns, &answer);
   const bool failed = answer.kind == shm::Kind::kRaised || answer.kind == shm::Kind::kError;
   const bool won = !task->done && !first->done && !failed;
   if (task->place == pool::Place::kSent && task->worker == worker.get()) {
@@ -652,16 +660,10 @@ void Exchange::book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* 
     trash_.push_back(std::move(answer.error));
     return;
   }
-  answer.times.queued += std::max<std::int64_t>(0, answer.picked_ns - answer.times.queued - first->accepted_ns);
-  answer.times.end_to_end = std::max(answer.times.end_to_end, answer.taken_ns - first->accepted_ns);
   worker->lane->stats().record(answer.times, false);
   ++hedges_won_;
   drop_run(first);
-  first->ran_on = worker->device;
-  first->answer = answer.kind;
-  first->times = answer.times;
-  first->picked_ns = answer.picked_ns;
-  first->done_ns = answer.done_ns;
+  note(worker.get(), answer, first);
   finish(first, Outcome::kDone, std::move(answer.outputs), py::object());
 }
 
@@ -707,20 +709,27 @@ void Exchange::book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* t
     trash_.push_back(std::move(task->feeds));
     task->feeds = std::move(answer.feeds);
   }
-  busy_ns(worker.get(), answer.picked_ns, answer.done_ns);
-  const bool again = scheduler_.faulted(task);
-  if (scheduler_.others_work(device)) {
+  const bool again = answer.retry ? scheduler_.raised(task, answer.picked_ns, answer.done_ns) : scheduler_.faulted(task);
+  if (!answer.retry && scheduler_.others_work(device)) {
     for (const std::shared_ptr<PoolWorker>& one : workers_) {
       if (one->device == device && one->faults >= pool::kFaultsInARow) condemn(one, answer.error);
     }
   }
+  if (again || task->done) worker->lane->stats().add_busy(answer.times.busy);
   if (again) {
     ++retries_[device];
     return;
   }
   release(task);
-  if (!task->done) ++lost_[device];
-  finish(task, Outcome::kFailed, py::object(), std::move(answer.error));
+  if (!task->done) {
+    worker->lane->stats().record(answer.times, true);
+    note(worker.get(), answer, task);
+  }
+  if (answer.retry) {
+    finish(task, Outcome::kFailed, std::move(answer.outputs), py::object());
+  } else {
+    finish(task, Outcome::kFailed, py::object(), std::move(answer.error));
+  }
 }
 
 // How much of a time the worker was busy in that was not counted before.

@@ -211,6 +211,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::size_t drain();
   bool drain_worker(const std::shared_ptr<PoolWorker>& worker, std::size_t* count);
   void book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer answer);
+  void complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::Answer* answer);
+  static void note(const PoolWorker* worker, const PyLane::Answer& answer, PoolTask* task);
   void book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer);
   std::int64_t busy_ns(PoolWorker* worker, std::int64_t from, std::int64_t to);
   void adapt(PoolWorker* worker);

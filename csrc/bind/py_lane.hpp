@@ -183,7 +183,8 @@ class PyLane {
     py::object outputs = py::none();
     py::object error = py::none();
     bool lost = false;  // the device is
-    py::object feeds;   // of a task that failed for its device, for another try; else null
+    bool retry = false; // a callable raised what another run may spare it
+    py::object feeds;   // of a task that failed for its device, or to be run again, for another try; else null
     shm::Kind kind = shm::Kind::kTensors;
     shm::TaskTimes times;
     std::int64_t picked_ns = 0;
@@ -229,6 +230,11 @@ class PyLane {
     answer->kind = reply->kind;
     if (reply->kind != shm::Kind::kTooLarge && reply->kind != shm::Kind::kError) {
       answer->outputs = to_arrays(reply);
+      answer->retry = reply->kind == shm::Kind::kRetry;
+      if (answer->retry) answer->kind = shm::Kind::kRaised;
+      if (answer->retry && reply->feeds_lease) {
+        answer->feeds = arrays_over(reply->feeds, std::move(reply->feeds_lease), std::move(kept));
+      }
       return;
     }
     const Status status = reply->kind == shm::Kind::kTooLarge ? reply->error : reported_error(reply->tensors);

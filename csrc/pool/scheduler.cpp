@@ -480,6 +480,16 @@ bool Scheduler::faulted(Task* task) {
   return true;
 }
 
+bool Scheduler::raised(Task* task, Nanos began, Nanos done) {
+  const int device = task->worker->device;
+  answered(task, began, done);
+  if (task->unwanted || task->crashes + task->faults + 1 >= options_.max_attempts) return false;
+  ++task->faults;
+  task->avoid = device;  // unless it is the only one
+  enqueue(task, true);
+  return true;
+}
+
 bool Scheduler::lose(Task* task, bool begun, bool certain, bool can_run_again) {
   task->crashes += begun ? 1 : 0;
   const bool guilty = begun && certain && task->crashes >= options_.max_attempts;

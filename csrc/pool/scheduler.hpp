@@ -207,6 +207,9 @@ class Scheduler {
   void answered(Task* task, Nanos began, Nanos done);
   // The worker's device failed with it. True: it is queued again; false: it is out, and the failure its own.
   bool faulted(Task* task);
+  // It raised what another run may spare it, which is not the device's fault. It runs elsewhere if there is another device. The
+  // same answer.
+  bool raised(Task* task, Nanos began, Nanos done);
   // A task of a worker that died. `begun`: the worker was at it; `certain`: and at no other. True: it is queued again; false:
   // it is out, and fails.
   bool lose(Task* task, bool begun, bool certain, bool can_run_again);

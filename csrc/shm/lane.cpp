@@ -180,7 +180,7 @@ Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
   if (index >= flights_.size() || !flights_[index].used || flights_[index].task.seq != result.seq) {
     return refuse(Status(Code::kCorrupt, "it answered task " + std::to_string(result.seq) + ", which it was not given"));
   }
-  if (result.kind > static_cast<std::uint16_t>(Kind::kTooLarge)) {
+  if (result.kind > static_cast<std::uint16_t>(Kind::kRetry)) {
     return refuse(Status(Code::kCorrupt, "it gave a reply of kind " + std::to_string(result.kind)));
   }
   Flight& flight = flights_[index];
@@ -197,7 +197,7 @@ Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
     } else {
       Status checked = read_frame(region_->data(), {result.table_offset, result.table_bytes}, slot, slot, &out->tensors);
       if (!checked.ok()) return refuse(std::move(checked));  // abandon() names the task
-      if (out->kind == Kind::kError) keep_feeds(&flight, out);
+      if (out->kind == Kind::kError || out->kind == Kind::kRetry) keep_feeds(&flight, out);
       out->used = result.table_offset + result.table_bytes - slot.offset;
       flight.result.touch(out->kind == Kind::kError ? slot.bytes : out->used);
       usual_result_ = std::max(out->used, usual_result_ - usual_result_ / 64);

@@ -49,6 +49,7 @@ enum class Kind : std::uint16_t {
   kRaised = 2,    // the buffers of one pickled exception
   kError = 3,     // two tensors: the text (uint8), and {code, vendor code} (int64)
   kTooLarge = 4,  // no frame: the outputs need `needed_bytes`, more than the result slot has
+  kRetry = 5,     // as kRaised, and another run may do better
 };
 
 struct Geometry {
