@@ -182,9 +182,9 @@ class PyLane {
     void* task = nullptr;
     py::object outputs = py::none();
     py::object error = py::none();
-    bool lost = false;  // the device is
-    bool retry = false; // a callable raised what another run may spare it
-    py::object feeds;   // of a task that failed for its device, or to be run again, for another try; else null
+    bool lost = false;   // the device is
+    bool retry = false;  // a callable raised what another run may spare it
+    py::object feeds;    // of a task that failed for its device, or to be run again, for another try; else null
     shm::Kind kind = shm::Kind::kTensors;
     shm::TaskTimes times;
     std::int64_t picked_ns = 0;
