@@ -106,8 +106,8 @@ class MultiDeviceSession:
             return `Carry(feeds, extra)`: the postprocess of that item is then called with (outputs, extra).
         postprocess: any callable; runs in the worker and makes the result, any picklable object, of the outputs.
         init: any callable without arguments; runs once in the main thread of each worker, before the model is loaded.
-        retry_on: exception types. An item for which a callable raises one of these is tried again, on another device if there is
-            one, `max_attempts` times in all; `Item.attempts` says how often.
+        retry_on: exception types. An item for which a callable raises one of these is tried again, on another device if there
+            is one, `max_attempts` times in all; `Item.attempts` says how often.
         callable_threads: preprocess of the next items and postprocess of the last ones run beside the device, each in this many
             threads. None: 2 for functions that keep no state (see ais_bench.session.stateless), else 1. 1: neither is called
             by two threads at a time. 0: all in one thread, one item after the other.
