@@ -107,6 +107,50 @@ def test_a_task_that_lost_its_worker_had_two_attempts(models: dict[str, str], tm
     assert item.attempts == 2
 
 
+def test_the_stages_do_not_overlap(models: dict[str, str]) -> None:
+    """Copying 24 MiB takes long enough to be seen if it counted in two stages."""
+    large = [np.ones((1 << 20, 3), np.float32)] * 2
+    with MultiDeviceSession(models["open"], devices=[0], tasks_in_flight=1) as session:
+        items = [item for _, item in session.map([large] * 6, details=True)]
+    for item in items:
+        stages = item.queued_ms + item.copy_in_ms + item.execute_ms + item.copy_out_ms
+        assert item.copy_in_ms > 0
+        assert stages <= 1.01 * item.end_to_end_ms
+
+
+def raises_at_times(item: int) -> Feeds:
+    """A preprocess that fails for every seventh item."""
+    time.sleep(0.001)
+    if item % 7 == 3:
+        raise LookupError(f"item {item}")
+    return pair(item)
+
+
+def test_the_report_agrees_with_a_recount_from_the_details(models: dict[str, str], tmp_path: Path) -> None:
+    """Errors, a worker that dies, and a cancelled call in between; a stream that is left counts what it had done."""
+    with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=raises_at_times, on_error="return") as session:
+        session.start()
+        found = list(session.map(range(60), details=True))
+        pid = session.report().workers[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        found += list(session.map_unordered(range(60), details=True))
+        report, ends = session.report(), session.progress()
+    items = [item for _, item in found]
+    assert report.total.tasks == ends["accepted"] == len(items)
+    assert report.total.failures == ends["failed"] == sum(isinstance(outputs, Exception) for outputs, _ in found)
+    assert ends["done"] == len(items) - ends["failed"]
+    answered = [item for item in items if item.started_ns]
+    for device, counts in report.devices.items():
+        mine = [item for item in answered if item.device_id == device]
+        assert counts.queued_ms.count == len(mine)
+        for stage in ("queued_ms", "copy_in_ms", "copy_out_ms", "end_to_end_ms", "execute_ms", "preprocess_ms"):
+            times = getattr(counts, stage)
+            known = sum(getattr(item, stage) for item in mine)
+            assert times.mean * times.count == pytest.approx(known, rel=0.01), stage
+            assert times.max == pytest.approx(max(getattr(item, stage) for item in mine), rel=0.01), stage
+
+
 def test_items_are_plain_tuples() -> None:
     assert Item(0, None, 1)._asdict()["device_id"] == 1
     assert Keyed("a", [np.zeros(1)]).key == "a"

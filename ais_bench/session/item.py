@@ -27,7 +27,7 @@ class Item(NamedTuple):
         key: the key of a `Keyed` item, else None.
         device_id: the device that answered, or failed last; None if none ever had the item.
         started_ns: `time.monotonic_ns()` when the worker took the item.
-        queued_ms: from handing the item to the worker until the worker took it.
+        queued_ms: from handing the item to the pool until the worker took it, without copying.
         copy_in_ms: into shared memory and to the device.
         execute_ms: on the device.
         copy_out_ms: from the device and out of shared memory.

@@ -623,7 +623,7 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
 void Exchange::complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::Answer* answer) {
   const std::int64_t until = task.dropped_ns > 0 ? std::min(task.dropped_ns, answer->done_ns) : answer->done_ns;
   answer->times.busy = busy_ns(worker, answer->picked_ns, std::max(until, answer->picked_ns));
-  answer->times.queued += std::max<std::int64_t>(0, answer->picked_ns - answer->times.queued - accepted_ns);
+  answer->times.queued += std::max<std::int64_t>(0, answer->begun_ns - accepted_ns);  // what lies between is copying
   answer->times.end_to_end = std::max(answer->times.end_to_end, answer->taken_ns - accepted_ns);
 }
 

@@ -187,6 +187,7 @@ class PyLane {
     py::object feeds;    // of a task that failed for its device, or to be run again, for another try; else null
     shm::Kind kind = shm::Kind::kTensors;
     shm::TaskTimes times;
+    std::int64_t begun_ns = 0;  // when its feeds began to be copied
     std::int64_t picked_ns = 0;
     std::int64_t done_ns = 0;
     std::int64_t taken_ns = 0;  // when the parent had it
@@ -219,6 +220,7 @@ class PyLane {
     answer->times = reply->times;
     answer->times.copy_out += now_ns - taken_ns;
     answer->times.end_to_end = now_ns - reply->begun_ns;
+    answer->begun_ns = reply->begun_ns;
     answer->picked_ns = reply->picked_ns;
     answer->done_ns = reply->done_ns;
     answer->taken_ns = now_ns;
