@@ -91,3 +91,22 @@ def test_calls_in_the_wrong_order_are_refused() -> None:
     scheduler.add(task)
     with pytest.raises(AisBenchError, match="added before"):
         scheduler.add(task)
+
+
+def test_a_seed_draws_the_workers_by_lot() -> None:
+    def placed(random: int) -> list[int]:
+        scheduler = _native.Scheduler(in_flight=2, random=random)
+        for number in range(4):
+            scheduler.add_worker(number)
+        for number in range(8):
+            scheduler.add(_native.ScheduledTask(number))
+        devices = []
+        while scheduler.waiting:
+            if (found := scheduler.next(0)) is not None:  # by lot it is none, too
+                devices.append(found[1].device)
+        assert scheduler.check() == ""
+        return devices
+
+    assert placed(0) == [0, 1, 2, 3] * 2
+    assert placed(7) == placed(7)
+    assert len({tuple(placed(seed)) for seed in range(1, 9)}) > 1

@@ -124,7 +124,12 @@ void register_scheduler(py::module_& module) {
       .def_property_readonly("in_hand", &in_hand);
   py::class_<PyScheduler>(module, "Scheduler")
       .def(py::init([](int in_flight, int fewest, int max_attempts, std::uint64_t random) {
-             return std::make_unique<PyScheduler>(pool::Options{in_flight, fewest, max_attempts, random});
+             pool::Options options;
+             options.in_flight = in_flight;
+             options.fewest = fewest;
+             options.max_attempts = max_attempts;
+             options.random = random;
+             return std::make_unique<PyScheduler>(options);
            }),
            py::kw_only(), py::arg("in_flight") = 0, py::arg("fewest") = 2, py::arg("max_attempts") = 2, py::arg("random") = 0)
       .def("add_worker", &PyScheduler::add_worker, py::arg("device"), py::arg("weight") = 1.0)
