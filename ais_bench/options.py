@@ -6,6 +6,7 @@ value of the wrong type) before anything is opened or changed.
 
 from __future__ import annotations
 
+import errno
 import numbers
 import operator
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, ConfigTypeError
+from ais_bench.errors import ConfigError, ConfigTypeError, FileMissing, ModelLoadError
 
 __all__ = [
     "absolute",
@@ -280,7 +281,7 @@ def as_path(name: str, value: Any) -> str:
 
 def as_folder(name: str, value: Any) -> str:
     """Return the absolute path of a folder that is there, as text."""
-    path = os.path.abspath(as_path(name, value))
+    path = _from_root(as_path(name, value))
     if not os.path.isdir(path):
         raise wrong(name, "the path of a folder", os.fsdecode(value))
     return path
@@ -289,7 +290,16 @@ def as_folder(name: str, value: Any) -> str:
 def absolute_path(name: str, value: Any) -> str | None:
     """Return a path that another process or a later moment finds, too; None for None and ""."""
     text = "" if value is None else as_path(name, value)
-    return os.path.abspath(text) if text else None
+    return _from_root(text) if text else None
+
+
+def _from_root(path: str) -> str:
+    """os.path.abspath. Raises FileMissing for a relative path if the working directory is gone."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError as error:
+        gone = "the working directory does not exist any more, so a relative path leads nowhere; pass an absolute one"
+        raise FileMissing(errno.ENOENT, gone, path) from error
 
 
 def as_model(value: Any) -> str | bytes:
@@ -303,7 +313,12 @@ def as_model(value: Any) -> str | bytes:
 
 def absolute(model: str | bytes) -> str | bytes:
     """A worker that starts later must find the same file, wherever this process has gone since."""
-    return os.path.abspath(model) if isinstance(model, str) else model
+    if not isinstance(model, str):
+        return model
+    try:
+        return _from_root(model)
+    except FileMissing as error:
+        raise ModelLoadError(f"cannot load the model {model!r}: {error.strerror}") from error
 
 
 def check_custom_sizes(sizes: Any, outputs: int = 0) -> list[int]:
@@ -354,7 +369,7 @@ def runtime_options(
         options["profile"] = prefix
     if custom_ops is not None:
         given = [custom_ops] if isinstance(custom_ops, (str, os.PathLike)) else as_list("custom_ops", custom_ops, "libraries")
-        options["custom_ops"] = "\n".join(os.path.abspath(as_path("an entry of custom_ops", path)) for path in given)
+        options["custom_ops"] = "\n".join(_from_root(as_path("an entry of custom_ops", path)) for path in given)
     return options
 
 

@@ -61,7 +61,7 @@ def test_an_axis_of_the_time_is_never_the_batch(tmp_path: Path) -> None:
     info = helper.make_tensor_value_info
     graph = helper.make_graph(nodes, "graph", [info("x", 1, ["n", "t"])], [info("y", 1, ["t"])], [axes])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "sum.onnx")
-    said = r"'y' has shape \(4,\).*not one entry a sample"
+    said = r"'y' has shape \(4,\).*not one entry a sample; leave it out by outputs=, or use map"
     with MultiDeviceSession(str(tmp_path / "sum.onnx"), devices=DEVICES[:1]) as session, pytest.raises(FeedError, match=said):
         session.infer_batch(X, 4)
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scripts import run_script
 
-from ais_bench.errors import ConfigError, ModelLoadError
-from ais_bench.session import InferSession
+from ais_bench.errors import ConfigError, FileMissing, ModelLoadError
+from ais_bench.session import InferSession, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 ModelPath = Callable[[str], str]
@@ -59,6 +59,18 @@ def test_a_relative_path(model: ModelPath, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(path.parent)
     with InferSession(0, path.name) as session:
         assert np.array_equal(session.infer([X])[0], -X)
+
+
+def test_a_relative_path_from_a_folder_that_is_gone(model: ModelPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ModelLoadError, match=r"'m\.onnx': the working directory does not exist any more.*an absolute one"):
+        MultiDeviceSession("m.onnx")
+    for option in ({"weight_dir": "w"}, {"profile": "p"}, {"custom_ops": "c.so"}):
+        with pytest.raises(FileMissing, match="the working directory does not exist any more"):
+            InferSession(0, model("batch"), **option)  # type: ignore[arg-type]
 
 
 def test_weights_in_a_file_beside_the_model(tmp_path: Path) -> None:

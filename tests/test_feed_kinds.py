@@ -12,7 +12,7 @@ import pytest
 from multi_device_support import DEVICES
 
 import aclruntime
-from ais_bench.errors import FeedError, FeedTypeError, FeedWarning
+from ais_bench.errors import DeviceMemoryError, FeedError, FeedTypeError, FeedWarning
 from ais_bench.session import InferSession, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -164,3 +164,13 @@ def test_a_data_sets_mistakes_name_the_input(model: Callable[[str], str]) -> Non
             session.infer_batch(X.astype(np.float64))
         with pytest.raises(FeedError, match=r"takes inputs \['x'\]; 2 arrays were given"):
             session.infer_batch([X, X])
+
+
+def test_what_no_memory_holds_contiguous_is_told_with_its_size(model: Callable[[str], str]) -> None:
+    huge = np.broadcast_to(np.float32(1), (2**44, 4))
+    with InferSession(0, model("batch")) as one, MultiDeviceSession(model("batch"), devices=DEVICES[:1]) as many:
+        for session in (one, many):
+            with pytest.raises(DeviceMemoryError, match=r"input .* is no contiguous array, and there is no memory.* 256. TiB"):
+                session.infer([huge])  # type: ignore[attr-defined]
+            (y,) = session.infer([X])  # type: ignore[attr-defined]
+            assert np.array_equal(y, -X)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from multi_device_support import DEVICES
+from multi_device_support import DEVICES, add_model
 
-from ais_bench.errors import FeedTypeError, FeedWarning
-from ais_bench.session import MultiDeviceSession
+from ais_bench.errors import FeedTypeError, FeedWarning, InferenceError
+from ais_bench.session import InferSession, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 FLAT = np.arange(8, dtype=np.float32)
@@ -126,3 +127,28 @@ def test_a_preprocess_warns_of_what_it_makes(model: Callable[[str], str], caplog
     told = [record for record in caplog.records if "takes float32 and was given int32" in record.getMessage()]
     assert told
     assert {record.levelname for record in told} == {"WARNING"}
+
+
+FAILING: dict[str, Callable[[InferSession, list[Any]], Any]] = {
+    "infer": lambda session, feeds: session.infer(feeds),
+    "tensors": lambda session, feeds: session.infer(feeds, out_array=False),
+    "run": lambda session, feeds: session.run(feeds),
+    "infer_pipeline": lambda session, feeds: session.infer_pipeline([feeds]),
+    "infer_iteration": lambda session, feeds: session.infer_iteration(feeds, [-1, -1], 2),
+    "first_inner_run": lambda session, feeds: session.first_inner_run(feeds),
+}
+
+
+@pytest.mark.parametrize("call", FAILING)
+def test_a_run_that_fails_gives_its_own_warning(tmp_path: Path, call: str) -> None:
+    good = np.ones((2, 4), np.float32)
+    path = add_model(tmp_path / "add.onnx", [None, 4])
+    with InferSession(0, path) as session:
+        with (
+            pytest.warns(FeedWarning, match="'a' takes float32 and was given int32"),
+            pytest.raises(InferenceError, match=r"by 3( |$)"),
+        ):
+            FAILING[call](session, [np.ones((2, 4), np.int32), np.ones((3, 4), np.float32)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FeedWarning)
+            assert (session.infer([good, good])[0] == 2).all()

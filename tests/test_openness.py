@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import shutil
 import subprocess
@@ -95,6 +96,7 @@ def test_an_output_subset_comes_in_the_order_asked_for(model: ModelPath) -> None
             ):
                 assert len(got) == len(asked)
                 assert all(np.array_equal(array, every[name]) for array, name in zip(got, asked, strict=True))
+                assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(got, 2))
         for session in (one, many):
             with pytest.raises(FeedError, match=f"no output '{names[0]}x'; did you mean '{names[0]}'"):
                 session.infer(feeds, outputs=[f"{names[0]}x"])  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ais_bench.errors import FeedError, FeedTypeError
+from ais_bench.errors import DeviceMemoryError, FeedError, FeedTypeError
 from ais_bench.options import nearest
 from ais_bench.session.tensor import BaseTensor, Tensor
 
@@ -65,7 +65,7 @@ def to_sequence(
         return list(feeds) if wrapped and len(shape) and not isinstance(feeds, Tensor) else [feeds]
     if isinstance(feeds, (str, bytes)) or not isinstance(feeds, Iterable):
         raise FeedTypeError(
-            f"feeds must be an iterable with one entry for each of the inputs {list(names)}, got a {type(feeds).__name__}"
+            f"feeds must be an iterable with one entry for each of the inputs {list(names)}, got {_type_name(feeds)}"
         )
     return list(feeds)
 
@@ -85,7 +85,7 @@ def to_array(value: Any, label: str, wanted: str = "") -> NDArray[Any]:
     """Turn one input into a C-contiguous array in native byte order.
 
     `label` names the input in errors ("input 'x'"), and `wanted` is the model's type as numpy spells it ("np.float32"), "" if
-    there is no model. Raises FeedTypeError, which names the type of `value`.
+    there is no model. Raises FeedTypeError, which names the type of `value`, and DeviceMemoryError.
     """
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise FeedTypeError(f"{label} is a masked array, and a device knows no masks; pass x.filled(value)")
@@ -106,8 +106,15 @@ def to_array(value: Any, label: str, wanted: str = "") -> NDArray[Any]:
     if plain.dtype.kind in "OSUMm" or plain.dtype.names is not None or plain.dtype in (np.longdouble, np.clongdouble):
         advice = "" if plain.dtype.names is not None else _remedy(plain.tolist(), wanted)
         raise FeedTypeError(f"{label} is an array of {plain.dtype}; {advice}a device takes numbers and booleans only")
-    # ascontiguousarray would turn a 0-d array into a 1-d one
-    return plain.copy(order="C").view(np.ndarray) if not plain.flags.c_contiguous else np.asarray(plain)
+    if plain.flags.c_contiguous:
+        return np.asarray(plain)
+    try:
+        copy: NDArray[Any] = plain.copy(order="C")  # ascontiguousarray would turn a 0-d array into a 1-d one
+    except MemoryError as error:
+        raise DeviceMemoryError(
+            f"{label} is no contiguous array, and there is no memory for a copy that is: {error}"
+        ) from error
+    return copy.view(np.ndarray)
 
 
 def _is_raw(value: Any) -> bool:

@@ -56,7 +56,10 @@ class BatchAxes:
         if len(possible) == 1 or (samples == 1 and 0 in possible):
             return possible[0]
         if not possible:
-            raise FeedError(f"output {name} has shape {shape} for a batch of {samples}: not one entry a sample")
+            raise FeedError(
+                f"output {name} has shape {shape} for a batch of {samples}: not one entry a sample; leave it out by "
+                "outputs=, or use map"
+            )
         raise FeedError(
             f"output {name} has shape {shape} for a batch of {samples}, and each of the axes {possible} may run over the "
             f"samples; pass batch_axis={{{name}: {possible[0]}}}, or another of them"
@@ -159,7 +162,17 @@ def picker(wanted: Any, names: Sequence[str]) -> Callable[[Any], Any]:
     if wanted is None:
         return lambda result: result
     indexes = indexes_of(wanted, names)
-    return lambda result: [result[index] for index in indexes] if isinstance(result, list) else result
+    again = [index in indexes[:place] for place, index in enumerate(indexes)]  # outputs are independent of each other
+
+    def pick(result: Any) -> Any:
+        if not isinstance(result, list):
+            return result
+        found = [result[index] for index in indexes]
+        return [
+            np.array(one) if twice and isinstance(one, np.ndarray) else one for one, twice in zip(found, again, strict=True)
+        ]
+
+    return pick
 
 
 def _place(array: NDArray[Any], whole: NDArray[Any], axis: int, start: int, stop: int, expected: int, name: str) -> None:

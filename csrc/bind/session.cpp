@@ -68,6 +68,13 @@ void emit_warnings(Session& self) {
   }
 }
 
+// What a run came to, after its warnings: those of one that failed are its own, not the next one's.
+template <typename Outcome>
+Outcome warning(Session& self, Outcome outcome) {
+  emit_warnings(self);
+  return outcome;
+}
+
 py::list to_list(std::vector<session::Tensor> tensors) {
   py::list list;
   for (session::Tensor& tensor : tensors) list.append(PyTensor{std::move(tensor)});
@@ -117,16 +124,12 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
 py::list infer(Session& self, const py::object& given, const py::object& mode, bool out_array) {
   const ShapeRule rule = rule_for(mode);
   const Feeds feeds = to_feeds(given, &self.info());
-  py::list outputs;
-  if (out_array) {
-    NumpySink sink(self.info());
-    raise_if_error(without_gil([&] { return self.run(feeds.feeds, rule, &sink); }));
-    outputs = sink.take();
-  } else {
-    outputs = to_list(value_or_raise(without_gil([&] { return self.run_on_device(feeds.feeds, rule); })));
+  if (!out_array) {
+    return to_list(value_or_raise(warning(self, without_gil([&] { return self.run_on_device(feeds.feeds, rule); }))));
   }
-  emit_warnings(self);
-  return outputs;
+  NumpySink sink(self.info());
+  raise_if_error(warning(self, without_gil([&] { return self.run(feeds.feeds, rule, &sink); })));
+  return sink.take();
 }
 
 // Many sets of feeds, taken from `sets` as the pipeline has room; the outputs of each, in order.
@@ -168,9 +171,9 @@ class Many {
     const Feeds feeds = to_feeds(given, &self_->info());
     while (pipeline_->under_way() == pipeline_->depth()) finish();
     auto sink = std::make_unique<NumpySink>(self_->info());
-    raise_if_error(without_gil([&] { return pipeline_->submit(feeds.feeds, rule_, sink.get()); }));
-    under_way_.push_back({results_.size() - 1, std::move(sink)});
-    emit_warnings(*self_);
+    const Status status = without_gil([&] { return pipeline_->submit(feeds.feeds, rule_, sink.get()); });
+    if (status.ok()) under_way_.push_back({results_.size() - 1, std::move(sink)});
+    raise_if_error(warning(*self_, status));
   }
 
   void finish() {
@@ -216,9 +219,7 @@ py::list infer_many(const SessionPtr& self, const py::iterable& sets, const py::
 // With the shapes set before: the low-level module's run.
 py::list run(Session& self, const py::object& given) {
   const Feeds feeds = to_feeds(given, &self.info());
-  py::list outputs = to_list(value_or_raise(without_gil([&] { return self.run_on_device(feeds.feeds, kSetting); })));
-  emit_warnings(self);
-  return outputs;
+  return to_list(value_or_raise(warning(self, without_gil([&] { return self.run_on_device(feeds.feeds, kSetting); }))));
 }
 
 py::list iterate(const SessionPtr& self, const py::object& given, const py::object& mode, const std::vector<int>& chain,
@@ -240,8 +241,7 @@ py::list iterate(const SessionPtr& self, const py::object& given, const py::obje
     }
     return iteration->deliver(&sink);
   });
-  raise_if_error(status);
-  emit_warnings(*self);
+  raise_if_error(warning(*self, std::move(status)));
   return sink.take();
 }
 
@@ -344,14 +344,12 @@ void register_iteration(py::module_& module) {
           [](Iteration& self, Session& owner, const py::object& given, const std::optional<py::object>& mode) {
             const ShapeRule rule = mode ? rule_for(*mode) : kSetting;
             const Feeds feeds = to_feeds(given, &owner.info());
-            raise_if_error(without_gil([&] { return self.first(feeds.feeds, rule); }));
-            emit_warnings(self.session());
+            raise_if_error(warning(self.session(), without_gil([&] { return self.first(feeds.feeds, rule); })));
           },
           py::arg("session"), py::arg("feeds"), py::arg("mode"))
       .def("step",
            [](Iteration& self, const std::vector<int>& chain) {
-             raise_if_error(without_gil([&] { return self.step(chain); }));
-             emit_warnings(self.session());
+             raise_if_error(warning(self.session(), without_gil([&] { return self.step(chain); })));
            })
       .def("outputs", [](Iteration& self) { return to_list(value_or_raise(without_gil([&] { return self.outputs(); }))); });
 }

@@ -61,13 +61,14 @@ Status SessionHandler::finish(shm::RunTimes* times) {
   started_.pop_front();
   AIS_TRY(oldest.status);
   session::RunTimes run;
-  AIS_TRY(pipeline_ != nullptr
-              ? pipeline_->finish(&run)
-              : session_->run(feeds_, {static_cast<session::Mode>(oldest.task->mode), false}, oldest.sink.get(), &run));
+  const Status status = pipeline_ != nullptr ? pipeline_->finish(&run)
+                                             : session_->run(feeds_, {static_cast<session::Mode>(oldest.task->mode), false},
+                                                             oldest.sink.get(), &run);
+  session_->print_notices();
+  AIS_TRY(status);
   for (const Bounce& bounce : bounces_) {
     if (bounce.slot != nullptr) shm::copy_across(bounce.slot, bounce.memory.data(), bounce.bytes);
   }
-  session_->print_notices();
   *times = {run.staged_ns - run.start_ns, run.executed_ns - run.staged_ns, run.delivered_ns - run.executed_ns, 0, 0, 0};
   if (!run.copy_in_known) times->unknown |= shm::kCopyInUnknown;
   if (!run.execute_known) times->unknown |= shm::kExecuteUnknown;

@@ -106,6 +106,7 @@ Status Api::check(OrtStatus* status, Code fallback) const {
   const int number = GetErrorCode(status);
   std::string text = GetErrorMessage(status);
   ReleaseStatus(status);
+  text.erase(text.find_last_not_of('\n') + 1);  // callers say more on the same line
   Code code = fallback;
   if (text.find("terminate flag") != std::string::npos) {
     code = Code::kCancelled;
