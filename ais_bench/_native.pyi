@@ -89,9 +89,13 @@ class Session:
     def loop(self, value: int) -> None: ...
 
 class FeedRule:
-    """The rule of feeds over the description of a model's inputs, as `Session.inputs` gives it."""
+    """The rule of feeds over the description of a model, as `Session.inputs` and `Session.overridable` give it."""
 
-    def __init__(self, inputs: Sequence[tuple[str, int, int, list[int], int, list[str], bool]]) -> None: ...
+    def __init__(
+        self,
+        inputs: Sequence[tuple[str, int, int, list[int], int, list[str], bool]],
+        overridable: Sequence[tuple[str, int, int, list[int], int, list[str], bool]],
+    ) -> None: ...
     def notes(self, feeds: Any) -> list[str]:
         """Return what a session would warn of, each text once. Raises FeedError for what no run can take."""
 

@@ -267,6 +267,7 @@ def test_an_init_that_fails_is_why_the_worker_does_not_start(models: dict[str, s
     with MultiDeviceSession(models["open"], devices=[0], init=init) as session, pytest.raises(WorkerStartError) as caught:
         session.start()
     assert isinstance(caught.value.__cause__, LookupError)
+    assert "did not start: LookupError: no tables here" in str(caught.value)
 
 
 # ---- how many threads ----

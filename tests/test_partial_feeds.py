@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,16 @@ def test_values_of_constants_are_held_to_the_rules_of_inputs(tmp_path: Path) -> 
             with pytest.raises(FeedError, match="takes 1 input"):
                 session.infer(places)
     with MultiDeviceSession(save(tmp_path / "affine.onnx", affine()), devices=DEVICES[:1]) as many:
+        mistaken = {"x": X, "scale": np.ones(3, np.int32)}
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", FeedWarning)
+            for _ in range(3):
+                many.infer(mistaken)
+                many.infer_iteration(mistaken, [0], 2)
+        assert [warning.filename for warning in told] == [__file__]
+        assert "'scale' takes float32 and was given int32" in str(told[0].message)
+        with pytest.raises(FeedError, match="input 'scale' is a list; pass np.asarray"):
+            many.infer({"x": X, "scale": [1, 2, 3]})
         for wrong in ([X, SCALE, SHIFT], (X, SCALE)):
             with pytest.raises(FeedError, match="takes 1 input"):
                 many.infer(wrong)

@@ -461,7 +461,8 @@ def _culprit_error(make: Callable[[Task], BaseException], verdict: BaseException
 
 def _why(process: WorkerProcess, reason: BaseException | None) -> str:
     if reason is not None:
-        return f"the worker did not start: {reason}"
+        said = str(reason) if isinstance(reason, AisBenchError) else f"{type(reason).__name__}: {reason}"
+        return f"the worker did not start: {said}"
     said = "; the last it wrote:" + "".join(f"\n    {line}" for line in process.tail) if process.tail else ""
     return f"the worker {process.exit} while it started{said}"
 

@@ -340,7 +340,8 @@ class MultiDeviceSession:
             self._preprocessing.start()
         if not self._inputs:
             description = self._description(pool)
-            self._rule = _native.FeedRule(pool.description()[0])
+            described = pool.description()
+            self._rule = _native.FeedRule(described[0], described[7])
             self._overridable = [desc.name for desc in description.overridable]
             self._inputs = description.inputs
             if self._preprocessing is not None:
@@ -773,7 +774,7 @@ class MultiDeviceSession:
         named = scatter.by_name(feeds, self._inputs, self._overridable)
         if named is None:
             return None
-        self._warn_of([named.get(desc.name) for desc in self._inputs])
+        self._warn_of([named.get(name) for name in [*(desc.name for desc in self._inputs), *self._overridable]])
         return dict(zip(named, take(list(named.values())), strict=True))
 
     def _warn_of(self, feeds: Sequence[Any]) -> None:

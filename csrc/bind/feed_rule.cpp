@@ -12,20 +12,22 @@ namespace {
 // Of numpy's own class: one derived from it may mean something else by its elements, as a masked array does.
 bool is_plain_array(py::handle item) { return Py_TYPE(item.ptr()) == py::detail::npy_api::get().PyArray_Type_; }
 
+device::TensorDesc described(const py::tuple& parts) {
+  device::TensorDesc desc;
+  desc.name = parts[0].cast<std::string>();
+  desc.dtype = static_cast<DType>(parts[1].cast<int>());
+  desc.shape = parts[3].cast<Shape>();
+  desc.bytes = parts[4].cast<std::size_t>();
+  desc.ranked = !desc.shape.empty() || desc.bytes != 0;
+  desc.optional = parts[6].cast<bool>();
+  return desc;
+}
+
 }  // namespace
 
-FeedRule::FeedRule(const py::list& inputs) {
-  for (const py::handle& input : inputs) {
-    const auto parts = input.cast<py::tuple>();
-    device::TensorDesc desc;
-    desc.name = parts[0].cast<std::string>();
-    desc.dtype = static_cast<DType>(parts[1].cast<int>());
-    desc.shape = parts[3].cast<Shape>();
-    desc.bytes = parts[4].cast<std::size_t>();
-    desc.ranked = !desc.shape.empty() || desc.bytes != 0;
-    desc.optional = parts[6].cast<bool>();
-    info_.inputs.push_back(std::move(desc));
-  }
+FeedRule::FeedRule(const py::list& inputs, const py::list& overridable) {
+  for (const py::handle& input : inputs) info_.inputs.push_back(described(input.cast<py::tuple>()));
+  for (const py::handle& constant : overridable) info_.overridable.push_back(described(constant.cast<py::tuple>()));
 }
 
 bool FeedRule::plain(PyObject* given) const {
@@ -43,7 +45,9 @@ bool FeedRule::plain(PyObject* given) const {
 
 std::vector<std::string> FeedRule::notes(const py::object& given) {
   const auto items = given.cast<py::sequence>();
-  if (items.size() != info_.inputs.size()) raise_if_error(session::wrong_count(info_, items.size()));
+  const std::size_t inputs = info_.inputs.size();
+  if (items.size() != inputs && items.size() != inputs + info_.overridable.size())
+    raise_if_error(session::wrong_count(info_, items.size()));
   std::vector<TensorView> views(items.size());
   for (std::size_t i = 0; i < views.size(); ++i) {
     const py::object item = items[i];
@@ -53,7 +57,7 @@ std::vector<std::string> FeedRule::notes(const py::object& given) {
     }
     Feeds keep;
     keep.packed.reserve(1);
-    views[i] = to_feed(item, i, &info_.inputs[i], &keep).view;
+    views[i] = to_feed(item, i, &info_.fed(i), &keep).view;
   }
   std::vector<std::string> texts;
   std::vector<session::Note> notes;
@@ -62,7 +66,7 @@ std::vector<std::string> FeedRule::notes(const py::object& given) {
   for (const session::Note& note : notes) {
     const TensorView& view = views[note.input];
     if (!noted_.emplace(note.input, note.kind, view.dtype, view.shape.size()).second) continue;
-    texts.push_back(note_text(note, info_.inputs[note.input], view, shapes.value()[note.input]));
+    texts.push_back(note_text(note, info_.fed(note.input), view, shapes.value()[note.input]));
   }
   return texts;
 }

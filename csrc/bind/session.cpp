@@ -435,7 +435,7 @@ void register_session(py::module_& module) {
       .def_property("loop", &Session::loop, &Session::set_loop);
   register_iteration(module);
   py::class_<FeedRule, std::shared_ptr<FeedRule>>(module, "FeedRule")
-      .def(py::init<const py::list&>(), py::arg("inputs"))
+      .def(py::init<const py::list&, const py::list&>(), py::arg("inputs"), py::arg("overridable"))
       .def("notes", &FeedRule::notes, py::arg("feeds"));
   module.def("memory_times", &memory_times, py::arg("direction"));
   module.def("clear_memory_times", [] {
