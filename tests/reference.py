@@ -32,8 +32,10 @@ class Reference:
         self.inputs = [value.name for value in self._session.get_inputs()]
         self.outputs = [value.name for value in self._session.get_outputs()]
 
-    def run(self, feeds: Sequence[Array]) -> list[Array]:
-        values = {name: _to_value(array) for name, array in zip(self.inputs, feeds, strict=True)}
+    def run(self, feeds: Sequence[Array | None]) -> list[Array]:
+        """None is an input that is left out."""
+        given = {name: array for name, array in zip(self.inputs, feeds, strict=True) if array is not None}
+        values = {name: _to_value(array) for name, array in given.items()}
         return [_from_value(value) for value in self._session.run_with_ort_values(self.outputs, values)]
 
 

@@ -201,6 +201,7 @@ def test_an_error_on_the_device_that_was_asked_for_is_that_tasks_own(om: str, co
 
 def test_what_every_device_fails_with_is_the_tasks_own_error(om: str) -> None:
     with failing("device.execute:5=500002@0", "device.execute:5=500002@1", count=2) as met, MultiDeviceSession(om) as session:
+        session.infer({device: [feeds_of(n) for n in range(4)] for device in range(2)})  # the next run of each device fails
         results = list(session.map((feeds_of(n) for n in range(60)), on_error="return"))
         assert min(met(0), met(1)) >= 5
         assert sum(isinstance(result, BaseException) for result in results) == session.report().total.failures <= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +24,32 @@ def _models() -> list[Path]:
     return sorted(path for folder in FOLDERS for path in (DATA / folder).glob("*/model.onnx"))
 
 
-def _arrays(folder: Path, side: str) -> list[Array]:
+def _is_optional(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.WhichOneof("value") == "optional_type")
+
+
+def _arrays(folder: Path, side: str, values: Sequence[onnx.ValueInfoProto]) -> list[Array | None]:
+    """The test's arrays; None for an optional input that is left out."""
     files = sorted(folder.glob(f"test_data_set_0/{side}_*.pb"), key=lambda file: int(file.stem.split("_")[1]))
-    return [numpy_helper.to_array(TensorProto.FromString(file.read_bytes())) for file in files]
+    arrays: list[Array | None] = []
+    for file, value in zip(files, values, strict=True):
+        if not _is_optional(value):
+            arrays.append(numpy_helper.to_array(TensorProto.FromString(file.read_bytes())))
+            continue
+        optional = onnx.OptionalProto.FromString(file.read_bytes())
+        given = optional.elem_type == onnx.OptionalProto.TENSOR
+        arrays.append(numpy_helper.to_array(optional.tensor_value) if given else None)
+    return arrays
 
 
-def _not_a_tensor(sides: Iterable[onnx.ValueInfoProto]) -> str | None:
-    """What the first value is that is no tensor of numbers, if any is."""
-    for value in sides:
-        kind = str(value.type.WhichOneof("value"))
+def _not_a_tensor(inputs: Iterable[onnx.ValueInfoProto], outputs: Iterable[onnx.ValueInfoProto]) -> str | None:
+    """What the first value is that is no tensor of numbers, if any is. An input may also be one that can be left out."""
+    of_inputs = [(value, value.type.optional_type.elem_type if _is_optional(value) else value.type) for value in inputs]
+    for value, of in [*of_inputs, *((value, value.type) for value in outputs)]:
+        kind = str(of.WhichOneof("value"))
         if kind != "tensor_type":
             return f"{kind.removesuffix('_type')} '{value.name}'"
-        if value.type.tensor_type.elem_type == TensorProto.STRING:
+        if of.tensor_type.elem_type == TensorProto.STRING:
             return f"tensor of strings '{value.name}'"
     return None
 
@@ -54,18 +68,18 @@ def _compare(path: Path) -> str:
     proto = onnx.load(path)
     initializers = {initializer.name for initializer in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in initializers]
-    what = _not_a_tensor([*inputs, *proto.graph.output])
+    what = _not_a_tensor(inputs, proto.graph.output)
     try:
         theirs = Reference(str(path))
     except Exception:  # it raises a class of its own for every status; any means the same here
         return "not by onnxruntime"
     if what is not None:
         return "refused: " + _check_refusal(path, what)
-    feeds = _arrays(path.parent, "input")
+    feeds = _arrays(path.parent, "input", inputs)
     try:
         wanted = theirs.run(feeds)
     except NotInPython:
-        wanted = _arrays(path.parent, "output")
+        wanted = _arrays(path.parent, "output", proto.graph.output)
     except Exception:
         return "not by onnxruntime"
     with InferSession(0, path, threads=1) as session:

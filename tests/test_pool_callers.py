@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import os
 import pty
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,20 @@ def test_a_worker_inherits_only_what_it_is_given() -> None:
             assert os.getsid(pid or 0) != os.getsid(0)
     finally:
         os.close(leak)
+
+
+def test_an_error_that_was_raised_leads_to_its_task_and_both_are_garbage() -> None:
+    class Mark(Exception):
+        pass
+
+    def fail() -> weakref.ref[Mark]:
+        task = Task.failed(Mark("made here"))
+        with pytest.raises(Mark) as caught:
+            task.result()
+        assert caught.traceback[0].frame.f_locals["task"] is task  # the circle
+        return weakref.ref(caught.value)
+
+    gc.collect()
+    made = [fail() for _ in range(3)]
+    gc.collect()
+    assert [ref() for ref in made] == [None] * 3

@@ -54,8 +54,38 @@ py::object result(PoolTask& task) {
   return py::module_::import("ais_bench.pool.task").attr("answer_of")(py::cast(task.shared_from_this()));
 }
 
+// A task holds Python objects that may lead back to it: an error's traceback has frames in which the task is a variable. While
+// only Python has the task, its garbage collector may look through it and empty it.
+PoolTask* owned_by_python(PyObject* self) {
+  if (!py::detail::is_holder_constructed(self)) return nullptr;
+  const auto task = py::cast<std::shared_ptr<PoolTask>>(py::handle(self));
+  return task.use_count() == 2 ? task.get() : nullptr;  // this one and Python's
+}
+
+void collect_garbage(PyHeapTypeObject* heap_type) {
+  PyTypeObject* type = &heap_type->ht_type;
+  type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+  type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (PoolTask* task = owned_by_python(self)) {
+      for (const py::object* one : {&task->feeds, &task->key, &task->kept, &task->future, &task->outputs, &task->error}) {
+        Py_VISIT(one->ptr());
+      }
+    }
+    return 0;
+  };
+  type->tp_clear = [](PyObject* self) {
+    if (PoolTask* task = owned_by_python(self)) {
+      for (py::object* one : {&task->feeds, &task->key, &task->kept, &task->future, &task->outputs, &task->error}) {
+        const py::object dropped = std::move(*one);
+      }
+    }
+    return 0;
+  };
+}
+
 void register_task(py::module_& module) {
-  py::class_<PoolTask, std::shared_ptr<PoolTask>>(module, "PoolTask")
+  py::class_<PoolTask, std::shared_ptr<PoolTask>>(module, "PoolTask", py::custom_type_setup(&collect_garbage))
       .def(py::init(&make_task), py::arg("feeds"), py::arg("mode") = 0, py::arg("kind") = 0, py::arg("option") = 0,
            py::arg("device") = py::none(), py::arg("index") = py::none(), py::arg("key") = py::none(),
            py::arg("kept") = py::none())
