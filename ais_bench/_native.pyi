@@ -98,6 +98,8 @@ class FeedRule:
     ) -> None: ...
     def notes(self, feeds: Any) -> list[str]:
         """Return what a session would warn of, each text once. Raises FeedError for what no run can take."""
+    def tell_again(self) -> None:
+        """Return those texts anew: they were made errors, and the same feeds must not pass the next time."""
 
 class Iteration:
     def __init__(self, session: Session) -> None: ...

@@ -152,3 +152,30 @@ def test_a_run_that_fails_gives_its_own_warning(tmp_path: Path, call: str) -> No
         with warnings.catch_warnings():
             warnings.simplefilter("error", FeedWarning)
             assert (session.infer([good, good])[0] == 2).all()
+
+
+ERRORS: dict[str, Callable[[Any, Any], list[Any]]] = {
+    "infer": lambda session, x: [error_of(lambda: session.infer([x]))],
+    "infer_iteration": lambda session, x: [error_of(lambda: session.infer_iteration([x], [-1], 2))],
+    "infer_pipeline": lambda session, x: session.infer_pipeline([[x], [x]], on_error="return"),
+}
+
+
+def error_of(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except FeedWarning as error:
+        return error
+
+
+@pytest.mark.parametrize("call", ERRORS)
+def test_a_warning_turned_into_an_error_is_one_every_time(model: Callable[[str], str], call: str) -> None:
+    with InferSession(0, model("batch")) as one, MultiDeviceSession(model("batch"), devices=DEVICES[:1]) as many:
+        for session in (one, many):
+            for _ in range(2):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", FeedWarning)
+                    found = ERRORS[call](session, WHOLE)
+                assert [type(error) for error in found] == [FeedWarning] * len(found)
+            (y,) = session.infer([WHOLE.astype(np.float32)])  # type: ignore[attr-defined]
+            assert np.array_equal(y, -WHOLE)

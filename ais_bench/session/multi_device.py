@@ -784,7 +784,11 @@ class MultiDeviceSession:
         """
         assert self._rule is not None
         for text in self._rule.notes(feeds):
-            warnings.warn(text, FeedWarning, stacklevel=_level_of_caller())
+            try:
+                warnings.warn(text, FeedWarning, stacklevel=_level_of_caller())
+            except FeedWarning:
+                self._rule.tell_again()
+                raise
 
     def _stream(
         self, iterable: Iterable[Any], mode: str, on_error: OnError | None, *, details: bool, ordered: bool

@@ -29,6 +29,9 @@ class FeedRule {
   // that do not fit there is none: whoever has the model says why.
   std::vector<std::string> notes(const py::object& given);
 
+  // As Session::tell_again.
+  void tell_again() { noted_.clear(); }
+
  private:
   device::ModelInfo info_;
   std::set<session::NoteKey> noted_;

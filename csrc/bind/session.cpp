@@ -64,7 +64,11 @@ void emit_warnings(Session& self) {
   for (const auto& [kind, text] : self.take_notices()) {
     const char* name = kind == Session::Notice::Kind::kFeed ? "FeedWarning" : "TimesWarning";
     py::object category = in_python([&] { return py::object(errors.attr(name)); });
-    if (in_python([&] { return PyErr_WarnEx(category.ptr(), text.c_str(), 2); }) != 0) throw py::error_already_set();
+    if (in_python([&] { return PyErr_WarnEx(category.ptr(), text.c_str(), 2); }) != 0) {
+      py::error_already_set error;
+      self.tell_again();
+      throw error;
+    }
   }
 }
 
@@ -181,7 +185,7 @@ class Many {
     under_way_.pop_front();
     settle(oldest.index, [&] {
       raise_if_error(without_gil([&] { return pipeline_->finish(nullptr); }));
-      results_[oldest.index] = oldest.sink->take();
+      if (results_[oldest.index].is_none()) results_[oldest.index] = oldest.sink->take();  // no warning was made its error
     });
   }
 
@@ -436,7 +440,8 @@ void register_session(py::module_& module) {
   register_iteration(module);
   py::class_<FeedRule, std::shared_ptr<FeedRule>>(module, "FeedRule")
       .def(py::init<const py::list&, const py::list&>(), py::arg("inputs"), py::arg("overridable"))
-      .def("notes", &FeedRule::notes, py::arg("feeds"));
+      .def("notes", &FeedRule::notes, py::arg("feeds"))
+      .def("tell_again", &FeedRule::tell_again);
   module.def("memory_times", &memory_times, py::arg("direction"));
   module.def("clear_memory_times", [] {
     raise_if_error(session::memory_times().to_device.clear());

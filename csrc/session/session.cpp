@@ -223,6 +223,10 @@ std::vector<Session::Notice> Session::take_notices() {
   return state ? std::exchange(state->notices, {}) : std::vector<Notice>();
 }
 
+void Session::tell_again() {
+  if (const auto state = state_.lock()) state->noted.clear();
+}
+
 Result<std::vector<Shape>> Session::fit_views(const std::vector<TensorView>& inputs, Mode mode,
                                               const std::vector<Shape>* pattern) {
   std::vector<Note> notes;

@@ -120,6 +120,8 @@ class Session : public std::enable_shared_from_this<Session> {
     std::string text;
   };
   std::vector<Notice> take_notices();
+  // What feeds were taken for is told anew: it was made an error, and the same feeds must not pass the next time.
+  void tell_again();
   // In a worker: what it writes, the parent logs.
   void print_notices();
   bool has_notices() const { return notices_pending_.load(std::memory_order_relaxed); }
