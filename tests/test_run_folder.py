@@ -22,7 +22,7 @@ from multi_device_support import DEVICES, save
 from onnx import TensorProto, helper
 from scripts import TESTS, run_script
 
-from ais_bench.errors import ConfigError, UnsupportedError
+from ais_bench.errors import ConfigError, FileError, UnsupportedError
 from ais_bench.evaluate import Result, evaluate, load, score
 from ais_bench.evaluate.folder import RunFolder
 from ais_bench.evaluate.statistics import discarded, distribution, least_samples
@@ -360,3 +360,9 @@ def test_percentiles_are_quoted_where_samples_support_them() -> None:
     assert (figures["count"], figures["p99"], figures["max"]) == (700, 699, 699)
     assert "p99.9" not in figures
     assert distribution([]) == {"count": 0}
+
+
+def test_a_run_folder_that_is_a_file_is_named(negative: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(FileError, match="cannot make the run folder: .*taken"):
+        evaluate(negative, Rows(2), devices=DEVICES[:1], output=tmp_path / "taken")

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ais_bench.errors import ConfigError
+from ais_bench.errors import ConfigError, file_error
 
 __all__ = ["RunFolder", "read_json", "write_json"]
 
@@ -121,8 +121,11 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str, run: dict[str, Any]) -> RunFolder:
-        """Make a folder for a new run. Raises ConfigError where one is already there, OSError."""
-        os.makedirs(path, exist_ok=True)
+        """Make a folder for a new run. Raises ConfigError where one is already there, FileError."""
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise file_error(error, "make the run folder") from error
         self = cls(path, {"format": FORMAT, **run})
         try:
             if os.path.exists(os.path.join(path, RUN)) or os.path.exists(os.path.join(path, RECORDS)):
