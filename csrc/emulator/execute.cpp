@@ -193,6 +193,7 @@ TaskResult Execution::compute(std::int64_t ready_ns) {
 TaskResult Execution::run(std::int64_t ready_ns) {
   // Submitted before the exception, on another stream.
   if (const aclError code = usable({context_, model_->device})) return task_failure(code);
+  const WorkMemory work(*model_);  // before the faults: a delay counts as work
   if (const aclError code = fault_at("device.execute", model_->device)) {
     const TaskResult failure = task_failure(code);
     return fail_on_device(code, failure.text);
@@ -202,7 +203,6 @@ TaskResult Execution::run(std::int64_t ready_ns) {
     const TaskResult failure = task_failure(code);
     return fail_on_device(code, failure.text);
   }
-  const WorkMemory work(*model_);
   TaskResult result = compute(ready_ns);
   if (result.code == ACL_SUCCESS) {
     if (const aclError code = check_before_run()) {  // freed while it ran
