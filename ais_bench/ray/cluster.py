@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from ais_bench.errors import ConfigError, PoolClosed, TaskTimeout, no_copies, rename_task
+from ais_bench.errors import AisBenchError, ConfigError, PoolClosed, TaskTimeout, no_copies, rename_task
 from ais_bench.options import (
     OnError,
     absolute,
@@ -100,7 +100,7 @@ class ClusterSession:
     is split, and an item that costs two more fails alone, with WorkerDied. Methods may be called from any thread.
 
     Args:
-        model: a path that every node has, or the model's content as bytes, which travels to each node once.
+        model: a path that this machine and every node have, or the model's content as bytes, which travels to each node once.
         address: of the cluster: "auto", or what `ray.init` takes. A program that has called `ray.init` keeps its connection.
         nodes: node ids, host names or addresses; None: all nodes with NPUs or GPUs, or, if there are none, with processors.
             Nodes that join later are used as well.
@@ -130,7 +130,7 @@ class ClusterSession:
         self._on_error = check_on_error(options.get("on_error", "raise"))
         if devices is not None:
             options["devices"] = list(as_device_ids(devices))
-        # Wrong options are found here, before anything is started. The file may be on the nodes only.
+        # Wrong options, and a model that this machine has not, are found here, before anything is started.
         MultiDeviceSession(self._model, **options).close()
         options.pop("on_error", None)
         names = None if nodes is None else [str(node) for node in as_list("nodes", nodes, "node ids, host names or addresses")]
@@ -475,7 +475,10 @@ def _item(outcome: Outcome, index: int, node: str) -> Item:
 
 def _copy(error: BaseException) -> BaseException:
     """One for each item that it is the error of."""
-    made = type(error)(*error.args)
+    try:
+        made = type(error)(*error.args)
+    except Exception:  # its class wants other arguments than those it keeps
+        made = AisBenchError(f"{type(error).__name__}: {error}")
     made.__dict__.update(error.__dict__)
     made.__cause__ = error.__cause__
     return made
