@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -405,14 +406,19 @@ def test_ctrl_c_ends_it_and_every_process(place: Path) -> None:
         text=True,
         start_new_session=True,
     )
+    deadline = threading.Timer(90, process.kill)
+    deadline.start()
     try:
         assert process.stdout is not None
         warm = 0
-        while warm < 2:
-            warm += "warm up" in process.stdout.readline()
+        while warm < 2:  # both processes write into one pipe, so a line may hold what both say
+            line = process.stdout.readline()
+            assert line, "it ended before both devices were warm"
+            warm += line.count("warm up")
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=30)
     finally:
+        deadline.cancel()
         process.kill()
     assert process.returncode == 130, err
     with pytest.raises(ProcessLookupError):
