@@ -127,7 +127,7 @@ def raises_at_times(item: int) -> Feeds:
 
 
 def test_the_report_agrees_with_a_recount_from_the_details(models: dict[str, str], tmp_path: Path) -> None:
-    """Errors, a worker that dies, and a cancelled call in between; a stream that is left counts what it had done."""
+    """With errors, and with a worker that dies between two streams."""
     with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=raises_at_times, on_error="return") as session:
         session.start()
         found = list(session.map(range(60), details=True))

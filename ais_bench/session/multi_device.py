@@ -467,7 +467,7 @@ class MultiDeviceSession:
 
         `outputs`: names of the outputs to return, in that order; None: all. The model computes all of them either way.
         """
-        number = 0 if mode == "static" else scatter.mode_number(mode, custom_sizes)
+        number = 0 if type(mode) is str and mode == "static" else scatter.mode_number(mode, custom_sizes)
         if scatter.is_by_device(feeds):
             if device is not None:
                 raise ConfigError(f"device={device!r} cannot be used with feeds that name their devices")
