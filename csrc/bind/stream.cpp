@@ -15,6 +15,7 @@ constexpr std::int64_t kSlowNs = 500'000;  // a draw that takes longer keeps the
 constexpr std::int64_t kNapNs = 50'000;
 constexpr std::size_t kEnoughToGoOn = 8;  // so many replies at once: the workers keep pace, and a nap would let them run dry
 constexpr int kTopUp = 16;                // items drawn at most before what is ready is yielded
+constexpr std::size_t kReadyForTheCaller = 8;
 constexpr std::int64_t kTryPauseEvery = 64;
 constexpr std::int64_t kPartOfADraw = 6;
 constexpr int kMissesInARow = 4;
@@ -73,8 +74,16 @@ std::shared_ptr<PoolTask> Stream::take() {
     under_way_.erase(std::find(under_way_.begin(), under_way_.end(), task));
   }
   waiter_->bytes -= std::min(waiter_->bytes, task->held);
+  fetched_ += task->accepted;
   if (latest_ == task) latest_.reset();
   return task;
+}
+
+// Whether the caller has results to go on with. If each of its calls drew more items than the one that it takes, what lies
+// ready would grow up to the window.
+bool Stream::enough_ready() const {
+  const std::uint64_t unfetched = waiter_->finished - fetched_;
+  return unfetched >= kReadyForTheCaller + 2 * exchange_->scheduler().workers().size();
 }
 
 bool Stream::may_draw() {
@@ -217,7 +226,7 @@ std::shared_ptr<PoolTask> Stream::next() {
     while (!ended_) {
       if (exchange_->rung()) exchange_->progress();
       const bool slow = draw_ns_ > kSlowNs || usual_ns_ > kSlowNs;
-      if (ready() && (slow || drawn >= kTopUp || !may_draw())) return take();
+      if (ready() && (slow || drawn >= kTopUp || enough_ready() || !may_draw())) return take();
       if (may_draw()) {
         if (!under_way_.empty() && slow && pause(monotonic_ns())) continue;
         draw();

@@ -47,6 +47,7 @@ class Stream {
   void end(bool send_on);
   bool ready() const;
   std::shared_ptr<PoolTask> take();
+  bool enough_ready() const;
   bool may_draw();
   void draw();
   std::shared_ptr<PoolTask> make_task(py::object item);
@@ -61,7 +62,7 @@ class Stream {
   const std::shared_ptr<Waiter> waiter_;
   pool::Source source_;
   std::deque<std::shared_ptr<PoolTask>> under_way_;
-  std::size_t yielded_ready_ = 0;
+  std::uint64_t fetched_ = 0;  // of the waiter's finished tasks
   std::shared_ptr<PoolTask> latest_;
   std::int64_t index_ = 0;
   std::int64_t expected_items_ = -1;
