@@ -6,7 +6,9 @@ import os
 
 from PyInstaller.utils.hooks import collect_submodules
 
-hiddenimports = [name for name in collect_submodules("ais_bench") if "_pyinstaller" not in name]
+# A program for several servers imports ais_bench.ray itself; all others would carry Ray about.
+left_out = ("ais_bench._pyinstaller", "ais_bench.ray")
+hiddenimports = [name for name in collect_submodules("ais_bench") if not name.startswith(left_out)]
 hiddenimports += ["ml_dtypes"]
 spec = importlib.util.find_spec("onnxruntime")
 binaries = [
