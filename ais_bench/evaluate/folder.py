@@ -215,7 +215,7 @@ class RunFolder:
         write_json(os.path.join(self.path, REPORT), report)
 
     def close(self) -> None:
-        """Let the folder go. Twice is fine."""
+        """Close the folder's files and release its lock. Idempotent."""
         for log in (self._outputs, self._records):
             if log is not None:
                 log.close()

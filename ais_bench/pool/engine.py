@@ -33,7 +33,7 @@ _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class Engine:
-    """See the top of the file. Methods from any thread."""
+    """Hold what outlives the pool's face: exchange, supervisor and the thread of futures. Any thread may call its methods."""
 
     def __init__(self, settings: PoolSettings, factory: Parcel, planned_workers: int, called: str) -> None:
         self.settings = settings

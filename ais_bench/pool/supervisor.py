@@ -43,7 +43,10 @@ STOP_GRACE_S = 4.0  # a worker told to stop that has nothing to do and is still 
 
 
 class Supervisor(Thread):
-    """See the top of the file. Public methods from any thread; what starts with an underscore, in this thread."""
+    """Start, watch and restart workers, in a thread of its own.
+
+    Any thread may call the public methods; methods that begin with an underscore run in this thread.
+    """
 
     def __init__(
         self,

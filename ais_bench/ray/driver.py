@@ -65,7 +65,7 @@ LOST = (
 
 
 class Driver:
-    """See the top of the file. Public methods from any thread."""
+    """Own the nodes, the chunks under way and the scheduler, in a thread of its own. Any thread may call the public methods."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ LONGEST_PAUSE_S = 30.0
 
 
 class State(enum.Enum):
-    """See the top of the file."""
+    """What a node is doing; the table at the top of this file has the transitions."""
 
     STARTING = "starting"
     READY = "ready"

@@ -448,7 +448,7 @@ class InferSession:
         """Do nothing: every call finds its device by itself, from any thread."""
 
     def free_resource(self) -> None:
-        """Free the model. Twice is fine; a later run raises SessionClosed."""
+        """Free the model. Idempotent; a later run raises SessionClosed."""
         session = getattr(self, "session", None)  # absent when __init__ failed and a subclass's __del__ calls this
         if session is not None:
             session.free_resource()
@@ -457,7 +457,7 @@ class InferSession:
     def finalize() -> None:
         """Free every session of this process and what the runtimes hold besides.
 
-        Twice is fine, and so are new sessions after it.
+        Idempotent; new sessions may be made after it.
         """
         InferenceSession.finalize()
 

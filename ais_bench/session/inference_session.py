@@ -285,7 +285,7 @@ class InferenceSession(AippMethods):
         return tensor
 
     def free_resource(self) -> int:
-        """Free the model. Twice is fine; a later run raises SessionClosed."""
+        """Free the model. Idempotent; a later run raises SessionClosed."""
         self._iteration = self._set_inputs = None
         self._last_outputs = []
         self._native.close()
@@ -293,7 +293,7 @@ class InferenceSession(AippMethods):
 
     @staticmethod
     def finalize() -> int:
-        """Free every session of this process and what the runtimes hold besides. Twice is fine."""
+        """Free every session of this process and what the runtimes hold besides. Idempotent."""
         _native.finalize()
         return 0
 

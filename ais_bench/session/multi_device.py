@@ -248,7 +248,7 @@ class MultiDeviceSession:
         self._ready_pool(None)
 
     def close(self, *, force: bool = False) -> None:
-        """Ends the workers; accepted work finishes first, for `close_timeout` seconds at most, unless `force`. Twice is fine.
+        """Ends the workers; accepted work finishes first, for `close_timeout` seconds at most, unless `force`. Idempotent.
 
         Outputs stay valid. May be called from any thread and from the callback of a future.
         """

@@ -91,7 +91,7 @@ class Session : public std::enable_shared_from_this<Session> {
   // Settings of a picture that the device preprocesses, for the runs that start after it.
   Status set_aipp(const device::Aipp& settings);
 
-  // Frees the model. Twice is fine. Runs that are executing finish first; later ones answer Closed.
+  // Frees the model. Idempotent. Runs that are executing finish first; later ones answer Closed.
   void close();
   bool closed() const;
   // Closed or ForkedChild where calls would answer that.

@@ -126,7 +126,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   void remove(const std::shared_ptr<Resident>& resident);
   // Gives cached memory back to the device.
   void trim();
-  // See above. Twice is fine.
+  // As described above. Idempotent.
   void close();
 
  private:
