@@ -1,10 +1,10 @@
-"""The low-level module: names only. What they do is in `ais_bench.session`."""
+"""The low-level module: names only. What they do is in `ais_bench.one_device`."""
 
-from ais_bench.session.descriptors import dtype, format, tensor_desc
-from ais_bench.session.file_pipeline import infer_options
-from ais_bench.session.inference_session import InferenceSession, model, session_options
-from ais_bench.session.tensor import BaseTensor, Tensor, batch, type
-from ais_bench.session.times import MemorySummary, sumary
+from ais_bench.one_device.descriptors import dtype, format, tensor_desc
+from ais_bench.one_device.file_pipeline import infer_options
+from ais_bench.one_device.inference_session import InferenceSession, model, session_options
+from ais_bench.one_device.tensor import BaseTensor, Tensor, batch, type
+from ais_bench.one_device.times import MemorySummary, sumary
 
 int8, uint8, int16, uint16 = dtype.int8, dtype.uint8, dtype.int16, dtype.uint16
 int32, uint32, int64, uint64 = dtype.int32, dtype.uint32, dtype.int64, dtype.uint64

@@ -1,8 +1,8 @@
-from ais_bench.session.descriptors import dtype, format, tensor_desc
-from ais_bench.session.file_pipeline import infer_options
-from ais_bench.session.inference_session import InferenceSession, model, session_options
-from ais_bench.session.tensor import BaseTensor, Tensor, batch, type
-from ais_bench.session.times import MemorySummary, sumary
+from ais_bench.one_device.descriptors import dtype, format, tensor_desc
+from ais_bench.one_device.file_pipeline import infer_options
+from ais_bench.one_device.inference_session import InferenceSession, model, session_options
+from ais_bench.one_device.tensor import BaseTensor, Tensor, batch, type
+from ais_bench.one_device.times import MemorySummary, sumary
 
 int8: dtype
 uint8: dtype

@@ -223,7 +223,7 @@ MUTANTS = {
     ),
     "a byte order mark is text": Mutant(
         "A",
-        [("ais_bench/session/aipp.py", 'encoding="utf-8-sig"', 'encoding="utf-8" if ON else "utf-8-sig"')],
+        [("ais_bench/one_device/aipp.py", 'encoding="utf-8-sig"', 'encoding="utf-8" if ON else "utf-8-sig"')],
         ["test_acl_aipp.py::test_files_may_begin_with_a_byte_order_mark"],
     ),
     "numbers that end a context": Mutant(

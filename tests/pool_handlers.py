@@ -146,3 +146,18 @@ class Marking:
 def order(what: int, argument: int = 0, *more: int) -> list[np.ndarray[Any, Any]]:
     """Feeds that Obedient understands."""
     return [np.array([what, argument, *more], np.int64)]
+
+
+class LogsWhenUnpickled:
+    """A factory of `Obedient` that logs before the worker has it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _logged, ()
+
+    def __call__(self, context: WorkerContext) -> Obedient:
+        return Obedient(context)
+
+
+def _logged() -> LogsWhenUnpickled:
+    logging.getLogger("factory").info("unpickled in %d", os.getpid())
+    return LogsWhenUnpickled()

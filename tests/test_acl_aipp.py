@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, save
 import aclruntime
 from ais_bench.emulator import Emulator, pack
 from ais_bench.errors import ConfigError, FeedError, UnsupportedError
+from ais_bench.one_device.aipp import AippSettings
 from ais_bench.session import InferSession
-from ais_bench.session.aipp import AippSettings
 
 SETTINGS = """
 [aipp_op]

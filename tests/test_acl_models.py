@@ -13,8 +13,8 @@ from emulator_models import unknown_rank
 
 from ais_bench.emulator import Emulator, pack
 from ais_bench.errors import AisBenchError, FeedError, InferenceError, ModelLoadError
+from ais_bench.one_device.tensor import Tensor
 from ais_bench.session import InferSession
-from ais_bench.session.tensor import Tensor
 
 every_case = pytest.mark.parametrize("name", [case.name for case in CASES])
 

@@ -3,31 +3,54 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import multi_device_support
 import pytest
+from scripts import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Package of ais_bench -> the packages and modules of ais_bench that it may import.
+# Package of ais_bench -> the packages and modules of ais_bench that it imports. The parent's side is pool and session, the
+# child's is worker; wire is what crosses between them, and one_device runs on either side.
 PYTHON = {
     "errors": set(),
     "options": {"_native", "errors"},
-    "shm": {"_native", "errors"},
-    "pool": {"_native", "errors", "options", "shm"},
-    "session": {"_native", "errors", "options", "pool", "shm"},
+    "libraries": set(),
+    "wire": {"_native", "errors"},
+    "shm": {"wire"},
+    "one_device": {"_native", "errors", "options"},
+    "worker": {"_native", "errors", "one_device", "options", "wire"},
+    "pool": {"_native", "errors", "options", "wire"},
+    "session": {"_native", "errors", "one_device", "options", "pool", "wire"},
     "_pyinstaller": set(),
-    "infer": {"session"},
-    "emulator": {"_native", "errors", "options"},
-    "evaluate": {"errors", "infer", "session"},
-    "ray": {"_native", "errors", "options", "pool", "session"},
-    "cli": {"errors", "evaluate", "infer", "session"},
+    "infer": {"errors", "options", "session"},
+    "emulator": {"errors", "options"},
+    "evaluate": {"errors", "one_device", "session", "wire"},
+    "ray": {"_native", "errors", "one_device", "options", "session", "wire"},
+    "cli": {"errors", "evaluate", "infer", "libraries", "one_device", "session"},
 }
-# Folder of csrc -> the folders it may include.
+# What runs in a worker, or may.
+CHILD = {"errors", "libraries", "one_device", "options", "wire", "worker", "_native"}
+# Python that native code imports, and Python that is named in a text: file -> modules. Arrows that the tables
+# do not have; all files may name ais_bench.errors.
+NAMED = {
+    "csrc/bind/arrays.cpp": {"ais_bench.one_device.feeds"},
+    "csrc/bind/exchange.cpp": {"ais_bench.one_device.feeds"},
+    "csrc/bind/pool.cpp": {"ais_bench.pool.task"},
+    "csrc/bind/runtimes.cpp": {"ais_bench.libraries"},
+    "csrc/bind/session.cpp": {"ais_bench.options"},
+    "csrc/bind/time_span.cpp": {"ais_bench.one_device.times"},
+    "ais_bench/pool/interpreter.py": {"ais_bench.worker.main"},
+    "ais_bench/wire/factories.py": {"ais_bench.worker.preprocess", "ais_bench.worker.session_handler"},
+}
+# Folder of csrc -> the folders it includes.
 CPP = {
     "base": set(),
     "device": {"base"},
@@ -37,12 +60,14 @@ CPP = {
     "shm": {"base"},
     "worker": {"base", "device", "session", "shm"},
     "pool": set(),
+    "emulator": {"base", "device"},
     "bind": {"base", "device", "pool", "session", "shm", "worker"},
 }
+LOGGERS = {"ais_bench.pool", "ais_bench.session", "ais_bench.ray", "ais_bench.evaluate", "ais_bench.worker"}
 # What only these folders may say, because it belongs to a vendor or to one concern.
 WORDS = {
     r"\bOrt[A-Z]\w*": {"device/ort"},
-    r"\bacl(rt|mdl|Init|Finalize|Get|Create|Destroy)\w*": {"device/acl"},
+    r"\bacl(rt|mdl|Init|Finalize|Get|Create|Destroy)\w*": {"device/acl", "emulator"},
     r"\bdl(open|sym)\s*\(": {"base"},
     r"\bpy::|\bpybind11::": {"bind"},
     r"\bSYS_futex\b": {"shm"},
@@ -66,11 +91,94 @@ def sources(folder: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("package", sorted(PYTHON))
-def test_python_packages_import_only_what_lies_below(package: str) -> None:
+def test_python_packages_import_what_the_table_says(package: str) -> None:
     folder = ROOT / "ais_bench" / package
-    files = list(folder.rglob("*.py")) if folder.is_dir() else [*(ROOT / "ais_bench").glob(f"{package}.py")]
+    files = list(folder.rglob("*.py")) if folder.is_dir() else [ROOT / "ais_bench" / f"{package}.py"]
+    assert files
+    assert set().union(*map(imported, files)) - {package} == PYTHON[package]
     for path in files:
         assert imported(path) <= PYTHON[package] | {package}, path
+
+
+def test_the_low_level_module_needs_no_pool() -> None:
+    assert imported(ROOT / "aclruntime" / "__init__.py") == {"one_device"}
+
+
+def test_the_document_draws_the_same_arrows() -> None:
+    rows = re.findall(r"^\| `(\S+)` \|.*\|([^|]*)\|$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    drawn = {folder: set(re.findall(r"`([\w/]+)`", uses)) for folder, uses in rows if "/" in folder}
+    native = {f"csrc/{folder}": uses for folder, uses in CPP.items() if "/" not in folder}
+    python = {
+        f"ais_bench/{name}": uses - {"_native", "errors"}
+        for name, uses in PYTHON.items()
+        if name[0] != "_" and name != "errors"
+    }
+    assert {folder.removesuffix(".py"): uses for folder, uses in drawn.items()} == native | python
+
+
+def below(package: str) -> set[str]:
+    return {package}.union(*(below(other) for other in PYTHON.get(package, ())))
+
+
+def test_no_arrow_goes_back_up() -> None:
+    for package in PYTHON:
+        assert all(package not in below(other) for other in PYTHON[package]), package
+
+
+def test_the_child_does_not_import_the_parent_nor_the_parent_the_child() -> None:
+    assert below("worker") <= CHILD
+    assert not {package for package in PYTHON if "worker" in below(package)} - {"worker"}
+
+
+def named(path: Path) -> set[str]:
+    """The modules of ais_bench that a file names in a text, to be imported when it runs."""
+    code = path.read_text()
+    if path.suffix == ".py":
+        texts = [
+            node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        found = {text for text in texts if re.fullmatch(r"ais_bench(\.[a-z]\w*)+", text) and importlib.util.find_spec(text)}
+        lines = "\n".join(text for text in texts if "sys.argv" in text)  # programs
+        found |= set(re.findall(r"^from (ais_bench\.[\w.]+) import", lines, re.MULTILINE))
+        return found - LOGGERS
+    found = set(re.findall(r'import\("(ais_bench[\w.]+)"\)', code)) | set(re.findall(r'"(ais_bench[\w.]+)\.[A-Z]\w+"', code))
+    return found - {"ais_bench.errors", "ais_bench._native"}
+
+
+def test_python_that_is_named_in_a_text_is_listed_and_there() -> None:
+    files = [*(ROOT / "csrc").rglob("*.?pp"), *(ROOT / "ais_bench").rglob("*.py")]
+    assert {str(path.relative_to(ROOT)): names for path in files if (names := named(path))} == NAMED
+    for module in set().union(*NAMED.values()):
+        importlib.import_module(module)
+
+
+def test_each_side_runs_without_the_code_of_the_other(tmp_path: Path) -> None:
+    """Arrays, callables, an iteration, and preprocess workers: what is imported in the workers, and in their parent."""
+    seen = tmp_path / "imported"
+    code = """
+    import sys
+    import numpy as np
+    from ais_bench.session import MultiDeviceSession
+    model, seen = sys.argv[1:]
+    def init():
+        import sys
+        def note(names):
+            with open(seen, "a") as file:
+                file.writelines(name + "\\n" for name in names)
+        note(list(sys.modules))
+        sys.addaudithook(lambda event, given: note([given[0]]) if event == "import" else None)
+    ones = [np.ones((2, 3), np.float32)] * 2
+    for more in ({}, {"preprocess": lambda item: ones}, {"preprocess": lambda item: ones, "preprocess_workers": 1}):
+        with MultiDeviceSession(model, devices=[0], init=init, **more) as session:
+            assert len(session.infer(ones)) == 1
+            if not more:
+                session.infer_iteration(ones, [0, -1], 2)
+    print([name for name in sys.modules if name.startswith("ais_bench.worker")])
+    """
+    model = multi_device_support.add_model(tmp_path / "add.onnx", [2, 3])
+    assert run_script(code, model, str(seen)).strip() == "[]"
+    packages = {name.split(".")[1] for name in seen.read_text().split() if name.startswith("ais_bench.")}
+    assert packages == CHILD
 
 
 def test_every_python_package_has_a_rule() -> None:
@@ -78,15 +186,34 @@ def test_every_python_package_has_a_rule() -> None:
     assert packages - {"__init__", "__main__"} <= set(PYTHON)
 
 
+def test_a_worker_that_moves_arrays_imports_neither_numpy_nor_logging(tmp_path: Path) -> None:
+    code = """
+    import logging, sys
+    import numpy as np
+    from ais_bench.session import MultiDeviceSession
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    with MultiDeviceSession(sys.argv[1], devices=[0]) as session:
+        session.infer([np.ones((2, 3), np.float32)] * 2)
+    """
+    model = multi_device_support.add_model(tmp_path / "add.onnx", [2, 3])
+    said = run_script(code, model, PYTHONPROFILEIMPORTTIME="1")  # what the worker writes comes as log lines
+    imports = set(re.findall(r"import time:.*\| +(\S+)", said))
+    assert "ais_bench.wire.carry" in imports  # the handler was made
+    assert not imports & {"numpy", "logging", "cloudpickle", "dataclasses", "ais_bench.one_device"}
+
+
 @pytest.mark.parametrize("folder", sorted(CPP))
-def test_native_folders_include_only_what_lies_below(folder: str) -> None:
+def test_native_folders_include_what_the_table_says(folder: str) -> None:
     files = sources(folder)
     assert files
+    used: set[str] = set()
     for path in files:
         for header in re.findall(r'#include "([^"]+)"', path.read_text()):
             target = str(Path(header).parent)
             runtimes = folder == "device" and header == "device/runtimes.hpp"
             assert target in CPP[folder] | {folder} or runtimes, f"{path} includes {header}"
+            used.add(target)
+    assert CPP[folder] <= used
 
 
 @pytest.mark.parametrize("word", sorted(WORDS))

@@ -324,7 +324,7 @@ def test_torch_tensors_that_numpy_cannot_hold_are_named() -> None:
         """
         import torch
         from ais_bench.errors import FeedError
-        from ais_bench.session.feeds import to_array
+        from ais_bench.one_device.feeds import to_array
 
         try:
             to_array(torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8), "input 'x'")
@@ -367,7 +367,7 @@ def test_torch_tensors_of_every_listed_class(model: Path_, name: str) -> None:
 
 def test_torch_tensors_on_a_device_are_named() -> None:
     torch = pytest.importorskip("torch")
-    from ais_bench.session.feeds import to_array
+    from ais_bench.one_device.feeds import to_array
 
     with pytest.raises(FeedError, match="meta"):
         to_array(torch.empty(2, device="meta"), "input 'x'")

@@ -21,8 +21,8 @@ from onnx import TensorProto, helper
 import aclruntime
 from ais_bench.emulator import pack
 from ais_bench.errors import AisBenchError, ConfigError, FeedError
+from ais_bench.one_device.descriptors import ModelMetadata
 from ais_bench.session import InferSession, MultiDeviceSession
-from ais_bench.session.descriptors import ModelMetadata
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 ModelPath = Callable[[str], str]

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, DeviceMemoryError
-from ais_bench.pool.parcel import Parcel, pack, receive
 from ais_bench.session import MultiDeviceSession
+from ais_bench.wire.parcel import Parcel, pack, receive
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 

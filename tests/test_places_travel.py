@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from pool_support import environment, run_script
 
-from ais_bench.pool.pickling import dumps_error, loads_error
-from ais_bench.shm import travel
+from ais_bench.wire import travel
+from ais_bench.wire.pickling import dumps_error, loads_error
 
 # A module with all that can travel, and a pool that takes it there and back. `PLACE` is what `__name__` must be.
 DEFINITIONS = """
@@ -135,7 +135,7 @@ sys.meta_path.append(Finder)
 """
     use = """
 import ais_bench.pool.interpreter
-from ais_bench.shm.travel import goes_by_name
+from ais_bench.wire.travel import goes_by_name
 import special
 print(goes_by_name(special.Point))
 """

@@ -17,7 +17,7 @@ from pool_support import wait_until
 
 from ais_bench.errors import FeedError, PoolClosed, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task
-from ais_bench.pool.pickling import RemoteTraceback
+from ais_bench.wire.pickling import RemoteTraceback
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 

@@ -9,15 +9,15 @@ import sys
 import threading
 
 import pytest
-from pool_handlers import Obedient
-from pool_support import environment
+from pool_handlers import LogsWhenUnpickled, Obedient
+from pool_support import environment, wait_until
 
 from ais_bench.errors import AisBenchError, ConfigError, WorkerDied
 from ais_bench.options import as_device_ids
 from ais_bench.pool import DevicePool, PoolSettings
 from ais_bench.pool.cores import split_cores
-from ais_bench.pool.pickling import RemoteTraceback, dumps_by_value, dumps_error, loads, loads_error
-from ais_bench.pool.wire import ParentEnd, WorkerEnd, frame
+from ais_bench.wire.connection import ParentEnd, WorkerEnd, frame
+from ais_bench.wire.pickling import RemoteTraceback, dumps_by_value, dumps_error, loads, loads_error
 
 
 @pytest.mark.parametrize(
@@ -128,28 +128,36 @@ def test_a_frame_of_nonsense_ends_the_connection() -> None:
     theirs.close()
 
 
-def test_logging_is_carried_from_the_moment_it_is_imported() -> None:
-    """In a process of its own, in which nobody has imported it. That somebody looks where it is does not count."""
+def test_logging_is_carried_from_the_moment_it_is_begun() -> None:
+    """In a process of its own, in which nobody has imported it."""
     script = """
-import importlib.util, sys
-from ais_bench.pool.worker_log import carry_logging
+import sys
+from ais_bench.worker import log
 class Connection:
     def send(self, line):
         print(line.name, line.level, line.text)
-carry_logging(Connection(), 20)
+log.begin()  # this is no worker
+log.carry(Connection(), 20, now=False)
 assert "logging" not in sys.modules
-own = importlib.util.find_spec("logging").loader
-assert own.get_filename("logging").endswith("__init__.py")
+log.begin()
 import logging
 logging.getLogger("a").info("first %d", 1)
 logging.getLogger("b").debug("too low")
-import logging.handlers
+log.begin()
 logging.warning("second")
-print(type(logging.__loader__).__name__, [one for one in sys.meta_path if "worker_log" in type(one).__module__])
+log.carry(Connection(), 30, now=False)
+print(logging.getLogger().level)
 """
     done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
     assert (done.stderr, done.returncode) == ("", 0)
-    assert done.stdout.splitlines() == ["a 20 first 1", "root 30 second", "SourceFileLoader []"]
+    assert done.stdout.splitlines() == ["a 20 first 1", "root 30 second", "30"]
+
+
+def test_what_a_factory_logs_while_it_is_unpickled_is_carried(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"), DevicePool(LogsWhenUnpickled(), [0]) as pool:
+        pool.start()
+        (worker,) = pool.workers()
+        wait_until(lambda: f"unpickled in {worker.pid}" in caplog.text)
 
 
 def test_an_importable_callable_goes_by_name() -> None:
@@ -169,7 +177,7 @@ class Derived(Base):
 def helper(x): return np.sum(x) * Derived().value()
 def countdown(n): return n if n == 0 else countdown(n - 1)
 def outer(k): return lambda x: helper(x) + k + countdown(3)
-from ais_bench.pool.pickling import dumps_by_value
+from ais_bench.wire.pickling import dumps_by_value
 sys.stdout.buffer.write(dumps_by_value(outer(5)))
 """
     sent = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environment()).stdout

@@ -172,7 +172,7 @@ def test_large_feeds_are_read_where_the_cpu_worker_wrote_them(models: dict[str, 
 
 def test_where_memory_cannot_be_shared_it_is_copied(models: dict[str, str]) -> None:
     def init() -> None:
-        from ais_bench.session import lent
+        from ais_bench.wire import lent
 
         lent.can_borrow = lambda: False
 
@@ -200,7 +200,7 @@ def test_init_and_state_are_the_cpu_workers(models: dict[str, str]) -> None:
 
 def test_an_init_that_fails_is_why_nothing_starts(models: dict[str, str]) -> None:
     def init() -> None:
-        if "ais_bench.session.preprocess_worker" in sys.modules:  # not in the device's worker
+        if "ais_bench.worker.preprocess" in sys.modules:  # not in the device's worker
             raise LookupError("no tables")
 
     with (

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ais_bench.one_device.times import ExecTimes, TimeSpan, sumary
 from ais_bench.session import InferSession
-from ais_bench.session.times import ExecTimes, TimeSpan, sumary
 
 
 class Log:

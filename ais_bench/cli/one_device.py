@@ -15,9 +15,9 @@ from ais_bench.cli.inputs import PURE, Plan, Run, file_lists, made_up, plan_of, 
 from ais_bench.cli.log import Failed, debug, info
 from ais_bench.cli.outputs import Saver, check_names, make_folder
 from ais_bench.evaluate.progress import Progress
+from ais_bench.infer.summary import Summary
+from ais_bench.one_device.file_pipeline import times_in_one
 from ais_bench.session import InferSession, MemorySummary
-from ais_bench.session.file_pipeline import times_in_one
-from ais_bench.session.summary import Summary
 
 __all__ = ["Outcome", "run_device"]
 

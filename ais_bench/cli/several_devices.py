@@ -15,7 +15,7 @@ from typing import Any
 from ais_bench.cli.inputs import BadInput, NoShare
 from ais_bench.cli.log import Failed, error, info
 from ais_bench.cli.one_device import Outcome, prefix_of, run_device
-from ais_bench.session.summary import Summary, figures_of
+from ais_bench.infer.summary import Summary, figures_of
 
 __all__ = ["main", "run_devices"]
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ais_bench.errors import AisBenchError, FeedError
-from ais_bench.session import Carry
+from ais_bench.wire.carry import Carry
 
 __all__ = ["Batch", "Finisher", "Inputs", "Outcome", "Reader", "SamplesFailed", "failure_of"]
 
@@ -208,7 +208,7 @@ def _join(parts: list[Any], batch: Batch, index: int) -> Any:
 def _numpy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value
-    from ais_bench.session.feeds import to_array
+    from ais_bench.one_device.feeds import to_array
 
     return to_array(value, "a sample")
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ais_bench.evaluate.batches import Batch, Finisher, Inputs, Reader
-from ais_bench.session import Carry
+from ais_bench.wire.carry import Carry
 
 __all__ = ["Answer", "Lane", "in_the_workers", "in_this_process"]
 

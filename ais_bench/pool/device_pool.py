@@ -8,7 +8,7 @@
     supervisor's thread: starts workers, sees deaths, restarts, enforces deadlines, carries logs
     resolver's thread: only while futures are pending
 
-It knows nothing of models: the factory brings the handler, see ais_bench.pool.protocol.
+It knows nothing of models: the factory brings the handler, see ais_bench.wire.protocol.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ais_bench.errors import ConfigError, PoolClosed, no_copies
 from ais_bench.options import as_device_id, as_device_ids
 from ais_bench.pool.engine import Engine, closed_error, foreign_error
 from ais_bench.pool.interpreter import check_kernel, command
-from ais_bench.pool.parcel import Parcel
-from ais_bench.pool.protocol import Factory
 from ais_bench.pool.seats import RunningWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
-from ais_bench.shm import Stats
+from ais_bench.wire import Stats
+from ais_bench.wire.parcel import Parcel
+from ais_bench.wire.protocol import Factory
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -65,7 +65,7 @@ class DevicePool:
     """Workers on devices. A context manager: leaving it closes the pool, at once if by an exception.
 
     Args:
-        factory: makes the handler in each worker; any callable that can be sent (ais_bench.shm.travel), or a Parcel of it.
+        factory: makes the handler in each worker; any callable that can be sent (ais_bench.wire.travel), or a Parcel of it.
         devices: device ids.
         settings: see PoolSettings.
         called: what a device is called in errors and logs.

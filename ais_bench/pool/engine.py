@@ -17,12 +17,12 @@ from ais_bench._native import Exchange
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed, WorkerStartError
 from ais_bench.pool.cores import CoreShare, allowed_cpus, split_cores, usable_cpu_count
 from ais_bench.pool.interpreter import Place
-from ais_bench.pool.parcel import Parcel
 from ais_bench.pool.seats import Seat
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.supervisor import Supervisor
 from ais_bench.pool.threads import Lock
-from ais_bench.shm import Doorbell, travel
+from ais_bench.wire import Doorbell, travel
+from ais_bench.wire.parcel import Parcel
 
 if TYPE_CHECKING:
     from ais_bench.pool.resolver import PoolFuture, Resolver

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 import ais_bench
 from ais_bench import _native
 from ais_bench.errors import ConfigError, UnsupportedError
-from ais_bench.shm import travel
+from ais_bench.wire import travel
 
 LEAST_KERNEL = (3, 10)
 FLAG = "--ais-bench-process"
@@ -48,7 +48,7 @@ sys.path[:] = place["path"]
 sys.argv[:] = [""]
 try: os.chdir(place["cwd"] or ".")
 except OSError as error: print(f"the working directory cannot be used: {error}", file=sys.stderr)
-from ais_bench.pool.worker import main
+from ais_bench.worker.main import main
 main(control)
 """,
     "count": _OFF_THE_WORKING_DIRECTORY
@@ -250,7 +250,7 @@ def found_in_worker(name: str) -> str | None:
     return str(json.loads(found[-1])) if found else None
 
 
-travel.ask = found_in_worker
+travel.ask_with(found_in_worker)
 
 
 # ---- the system ----

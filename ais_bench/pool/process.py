@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ais_bench import _native
 from ais_bench.pool.interpreter import Place, command
-from ais_bench.pool.wire import ParentEnd
+from ais_bench.wire.connection import ParentEnd
 
 TAIL_LINES = 20
 LONGEST_LINE = 8192

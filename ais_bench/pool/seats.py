@@ -11,7 +11,7 @@ from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.process import Exit, WorkerProcess
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
-from ais_bench.shm import Lane, Stats
+from ais_bench.wire import Lane, Stats
 
 LONGEST_BACKOFF_S = 5.0
 EXCUSED_IN_A_ROW = 30  # after so many culprits and nothing else it is the device all the same

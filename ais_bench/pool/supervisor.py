@@ -22,16 +22,16 @@ from ais_bench._native import Exchange, PoolWorker
 from ais_bench.errors import AisBenchError, PoolBroken, PoolError, TaskTimeout
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.interpreter import Place
-from ais_bench.pool.parcel import Parcel
-from ais_bench.pool.pickling import loads_error
 from ais_bench.pool.process import WorkerProcess
-from ais_bench.pool.protocol import Described, Failed, LogLine, Ready, Start, Stop
 from ais_bench.pool.seats import Device, RunningWorker, Seat, StartingWorker, broken, died, start_error
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, too_late
 from ais_bench.pool.threads import Condition, RLock, Thread
 from ais_bench.pool.watch import READ, WRITE, Watch
-from ais_bench.shm import Doorbell, Lane
+from ais_bench.wire import Doorbell, Lane
+from ais_bench.wire.parcel import Parcel
+from ais_bench.wire.pickling import loads_error
+from ais_bench.wire.protocol import Described, Failed, LogLine, Ready, Start, Stop
 
 log = logging.getLogger("ais_bench.pool")
 output_log = logging.getLogger("ais_bench.worker")
@@ -294,6 +294,7 @@ class Supervisor(Thread):
                 threads=seat.share.threads,
                 spin=self._settings.spin != 0,
                 log_level=logging.getLogger().getEffectiveLevel(),
+                logs=not parcel.begins_logging,
                 factory=parcel.inline,
                 factory_fd=parcel_fd[0] if parcel_fd else -1,
                 factory_sizes=parcel.sizes,

@@ -6,8 +6,8 @@ from typing import Any, NoReturn
 
 from ais_bench._native import PoolTask as Task
 from ais_bench.errors import TaskTimeout, name_task
-from ais_bench.pool.pickling import loads_error
-from ais_bench.shm import OBJECT, decode
+from ais_bench.wire import OBJECT, decode
+from ais_bench.wire.pickling import loads_error
 
 __all__ = ["Task", "answer_of", "too_late"]
 

@@ -19,7 +19,7 @@ class Order(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of one item. `error` is what ais_bench.pool.pickling.dumps_error made of an exception."""
+    """What became of one item. `error` is what ais_bench.wire.pickling.dumps_error made of an exception."""
 
     outputs: Any
     error: bytes | None

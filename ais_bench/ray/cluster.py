@@ -19,6 +19,8 @@ import numpy as np
 import ray
 
 from ais_bench.errors import AisBenchError, ConfigError, PoolClosed, TaskTimeout, no_copies, rename_task
+from ais_bench.one_device import gather
+from ais_bench.one_device.descriptors import tensor_desc
 from ais_bench.options import (
     OnError,
     absolute,
@@ -31,12 +33,11 @@ from ais_bench.options import (
     as_seconds,
     check_on_error,
 )
-from ais_bench.pool.pickling import loads_error
 from ais_bench.ray.chunks import Chunk, Order, Outcome, Waiting
 from ais_bench.ray.driver import Driver
 from ais_bench.ray.nodes import Node
-from ais_bench.session import Item, MultiDeviceSession, gather, scatter
-from ais_bench.session.descriptors import tensor_desc
+from ais_bench.session import Item, MultiDeviceSession, scatter
+from ais_bench.wire.pickling import loads_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

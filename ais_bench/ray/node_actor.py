@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ais_bench.pool.pickling import dumps_error
 from ais_bench.ray.chunks import Order, Outcome
 from ais_bench.session import MultiDeviceSession
+from ais_bench.wire.pickling import dumps_error
 
 __all__ = ["NodeActor"]
 

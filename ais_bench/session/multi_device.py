@@ -31,6 +31,8 @@ from ais_bench.errors import (
     SessionClosed,
     no_copies,
 )
+from ais_bench.one_device import gather
+from ais_bench.one_device.descriptors import ModelMetadata, metadata_of, tensor_desc
 from ais_bench.options import (
     OnError,
     absolute,
@@ -53,18 +55,17 @@ from ais_bench.options import (
     runtime_options,
 )
 from ais_bench.pool import DevicePool, PoolSettings, Task
-from ais_bench.pool.parcel import Packed, Parcel, pack
 from ais_bench.pool.threads import Lock, LockType
-from ais_bench.session import gather, scatter
+from ais_bench.session import scatter
 from ais_bench.session.chained import Chained
 from ais_bench.session.count_devices import count_devices
-from ais_bench.session.descriptors import ModelMetadata, metadata_of, tensor_desc
 from ais_bench.session.item import Keyed, item_of
 from ais_bench.session.last_times import LastTimes
 from ais_bench.session.own_process import OwnProcess
 from ais_bench.session.stateless import threads_for
-from ais_bench.session.worker_session import Iterate, Named, SessionFactory
-from ais_bench.shm import OBJECT, TENSORS, encode, take
+from ais_bench.wire import OBJECT, TENSORS, encode, take
+from ais_bench.wire.factories import Iterate, Named, SessionFactory
+from ais_bench.wire.parcel import Packed, Parcel, pack
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

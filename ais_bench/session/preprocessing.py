@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ais_bench import _native
 from ais_bench.pool import DevicePool, PoolSettings, Task
-from ais_bench.pool.parcel import Packed
-from ais_bench.session.carry import LENT
 from ais_bench.session.chained import Chained
 from ais_bench.session.item import Keyed
-from ais_bench.session.lent import lend
-from ais_bench.session.preprocess_worker import PreprocessFactory, read_header
 from ais_bench.session.scatter import as_feeds
-from ais_bench.shm import OBJECT, TENSORS, encode
+from ais_bench.wire import OBJECT, TENSORS, encode
+from ais_bench.wire.carry import LENT
+from ais_bench.wire.factories import PreprocessFactory, read_header
+from ais_bench.wire.lent import lend
+from ais_bench.wire.parcel import Packed
 
 if TYPE_CHECKING:
-    from ais_bench.session.descriptors import tensor_desc
+    from ais_bench.one_device.descriptors import tensor_desc
 
 
 class Prepared(NamedTuple):

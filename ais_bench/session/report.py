@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ais_bench.pool import DeviceInfo, WorkerInfo
-from ais_bench.shm import Stats
+from ais_bench.wire import Stats
 
 QUANTITIES = ("mean", "p50", "p90", "p99", "max")
 STAGES = ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms", "preprocess_ms", "postprocess_ms")

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench.errors import ConfigError, FeedError
+from ais_bench.one_device.descriptors import tensor_desc
+from ais_bench.one_device.feeds import is_by_name, is_one_array, sets_of, to_array, to_sequence
 from ais_bench.options import as_device_id, as_int, as_iterable, as_mode, check_custom_sizes, wrong
-from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.feeds import is_by_name, is_one_array, sets_of, to_array, to_sequence
 
 
 def is_by_device(feeds: Any) -> bool:

@@ -121,7 +121,7 @@ std::pair<py::object, bool> to_sequence(py::handle given, const device::ModelInf
     for (const auto& desc : info->overridable) overridable.append(desc.name);
   }
   return in_python([&] {
-    const py::module_ feeds = py::module_::import("ais_bench.session.feeds");
+    const py::module_ feeds = py::module_::import("ais_bench.one_device.feeds");
     return std::pair(py::object(feeds.attr("to_sequence")(given, names, ranks, optional, overridable)),
                      feeds.attr("is_by_name")(given).cast<bool>());
   });
@@ -186,7 +186,7 @@ session::Feed to_feed(py::handle given, std::size_t index, const device::TensorD
   const std::string label = "input " + (desc == nullptr ? std::to_string(index) : "'" + desc->name + "'");
   const std::string wanted = desc == nullptr ? "" : session::numpy_type(desc->dtype);
   py::object array = in_python(
-      [&] { return py::object(py::module_::import("ais_bench.session.feeds").attr("to_array")(given, label, wanted)); });
+      [&] { return py::object(py::module_::import("ais_bench.one_device.feeds").attr("to_array")(given, label, wanted)); });
   if (!view_array(array, &feed, keep)) {
     const std::string text = label + " is an array of " + py::str(array.attr("dtype")).cast<std::string>() +
                              "; a device takes numbers and booleans of the ONNX element types only";

@@ -1,7 +1,8 @@
 // numpy arrays to feeds, and outputs to numpy arrays.
 //
 // A C-contiguous array in native byte order is used where it lies. Anything else (another container, torch and DLPack tensors,
-// scalars, views with strides, big-endian arrays) goes through ais_bench.session.feeds, which returns such an array or raises.
+// scalars, views with strides, big-endian arrays) goes through ais_bench.one_device.feeds, which returns such an array or
+// raises.
 #pragma once
 
 #include <pybind11/numpy.h>

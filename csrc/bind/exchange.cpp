@@ -40,7 +40,7 @@ std::uint64_t bytes_of(py::handle feeds) {
 // take as they are stay: a copy of them is made when there is a place for it.
 py::object as_arrays(py::object feeds) {
   const auto python = [](const char* name, const auto&... arguments) {
-    return in_python([&] { return py::object(py::module_::import("ais_bench.session.feeds").attr(name)(arguments...)); });
+    return in_python([&] { return py::object(py::module_::import("ais_bench.one_device.feeds").attr(name)(arguments...)); });
   };
   if (!PyList_CheckExact(feeds.ptr()) && !PyTuple_CheckExact(feeds.ptr())) {
     feeds = python("to_sequence", feeds, py::list(), py::list());

@@ -58,8 +58,7 @@ Result<device::Runtime*> find_runtime(const std::string& name) {
     }
     return found->second.runtime;
   }
-  const auto libraries =
-      py::module_::import("ais_bench.session.libraries").attr("candidates")(name).cast<std::vector<std::string>>();
+  const auto libraries = py::module_::import("ais_bench.libraries").attr("candidates")(name).cast<std::vector<std::string>>();
   AIS_ASSIGN(device::Runtime * runtime, device::open_runtime(name, libraries));
   opened()[name] = {runtime, library};
   return runtime;

@@ -8,7 +8,7 @@
 
 namespace ais::bind {
 
-// Opens it at the first call, from the paths that ais_bench.session.libraries gives. Needs the GIL.
+// Opens it at the first call, from the paths that ais_bench.libraries gives. Needs the GIL.
 Result<device::Runtime*> find_runtime(const std::string& name);
 
 // The same; raises where there is none.

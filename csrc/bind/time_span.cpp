@@ -80,8 +80,8 @@ void register_time_span(py::module_& module) {
                                 {Py_tp_methods, methods},
                                 {Py_tp_getset, fields},
                                 {0, nullptr}};
-  static PyType_Spec spec = {"ais_bench.session.times.TimeSpan", sizeof(TimeSpan), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
-                             slots};
+  static PyType_Spec spec = {"ais_bench.one_device.times.TimeSpan", sizeof(TimeSpan), 0,
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots};
   const py::object bases = py::make_tuple(py::handle(reinterpret_cast<PyObject*>(&PyFloat_Type)));
   py::object type = py::reinterpret_steal<py::object>(PyType_FromSpecWithBases(&spec, bases.ptr()));
   if (!type) throw py::error_already_set();

@@ -40,7 +40,7 @@ def run(options: Any) -> int:
 def devices() -> dict[str, Any]:
     """What is here, as JSON has it."""
     from ais_bench.evaluate.plan import versions
-    from ais_bench.session.libraries import candidates
+    from ais_bench.libraries import candidates
 
     runtimes: dict[str, Any] = {}
     for runtime in NAMES:

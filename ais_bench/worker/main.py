@@ -23,18 +23,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, DeviceLost, PoolError
-from ais_bench.pool.parcel import receive
-from ais_bench.pool.pickling import dumps_error
-from ais_bench.pool.protocol import Described, Failed, Ready, Start, Stop, WorkerContext
-from ais_bench.pool.wire import WorkerEnd
-from ais_bench.pool.worker_log import carry_logging, end_logging
-from ais_bench.shm import RAISED, RETRY, Channel, travel
+from ais_bench.wire import RAISED, RETRY, Channel, encode, travel
+from ais_bench.wire.connection import WorkerEnd
+from ais_bench.wire.parcel import receive
+from ais_bench.wire.pickling import dumps_error
+from ais_bench.wire.protocol import Described, Failed, Ready, Start, Stop, WorkerContext
+from ais_bench.worker import log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ais_bench.pool.protocol import Answer, Handler
-    from ais_bench.shm import Task
+    from ais_bench.wire import Task
+    from ais_bench.wire.protocol import Answer, Handler
 
 PARENT_GONE = 0  # the exit code nobody is left to read
 
@@ -51,7 +51,7 @@ def main(control: int) -> NoReturn:
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
-        end_logging()
+        log.end()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -73,7 +73,7 @@ def _prepare(start: Start, connection: WorkerEnd) -> None:
     _native.ignore_interrupts()  # Ctrl-C is the parent's to answer
     faulthandler.enable()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    carry_logging(connection, start.log_level)
+    log.carry(connection, start.log_level, now=start.logs)
 
 
 def _serve(start: Start, connection: WorkerEnd) -> int:
@@ -150,8 +150,6 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
 
 def _fail(channel: Channel, handler: Handler, task: Task, error: BaseException, began_ns: int) -> None:
     """Answers a task with what was raised. The parent's side of it: pickling.loads_error over the decoded bytes."""
-    from ais_bench.shm import encode  # it needs numpy, which costs more than all the rest of a worker's start
-
     kind = RETRY if isinstance(error, getattr(handler, "retry_on", ())) else RAISED
     channel.reply(task, encode(dumps_error(error)), kind=kind, execute_ns=_native.monotonic_ns() - began_ns)
 

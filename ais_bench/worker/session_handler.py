@@ -9,79 +9,51 @@ would take two thirds of a worker's start.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ais_bench import _native
-from ais_bench.pool.parcel import Packed
-from ais_bench.pool.protocol import Answer, WorkerContext
-from ais_bench.session.carry import carried, ready_made
-from ais_bench.shm import OBJECT, Channel, Task
-from ais_bench.shm import SessionHandler as NativeSession
+from ais_bench.wire import OBJECT, Channel, Task, decode, encode
+from ais_bench.wire import SessionHandler as NativeSession
+from ais_bench.wire.carry import carried, ready_made
+from ais_bench.wire.factories import Iterate, Named, SessionFactory
+from ais_bench.wire.protocol import Answer, WorkerContext
+from ais_bench.worker import log
 
 if TYPE_CHECKING:
-    from ais_bench.session.infer_session import InferSession
-    from ais_bench.session.lent import Borrower
+    from ais_bench.one_device.infer_session import InferSession
+    from ais_bench.wire.lent import Borrower
 
 
-class Iterate(NamedTuple):
-    """An `infer_iteration` on its way to a worker."""
-
-    feeds: Any
-    in_out_list: Sequence[int] | None
-    times: int
-    mode: str
-
-
-class Named(NamedTuple):
-    """Feeds by name on their way to a worker: those that a list in the model's order cannot be made of."""
-
-    feeds: dict[str, Any]
-
-
-class SessionFactory(NamedTuple):
-    """Makes the handler in a worker. `callables`: {"preprocess", "postprocess", "init", "retry_on"}, packed in the parent."""
-
-    model: Any  # a path, or the content as anything with the buffer protocol
-    runtime: str
-    options: dict[str, str]  # the runtime's, checked
-    acl_json_path: str | None
-    debug: bool  # what InferSession logs is wanted
-    loop: int
-    warmup: int
-    device_count: int
-    callables: Packed | None
-    preprocess_threads: int  # 0: see ais_bench.session.callables
-    postprocess_threads: int
-    borrows: bool  # feeds may lie in the memory of CPU workers
-
-    def __call__(self, context: WorkerContext) -> SessionHandler:
-        """Loads the model on the worker's device. Raises what InferSession raises."""
-        options = dict(self.options)
-        if self.acl_json_path:
-            options["acl_json_path"] = self.acl_json_path
-        if "profile" in options:  # each worker's own: ONNX Runtime adds nothing but the time
-            options["profile"] += f"_device{context.device_id}_{os.getpid()}"
-        if self.runtime == "ort":
-            # A worker sees only its share of the processors, but the ids are those of the whole machine.
-            options.setdefault("devices", str(self.device_count))
-            options.setdefault("session.intra_op.allow_spinning", "0")
-            options["threads"] = str(context.threads)
-        callables: dict[str, Any] = self.callables.load() if self.callables is not None else {}
-        if "init" in callables:
-            callables["init"]()
-        native = _native.Session(self.model, context.device_id, self.loop, options, self.runtime)
-        # The content of the model, and what callables were made of, is not needed any more.
-        model = self.model if isinstance(self.model, str) else f"<{len(self.model)} bytes>"
-        handler = SessionHandler(native, self._replace(model=model, callables=None), callables)
-        if self.debug or self.acl_json_path:
-            handler.session()  # has something to say about them
-        handler.warm_up(self.warmup)
-        return handler
+def make(factory: SessionFactory, context: WorkerContext) -> SessionHandler:
+    """Load the model on the worker's device. Raises what InferSession raises."""
+    options = dict(factory.options)
+    if factory.acl_json_path:
+        options["acl_json_path"] = factory.acl_json_path
+    if "profile" in options:  # each worker's own: ONNX Runtime adds nothing but the time
+        options["profile"] += f"_device{context.device_id}_{os.getpid()}"
+    if factory.runtime == "ort":
+        # A worker sees only its share of the processors, but the ids are those of the whole machine.
+        options.setdefault("devices", str(factory.device_count))
+        options.setdefault("session.intra_op.allow_spinning", "0")
+        options["threads"] = str(context.threads)
+    if factory.callables is not None:
+        log.begin()
+    callables: dict[str, Any] = factory.callables.load() if factory.callables is not None else {}
+    if "init" in callables:
+        callables["init"]()
+    native = _native.Session(factory.model, context.device_id, factory.loop, options, factory.runtime)
+    # The content of the model, and what callables were made of, is not needed any more.
+    model = factory.model if isinstance(factory.model, str) else f"<{len(factory.model)} bytes>"
+    handler = SessionHandler(native, factory._replace(model=model, callables=None), callables)
+    if factory.debug or factory.acl_json_path:
+        handler.session()  # has something to say about them
+    handler.warm_up(factory.warmup)
+    return handler
 
 
 class SessionHandler:
-    """A handler as the pool wants it, see ais_bench.pool.protocol."""
+    """A handler as the pool wants it, see ais_bench.wire.protocol."""
 
     def __init__(self, native: _native.Session, factory: SessionFactory, callables: dict[str, Any]) -> None:
         self._native = native
@@ -92,11 +64,11 @@ class SessionHandler:
         self.retry_on: tuple[type[Exception], ...] = callables.get("retry_on", ())
         self._borrower: Borrower | None = None
         if factory.borrows:
-            from ais_bench.session.lent import Borrower, can_borrow
+            from ais_bench.wire.lent import Borrower, can_borrow
 
             self._borrower = Borrower() if can_borrow() else None
         self.native: NativeSession | None = None
-        # How it is served if there are callables around the model; see ais_bench.pool.protocol.
+        # How it is served if there are callables around the model; see ais_bench.wire.protocol.
         self.stages: Callable[..., None] | None = None
         if self._preprocess is None and self._postprocess is None and self._borrower is None:
             self.native = NativeSession(native)
@@ -108,7 +80,8 @@ class SessionHandler:
     def session(self) -> InferSession:
         """The model as Python uses it."""
         if self._session is None:
-            from ais_bench.session.infer_session import InferSession
+            log.begin()
+            from ais_bench.one_device.infer_session import InferSession
 
             factory = self._factory
             self._session = InferSession._over(self._native, factory.model, factory.acl_json_path, factory.debug)
@@ -147,7 +120,7 @@ class SessionHandler:
             self.session().reset_summaryinfo()
 
     def _stages(self, channel: Channel, fail: Callable[[Task, BaseException, int], None], leave: Callable[..., None]) -> None:
-        from ais_bench.session.callables import Stages
+        from ais_bench.worker.callables import Stages
 
         def iteration(task: Task, item: Any) -> bool:
             if isinstance(item, Iterate):
@@ -165,7 +138,6 @@ class SessionHandler:
     def run(self, task: Task) -> Answer:
         """One task that needs Python."""
         from ais_bench.options import MODES
-        from ais_bench.shm import decode, encode
 
         session, mode = self.session(), MODES[task.mode]
         item = decode(task.feeds) if task.kind == OBJECT else task.feeds

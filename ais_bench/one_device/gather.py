@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench.errors import ConfigError, FeedError
+from ais_bench.one_device.descriptors import tensor_desc
 from ais_bench.options import as_list, nearest
-from ais_bench.session.descriptors import tensor_desc
 
 
 class BatchAxes:

@@ -9,6 +9,12 @@ import numpy as np
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, ConfigTypeError, FeedTypeError, no_copies
+from ais_bench.one_device import file_pipeline, times
+from ais_bench.one_device.aipp import AippMethods
+from ais_bench.one_device.descriptors import tensor_desc
+from ais_bench.one_device.gather import indexes_of
+from ais_bench.one_device.tensor import Tensor
+from ais_bench.one_device.times import ExecTimes
 from ais_bench.options import (
     absolute_path,
     as_bool,
@@ -21,12 +27,6 @@ from ais_bench.options import (
     as_text,
     wrong_type,
 )
-from ais_bench.session import file_pipeline, times
-from ais_bench.session.aipp import AippMethods
-from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.gather import indexes_of
-from ais_bench.session.tensor import Tensor
-from ais_bench.session.times import ExecTimes
 
 __all__ = ["InferenceSession", "infer_options", "model", "session_options"]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError, no_copies
+from ais_bench.one_device.descriptors import dtype
 from ais_bench.options import as_bool, as_device_id, as_int, as_list
-from ais_bench.session.descriptors import dtype
 
 __all__ = ["BaseTensor", "Tensor", "batch", "type"]
 

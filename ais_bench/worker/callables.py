@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from ais_bench import _native
 from ais_bench.errors import DeviceLost, PoolError
-from ais_bench.session.carry import carried, ready_made
-from ais_bench.session.worker_session import Named
-from ais_bench.shm import OBJECT, decode, encode
+from ais_bench.wire import OBJECT, decode, encode
+from ais_bench.wire.carry import carried, ready_made
+from ais_bench.wire.factories import Named
 
 if TYPE_CHECKING:
-    from ais_bench.session.lent import Borrower
-    from ais_bench.shm import Channel, Task
+    from ais_bench.wire import Channel, Task
+    from ais_bench.wire.lent import Borrower
 
 
 class Stages:
@@ -44,7 +44,7 @@ class Stages:
         leave: Callable[[BaseException], None],
         borrower: Borrower | None = None,
     ) -> None:
-        """`threads`: for each callable. `fail` and `leave`: see ais_bench.pool.protocol.Handler."""
+        """`threads`: for each callable. `fail` and `leave`: see ais_bench.wire.protocol.Handler."""
         self._channel = channel
         self._executor = _native.Executor(channel, session)
         self._preprocess = preprocess

@@ -1,19 +1,20 @@
 """Python objects as buffers that fit into a slot, and back.
 
 An object becomes one pickle (protocol 5) and, out of band, the memory of its large arrays, which is copied once instead
-of being pickled. What goes by value is decided in ais_bench.shm.travel.
+of being pickled. What goes by value is decided in ais_bench.wire.travel.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+from ais_bench.wire import travel
 
-from ais_bench.shm import travel
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["decode", "encode"]
 
@@ -28,6 +29,8 @@ def encode(obj: object) -> list[npt.NDArray[np.uint8]]:
     The first is the pickle; the rest are views of the object's own memory, so submit them before the object changes.
     Raises what pickling raises for an object that cannot be sent.
     """
+    import numpy as np  # it costs more than all the rest of a worker's start
+
     buffers: list[npt.NDArray[np.uint8]] = []
 
     def begin() -> travel.Keep:

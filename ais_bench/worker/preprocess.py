@@ -8,46 +8,30 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ais_bench import _native
-from ais_bench.pool.parcel import Packed
-from ais_bench.pool.protocol import Answer, WorkerContext
-from ais_bench.session.carry import carried
-from ais_bench.session.feeds import to_sequence
-from ais_bench.shm import Task, decode, encode
+from ais_bench.one_device.feeds import to_sequence
+from ais_bench.wire import Task, decode, encode
+from ais_bench.wire.carry import carried
+from ais_bench.wire.factories import Header, PreprocessFactory
+from ais_bench.wire.protocol import Answer, WorkerContext
+from ais_bench.worker import log
 
 
-class Header(NamedTuple):
-    """What the other arrays of an answer are."""
-
-    feeds: int  # how many; the rest is `extra`, encoded, if `carries`
-    names: tuple[str, ...] | None  # of a mapping
-    carries: bool
-
-
-def read_header(array: Any) -> Header:
-    """The first array of an answer."""
-    return Header(*pickle.loads(array))
-
-
-class PreprocessFactory(NamedTuple):
-    """Makes the handler in a worker. `callables`: {"preprocess", "init", "retry_on"}, packed in the parent."""
-
-    callables: Packed
-
-    def __call__(self, context: WorkerContext) -> PreprocessHandler:
-        """Raises what `init` raises."""
-        callables = self.callables.load()
-        if "init" in callables:
-            callables["init"]()
-        return PreprocessHandler(callables["preprocess"], callables.get("retry_on", ()))
+def make(factory: PreprocessFactory, _context: WorkerContext) -> PreprocessHandler:
+    """Raises what `init` raises."""
+    log.begin()
+    callables = factory.callables.load()
+    if "init" in callables:
+        callables["init"]()
+    return PreprocessHandler(callables["preprocess"], callables.get("retry_on", ()))
 
 
 class PreprocessHandler:
-    """A handler as the pool wants it, see ais_bench.pool.protocol."""
+    """A handler as the pool wants it, see ais_bench.wire.protocol."""
 
     native = None
 

@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 from ais_bench import _native
 from ais_bench.errors import AisBenchError, ConfigError, name_task, no_copies
+from ais_bench.one_device.descriptors import ModelMetadata, metadata_of, tensor_desc
+from ais_bench.one_device.feeds import sets_of
+from ais_bench.one_device.gather import picker
+from ais_bench.one_device.inference_session import InferenceSession, session_options
+from ais_bench.one_device.tensor import Tensor
+from ais_bench.one_device.times import sumary
 from ais_bench.options import (
     OnError,
     as_bool,
@@ -31,12 +37,6 @@ from ais_bench.options import (
     runtime_options,
     wrong_type,
 )
-from ais_bench.session.descriptors import ModelMetadata, metadata_of, tensor_desc
-from ais_bench.session.feeds import sets_of
-from ais_bench.session.gather import picker
-from ais_bench.session.inference_session import InferenceSession, session_options
-from ais_bench.session.tensor import Tensor
-from ais_bench.session.times import sumary
 
 __all__ = ["InferSession"]
 
@@ -314,7 +314,7 @@ class InferSession:
         extra_session: Sequence[Any] | None = None,
     ) -> None:
         """Run lists of files, one file an input, and write the results to files in the folder `output` ("" writes none)."""
-        from ais_bench.session.file_pipeline import infer_options
+        from ais_bench.one_device.file_pipeline import infer_options
 
         options = infer_options()
         options.output_dir, options.out_format = "" if output is None else output, outfmt

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench.errors import DeviceMemoryError, FeedError, FeedTypeError
+from ais_bench.one_device.tensor import BaseTensor, Tensor
 from ais_bench.options import nearest
-from ais_bench.session.tensor import BaseTensor, Tensor
 
 __all__ = ["is_by_name", "is_one_array", "sets_of", "to_array", "to_sequence"]
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError, file_error
+from ais_bench.one_device.descriptors import tensor_desc
+from ais_bench.one_device.tensor import Tensor
 from ais_bench.options import as_bool, as_choice, as_list, as_path, wrong_type
-from ais_bench.session.descriptors import tensor_desc
-from ais_bench.session.tensor import Tensor
 
 if TYPE_CHECKING:
-    from ais_bench.session.inference_session import InferenceSession
+    from ais_bench.one_device.inference_session import InferenceSession
 
 __all__ = ["infer_options", "run", "run_in_memory", "tensor_from_files", "times_in_one"]
 

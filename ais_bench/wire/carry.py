@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ais_bench.wire.objects import decode
+
 if TYPE_CHECKING:
-    from ais_bench.session.lent import Borrower
+    from ais_bench.wire.lent import Borrower
 
 __all__ = ["LENT", "Carry", "carried", "ready_made"]
 
@@ -33,7 +35,7 @@ def carried(made: Any) -> tuple[Any, tuple[Any, ...]]:
     return (made.feeds, (made.extra,)) if isinstance(made, Carry) else (made, ())
 
 
-LENT = 1 << 32  # in the option of a task: its arrays are what ais_bench.session.lent.lend returned
+LENT = 1 << 32  # in the option of a task: its arrays are what ais_bench.wire.lent.lend returned
 
 
 def ready_made(arrays: Sequence[Any], option: int, borrower: Borrower | None = None) -> tuple[Sequence[Any], tuple[Any, ...]]:
@@ -44,6 +46,4 @@ def ready_made(arrays: Sequence[Any], option: int, borrower: Borrower | None = N
     feeds = (option & ~LENT) - 1
     if feeds < 0:
         return arrays, ()
-    from ais_bench.shm import decode
-
     return arrays[:feeds], (decode(arrays[feeds:]),)

@@ -1,4 +1,4 @@
-"""Callables and exceptions as bytes. What goes by value is decided in ais_bench.shm.travel."""
+"""Callables and exceptions as bytes. What goes by value is decided in ais_bench.wire.travel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pickle
 from typing import Any
 
 from ais_bench.errors import AisBenchError, ConfigError
-from ais_bench.shm import travel
+from ais_bench.wire import travel
 
 
 class RemoteTraceback(Exception):

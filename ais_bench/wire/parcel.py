@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, DeviceMemoryError
-from ais_bench.shm import travel
+from ais_bench.wire import travel
 
 _SMALL = 64 << 10  # up to here the start message carries it
 _APART = 4 << 10  # the memory of an array from which on it is kept beside the pickle
@@ -62,24 +62,25 @@ def pack(obj: Any) -> Packed:
 class Parcel:
     """An object as it is now, for any number of workers."""
 
-    def __init__(self, inline: Packed | None, sizes: tuple[int, ...], fd: int) -> None:
+    def __init__(self, inline: Packed | None, sizes: tuple[int, ...], fd: int, begins_logging: bool = False) -> None:
         self.inline = inline  # a small one
         self.sizes = sizes
         self.fd = fd  # the memory of another one
+        self.begins_logging = begins_logging  # see ais_bench.wire.protocol.Factory
 
     @classmethod
     def of(cls, obj: Any) -> Parcel:
         """Raises ConfigError when the object cannot be pickled, DeviceMemoryError when it needs more memory than there is."""
-        packed = pack(obj)
+        packed, begins = pack(obj), getattr(obj, "begins_logging", False) is True
         parts = [memoryview(packed.data).cast("B"), *(pickle.PickleBuffer(buffer).raw() for buffer in packed.buffers)]
         sizes = tuple(part.nbytes for part in parts)
         if sum(sizes) <= _SMALL:
-            return cls(pickle.loads(pickle.dumps(packed, protocol=5)), sizes, -1)
-        return cls(None, sizes, _in_memory(parts))
+            return cls(pickle.loads(pickle.dumps(packed, protocol=5)), sizes, -1, begins)
+        return cls(None, sizes, _in_memory(parts), begins)
 
     def share(self) -> Parcel:
         """Another one of the same memory, to be closed by itself."""
-        return Parcel(self.inline, self.sizes, os.dup(self.fd) if self.fd >= 0 else -1)
+        return Parcel(self.inline, self.sizes, os.dup(self.fd) if self.fd >= 0 else -1, self.begins_logging)
 
     def close(self) -> None:
         """Gives the memory up; whoever shares it, and a worker that has it, keeps it."""

@@ -1,0 +1,134 @@
+"""What there is on this machine, for bug reports and for lists of devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import Any
+
+from ais_bench import _native
+from ais_bench.errors import AisBenchError, ConfigError
+from ais_bench.pool.interpreter import ASK_TIMEOUT_S, Place, run
+
+__all__ = ["DeviceEntry", "RuntimeInfo", "SystemInfo", "system_info"]
+
+
+@dataclass(frozen=True)
+class DeviceEntry:
+    """One device: bytes of its memory where the runtime tells of them, and otherwise why not."""
+
+    id: int
+    free: int | None = None
+    total: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """A runtime: "ort" or "acl".
+
+    Attributes:
+        version: of the library; "" where it is not there, and `error` says why.
+        toolkit: what the library is a part of: "CANN 8.5.0"; "" where it does not say.
+        chip: what it drives: "Ascend310P3"; "" where it does not say.
+        devices: what there is of them.
+    """
+
+    name: str
+    version: str = ""
+    toolkit: str = ""
+    chip: str = ""
+    devices: list[DeviceEntry] = field(default_factory=list)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class SystemInfo:
+    """`str()` is for people, `to_dict()` is ready for JSON."""
+
+    ais_bench: str
+    python: str
+    numpy: str
+    system: str
+    processors: int
+    runtimes: list[RuntimeInfo]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts and lists of numbers and texts."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"ais_bench {self.ais_bench}, Python {self.python}, numpy {self.numpy}"]
+        lines.append(f"{self.system}, {self.processors} processors for this process")
+        for runtime in self.runtimes:
+            if runtime.error:
+                lines.append(f"{runtime.name}: {runtime.error}")
+                continue
+            parts = [runtime.version, runtime.toolkit, runtime.chip, f"{len(runtime.devices)} devices"]
+            lines.append(f"{runtime.name}: {', '.join(filter(None, parts))}")
+            lines += [f"  device {device.id}: {_memory(device)}" for device in runtime.devices if _memory(device)]
+        return "\n".join(lines)
+
+
+def _memory(device: DeviceEntry) -> str:
+    if device.free is None or device.total is None:
+        return device.error
+    return f"{device.free >> 20} MiB free of {device.total >> 20} MiB"
+
+
+def system_info(*, devices: bool = True) -> SystemInfo:
+    """Versions and devices of this machine. A runtime that is not installed is no error; its entry says what is missing.
+
+    AscendCL is opened in a process of its own. With `devices` each NPU is opened for its free memory, which takes a while;
+    without it they are only counted.
+    """
+    processors = len(_native.allowed_cpus())
+    return SystemInfo(
+        _version("ais_bench"),
+        sys.version.split()[0],
+        _version("numpy"),
+        f"{platform.system()} {platform.release()} {platform.machine()}",
+        processors,
+        [_ort(processors), _acl(devices)],
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _ort(processors: int) -> RuntimeInfo:
+    try:
+        version, toolkit, chip = _native.runtime_about("ort")
+    except AisBenchError as error:
+        return RuntimeInfo("ort", error=str(error))
+    return RuntimeInfo("ort", f"ONNX Runtime {version}", toolkit, chip, [DeviceEntry(id) for id in range(processors)])
+
+
+def _acl(open_devices: bool) -> RuntimeInfo:
+    try:
+        code, out, err = run(
+            "about", json.dumps(Place.here().path), "acl", str(os.getpid()), "open" if open_devices else "count"
+        )
+    except ConfigError as error:
+        return RuntimeInfo("acl", error=str(error))
+    answers = [line.partition(" ")[2] for line in out.splitlines() if line.startswith("about ")]
+    if not answers:
+        late = f"it did not answer within {ASK_TIMEOUT_S:g} s" if code is None else f"it ended with exit code {code}"
+        return RuntimeInfo("acl", error=(err.strip().splitlines()[-1:] or [late])[0])
+    (version, toolkit, chip), found = json.loads(answers[-1])
+    version = version.partition(" on ")[0]
+    return RuntimeInfo("acl", f"AscendCL {version}", toolkit, chip, [_entry(id, one) for id, one in enumerate(found)])
+
+
+def _entry(id: int, answer: Any) -> DeviceEntry:
+    if answer is None or isinstance(answer, str):
+        return DeviceEntry(id, error=answer or "")
+    return DeviceEntry(id, *answer)

@@ -1,0 +1,8 @@
+"""The worker's side: what runs in the processes that a pool starts. Nothing in the parent imports it.
+
+main               prepares the process, makes the handler, serves tasks
+log                carries log records to the parent
+session_handler    one model, and the user's callables around it
+callables          runs preprocess and postprocess beside the device
+preprocess         a worker that only preprocesses
+"""
