@@ -52,6 +52,7 @@ bench: emulator $(VENV)/.test ## every benchmark, beside what it is compared wit
 	$(BIN)/python benchmarks/bench_npu.py
 	$(BIN)/python benchmarks/bench_callables.py
 	$(BIN)/python benchmarks/bench_affinity.py
+	$(BIN)/python benchmarks/bench_weights.py
 
 test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)

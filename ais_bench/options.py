@@ -35,6 +35,7 @@ __all__ = [
     "as_path",
     "as_runtime",
     "as_seconds",
+    "as_share_weights",
     "as_text",
     "check_affinity",
     "check_custom_sizes",
@@ -375,6 +376,16 @@ def runtime_options(
 
 def _option_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def as_share_weights(value: Any) -> bool | None:
+    """Return `share_weights`: True, False, or None for "auto"."""
+    if isinstance(value, str):
+        as_choice("share_weights", value, ("auto",))
+        return None
+    if not isinstance(value, bool):
+        raise wrong_type("share_weights", "'auto', True or False", value)
+    return value
 
 
 def host_register_option(value: Any, runtime: str) -> dict[str, str]:

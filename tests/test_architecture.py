@@ -48,6 +48,7 @@ NAMED = {
     "csrc/bind/session.cpp": {"ais_bench.options"},
     "csrc/bind/time_span.cpp": {"ais_bench.one_device.times"},
     "ais_bench/pool/interpreter.py": {"ais_bench.worker.main"},
+    "ais_bench/session/weights.py": {"ais_bench.worker.prepare"},
     "ais_bench/wire/factories.py": {"ais_bench.worker.preprocess", "ais_bench.worker.session_handler"},
 }
 # Folder of csrc -> the folders it includes.

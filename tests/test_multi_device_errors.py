@@ -278,7 +278,18 @@ def test_the_report_counts_and_goes_through_json(session: MultiDeviceSession) ->
         pass
     report = session.report()
     data = json.loads(json.dumps(report.to_dict()))
-    assert set(data) == {"devices", "total", "workers", "memory", "host_memory", "preprocess", "ends", "hedged", "hedges_won"}
+    assert set(data) == {
+        "devices",
+        "total",
+        "workers",
+        "memory",
+        "host_memory",
+        "preprocess",
+        "ends",
+        "hedged",
+        "hedges_won",
+        "shared_weights",
+    }
     assert sum(counts["tasks"] for counts in data["devices"].values()) == data["total"]["tasks"] == 100
     for stage in ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms"):
         times = data["total"][stage]

@@ -73,6 +73,26 @@ devices = [memory(device) if opened else None for device in range(_native.device
 print("about", json.dumps([_native.runtime_about(runtime), devices]))
 _native.finalize()
 """,
+    # The function `main` of a module, with texts.
+    "call": _OFF_THE_WORKING_DIRECTORY
+    + """\
+import importlib, json
+sys.path[:] = json.loads(sys.argv[1])
+importlib.import_module(sys.argv[2]).main(*sys.argv[3:])
+""",
+    # Waits for the end of process argv[2], or of standard input, and removes the folder argv[1].
+    "guard": """\
+import os, select, sys
+watched = [0]
+try: watched.append(os.pidfd_open(int(sys.argv[2])))
+except ProcessLookupError: watched.clear()
+except (AttributeError, OSError): pass
+if watched: select.select(watched, [], [])
+try:
+    for name in os.listdir(sys.argv[1]): os.unlink(os.path.join(sys.argv[1], name))
+    os.rmdir(sys.argv[1])
+except OSError: pass
+""",
     "find": _OFF_THE_WORKING_DIRECTORY
     + """\
 import importlib.util, json

@@ -37,7 +37,7 @@ class Exit(NamedTuple):
         return "ended for an unknown reason" if self.exit_code is None else f"exited with code {self.exit_code}"
 
 
-def _above_stdio(fd: int, stack: contextlib.ExitStack) -> int:
+def above_stdio(fd: int, stack: contextlib.ExitStack) -> int:
     """`fd`, or a duplicate that lasts as long as `stack` where it is 0, 1 or 2, which a child has other uses for. A process
     whose own standard descriptors are closed, such as a daemon, gets such numbers."""
     if fd > 2:
@@ -47,7 +47,7 @@ def _above_stdio(fd: int, stack: contextlib.ExitStack) -> int:
     return higher
 
 
-def _connection() -> tuple[_socket.socket, _socket.socket]:
+def connection() -> tuple[_socket.socket, _socket.socket]:
     """Two connected sockets of the system. `socket` may be another library's, whose sockets belong to one thread, and
     `socket.setdefaulttimeout` makes all new ones non-blocking."""
     mine, its = _socket.socketpair()
@@ -61,7 +61,7 @@ class WorkerProcess:
 
     def __init__(self, place: Place, inherited: tuple[int, ...]) -> None:
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-            mine, its = _connection()
+            mine, its = connection()
             ours.callback(mine.close)
             theirs.callback(its.close)
             output_fd, its_output = os.pipe()
@@ -69,7 +69,7 @@ class WorkerProcess:
             theirs.callback(os.close, its_output)
             nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             theirs.callback(os.close, nothing)
-            control, *self.inherited = [_above_stdio(fd, theirs) for fd in (its.fileno(), *inherited)]
+            control, *self.inherited = [above_stdio(fd, theirs) for fd in (its.fileno(), *inherited)]
             words = [os.fsencode(word) for word in command("worker", str(control))]
             # Not `subprocess`: some programs replace it, and others ignore or take the signals that it relies on.
             self._child = _native.Child(words, nothing, its_output, its_output, [control, *self.inherited])

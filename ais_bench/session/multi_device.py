@@ -46,6 +46,7 @@ from ais_bench.options import (
     as_list,
     as_model,
     as_seconds,
+    as_share_weights,
     check_names,
     check_on_error,
     host_register_option,
@@ -63,6 +64,7 @@ from ais_bench.session.item import Keyed, item_of
 from ais_bench.session.last_times import LastTimes
 from ais_bench.session.own_process import OwnProcess
 from ais_bench.session.stateless import threads_for
+from ais_bench.session.weights import SharedWeights
 from ais_bench.wire import OBJECT, TENSORS, encode, take
 from ais_bench.wire.factories import Iterate, Named, SessionFactory
 from ais_bench.wire.parcel import Packed, Parcel, pack
@@ -122,6 +124,11 @@ class MultiDeviceSession:
         host_register: whether workers register memory that they share with this process with their NPU, so that it copies by
             itself: "auto" where product and kernel can; "off": everything is copied through page-locked memory; "on". The
             report says what it came to.
+        share_weights: whether workers on CPU devices have one copy of the weights together, which a process of its own
+            optimises and packs once and they map: True, False, or "auto", which does so if it saves 256 MiB or more. Results
+            are the same. The files lie in the folder for temporary files and go with the session.
+        weights_cache: a folder that keeps what was prepared for the next pool of the same model, options, ONNX Runtime and kind
+            of processor. With it "auto" always shares.
         settings: further keywords with their defaults and units in the table of ais_bench.pool.settings: workers_per_device,
             tasks_in_flight, task_timeout, start_timeout, close_timeout, max_restarts, restart_backoff, retry_device_after,
             max_attempts, min_devices, threads, spin, window, window_items, hedge, weights. With `hedge` the callables may run
@@ -156,6 +163,8 @@ class MultiDeviceSession:
         profile: str | os.PathLike[str] | None = None,
         custom_ops: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         host_register: str = "auto",
+        share_weights: str | bool = "auto",
+        weights_cache: str | os.PathLike[str] | None = None,
         **settings: Unpack[PoolOptions],
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "settings", "__class__")}
@@ -180,6 +189,8 @@ class MultiDeviceSession:
         self._settings = PoolSettings(affinity=pinning, **settings)
         options = runtime_options(None, graph_optimization_level, provider_options, weight_dir, profile, custom_ops)
         options |= host_register_option(host_register, self._runtime)
+        share, cache = as_share_weights(share_weights), absolute_path("weights_cache", weights_cache)
+        self._weights = None if share is False or self._runtime != "ort" else SharedWeights(share, cache)
         if self._runtime == "acl":
             refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
         factory = SessionFactory(
@@ -195,9 +206,12 @@ class MultiDeviceSession:
             preprocess_threads=threads[0],
             postprocess_threads=threads[1],
             borrows=cpu_workers > 0,
+            prepared="" if self._weights is None else self._weights.folder,
         )
         self._parcel = Parcel.of(factory)  # as the callables are now
         weakref.finalize(self, self._parcel.close)
+        if self._weights is not None:
+            weakref.finalize(self, self._weights.close)
         self._preprocess, self._finishes = in_device is not None, postprocess is not None
         self._preprocessing: Preprocessing | None = None
         if cpu_workers:
@@ -261,6 +275,8 @@ class MultiDeviceSession:
             self._preprocessing.close(force=force)
         if pool is not None:
             pool.close(force=force)
+        if self._weights is not None:
+            self._weights.close()
         self._parcel.close()
 
     def __enter__(self) -> MultiDeviceSession:
@@ -305,7 +321,9 @@ class MultiDeviceSession:
 
     def add_device(self, device: Any) -> None:
         """Takes one more device in and waits until its workers are ready. Raises WorkerStartError, ConfigError."""
-        self._ready_pool(None).add_device(device)
+        pool = self._ready_pool(None)
+        self._prepare_weights(len(pool.devices) + 1)
+        pool.add_device(device)
 
     def remove_device(self, device: Any) -> None:
         """Takes a device out when its tasks in hand are finished. Raises ConfigError."""
@@ -369,17 +387,27 @@ class MultiDeviceSession:
                 raise ConfigError(f"feeds are given for devices {strange}; this session has {list(self.devices)}")
         if self._pool is None:
             ids = self._asked or (list(wanted) if wanted is not None else None) or self._default_devices()
+            self._prepare_weights(len(ids))
             self._pool = DevicePool(self._parcel, ids, self._settings)
             if self._closed:  # meanwhile, by a thread that saw no pool to close
                 self._pool.close(force=True)
-        elif wanted is not None:
-            for device in set(wanted) - set(self._pool.devices):
+        elif wanted is not None and (more := set(wanted) - set(self._pool.devices)):
+            self._prepare_weights(len(more) + len(self._pool.devices))
+            for device in more:
                 self._pool.add_device(device)
         return self._pool
 
+    def _prepare_weights(self, devices: int) -> None:
+        """Have the weights prepared if so many devices shall share them: their workers wait for it."""
+        workers = devices * self._settings.workers_per_device
+        if self._weights is None or not self._weights.is_worth_it(self.model_path, workers):
+            return
+        share = max(1, _native.usable_cpu_count() // workers)
+        self._weights.start(self._parcel, self._settings.threads or share)
+
     @staticmethod
     def _description(pool: DevicePool) -> _Description:
-        ins, outs, (kind, gears), _, borrows, _, _, constants = pool.description()
+        ins, outs, (kind, gears), _, borrows, _, _, constants, _ = pool.description()
         inputs, outputs, overridable = (
             [tensor_desc._from_native(native) for native in side] for side in (ins, outs, constants)
         )
@@ -857,8 +885,19 @@ class MultiDeviceSession:
             preprocess = make_report(ahead.device_infos(), ahead.workers(), ahead.wall_s(), {}, {})
         counts = pool.counts()
         hedged = counts["hedged"], counts["hedges_won"]
+        shared = self._weights is not None and self._weights.started
+        why = self._weights.why if self._weights is not None else ""
+        weights = {device: f"not shared: {why}" if why else said[8] for device, said in descriptions.items() if shared}
         return make_report(
-            pool.device_infos(), pool.workers(), pool.wall_s(), memory, self.progress(), preprocess, host_memory, hedged
+            pool.device_infos(),
+            pool.workers(),
+            pool.wall_s(),
+            memory,
+            self.progress(),
+            preprocess,
+            host_memory,
+            hedged,
+            weights,
         )
 
 

@@ -92,7 +92,8 @@ class Report:
     `preprocess_workers`, numbered from 0: their `preprocess_ms` is the callable's time, and nothing of them is in `total`.
     `host_memory` says by device how an NPU's worker copies feeds and outputs: "registered" (the NPU copies from and to the
     memory shared with this process) or "page-locked" and why (the worker's processor copies in between); it is empty for
-    CPU devices.
+    CPU devices. `shared_weights` says by device whether its workers map weights that were prepared once ("shared"), or why
+    they do not; it is empty if that was not tried.
     """
 
     devices: dict[int, Counts]
@@ -104,6 +105,7 @@ class Report:
     host_memory: dict[int, str] = field(default_factory=dict)
     hedged: int = 0
     hedges_won: int = 0
+    shared_weights: dict[int, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts and lists of numbers and texts."""
@@ -124,9 +126,10 @@ class Report:
             f"memory of device {device}: {memory.free >> 20} MiB free of {memory.total >> 20} MiB, with the model loaded"
             for device, memory in self.memory.items()
         ]
-        for text in dict.fromkeys(self.host_memory.values()):
-            devices = ", ".join(str(device) for device, said in self.host_memory.items() if said == text)
-            lines.append(f"host memory of device {devices}: {text}")
+        for what, by_device in (("host memory", self.host_memory), ("weights", self.shared_weights)):
+            for text in dict.fromkeys(by_device.values()):
+                devices = ", ".join(str(device) for device, said in by_device.items() if said == text)
+                lines.append(f"{what} of device {devices}: {text}")
         if self.hedged:
             lines.append(f"{self.hedged} tasks were run a second time; {self.hedges_won} of the second answers came first")
         return "\n".join([*lines, f"wall time {self.total.wall_s:.3f} s"])
@@ -157,6 +160,7 @@ def make_report(
     preprocess: Report | None = None,
     host_memory: Mapping[int, str] | None = None,
     hedged: tuple[int, int] = (0, 0),
+    shared_weights: Mapping[int, str] | None = None,
 ) -> Report:
     """A report of a pool's records. `memory` is free and total bytes of devices, None where that is unknown."""
     both = Stats()
@@ -180,6 +184,7 @@ def make_report(
         preprocess,
         dict(host_memory or {}),
         *hedged,
+        dict(shared_weights or {}),
     )
 
 

@@ -32,6 +32,7 @@ class SessionFactory(NamedTuple):
     preprocess_threads: int  # 0: see ais_bench.worker.callables
     postprocess_threads: int
     borrows: bool  # feeds may lie in the memory of CPU workers
+    prepared: str = ""  # a folder that a helper prepares the model's weights in, if it is there (ais_bench.wire.prepared)
 
     @property
     def begins_logging(self) -> bool:

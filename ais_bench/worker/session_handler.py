@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ais_bench import _native
+from ais_bench.errors import AisBenchError
 from ais_bench.wire import OBJECT, Channel, Task, decode, encode
 from ais_bench.wire import SessionHandler as NativeSession
 from ais_bench.wire.carry import carried, ready_made
@@ -42,21 +43,39 @@ def make(factory: SessionFactory, context: WorkerContext) -> SessionHandler:
     callables: dict[str, Any] = factory.callables.load() if factory.callables is not None else {}
     if "init" in callables:
         callables["init"]()
-    native = _native.Session(factory.model, context.device_id, factory.loop, options, factory.runtime)
+    native, weights = _open(factory, context.device_id, options)
     # The content of the model, and what callables were made of, is not needed any more.
     model = factory.model if isinstance(factory.model, str) else f"<{len(factory.model)} bytes>"
-    handler = SessionHandler(native, factory._replace(model=model, callables=None), callables)
+    handler = SessionHandler(native, factory._replace(model=model, callables=None), callables, weights)
     if factory.debug or factory.acl_json_path:
         handler.session()  # has something to say about them
     handler.warm_up(factory.warmup)
     return handler
 
 
+def _open(factory: SessionFactory, device_id: int, options: dict[str, str]) -> tuple[_native.Session, str]:
+    """The session, and whether its weights are shared; "": nobody prepared them."""
+    why = ""
+    if factory.prepared and os.path.isdir(factory.prepared):
+        from ais_bench.wire.prepared import await_prepared
+
+        found, why = await_prepared(factory.prepared)
+        if found is not None:
+            shared = {**options, "prepared": found}
+            try:
+                return _native.Session(factory.model, device_id, factory.loop, shared, factory.runtime), "shared"
+            except AisBenchError as error:  # the model itself may be as good as ever
+                why = f"the prepared model does not load: {error}"
+        why = f"not shared: {why}"
+    return _native.Session(factory.model, device_id, factory.loop, options, factory.runtime), why
+
+
 class SessionHandler:
     """A handler as the pool wants it, see ais_bench.wire.protocol."""
 
-    def __init__(self, native: _native.Session, factory: SessionFactory, callables: dict[str, Any]) -> None:
+    def __init__(self, native: _native.Session, factory: SessionFactory, callables: dict[str, Any], weights: str = "") -> None:
         self._native = native
+        self._weights = weights
         self._factory = factory
         self._session: InferSession | None = None
         self._preprocess = callables.get("preprocess")
@@ -89,7 +108,8 @@ class SessionHandler:
 
     def describe(self) -> tuple[Any, ...]:
         """Inputs and outputs of the model, for `tensor_desc._from_native`, its gears, the device's memory, whether it borrows
-        feeds, how its slots are copied, the model's metadata, and the constants that may be overridden."""
+        feeds, how its slots are copied, the model's metadata, the constants that may be overridden, and whether its weights
+        are shared."""
         native, borrows = self._native, self._borrower is not None
         host_memory = "" if self.native is None else native.host_memory()  # Python reads and writes memory of its own
         return (
@@ -101,6 +121,7 @@ class SessionHandler:
             host_memory,
             native.metadata(),
             native.overridable(),
+            self._weights,
         )
 
     def announces(self, tell: Callable[[], None]) -> None:

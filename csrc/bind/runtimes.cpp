@@ -10,9 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/file.hpp"
 #include "base/memory.hpp"
 #include "base/process.hpp"
 #include "bind/bind.hpp"
+#include "device/onnx_file.hpp"
 #include "session/session.hpp"
 
 namespace ais::bind {
@@ -119,6 +121,13 @@ void register_runtimes(py::module_& module) {
     source.bytes = bytes.ptr;
     source.size = static_cast<std::size_t>(bytes.size);
     return value_or_raise(device::runtime_for(source, ""));
+  });
+  module.def("external_data", [](const py::bytes& path) {
+    const device::ExternalData found = value_or_raise([&]() -> Result<device::ExternalData> {
+      AIS_ASSIGN(const MappedFile file, MappedFile::open(path));
+      return device::external_data(file.data(), file.size());
+    }());
+    return py::make_tuple(found.bytes, std::vector<py::bytes>(found.files.begin(), found.files.end()));
   });
   module.def("runtime_version", [](const std::string& name) { return runtime_named(name)->version(); });
   module.def("runtime_about", [](const std::string& name) {

@@ -1,6 +1,8 @@
 // A protobuf reader of forty lines: enough to step over fields, never more than the bytes given.
 #include "device/onnx_file.hpp"
 
+#include <cstdlib>
+
 namespace ais::device {
 namespace {
 
@@ -142,6 +144,30 @@ std::set<std::string> unranked_tensors(const std::uint8_t* data, std::size_t siz
     if (!has_shape) names.emplace(reinterpret_cast<const char*>(name.data), name.size);
   }
   return names;
+}
+
+ExternalData external_data(const std::uint8_t* data, std::size_t size) {
+  ExternalData found;
+  Field graph;
+  if (!find(Reader(data, size), 7, &graph)) return found;
+  Reader reader(graph);
+  Field tensor;
+  while (reader.next(&tensor)) {
+    if (tensor.number != 5 || tensor.wire != kBytes) continue;
+    Reader fields(tensor);
+    Field entry;
+    while (fields.next(&entry)) {
+      Field key;
+      Field value;
+      if (entry.number != 13 || entry.wire != kBytes) continue;
+      if (!find(Reader(entry), 1, &key) || !find(Reader(entry), 2, &value)) continue;
+      const std::string name(reinterpret_cast<const char*>(key.data), key.size);
+      const std::string text(reinterpret_cast<const char*>(value.data), value.size);
+      if (name == "location") found.files.insert(text);
+      if (name == "length") found.bytes += std::strtoull(text.c_str(), nullptr, 10);
+    }
+  }
+  return found;
 }
 
 }  // namespace ais::device

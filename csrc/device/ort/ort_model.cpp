@@ -56,8 +56,10 @@ Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::share
                                                       const device::ModelSource& source, const device::Options& options) {
   AIS_ASSIGN(OrtSessionOptions * session_options, make_session_options(api, options));
   OrtSession* session = nullptr;
-  OrtStatus* created = source.bytes == nullptr
-                           ? api.CreateSession(api.env, source.path.c_str(), session_options, &session)
+  const auto prepared = options.find(kPrepared);
+  const std::string& path = prepared == options.end() ? source.path : prepared->second;
+  OrtStatus* created = source.bytes == nullptr || prepared != options.end()
+                           ? api.CreateSession(api.env, path.c_str(), session_options, &session)
                            : api.CreateSessionFromArray(api.env, source.bytes, source.size, session_options, &session);
   api.ReleaseSessionOptions(session_options);
   if (Status status = api.check(created, Code::kModelLoad); !status.ok()) {

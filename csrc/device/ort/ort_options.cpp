@@ -39,6 +39,7 @@ const std::set<std::string> kOwnOptions = {"custom_ops",
                                            "profile",
                                            "threads",
                                            "weight_dir"};
+const std::set<std::string> kInternalOptions = {kPrepare, kPrepared};
 
 Status invalid(const std::string& name, const std::string& value, const std::string& wanted) {
   return Status(Code::kInvalidArgument, name + " must be " + wanted + ", got '" + value + "'");
@@ -58,6 +59,7 @@ Result<int> one_of(const device::Options& options, const std::string& name, cons
 Status check_names(const device::Options& options) {
   for (const auto& option : options) {
     if (kOwnOptions.count(option.first) != 0 || kConfigEntries.count(option.first) != 0) continue;
+    if (kInternalOptions.count(option.first) != 0) continue;
     std::vector<std::string> names;
     for (const auto* set : {&kOwnOptions, &kConfigEntries}) names.insert(names.end(), set->begin(), set->end());
     const std::string near = nearest(option.first, names);
@@ -83,6 +85,28 @@ Status register_custom_ops(const Api& api, const std::string& lines, OrtSessionO
   return Status();
 }
 
+bool has(const device::Options& options, const std::string& name) { return options.count(name) != 0; }
+
+// The saved weights are those that this machine's kernels take as they are, so that a later load maps them.
+Status save_prepared(const Api& api, const std::string& path, OrtSessionOptions* out) {
+  const Code bad = Code::kInvalidArgument;
+  AIS_TRY(api.check(api.SetOptimizedModelFilePath(out, path.c_str()), bad));
+  for (const auto& [entry, value] : {std::pair{"session.optimized_model_external_initializers_file_name", "weights"},
+                                     std::pair{"session.optimized_model_external_initializers_min_size_in_bytes", "1024"},
+                                     std::pair{"session.save_external_prepacked_constant_initializers", "1"}}) {
+    AIS_TRY(api.check(api.AddSessionConfigEntry(out, entry, value), bad));
+  }
+  return Status();
+}
+
+// Kernels still pack each weight when such a model is loaded, and then take what the file has. Outside of the arena that
+// memory goes back to the system.
+Status load_prepared(const Api& api, const device::Options& options, OrtSessionOptions* out) {
+  const char* const entry = "session.use_device_allocator_for_initializers";
+  if (has(options, entry)) return Status();
+  return api.check(api.AddSessionConfigEntry(out, entry, "1"), Code::kInvalidArgument);
+}
+
 Status fill(const Api& api, const device::Options& options, OrtSessionOptions* out) {
   AIS_ASSIGN(const int threads, option_int(options, "threads", usable_cpu_count(), 1, 1024));
   AIS_ASSIGN(const int inter_threads, option_int(options, "inter_op_num_threads", 1, 1, 1024));
@@ -94,7 +118,8 @@ Status fill(const Api& api, const device::Options& options, OrtSessionOptions* o
   const Code bad = Code::kInvalidArgument;
   AIS_TRY(api.check(api.SetIntraOpNumThreads(out, threads), bad));
   AIS_TRY(api.check(api.SetInterOpNumThreads(out, inter_threads), bad));
-  AIS_TRY(api.check(api.SetSessionGraphOptimizationLevel(out, level), bad));
+  const bool prepared = has(options, kPrepared);
+  AIS_TRY(api.check(api.SetSessionGraphOptimizationLevel(out, prepared ? 0 : level), bad));  // once is enough
   AIS_TRY(api.check(api.SetSessionExecutionMode(out, mode), bad));
   AIS_TRY(api.check(api.SetSessionLogSeverityLevel(out, kLogFatal), bad));
   AIS_TRY(api.check(arena != 0 ? api.EnableCpuMemArena(out) : api.DisableCpuMemArena(out), bad));
@@ -106,11 +131,13 @@ Status fill(const Api& api, const device::Options& options, OrtSessionOptions* o
     AIS_TRY(register_custom_ops(api, libraries->second, out));
   }
   for (const auto& option : options) {
-    const bool folder = option.first == "weight_dir";
+    const bool folder = option.first == "weight_dir" && !prepared;
     if (!folder && kConfigEntries.count(option.first) == 0) continue;
     const char* entry = folder ? "session.model_external_initializers_file_folder_path" : option.first.c_str();
     AIS_TRY(api.check(api.AddSessionConfigEntry(out, entry, option.second.c_str()), bad));
   }
+  if (prepared) return load_prepared(api, options, out);
+  if (const auto path = options.find(kPrepare); path != options.end()) return save_prepared(api, path->second, out);
   return Status();
 }
 

@@ -6,6 +6,12 @@
 
 namespace ais::ort {
 
+// Besides what callers may set, two options of the library's own: "prepare", a path that the optimised model is written to when
+// it is loaded, with its weights as kernels want them in the file "weights" beside it; and "prepared", the path of such a
+// model, which is loaded instead of the source.
+constexpr const char* kPrepare = "prepare";
+constexpr const char* kPrepared = "prepared";
+
 // Checks every name and value; the caller releases the result with ReleaseSessionOptions.
 Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Options& options);
 
