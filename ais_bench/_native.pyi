@@ -11,6 +11,9 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]: ...
     def to_device(self, device_id: int) -> None: ...
     def to_host(self) -> None: ...
+    def _copied(self) -> Tensor:
+        """Return a tensor with the same values in memory of its own, in the same place."""
+
     @property
     def device(self) -> int: ...
     @property
@@ -413,8 +416,9 @@ class Executor:
         The times are nanoseconds of copying in, executing, copying out and preprocessing. Any thread.
         """
 
-def take(feeds: Iterable[Any]) -> list[NDArray[Any]]:
-    """Return copies of the feeds, C-contiguous and in native byte order. Raises FeedError as `try_submit` does."""
+def take(feeds: Iterable[Any], names: Sequence[str] = ()) -> list[NDArray[Any]]:
+    """Return copies of the feeds, C-contiguous and in native byte order. Raises FeedError as `try_submit` does, which calls the
+    inputs by `names`."""
 
 class ScheduledTask:
     """What a Scheduler places, with a value of the caller's."""
@@ -662,6 +666,9 @@ class Exchange:
     def close_door(self, make_error: Callable[..., BaseException]) -> None: ...
     def set_weight(self, device: int, weight: float) -> None: ...
     def forget_supervisor(self) -> None: ...
+    def name_feeds(self, names: Sequence[str]) -> None:
+        """Errors call the arrays of a task so from now on, instead of by number."""
+
     def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[NDArray[Any]]: ...
     @property
     def unfinished(self) -> int: ...

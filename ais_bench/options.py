@@ -47,6 +47,7 @@ __all__ = [
     "refuse_on_npu",
     "runtime_of",
     "runtime_options",
+    "unknown_argument",
     "wrong",
     "wrong_type",
 ]
@@ -95,10 +96,20 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str = "option"
             raise ConfigTypeError(f"unknown {what} {reprlib.repr(name)}{advice}")
 
 
-def known_options(made: type) -> list[str]:
-    """The names of the arguments that a class takes when it is called, `self` and those behind `**` left out."""
-    code = made.__init__.__code__  # type: ignore[misc]
-    return list(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+def known_options(function: Callable[..., Any]) -> list[str]:
+    """The names of the arguments that a function, a method or a class takes when it is called, `self` and those behind `**`
+    left out."""
+    function = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    code = getattr(function, "__wrapped__", function).__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return [name for name in names if name != "self"]
+
+
+def unknown_argument(unknown: Iterable[str], function: Callable[..., Any]) -> ConfigTypeError:
+    """Return the error of arguments by names that a function does not take: the first of them, and the nearest name."""
+    name, known = next(iter(unknown)), known_options(function)
+    advice = nearest(name, known) or f"; it takes {one_of(known)}"
+    return ConfigTypeError(f"{function.__qualname__} takes no argument {name!r}{advice}")
 
 
 # ---- numbers ----
@@ -267,7 +278,17 @@ def as_chain(value: Any) -> list[int]:
     """Return an `in_out_list` as a list of ints."""
     if isinstance(value, (str, bytes, Mapping)) or not _iterates(value):
         raise wrong_type("in_out_list", "a list with the index of an output, or -1, for each input", value)
-    return [as_int("in_out_list entry", index, -(2**31)) for index in value]
+    chain = []
+    for place, index in enumerate(value):
+        try:
+            chain.append(as_int(f"in_out_list[{place}]", index, -1))
+        except ConfigTypeError:
+            raise wrong_type(
+                f"in_out_list[{place}]", "an integer, the index of an output or -1 to keep the input", index
+            ) from None
+        except ConfigError:
+            raise wrong(f"in_out_list[{place}]", "the index of an output, or -1 to keep the input", index) from None
+    return chain
 
 
 def as_path(name: str, value: Any) -> str:

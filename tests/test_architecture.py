@@ -32,7 +32,7 @@ PYTHON = {
     "_pyinstaller": set(),
     "infer": {"errors", "options", "session"},
     "emulator": {"errors", "options"},
-    "evaluate": {"errors", "one_device", "session", "wire"},
+    "evaluate": {"errors", "one_device", "options", "session", "wire"},
     "ray": {"_native", "errors", "one_device", "options", "session", "wire"},
     "cli": {"errors", "evaluate", "infer", "libraries", "one_device", "session"},
 }

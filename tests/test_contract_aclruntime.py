@@ -14,7 +14,7 @@ import pytest
 
 import aclruntime
 from ais_bench.errors import ConfigError, FeedError, UnsupportedError
-from ais_bench.session import InferSession
+from ais_bench.session import InferSession, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 ModelPath = Callable[[str], str]
@@ -328,13 +328,27 @@ def test_iteration_by_hand_with_inner_run(model: ModelPath) -> None:
 
 @pytest.mark.parametrize(
     ("chain", "message"),
-    [([0], "2 inputs"), ([0, 2], "outputs 0 to 1"), (None, "in_out_list"), ([0, 0.5], "must be an integer"), (5, "a list")],
+    [
+        ([0], "2 inputs"),
+        ([0, 2], "outputs 0 to 1"),
+        (None, "in_out_list"),
+        ([0, 0.5], r"in_out_list\[1\] must be an integer, .*got 0.5"),
+        (5, "a list"),
+        ([-2, 0], r"in_out_list\[0\] must be the index of an output, or -1 to keep the input, got -2"),
+        ([0, -(2**40)], r"in_out_list\[1\] must be the index of an output"),
+        ([2**40, 0], r"in_out_list\[0\] must be the index of an output"),
+    ],
 )
 def test_a_chain_that_does_not_fit_is_explained(model: ModelPath, chain: Any, message: str) -> None:
     with InferSession(0, model("sub_then_swap")) as session:
         with pytest.raises(ConfigError, match=message):
             session.infer_iteration([A, B], chain, 3)
         assert session.infer([A, B])[0].tolist() == [8, 6, 4, 2]
+        session.first_inner_run([A, B])
+        with pytest.raises(ConfigError, match=message):
+            session.inner_run(chain)
+    with MultiDeviceSession(model("sub_then_swap"), devices=[0]) as many, pytest.raises(ConfigError, match=message):
+        many.infer_iteration([A, B], chain, 3)
 
 
 def test_inner_run_without_a_first_says_so(model: ModelPath) -> None:

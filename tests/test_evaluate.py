@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -477,3 +478,21 @@ def test_progress_is_a_counter_that_somebody_looks_at(classifiers: Callable[...,
     (bar,) = bars
     assert (bar.total, bar.n, bar.closed) == (3000, 3000, True)
     assert bar.calls < 1500
+
+
+@pytest.mark.parametrize("on_error", ["raise", "record"])
+def test_a_data_set_that_raises_leaves_no_file_open(classifiers: Callable[[int | str, str], str], on_error: Any) -> None:
+    def torn() -> Iterator[Any]:
+        for index in range(3):
+            yield np.ones((1, 6), np.float32) * index, index
+        raise OSError("the disk is gone")
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(OSError, match="the disk is gone"):
+            evaluate(classifiers(1, "ort"), torn(), devices=DEVICES[:1], metrics=TopK(1), on_error=on_error, **QUIET)
+        result = evaluate(classifiers(1, "ort"), Pictures(3), devices=DEVICES[:1], metrics=TopK(1), **QUIET)
+        assert len(list(result.records)) == 3  # they outlive the run
+        del result
+        gc.collect()
+    assert [str(one.message) for one in told if one.category is ResourceWarning] == []

@@ -168,9 +168,31 @@ def test_a_data_sets_mistakes_name_the_input(model: Callable[[str], str]) -> Non
 
 def test_what_no_memory_holds_contiguous_is_told_with_its_size(model: Callable[[str], str]) -> None:
     huge = np.broadcast_to(np.float32(1), (2**44, 4))
+    words = r"input 'x' is no contiguous array, and there is no memory.* 256. TiB"
     with InferSession(0, model("batch")) as one, MultiDeviceSession(model("batch"), devices=DEVICES[:1]) as many:
+        calls: list[Callable[[Any], Any]] = [
+            lambda feeds: one.infer(feeds),
+            lambda feeds: one.run(feeds),
+            lambda feeds: one.infer_pipeline([feeds]),
+            lambda feeds: one.infer_iteration(feeds, [0], 2),
+            lambda feeds: many.infer(feeds),
+            lambda feeds: many.infer({0: [feeds]}),
+            lambda feeds: many.submit(feeds).result(60),
+            lambda feeds: list(many.map([feeds])),
+            lambda feeds: list(many.map_unordered([tuple(feeds)])),
+            lambda feeds: many.infer_pipeline([feeds]),
+            lambda feeds: many.infer_iteration(feeds, [0], 2),
+        ]
+        for call in calls:
+            with pytest.raises(DeviceMemoryError, match=words):
+                call([huge])
         for session in (one, many):
-            with pytest.raises(DeviceMemoryError, match=r"input .* is no contiguous array, and there is no memory.* 256. TiB"):
-                session.infer([huge])  # type: ignore[attr-defined]
             (y,) = session.infer([X])  # type: ignore[attr-defined]
             assert np.array_equal(y, -X)
+
+
+def test_what_is_no_input_of_a_model_is_called_what_it_is() -> None:
+    with pytest.raises(FeedTypeError, match="the array of a Tensor is a str"):
+        aclruntime.Tensor("abc")
+    with pytest.raises(FeedTypeError, match="the array of a Tensor is an array of object"):
+        aclruntime.Tensor(np.array([None]))

@@ -102,6 +102,42 @@ def test_an_output_subset_comes_in_the_order_asked_for(model: ModelPath) -> None
                 session.infer(feeds, outputs=[f"{names[0]}x"])  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("place", ["device", "host"])
+def test_an_output_asked_for_twice_is_two_tensors(model: ModelPath, place: str) -> None:
+    path, feeds = model("sub_then_swap"), [np.full(4, 7, np.int32), np.full(4, 2, np.int32)]
+    with InferSession(0, path) as session:
+        low, twice = session.session, ["total", "difference", "total"]
+        tensors = [aclruntime.Tensor(feed) for feed in feeds]
+
+        def stepwise() -> list[Any]:
+            low.run_setinputs(tensors)
+            low.run_execute()
+            first, *_ = low.run_getoutputs(["total"])
+            return [first, *low.run_getoutputs(["difference", "total"])]
+
+        def inner() -> list[Any]:
+            low.first_inner_run([], tensors)
+            return low.inner_run([-1, -1], twice, True, True)
+
+        ways = {
+            "infer": lambda: session.infer(feeds, out_array=False, outputs=twice),
+            "run": lambda: low.run(twice, tensors),
+            "run_getoutputs": stepwise,
+            "inner_run": inner,
+            "run_pipeline": lambda: low.run_pipeline(twice, [tensors], [], False, False)[0],
+        }
+        for name, way in ways.items():
+            one, other, two = way()
+            if place == "device":
+                one.to_host()  # the other stays where it is
+                assert name == "run_pipeline" or (one.device, two.device) == (-1, 0), name
+            on_host([one, other, two])
+            assert [np.array(tensor).tolist() for tensor in (one, other, two)] == [[9] * 4, [5] * 4, [9] * 4], name
+            np.asarray(memoryview(one))[:] = 0
+            assert np.array(two).tolist() == [9] * 4, name
+            assert one.data_ptr != two.data_ptr, name
+
+
 async def first_of(results: Any) -> Any:
     (first,) = [result async for result in results]
     return first

@@ -60,6 +60,7 @@ PROFILING = (
 RARE = (
     "aclmdlCreateConfigHandle",
     "aclmdlDestroyConfigHandle",
+    "aclmdlGetInputDimsRange",
     "aclmdlLoadFromFileWithMem",
     "aclmdlLoadFromMemWithMem",
     "aclmdlLoadWithConfig",

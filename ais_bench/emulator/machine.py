@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from ais_bench.emulator.binary import library_without
 from ais_bench.emulator.control import Emulator
 from ais_bench.errors import ConfigError
-from ais_bench.options import as_bool, as_choice, as_device_id, as_int, as_list, as_path, as_text
+from ais_bench.options import as_bool, as_choice, as_device_id, as_int, as_list, as_path, as_text, unknown_argument
 
 #: The variable that names AscendCL's library; the `acl` runtime reads it.
 LIBRARY_VARIABLE = "AIS_BENCH_ACL_LIBRARY"
@@ -37,6 +38,7 @@ def npus(
     on_violation: str = "report",
     threads: int = 1,
     seed: int = 0,
+    **unknown: NoReturn,
 ) -> Iterator[Path]:
     """Within the block, AscendCL is the emulator with `count` NPUs. Yields the library's path.
 
@@ -70,6 +72,8 @@ def npus(
         ConfigError: for settings that cannot be, and for others than those of the NPUs that this process has in use. Nothing is
             changed then.
     """
+    if unknown:
+        raise unknown_argument(unknown, npus)
     count, threads = as_int("count", count, 1, 1024), as_int("threads", threads, 1, 1024)
     as_choice("on_violation", on_violation, ("report", "abort"))
     rules = (

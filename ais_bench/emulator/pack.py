@@ -12,12 +12,12 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ais_bench.emulator.aipp_config import AippEntry, read_aipp_config
 from ais_bench.emulator.onnx_shapes import ranks, weights, with_input_shapes
 from ais_bench.errors import ConfigError, file_error
-from ais_bench.options import as_bool, as_choice, as_list, as_path, as_text, wrong, wrong_type
+from ais_bench.options import as_bool, as_choice, as_list, as_path, as_text, unknown_argument, wrong, wrong_type
 
 MAGIC = b"AISEMUOM"
 _HEADER = struct.Struct("<8sIIQQ")  # magic, version, reserved, bytes of the description, bytes of the graph
@@ -60,6 +60,7 @@ def pack(
     input_format: str = "NCHW",
     soc_version: str = "",
     external_weight: bool = False,
+    **unknown: NoReturn,
 ) -> Path:
     """Pack `model` (ONNX, without external data) as `output` for the emulator; returns the output's path.
 
@@ -83,6 +84,8 @@ def pack(
         ConfigError: for options that do not fit the model or each other, and for what is no ONNX model.
         FileError: if a file cannot be read or written.
     """
+    if unknown:
+        raise unknown_argument(unknown, pack)
     model, target = as_path("model", model), Path(as_path("output", output))
     as_choice("input_format", input_format, tuple(_FORMATS))
     as_text("soc_version", soc_version)

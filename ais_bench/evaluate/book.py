@@ -273,7 +273,8 @@ class Book:
             report["session"] = session.report().to_dict()
         if self._folder is None:
             self._spare.flush()
-            return Result(metrics, Records(self._spare), report, None, {})
+            records, self._spare = Records(self._spare), None  # the result reads it, and closes it
+            return Result(metrics, records, report, None, {})
         self._folder.write_report(json_ready(report))
         found = Result(metrics, Records.of_folder(self._folder.path), report, self._folder.path, self._folder.run)
         write_pictures(found)
@@ -289,6 +290,8 @@ class Book:
             self._old.close()
         if self._folder is not None:
             self._folder.close()
+        if self._spare is not None:
+            self._spare.close()
 
 
 def write_pictures(result: Result) -> None:

@@ -16,6 +16,7 @@ from ais_bench.evaluate.progress import Progress
 from ais_bench.evaluate.result import Result
 from ais_bench.evaluate.scoring import Scorer
 from ais_bench.evaluate.sources import Source, source_of
+from ais_bench.options import check_names, known_options
 
 __all__ = ["evaluate"]
 
@@ -87,6 +88,7 @@ def evaluate(
     Returns a Result. Raises ConfigError before anything runs; what a sample raises with on_error="raise"; PoolBroken and
     WorkerStartError; OSError of the run folder. Whatever was written stays, and `resume` goes on with it.
     """
+    _check_options(session_options, session)
     asked = _checked(dataset, target, preprocess, postprocess, Scorer(metrics, final), batch_size, limit, seed, on_error)
     if resume and output is None:
         raise ConfigError("resume=True needs output=, the run folder to go on with")
@@ -163,6 +165,16 @@ def _checked(
     source = source_of(dataset)
     source.choose(limit, seed)
     return _Asked(source, scorer, batch_size, limit, seed, on_error == "record")
+
+
+def _check_options(options: dict[str, Any], make: Callable[..., Any] | None) -> None:
+    """Raise ConfigTypeError for a name that is neither an argument of `evaluate` nor an option of the session to be made. What
+    somebody else's function takes only that function knows."""
+    if options and (make is None or hasattr(make, "_option_names")):
+        from ais_bench.session import MultiDeviceSession
+
+        names = (MultiDeviceSession if make is None else make)._option_names()
+        check_names(options, [*known_options(evaluate), *names], "option")
 
 
 def _title(model: Any) -> str:

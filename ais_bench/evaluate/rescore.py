@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ais_bench.errors import ConfigError
 from ais_bench.evaluate.folder import REPORT, write_json
 from ais_bench.evaluate.result import Result, load
 from ais_bench.evaluate.scoring import Scorer
 from ais_bench.evaluate.text import json_ready
+from ais_bench.options import unknown_argument
 
 __all__ = ["score"]
 
@@ -21,12 +22,15 @@ def score(
     *,
     final: Callable[[list[Any], list[Any]], Any] | None = None,
     write: bool = False,
+    **unknown: NoReturn,
 ) -> Result:
     """Score a run folder again, with the same or other metrics, and return its Result with their scores.
 
     Metrics are as for `evaluate`, and so is their order. `write`: put the scores into report.json. Raises ConfigError where a
     sample's output was not kept.
     """
+    if unknown:
+        raise unknown_argument(unknown, score)
     found = run if isinstance(run, Result) else load(run)
     scorer = Scorer(metrics, final)
     if not scorer.wanted:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.one_device.descriptors import tensor_desc
 from ais_bench.options import as_list, nearest
@@ -162,17 +163,19 @@ def picker(wanted: Any, names: Sequence[str]) -> Callable[[Any], Any]:
     if wanted is None:
         return lambda result: result
     indexes = indexes_of(wanted, names)
-    again = [index in indexes[:place] for place, index in enumerate(indexes)]  # outputs are independent of each other
+    return lambda result: picked(result, indexes) if isinstance(result, list) else result
 
-    def pick(result: Any) -> Any:
-        if not isinstance(result, list):
-            return result
-        found = [result[index] for index in indexes]
-        return [
-            np.array(one) if twice and isinstance(one, np.ndarray) else one for one, twice in zip(found, again, strict=True)
-        ]
 
-    return pick
+def picked(outputs: Sequence[Any], indexes: Sequence[int]) -> list[Any]:
+    """The outputs at these places. One that is asked for twice is a copy the second time: outputs are independent of each
+    other."""
+    found = []
+    for place, index in enumerate(indexes):
+        one = outputs[index]
+        if index in indexes[:place]:
+            one = np.array(one) if isinstance(one, np.ndarray) else one._copied() if isinstance(one, _native.Tensor) else one
+        found.append(one)
+    return found
 
 
 def _place(array: NDArray[Any], whole: NDArray[Any], axis: int, start: int, stop: int, expected: int, name: str) -> None:

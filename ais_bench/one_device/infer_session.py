@@ -35,6 +35,7 @@ from ais_bench.options import (
     host_register_option,
     known_options,
     runtime_options,
+    unknown_argument,
     wrong_type,
 )
 
@@ -130,6 +131,7 @@ class InferSession:
     def _take(self, session: InferenceSession, model_path: str | bytes, acl_json_path: str | None, debug: bool) -> None:
         self.session, self.options = session, session.options()
         self._native = session._native
+        self._naming = _Naming(self._native.device_id)
         self._expected: list[int] = []
         self.device_id, self.loop = self._native.device_id, self._native.loop
         self.model_path, self.acl_json_path, self.debug = model_path, acl_json_path, debug
@@ -203,6 +205,7 @@ class InferSession:
         out_array: bool = True,
         *,
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> list[Any]:
         """Run one set of feeds.
 
@@ -217,10 +220,12 @@ class InferSession:
 
         Returns a list with one entry for each output. Raises FeedError, InferenceError and others.
         """
+        if unknown:
+            raise unknown_argument(unknown, InferSession.infer)
         self._expect_in(mode, custom_sizes)
         out_array = as_bool("out_array", out_array)
         pick = picker(outputs, self.outputs_names)
-        try:
+        try:  # the hot path: nothing is made for what rarely happens
             found = pick(self._native.infer(feeds, mode, out_array))
         except AisBenchError as error:
             name_task(error, device_id=self.device_id)
@@ -235,6 +240,7 @@ class InferSession:
         *,
         on_error: OnError = "raise",
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> list[Any]:
         """Run many sets of feeds and return their outputs in order. Shapes may differ from set to set.
 
@@ -245,6 +251,8 @@ class InferSession:
         `on_error`: "raise" the error of a set, or "return" it in the place of the set's outputs. It has `index`, the set's
         place, and `device_id`. An error of `feeds_list` itself is always raised. `outputs` as for `infer`.
         """
+        if unknown:
+            raise unknown_argument(unknown, InferSession.infer_pipeline)
         self._expect_in(mode, custom_sizes)
         returns = check_on_error(on_error) == "return"
         sets = (feeds for element in as_iterable("feeds_list", feeds_list, "feeds") for feeds in sets_of(element))
@@ -261,6 +269,7 @@ class InferSession:
         mem_copy: bool = True,
         *,
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> list[NDArray[Any]]:
         """Run `iteration_times` times, each run taking inputs from the outputs of the one before; return the last outputs.
 
@@ -268,6 +277,8 @@ class InferSession:
         never leaves the device. Results are the same for either value of `mem_copy`. `outputs` as for `infer`; the numbers in
         `in_out_list` count all outputs of the model.
         """
+        if unknown:
+            raise unknown_argument(unknown, InferSession.infer_iteration)
         times = as_int("iteration_times", iteration_times, 1)
         if times == 1:
             return self.infer(feeds, mode, custom_sizes, outputs=outputs)
@@ -276,12 +287,9 @@ class InferSession:
             raise ConfigError(f"in_out_list says which output feeds which input; {times} iterations need one")
         self._expect_in(mode, custom_sizes)
         chain = as_chain(in_out_list)
-        try:
+        with self._naming:
             found: list[NDArray[Any]] = pick(self._native.iterate(feeds, mode, chain, times))
-            return found
-        except AisBenchError as error:
-            name_task(error, device_id=self.device_id)
-            raise
+        return found
 
     def _expect_in(self, mode: Any, custom_sizes: Any) -> None:
         """Take the hint of the outputs' sizes in the one mode that has it."""
@@ -295,10 +303,13 @@ class InferSession:
             self._native.expect_outputs(sizes)
             self._expected = sizes
 
-    def run(self, feeds: Any, out_array: bool = False) -> list[Any]:
+    def run(self, feeds: Any, out_array: bool = False, **unknown: NoReturn) -> list[Any]:
         """Run with the shapes that the newest `set_*` call fixed. Returns tensors on the device, or arrays with `out_array`."""
+        if unknown:
+            raise unknown_argument(unknown, InferSession.run)
         out_array = as_bool("out_array", out_array)
-        outputs = self.session._run(self.outputs_names, feeds)
+        with self._naming:
+            outputs = self.session._run(self.outputs_names, feeds)
         return self._to_arrays(outputs) if out_array else outputs
 
     run_from_tensors = run
@@ -312,27 +323,41 @@ class InferSession:
         outfmt: str = "BIN",
         pure_infer_mode: bool = False,
         extra_session: Sequence[Any] | None = None,
+        **unknown: NoReturn,
     ) -> None:
         """Run lists of files, one file an input, and write the results to files in the folder `output` ("" writes none)."""
+        if unknown:
+            raise unknown_argument(unknown, InferSession.run_pipeline)
         from ais_bench.one_device.file_pipeline import infer_options
 
         options = infer_options()
         options.output_dir, options.out_format = "" if output is None else output, outfmt
         options.auto_dym_shape, options.auto_dym_dims, options.pure_infer_mode = auto_shape, auto_dims, pure_infer_mode
-        self.session.run_pipeline(infilelist, options, extra_session)
+        with self._naming:
+            self.session.run_pipeline(infilelist, options, extra_session)
 
-    def first_inner_run(self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000) -> list[Tensor]:
+    def first_inner_run(
+        self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000, **unknown: NoReturn
+    ) -> list[Tensor]:
         """Run once and keep inputs and outputs on the device for `inner_run`. Returns an empty list."""
+        if unknown:
+            raise unknown_argument(unknown, InferSession.first_inner_run)
         self._expect_in(mode, custom_sizes)
-        return self.session._first_inner_run(self.outputs_names, feeds, mode)
+        with self._naming:
+            return self.session._first_inner_run(self.outputs_names, feeds, mode)
 
-    def inner_run(self, in_out_list: Sequence[int], get_outputs: bool = False, mem_copy: bool = True) -> list[Tensor] | None:
+    def inner_run(
+        self, in_out_list: Sequence[int], get_outputs: bool = False, mem_copy: bool = True, **unknown: NoReturn
+    ) -> list[Tensor] | None:
         """Run again, inputs taken from the outputs of the run before.
 
         Returns tensors on the device with `get_outputs`, else None.
         """
+        if unknown:
+            raise unknown_argument(unknown, InferSession.inner_run)
         get_outputs = as_bool("get_outputs", get_outputs)
-        outputs = self.session.inner_run(in_out_list, self.outputs_names, get_outputs, mem_copy)
+        with self._naming:
+            outputs = self.session.inner_run(in_out_list, self.outputs_names, get_outputs, mem_copy)
         return outputs if get_outputs else None
 
     def cancel(self) -> None:
@@ -379,13 +404,19 @@ class InferSession:
         self._native.loop = self.loop
 
     def load_aipp_config_file(
-        self, config_file: str | os.PathLike[str], batchsize: int, input: int | str | None = None
+        self,
+        config_file: str | os.PathLike[str],
+        batchsize: int,
+        input: int | str | None = None,
+        **unknown: NoReturn,
     ) -> None:
         """Set how the NPU preprocesses pictures (dynamic AIPP), from an INI file with one section [aipp_op].
 
         `batchsize` is the model's batch; with batch gears, the largest. `input`: name or number of the picture, where the model
         has several; otherwise the file's related_input_rank says which. Raises ConfigError, UnsupportedError.
         """
+        if unknown:
+            raise unknown_argument(unknown, InferSession.load_aipp_config_file)
         self.session.load_aipp_config_file(config_file, batchsize, input)
 
     def get_dym_aipp_input_exist(self) -> int:
@@ -473,6 +504,20 @@ class InferSession:
     def _to_arrays(self, tensors: list[Tensor]) -> list[NDArray[Any]]:
         self.convert_tensors_to_host(tensors)
         return self.convert_tensors_to_arrays(tensors)
+
+
+class _Naming:
+    """A block whose errors name the device."""
+
+    def __init__(self, device_id: int) -> None:
+        self._device_id = device_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, AisBenchError) and not isinstance(error, ConfigError):
+            name_task(error, device_id=self._device_id)
 
 
 def _tensors(tensors: Iterable[Tensor]) -> list[Tensor]:

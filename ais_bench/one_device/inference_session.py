@@ -12,7 +12,7 @@ from ais_bench.errors import ConfigError, ConfigTypeError, FeedTypeError, no_cop
 from ais_bench.one_device import file_pipeline, times
 from ais_bench.one_device.aipp import AippMethods
 from ais_bench.one_device.descriptors import tensor_desc
-from ais_bench.one_device.gather import indexes_of
+from ais_bench.one_device.gather import indexes_of, picked
 from ais_bench.one_device.tensor import Tensor
 from ais_bench.one_device.times import ExecTimes
 from ais_bench.options import (
@@ -150,7 +150,7 @@ class InferenceSession(AippMethods):
     def _run(self, output_names: Sequence[str], feeds: Any) -> list[Tensor]:
         indexes = self._indexes(output_names)
         outputs = self._native.run(feeds)
-        return [Tensor(outputs[index]) for index in indexes]
+        return [Tensor(output) for output in picked(outputs, indexes)]
 
     def run_from_tensors(self, output_names: Sequence[str], feeds: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
         """`run`, by the name that programs use whose tensors stay on the device."""
@@ -171,7 +171,7 @@ class InferenceSession(AippMethods):
         """Return what `run_execute` computed: one tensor on the device for each name."""
         if not self._last_outputs:
             raise ConfigError("run_getoutputs returns what a run computed; call run_execute before it")
-        return [Tensor(self._last_outputs[index]) for index in self._indexes(output_names)]
+        return [Tensor(self._last_outputs[index]._copied()) for index in self._indexes(output_names)]
 
     def first_inner_run(self, output_names: Sequence[str], feeds: Sequence[Any]) -> list[Tensor]:
         """Run once and keep inputs and outputs on the device for `inner_run`. Returns an empty list."""
@@ -189,7 +189,7 @@ class InferenceSession(AippMethods):
     ) -> list[Tensor]:
         """Run again with inputs taken from the outputs of the run before.
 
-        `in_out_list[i]` is the output that input i takes, negative to leave the input. With `get_outputs` the outputs are
+        `in_out_list[i]` is the output that input i takes, -1 to leave the input. With `get_outputs` the outputs are
         returned, in memory of their own. Nothing leaves the device in between, and no input shares memory with an output of
         the same run, for either value of `mem_copy`.
         """
@@ -200,7 +200,7 @@ class InferenceSession(AippMethods):
         if not get_outputs:
             return []
         outputs = self._iteration.outputs()
-        return [Tensor(outputs[index]) for index in indexes]
+        return [Tensor(output) for output in picked(outputs, indexes)]
 
     def run_pipeline(self, *arguments: Any) -> list[list[Tensor]] | None:
         """Run many items, in one of these forms.

@@ -22,7 +22,7 @@ import numpy as np
 from ais_bench import _native
 from ais_bench._native import FeedRule, Stream
 from ais_bench.errors import ConfigError, PoolClosed, no_copies
-from ais_bench.options import as_device_id, as_device_ids
+from ais_bench.options import as_device_id, as_device_ids, unknown_argument
 from ais_bench.pool.engine import Engine, closed_error, foreign_error
 from ais_bench.pool.interpreter import check_kernel, command
 from ais_bench.pool.seats import RunningWorker
@@ -75,8 +75,16 @@ class DevicePool:
     """
 
     def __init__(
-        self, factory: Factory | Parcel, devices: Iterable[int], settings: PoolSettings | None = None, *, called: str = "device"
+        self,
+        factory: Factory | Parcel,
+        devices: Iterable[int],
+        settings: PoolSettings | None = None,
+        *,
+        called: str = "device",
+        **unknown: NoReturn,
     ) -> None:
+        if unknown:
+            raise unknown_argument(unknown, DevicePool)
         check_kernel()
         command("worker")  # raises ConfigError if there is no interpreter to run
         self._settings = settings or PoolSettings()
@@ -120,9 +128,11 @@ class DevicePool:
             raise
         self._settled = True
 
-    def close(self, *, force: bool = False) -> None:
+    def close(self, *, force: bool = False, **unknown: NoReturn) -> None:
         """Lets accepted tasks finish, for `close_timeout` seconds at most, and ends the workers. `force`: does not wait;
         unfinished tasks fail with PoolClosed. May be called twice, from any thread, and from a future's callback."""
+        if unknown:
+            raise unknown_argument(unknown, DevicePool.close)
         self._engine.close(force=force)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
@@ -177,12 +187,16 @@ class DevicePool:
 
     # ---- tasks ----
 
-    def submit(self, feeds: Task | Sequence[Any], device: int | None = None, timeout: float | None = None) -> Future[Any]:
+    def submit(
+        self, feeds: Task | Sequence[Any], device: int | None = None, timeout: float | None = None, **unknown: NoReturn
+    ) -> Future[Any]:
         """Return a future of the outputs. The feeds may be reused as soon as this returns.
 
         `device`: the one to run on; None: whichever is expected to be done first. `timeout` seconds from now, wherever the task
         is then, the future fails with TaskTimeout. Cancelling works until the result is there; what was not begun is not run.
         """
+        if unknown:
+            raise unknown_argument(unknown, DevicePool.submit)
         self.start()
         engine = self._engine
         task = feeds if isinstance(feeds, Task) else Task(feeds, device=device)
@@ -196,11 +210,13 @@ class DevicePool:
             raise
         return future
 
-    def map(self, items: Iterable[Sequence[Any]], *, ordered: bool = True) -> Iterator[Any]:
+    def map(self, items: Iterable[Sequence[Any]], *, ordered: bool = True, **unknown: NoReturn) -> Iterator[Any]:
         """Run feeds out of any iterable, an endless one too, and yield the outputs: in order, or as they are done.
 
         Memory stays bounded: see `window` in ais_bench.pool.settings. Raises an item's error in its place.
         """
+        if unknown:
+            raise unknown_argument(unknown, DevicePool.map)
         tasks = self._stream(items, lambda item, index: Task(item, index=index), ordered=ordered)
         return (task.result() for task in tasks)
 
@@ -248,6 +264,10 @@ class DevicePool:
             lists=lists,
             rule=rule,
         )
+
+    def name_feeds(self, names: Sequence[str]) -> None:
+        """Says what errors call the arrays of a task, one after the other; without it they are numbered."""
+        self._owned().exchange.name_feeds(names)
 
     def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[np.ndarray[Any, Any]]:
         """Arrays of these shapes and dtypes in memory that a worker sees: a task of them is not copied. They must not change

@@ -33,10 +33,13 @@ from __future__ import annotations
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from ais_bench.errors import ConfigError, ConfigTypeError
-from ais_bench.options import LARGEST_INT, as_device_id, as_int, as_seconds, check_affinity, check_spin
+from ais_bench.options import LARGEST_INT, as_device_id, as_int, as_seconds, check_affinity, check_names, check_spin
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 AUTO_SPIN_US = 50.0
 
@@ -85,6 +88,11 @@ class PoolSettings:
     window_items: int = 4096
     hedge: float | None = None
     weights: Mapping[int, float] | None = None
+
+    def __new__(cls, *_: object, **given: object) -> Self:
+        """Raise ConfigTypeError for a name that is no setting: `__init__` would, but knows no nearest one."""
+        check_names(given, cls.__dataclass_fields__)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, (low, high, optional) in _INTEGERS.items():

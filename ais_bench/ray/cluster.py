@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import ray
@@ -31,7 +31,10 @@ from ais_bench.options import (
     as_list,
     as_model,
     as_seconds,
+    check_names,
     check_on_error,
+    known_options,
+    unknown_argument,
 )
 from ais_bench.ray.chunks import Chunk, Order, Outcome, Waiting
 from ais_bench.ray.driver import Driver
@@ -126,6 +129,7 @@ class ClusterSession:
         reserve: bool = True,
         **options: Any,
     ) -> None:
+        check_names(options, self._option_names())
         self._model = absolute(as_model(model))
         self._chunk = as_int("chunk", chunk, 1, optional=True)
         self._on_error = check_on_error(options.get("on_error", "raise"))
@@ -144,6 +148,10 @@ class ClusterSession:
         self._started = False
         self._closed = False
 
+    @classmethod
+    def _option_names(cls) -> list[str]:
+        return [*known_options(ClusterSession), *MultiDeviceSession._option_names()]
+
     # ---- life ----
 
     def start(self) -> None:
@@ -154,8 +162,10 @@ class ClusterSession:
             self._driver.start(START_LIMIT_S)
             self._started = True
 
-    def close(self, *, force: bool = False) -> None:
+    def close(self, *, force: bool = False, **unknown: NoReturn) -> None:
         """End the actors and their workers. Accepted work finishes first, unless `force`. May be called again."""
+        if unknown:
+            raise unknown_argument(unknown, ClusterSession.close)
         if self._closed:
             return
         self._closed = True
@@ -194,17 +204,26 @@ class ClusterSession:
 
     # ---- one set of feeds ----
 
-    def infer(self, feeds: Any, mode: str = "static", *, device: tuple[str, int] | None = None) -> Any:
+    def infer(self, feeds: Any, mode: str = "static", *, device: tuple[str, int] | None = None, **unknown: NoReturn) -> Any:
         """Run one set of feeds on any node, or on the device (node id, device id), and return its outputs."""
+        if unknown:
+            raise unknown_argument(unknown, ClusterSession.infer)
         return self.submit(feeds, device, mode=mode).result()
 
     def submit(
-        self, feeds: Any, device: tuple[str, int] | None = None, timeout: float | None = None, mode: str = "static"
+        self,
+        feeds: Any,
+        device: tuple[str, int] | None = None,
+        timeout: float | None = None,
+        mode: str = "static",
+        **unknown: NoReturn,
     ) -> Future[Any]:
         """Run one set of feeds and return a future of its outputs.
 
         `timeout`: seconds until the future fails with TaskTimeout. Cancelling frees what has not been sent to a node.
         """
+        if unknown:
+            raise unknown_argument(unknown, ClusterSession.submit)
         scatter.mode_number(mode)
         as_seconds("timeout", timeout, optional=True)
         self.start()
@@ -222,9 +241,16 @@ class ClusterSession:
         raise ConfigError(f"device must be one of {self.devices}, got {device!r}")
 
     async def infer_async(
-        self, feeds: Any, device: tuple[str, int] | None = None, timeout: float | None = None, mode: str = "static"
+        self,
+        feeds: Any,
+        device: tuple[str, int] | None = None,
+        timeout: float | None = None,
+        mode: str = "static",
+        **unknown: NoReturn,
     ) -> Any:
         """The same for asyncio: `await session.infer_async(feeds)`."""
+        if unknown:
+            raise unknown_argument(unknown, ClusterSession.infer_async)
         loop = asyncio.get_running_loop()
         if not self._started:
             await loop.run_in_executor(None, self.start)
@@ -233,35 +259,59 @@ class ClusterSession:
     # ---- many ----
 
     def map(
-        self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None, *, details: bool = False
+        self,
+        iterable: Iterable[Any],
+        mode: str = "static",
+        on_error: OnError | None = None,
+        *,
+        details: bool = False,
+        **unknown: NoReturn,
     ) -> Iterator[Any]:
         """Run every item of any iterable, an endless one too, and yield the outputs in order.
 
         `details`: yield (outputs, Item) instead; `device_id` of the item is (node id, device id). With on_error="return" an
         error stands in the place of the outputs. `error.index` is the item's place in the whole stream.
         """
+        if unknown:
+            raise unknown_argument(unknown, ClusterSession.map)
         return self._results(iterable, mode, on_error, details=details, ordered=True)
 
     def map_unordered(
-        self, iterable: Iterable[Any], mode: str = "static", on_error: OnError | None = None, *, details: bool = False
+        self,
+        iterable: Iterable[Any],
+        mode: str = "static",
+        on_error: OnError | None = None,
+        *,
+        details: bool = False,
+        **unknown: NoReturn,
     ) -> Iterator[tuple[Any, Any]]:
         """The same, but yield (index, outputs), or (outputs, Item) with `details`, as chunks finish."""
+        if unknown:
+            raise unknown_argument(unknown, ClusterSession.map_unordered)
         return self._results(iterable, mode, on_error, details=details, ordered=False)
 
     def infer_batch(
-        self, arrays: Any, batch_size: int | None = None, mode: str = "static", *, batch_axis: Any = None
+        self,
+        arrays: Any,
+        batch_size: int | None = None,
+        mode: str = "static",
+        *,
+        batch_axis: Any = None,
+        **unknown: NoReturn,
     ) -> list[NDArray[Any]]:
         """Run a whole data set, split along axis 0 over all devices, and return whole arrays: see MultiDeviceSession."""
+        if unknown:
+            raise unknown_argument(unknown, ClusterSession.infer_batch)
         inputs, outputs = self.get_inputs(), self.get_outputs()
         kind, gears = self._described()[2]
-        whole = scatter.as_arrays(arrays, inputs)
-        samples = whole[0].shape[0] if whole else 0
+        data = scatter.as_data_set(arrays, inputs, [native[0] for native in self._described()[7]])
+        samples = data.samples
         batches = sorted(gear[0] for gear in gears) if kind == "dymbatch" else []
-        size, pad = scatter.batch_size_for(inputs, batch_size, samples, len(self.devices), batches)
-        axes = gather.BatchAxes(inputs, outputs, batch_axis, declared=not self._finishes)
+        size, pad = scatter.batch_size_for(data.inputs, batch_size, samples, len(self.devices), batches)
+        axes = gather.BatchAxes(data.inputs, outputs, batch_axis, declared=not self._finishes)
         if samples == 0:
             return gather.no_samples(outputs)
-        runs = self.map(scatter.batches(whole, size, pad), mode, on_error="raise")
+        runs = self.map(data.runs(size, pad), mode, on_error="raise")
         return gather.whole_arrays(runs, samples, size, pad, outputs, axes)
 
     def _results(

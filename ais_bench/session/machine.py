@@ -8,10 +8,11 @@ import platform
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 from ais_bench import _native
 from ais_bench.errors import AisBenchError, ConfigError
+from ais_bench.options import unknown_argument
 from ais_bench.pool.interpreter import ASK_TIMEOUT_S, Place, run
 
 __all__ = ["DeviceEntry", "RuntimeInfo", "SystemInfo", "system_info"]
@@ -80,12 +81,14 @@ def _memory(device: DeviceEntry) -> str:
     return f"{device.free >> 20} MiB free of {device.total >> 20} MiB"
 
 
-def system_info(*, devices: bool = True) -> SystemInfo:
+def system_info(*, devices: bool = True, **unknown: NoReturn) -> SystemInfo:
     """Versions and devices of this machine. A runtime that is not installed is no error; its entry says what is missing.
 
     AscendCL is opened in a process of its own. With `devices` each NPU is opened for its free memory, which takes a while;
     without it they are only counted.
     """
+    if unknown:
+        raise unknown_argument(unknown, system_info)
     processors = len(_native.allowed_cpus())
     return SystemInfo(
         _version("ais_bench"),

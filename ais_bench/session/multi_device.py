@@ -16,7 +16,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
 from ais_bench import _native
 from ais_bench.errors import (
@@ -39,6 +39,7 @@ from ais_bench.options import (
     absolute_path,
     as_bool,
     as_callable,
+    as_chain,
     as_device_id,
     as_device_ids,
     as_int,
@@ -54,6 +55,7 @@ from ais_bench.options import (
     refuse_on_npu,
     runtime_of,
     runtime_options,
+    unknown_argument,
 )
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.threads import Lock, LockType
@@ -167,6 +169,7 @@ class MultiDeviceSession:
         weights_cache: str | os.PathLike[str] | None = None,
         **settings: Unpack[PoolOptions],
     ) -> None:
+        check_names(settings, self._option_names())
         given = {name: value for name, value in locals().items() if name not in ("self", "settings", "__class__")}
         self._made_with = (given.pop("model_path"), {**given, **settings})  # for pickle
         self.model_path = absolute(as_model(model_path))
@@ -185,7 +188,6 @@ class MultiDeviceSession:
         threads = [threads_for(function, callable_threads) for function in (in_device, postprocess)]
         at_once = _UNDER_WAY_ON_AN_NPU if self._runtime == "acl" else _UNDER_WAY_ON_A_CPU
         settings.setdefault("fewest_in_flight", at_once + sum(count + 1 for count in (*threads, bool(cpu_workers)) if count))
-        check_names(settings, [*known_options(MultiDeviceSession), *(field.name for field in dataclasses.fields(PoolSettings))])
         self._settings = PoolSettings(affinity=pinning, **settings)
         options = runtime_options(None, graph_optimization_level, provider_options, weight_dir, profile, custom_ops)
         options |= host_register_option(host_register, self._runtime)
@@ -240,6 +242,11 @@ class MultiDeviceSession:
         self.summary = LastTimes(self._process)
         self.sumary = self.summary
 
+    @classmethod
+    def _option_names(cls) -> list[str]:
+        """The names of all options."""
+        return [*known_options(MultiDeviceSession), *(field.name for field in dataclasses.fields(PoolSettings))]
+
     # Both raise SessionClosed in a forked child, and nothing else leads to the state of the session.
 
     @property
@@ -262,11 +269,13 @@ class MultiDeviceSession:
         """Starts the workers and waits until they are ready. Raises WorkerStartError."""
         self._ready_pool(None)
 
-    def close(self, *, force: bool = False) -> None:
+    def close(self, *, force: bool = False, **unknown: NoReturn) -> None:
         """Ends the workers; accepted work finishes first, for `close_timeout` seconds at most, unless `force`. Idempotent.
 
         Outputs stay valid. May be called from any thread and from the callback of a future.
         """
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.close)
         self._closed = True
         if not self._process.is_here():
             return  # all of it is the parent's
@@ -362,6 +371,7 @@ class MultiDeviceSession:
             described = pool.description()
             self._rule = _native.FeedRule(described[0], described[7])
             self._overridable = [desc.name for desc in description.overridable]
+            pool.name_feeds([desc.name for desc in description.inputs])
             self._inputs = description.inputs
             if self._preprocessing is not None:
                 self._preprocessing.lends = description.borrows
@@ -445,12 +455,14 @@ class MultiDeviceSession:
         """The same for what no postprocess has seen."""
         return gather.picker(outputs, [] if outputs is None else [desc.name for desc in self.get_outputs()])
 
-    def new_feeds(self, shapes: Sequence[Sequence[int]] | None = None) -> list[NDArray[Any]]:
+    def new_feeds(self, shapes: Sequence[Sequence[int]] | None = None, **unknown: NoReturn) -> list[NDArray[Any]]:
         """Arrays, one for each input, in memory that a worker sees: fill them and pass them on, and nothing is copied.
 
         `shapes`: one for each input; None for a model whose shapes are fixed. They must not change before the result of the run
         they were passed to is there; after it they may be filled again.
         """
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.new_feeds)
         pool = self._ready_pool(None)
         inputs = self._inputs
         given = [desc.shape for desc in inputs] if shapes is None else as_list("shapes", shapes, "shapes, one for each input")
@@ -488,6 +500,7 @@ class MultiDeviceSession:
         *,
         outputs: Sequence[str] | None = None,
         device: Any = None,
+        **unknown: NoReturn,
     ) -> Any:
         """Run one set of feeds on the device that is expected to be done first, or on `device`, and return its outputs.
 
@@ -496,6 +509,8 @@ class MultiDeviceSession:
 
         `outputs`: names of the outputs to return, in that order; None: all. The model computes all of them either way.
         """
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.infer)
         number = 0 if type(mode) is str and mode == "static" else scatter.mode_number(mode, custom_sizes)
         if scatter.is_by_device(feeds):
             if device is not None:
@@ -520,12 +535,15 @@ class MultiDeviceSession:
         mode: str = "static",
         *,
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> Future[Any]:
         """Run one set of feeds and return a future of its outputs. The feeds may be reused at once. `cancel` works.
 
         `device`: the one to run on; None: whichever has room. `timeout`: seconds from now until the future fails with
         TaskTimeout. `outputs` as for `infer`.
         """
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.submit)
         number = scatter.mode_number(mode)
         if outputs is not None:
             chosen = Chained(self._picker(outputs))
@@ -550,8 +568,11 @@ class MultiDeviceSession:
         mode: str = "static",
         *,
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> Any:
         """The same for asyncio: `await session.infer_async(feeds)`. No thread is used up by waiting."""
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.infer_async)
         from ais_bench.session.awaiting import outcome
 
         if self._pool is None:
@@ -566,11 +587,14 @@ class MultiDeviceSession:
         on_error: OnError | None = None,
         *,
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> AsyncIterator[Any]:
         """The same as `map` for asyncio: `async for outputs in session.amap(items)`. `items` may be an async iterable, too.
 
         What is ready is yielded before another item is taken. Leaving it cancels what is under way. `outputs` as for `infer`.
         """
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.amap)
         returns = self._returns(on_error)
         scatter.mode_number(mode)
         with self._lock:  # raises SessionClosed in a forked child
@@ -618,6 +642,7 @@ class MultiDeviceSession:
         *,
         details: bool = False,
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> Iterator[Any]:
         """Run every set of feeds of any iterable, an endless one too, and yield the outputs in order.
 
@@ -627,6 +652,8 @@ class MultiDeviceSession:
         Memory stays bounded: a few items for each worker are under way. What is needed of an item is taken before the iterable
         is asked for the next, so it may reuse its buffers (arrays of `new_feeds` excepted). `outputs` as for `infer`.
         """
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.map)
         results = self._stream(iterable, mode, on_error, details=details, ordered=True)
         if outputs is None:
             return results
@@ -641,8 +668,11 @@ class MultiDeviceSession:
         *,
         details: bool = False,
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> Iterator[tuple[Any, Any]]:
         """The same, but yields (index, outputs), or (outputs, Item) with `details`, as they finish."""
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.map_unordered)
         results = self._stream(iterable, mode, on_error, details=details, ordered=False)
         if outputs is None:
             return results
@@ -657,12 +687,14 @@ class MultiDeviceSession:
         *,
         batch_axis: Any = None,
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> Outputs:
         """Run a whole data set, split along axis 0 over the devices, and return whole arrays, one for each output.
 
         Args:
             arrays: one array for each input (a list, a mapping by name, or the array itself where there is one input), all
-                with one entry for each sample along axis 0.
+                with one entry for each sample along axis 0. An optional input may be None, or missing from a mapping, which
+                may also have values for `get_overridable_initializers`: every run is given these as they are.
             batch_size: samples of one run. None: what the model was built for (of several, one that keeps all devices busy),
                 or else a size that does. Where it is fixed, the last batch is padded, and the padding cut off again.
             batch_axis: the axis of the outputs that runs over the samples: a number, a list of one for each output, or
@@ -671,17 +703,19 @@ class MultiDeviceSession:
 
         Raises FeedError for an output without one entry for each sample, and where it is not clear which axis that is.
         """
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.infer_batch)
         pool = self._ready_pool(None)
         description = self._description(pool)
-        whole = scatter.as_arrays(arrays, description.inputs)
-        samples = whole[0].shape[0] if whole else 0
-        size, pad = scatter.batch_size_for(description.inputs, batch_size, samples, len(pool.workers()), description.batches)
+        data = scatter.as_data_set(arrays, description.inputs, self._overridable)
+        samples = data.samples
+        size, pad = scatter.batch_size_for(data.inputs, batch_size, samples, len(pool.workers()), description.batches)
         declared = not self._finishes
         wanted: list[tensor_desc] = self._picker(outputs)(description.outputs)
-        axes = gather.BatchAxes(description.inputs, wanted, batch_axis, declared=declared)
+        axes = gather.BatchAxes(data.inputs, wanted, batch_axis, declared=declared)
         if samples == 0:
             return gather.no_samples(wanted)
-        runs = self.map(scatter.batches(whole, size, pad), mode, on_error="raise", outputs=outputs)
+        runs = self.map(data.runs(size, pad), mode, on_error="raise", outputs=outputs)
         return gather.whole_arrays(runs, samples, size, pad, wanted, axes)
 
     def infer_pipeline(
@@ -692,6 +726,7 @@ class MultiDeviceSession:
         *,
         on_error: OnError | None = None,
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> Any:
         """Run lists of feeds: {device id: [feeds_list, ...]} returns {device id: [[outputs, ...], ...]}.
 
@@ -699,6 +734,8 @@ class MultiDeviceSession:
         input. `on_error`: "raise" the error of a set, or "return" it in the place of the set's outputs; None: as the session.
         `outputs` as for `infer`.
         """
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.infer_pipeline)
         returns = self._returns(on_error)
         number = scatter.mode_number(mode, custom_sizes)
         listed = self._preprocess or self._preprocessing is not None
@@ -724,17 +761,22 @@ class MultiDeviceSession:
         mem_copy: bool = True,
         *,
         outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
     ) -> Any:
         """InferSession.infer_iteration for each of {device id: [feeds, ...]}, or for one set of feeds on a free device."""
+        if unknown:
+            raise unknown_argument(unknown, MultiDeviceSession.infer_iteration)
         scatter.mode_number(mode, custom_sizes)
         times = as_int("iteration_times", iteration_times, 1)
+        if in_out_list is not None and times > 1:
+            in_out_list = as_chain(in_out_list)
 
         def task(one: Any, **how: Any) -> Task:
             taken: Any = self._named(one)
             if taken is None:
                 listed = scatter.as_feeds(one, self._inputs)
                 self._warn_of(listed)
-                taken = take(listed)
+                taken = take(listed, [desc.name for desc in self._inputs])
             return Task(encode(Iterate(taken, in_out_list, times, mode)), kind=OBJECT, **how)
 
         if scatter.is_by_device(feeds):
@@ -804,7 +846,7 @@ class MultiDeviceSession:
         if named is None:
             return None
         self._warn_of([named.get(name) for name in [*(desc.name for desc in self._inputs), *self._overridable]])
-        return dict(zip(named, take(list(named.values())), strict=True))
+        return dict(zip(named, take(list(named.values()), list(named)), strict=True))
 
     def _warn_of(self, feeds: Sequence[Any]) -> None:
         """Give the FeedWarnings of these feeds, to the caller: the worker that will find the same only writes them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,21 +79,51 @@ def sets_by_device(feeds: Mapping[Any, Any], listed: bool) -> dict[int, list[lis
     return {device: [list(sets(one, listed)) for one in several] for device, several in by_device(feeds).items()}
 
 
-def as_arrays(arrays: Any, inputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:
-    """The whole data set as one array for each input, all with the same length along axis 0. Raises FeedError."""
-    several = [arrays] if isinstance(arrays, np.ndarray) and len(inputs) == 1 else as_feeds(arrays, inputs)
-    if len(several) != len(inputs):
-        raise FeedError(f"the model takes inputs {[desc.name for desc in inputs]}; {len(several)} arrays were given")
-    whole = [to_array(array, f"input {desc.name!r}", numpy_name(desc)) for desc, array in zip(inputs, several, strict=True)]
-    single = [desc.name for desc, array in zip(inputs, whole, strict=True) if array.ndim == 0]
+class DataSet(NamedTuple):
+    """A whole data set: an array for each input that is given, all with the same length along axis 0, and values of constants,
+    which every run is given as they are."""
+
+    arrays: dict[str, NDArray[Any]]
+    constants: dict[str, Any]
+    inputs: list[tensor_desc]  # those that are given
+    in_order: bool  # all inputs are given, and no constants
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return len(next(iter(self.arrays.values())))
+
+    def runs(self, size: int, pad: bool) -> Iterator[list[NDArray[Any]] | dict[str, Any]]:
+        """The feeds of runs of `size` samples: a list in the model's order, or a mapping if that cannot say what is given."""
+        for chunk in batches(list(self.arrays.values()), size, pad):
+            yield chunk if self.in_order else dict(zip(self.arrays, chunk, strict=True)) | self.constants
+
+
+def as_data_set(arrays: Any, inputs: Sequence[tensor_desc], overridable: Sequence[str] = ()) -> DataSet:
+    """The whole data set. Optional inputs may be None, or missing from a mapping, which may have values for the constants in
+    `overridable`. Raises FeedError."""
+    names, optional = [desc.name for desc in inputs], [desc.name for desc in inputs if desc.optional]
+    several = [arrays] if isinstance(arrays, np.ndarray) and len(inputs) == 1 else arrays
+    if type(several) is not list and type(several) is not tuple:
+        several = to_sequence(several, names, [rank_of(desc) for desc in inputs], optional, overridable)
+    by_name = is_by_name(arrays)
+    if len(several) != len(inputs) and not by_name:
+        raise FeedError(f"the model takes inputs {names}; {len(several)} arrays were given")
+    every = dict(zip([*names, *overridable], several, strict=False))
+    constants = {name: value for name, value in every.items() if name not in names and value is not None}
+    given = [desc for desc in inputs if every[desc.name] is not None or not desc.optional]
+    whole = {desc.name: to_array(every[desc.name], f"input {desc.name!r}", numpy_name(desc)) for desc in given}
+    if not whole:
+        raise FeedError(f"the model takes inputs {names}, and none was given; the samples are counted by an input's array")
+    single = [name for name, array in whole.items() if array.ndim == 0]
     if single:
         raise FeedError(
             f"the arrays for inputs {single} are single numbers; an array has one entry for each sample along axis 0"
         )
-    lengths = {desc.name: array.shape[0] for desc, array in zip(inputs, whole, strict=True)}
+    lengths = {name: array.shape[0] for name, array in whole.items()}
     if len(set(lengths.values())) != 1:
         raise FeedError(f"all inputs need the same number of samples along axis 0; given were {lengths}")
-    return whole
+    return DataSet(whole, constants, given, len(given) == len(inputs) and not constants)
 
 
 def batch_size_for(

@@ -173,7 +173,11 @@ py::array new_array(DType dtype, const Shape& shape) {
   return py::reinterpret_steal<py::array>(array);
 }
 
-session::Feed to_feed(py::handle given, std::size_t index, const device::TensorDesc* desc, Feeds* keep) {
+std::string feed_label(const FeedNames* names, std::size_t index) {
+  return names != nullptr && index < names->size() ? "input '" + (*names)[index] + "'" : "input " + std::to_string(index);
+}
+
+session::Feed to_feed(py::handle given, const char* called, const device::TensorDesc* desc, Feeds* keep) {
   session::Feed feed;
   if (view_array(given, &feed, keep)) return feed;
   if (given.is_none() && desc != nullptr && desc->optional) return feed;
@@ -183,7 +187,7 @@ session::Feed to_feed(py::handle given, std::size_t index, const device::TensorD
     feed.device = tensor.device();
     return feed;
   }
-  const std::string label = "input " + (desc == nullptr ? std::to_string(index) : "'" + desc->name + "'");
+  const std::string label = called != nullptr ? std::string(called) : "input '" + desc->name + "'";
   const std::string wanted = desc == nullptr ? "" : session::numpy_type(desc->dtype);
   py::object array = in_python(
       [&] { return py::object(py::module_::import("ais_bench.one_device.feeds").attr("to_array")(given, label, wanted)); });
@@ -198,7 +202,7 @@ session::Feed to_feed(py::handle given, std::size_t index, const device::TensorD
   return feed;
 }
 
-Feeds to_feeds(py::handle given, const device::ModelInfo* info) {
+Feeds to_feeds(py::handle given, const device::ModelInfo* info, const FeedNames* names) {
   Feeds result;
   py::object items = py::reinterpret_borrow<py::object>(given);
   bool by_name = false;
@@ -214,7 +218,8 @@ Feeds to_feeds(py::handle given, const device::ModelInfo* info) {
   result.owners.reserve(count * 2);
   for (std::size_t i = 0; i < count; ++i) {
     py::object item = sequence[i];
-    result.feeds.push_back(to_feed(item, i, info == nullptr ? nullptr : &info->fed(i), &result));
+    result.feeds.push_back(info != nullptr ? to_feed(item, nullptr, &info->fed(i), &result)
+                                           : to_feed(item, feed_label(names, i).c_str(), nullptr, &result));
     result.owners.push_back(std::move(item));  // the caller may change the list while the GIL is released
   }
   return result;
@@ -300,7 +305,7 @@ py::array tensor_to_array(const session::Tensor& tensor) { return array_from(ten
 session::Tensor tensor_from(py::handle given) {
   Feeds keep;
   keep.packed.reserve(1);
-  const session::Feed feed = to_feed(given, 0, nullptr, &keep);
+  const session::Feed feed = to_feed(given, "the array of a Tensor", nullptr, &keep);
   session::Tensor tensor = value_or_raise(session::Tensor::on_host(feed.view.dtype, feed.view.shape));
   if (feed.view.bytes != 0) std::memcpy(tensor.data(), feed.view.data, feed.view.bytes);
   return tensor;

@@ -29,15 +29,20 @@ struct Feeds {
   std::vector<std::vector<std::uint8_t>> packed;  // inputs of types narrower than a byte
 };
 
-// `info` is the model's, for feeds given by name and the words of errors; null: of no model. Raises FeedError for what cannot
-// be an input.
-Feeds to_feeds(py::handle given, const device::ModelInfo* info);
+// What the feeds of a run are called, where their model is not at hand.
+using FeedNames = std::vector<std::string>;
+
+// `info` is the model's, for feeds given by name and the words of errors; null: of no model, and errors call inputs by `names`,
+// or by number if there are none. Raises FeedError for what cannot be an input.
+Feeds to_feeds(py::handle given, const device::ModelInfo* info, const FeedNames* names = nullptr);
+// "input 'x'", or "input 0" for one without a name.
+std::string feed_label(const FeedNames* names, std::size_t index);
 // The type of an array; kUndefined for one that no device has, or in foreign byte order.
 DType array_type(const py::array& array);
 // An array's type (kUndefined for one that no device has, or in foreign byte order), shape and bytes, without its memory.
 TensorView describe_array(const py::array& array);
-// `desc` as `info` of to_feeds.
-session::Feed to_feed(py::handle given, std::size_t index, const device::TensorDesc* desc, Feeds* keep);
+// One of them. `label` is what errors call it; null: `desc` has its name. `desc` as `info` of to_feeds.
+session::Feed to_feed(py::handle given, const char* label, const device::TensorDesc* desc, Feeds* keep);
 
 // Delivers outputs into new arrays. Make it and take from it with the GIL held; the run in between needs none.
 class NumpySink final : public session::OutputSink {

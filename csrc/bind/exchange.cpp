@@ -38,7 +38,7 @@ std::uint64_t bytes_of(py::handle feeds) {
 
 // The same feeds, what is no array made one: that may run any code, so no place is kept meanwhile. Arrays that a device cannot
 // take as they are stay: a copy of them is made when there is a place for it.
-py::object as_arrays(py::object feeds) {
+py::object as_arrays(py::object feeds, const FeedNames* names) {
   const auto python = [](const char* name, const auto&... arguments) {
     return in_python([&] { return py::object(py::module_::import("ais_bench.one_device.feeds").attr(name)(arguments...)); });
   };
@@ -51,7 +51,7 @@ py::object as_arrays(py::object feeds) {
   const py::list given(feeds);  // of our own
   py::list arrays;
   for (std::size_t i = 0; i < given.size(); ++i)
-    arrays.append(good(given[i]) ? py::object(given[i]) : python("to_array", given[i], i));
+    arrays.append(good(given[i]) ? py::object(given[i]) : python("to_array", given[i], feed_label(names, i)));
   return arrays;
 }
 
@@ -303,7 +303,7 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
   }
   py::object wrong;
   try {
-    task->feeds = as_arrays(std::move(task->feeds));
+    task->feeds = as_arrays(std::move(task->feeds), names_of(*task));
   } catch (py::error_already_set& raised) {
     if (!raised.matches(PyExc_Exception)) throw;
     wrong = raised.value();
@@ -358,7 +358,7 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
     // The caller may reuse the buffers as soon as it has the future.
     py::object copy;
     try {
-      copy = FeedArrays(task->feeds, nullptr).copy();
+      copy = FeedArrays(task->feeds, nullptr, names_of(*task)).copy();
     } catch (py::error_already_set& wrong) {
       if (!wrong.matches(PyExc_Exception)) throw;
       end(task.get(), Outcome::kFailed, wrong.value(), true, false);
@@ -473,7 +473,7 @@ bool Exchange::send(PoolTask* task) {
   std::uint64_t seq = 0;
   try {
     const py::object feeds = task->feeds ? task->feeds : py::reinterpret_borrow<py::object>(py::tuple());
-    const FeedArrays arrays(feeds, worker->lane->lane().region().get());
+    const FeedArrays arrays(feeds, worker->lane->lane().region().get(), names_of(*task));
     if (task->place == pool::Place::kPlaced && task->worker == worker.get() && !task->unwanted) {
       sent = worker->lane->send(arrays, task->mode, task->payload, task->option, task, &seq);
     }

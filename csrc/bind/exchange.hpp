@@ -131,6 +131,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void cancel(const std::vector<std::shared_ptr<PoolTask>>& tasks, bool send_on = true);
   // The same for one, with the error that it ends with. `send_on`: other tasks may be sent to the free places at once.
   void end(PoolTask* task, Outcome outcome, py::object error, bool error_made, bool send_on);
+  // Errors call the arrays of a task so from now on.
+  void name_feeds(FeedNames names) { feed_names_ = std::move(names); }
   py::list new_feeds(const std::vector<std::pair<Shape, py::object>>& specs);
 
   // ---- waiting ----
@@ -230,7 +232,10 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   int caller_core(std::int64_t now);
   void empty_trash();
 
+  const FeedNames* names_of(const PoolTask& task) const { return task.payload == shm::Kind::kTensors ? &feed_names_ : nullptr; }
+
   const ExchangeOptions options_;
+  FeedNames feed_names_;
   const std::uint64_t generation_;
   std::shared_ptr<shm::Bell> bell_;
   pool::Scheduler scheduler_;

@@ -57,7 +57,7 @@ std::vector<std::string> FeedRule::notes(const py::object& given) {
     }
     Feeds keep;
     keep.packed.reserve(1);
-    views[i] = to_feed(item, i, &info_.fed(i), &keep).view;
+    views[i] = to_feed(item, nullptr, &info_.fed(i), &keep).view;
   }
   std::vector<std::string> texts;
   std::vector<session::Note> notes;

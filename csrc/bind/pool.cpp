@@ -202,6 +202,7 @@ void register_exchange(py::module_& module) {
       .def("close_door", &Exchange::close_door, py::arg("make_error"))
       .def("set_weight", &Exchange::set_weight, py::arg("device"), py::arg("weight"))
       .def("forget_supervisor", &Exchange::forget_supervisor)
+      .def("name_feeds", &Exchange::name_feeds, py::arg("names"))
       .def("new_feeds", &Exchange::new_feeds, py::arg("specs"))
       .def_readwrite("wake_when_idle", &Exchange::wake_when_idle)
       .def_property_readonly("unfinished", &Exchange::unfinished)

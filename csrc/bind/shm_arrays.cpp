@@ -10,8 +10,8 @@ namespace ais::bind {
 
 bool same_layout(DType dtype) { return dtype_bits(dtype) % 8 == 0; }
 
-FeedArrays::FeedArrays(py::handle given, const shm::Region* region)
-    : region_(region), feeds_(to_feeds(given, nullptr)), frame_bytes_(2 * shm::kPayloadAlignment) {
+FeedArrays::FeedArrays(py::handle given, const shm::Region* region, const FeedNames* names)
+    : region_(region), feeds_(to_feeds(given, nullptr, names)), frame_bytes_(2 * shm::kPayloadAlignment) {
   if (feeds_.feeds.size() > shm::kMaxTensors) {
     raise_if_error(Status(Code::kFeedMismatch, std::to_string(feeds_.feeds.size()) + " arrays were given for one task; " +
                                                    std::to_string(shm::kMaxTensors) + " are the most"));
@@ -19,7 +19,7 @@ FeedArrays::FeedArrays(py::handle given, const shm::Region* region)
   for (std::size_t i = 0; i < feeds_.feeds.size(); ++i) {
     const session::Feed& feed = feeds_.feeds[i];
     if (feed.device != nullptr && !feed.device->host_visible()) {
-      raise_if_error(Status(Code::kFeedMismatch, "input " + std::to_string(i) + " is a tensor on device " +
+      raise_if_error(Status(Code::kFeedMismatch, feed_label(names, i) + " is a tensor on device " +
                                                      std::to_string(feed.device->id()) + "; call its to_host() first"));
     }
     frame_bytes_ += shm::FrameWriter::entry_bytes(feed.view.shape.size());

@@ -18,8 +18,8 @@ constexpr std::size_t kLarge = std::size_t{64} << 10;
 class FeedArrays {
  public:
   // `given` is any iterable of inputs. Arrays that lie in `region` (may be null) already are named there instead of copied.
-  // Throws FeedError for what cannot be an input.
-  FeedArrays(py::handle given, const shm::Region* region);
+  // Throws FeedError for what cannot be an input, and calls it by `names`.
+  FeedArrays(py::handle given, const shm::Region* region, const FeedNames* names = nullptr);
 
   // Bytes of a frame with these arrays; an upper bound.
   std::size_t frame_bytes() const { return frame_bytes_; }

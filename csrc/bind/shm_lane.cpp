@@ -90,7 +90,7 @@ py::list PyLane::new_feeds(const std::vector<std::pair<Shape, py::object>>& spec
   for (const auto& [shape, spec] : specs) {
     TensorView view;
     Feeds keep;
-    view.dtype = to_feed(py::array(py::dtype::from_args(spec), 0), 0, nullptr, &keep).view.dtype;
+    view.dtype = to_feed(py::array(py::dtype::from_args(spec), 0), "an array of new_feeds", nullptr, &keep).view.dtype;
     view.shape = shape;
     std::size_t elements = 0;
     if (!count_elements(shape, &elements)) {
@@ -164,7 +164,9 @@ void register_shm_lane(py::module_& module) {
       .def(
           "trim", [](PyLane& self, std::uint64_t keep) { self.lane().trim(keep); }, py::arg("keep") = 0)
       .def("close", [](PyLane& self) { self.lane().close(); });
-  module.def("take", [](py::handle feeds) { return FeedArrays(feeds, nullptr).copy(); }, py::arg("feeds"));
+  module.def(
+      "take", [](py::handle feeds, const FeedNames& names) { return FeedArrays(feeds, nullptr, &names).copy(); },
+      py::arg("feeds"), py::arg("names") = FeedNames());
   module.attr("Reply") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(reply_type()));
 }
 

@@ -103,6 +103,15 @@ void to_device(PyTensor& self, int device_id) {
   move(&self, [&](session::Tensor* moved) { return moved->to_device(device); });
 }
 
+PyTensor copied(const PyTensor& self) {
+  const session::Tensor from = self.tensor;  // another thread may move it meanwhile
+  Result<session::Tensor> made = [&] {
+    const NoGil nogil;
+    return from.copy();
+  }();
+  return PyTensor{value_or_raise(std::move(made))};
+}
+
 void to_host(PyTensor& self) {
   move(&self, [](session::Tensor* moved) { return moved->to_host(); });
 }
@@ -123,6 +132,7 @@ void register_tensor(py::module_& module) {
           py::arg("dtype") = py::none(), py::arg("copy") = py::none())
       .def("to_device", &to_device, py::arg("device_id"))
       .def("to_host", &to_host)
+      .def("_copied", &copied)
       .def_property_readonly("device", [](const PyTensor& self) { return self.tensor.device_id(); })
       .def_property_readonly("shape", [](const PyTensor& self) { return self.tensor.shape(); })
       .def_property_readonly("data_ptr",

@@ -32,6 +32,8 @@ struct TensorDesc {
   std::size_t bytes = 0;
   std::vector<std::string> symbols;  // the model's names of its dimensions, "" for one without; empty: it names none
   bool optional = false;             // a run may leave it out
+  Shape least;                       // what each dimension is at least, and at most (-1: no limit); empty: not known
+  Shape most;
 
   bool open() const { return !ranked || is_dynamic(shape); }  // the shape is not known before a run
 };

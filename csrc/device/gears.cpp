@@ -130,6 +130,13 @@ void set_largest_sizes(const Gears& gears, std::vector<TensorDesc>* inputs) {
   }
 }
 
+Status no_such_gear(const Gears& gears, const Shape& wanted) {
+  std::string given;
+  for (std::size_t i = 0; i < wanted.size(); ++i) given += (i == 0 ? "" : ",") + std::to_string(wanted[i]);
+  return Status(Code::kFeedMismatch, "the inputs need gear " + given + ", and the model has only gears " + gears_text(gears) +
+                                         " (" + gear_mode(gears.kind) + "); pad or split the inputs to one of them");
+}
+
 std::string gears_text(const Gears& gears) {
   std::string text;
   for (const Shape& gear : gears.values) {

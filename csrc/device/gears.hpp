@@ -23,6 +23,9 @@ Result<Shape> gear_of(GearKind kind, const std::vector<TensorDesc>& inputs, cons
 // Sets `bytes` of every dynamic input to what its largest gear needs.
 void set_largest_sizes(const Gears& gears, std::vector<TensorDesc>* inputs);
 
+// The error of inputs that need a gear which the model does not have.
+Status no_such_gear(const Gears& gears, const Shape& wanted);
+
 // "1; 2; 4" or "224,224; 448,448": for messages.
 std::string gears_text(const Gears& gears);
 

@@ -146,6 +146,23 @@ Result<Fit> fit_open(const TensorDesc& desc, const TensorView& view) {
   return mismatch(desc, view, "a number of bytes that fits its open dimensions (-1)", false);
 }
 
+// F7
+Status check_range(const TensorDesc& desc, const TensorView& view, const Shape& shape) {
+  for (std::size_t i = 0; i < desc.least.size() && i < shape.size(); ++i) {
+    const std::int64_t least = desc.least[i];
+    const std::int64_t most = desc.most[i];
+    if (shape[i] >= least && (most < 0 || shape[i] <= most)) continue;
+    const std::string wanted = most < 0 ? "of at least " + std::to_string(least)
+                                        : "of " + std::to_string(least) + (least == most ? "" : " to " + std::to_string(most));
+    return Status(Code::kFeedMismatch,
+                  "input '" + desc.name + "' takes " + wanted_text(desc) + " with dimension " + std::to_string(i) + " " +
+                      wanted + ", for which the model was compiled; it was given " + given_text(view) +
+                      (shape == view.shape ? "" : ", taken as " + shape_text(shape)) + "; " +
+                      (shape[i] < least ? "pad" : "split") + " the input, or compile the model for such shapes");
+  }
+  return Status();
+}
+
 Status check_gear(const device::ModelInfo& info, Mode mode, const std::vector<Shape>& shapes) {
   const device::Gears& gears = info.gears;
   if (gears.kind == GearKind::kNone || mode == Mode::kShape) return Status();
@@ -156,11 +173,7 @@ Status check_gear(const device::ModelInfo& info, Mode mode, const std::vector<Sh
   }
   AIS_ASSIGN(const Shape gear, device::gear_of(gears.kind, info.inputs, shapes));
   if (std::find(gears.values.begin(), gears.values.end(), gear) != gears.values.end()) return Status();
-  std::string given;
-  for (std::size_t i = 0; i < gear.size(); ++i) given += (i == 0 ? "" : ",") + std::to_string(gear[i]);
-  return Status(Code::kFeedMismatch, "the inputs need gear " + given + ", and the model has only gears " +
-                                         device::gears_text(gears) + " (" + wanted +
-                                         "); pad or split the inputs to one of them");
+  return device::no_such_gear(gears, gear);
 }
 
 }  // namespace
@@ -241,6 +254,7 @@ Result<std::vector<Shape>> fit_all(const device::ModelInfo& info, Mode mode, con
       continue;
     }
     AIS_ASSIGN(Fit fitted, desc->open() ? fit_open(*desc, feeds[i]) : fit_fixed(*desc, feeds[i]));
+    AIS_TRY(check_range(*desc, feeds[i], fitted.shape));
     if (fitted.computed) notes->push_back({i, Note::kComputed});
     if (other_type && (same_width(*desc, feeds[i]) || !is_raw(feeds[i]))) notes->push_back({i, Note::kType});
     shapes.push_back(std::move(fitted.shape));

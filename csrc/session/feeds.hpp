@@ -11,6 +11,7 @@
 // F5  Nothing is guessed in silence: a dimension that was computed, and a type that is not the model's, are noted, unless the
 //     input is raw bytes (flat uint8 or int8) for a fixed shape.
 // F6  What is optional may be absent: an input of an optional type, and what would take the place of a constant.
+// F7  Where the runtime tells which dimensions a model was compiled for, others are refused before the run.
 #pragma once
 
 #include <string>

@@ -2,6 +2,7 @@
 #include "session/tensor.hpp"
 
 #include <cstdlib>
+#include <cstring>
 #include <utility>
 
 #include "session/timings.hpp"
@@ -21,6 +22,17 @@ Result<Tensor> Tensor::on_host(DType dtype, Shape shape) {
   if (!count_elements(shape, &elements)) return Status(Code::kInvalidArgument, "shape " + shape_text(shape) + " is too large");
   AIS_ASSIGN(device::Buffer buffer, allocate_host(packed_bytes(dtype, elements)));
   return Tensor(dtype, std::move(shape), std::move(buffer), nullptr);
+}
+
+Result<Tensor> Tensor::copy() const {
+  if (device_ == nullptr) {
+    AIS_ASSIGN(device::Buffer buffer, allocate_host(buffer_.bytes));
+    if (buffer_.bytes != 0) std::memcpy(buffer.data.get(), buffer_.data.get(), buffer_.bytes);
+    return Tensor(dtype_, shape_, std::move(buffer), nullptr);
+  }
+  AIS_ASSIGN(device::Buffer buffer, device_->allocate(buffer_.bytes));
+  AIS_TRY(device_->copy_on_device(buffer.data.get(), buffer_.data.get(), buffer_.bytes));
+  return Tensor(dtype_, shape_, std::move(buffer), device_);
 }
 
 Status Tensor::to_device(const std::shared_ptr<device::Device>& device) {

@@ -30,6 +30,9 @@ class Tensor {
   const std::shared_ptr<device::Device>& device() const { return device_; }
   TensorView view() const { return {data(), bytes(), dtype_, shape_}; }
 
+  // The same values in memory of their own, in the same place.
+  Result<Tensor> copy() const;
+
   // Both do nothing when the tensor is there already.
   Status to_device(const std::shared_ptr<device::Device>& device);
   Status to_host();

@@ -44,6 +44,19 @@ void trust_bytes(TensorDesc* desc) {
   if (packed_bytes(desc->dtype, elements) != desc->bytes) desc->shape = {-1};
 }
 
+// What an open dimension may be. Models with gears have none, and neither has a library that does not tell.
+Status read_range(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
+  if (api.aclmdlGetInputDimsRange == nullptr || !desc->ranked || !is_dynamic(desc->shape)) return Status();
+  const auto range = std::make_unique<aclmdlIODimsRange>();
+  AIS_TRY(api.check(api.aclmdlGetInputDimsRange(model, index, range.get()), "aclmdlGetInputDimsRange", Code::kModelLoad));
+  if (range->rangeCount != desc->shape.size()) return Status();
+  for (std::size_t i = 0; i < range->rangeCount; ++i) {
+    desc->least.push_back(range->range[i][0]);
+    desc->most.push_back(range->range[i][1]);
+  }
+  return Status();
+}
+
 Status read_input(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
   aclmdlIODims dims = {};
   // V2 has the dims of the bytes that are fed; they differ where the model preprocesses pictures.
@@ -51,6 +64,7 @@ Status read_input(const Api& api, aclmdlDesc* model, std::size_t index, TensorDe
   set_dims(dims, desc);
   desc->format = api.aclmdlGetInputFormat(model, index);
   desc->bytes = api.aclmdlGetInputSizeByIndex(model, index);
+  AIS_TRY(read_range(api, model, index, desc));
   return set_dtype(api.aclmdlGetInputDataType(model, index), "input", desc);
 }
 

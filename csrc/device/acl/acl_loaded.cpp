@@ -148,10 +148,7 @@ Status LoadedModel::apply_gear(const std::vector<TensorView>& inputs, Slot* slot
   for (const TensorView& input : inputs) shapes.push_back(input.shape);
   AIS_ASSIGN(const Shape wanted, device::gear_of(gears.kind, layout_.info.inputs, shapes));
   const auto found = std::find(gears.values.begin(), gears.values.end(), wanted);
-  if (found == gears.values.end()) {
-    return Status(Code::kFeedMismatch,
-                  "the inputs need gear " + shape_text(wanted) + ", and the model has only gears " + device::gears_text(gears));
-  }
+  if (found == gears.values.end()) return device::no_such_gear(gears, wanted);
   const int gear = static_cast<int>(found - gears.values.begin());
   return slot->gear == gear && gear_ == gear ? Status() : choose_gear(slot, gear);
 }

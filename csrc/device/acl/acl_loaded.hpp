@@ -98,6 +98,7 @@ class LoadedModel final : public Resident {
   // Memory for every output of the next run. `guessed` becomes true where some may turn out too small.
   Status place(std::vector<device::Output>* outputs, bool* guessed);
   Status execute(std::vector<device::Output>* outputs, std::uint64_t cancels);
+  Status naming_shapes(Status status, const Slot& slot) const;
   Status call_execute(const std::vector<device::Output>& outputs, std::uint64_t cancels);
   Status wait_for_stream(std::uint64_t cancels);
   // Takes what the library allocated, whether or not the run succeeded.

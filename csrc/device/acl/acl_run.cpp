@@ -90,12 +90,23 @@ Status LoadedModel::execute(std::vector<Output>* outputs, std::uint64_t cancels)
   return status.ok() ? claimed : status;
 }
 
+// A library that does not tell what a model was compiled for (aclmdlGetInputDimsRange) refuses other shapes by this number, and
+// names nothing.
+Status LoadedModel::naming_shapes(Status status, const Slot& slot) const {
+  if (status.vendor_code() != kInvalidParam || !layout_.open_shapes) return status;
+  std::string text = status.message() + "; the inputs had the shapes ";
+  for (std::size_t i = 0; i < slot.shapes.size(); ++i) {
+    text += (i == 0 ? "" : ", ") + shape_text(slot.shapes[i]) + " ('" + layout_.info.inputs[i].name + "')";
+  }
+  return Status(status.code(), text + ", and shapes that the model was not compiled for are refused so", status.vendor_code());
+}
+
 // On the model's stream, where it can be stopped, if the library can do that and has nothing to allocate.
 Status LoadedModel::call_execute(const std::vector<Output>& outputs, std::uint64_t cancels) {
   const bool placed = std::all_of(outputs.begin(), outputs.end(), [](const Output& output) { return output.data != nullptr; });
   if (!context_.can_abort() || !placed) {
     AIS_ASSIGN(const std::unique_lock<std::mutex> turn, take_turn(cancels));
-    return ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get());
+    return naming_shapes(ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get()), *slot_);
   }
   aclrtStream stream = nullptr;
   AIS_TRY(execute_async(slot_.get(), cancels, &stream));
@@ -206,7 +217,7 @@ Status LoadedModel::execute_async(Slot* slot, std::uint64_t cancels, aclrtStream
   *stream = stream_;
   if (slot == nullptr) return Status();
   AIS_ASSIGN(const std::unique_lock<std::mutex> turn, take_turn(cancels));
-  AIS_TRY(ACL_CALL(api_, aclmdlExecuteAsync, id_, slot->in.get(), slot->out.get(), stream_));
+  AIS_TRY(naming_shapes(ACL_CALL(api_, aclmdlExecuteAsync, id_, slot->in.get(), slot->out.get(), stream_), *slot));
   ++in_flight_;
   return Status();
 }

@@ -29,7 +29,6 @@
 namespace ais::acl {
 namespace {
 
-constexpr aclError kInvalidParam = 100000;
 constexpr aclError kRepeatInitialize = 100002;
 constexpr aclError kRepeatFinalize = 100037;
 constexpr aclError kStub = 100039;

@@ -31,6 +31,10 @@ struct aclmdlIODims {
   std::size_t dimCount;
   std::int64_t dims[kMaxDims];
 };
+struct aclmdlIODimsRange {
+  std::size_t rangeCount;
+  std::int64_t range[kMaxDims][2];  // least and most; -1: no limit
+};
 struct aclmdlBatch {
   std::size_t batchCount;
   std::uint64_t batch[kMaxDims];
@@ -40,6 +44,7 @@ struct aclmdlHW {
   std::uint64_t hw[kMaxDims][2];
 };
 static_assert(sizeof(aclmdlIODims) == 1160 && sizeof(aclmdlBatch) == 1032 && sizeof(aclmdlHW) == 2056, "as in the library");
+static_assert(sizeof(aclmdlIODimsRange) == 2056, "as in the library");
 
 struct aclCANNPackageVersion {
   char version[128];
@@ -63,6 +68,7 @@ enum LoadAttr : int {  // aclmdlConfigAttr
 };
 enum LoadType : std::size_t { kFromFile = 1, kFromFileWithMemory = 2, kFromMemory = 3, kFromMemoryWithMemory = 4 };
 enum AippType : int { kWithDynamicAipp = 2, kAippParameters = 3 };
+constexpr aclError kInvalidParam = 100000;              // ACL_ERROR_INVALID_PARAM
 constexpr int kFloat = 0;                               // aclDataType, where it does not matter
 constexpr int kFormatNd = 2;                            // aclFormat
 constexpr std::uint32_t kRegisterPinned = 0x10000000U;  // ACL_HOST_REG_PINNED
