@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from multi_device_support import DEVICES, Feeds, pair, same, total
 from pool_support import wait_until
 
-from ais_bench.errors import ConfigError, FeedError
+from ais_bench.errors import ConfigError, ConfigTypeError, FeedError
 from ais_bench.session import MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -101,6 +103,33 @@ def test_a_session_that_was_not_started_can_be_pickled(models: dict[str, str]) -
         with pytest.raises(TypeError, match="started"):
             pickle.dumps(copy)
     session.close()
+
+
+def test_what_a_pickle_of_a_session_holds(models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shift = 3
+    local = {"preprocess": lambda n: pair(n + shift), "postprocess": lambda outputs: outputs[0] * shift}  # pickle takes neither
+    content = Path(models["open"]).read_bytes()
+    for model in (models["open"], bytearray(content), memoryview(content)):
+        session = MultiDeviceSession(model, devices=iter(DEVICES), **local)  # type: ignore[arg-type]
+        for again in (pickle.loads(pickle.dumps(session)), copy.copy(session), copy.deepcopy(session)):
+            with again:
+                assert again.devices == DEVICES
+                assert np.array_equal(again.infer(4), total(pair(7)) * 3)
+        session.close()
+    monkeypatch.chdir(Path(models["open"]).parent)
+    relative = MultiDeviceSession(Path(models["open"]).name)
+    monkeypatch.chdir(tmp_path)
+    with pickle.loads(pickle.dumps(relative)) as again:  # from wherever it is read
+        same(again.infer(pair(1)), [total(pair(1))])
+    relative.close()
+    with open(models["open"], "rb") as file:
+        hopeless = MultiDeviceSession(models["open"])
+        hopeless._made_with["provider_options"] = {"file": file}
+        with pytest.raises(
+            ConfigTypeError, match=r"provider_options=.* cannot be pickled: .*; make the session where it is needed"
+        ):
+            pickle.dumps(hopeless)
+        hopeless.close()
 
 
 def test_the_counts_of_details_agree_with_the_report(session: MultiDeviceSession) -> None:

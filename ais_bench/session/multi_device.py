@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import copy
 import dataclasses
 import itertools
 import os
@@ -70,6 +71,7 @@ from ais_bench.session.weights import SharedWeights
 from ais_bench.wire import OBJECT, TENSORS, encode, take
 from ais_bench.wire.factories import Iterate, Named, SessionFactory
 from ais_bench.wire.parcel import Packed, Parcel, pack
+from ais_bench.wire.pickling import dumps_by_value, loads
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -170,18 +172,19 @@ class MultiDeviceSession:
         **settings: Unpack[PoolOptions],
     ) -> None:
         check_names(settings, self._option_names())
-        given = {name: value for name, value in locals().items() if name not in ("self", "settings", "__class__")}
-        self._made_with = (given.pop("model_path"), {**given, **settings})  # for pickle
+        given = {name: value for name, value in locals().items() if name not in ("self", "settings", "model_path", "__class__")}
+        self._made_with = {**given, **settings}  # for pickle
         self.model_path = absolute(as_model(model_path))
         self._runtime = runtime_of(self.model_path, runtime)
         self._on_error = check_on_error(on_error)
         self._asked = None if devices is None else as_device_ids(devices)
+        again = _exception_types(retry_on)
+        self._made_with |= {"devices": self._asked, "retry_on": again}  # they may have been iterators
         auto = isinstance(affinity, str) and affinity == "auto"
         pinning: Any = "none" if auto and self._runtime != "ort" else affinity
         cpu_workers = as_int("preprocess_workers", preprocess_workers, 0, 1024)
         if cpu_workers and preprocess is None:
             raise ConfigError(f"preprocess_workers needs a preprocess for its workers, got {cpu_workers} and no preprocess")
-        again = _exception_types(retry_on)
         if again and preprocess is None and postprocess is None:
             raise ConfigError("retry_on is about what callables raise: it needs a preprocess or a postprocess")
         in_device = None if cpu_workers else preprocess  # who calls it
@@ -317,7 +320,7 @@ class MultiDeviceSession:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._pool is not None or self._closed:
             raise no_copies("a MultiDeviceSession that was started or closed", "make one where it is needed")
-        return _remake, self._made_with
+        return _remake, (self.model_path, _Options(self._made_with))
 
     def progress(self) -> dict[str, int]:
         """How many tasks were accepted since the start or the last reset, and how each ended: cheap, for progress bars.
@@ -943,8 +946,47 @@ class MultiDeviceSession:
         )
 
 
-def _remake(model_path: Any, options: dict[str, Any]) -> MultiDeviceSession:
-    return MultiDeviceSession(model_path, **options)
+class _Options:
+    """What a session was made with, in a pickle: as it is if pickle can, else by the rule that workers get callables by."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.given = given
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        try:
+            pickle.dumps(self.given)
+            return _Options, (self.given,)
+        except Exception:  # a lambda, a function within a function
+            return _options_again, (self._sent(),)
+
+    def _sent(self) -> bytes:
+        try:
+            return dumps_by_value(self.given)  # as a whole: what options hold in common is one object again
+        except ConfigError:
+            for name, value in self.given.items():
+                _send(name, value)
+            raise
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Options:
+        return _Options(copy.deepcopy(self.given, memo))
+
+
+def _send(name: str, value: Any) -> bytes:
+    try:
+        return dumps_by_value(value)
+    except ConfigError as error:
+        raise ConfigTypeError(
+            f"a MultiDeviceSession made with {name}={value!r} cannot be pickled: {error.__cause__}; make the session where it "
+            f"is needed, or give {name} something that can be pickled"
+        ) from error
+
+
+def _options_again(sent: bytes) -> _Options:
+    return _Options(loads(sent))
+
+
+def _remake(model_path: Any, options: _Options) -> MultiDeviceSession:
+    return MultiDeviceSession(model_path, **options.given)
 
 
 async def _each(items: Any) -> AsyncIterator[Any]:
