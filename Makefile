@@ -47,6 +47,7 @@ bench: emulator $(VENV)/.test ## every benchmark, beside what it is compared wit
 	$(BIN)/python benchmarks/bench_single.py
 	$(BIN)/python benchmarks/bench_transport.py
 	$(BIN)/python benchmarks/bench_scheduler.py
+	$(BIN)/python benchmarks/bench_parent.py
 	$(BIN)/python benchmarks/bench_pool.py
 	$(BIN)/python benchmarks/bench_large.py
 	$(BIN)/python benchmarks/bench_npu.py

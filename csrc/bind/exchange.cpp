@@ -315,15 +315,7 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
   task->bytes = bytes_of(task->feeds);
   const auto shape = static_cast<std::uint32_t>(task->mode * 4 + static_cast<int>(task->payload)) * 64 + logarithm(task->bytes);
   task->kind = shape * 64 + task->source->salt % 64;
-  if (prefer_home_ && PyList_CheckExact(task->feeds.ptr()) && PyList_GET_SIZE(task->feeds.ptr()) > 0) {
-    const py::handle first = PyList_GET_ITEM(task->feeds.ptr(), 0);
-    if (py::isinstance<py::array>(first)) {
-      const void* data = py::reinterpret_borrow<py::array>(first).data();
-      for (const std::shared_ptr<PoolWorker>& worker : workers_) {
-        if (worker->lane->holds(data)) task->home = worker.get();
-      }
-    }
-  }
+  if (prefer_home_) task->home = home_of(*task);
   accept(task);
   refusal = door_ ? &door_ : (blocks_.empty() ? nullptr : blocked(*task));
   if (wrong || refusal != nullptr) {
@@ -370,6 +362,18 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
     }
   }
   empty_trash();
+}
+
+// The worker in whose memory the feeds lie; null: in none.
+PoolWorker* Exchange::home_of(const PoolTask& task) const {
+  if (!PyList_CheckExact(task.feeds.ptr()) || PyList_GET_SIZE(task.feeds.ptr()) == 0) return nullptr;
+  const py::handle first = PyList_GET_ITEM(task.feeds.ptr(), 0);
+  if (!py::isinstance<py::array>(first)) return nullptr;
+  const auto* data = static_cast<const std::uint8_t*>(py::reinterpret_borrow<py::array>(first).data());
+  const auto after = homes_.upper_bound(data);
+  if (after == homes_.begin()) return nullptr;
+  PoolWorker* const worker = std::prev(after)->second;
+  return worker->lane->holds(data) ? worker : nullptr;
 }
 
 void Exchange::run(const std::shared_ptr<PoolTask>& task) {
@@ -427,11 +431,8 @@ py::list Exchange::new_feeds(const std::vector<std::pair<Shape, py::object>>& sp
 
 // ---- from queues to workers ----
 
-std::shared_ptr<PoolWorker> Exchange::record_of(pool::Worker* worker) const {
-  for (const std::shared_ptr<PoolWorker>& record : workers_) {
-    if (record.get() == worker) return record;
-  }
-  return nullptr;
+std::shared_ptr<PoolWorker> Exchange::record_of(pool::Worker* worker) {
+  return worker == nullptr ? nullptr : static_cast<PoolWorker*>(worker)->shared_from_this();
 }
 
 void Exchange::pump() {
@@ -440,7 +441,8 @@ void Exchange::pump() {
   std::int64_t now = monotonic_ns();
   const int skip = caller_core(now);
   bool crowded = false;
-  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+  for (std::size_t i = 0; scheduler_.full() > 0 && i < workers_.size(); ++i) {
+    const std::shared_ptr<PoolWorker>& worker = workers_[i];
     if (!worker->full || !worker->hand.empty()) continue;
     crowded = worker->lane->lane().crowded();  // it stands still, and has not passed the tasks that were taken back
     if (!crowded) scheduler_.set_full(worker.get(), false);
@@ -562,7 +564,7 @@ std::size_t Exchange::drain() {
   std::size_t count = 0;
   drained_ticket_ = ticket();
   for (std::size_t i = 0; i < workers_.size(); ++i) {
-    if (workers_[i]->hand.empty()) continue;
+    if (workers_[i]->hand.empty() || !workers_[i]->lane->lane().may_take()) continue;
     const std::shared_ptr<PoolWorker> worker = workers_[i];
     drain_worker(worker, &count);
   }
@@ -801,21 +803,17 @@ int Exchange::caller_core(std::int64_t now) {
 std::int64_t Exchange::caller_spin_ns() const {
   if (options_.spin_us >= 0) return static_cast<std::int64_t>(options_.spin_us * 1000);
   if (scheduler_.busy() >= options_.cores) return 0;
-  const int here = current_cpu();
-  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
-    if (!worker->hand.empty() && worker->only_cpu != pool::kNoCpu && worker->only_cpu == here) return 0;
-  }
-  return kAutoSpinNs;
+  return scheduler_.busy_at(current_cpu()) > 0 ? 0 : kAutoSpinNs;
 }
 
-// Workers spin while a processor is free for it.
+// Workers spin while a processor is free for it. On a large machine that is busy but for one moment it is not turned on again.
 void Exchange::spread_spin() {
   const int busy = scheduler_.busy();
-  const bool before = busy_before_ < options_.cores;
-  busy_before_ = busy;
-  if (options_.spin_us >= 0 || before == (busy < options_.cores)) return;
+  const bool spins = busy < options_.cores - (spins_ ? 0 : std::max(0, options_.cores / 8 - 1));
+  if (options_.spin_us >= 0 || spins == spins_) return;
+  spins_ = spins;
   for (const std::shared_ptr<PoolWorker>& worker : workers_) {
-    worker->lane->lane().set_spin_ns(busy < options_.cores ? static_cast<std::uint32_t>(kAutoSpinNs) : 0);
+    worker->lane->lane().set_spin_ns(spins ? static_cast<std::uint32_t>(kAutoSpinNs) : 0);
   }
 }
 
@@ -964,10 +962,11 @@ void Exchange::stop_resolving() {
 void Exchange::add_worker(const std::shared_ptr<PoolWorker>& worker) {
   const auto weight = weights_.find(worker->device);
   if (weight != weights_.end()) worker->weight = weight->second;
-  worker->lane->lane().set_spin_ns(options_.spin_us >= 0                ? static_cast<std::uint32_t>(options_.spin_us * 1000)
-                                   : scheduler_.busy() < options_.cores ? static_cast<std::uint32_t>(kAutoSpinNs)
-                                                                        : 0);
+  worker->lane->lane().set_spin_ns(options_.spin_us >= 0 ? static_cast<std::uint32_t>(options_.spin_us * 1000)
+                                   : spins_              ? static_cast<std::uint32_t>(kAutoSpinNs)
+                                                         : 0);
   workers_.push_back(worker);
+  homes_.emplace(worker->lane->lane().region()->data(), worker.get());
   scheduler_.add(worker.get());
   unblock(worker->device);
   look_around_ns_ = 0;
@@ -1009,6 +1008,7 @@ py::object Exchange::remove_worker(const std::shared_ptr<PoolWorker>& worker, co
   std::vector<PyLane::Left> left = worker->lane->abandon();
   const std::vector<pool::Task*> orphans = scheduler_.remove(worker.get());
   worker->gone = true;
+  homes_.erase(worker->lane->lane().region()->data());
   workers_.erase(std::find(workers_.begin(), workers_.end(), worker));
   caller_core_ = pool::kNoCpu;
   look_around_ns_ = 0;

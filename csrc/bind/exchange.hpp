@@ -34,6 +34,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -62,7 +63,7 @@ struct Waiter {
 
 enum class Outcome : std::uint8_t { kNone, kDone, kFailed, kCancelled, kTimedOut, kRefused };
 
-struct PoolWorker : pool::Worker {
+struct PoolWorker : pool::Worker, std::enable_shared_from_this<PoolWorker> {
   std::shared_ptr<PyLane> lane;
   bool naps = false;
   std::uint64_t adapt_at = 1;
@@ -226,7 +227,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void wake_supervisor();
   void watch(std::int64_t deadline_ns);
   const py::object* blocked(const PoolTask& task) const;
-  std::shared_ptr<PoolWorker> record_of(pool::Worker* worker) const;
+  static std::shared_ptr<PoolWorker> record_of(pool::Worker* worker);
+  PoolWorker* home_of(const PoolTask& task) const;
   std::int64_t caller_spin_ns() const;
   void spread_spin();
   int caller_core(std::int64_t now);
@@ -244,7 +246,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   pool::Source callers_;
   std::vector<pool::Source*> streams_;
   std::unordered_map<int, double> weights_;
-  bool prefer_home_ = false;  // arrays of new_feeds are about: look where feeds lie
+  bool prefer_home_ = false;                          // arrays of new_feeds are about: look where feeds lie
+  std::map<const std::uint8_t*, PoolWorker*> homes_;  // by where their memory begins
 
   std::shared_ptr<Waiter> background_;
   Waiter* leader_ = nullptr;
@@ -282,7 +285,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::unordered_map<int, std::uint64_t> lost_;
   std::int64_t since_ns_ = -1;  // -1: at rest
   std::int64_t wall_ns_ = 0;
-  int busy_before_ = 0;
+  bool spins_ = true;  // as a processor is free for it
 
   int caller_core_ = pool::kNoCpu;
   std::int64_t look_around_ns_ = 0;

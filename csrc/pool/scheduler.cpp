@@ -10,6 +10,7 @@ namespace {
 constexpr std::size_t kKindsKept = 24;  // estimates a worker keeps; the one that was not used for longest goes
 constexpr double kLearn = 0.25;         // weight of the newest time
 constexpr double kOutlier = 8;          // one time counts as so many times the mean at most
+constexpr std::size_t kRankings = 16;   // kept; the one that was not used for longest goes
 
 Nanos to_nanos(double ns) { return static_cast<Nanos>(std::min(ns, 9e17)); }
 
@@ -89,18 +90,19 @@ Estimate& Scheduler::estimate_of(std::vector<Estimate>* estimates, std::uint32_t
   return estimates->back();
 }
 
-Scheduler::Outlook Scheduler::look_out(const Worker& worker, std::uint32_t kind) const {
+Outlook Scheduler::look_out(const Worker& worker, std::uint32_t kind) const {
   Outlook outlook;
+  outlook.queues = options_.in_flight > 0 || worker.several;
   const Estimate* own = known(worker.estimates, kind);
   const Estimate* all = own == nullptr ? known(kinds_, kind) : nullptr;
   if (own != nullptr) {
-    outlook.lasting = true;
     outlook.expected = to_nanos(own->mean / worker.weight);
     const auto more = static_cast<int>(std::min<double>(kMostInFlight, static_cast<double>(kWorkInHand) / (own->mean + 1)));
     const bool uneven = own->late > own->mean / 2 && more < kManyInFlight;
     outlook.limit = std::min(kMostInFlight, (uneven ? std::min(options_.fewest, 2) : options_.fewest) + more);
   } else if (all != nullptr) {
-    outlook.expected = to_nanos(all->mean * (worker.slowness > 0 ? worker.slowness : 1.0) / worker.weight);
+    outlook.factor = (worker.slowness > 0 ? worker.slowness : 1.0) / worker.weight;
+    outlook.expected = to_nanos(all->mean * outlook.factor);
   }
   if (own == nullptr && worker.several) outlook.limit = options_.fewest;
   if (options_.in_flight > 0) outlook.limit = options_.in_flight;
@@ -111,38 +113,163 @@ Nanos Scheduler::expected(const Worker& worker, const Task& task) const { return
 
 int Scheduler::limit(const Worker& worker, std::uint32_t kind) const { return look_out(worker, kind).limit; }
 
-Nanos Scheduler::free_at(const Glance& glance, Nanos now) {
-  if (glance.in_hand == 0) return now;
-  if (glance.due == kUnknown) return now + glance.whole + glance.rest;  // the first is on its way there
-  if (now < glance.due) return glance.due + glance.rest;
-  return now + (now - glance.due) + glance.whole / 4 + glance.rest;
+Nanos Scheduler::free_at(const Worker& worker, Nanos now) const { return glances_[worker.position].free_at(now); }
+
+int Scheduler::busy_at(int cpu) const {
+  return cpu >= 0 && static_cast<std::size_t>(cpu) + 1 < busy_at_.size() ? busy_at_[static_cast<std::size_t>(cpu) + 1] : 0;
 }
 
-Nanos Scheduler::free_at(const Worker& worker, Nanos now) const { return free_at(glances_[worker.position], now); }
+// ---- what choosing looks at ----
 
-// After every change to a worker: what choosing looks at, side by side for all workers.
+// After every change to a worker.
 void Scheduler::look_at(const Worker& worker) {
   Glance& glance = glances_[worker.position];
   const Task* first = worker.hand.first();
+  full_ += static_cast<int>(worker.full) - static_cast<int>(glance.full);
   glance.in_hand = static_cast<std::uint32_t>(worker.hand.size());
+  glance.open = worker.open;
   glance.usable = worker.open && !worker.isolated;
   glance.full = worker.full;
   glance.unknown = worker.unknown > 0;
-  if (first == nullptr) return;
-  glance.whole = std::max<Nanos>(0, first->expected_ns);
-  glance.rest = worker.hand_ns - glance.whole;
-  glance.due = first->place == Place::kSent ? std::max(first->sent_ns, worker.last_done) + glance.whole : kUnknown;
+  glance.due = kUnknown;
+  if (first != nullptr) {
+    glance.whole = std::max<Nanos>(0, first->expected_ns);
+    glance.rest = worker.hand_ns - glance.whole;
+    if (first->place == Place::kSent) glance.due = std::max(first->sent_ns, worker.last_done) + glance.whole;
+  }
+  glance.overdue = glance.due != kUnknown && glance.due <= now_;
+  if (glance.due != kUnknown && !glance.overdue) {
+    dues_.put(worker.position, 0, glance.due);
+  } else {
+    dues_.take(worker.position);
+  }
+  changed(worker);
 }
 
-Scheduler::Glance& Scheduler::glance_for(const Worker& worker, std::uint32_t kind) {
-  Glance& glance = glances_[worker.position];
-  if (glance.kind == kind && glance.valid) return glance;
-  const Outlook outlook = look_out(worker, kind);
-  glance.kind = kind;
-  glance.valid = outlook.lasting;
-  glance.expected = outlook.expected;
-  glance.limit = static_cast<std::uint32_t>(outlook.limit);
-  return glance;
+void Scheduler::changed(const Worker& worker) {
+  rank_ahead(worker);
+  Device& device = devices_[worker.device];
+  for (Source::Queue* queue : device.stuck) {
+    queue->in = Source::Queue::In::kReady;
+    queue->source->ready.push_back(queue);
+  }
+  device.stuck.clear();
+  const std::uint64_t end = changes_before_ + changes_.size();
+  if (!changes_.empty() && changes_.back() == worker.position && followed_ < end) return;
+  if (changes_.size() >= 4 * workers_.size() + 64) {  // who has not followed looks at all workers
+    changes_before_ = end;
+    changes_.clear();
+  }
+  changes_.push_back(static_cast<std::uint32_t>(worker.position));
+}
+
+bool Scheduler::gives_back(const Worker& worker) const {
+  if (worker.hand.size() < 2) return false;
+  const Task* task = worker.hand.last();
+  if (task->place != Place::kSent || task->claimed || task->unwanted || task->crashes > 0 || task->home == &worker)
+    return false;
+  return task->device == kAnyDevice || devices_.at(task->device).workers.size() > 1;
+}
+
+void Scheduler::rank_ahead(const Worker& worker) {
+  if (!gives_back(worker)) {
+    aheads_.take(worker.position);
+    return;
+  }
+  const Glance& glance = glances_[worker.position];
+  if (glance.due == kUnknown) {
+    aheads_.put(worker.position, 0, -(glance.whole + glance.rest));
+  } else if (glance.overdue) {
+    aheads_.put(worker.position, 2, -(glance.whole / 4 + glance.rest - glance.due));
+  } else {
+    aheads_.put(worker.position, 1, -(glance.due + glance.rest));
+  }
+}
+
+// The workers are others than before.
+void Scheduler::start_over() {
+  for (std::size_t i = 0; i < workers_.size(); ++i) workers_[i]->position = i;
+  dues_.reset(workers_.size());
+  aheads_.reset(workers_.size());
+  changes_before_ += changes_.size() + 1;
+  changes_.clear();
+  for (const std::unique_ptr<Ranking>& ranking : rankings_) ranking->stale = true;
+  for (const Worker* worker : workers_) look_at(*worker);
+}
+
+// Tasks become overdue.
+void Scheduler::pass_time(Nanos now) {
+  if (now < now_) {  // a clock of the caller's own
+    now_ = now;
+    for (const Worker* worker : workers_) {
+      if (glances_[worker->position].overdue) look_at(*worker);
+    }
+  }
+  now_ = now;
+  while (const Heaps::Entry* due = dues_.first(0)) {
+    if (due->key > now) break;
+    look_at(*workers_[due->position]);
+  }
+}
+
+void Scheduler::see_callers(int skip, int shun) {
+  if (skip == skip_ && shun == shun_) return;
+  for (const int cpu : {skip, shun, skip_, shun_}) {
+    const auto found = pinned_.find(cpu);
+    if (found == pinned_.end()) continue;
+    for (const Worker* worker : found->second) changed(*worker);
+  }
+  skip_ = skip;
+  shun_ = shun;
+}
+
+Ranking& Scheduler::ranking_of(std::uint32_t kind) {
+  if (latest_ranking_ == nullptr || latest_ranking_->kind() != kind) {
+    const auto found = std::find_if(rankings_.begin(), rankings_.end(), [&](const auto& one) { return one->kind() == kind; });
+    if (found != rankings_.end()) {
+      latest_ranking_ = found->get();
+    } else {
+      if (rankings_.size() >= kRankings) {
+        rankings_.erase(std::min_element(rankings_.begin(), rankings_.end(),
+                                         [](const auto& a, const auto& b) { return a->used < b->used; }));
+      }
+      rankings_.push_back(std::make_unique<Ranking>(kind));
+      latest_ranking_ = rankings_.back().get();
+    }
+  }
+  latest_ranking_->used = ++uses_;
+  follow(latest_ranking_);
+  return *latest_ranking_;
+}
+
+void Scheduler::follow(Ranking* ranking) {
+  const std::uint64_t end = changes_before_ + changes_.size();
+  if (ranking->stale || ranking->followed < changes_before_) {
+    const Estimate* all = known(kinds_, ranking->kind());
+    ranking->set_mean(all != nullptr ? all->mean : 0);
+    ranking->reset(workers_.size());
+    ranking->stale = false;
+    for (std::size_t i = 0; i < workers_.size(); ++i) refresh(ranking, i);
+  } else {
+    for (std::uint64_t i = ranking->followed; i < end; ++i) refresh(ranking, changes_[i - changes_before_]);
+    for (const std::uint32_t position : ranking->take_loose()) refresh(ranking, position);
+  }
+  ranking->followed = followed_ = end;
+}
+
+void Scheduler::refresh(Ranking* ranking, std::size_t position) {
+  ranking->put(position, glances_[position], look_out(*workers_[position], ranking->kind()), skip_, shun_);
+}
+
+// Of all workers' times for a kind, which count for those that have done none yet.
+void Scheduler::learn_of_all(std::uint32_t kind, double took) {
+  const bool new_kind = known(kinds_, kind) == nullptr;
+  Estimate& all = estimate_of(&kinds_, kind);
+  all.learn(took);
+  for (const std::unique_ptr<Ranking>& ranking : rankings_) {
+    if (new_kind) ranking->stale = true;  // and of another kind nothing may be known any more
+    if (ranking->kind() == kind) ranking->set_mean(all.mean);
+  }
 }
 
 bool Scheduler::others_than(int device) const {
@@ -165,44 +292,64 @@ bool Scheduler::may_run(const Worker& worker, const Task& task, bool avoid) cons
   return task.crashes == 0 || worker.hand.empty();  // P6
 }
 
-Worker* Scheduler::pick(const Task& task, Nanos now, int skip, int shun) {
-  if (options_.random != 0) return pick_at_random(task);
+Scheduler::Offer Scheduler::offer(const Worker& worker, const Task& task, Nanos now) const {
+  const Glance& glance = glances_[worker.position];
+  Offer offer;
+  if (!glance.usable || (task.device != kAnyDevice && worker.device != task.device)) return offer;
+  if (task.crashes > 0 && glance.in_hand > 0) return offer;  // P6
+  const Outlook outlook = look_out(worker, task.kind);
+  const bool knows = outlook.expected != kUnknown && !glance.unknown;
+  if (glance.in_hand > 0 && !knows && !outlook.queues) return offer;  // P3
+  offer.takes = true;
+  offer.room = !glance.full && static_cast<int>(glance.in_hand) < outlook.limit;
+  offer.expects = std::max<Nanos>(0, outlook.expected);
+  offer.finish =
+      glance.free_at(now) + offer.expects + (worker.only_cpu != kNoCpu && worker.only_cpu == shun_ ? kSameProcessor : 0);
+  return offer;
+}
+
+// For the few tasks that not every worker may run: one for a device, a suspect, one that failed for its device.
+Ranking::Choices Scheduler::scan(const Task& task, Nanos now, bool* stuck) {
   const int avoid = task.avoid != kAnyDevice && others_than(task.avoid) ? task.avoid : kAnyDevice;
-  Choice any;        // that would finish it first
-  Choice with_room;  // of those that can take it now
-  Choice idle;       // of those that have nothing to do
-  Choice home;
-  Nanos any_expects = 0;
-  std::uint32_t fewest = 0;
-  for (Worker* worker : workers_) {
-    const Glance& glance = glance_for(*worker, task.kind);
-    if (!glance.usable || (task.device != kAnyDevice && glance.device != task.device) || glance.device == avoid) continue;
-    const bool pinned = glance.only_cpu != kNoCpu;
-    if (pinned && glance.only_cpu == skip) continue;
-    if (task.crashes > 0 && glance.in_hand > 0) continue;  // P6
-    const bool knows = glance.expected != kUnknown && !glance.unknown;
-    if (glance.in_hand > 0 && !knows && options_.in_flight == 0 && !worker->several) continue;  // P3
-    const Nanos expects = std::max<Nanos>(0, glance.expected);
-    const Nanos finish = free_at(glance, now) + expects + (pinned && glance.only_cpu == shun ? kSameProcessor : 0);
-    if (finish < any.finish) {
-      any = {worker, finish};
-      any_expects = expects;
-    }
-    if (glance.full || glance.in_hand >= glance.limit) continue;
-    if (worker == task.home) home = {worker, finish};
-    if (glance.in_hand == 0 && finish < idle.finish) idle = {worker, finish};
-    if (finish < with_room.finish || (finish == with_room.finish && glance.in_hand < fewest)) {
-      with_room = {worker, finish};
-      fewest = glance.in_hand;
+  Ranking::Choices choices;
+  *stuck = true;
+  for (const Worker* worker : task.device != kAnyDevice ? devices_[task.device].workers : workers_) {
+    const Offer found = offer(*worker, task, now);
+    *stuck = *stuck && !found.room;
+    const bool skipped = worker->only_cpu != kNoCpu && worker->only_cpu == skip_;
+    if (!found.takes || skipped || (avoid != kAnyDevice && worker->device == avoid)) continue;
+    const auto in_hand = static_cast<std::uint32_t>(worker->hand.size());
+    const Ranking::Choice one{found.finish, found.expects, in_hand, static_cast<std::uint32_t>(worker->position)};
+    if (one.finish < choices.any.finish) choices.any = one;
+    if (!found.room) continue;
+    if (in_hand == 0 && one.finish < choices.idle.finish) choices.idle = one;
+    if (one.finish < choices.with_room.finish ||
+        (one.finish == choices.with_room.finish && in_hand < choices.with_room.in_hand)) {
+      choices.with_room = one;
     }
   }
-  if (with_room.worker == nullptr) return nullptr;
-  if (home.worker != nullptr && home.finish - with_room.finish < move_cost(task)) return home.worker;
+  return choices;
+}
+
+// `stuck`: no worker of the task's device has room, and that stays so until one of them changes.
+Worker* Scheduler::pick(const Task& task, Nanos now, bool* stuck) {
+  *stuck = false;
+  if (options_.random != 0) return pick_at_random(task);
+  const bool everywhere = task.device == kAnyDevice && task.avoid == kAnyDevice && task.crashes == 0;
+  const Ranking::Choices choices = everywhere ? ranking_of(task.kind).choose(now) : scan(task, now, stuck);
+  if (!choices.with_room.found()) return nullptr;
+  if (task.home != nullptr) {
+    const Offer home = offer(*task.home, task, now);
+    const bool skipped = task.home->only_cpu != kNoCpu && task.home->only_cpu == skip_;
+    const bool avoided = task.avoid != kAnyDevice && task.home->device == task.avoid;
+    if (home.room && !skipped && !avoided && home.finish - choices.with_room.finish < move_cost(task)) return task.home;
+  }
+  Worker* const with_room = workers_[choices.with_room.position];
   // While more tasks wait, a worker that will be busy anyway need not be the very best one.
-  if (with_room.finish <= any.finish + (more_to_come(task) ? any_expects : 0)) return with_room.worker;
-  if (idle.worker != nullptr && worth_it(*idle.worker, task, now, idle.finish)) return idle.worker;
+  if (choices.with_room.finish <= choices.any.finish + (more_to_come(task) ? choices.any.expects : 0)) return with_room;
+  if (choices.idle.found() && worth_it(choices.idle, task, now)) return workers_[choices.idle.position];
   // The better one may take longer than expected.
-  look_again_ = std::min(look_again_, now + std::max<Nanos>(kMoveCost, with_room.finish - any.finish));
+  look_again_ = std::min(look_again_, now + std::max<Nanos>(kMoveCost, choices.with_room.finish - choices.any.finish));
   return nullptr;
 }
 
@@ -213,22 +360,16 @@ Nanos Scheduler::move_cost(const Task& task) const {
 bool Scheduler::more_to_come(const Task& task) const { return task.source->waiting > 1 || task.source->to_come != 0; }
 
 // P2: whether the others would still be at what waits and is to come when this idle worker had finished the task.
-bool Scheduler::worth_it(const Worker& worker, const Task& task, Nanos now, Nanos finish) const {
+bool Scheduler::worth_it(const Ranking::Choice& idle, const Task& task, Nanos now) {
   double tasks = static_cast<double>(waiting_);
   for (const Source* source : sources_) {
     if (source->to_come == Source::kEndless) return true;
     tasks += static_cast<double>(source->to_come);
   }
-  double backlog = 0;
-  double rate = 0;
-  for (const Worker* other : workers_) {
-    if (other == &worker || !other->open) continue;
-    const Nanos each = expected(*other, task);
-    if (each == kUnknown) continue;
-    backlog += static_cast<double>(free_at(*other, now) - now) / static_cast<double>(std::max<Nanos>(1, each));
-    rate += 1.0 / static_cast<double>(std::max<Nanos>(1, each));
-  }
-  return rate == 0 || static_cast<double>(finish - now) <= (tasks + backlog) / rate;
+  const Ranking& ranking = ranking_of(task.kind);
+  double rate = ranking.rate();  // of the others
+  if (expected(*workers_[idle.position], task) != kUnknown) rate -= 1.0 / static_cast<double>(std::max<Nanos>(1, idle.expects));
+  return rate <= 1e-18 || static_cast<double>(idle.finish - now) <= (tasks + ranking.backlog(now)) / rate;
 }
 
 Worker* Scheduler::pick_at_random(const Task& task) {
@@ -250,6 +391,8 @@ Worker* Scheduler::pick_at_random(const Task& task) {
 Task* Scheduler::next(Nanos now, int skip, int shun) {
   look_again_ = kNever;
   if (waiting_ == 0) return nullptr;
+  pass_time(now);
+  see_callers(skip, shun);
   turns_.clear();
   for (Source* source : sources_) {
     if (source->waiting > 0) turns_.push_back(source);
@@ -258,18 +401,37 @@ Task* Scheduler::next(Nanos now, int skip, int shun) {
     std::stable_sort(turns_.begin(), turns_.end(), [](const Source* a, const Source* b) { return a->served < b->served; });
   }
   for (Source* source : turns_) {
-    for (Source::Queue& queue : source->queues) {
-      Task* task = queue.tasks.first();
-      if (task == nullptr) continue;
-      Worker* worker = pick(*task, now, skip, shun);
-      if (worker == nullptr) continue;
-      place(task, worker);
-      served_ = std::max(served_, source->served);
-      source->served += static_cast<double>(std::max<Nanos>(1000, task->expected_ns)) / source->weight;
-      return task;
-    }
+    Worker* worker = nullptr;
+    Task* const task = next_of(source, now, &worker);
+    if (task == nullptr) continue;
+    place(task, worker);
+    served_ = std::max(served_, source->served);
+    source->served += static_cast<double>(std::max<Nanos>(1000, task->expected_ns)) / source->weight;
+    return task;
   }
   return nullptr;
+}
+
+// The source's first task that goes to a worker now. Tasks for one device come first: no other worker can do them.
+Task* Scheduler::next_of(Source* source, Nanos now, Worker** worker) {
+  using In = Source::Queue::In;
+  bool stuck = false;
+  for (std::size_t i = 0; i < source->ready.size();) {
+    Source::Queue* const queue = source->ready[i];
+    Task* const task = queue->tasks.first();
+    if (task != nullptr && (*worker = pick(*task, now, &stuck)) != nullptr) return task;
+    if (task != nullptr && !stuck) {
+      ++i;
+      continue;
+    }
+    queue->in = task == nullptr ? In::kNothing : In::kStuck;
+    if (task != nullptr) devices_[task->device].stuck.push_back(queue);
+    source->ready[i] = source->ready.back();
+    source->ready.pop_back();
+  }
+  Task* const task = source->tasks.first();
+  if (task != nullptr) *worker = pick(*task, now, &stuck);
+  return *worker != nullptr ? task : nullptr;
 }
 
 void Scheduler::place(Task* task, Worker* worker) {
@@ -281,7 +443,7 @@ void Scheduler::place(Task* task, Worker* worker) {
   worker->hand_ns += std::max<Nanos>(0, task->expected_ns);
   worker->unknown += task->expected_ns == kUnknown;
   worker->isolated = task->crashes > 0;
-  if (worker->hand.empty()) ++busy_;
+  if (worker->hand.empty()) ++busy_, ++busy_at_[static_cast<std::size_t>(worker->only_cpu + 1)];
   worker->hand.push_back(task);
   ++task->source->under_way;
   if (worker->hand.size() == 2) ++ahead_;
@@ -295,7 +457,7 @@ void Scheduler::leave_hand(Task* task) {
   worker->hand_ns -= std::max<Nanos>(0, task->expected_ns);
   worker->unknown -= task->expected_ns == kUnknown;
   if (task->crashes > 0) worker->isolated = false;
-  if (worker->hand.empty()) --busy_;
+  if (worker->hand.empty()) --busy_, --busy_at_[static_cast<std::size_t>(worker->only_cpu + 1)];
   if (worker->hand.size() == 1) --ahead_;
   task->worker = nullptr;
   task->place = Place::kOut;
@@ -304,19 +466,22 @@ void Scheduler::leave_hand(Task* task) {
 
 // ---- queues ----
 
-Source::Queue& Scheduler::queue_of(Task* task) {
-  std::vector<Source::Queue>& queues = task->source->queues;
-  for (Source::Queue& queue : queues) {
-    if (queue.device == task->device) return queue;
+TaskList& Scheduler::queue_of(Task* task) {
+  Source* const source = task->source;
+  if (task->device == kAnyDevice) return source->tasks;
+  Source::Queue& queue = source->pinned[task->device];
+  if (queue.in == Source::Queue::In::kNothing) {
+    queue.source = source;
+    queue.in = Source::Queue::In::kReady;
+    source->ready.push_back(&queue);
   }
-  // Tasks for one device come before those for any: no other worker can do them.
-  return *queues.insert(task->device == kAnyDevice ? queues.end() : queues.begin(), {task->device, {}});
+  return queue.tasks;
 }
 
 void Scheduler::enqueue(Task* task, bool first) {
   Source* source = task->source;
   if (source->under_way++ == 0) source->served = std::max(source->served, served_);  // no credit for having been away
-  TaskList& tasks = queue_of(task).tasks;
+  TaskList& tasks = queue_of(task);
   first ? tasks.push_front(task) : tasks.push_back(task);
   task->place = Place::kQueued;
   ++source->waiting;
@@ -324,7 +489,7 @@ void Scheduler::enqueue(Task* task, bool first) {
 }
 
 void Scheduler::leave_queue(Task* task) {
-  queue_of(task).tasks.remove(task);
+  queue_of(task).remove(task);
   --task->source->waiting;
   --task->source->under_way;
   --waiting_;
@@ -334,13 +499,13 @@ void Scheduler::leave_queue(Task* task) {
 std::vector<Task*> Scheduler::take_queued(int device) {
   std::vector<Task*> taken;
   for (Source* source : sources_) {
-    for (Source::Queue& queue : source->queues) {
-      if (device != kAnyDevice && queue.device != device) continue;
-      while (Task* task = queue.tasks.first()) {
+    each_queue(source, [&](int of, TaskList* tasks) {
+      if (device != kAnyDevice && of != device) return;
+      while (Task* task = tasks->first()) {
         leave_queue(task);
         taken.push_back(task);
       }
-    }
+    });
   }
   return taken;
 }
@@ -354,6 +519,12 @@ void Scheduler::add(Source* source) {
 
 void Scheduler::remove(Source* source) {
   sources_.erase(std::find(sources_.begin(), sources_.end(), source));
+  for (auto& [number, queue] : source->pinned) {
+    std::vector<Source::Queue*>& stuck = devices_[number].stuck;
+    if (queue.in == Source::Queue::In::kStuck) stuck.erase(std::find(stuck.begin(), stuck.end(), &queue));
+  }
+  source->pinned.clear();
+  source->ready.clear();
   for (Worker* worker : workers_) {
     for (Task* task = worker->hand.first(); task != nullptr; task = task->next) {
       if (task->source != source) continue;
@@ -364,13 +535,14 @@ void Scheduler::remove(Source* source) {
 }
 
 void Scheduler::add(Worker* worker) {
-  worker->position = workers_.size();
   workers_.push_back(worker);
-  Glance glance;
-  glance.device = worker->device;
-  glance.only_cpu = worker->only_cpu;
-  glances_.push_back(glance);
-  look_at(*worker);
+  glances_.emplace_back();
+  glances_.back().only_cpu = worker->only_cpu;
+  devices_[worker->device].workers.push_back(worker);
+  if (worker->only_cpu != kNoCpu) pinned_[worker->only_cpu].push_back(worker);
+  const auto cpus = static_cast<std::size_t>(std::max(kNoCpu, worker->only_cpu) + 2);
+  if (busy_at_.size() < cpus) busy_at_.resize(cpus);
+  start_over();
 }
 
 void Scheduler::close(Worker* worker) {
@@ -381,12 +553,11 @@ void Scheduler::close(Worker* worker) {
 Task* Scheduler::next_for(Worker* worker) {
   if (worker->isolated || worker->full || worker->hand.size() >= static_cast<std::size_t>(kMostInFlight)) return nullptr;
   for (Source* source : sources_) {
-    for (Source::Queue& queue : source->queues) {
-      Task* task = queue.device == worker->device ? queue.tasks.first() : nullptr;
-      if (task == nullptr || (task->crashes > 0 && !worker->hand.empty())) continue;
-      place(task, worker);
-      return task;
-    }
+    const auto queue = source->pinned.find(worker->device);
+    Task* const task = queue == source->pinned.end() ? nullptr : queue->second.tasks.first();
+    if (task == nullptr || (task->crashes > 0 && !worker->hand.empty())) continue;
+    place(task, worker);
+    return task;
   }
   return nullptr;
 }
@@ -403,15 +574,18 @@ std::vector<Task*> Scheduler::remove(Worker* worker) {
     leave_hand(task);
     orphans.push_back(task);
   }
-  workers_.erase(std::find(workers_.begin(), workers_.end(), worker));
+  const auto leave = [&](std::vector<Worker*>* list) { list->erase(std::find(list->begin(), list->end(), worker)); };
+  leave(&workers_);
+  leave(&devices_[worker->device].workers);
+  if (worker->only_cpu != kNoCpu) leave(&pinned_[worker->only_cpu]);
+  full_ -= static_cast<int>(glances_[worker->position].full);
   glances_.erase(glances_.begin() + static_cast<std::ptrdiff_t>(worker->position));
-  for (std::size_t i = 0; i < workers_.size(); ++i) workers_[i]->position = i;
   for (Source* source : sources_) {
-    for (Source::Queue& queue : source->queues) {
-      for (Task* task = queue.tasks.first(); task != nullptr; task = task->next) {
+    each_queue(source, [&](int, TaskList* tasks) {
+      for (Task* task = tasks->first(); task != nullptr; task = task->next) {
         if (task->home == worker) task->home = nullptr;
       }
-    }
+    });
   }
   for (Worker* other : workers_) {
     for (Task* task = other->hand.first(); task != nullptr; task = task->next) {
@@ -419,6 +593,7 @@ std::vector<Task*> Scheduler::remove(Worker* worker) {
     }
   }
   for (Task* task : orphans) task->home = nullptr;
+  start_over();
   return orphans;
 }
 
@@ -446,23 +621,24 @@ void Scheduler::withdrawn(Task* task) {
   if (!task->unwanted) enqueue(task, true);
 }
 
-void Scheduler::not_withdrawn(Task* task) { task->claimed = true; }
+void Scheduler::not_withdrawn(Task* task) {
+  task->claimed = true;
+  if (task->worker != nullptr) rank_ahead(*task->worker);
+}
 
 void Scheduler::answered(Task* task, Nanos began, Nanos done) {
   Worker* worker = task->worker;
   const auto took = static_cast<double>(std::max<Nanos>(0, done - std::max(began, worker->last_done)));
   worker->last_done = std::max(worker->last_done, done);
   ++worker->answered;
-  roomy_ = worker->position;
   worker->faults = 0;
   worker->full = false;
   leave_hand(task);
   estimate_of(&worker->estimates, task->kind).learn(took);
-  glances_[worker->position].valid = false;
-  Estimate& all = estimate_of(&kinds_, task->kind);
-  all.learn(took);
-  const double ratio = std::clamp(took / all.mean, 0.1, 100.0);
+  learn_of_all(task->kind, took);
+  const double ratio = std::clamp(took / known(kinds_, task->kind)->mean, 0.1, 100.0);
   worker->slowness = worker->slowness == 0 ? ratio : worker->slowness + (ratio - worker->slowness) / 8;
+  changed(*worker);
 }
 
 bool Scheduler::faulted(Task* task) {
@@ -500,7 +676,11 @@ bool Scheduler::lose(Task* task, bool begun, bool certain, bool can_run_again) {
 
 void Scheduler::drop(Task* task) {
   task->unwanted = true;
-  if (task->place == Place::kQueued) leave_queue(task);
+  if (task->place == Place::kQueued) {
+    leave_queue(task);
+  } else if (task->worker != nullptr) {
+    rank_ahead(*task->worker);
+  }
 }
 
 // ---- taking back ----
@@ -508,30 +688,14 @@ void Scheduler::drop(Task* task) {
 Task* Scheduler::take_back(Nanos now, int skip, int shun) {
   if (options_.random != 0) return take_back_at_random();
   if (ahead_ == 0 || busy_ == static_cast<int>(workers_.size())) return nullptr;
+  pass_time(now);
+  see_callers(skip, shun);
   // From the worker that will be busy for longest, of those that have something to give.
-  Task* best = nullptr;
   Nanos latest = 0;
-  for (const Worker* from : workers_) {
-    if (from->hand.size() < 2) continue;
-    Task* task = from->hand.last();
-    if (task->place != Place::kSent || task->claimed || task->unwanted || task->crashes > 0 || task->home == from) continue;
-    if (task->device != kAnyDevice && options_.random == 0 && !has_idle(task->device)) continue;
-    const Nanos finish = free_at(*from, now);
-    if (finish > latest) {
-      latest = finish;
-      best = task;
-    }
-  }
+  Task* best = latest_to_give(now, &latest);
+  if (best != nullptr && best->device != kAnyDevice && !has_idle(best->device)) best = scan_to_give(now, &latest);
   if (best == nullptr) return nullptr;
-  Nanos soonest = kNever;
-  for (const Worker* idle : workers_) {
-    if (!idle->hand.empty() || !may_run(*idle, *best, best->avoid != kAnyDevice)) continue;
-    const bool pinned = idle->only_cpu != kNoCpu;
-    if (idle->full || (pinned && idle->only_cpu == skip)) continue;  // it would go back to where it came from
-    const Nanos expects = expected(*idle, *best);
-    const Nanos later = pinned && idle->only_cpu == shun ? kSameProcessor : 0;
-    if (expects != kUnknown) soonest = std::min(soonest, now + expects + later);
-  }
+  const Nanos soonest = soonest_idle(*best, now);
   if (soonest == kNever) return nullptr;
   const Nanos gain = latest - soonest - move_cost(*best);
   if (gain > 0) return best;
@@ -539,10 +703,52 @@ Task* Scheduler::take_back(Nanos now, int skip, int shun) {
   return nullptr;
 }
 
+Task* Scheduler::latest_to_give(Nanos now, Nanos* latest) const {
+  Task* best = nullptr;
+  const Nanos times[] = {now, 0, 2 * now};  // see rank_ahead
+  for (std::size_t heap = 0; heap < 3; ++heap) {
+    const Heaps::Entry* entry = aheads_.first(heap);
+    if (entry == nullptr || times[heap] - entry->key <= *latest) continue;
+    *latest = times[heap] - entry->key;
+    best = workers_[entry->position]->hand.last();
+  }
+  return best;
+}
+
+// The same, where tasks for one device are among them.
+Task* Scheduler::scan_to_give(Nanos now, Nanos* latest) const {
+  Task* best = nullptr;
+  *latest = 0;
+  for (const Worker* from : workers_) {
+    if (!gives_back(*from)) continue;
+    Task* const task = from->hand.last();
+    const Nanos finish = free_at(*from, now);
+    if (finish <= *latest || (task->device != kAnyDevice && !has_idle(task->device))) continue;
+    *latest = finish;
+    best = task;
+  }
+  return best;
+}
+
+// When an idle worker that would get the task would be done with it.
+Nanos Scheduler::soonest_idle(const Task& task, Nanos now) {
+  if (task.device == kAnyDevice && task.avoid == kAnyDevice) {
+    const Ranking::Choice idle = ranking_of(task.kind).choose(now).idle;
+    return idle.found() && expected(*workers_[idle.position], task) != kUnknown ? idle.finish : kNever;
+  }
+  Nanos soonest = kNever;
+  for (const Worker* idle : workers_) {
+    if (!idle->hand.empty() || idle->full || !may_run(*idle, task, task.avoid != kAnyDevice)) continue;
+    if (idle->only_cpu != kNoCpu && idle->only_cpu == skip_) continue;  // it would go back to where it came from
+    const Offer found = offer(*idle, task, now);
+    if (expected(*idle, task) != kUnknown) soonest = std::min(soonest, found.finish);
+  }
+  return soonest;
+}
+
 bool Scheduler::has_idle(int device) const {
-  return std::any_of(workers_.begin(), workers_.end(), [&](const Worker* worker) {
-    return worker->open && worker->hand.empty() && (device == kAnyDevice || worker->device == device);
-  });
+  const std::vector<Worker*>& workers = devices_.at(device).workers;
+  return std::any_of(workers.begin(), workers.end(), [](const Worker* worker) { return worker->open && worker->hand.empty(); });
 }
 
 Task* Scheduler::take_back_at_random() {
@@ -563,6 +769,7 @@ bool Scheduler::hedge(const Task& task, Nanos now, Nanos* look_again, int skip) 
     return draw() % 8 == 0;
   }
   if (options_.hedge <= 0 || task.place != Place::kSent || task.unwanted || task.crashes > 0 || waiting_ > 0) return false;
+  if (busy_ == static_cast<int>(workers_.size())) return false;
   if (at->hand.first() != &task && !at->several && !task.claimed) return false;  // it can still be taken back
   Nanos shortest = kNever;
   for (const Worker* idle : workers_) {
@@ -581,19 +788,7 @@ bool Scheduler::hedge(const Task& task, Nanos now, Nanos* look_again, int skip) 
   return false;
 }
 
-bool Scheduler::wants_more(const Source& source) {
-  if (source.waiting > 0 || workers_.empty()) return false;
-  const auto has_room = [&](std::size_t position) {
-    const Glance& glance = glance_for(*workers_[position], source.latest_kind);
-    return glance.usable && !glance.full && glance.in_hand < glance.limit;
-  };
-  // Mostly the one that had room the last time, or has answered since.
-  if (roomy_ < workers_.size() && has_room(roomy_)) return true;
-  for (roomy_ = 0; roomy_ < workers_.size(); ++roomy_) {
-    if (has_room(roomy_)) return true;
-  }
-  return false;
-}
+bool Scheduler::wants_more(const Source& source) { return source.waiting == 0 && ranking_of(source.latest_kind).roomy() > 0; }
 
 // ---- the books ----
 
@@ -605,16 +800,16 @@ std::string Scheduler::check() const {
   std::size_t waiting = 0;
   for (const Source* source : sources_) {
     std::size_t here = 0;
-    for (const Source::Queue& queue : source->queues) {
+    each_queue(const_cast<Source*>(source), [&](int device, const TaskList* tasks) {
       std::size_t count = 0;
-      for (const Task* task = queue.tasks.first(); task != nullptr; task = task->next, ++count) {
+      for (const Task* task = tasks->first(); task != nullptr; task = task->next, ++count) {
         if (task->place != Place::kQueued || task->worker != nullptr) wrong("a task in a queue is elsewhere, too");
         if (task->unwanted) wrong("a task that nobody wants waits");
-        if (task->device != queue.device) wrong("a task is in the queue of another device");
+        if (task->device != device) wrong("a task is in the queue of another device");
       }
-      if (count != queue.tasks.size()) wrong("a queue counts wrong");
+      if (count != tasks->size()) wrong("a queue counts wrong");
       here += count;
-    }
+    });
     if (here != source->waiting) wrong("a source counts wrong");
     waiting += here;
   }

@@ -37,17 +37,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
+
+#include "pool/ranking.hpp"
 
 namespace ais::pool {
 
-using Nanos = std::int64_t;
-
-constexpr Nanos kUnknown = -1;
-constexpr Nanos kNever = INT64_MAX;
 constexpr int kAnyDevice = -1;
-constexpr int kNoCpu = -1;
 
 // With the number of tasks in flight left open, a worker is handed so much work at a time.
 constexpr Nanos kWorkInHand = 400'000;
@@ -56,8 +55,6 @@ constexpr int kMostInFlight = 128;
 constexpr int kManyInFlight = 16;
 // A device that fails so often in a row, while others do not, gets a new worker, and is quarantined in the end.
 constexpr int kFaultsInARow = 5;
-// A worker that is pinned to the caller's processor begins so much later.
-constexpr Nanos kSameProcessor = 20'000;
 // Taking a task back and sending it again costs about this, and so much for each byte.
 constexpr Nanos kMoveCost = 100'000;
 constexpr double kMoveCostPerByte = 0.5;
@@ -120,11 +117,16 @@ struct Source {
   static constexpr std::int64_t kEndless = -1;
   std::int64_t to_come = 0;
   // The scheduler's.
+  // Of tasks for one device. One that no worker has room for is not looked at until one of them has changed.
   struct Queue {
-    int device;
+    enum class In : std::uint8_t { kNothing, kReady, kStuck };
+    Source* source = nullptr;
     TaskList tasks;
+    In in = In::kNothing;
   };
-  std::vector<Queue> queues;  // those for one device first
+  TaskList tasks;                         // for any device
+  std::unordered_map<int, Queue> pinned;  // by device
+  std::vector<Queue*> ready;              // of those, the ones to look at
   std::size_t waiting = 0;
   std::size_t under_way = 0;  // waiting or in a worker's hand
   std::uint32_t latest_kind = 0;
@@ -235,43 +237,45 @@ class Scheduler {
   // Whether another device has shown that it can do what it is given.
   bool others_work(int device) const;
   int busy() const { return busy_; }  // workers with something in hand
+  // Of these, those that are pinned to this processor.
+  int busy_at(int cpu) const;
+  int full() const { return full_; }  // workers whose memory has no room
   // What is wrong if the books contradict each other; empty: nothing. For tests and the simulator.
   std::string check() const;
 
  private:
-  struct Choice {
-    Worker* worker = nullptr;
+  // The workers of a device, and the queues for it that wait until one of them changes.
+  struct Device {
+    std::vector<Worker*> workers;
+    std::vector<Source::Queue*> stuck;
+  };
+  struct Offer {
+    bool takes = false;  // it might be the best one
+    bool room = false;   // and could take it now
+    Nanos expects = 0;
     Nanos finish = kNever;
   };
-  // What is known of a worker and a kind.
-  struct Outlook {
-    bool lasting = false;  // until the worker's next answer of this kind
-    Nanos expected = kUnknown;
-    int limit = 1;
-  };
-  struct Glance {
-    Nanos due = kUnknown;  // when the oldest task in hand should be done; unknown: it is on its way there
-    Nanos whole = 0;       // what that one is expected to take
-    Nanos rest = 0;        // and the others
-    Nanos expected = kUnknown;
-    std::uint32_t kind = 0;
-    std::uint32_t limit = 1;
-    std::uint32_t in_hand = 0;
-    int device = 0;
-    int only_cpu = kNoCpu;
-    bool valid = false;  // kind, limit and expected are
-    bool usable = false;
-    bool full = false;
-    bool unknown = false;
-  };
-  static Nanos free_at(const Glance& glance, Nanos now);
   void look_at(const Worker& worker);
-  Glance& glance_for(const Worker& worker, std::uint32_t kind);
+  void changed(const Worker& worker);
+  void rank_ahead(const Worker& worker);
+  bool gives_back(const Worker& worker) const;
+  void start_over();
+  void pass_time(Nanos now);
+  void see_callers(int skip, int shun);
+  Ranking& ranking_of(std::uint32_t kind);
+  void follow(Ranking* ranking);
+  void refresh(Ranking* ranking, std::size_t position);
+  void learn_of_all(std::uint32_t kind, double took);
   Outlook look_out(const Worker& worker, std::uint32_t kind) const;
-  Worker* pick(const Task& task, Nanos now, int skip, int shun);
+  Worker* pick(const Task& task, Nanos now, bool* stuck);
+  Ranking::Choices scan(const Task& task, Nanos now, bool* stuck);
+  Offer offer(const Worker& worker, const Task& task, Nanos now) const;
   Worker* pick_at_random(const Task& task);
   bool may_run(const Worker& worker, const Task& task, bool avoid) const;
-  bool worth_it(const Worker& worker, const Task& task, Nanos now, Nanos finish) const;
+  bool worth_it(const Ranking::Choice& idle, const Task& task, Nanos now);
+  Task* latest_to_give(Nanos now, Nanos* latest) const;
+  Task* scan_to_give(Nanos now, Nanos* latest) const;
+  Nanos soonest_idle(const Task& task, Nanos now);
   Task* take_back_at_random();
   Nanos move_cost(const Task& task) const;
   bool more_to_come(const Task& task) const;
@@ -280,7 +284,13 @@ class Scheduler {
   void enqueue(Task* task, bool first);
   void leave_queue(Task* task);
   void leave_hand(Task* task);
-  Source::Queue& queue_of(Task* task);
+  TaskList& queue_of(Task* task);
+  Task* next_of(Source* source, Nanos now, Worker** worker);
+  template <typename Call>
+  static void each_queue(Source* source, const Call& call) {
+    for (auto& [device, queue] : source->pinned) call(device, &queue.tasks);
+    call(kAnyDevice, &source->tasks);
+  }
   Estimate* known(std::vector<Estimate>* estimates, std::uint32_t kind) const;
   const Estimate* known(const std::vector<Estimate>& estimates, std::uint32_t kind) const;
   Estimate& estimate_of(std::vector<Estimate>* estimates, std::uint32_t kind);
@@ -289,6 +299,20 @@ class Scheduler {
   Options options_;
   std::vector<Worker*> workers_;
   std::vector<Glance> glances_;  // of the workers, in their order
+  std::unordered_map<int, Device> devices_;
+  std::unordered_map<int, std::vector<Worker*>> pinned_;  // by processor
+  std::vector<int> busy_at_;                              // by processor
+  // Which workers have changed, for the rankings to follow when they are asked.
+  std::vector<std::uint32_t> changes_;
+  std::uint64_t changes_before_ = 0;  // those that were forgotten
+  std::uint64_t followed_ = 0;        // as far as any ranking has
+  std::vector<std::unique_ptr<Ranking>> rankings_;
+  Ranking* latest_ranking_ = nullptr;
+  Heaps dues_{1};    // when the oldest task in hand should be done, of those where that is to come
+  Heaps aheads_{3};  // workers with something to give back, the one that is busy for longest first
+  Nanos now_ = 0;
+  int skip_ = kNoCpu;
+  int shun_ = kNoCpu;
   std::vector<Source*> sources_;
   Source departed_;              // of tasks in hand whose own source is gone
   std::vector<Source*> turns_;   // kept for its memory
@@ -296,8 +320,8 @@ class Scheduler {
   std::size_t waiting_ = 0;
   double served_ = 0;  // virtual time of the source that was served last
   int busy_ = 0;
-  std::size_t roomy_ = 0;  // the position of the worker that had room last
-  int ahead_ = 0;          // workers with more than one task in hand
+  int ahead_ = 0;  // workers with more than one task in hand
+  int full_ = 0;
   Nanos look_again_ = kNever;
   std::uint64_t uses_ = 0;
   std::uint64_t state_;

@@ -105,6 +105,8 @@ class Lane {
   // The next reply into `out` (whose vectors are reused); false where there is none. Works after close and after the worker's
   // death. On Corrupt the lane is closed.
   Result<bool> take(Reply* out);
+  // Whether there may be one: a load, and no lock, so only for whoever serialises its calls of `take`.
+  bool may_take() const { return results_.has_more(); }
 
   // Closes, and returns all tasks without a reply, in the order of submission. The worker must be dead, or its late replies are
   // lost.

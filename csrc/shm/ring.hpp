@@ -103,6 +103,9 @@ class Consumer {
   Consumer(std::atomic<std::uint64_t>* write_pos, std::atomic<std::uint64_t>* read_pos, void* entries)
       : write_pos_(write_pos), read_pos_(read_pos), entries_(static_cast<std::uint8_t*>(entries)) {}
 
+  // Whether there may be an entry: one load. Serialised with try_pop, as all of a side is.
+  bool has_more() const { return write_pos_->load(std::memory_order_relaxed) != read_; }
+
   // Calls `look` with a copy of each entry that is published and not taken, oldest first. Takes none.
   template <typename Look>
   Status each_unread(Look look) {
