@@ -2,8 +2,8 @@
 
     python benchmarks/bench_parent.py [--workers 8 64] [--tasks N]
 
-The workers answer with what they get. `stream`: they are quicker than the parent; `busy stream`: they wait so long for each task
-that the parent has time to spare, and hears each of them by itself; `infer`: one call after the other. A figure is the
+The workers answer with what they get. `stream`: they are quicker than the parent; `busy stream`: they wait so long for each
+task that the parent has time to spare, and hears each by itself; `infer`: one call after the other. A figure is the
 difference between a run with many tasks and one with few, so the start does not count.
 """
 
