@@ -358,11 +358,11 @@ def check_custom_sizes(sizes: Any, outputs: int = 0) -> list[int]:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, numbers.Integral)
+    return isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())  # 1e9, as programs write
 
 
 def _hint(size: Any) -> int:
-    return min(max(operator.index(size), 0), 2**62)
+    return min(max(int(size), 0), 2**62)
 
 
 # ---- the runtime and its options ----

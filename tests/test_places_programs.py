@@ -179,3 +179,29 @@ def test_interfaces_of_numpy_that_will_do(interface: tuple[int, int, int]) -> No
 def test_another_interface_of_numpy_is_an_import_error(interface: tuple[int, int, int], words: str) -> None:
     with pytest.raises(ImportError, match=rf"numpy 1.22 to 2.x; that of the installed numpy .* \({words}\)"):
         _native._check_numpy(*interface)
+
+
+OTHER_NUMPY = """
+import ctypes, sys
+import numpy
+home = numpy._core.multiarray if hasattr(numpy, "_core") else numpy.core.multiarray
+python = ctypes.pythonapi
+python.PyCapsule_GetPointer.restype, python.PyCapsule_GetPointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+python.PyCapsule_New.restype = ctypes.py_object
+python.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+table = (ctypes.c_void_p * 320).from_address(python.PyCapsule_GetPointer(home._ARRAY_API, None))
+other = (ctypes.c_void_p * 320)(*table)
+version = ctypes.CFUNCTYPE(ctypes.c_uint)(lambda: 0x03000000)
+other[0] = ctypes.cast(version, ctypes.c_void_p).value
+home._ARRAY_API = python.PyCapsule_New(ctypes.addressof(other), None, None)
+try:
+    from ais_bench.session import InferSession
+except ImportError as error:
+    assert "its version is 0x3000000" in str(error) and "install one of those, or a newer ais_bench" in str(error), error
+    print("refused")
+"""
+
+
+def test_the_interface_of_the_installed_numpy_is_checked_by_the_import() -> None:
+    done = run_script("-c", OTHER_NUMPY)
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
