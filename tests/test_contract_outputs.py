@@ -100,7 +100,7 @@ def test_a_shape_that_the_model_declares_wrongly_comes_back_true(model: ModelPat
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("sizes", [1, np.int64(1), [1], [10**9], 10**9, 10**15, None, (np.int32(4),)])
+@pytest.mark.parametrize("sizes", [1, 1e9, [1e9], np.int64(1), [1], [10**9], 10**9, 10**15, None, (np.int32(4),)])
 def test_custom_sizes_are_only_a_hint(model: ModelPath, sizes: Any) -> None:
     with InferSession(0, model("nonzero")) as session:
         (where,) = session.infer([np.ones((3, 4), np.float32)], mode="dymshape", custom_sizes=sizes)

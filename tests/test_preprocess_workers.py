@@ -16,9 +16,10 @@ import psutil
 import pytest
 from multi_device_support import DEVICES, Feeds, pair, same, total
 from pool_support import wait_until
+from test_partial_feeds import affine, with_optional
 
-from ais_bench.errors import ConfigError, PoolClosed, TaskTimeout, WorkerDied, WorkerStartError
-from ais_bench.session import Carry, MultiDeviceSession
+from ais_bench.errors import ConfigError, FeedError, PoolClosed, TaskTimeout, WorkerDied, WorkerStartError
+from ais_bench.session import Carry, InferSession, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -280,3 +281,63 @@ def test_what_is_no_number_of_workers_is_refused(models: dict[str, str], wrong: 
 def test_workers_without_a_preprocess_are_refused(models: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="needs a preprocess"):
         MultiDeviceSession(models["open"], preprocess_workers=2)
+
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+MADE: dict[str, Any] = {  # of the models of test_partial_feeds: what a preprocess may return, and what it comes to
+    "bare": (affine, lambda _: X, {"x": X}),
+    "bare, one sample": (affine, lambda _: X[:1], {"x": X[:1]}),
+    "bare, with more": (affine, lambda _: Carry(X, 7), {"x": X}),
+    "list": (affine, lambda _: [X], {"x": X}),
+    "generator": (affine, lambda _: iter([X]), {"x": X}),
+    "strided": (affine, lambda _: [np.asfortranarray(X)], {"x": X}),
+    "raw": (affine, lambda _: [bytearray(X.tobytes())], {"x": X}),
+    "by name": (affine, lambda _: {"x": X}, {"x": X}),
+    "constant": (affine, lambda _: {"x": X, "scale": X[1]}, {"x": X, "scale": X[1]}),
+    "constant that is None": (affine, lambda _: {"x": X, "shift": None}, {"x": X}),
+    "constant, with more": (affine, lambda _: Carry({"x": X, "scale": X[1]}, 7), {"x": X, "scale": X[1]}),
+    "optional left out": (with_optional, lambda _: {"x": X}, {"x": X}),
+    "optional None": (with_optional, lambda _: [X, None], {"x": X}),
+    "optional None, with more": (with_optional, lambda _: Carry([X, None], 7), {"x": X}),
+    "optional": (with_optional, lambda _: [X, X[0, :2]], {"x": X, "extra": X[0, :2]}),
+}
+
+
+@pytest.mark.filterwarnings("ignore::ais_bench.errors.FeedWarning")
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("how", [{}, {"callable_threads": 0}, {"preprocess_workers": 1}], ids=["beside", "in turn", "workers"])
+def test_whatever_a_preprocess_returns_wherever_it_runs(made: str, how: dict[str, Any]) -> None:
+    build, preprocess, feeds = MADE[made]
+    content = build().SerializeToString()
+    with InferSession(0, content) as one:
+        wanted = one.infer(feeds)
+    with MultiDeviceSession(content, devices=[0], preprocess=preprocess, **how) as session:
+        for outputs in (session.infer(1), *session.map([1, 2]), session.submit(1).result(60)):
+            assert all(np.array_equal(got, one) for got, one in zip(outputs, wanted, strict=True))
+    with MultiDeviceSession(
+        content, devices=[0], preprocess=preprocess, postprocess=lambda *given: given[1:], **how
+    ) as session:
+        assert session.infer(1) == ((7,) if "more" in made else ())
+
+
+@pytest.mark.parametrize("how", [{}, {"callable_threads": 0}, {"preprocess_workers": 1}], ids=["beside", "in turn", "workers"])
+def test_what_a_preprocess_must_not_return_is_called_by_name(how: dict[str, Any]) -> None:
+    content = with_optional().SerializeToString()
+    wrong: list[tuple[Any, str]] = [
+        ([X, "abc"], "input 'extra' is a str"),
+        (["abc", None], "input 'x' is a str"),
+        ([None, X[0, :2]], "input 'x' is a NoneType"),
+        ([X, np.array(["a", "b"])], "input 'extra' is an array of"),
+        ([X], r"takes 2 inputs \('x', 'extra'\); it was given 1"),
+        ({"y": X}, "missing are \\['x'\\], unknown are \\['y'\\]"),
+        (None, "feeds must be an iterable with one entry for each"),
+        ("abc", "feeds must be an iterable with one entry for each"),
+        ([X.astype(np.float64), None], r"input 'x' takes .*astype\(np.float32\)"),
+    ]
+    with MultiDeviceSession(content, devices=[0], preprocess=lambda n: wrong[n][0], **how) as session:
+        for n, (_, words) in enumerate(wrong):
+            with pytest.raises(FeedError, match=words):
+                session.infer(n)
+            (error,) = session.map([n], on_error="return")
+            assert isinstance(error, FeedError)
+            assert error.index == 0

@@ -105,7 +105,7 @@ def test_sequences_of_calls(part: int) -> None:
 
 @pytest.mark.parametrize("part", range(2))
 def test_chained_iterations(part: int) -> None:
-    """`infer_iteration` is a loop of `infer` that feeds outputs back as arrays: the same outputs, or an error of the same kind."""
+    """`infer_iteration` is a loop of `infer` that feeds outputs back: the same outputs, or an error of the same kind."""
 
     @settings(max_examples=60 * MORE, deadline=None, database=None, suppress_health_check=QUIET)
     @seed(part)

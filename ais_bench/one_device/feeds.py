@@ -65,7 +65,8 @@ def to_sequence(
         return list(feeds) if wrapped and len(shape) and not isinstance(feeds, Tensor) else [feeds]
     if isinstance(feeds, (str, bytes)) or not isinstance(feeds, Iterable):
         raise FeedTypeError(
-            f"feeds must be an iterable with one entry for each of the inputs {list(names)}, got {_type_name(feeds)}"
+            f"feeds must be an iterable with one entry for each {f'of the inputs {list(names)}' if names else 'input'}, "
+            f"got {_type_name(feeds)}"
         )
     return list(feeds)
 

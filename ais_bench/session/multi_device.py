@@ -378,6 +378,7 @@ class MultiDeviceSession:
             self._inputs = description.inputs
             if self._preprocessing is not None:
                 self._preprocessing.lends = description.borrows
+                self._preprocessing.overridable = self._overridable
         return pool
 
     def _start(self, pool: DevicePool) -> None:
@@ -822,7 +823,9 @@ class MultiDeviceSession:
 
     def _task(self, item: Any, index: int | None = None, mode: int = 0, device: int | None = None) -> Task:
         if self._preprocessing is not None:
-            if item.error is None:
+            if item.named is not None:
+                self._warn_of(self._in_order(item.named.feeds))
+            elif item.error is None:
                 self._warn_of(item.arrays[: item.feeds])
             task: Task = item.task(index, mode, device)
             return task
@@ -848,8 +851,12 @@ class MultiDeviceSession:
         named = scatter.by_name(feeds, self._inputs, self._overridable)
         if named is None:
             return None
-        self._warn_of([named.get(name) for name in [*(desc.name for desc in self._inputs), *self._overridable]])
+        self._warn_of(self._in_order(named))
         return dict(zip(named, take(list(named.values()), list(named)), strict=True))
+
+    def _in_order(self, named: Mapping[str, Any]) -> list[Any]:
+        """Feeds by name as a list: the inputs, and behind them the constants; None for what is not given."""
+        return [named.get(name) for name in [*(desc.name for desc in self._inputs), *self._overridable]]
 
     def _warn_of(self, feeds: Sequence[Any]) -> None:
         """Give the FeedWarnings of these feeds, to the caller: the worker that will find the same only writes them.

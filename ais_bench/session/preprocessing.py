@@ -5,18 +5,21 @@ item -> task for a CPU worker -> Prepared (feeds, or why there are none) -> task
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ais_bench import _native
+from ais_bench.errors import DeviceMemoryError, FeedError
+from ais_bench.one_device.feeds import to_array
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.session.chained import Chained
 from ais_bench.session.item import Keyed
-from ais_bench.session.scatter import as_feeds
-from ais_bench.wire import OBJECT, TENSORS, encode
+from ais_bench.session.scatter import as_feeds, by_name
+from ais_bench.wire import OBJECT, TENSORS, decode, encode
 from ais_bench.wire.carry import LENT
-from ais_bench.wire.factories import PreprocessFactory, read_header
+from ais_bench.wire.factories import Named, PreprocessFactory, read_header
 from ais_bench.wire.lent import lend
 from ais_bench.wire.parcel import Packed
 
@@ -33,11 +36,14 @@ class Prepared(NamedTuple):
     lent: list[Any] | None = None  # how the arrays travel, if some stay where they are
     key: Any = None
     error: Exception | None = None
+    named: Named | None = None  # in place of the arrays, if only names tell what is given
 
     def task(self, index: int | None, mode: int, device: int | None) -> Task:
         """The task for a device; one that has failed already if preprocess has."""
         if self.error is not None:
             return Task.failed(self.error, index, device, self.key)
+        if self.named is not None:
+            return Task(encode(self.named), mode, OBJECT, 0, device, index, self.key)
         option = (self.feeds + 1 if self.carries else 0) | (LENT if self.lent is not None else 0)
         arrays = self.arrays if self.lent is None else self.lent
         return Task(arrays, mode, TENSORS, option, device, index, self.key, kept=self.arrays)
@@ -50,6 +56,7 @@ class Preprocessing:
         """`carries`: somebody wants what Carry hands on."""
         self._carries = carries
         self.lends = False  # whether the devices' workers can read feeds where they are
+        self.overridable: list[str] = []  # names of the constants of the model that feeds may have values for
         self._pool = DevicePool(PreprocessFactory(callables), range(workers), settings, called="preprocess worker")
         self._pool.share_arenas()
         self.start = self._pool.start
@@ -94,13 +101,32 @@ class Preprocessing:
             header, *arrays = task.result()
             made = read_header(header)
             feeds, extra = arrays[: made.feeds], arrays[made.feeds :] if self._carries else []
+            given: Any = feeds[0] if made.bare else feeds
             if made.names is not None:
-                feeds = list(as_feeds(dict(zip(made.names, feeds, strict=True)), inputs))
+                given = dict(zip(made.names, feeds, strict=True))
+            for place in made.absent:
+                given.insert(place, None)
+            named = by_name(given, inputs, self.overridable)
+            if named is not None:
+                carried = (decode(extra),) if extra else ()
+                return Prepared([], 0, False, None, task.key, named=Named(named, carried))
+            feeds = list(as_feeds(given, inputs))
+            for desc, one in zip(inputs, feeds, strict=False):
+                if one is None:
+                    to_array(one, f"input {desc.name!r}")  # raises
             arrays = [*feeds, *extra]
             lent = lend(arrays, self._pool.place_of) if self.lends else None
             return Prepared(arrays, len(feeds), bool(extra), lent, task.key)
         except Exception as error:
-            return Prepared([], 0, False, None, task.key, error)
+            return Prepared([], 0, False, None, task.key, _naming_input(error, inputs))
+
+
+def _naming_input(error: Exception, inputs: list[tensor_desc]) -> Exception:
+    """The error of a CPU worker, which does not know the model, with the name of the input that it numbers."""
+    found = re.match(r"input (\d+) ", str(error)) if isinstance(error, (FeedError, DeviceMemoryError)) else None
+    if found is not None and int(found[1]) < len(inputs):
+        error.args = (f"input {inputs[int(found[1])].name!r} {error.args[0][found.end() :]}", *error.args[1:])
+    return error
 
 
 def _task(item: Any, index: int | None) -> Task:

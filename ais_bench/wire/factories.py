@@ -77,6 +77,7 @@ class Named(NamedTuple):
     """Feeds by name on their way to a worker: those that a list in the model's order cannot be made of."""
 
     feeds: dict[str, Any]
+    extra: tuple[Any, ...] = ()  # further arguments of the postprocess
 
 
 class Header(NamedTuple):
@@ -85,6 +86,8 @@ class Header(NamedTuple):
     feeds: int  # how many; the rest is `extra`, encoded, if `carries`
     names: tuple[str, ...] | None  # of a mapping
     carries: bool
+    bare: bool = False  # it is an array, and no list of one
+    absent: tuple[int, ...] = ()  # the places of None in a list, whose other entries are there
 
 
 def read_header(array: Any) -> Header:

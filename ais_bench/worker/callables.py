@@ -100,7 +100,7 @@ class Stages:
                 return
             feeds: Any
             if isinstance(item, Named):
-                feeds, extra = item.feeds, ()
+                feeds, extra = item
             elif self._preprocess is not None:
                 feeds, extra = carried(self._call(self._preprocess, item))
             else:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ais_bench import _native
-from ais_bench.one_device.feeds import to_sequence
+from ais_bench.one_device.feeds import is_one_array, to_array, to_sequence
 from ais_bench.wire import Task, decode, encode
 from ais_bench.wire.carry import carried
 from ais_bench.wire.factories import Header, PreprocessFactory
@@ -46,10 +46,16 @@ class PreprocessHandler:
         """One item."""
         began_ns = _native.monotonic_ns()
         feeds, extra = carried(self._preprocess(decode(task.feeds)))
-        names = tuple(map(str, feeds)) if isinstance(feeds, Mapping) else None
-        arrays = list(feeds.values() if isinstance(feeds, Mapping) else to_sequence(feeds, [], []))
+        names, bare = None, is_one_array(feeds)
+        if isinstance(feeds, Mapping):
+            names = tuple(str(name) for name, value in feeds.items() if value is not None)
+            given = [value for value in feeds.values() if value is not None]
+        else:
+            given = [feeds] if bare else list(to_sequence(feeds, [], []))
+        absent = tuple(place for place, value in enumerate(given) if value is None)
+        arrays = [to_array(value, f"input {place}") for place, value in enumerate(given) if value is not None]
         more = encode(extra[0]) if extra else []
-        header = np.frombuffer(pickle.dumps(tuple(Header(len(arrays), names, bool(extra)))), np.uint8)
+        header = np.frombuffer(pickle.dumps(tuple(Header(len(arrays), names, bool(extra), bare, absent))), np.uint8)
         spent_ns = _native.monotonic_ns() - began_ns
         return Answer([header, *arrays, *more], execute_ns=1, preprocess_ns=spent_ns)
 

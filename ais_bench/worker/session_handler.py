@@ -167,7 +167,7 @@ class SessionHandler:
         began_ns = _native.monotonic_ns()
         feeds: Any
         if isinstance(item, Named):
-            feeds, extra = item.feeds, ()
+            feeds, extra = item
         elif self._preprocess is not None:
             feeds, extra = carried(self._preprocess(item))
         else:

@@ -44,7 +44,10 @@ Result<std::vector<Shape>> fill(const ModelInfo& info, const Shape& values, cons
     }
     shapes.push_back(std::move(shape));
   }
-  if (!any) return wrong(std::string("the model has no open dimensions to set ") + what + " in");
+  if (!any) {
+    const std::string wanted = values.size() == 1 ? "an open dimension" : std::to_string(values.size()) + " open dimensions";
+    return wrong("no input of the model has " + wanted + " to set " + what + " in");
+  }
   return shapes;
 }
 
