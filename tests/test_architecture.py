@@ -33,7 +33,7 @@ PYTHON = {
     "infer": {"errors", "options", "session"},
     "emulator": {"errors", "options"},
     "evaluate": {"errors", "one_device", "options", "session", "wire"},
-    "ray": {"_native", "errors", "one_device", "options", "session", "wire"},
+    "ray": {"_native", "errors", "one_device", "options", "pool", "session", "wire"},
     "cli": {"errors", "evaluate", "infer", "libraries", "one_device", "session"},
 }
 # What runs in a worker, or may.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from ais_bench.ray.parcels import Packed, Parcel
 
 __all__ = ["Chunk", "Order", "Outcome", "Waiting"]
 
@@ -16,18 +17,19 @@ class Order(NamedTuple):
 
     mode: str = "static"
     device: int | None = None  # the device of the node; None: any
+    outputs: tuple[str, ...] | None = None  # their names; None: all
 
 
 class Outcome(NamedTuple):
     """What became of one item. `error` is what ais_bench.wire.pickling.dumps_error made of an exception."""
 
-    outputs: Any
+    outputs: Packed | None
     error: bytes | None
-    item: tuple[Any, ...] | None  # of ais_bench.session.Item, its index within the chunk
+    item: Packed | None  # of ais_bench.session.Item, its index within the chunk
 
 
 class Waiting:
-    """Whoever waits for chunks: a stream, or the call of one future. The driver notifies, the caller waits."""
+    """Whoever waits for chunks: a stream. The driver notifies, the caller waits."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -38,20 +40,24 @@ class Chunk:
     """Some items that follow each other. The driver's thread alone changes it until `done`, and never after that."""
 
     first: int  # index of the first item in the stream
-    items: Sequence[Any]
+    parcels: Sequence[Parcel]
     order: Order
     waiting: Waiting
     node: int | None = None  # the number of the node that it must run on
-    future: Future[Any] | None = None
+    then: Callable[[Chunk], None] | None = None  # called once it is done, in a thread for such calls
     outcomes: Sequence[Outcome] | None = None  # once it is done, unless it failed as a whole
     error: BaseException | None = None
     done: bool = False
     wanted: bool = True
     where: str = ""  # the node that answered
     costs: list[str] = field(default_factory=list)  # nodes that were lost with it
+    tries: int = 0  # nodes that were suspected while they had it
     sent_ns: int = 0
-    payload: Any = None  # large items, in the object store
+    count: int = 0  # of the items
     parts: list[Chunk] | None = None  # what it was split into
+
+    def __post_init__(self) -> None:
+        self.count = self.count or len(self.parcels)
 
     def leaves(self) -> list[Chunk]:
         """The chunks that stand for it now, in order."""
@@ -62,8 +68,8 @@ class Chunk:
     def split(self) -> list[Chunk]:
         """Chunks of one item each in its place."""
         self.parts = [
-            Chunk(self.first + place, [item], self.order, self.waiting, self.node, costs=list(self.costs))
-            for place, item in enumerate(self.items)
+            Chunk(self.first + place, [parcel], self.order, self.waiting, self.node, costs=list(self.costs))
+            for place, parcel in enumerate(self.parcels)
         ]
         return self.parts
 

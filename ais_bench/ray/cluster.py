@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
 import ray
 
-from ais_bench.errors import AisBenchError, ConfigError, PoolClosed, TaskTimeout, no_copies, rename_task
+from ais_bench.errors import AisBenchError, ConfigError, PoolClosed, no_copies, rename_task
 from ais_bench.one_device import gather
 from ais_bench.one_device.descriptors import tensor_desc
 from ais_bench.options import (
@@ -36,10 +37,14 @@ from ais_bench.options import (
     known_options,
     unknown_argument,
 )
+from ais_bench.pool import PoolSettings
 from ais_bench.ray.chunks import Chunk, Order, Outcome, Waiting
-from ais_bench.ray.driver import Driver
-from ais_bench.ray.nodes import Node
+from ais_bench.ray.connection import connect
+from ais_bench.ray.driver import PROCESS_START_S, TICK_S, Driver, Watch
+from ais_bench.ray.nodes import Settings
+from ais_bench.ray.parcels import Parcel, pack, pack_item, unpack
 from ais_bench.session import Item, MultiDeviceSession, scatter
+from ais_bench.session.own_process import OwnProcess
 from ais_bench.wire.pickling import loads_error
 
 if TYPE_CHECKING:
@@ -51,8 +56,7 @@ __all__ = ["ClusterReport", "ClusterSession"]
 
 WORK_S = 0.02  # of a node's, in a chunk: twice what hides the way there and back
 PATIENCE_S = 0.02  # an item waits no longer for others of its chunk
-START_LIMIT_S = 600.0
-STALL_S = 0.5  # between two looks whether the driver is still there
+LARGEST_CHUNK = 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -133,18 +137,25 @@ class ClusterSession:
         self._model = absolute(as_model(model))
         self._chunk = as_int("chunk", chunk, 1, optional=True)
         self._on_error = check_on_error(options.get("on_error", "raise"))
-        if devices is not None:
-            options["devices"] = list(as_device_ids(devices))
+        names = None if nodes is None else [str(node) for node in as_list("nodes", nodes, "node ids, host names or addresses")]
+        if names == []:
+            raise ConfigError("nodes must name at least one node, or be None for all, got []")
+        failures = as_int("max_node_failures", max_node_failures, 0)
+        reserve = as_bool("reserve", reserve)
+        asked = None if devices is None else as_device_ids(devices)
+        if asked is not None:
+            options["devices"] = list(asked)
         # Wrong options, and a model that this machine has not, are found here, before anything is started.
         MultiDeviceSession(self._model, **options).close()
         options.pop("on_error", None)
-        names = None if nodes is None else [str(node) for node in as_list("nodes", nodes, "node ids, host names or addresses")]
-        failures = as_int("max_node_failures", max_node_failures, 0)
-        self._connected = not ray.is_initialized()
-        if self._connected:
-            ray.init(address=address, log_to_driver=False)
+        limits = [options.get(name, getattr(PoolSettings(), name)) for name in ("start_timeout", "close_timeout")]
+        connect(address)
+        self._settings = Settings(pack(options), names, asked, reserve, failures, *limits)
         self._finishes = options.get("postprocess") is not None
-        self._driver = Driver(self._model, options, names, as_bool("reserve", reserve), failures)
+        self._process = OwnProcess()
+        self._making = threading.RLock()  # guards the making of the driver
+        self._made: Driver | None = None
+        self._ending: Any = None  # ends the driver if nobody refers to the session any more
         self._started = False
         self._closed = False
 
@@ -154,22 +165,48 @@ class ClusterSession:
 
     # ---- life ----
 
+    @property
+    def _driver(self) -> Driver:
+        """The driver. Raises SessionClosed in a forked child, PoolClosed after `close`."""
+        self._process.check()
+        with self._making:
+            if self._closed:
+                raise PoolClosed("the session is closed")
+            if self._made is None:
+                self._made = Driver(self._model, self._settings)
+                self._ending = weakref.finalize(self, self._made.stop, force=True, wait=False)
+                self._ending.atexit = False  # the driver's module sees to that
+            return self._made
+
     def start(self) -> None:
-        """Load the model on all nodes, and wait until each is ready or known not to be. Raises WorkerStartError."""
-        if self._closed:
-            raise PoolClosed("the session is closed")
-        if not self._started:
-            self._driver.start(START_LIMIT_S)
-            self._started = True
+        """Load the model on all nodes, and wait until each is ready or known not to be. Raises WorkerStartError.
+
+        It does not wait for a node whose devices another job has, if others are ready. After an error it may be called again.
+        """
+        driver = self._driver
+        if self._started:
+            return
+        try:
+            with self._making:
+                driver.start(self._settings.start_timeout + PROCESS_START_S + 10)
+        except Exception:
+            driver.stop(force=True)
+            with self._making:
+                if self._made is driver and not self._closed:
+                    self._made = None
+            raise
+        self._started = True
 
     def close(self, *, force: bool = False, **unknown: NoReturn) -> None:
-        """End the actors and their workers. Accepted work finishes first, unless `force`. May be called again."""
+        """End the actors and their workers. Accepted work finishes first, for `close_timeout` seconds at most, unless `force`.
+
+        May be called again, from any thread, and from the callback of a future.
+        """
         if unknown:
             raise unknown_argument(unknown, ClusterSession.close)
-        if self._closed:
-            return
         self._closed = True
-        self._driver.stop(force=force)
+        if self._process.is_here() and self._made is not None:
+            self._made.stop(force=force)
 
     def __enter__(self) -> ClusterSession:
         return self
@@ -177,11 +214,20 @@ class ClusterSession:
     def __exit__(self, kind: object, _error: object, _traceback: object) -> None:
         self.close(force=kind is not None)
 
+    async def __aenter__(self) -> ClusterSession:
+        await asyncio.get_running_loop().run_in_executor(None, self.start)
+        return self
+
+    async def __aexit__(self, kind: object, _error: object, _traceback: object) -> None:
+        force = kind is not None
+        await asyncio.get_running_loop().run_in_executor(None, lambda: self.close(force=force))
+
     def __reduce__(self) -> tuple[Any, ...]:
         raise no_copies("a ClusterSession", "make one where it is needed")
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._driver.ready())} nodes ready" if self._started else "not started"
+        ready = f"{len(self._made.ready())} nodes ready" if self._made is not None and self._started else "not started"
+        state = "closed" if self._closed else ready
         return f"<ClusterSession: {state}>"
 
     @property
@@ -202,13 +248,30 @@ class ClusterSession:
         self.start()
         return next(node.model for node in self._driver.nodes() if node.model is not None)
 
+    def _wanted(self, outputs: Sequence[str] | None) -> tuple[str, ...] | None:
+        """The names of outputs that are asked for, checked."""
+        if outputs is None:
+            return None
+        if self._finishes:
+            raise ConfigError("outputs must be None if there is a postprocess, which is given all of them")
+        gather.picker(outputs, [desc.name for desc in self.get_outputs()])
+        return tuple(outputs)
+
     # ---- one set of feeds ----
 
-    def infer(self, feeds: Any, mode: str = "static", *, device: tuple[str, int] | None = None, **unknown: NoReturn) -> Any:
+    def infer(
+        self,
+        feeds: Any,
+        mode: str = "static",
+        *,
+        device: tuple[str, int] | None = None,
+        outputs: Sequence[str] | None = None,
+        **unknown: NoReturn,
+    ) -> Any:
         """Run one set of feeds on any node, or on the device (node id, device id), and return its outputs."""
         if unknown:
             raise unknown_argument(unknown, ClusterSession.infer)
-        return self.submit(feeds, device, mode=mode).result()
+        return self.submit(feeds, device, mode=mode, outputs=outputs).result()
 
     def submit(
         self,
@@ -216,9 +279,11 @@ class ClusterSession:
         device: tuple[str, int] | None = None,
         timeout: float | None = None,
         mode: str = "static",
+        *,
+        outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Future[Any]:
-        """Run one set of feeds and return a future of its outputs.
+        """Run one set of feeds and return a future of its outputs. The feeds may be reused at once.
 
         `timeout`: seconds until the future fails with TaskTimeout. Cancelling frees what has not been sent to a node.
         """
@@ -227,17 +292,19 @@ class ClusterSession:
         scatter.mode_number(mode)
         as_seconds("timeout", timeout, optional=True)
         self.start()
-        node = None if device is None else self._node(device)
-        order = Order(mode, None if device is None else device[1])
-        chunk = Chunk(0, [_taken(feeds)], order, Waiting(), None if node is None else node.number)
-        result = _ChunkFuture(self, chunk)
-        result.begin(timeout)
+        number, id = (None, None) if device is None else self._place_of(device)
+        parcel, _size = pack_item(feeds)
+        chunk = Chunk(0, [parcel], Order(mode, id, self._wanted(outputs)), Waiting(), number)
+        result = _ChunkFuture(self._driver, chunk)
+        self._driver.submit(chunk, timeout)
         return result
 
-    def _node(self, device: tuple[str, int]) -> Node:
+    def _place_of(self, device: Any) -> tuple[int, int]:
+        """The number of the node of a device, and its id there."""
         for node in self._driver.ready():
-            if node.id == device[0] and device[1] in node.devices:
-                return node
+            for id in node.devices:
+                if (node.id, id) == device:
+                    return node.number, id
         raise ConfigError(f"device must be one of {self.devices}, got {device!r}")
 
     async def infer_async(
@@ -246,15 +313,16 @@ class ClusterSession:
         device: tuple[str, int] | None = None,
         timeout: float | None = None,
         mode: str = "static",
+        *,
+        outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Any:
         """The same for asyncio: `await session.infer_async(feeds)`."""
         if unknown:
             raise unknown_argument(unknown, ClusterSession.infer_async)
-        loop = asyncio.get_running_loop()
         if not self._started:
-            await loop.run_in_executor(None, self.start)
-        return await asyncio.wrap_future(self.submit(feeds, device, timeout, mode))
+            await asyncio.get_running_loop().run_in_executor(None, self.start)
+        return await asyncio.wrap_future(self.submit(feeds, device, timeout, mode, outputs=outputs))
 
     # ---- many ----
 
@@ -265,16 +333,18 @@ class ClusterSession:
         on_error: OnError | None = None,
         *,
         details: bool = False,
+        outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Iterator[Any]:
         """Run every item of any iterable, an endless one too, and yield the outputs in order.
 
         `details`: yield (outputs, Item) instead; `device_id` of the item is (node id, device id). With on_error="return" an
-        error stands in the place of the outputs. `error.index` is the item's place in the whole stream.
+        error stands in the place of the outputs. `error.index` is the item's place in the whole stream. `outputs`: the names
+        of those to return.
         """
         if unknown:
             raise unknown_argument(unknown, ClusterSession.map)
-        return self._results(iterable, mode, on_error, details=details, ordered=True)
+        return self._results(iterable, mode, on_error, outputs, details=details, ordered=True)
 
     def map_unordered(
         self,
@@ -283,12 +353,13 @@ class ClusterSession:
         on_error: OnError | None = None,
         *,
         details: bool = False,
+        outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Iterator[tuple[Any, Any]]:
         """The same, but yield (index, outputs), or (outputs, Item) with `details`, as chunks finish."""
         if unknown:
             raise unknown_argument(unknown, ClusterSession.map_unordered)
-        return self._results(iterable, mode, on_error, details=details, ordered=False)
+        return self._results(iterable, mode, on_error, outputs, details=details, ordered=False)
 
     def infer_batch(
         self,
@@ -297,31 +368,42 @@ class ClusterSession:
         mode: str = "static",
         *,
         batch_axis: Any = None,
+        outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> list[NDArray[Any]]:
         """Run a whole data set, split along axis 0 over all devices, and return whole arrays: see MultiDeviceSession."""
         if unknown:
             raise unknown_argument(unknown, ClusterSession.infer_batch)
-        inputs, outputs = self.get_inputs(), self.get_outputs()
+        inputs, every = self.get_inputs(), self.get_outputs()
+        names = self._wanted(outputs)
+        wanted: list[tensor_desc] = gather.picker(names, [desc.name for desc in every])(every)
         kind, gears = self._described()[2]
         data = scatter.as_data_set(arrays, inputs, [native[0] for native in self._described()[7]])
         samples = data.samples
         batches = sorted(gear[0] for gear in gears) if kind == "dymbatch" else []
         size, pad = scatter.batch_size_for(data.inputs, batch_size, samples, len(self.devices), batches)
-        axes = gather.BatchAxes(data.inputs, outputs, batch_axis, declared=not self._finishes)
+        axes = gather.BatchAxes(data.inputs, wanted, batch_axis, declared=not self._finishes)
         if samples == 0:
-            return gather.no_samples(outputs)
-        runs = self.map(data.runs(size, pad), mode, on_error="raise")
-        return gather.whole_arrays(runs, samples, size, pad, outputs, axes)
+            return gather.no_samples(wanted)
+        runs = self.map(data.runs(size, pad), mode, on_error="raise", outputs=names)
+        return gather.whole_arrays(runs, samples, size, pad, wanted, axes)
 
     def _results(
-        self, iterable: Iterable[Any], mode: str, on_error: OnError | None, *, details: bool, ordered: bool
+        self,
+        iterable: Iterable[Any],
+        mode: str,
+        on_error: OnError | None,
+        outputs: Sequence[str] | None,
+        *,
+        details: bool,
+        ordered: bool,
     ) -> Iterator[Any]:
         scatter.mode_number(mode)
         returns = check_on_error(self._on_error if on_error is None else on_error) == "return"
         items, details = as_iterable("iterable", iterable, "items"), as_bool("details", details)
         self.start()
-        return self._stream(iter(items), Order(mode), returns, details=details, ordered=ordered)
+        order = Order(mode, None, self._wanted(outputs))
+        return self._stream(iter(items), order, returns, details=details, ordered=ordered)
 
     def _stream(self, items: Iterator[Any], order: Order, returns: bool, *, details: bool, ordered: bool) -> Iterator[Any]:
         stream = _Stream(self._driver, items, order, self._chunk)
@@ -359,9 +441,8 @@ class ClusterSession:
     def _of_each(self, method: str) -> Iterator[tuple[str, Any]]:
         """What a method of each node's actor returns. A node that does not answer is left out."""
         self.start()
-        asked = self._driver.ask(
-            lambda: [(node.id, getattr(node.actor, method).remote()) for node in self._driver.ready() if node.actor is not None]
-        )
+        driver = self._driver
+        asked = driver.ask(lambda: [(node.id, getattr(node.actor, method).remote()) for node in driver.ready()])
         for name, reference in asked:
             with contextlib.suppress(ray.exceptions.RayError):
                 yield name, ray.get(reference, timeout=10)
@@ -377,9 +458,11 @@ class _Stream:
         self._next = 0
         self._ended = False
         self._error: BaseException | None = None  # of the iterable
+        self._took_s = 0.0  # the last item of the iterable
 
     def next(self, ordered: bool) -> Chunk | None:
         """The next chunk that is done; None at the end. Raises what the iterable raised, after what came before it."""
+        watch = Watch(self._driver)
         while True:
             ready = self._ready(ordered)
             if ready is not None:
@@ -394,9 +477,9 @@ class _Stream:
                 return None
             with self._waiting.changed:
                 if self._ready_place(ordered) is None:
-                    self._waiting.changed.wait(STALL_S)
-            if not self._driver.alive() and self._ready_place(ordered) is None:
-                raise PoolClosed("the session was closed")
+                    self._waiting.changed.wait(TICK_S)
+            if self._ready_place(ordered) is None:
+                watch.check()
 
     def _ready_place(self, ordered: bool) -> int | None:
         for place, chunk in enumerate(self._under_way):
@@ -415,86 +498,89 @@ class _Stream:
         return chunk
 
     def _draw(self) -> None:
+        """Send one chunk of the next items."""
         size = self._chunk or self._driver.chunk_size(WORK_S)
-        items: list[Any] = []
-        until = None
-        while len(items) < size and (until is None or time.monotonic() < until):
+        parcels: list[Parcel] = []
+        total, until = 0, None
+        # A source that is slow is not waited for with items in hand: its next item takes as long as the last one.
+        while len(parcels) < size and total < LARGEST_CHUNK and (until is None or time.monotonic() + self._took_s < until):
+            began = time.monotonic()
             try:
-                items.append(next(self._items))
+                item = next(self._items)
             except StopIteration:
                 self._ended = True
                 break
             except Exception as error:
                 self._ended, self._error = True, error
                 break
-            until = time.monotonic() + PATIENCE_S if until is None else until
-        if items:
-            chunk = Chunk(self._next, [_taken(item) for item in items], self._order, self._waiting)
-            self._next += len(items)
-            self._under_way.append(chunk)
+            now = time.monotonic()
+            self._took_s, until = now - began, now + PATIENCE_S if until is None else until
+            try:
+                parcel, size_of = pack_item(item)
+            except Exception as error:  # this one cannot be sent; it stands in its place
+                self._send(parcels)
+                parcels, total, until = [], 0, None
+                self._refused(error)
+                break
+            parcels.append(parcel)
+            total += size_of
+        self._send(parcels)
+
+    def _send(self, parcels: list[Parcel]) -> None:
+        if parcels:
+            chunk = Chunk(self._next, parcels, self._order, self._waiting)
             self._driver.submit(chunk)
+            self._next += len(parcels)
+            self._under_way.append(chunk)
+
+    def _refused(self, error: Exception) -> None:
+        self._under_way.append(Chunk(self._next, (), self._order, self._waiting, count=1, error=error, done=True))
+        self._next += 1
 
     def close(self) -> None:
         """Forget what is under way."""
         left = [chunk for chunk in self._under_way if not chunk.finished()]
         self._under_way.clear()
-        if left and self._driver.alive():
+        if left:
             self._driver.cancel(left)
 
 
 class _ChunkFuture(Future[Any]):
-    """The outputs of a chunk of one item."""
+    """The outputs of a chunk of one item. Its callbacks run in a thread of their own: they may call the session."""
 
-    def __init__(self, session: ClusterSession, chunk: Chunk) -> None:
+    def __init__(self, driver: Driver, chunk: Chunk) -> None:
         super().__init__()
-        self._session, self._chunk = session, chunk
-        self._timer: Any = None
+        self._driver, self._chunk = driver, chunk
+        chunk.then = self._settle
 
-    def begin(self, timeout: float | None) -> None:
-        """Have the chunk run."""
-        import threading
-
-        inner: Future[Any] = Future()
-        inner.add_done_callback(self._settle)
-        self._chunk.future = inner
-        self._session._driver.submit(self._chunk)
-        if timeout is not None:
-            self._timer = threading.Timer(timeout, self._too_late, (timeout,))
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _settle(self, inner: Future[Any]) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            error = inner.exception()
-            if error is not None:
-                self.set_exception(error)
-                return
-            ((_, outputs, _),) = _answers(self._chunk)
+    def _settle(self, chunk: Chunk) -> None:
+        ((_, outputs, _),) = _answers(chunk)
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # it was cancelled
             if isinstance(outputs, BaseException):
                 self.set_exception(outputs)
             else:
                 self.set_result(outputs)
 
-    def _too_late(self, timeout: float) -> None:
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            self.set_exception(TaskTimeout(f"the task was not done within {timeout:g} seconds"))
-            self._session._driver.cancel([self._chunk])
-
     def cancel(self) -> bool:
         """Cancel it, unless its result is there."""
         cancelled = super().cancel()
         if cancelled:
-            self._session._driver.cancel([self._chunk])
+            self._driver.cancel([self._chunk])
+            with contextlib.suppress(RuntimeError):  # a second call
+                self.set_running_or_notify_cancel()
         return cancelled
+
+    def _invoke_callbacks(self) -> None:
+        invoke = super()._invoke_callbacks  # type: ignore[misc]
+        if not self._driver.calls.do(invoke):
+            invoke()
 
 
 def _answers(chunk: Chunk) -> Iterator[tuple[int, Any, Item]]:
     """(index, outputs or exception, Item) of each item of a chunk that is done."""
     for leaf in chunk.leaves():
         if leaf.error is not None:
-            for place in range(len(leaf.items)):
+            for place in range(leaf.count):
                 index = leaf.first + place
                 yield index, rename_task(_copy(leaf.error), index), Item(index, None, None)
             continue
@@ -507,19 +593,20 @@ def _answers(chunk: Chunk) -> Iterator[tuple[int, Any, Item]]:
 def _outputs(outcome: Outcome, index: int) -> Any:
     if outcome.error is not None:
         return rename_task(loads_error(outcome.error), index)
-    outputs = outcome.outputs
-    # Ray gives arrays that lie in its store and cannot be written to; whoever keeps them would keep the store's memory.
-    if isinstance(outputs, list):
-        return [
-            np.array(output) if isinstance(output, np.ndarray) and not output.flags.writeable else output for output in outputs
-        ]
-    return outputs
+    assert outcome.outputs is not None
+    try:
+        return unpack(outcome.outputs, writable=True)
+    except Exception as error:  # of a class whose objects cannot be made again
+        return rename_task(error, index)
 
 
 def _item(outcome: Outcome, index: int, node: str) -> Item:
     if outcome.item is None:
         return Item(index, None, None)
-    item = Item(*outcome.item)
+    try:
+        item = Item(*unpack(outcome.item))
+    except Exception:  # its key cannot be made again
+        return Item(index, None, None)
     device: Any = None if item.device_id is None else (node, item.device_id)
     return item._replace(index=index, device_id=device)
 
@@ -533,14 +620,3 @@ def _copy(error: BaseException) -> BaseException:
     made.__dict__.update(error.__dict__)
     made.__cause__ = error.__cause__
     return made
-
-
-def _taken(item: Any) -> Any:
-    """The item as it is now: its source may use the buffers again."""
-    if isinstance(item, np.ndarray):
-        return np.array(item)
-    if isinstance(item, (list, tuple)) and any(isinstance(part, np.ndarray) for part in item):
-        return [np.array(part) if isinstance(part, np.ndarray) else part for part in item]
-    if isinstance(item, Mapping) and any(isinstance(part, np.ndarray) for part in item.values()):
-        return {name: np.array(part) if isinstance(part, np.ndarray) else part for name, part in item.items()}
-    return item

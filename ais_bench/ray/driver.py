@@ -2,10 +2,13 @@
 
     callers   `submit`, `cancel`: events in a queue
     Ray       an answer, or an error, of a call: an event in the same queue
+    Head      what nodes there are (helpers.py): an event in the same queue
     this      takes events; places chunks on nodes; sends pings to nodes that have work; starts actors, also again
 
-Every wait has a time limit: the queue's, after which nodes are looked at. A chunk's outcome is taken once, whoever brings it
-first: a node that was suspected and had only been slow may still deliver.
+Every wait has a time limit: the queue's, after which nodes are looked at; those of callers, after which they ask whether this
+thread still moves. This thread itself waits for nothing else: what may take long is a helper's. No event is accepted once the
+thread has taken its last one. A chunk's outcome is taken once, whoever brings it first: a node that was suspected and had only
+been slow may still deliver.
 
 The scheduler is the one that places tasks within a node (csrc/pool/scheduler.hpp); here a node is a worker that does several
 chunks at a time.
@@ -13,19 +16,23 @@ chunks at a time.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import heapq
 import logging
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import (
+    ActorUnavailableError,
     ActorUnschedulableError,
+    GetTimeoutError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
@@ -35,23 +42,32 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import ais_bench
 from ais_bench import _native
-from ais_bench.errors import ConfigError, PoolBroken, PoolClosed, WorkerDied, WorkerStartError
+from ais_bench.errors import PoolBroken, PoolClosed, SessionClosed, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.ray.chunks import Chunk
+from ais_bench.ray.helpers import Found, Head, Helper, look
 from ais_bench.ray.node_actor import NodeActor
-from ais_bench.ray.nodes import Node, State, find_nodes, resource_of
+from ais_bench.ray.nodes import Node, Settings, State, find_nodes, kinds_of, reservation
 
 __all__ = ["Driver"]
 
 _logger = logging.getLogger("ais_bench.ray")
 
 CHUNKS_A_NODE = 4  # in a node's hand: one running out, others on their way there and back
-TICK_S = 0.25  # the longest wait for an event
+TICK_S = 0.25  # the longest wait for an event, and between two looks at the nodes
+SHORTEST_S = 0.001
+MOST_ANSWERS = 16  # taken before chunks are placed again
+MOST_TRIES = 10  # of a chunk that nodes were suspected with, before that counts against it
 PING_EVERY_S = 0.5  # to a node that has chunks
 SILENT_S = 2.0  # a node that has not answered a ping for so long is suspected
-LOOK_EVERY_S = 1.0  # at the nodes of the cluster
-LARGE = 100 << 10  # items of more bytes go into the object store once
-START_LIMIT_S = 300.0
+SUSPECT_S = 30.0  # an actor that has not come back by then is started again
+PROCESS_START_S = 60.0  # an actor, before its session starts
+STALL_S = 60.0  # without a turn of this thread, and its callers give up
+CLOSE_S = 10.0  # for the actors to end their sessions
+HELD_S = 3.0  # a node whose devices somebody else has for so long is not waited for
+# Of its time a driver may spend a quarter on chunks: the more nodes there are, the more work a chunk has to be.
+DRIVER_SHARE = 0.25
 
 # What Ray raises when a node or an actor is lost, or may be. What the user's code raises is a RayTaskError.
 LOST = (
@@ -62,62 +78,81 @@ LOST = (
     WorkerCrashedError,
     OutOfMemoryError,
 )
+MAY_LIVE = (ActorUnavailableError, ObjectLostError, GetTimeoutError)  # the actor is not known to be dead
+UNBEGUN = (ActorUnavailableError, PoolClosed, SessionClosed)  # the chunk is not known to have been begun
+
+_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()  # that run
 
 
 class Driver:
     """Own the nodes, the chunks under way and the scheduler, in a thread of its own. Any thread may call the public methods."""
 
-    def __init__(
-        self,
-        model: Any,
-        options: dict[str, Any],
-        wanted: Sequence[str] | None,
-        reserve: bool,
-        max_node_failures: int,
-        random: int = 0,
-    ) -> None:
+    def __init__(self, model: Any, settings: Settings) -> None:
         self._model = ray.put(model) if isinstance(model, bytes) else model
-        self._options = options
-        self._wanted = wanted
-        self._reserve = reserve
-        self._max_failures = max_node_failures
-        self._scheduler = _native.Scheduler(in_flight=CHUNKS_A_NODE, max_attempts=2, random=random)
+        self._settings = settings
+        self._scheduler = _native.Scheduler(in_flight=CHUNKS_A_NODE, max_attempts=2, random=settings.random)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._gate = threading.RLock()  # guards `_ended` and what is put into `_events`; a signal handler may come in between
+        self._ended = False  # no event is taken any more
         self._nodes: dict[str, Node] = {}
+        self._at: dict[Any, Node] = {}  # by the scheduler's worker
+        self._ready: list[Node] = []
+        self._free: dict[str, dict[str, float]] = {}
+        self._kinds: Sequence[str] = ()  # of resources: a node that has one of them is used
         self._numbers = 0
         self._open: set[Chunk] = set()  # accepted and not done
         # Of chunks that wait or that a node has. A chunk must not refer to its task, which refers to the chunk.
         self._tasks: dict[Chunk, _native.ScheduledTask] = {}
+        self._deadlines: list[tuple[float, int, Chunk]] = []
         self._looked_at = 0.0
         self._stopping = False
+        self._force = False
+        self._end_by = 0.0  # work that is accepted may take so long, once it is stopping
         self._settled = threading.Event()  # the first nodes are ready, or none will be
         self._broken: BaseException | None = None
         self._rate = 0.0  # items a second of one node
+        self._done = 0
+        self._cost_s = 0.0  # of this thread's time, a chunk
+        self.beat = 0  # turns of the thread
         self._thread = threading.Thread(target=self._run, name="ais_bench cluster", daemon=True)
+        self._head = Head(lambda found: self._post(lambda: self._find(found)))
+        self._answers = Helper("ais_bench cluster answers")  # gives futures their results
+        self.calls = Helper("ais_bench cluster calls")  # the callbacks of futures
 
     # ---- for callers ----
 
     def start(self, timeout_s: float) -> None:
-        """Start an actor on each node and wait until those that can be are ready. Raises WorkerStartError, ConfigError."""
-        nodes = find_nodes(ray.nodes(), self._wanted)
-        if not nodes:
-            raise ConfigError("the cluster has no node with devices or processors; start one with `ray start`")
-        self._thread.start()
-        if not self._settled.wait(timeout_s):
-            self.stop(force=True)
-            raise WorkerStartError(f"no node was ready within {timeout_s:g} seconds")
+        """Start an actor on each node and wait until those that can be are ready. Raises WorkerStartError, ConfigError.
+
+        May be called again after it was interrupted.
+        """
+        if self._thread.ident is None:
+            found = look()
+            self._kinds = kinds_of(found.nodes, self._settings.nodes)
+            self._post(lambda: self._find(found))
+            for thread in (self.calls.thread, self._answers.thread, self._head.thread, self._thread):
+                thread.start()
+            _drivers.add(self)
+        limit = time.monotonic() + timeout_s
+        watch = Watch(self)
+        while not self._settled.wait(TICK_S):
+            watch.check()
+            if time.monotonic() > limit:
+                raise WorkerStartError(f"no node was ready within {timeout_s:g} seconds{self._why_not()}")
         if self._broken is not None:
             raise self._broken
-
-    def submit(self, chunk: Chunk) -> None:
-        """Have a chunk run on a node."""
         if self._stopping:
-            raise PoolClosed("the session is closed")
-        self._events.put(lambda: self._accept(chunk))
+            raise PoolClosed("the session was closed")
+
+    def submit(self, chunk: Chunk, timeout: float | None = None) -> None:
+        """Have a chunk run on a node; for `timeout` seconds at most. Raises PoolClosed."""
+        until = None if timeout is None else time.monotonic() + timeout
+        if self._stopping or not self._post(lambda: self._accept(chunk, until)):
+            raise self._over()
 
     def cancel(self, chunks: Sequence[Chunk]) -> None:
         """Nobody wants these any more."""
-        self._events.put(lambda: self._drop(chunks))
+        self._post(lambda: self._drop(chunks))
 
     def ask(self, question: Callable[[], Any]) -> Any:
         """Call a function in the thread that owns the state, and return its value. Raises PoolClosed."""
@@ -129,12 +164,13 @@ class Driver:
             except BaseException as error:
                 answer.set_exception(error)
 
-        self._events.put(call)
+        if not self._post(call):
+            raise self._over()
+        watch = Watch(self)
         while True:
             with contextlib.suppress(TimeoutError):
                 return answer.result(TICK_S)
-            if not self._thread.is_alive() and not answer.done():
-                raise PoolClosed("the session is closed")
+            watch.check()
 
     def nodes(self) -> list[Node]:
         """The nodes in use, in the order in which they were found."""
@@ -142,64 +178,148 @@ class Driver:
 
     def ready(self) -> list[Node]:
         """Those that are ready."""
-        return [node for node in self.nodes() if node.state is State.READY]
+        return self._ready
 
     def room(self) -> int:
         """How many chunks keep all nodes busy, and one more for each."""
-        return (CHUNKS_A_NODE + 1) * max(1, len(self.ready()))
+        return (CHUNKS_A_NODE + 1) * max(1, len(self._ready))
 
     def chunk_size(self, work_s: float) -> int:
-        """How many items are so many seconds of one node's work, and at least one for each of its devices."""
-        devices = max((len(node.devices) for node in self.ready()), default=1)
+        """How many items are so many seconds of one node's work, and at least one for each of its devices.
+
+        More than that with so many nodes that this thread would have no time for such chunks.
+        """
+        ready = self._ready
+        devices = max((len(node.devices) for node in ready), default=1)
+        work_s = max(work_s, self._cost_s * len(ready) / DRIVER_SHARE)
         return max(devices, min(4096, int(self._rate * work_s)))
 
-    def alive(self) -> bool:
-        """Whether somebody still works on chunks."""
-        return self._thread.is_alive()
+    def is_helper(self) -> bool:
+        """Whether the caller is one of this session's own threads."""
+        own = (self._thread, self.calls.thread, self._answers.thread, self._head.thread)
+        return threading.current_thread() in own
 
-    def stop(self, *, force: bool) -> None:
-        """End the actors; chunks under way finish first unless `force`."""
+    def stop(self, *, force: bool, wait: bool = True) -> None:
+        """End the actors; chunks under way finish first unless `force`, for `close_timeout` seconds at most."""
         self._stopping = True
         if self._thread.ident is None:
             return
-        self._events.put(lambda: self._fail_all(PoolClosed("the session was closed")) if force else None)
-        self._thread.join()
+        self._post(lambda: self._end(force))
+        if not wait or self.is_helper():
+            return
+        limit = time.monotonic() + self._settings.close_timeout + CLOSE_S + STALL_S
+        while self._thread.is_alive() and time.monotonic() < limit:
+            self._thread.join(TICK_S)
+        if self._thread.is_alive():
+            _logger.error("the cluster session did not end in time; its actors end with this program")
+
+    def _over(self) -> BaseException:
+        return self._broken or PoolClosed("the session is closed")
+
+    def _post(self, event: Callable[[], None]) -> bool:
+        """Have something done in the thread. False: it has ended."""
+        with self._gate:
+            if not self._ended:
+                self._events.put(event)
+            return not self._ended
+
+    def _why_not(self) -> str:
+        held = [f"{node.name} {node.held}" for node in self.nodes() if node.held]
+        errors = [str(node.error) for node in self.nodes() if node.error is not None]
+        return "".join(f": {said}" for said in (held or errors)[:1])
 
     # ---- the thread ----
 
     def _run(self) -> None:
         try:
-            while not (self._stopping and not self._open):
+            while self._goes_on():
                 self._take_events()
+                self._expire()
                 self._look()
                 self._place()
         except BaseException as error:  # a mistake of this file's: nobody may wait for ever
             _logger.exception("the cluster session failed")
-            self._fail_all(error)
             self._broken = error
         finally:
-            self._settled.set()
-            self._fail_all(PoolClosed("the session was closed"))
-            for node in self.nodes():
-                self._end_actor(node)
+            self._wind_up()
+
+    def _goes_on(self) -> bool:
+        self.beat += 1
+        return not self._stopping or (bool(self._open) and not self._force and time.monotonic() < (self._end_by or 1e18))
+
+    def _end(self, force: bool) -> None:
+        self._force = self._force or force
+        self._end_by = self._end_by or time.monotonic() + self._settings.close_timeout
+
+    def _wind_up(self) -> None:
+        """Leave nothing that anybody could wait for: no event, no chunk, no actor."""
+        self._stopping = True
+        with self._gate:
+            self._ended = True
+        with contextlib.suppress(queue.Empty):
+            while True:
+                event = self._events.get_nowait()
+                with contextlib.suppress(Exception):
+                    event()
+        self._fail_all(self._broken or PoolClosed("the session was closed"))
+        self._settled.set()
+        with contextlib.suppress(Exception):
+            self._end_sessions()
+        for node in self.nodes():
+            self._end_actor(node)
+        for helper in (self._head, self._answers, self.calls):  # the actors end, futures get what they wait for
+            helper.end(CLOSE_S if helper is not self.calls else 0)
+        _drivers.discard(self)
+
+    def _end_sessions(self) -> None:
+        """Let the sessions end by themselves: workers release their devices and write their profiles."""
+        actors = [node.actor for node in self.nodes() if node.state in (State.READY, State.LEAVING)]
+        if actors and not self._force and ray.is_initialized():
+            ray.wait([actor.close.remote(False) for actor in actors], num_returns=len(actors), timeout=CLOSE_S)
 
     def _take_events(self) -> None:
+        # The scheduler may want to decide anew although nothing happens.
+        pause = min(TICK_S, (self._scheduler.look_again_ns - time.monotonic_ns()) / 1e9)
+        if self._deadlines:
+            pause = min(pause, self._deadlines[0][0] - time.monotonic())
+        try:
+            event = self._events.get(timeout=max(SHORTEST_S, pause))
+        except queue.Empty:
+            return
+        began, done = time.thread_time(), self._done
         with contextlib.suppress(queue.Empty):
-            event = self._events.get(timeout=TICK_S)
             while True:
                 event()
+                if self._done - done >= MOST_ANSWERS:  # others want to be sent meanwhile
+                    break
                 event = self._events.get_nowait()
+        if self._done > done:
+            cost = (time.thread_time() - began) / (self._done - done)
+            self._cost_s += (cost - self._cost_s) / 16
 
-    def _accept(self, chunk: Chunk) -> None:
+    def _accept(self, chunk: Chunk, until: float | None) -> None:
         if not chunk.wanted:
             return
         self._open.add(chunk)
+        if until is not None:
+            heapq.heappush(self._deadlines, (until, id(chunk), chunk))
+            if len(self._deadlines) > 2 * len(self._open) + 64:
+                self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
+                heapq.heapify(self._deadlines)
         self._queue(chunk)
-        self._fail_if_nobody_is_left()
+        self._fail_what_cannot_run()
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            chunk = heapq.heappop(self._deadlines)[2]
+            if not chunk.done:
+                self._unqueue(chunk)
+                self._finish(chunk, None, TaskTimeout("the task was not done within its timeout"), None)
 
     def _queue(self, chunk: Chunk) -> None:
         task = self._tasks[chunk] = _native.ScheduledTask(chunk)
-        kind = len(chunk.items).bit_length()
+        kind = chunk.count.bit_length()
         device = -1 if chunk.node is None else chunk.node
         self._scheduler.add(task, kind=kind, device=device)
 
@@ -212,43 +332,49 @@ class Driver:
                 del self._tasks[chunk]
 
     def _place(self) -> None:
-        nodes = {node.worker: node for node in self.nodes() if node.worker is not None}
         while (placed := self._scheduler.next(time.monotonic_ns())) is not None:
             task, worker = placed
-            self._send(nodes[worker], task.value)
+            self._send(self._at[worker], task.value)
 
     def _send(self, node: Node, chunk: Chunk) -> None:
         chunk.sent_ns = time.monotonic_ns()
-        if chunk.payload is None and _bytes_of(chunk.items) > LARGE:
-            chunk.payload = ray.put(list(chunk.items))
-        items = chunk.payload if chunk.payload is not None else list(chunk.items)
-        reference = node.actor.run.remote(items, chunk.order)
-        node.in_hand[chunk] = reference
-        self._when_done(reference, lambda value, error: self._answered(node, chunk, reference, value, error))
+        call = node.in_hand[chunk] = object()
+        self._call(
+            lambda: node.actor.run.remote(list(chunk.parcels), chunk.order),
+            lambda value, error: self._answered(node, chunk, call, value, error),
+        )
 
-    def _when_done(self, reference: Any, then: Callable[[Any, BaseException | None], None]) -> None:
-        """Have `then(value, error)` called in this thread once Ray has the answer."""
+    def _call(self, call: Callable[[], Any], then: Callable[[Any, BaseException | None], None]) -> None:
+        """Call an actor's method, and have `then(value, error)` called in this thread once Ray has the answer."""
 
         def told(future: Future[Any]) -> None:
             error = future.exception()
             value = None if error is not None else future.result()
-            self._events.put(lambda: then(value, error))
+            self._post(lambda: then(value, error))
 
-        reference.future().add_done_callback(told)
+        try:
+            call().future().add_done_callback(told)
+        except Exception as error:  # Ray refuses the call: its store is full, or the program has left the cluster
+            refused = error
+            self._post(lambda: then(None, refused))
 
     # ---- answers ----
 
-    def _answered(self, node: Node, chunk: Chunk, reference: Any, value: Any, error: BaseException | None) -> None:
-        current = node.in_hand.get(chunk) is reference
+    def _answered(self, node: Node, chunk: Chunk, call: object, value: Any, error: BaseException | None) -> None:
+        current = node.in_hand.get(chunk) is call
         cause = getattr(error, "cause", None) if isinstance(error, RayTaskError) else None
-        if error is not None and (isinstance(error, LOST) or isinstance(cause, PoolBroken)):
+        lost = next((one for one in (error, cause) if isinstance(one, (*LOST, GetTimeoutError))), None)
+        if lost is None and isinstance(cause, (PoolBroken, PoolClosed, SessionClosed)):  # none of its devices works any more
+            lost = cause
+        if lost is not None:
             if current:
-                self._suspect(node, error, dead=not _may_live(error))
+                self._suspect(node, lost, dead=not isinstance(lost, MAY_LIVE), begun=not isinstance(lost, UNBEGUN), of=chunk)
             return
         if current:
             del node.in_hand[chunk]
-            node.failures, node.heard_at = 0, time.monotonic()
+            node.failures, node.convicted, node.heard_at = 0, 0, time.monotonic()
             self._scheduler.answered(self._tasks.pop(chunk), chunk.sent_ns, time.monotonic_ns())
+            self._let_go(node)
         if chunk.done:
             return
         if not current:  # a node that was given up has been faster than the one that does it again
@@ -269,14 +395,13 @@ class Driver:
         with chunk.waiting.changed:
             chunk.outcomes, chunk.error, chunk.done = outcomes, error, True
             chunk.where = "" if node is None else node.id
-            chunk.payload = None
+            chunk.parcels = ()
             chunk.waiting.changed.notify_all()
+        self._done += 1
         self._open.discard(chunk)
-        if chunk.future is not None and chunk.future.set_running_or_notify_cancel():
-            if error is not None:
-                chunk.future.set_exception(error)
-            else:
-                chunk.future.set_result(chunk)
+        then, chunk.then = chunk.then, None
+        if then is not None:  # it may call functions of the program's
+            self._answers.do(lambda: then(chunk))
 
     def _drop(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
@@ -292,97 +417,162 @@ class Driver:
             self._unqueue(chunk)
             self._finish(chunk, None, error, None)
 
+    def _fail_what_cannot_run(self) -> None:
+        """No chunk waits for a node that is out."""
+        out = {node.number: node for node in self.nodes() if node.state is State.OUT}
+        if not out:
+            return
+        if len(out) == len(self._nodes):
+            errors = [node.error for node in out.values() if node.error is not None]
+            broken = PoolBroken("no node of the cluster is left" + (f": {_first_line(errors[-1])}" if errors else ""))
+            broken.__cause__ = errors[-1] if errors else None
+            self._fail_all(broken)
+            return
+        for chunk in list(self._open):
+            node = None if chunk.node is None else out.get(chunk.node)
+            if node is not None:
+                self._unqueue(chunk)
+                error = PoolBroken(f"node {node.name}, which the device is on, is not in use any more")
+                self._finish(chunk, None, error, None)
+
     # ---- nodes ----
+
+    def _move(self, node: Node, state: State) -> None:
+        """Change a node's state."""
+        node.state = state
+        self._ready = [other for other in self.nodes() if other.state is State.READY]
+        if state is State.OUT:
+            self._fail_what_cannot_run()
+        self._settle()
 
     def _look(self) -> None:
         now = time.monotonic()
-        if now - self._looked_at >= LOOK_EVERY_S:
-            self._looked_at = now
-            self._find()
-        for node in self.nodes():
-            if node.state is State.RESTING and now >= node.pause_until and not self._stopping:
-                self._start(node)
-            elif node.state is State.STARTING and now - node.started_at > START_LIMIT_S:
-                self._give_up(node, WorkerStartError(f"node {node.name} was not ready within {START_LIMIT_S:g} seconds"))
-            elif node.state in (State.READY, State.SUSPECT):
-                self._ping(node, now)
-
-    def _find(self) -> None:
-        """Nodes join and leave."""
-        try:
-            found = find_nodes(ray.nodes(), self._wanted)
-        except Exception as error:  # the head is away for a moment
-            _logger.debug("cannot ask for nodes: %s", error)
+        if now - self._looked_at < TICK_S / 2:
             return
-        for id, told in found.items():
+        self._looked_at = now
+        limit = self._settings.start_timeout + PROCESS_START_S
+        for node in self.nodes():
+            if node.state is State.RESTING and now >= node.pause_until and (self._open or not self._stopping):
+                self._start(node, now)
+            elif node.state is State.STARTING and now - node.started_at > limit:
+                self._give_up(node, WorkerStartError(f"node {node.name} was not ready within {limit:g} seconds"))
+            elif node.state is State.SUSPECT and now - node.suspected_at > SUSPECT_S:
+                self._give_up(node, TimeoutError(f"no answer for {SUSPECT_S:g} seconds"))
+            elif node.state in (State.READY, State.SUSPECT, State.LEAVING):
+                self._ping(node, now)
+        self._settle()
+
+    def _find(self, found: Found) -> None:
+        """Nodes join and leave."""
+        self._free = found.free
+        usable = find_nodes(found.nodes, self._settings.nodes, self._kinds)
+        for id, told in usable.items():
             node = self._nodes.get(id)
-            if node is None:
+            if id in found.draining:
+                if node is not None:
+                    self._drain(node)
+            elif node is None:
                 host = told.get("NodeManagerHostname") or told.get("NodeManagerAddress") or ""
                 self._nodes[id] = Node(self._numbers, id, host, dict(told["Resources"]))
                 self._numbers += 1
             elif node.state is State.OUT and node.error is None:
-                node.failures = 0
-                node.state, node.pause_until = State.RESTING, 0.0
-        for id, node in self._nodes.items():
-            if id not in found and node.state is not State.OUT:
-                self._leave(node, None)
+                node.failures, node.pause_until = 0, 0.0
+                self._move(node, State.RESTING)
+        for id, node in list(self._nodes.items()):
+            if id not in usable and node.state is not State.OUT:
+                if node.worker is not None:
+                    self._suspect(node, PoolBroken("the node left the cluster"), dead=True, begun=True)
+                self._end_actor(node)
+                node.error = None
+                self._move(node, State.OUT)
         self._settle()
 
-    def _start(self, node: Node) -> None:
-        kind = resource_of(node.resources)
-        options: dict[str, Any] = {
-            "num_cpus": 0,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-            "max_concurrency": CHUNKS_A_NODE + 3,
-        }
+    def _start(self, node: Node, now: float) -> None:
+        options, wants = reservation(node, self._settings)
+        free = self._free.get(node.id)
+        if free is not None and wants is not None and free.get(wants[0], 0) < wants[1]:
+            self._hold(node, f"has {free.get(wants[0], 0):g} of {node.resources[wants[0]]:g} {wants[0]} free", wants[1], now)
+            return
+        options |= {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": CHUNKS_A_NODE + 3}
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        if self._reserve and kind is not None:
-            asked = self._options.get("devices")
-            count = node.resources[kind] if asked is None else min(node.resources[kind], len(asked))
-            options.update({"num_cpus": count} if kind == "CPU" else {"num_gpus": count} if kind == "GPU" else {})
-            if kind == "NPU":
-                options["resources"] = {"NPU": count}
-        node.state, node.started_at, node.error = State.STARTING, time.monotonic(), None
-        node.actor = ray.remote(NodeActor).options(**options).remote(self._model, self._options)
-        actor = node.actor
-        self._when_done(actor.start.remote(), lambda value, error: self._started(node, actor, value, error))
+        node.started_at, node.error, node.held = now, None, ""
+        self._move(node, State.STARTING)
+        try:
+            node.actor = actor = ray.remote(NodeActor).options(**options).remote()
+        except Exception as error:
+            self._give_up(node, error)
+            return
+        self._call(
+            lambda: actor.start.remote(self._model, self._settings.options),
+            lambda value, error: self._started(node, actor, value, error),
+        )
+
+    def _hold(self, node: Node, free: str, wanted: float, now: float) -> None:
+        """Somebody else has its devices."""
+        node.pause_until = now + TICK_S
+        node.held_since = node.held_since or now
+        if now - node.held_since > HELD_S and not node.held:
+            node.held = (
+                f"{free}, and this session wants {wanted:g}: another job or session has them; wait for it, or pass "
+                "reserve=False to use them all the same"
+            )
+            _logger.warning("node %s %s", node.name, node.held)
 
     def _started(self, node: Node, actor: Any, value: Any, error: BaseException | None) -> None:
         if node.actor is not actor:
             return
-        if error is None:
+        if error is None and value.get("version") == ais_bench.__version__:
             node.devices, node.model = value["devices"], value["model"]
-            self._join(node)
             _logger.info("node %s is ready with devices %s", node.name, node.devices)
-        elif isinstance(error, LOST):
+            self._join(node)
+        elif error is None:
+            there, here = value.get("version"), ais_bench.__version__
+            said = f"node {node.name} has ais_bench {there}, and this program {here}: they must be equal"
+            self._give_up(node, WorkerStartError(said), again=False)
+        elif isinstance(error, RayTaskError):  # what the session raised would be raised again
+            self._give_up(node, getattr(error, "cause", None) or error, again=False)
+        else:
             self._give_up(node, error)
-        else:  # what the session raised would be raised again
-            node.failures = self._max_failures
-            self._give_up(node, getattr(error, "cause", None) or error)
-        self._settle()
 
     def _join(self, node: Node) -> None:
-        node.state, node.asked_at, node.heard_at = State.READY, 0.0, time.monotonic()
+        node.asked_at, node.heard_at, node.held_since = 0.0, time.monotonic(), 0.0
         node.worker = self._scheduler.add_worker(node.number, float(max(1, len(node.devices))))
+        self._at[node.worker] = node
+        self._move(node, State.READY)
 
-    def _suspect(self, node: Node, error: BaseException, *, dead: bool) -> None:
-        """Nothing more for this node; what it had in hand runs elsewhere."""
+    def _suspect(self, node: Node, error: BaseException, *, dead: bool, begun: bool, of: Chunk | None = None) -> None:
+        """Nothing more for this node; what it had in hand runs elsewhere.
+
+        `begun`: it had begun with the chunk `of`, or, if it is dead, with any.
+        """
         _logger.warning("node %s is suspected: %s", node.name, _first_line(error))
         chunks = list(node.in_hand)
         node.in_hand.clear()
+        # The fault is the chunk's if that has cost a node before and was alone.
+        node.spared = dead and len(chunks) == 1 and bool(chunks[0].costs)
         worker, node.worker = node.worker, None
         if worker is not None:
+            del self._at[worker]
             orphans = [task.value for task in self._scheduler.remove_worker(worker)]
             for chunk in reversed(orphans):
-                self._lost(node, chunk, begun=dead, certain=len(chunks) == 1)
+                its_own = chunk is of
+                self._lost(
+                    node,
+                    chunk,
+                    begun=begun and (dead or its_own),
+                    certain=len(chunks) == 1 or (its_own and not dead),
+                    why=error,
+                )
         if dead:
             self._give_up(node, error)
         else:
-            node.state = State.SUSPECT
-        self._fail_if_nobody_is_left()
+            node.suspected_at = time.monotonic()
+            self._move(node, State.SUSPECT)
 
-    def _lost(self, node: Node, chunk: Chunk, *, begun: bool, certain: bool) -> None:
+    def _lost(self, node: Node, chunk: Chunk, *, begun: bool, certain: bool, why: BaseException) -> None:
+        chunk.tries += 1
+        if chunk.tries > MOST_TRIES:
+            begun = certain = True
         if begun:
             chunk.costs.append(node.name)
         if self._scheduler.lose(self._tasks[chunk], begun, certain):
@@ -390,48 +580,71 @@ class Driver:
         del self._tasks[chunk]
         if chunk.done:
             return
-        if len(chunk.items) > 1:
+        if chunk.count > 1:
             self._open.discard(chunk)
             with chunk.waiting.changed:
                 parts = chunk.split()
+            chunk.parcels = ()
             for part in parts:
                 self._open.add(part)
                 self._queue(part)
             return
         error = WorkerDied(f"{len(chunk.costs)} nodes were lost with this item: {', '.join(chunk.costs)}")
+        error.__cause__ = why
         self._finish(chunk, None, error, node)
 
-    def _give_up(self, node: Node, error: BaseException) -> None:
-        """Its actor is dead, or useless."""
+    def _give_up(self, node: Node, error: BaseException, *, again: bool = True) -> None:
+        """Its actor is dead, or useless. `again`: another may be of use."""
         self._end_actor(node)
+        if node.worker is not None:  # the scheduler has forgotten it otherwise
+            self._suspect(node, error, dead=True, begun=False)
+            return
         node.error = error
         node.rest()
-        if node.failures > self._max_failures:
-            node.state = State.OUT
-            _logger.warning("node %s is out after %d failures in a row: %s", node.name, node.failures, _first_line(error))
-        self._fail_if_nobody_is_left()
+        if again and node.failures <= self._settings.max_node_failures:
+            self._move(node, State.RESTING)
+            return
+        after = f" after {node.failures} failures in a row" if again else ""
+        _logger.warning("node %s is out%s: %s", node.name, after, _first_line(error))
+        self._move(node, State.OUT)
 
-    def _leave(self, node: Node, error: BaseException | None) -> None:
-        if node.worker is not None:
-            self._suspect(node, error or PoolBroken("the node left the cluster"), dead=True)
+    def _drain(self, node: Node) -> None:
+        """It is to leave: it gets nothing more, and goes when it has done what it has."""
+        if node.state is State.READY:
+            _logger.info("node %s leaves", node.name)
+            self._scheduler.close_worker(node.worker)
+            self._move(node, State.LEAVING)
+            self._let_go(node)
+        elif node.state in (State.STARTING, State.RESTING):
+            self._end_actor(node)
+            node.error = None
+            self._move(node, State.OUT)
+
+    def _let_go(self, node: Node) -> None:
+        """End a node that leaves once it has nothing in hand."""
+        if node.state is not State.LEAVING or node.in_hand:
+            return
+        self._scheduler.remove_worker(node.worker)
+        del self._at[node.worker]
+        node.worker = None
         self._end_actor(node)
-        node.state, node.error = State.OUT, error
+        node.error = None
+        self._move(node, State.OUT)
 
     def _end_actor(self, node: Node) -> None:
         actor, node.actor = node.actor, None
         if actor is not None:
-            with contextlib.suppress(Exception):
-                ray.kill(actor, no_restart=True)
+            self._head.kill(actor)
 
     def _ping(self, node: Node, now: float) -> None:
         if node.asked_at:
-            if now - node.asked_at > SILENT_S and node.state is State.READY:
-                self._suspect(node, TimeoutError(f"no answer for {SILENT_S:g} seconds"), dead=False)
+            if now - node.asked_at > SILENT_S and node.state is not State.SUSPECT:
+                self._suspect(node, TimeoutError(f"no answer for {SILENT_S:g} seconds"), dead=False, begun=False)
             return
-        if node.state is State.READY and (not node.in_hand or now - node.heard_at < PING_EVERY_S):
+        if node.state is not State.SUSPECT and (not node.in_hand or now - node.heard_at < PING_EVERY_S):
             return
         node.asked_at, actor = now, node.actor
-        self._when_done(actor.ping.remote(), lambda value, error: self._ponged(node, actor, error))
+        self._call(actor.ping.remote, lambda value, error: self._ponged(node, actor, error))
 
     def _ponged(self, node: Node, actor: Any, error: BaseException | None) -> None:
         if node.actor is not actor:
@@ -442,44 +655,56 @@ class Driver:
             if node.state is State.SUSPECT:
                 _logger.warning("node %s is back", node.name)
                 self._join(node)
-        elif not _may_live(error):
-            self._suspect(node, error, dead=True)
-        elif node.state is State.READY:
-            self._suspect(node, error, dead=False)
+        elif not isinstance(error, MAY_LIVE):
+            self._suspect(node, error, dead=True, begun=True)
+        elif node.state is not State.SUSPECT:
+            self._suspect(node, error, dead=False, begun=False)
 
     def _settle(self) -> None:
         """Whether waiting for the first nodes is over."""
-        if self._settled.is_set() or any(node.state in (State.STARTING,) for node in self.nodes()):
+        if self._settled.is_set() or not self._nodes:
             return
-        if any(node.state is State.RESTING for node in self.nodes()):
+        waited_for = [node for node in self.nodes() if node.state in (State.STARTING, State.RESTING)]
+        if self._ready:
+            waited_for = [node for node in waited_for if not node.held]
+        if waited_for:
             return
-        if not self.ready():
+        if not self._ready:
             errors = [node.error for node in self.nodes() if node.error is not None]
             self._broken = WorkerStartError("no node got ready" + (f": {errors[0]}" if errors else ""))
             self._broken.__cause__ = errors[0] if errors else None
         self._settled.set()
 
-    def _fail_if_nobody_is_left(self) -> None:
-        if any(node.state is not State.OUT for node in self.nodes()):
+
+class Watch:
+    """Look whether a driver still works, for somebody who waits for it: call `check` after each wait that brought nothing."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._seen = -1
+        self._waits = 0
+
+    def check(self) -> None:
+        """Raise PoolClosed if the thread has ended, PoolBroken if it has not moved for STALL_S."""
+        driver = self._driver
+        if driver._ended and not driver._thread.is_alive():
+            raise driver._over()
+        if driver.beat != self._seen:
+            self._seen, self._waits = driver.beat, 0
             return
-        errors = [node.error for node in self.nodes() if node.error is not None]
-        broken = PoolBroken("no node of the cluster is left")
-        broken.__cause__ = errors[-1] if errors else None
-        self._fail_all(broken)
+        self._waits += 1  # counted in waits, as a program that was stopped did not wait
+        if self._waits * TICK_S > STALL_S:
+            raise PoolBroken(f"the cluster session has not moved for {STALL_S:g} seconds: Ray does not answer")
 
 
-def _may_live(error: BaseException) -> bool:
-    """Whether the actor may still be there: it could not be reached."""
-    return type(error).__name__ in ("ActorUnavailableError", "ObjectLostError", "OutOfMemoryError")
+def _end_all() -> None:
+    """At the end of the program, before Ray's own: sessions that nobody closed."""
+    for driver in list(_drivers):
+        driver.stop(force=True)
+
+
+atexit.register(_end_all)
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _bytes_of(items: Sequence[Any]) -> int:
-    total = 0
-    for item in items:
-        for part in item if isinstance(item, (list, tuple)) else (item,):
-            total += part.nbytes if isinstance(part, np.ndarray) else len(part) if isinstance(part, bytes) else 0
-    return total

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import ais_bench
 from ais_bench.ray.chunks import Order, Outcome
+from ais_bench.ray.parcels import Packed, Parcel, pack, unpack, unpack_items
 from ais_bench.session import MultiDeviceSession
 from ais_bench.wire.pickling import dumps_error
 
@@ -18,37 +20,45 @@ __all__ = ["NodeActor"]
 class NodeActor:
     """One node's session. Several chunks run at a time, each in a thread of the actor's."""
 
-    def __init__(self, model: Any, options: dict[str, Any]) -> None:
-        self._session = MultiDeviceSession(model, **options)
+    def __init__(self) -> None:
+        self._session: Any = None
 
-    def start(self) -> dict[str, Any]:
+    def start(self, model: Any, options: Packed) -> dict[str, Any]:
         """Load the model on every device and say what there is. Raises what `MultiDeviceSession.start` raises."""
-        session = self._session
+        session = self._session = MultiDeviceSession(model, **unpack(options))
         session.start()
         described = session._ready_pool(None).description()
-        return {"host": socket.gethostname(), "pid": os.getpid(), "devices": session.devices, "model": described[:3]}
+        return {
+            "version": ais_bench.__version__,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "devices": session.devices,
+            "model": described[:8],
+        }
 
     def ping(self) -> int:
         """Answer: the node is there."""
         return time.monotonic_ns()
 
-    def run(self, items: Sequence[Any], order: Order) -> tuple[list[Outcome], int]:
+    def run(self, parcels: Sequence[Parcel], order: Order) -> tuple[list[Outcome], int]:
         """Run the items of a chunk. Returns an outcome for each, and how many nanoseconds that took."""
         began = time.monotonic_ns()
-        if order.device is not None:
-            outcomes = [self._one(item, order) for item in items]
-        else:
-            outcomes = [
-                _outcome(outputs, item)
-                for outputs, item in self._session.map(items, order.mode, on_error="return", details=True)
-            ]
+        entries = unpack_items(parcels)
+        answers = self._answers([item for item, error in entries if error is None], order)
+        outcomes = [next(answers) if error is None else _outcome(error, None) for _, error in entries]
         return outcomes, time.monotonic_ns() - began
 
-    def _one(self, item: Any, order: Order) -> Outcome:
-        try:
-            return _outcome(self._session.infer(item, order.mode, device=order.device), None)
-        except Exception as error:
-            return _outcome(error, None)
+    def _answers(self, items: Sequence[Any], order: Order) -> Iterator[Outcome]:
+        if order.device is None:
+            done = self._session.map(items, order.mode, on_error="return", details=True, outputs=order.outputs)
+            yield from (_outcome(outputs, item) for outputs, item in done)
+            return
+        for item in items:
+            try:
+                outputs = self._session.infer(item, order.mode, device=order.device, outputs=order.outputs)
+            except Exception as error:
+                outputs = error
+            yield _outcome(outputs, None)
 
     def report(self) -> Any:
         """The session's report."""
@@ -60,11 +70,15 @@ class NodeActor:
 
     def close(self, force: bool) -> None:
         """End the session's workers."""
-        self._session.close(force=force)
+        if self._session is not None:
+            self._session.close(force=force)
 
 
 def _outcome(outputs: Any, item: Any) -> Outcome:
-    where = None if item is None else tuple(item)
-    if isinstance(outputs, BaseException):
-        return Outcome(None, dumps_error(outputs), where)
-    return Outcome(outputs, None, where)
+    try:
+        where = None if item is None else pack(tuple(item))
+        if not isinstance(outputs, BaseException):
+            return Outcome(pack(outputs), None, where)
+    except Exception as error:  # it came from a worker, and still cannot go further
+        return Outcome(None, dumps_error(error), None)
+    return Outcome(None, dumps_error(outputs), where)

@@ -1,0 +1,121 @@
+"""Threads beside the driver's, for what may take long: questions to Ray's head, and calls of the program's own functions."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ray
+
+__all__ = ["Found", "Head", "Helper"]
+
+_logger = logging.getLogger("ais_bench.ray")
+
+LOOK_EVERY_S = 1.0  # at the nodes of the cluster
+STALL_S = 0.5  # the longest wait for a job
+
+
+class Helper:
+    """A thread that does one job after the other. What a job raises is logged."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._gate = threading.RLock()  # guards `_ended` and what is put into `_jobs`
+        self._ended = False
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def do(self, job: Callable[[], None]) -> bool:
+        """Have this done. False: the thread has ended, and it is not."""
+        with self._gate:
+            if not self._ended:
+                self._jobs.put(job)
+            return not self._ended
+
+    def end(self, wait_s: float) -> None:
+        """End the thread after the jobs that it has, and wait so long for that."""
+        with self._gate:
+            self._ended = True
+            self._jobs.put(None)
+        if wait_s and self.thread.ident is not None:
+            self.thread.join(wait_s)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=STALL_S)
+            except queue.Empty:
+                self._idle()
+                continue
+            if job is None:
+                return
+            try:
+                job()
+            except Exception:
+                _logger.exception("a call failed in the thread %s", self.thread.name)
+            self._idle()
+
+    def _idle(self) -> None:
+        """Called between jobs, and at least twice a second."""
+
+
+class Found(NamedTuple):
+    """What Ray's head says of the nodes."""
+
+    nodes: list[dict[str, Any]]
+    draining: set[str]  # ids of those that leave
+    free: dict[str, dict[str, float]]  # resources that nobody has, by node id
+
+
+class Head(Helper):
+    """Asks Ray's head for the nodes again and again, and ends actors. Any of this waits as long as the head is away."""
+
+    def __init__(self, tell: Callable[[Found], object]) -> None:
+        super().__init__("ais_bench cluster nodes")
+        self._tell = tell
+        self._looked_at = 0.0
+
+    def kill(self, actor: Any) -> None:
+        """End an actor. The handle is kept until then."""
+
+        def job() -> None:
+            with contextlib.suppress(Exception):
+                ray.kill(actor, no_restart=True)
+
+        self.do(job)
+
+    def _idle(self) -> None:
+        if time.monotonic() - self._looked_at < LOOK_EVERY_S:
+            return
+        try:
+            found = look()
+        except Exception as error:  # the head is away for a moment
+            _logger.debug("cannot ask for nodes: %s", error)
+        else:
+            self._tell(found)
+        self._looked_at = time.monotonic()
+
+
+def look() -> Found:
+    """Ask Ray's head. Raises what Ray raises."""
+    return Found(ray.nodes(), _draining(), _free())
+
+
+# Ray tells these by functions that are not for everybody, and that other versions may lack.
+
+
+def _draining() -> set[str]:
+    with contextlib.suppress(Exception):
+        return set(ray._private.state.state.get_draining_nodes())
+    return set()
+
+
+def _free() -> dict[str, dict[str, float]]:
+    with contextlib.suppress(Exception):
+        free: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()
+        return free
+    return {}
