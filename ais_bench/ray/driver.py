@@ -103,7 +103,7 @@ class Driver:
         self._open: set[Chunk] = set()  # accepted and not done
         # Of chunks that wait or that a node has. A chunk must not refer to its task, which refers to the chunk.
         self._tasks: dict[Chunk, _native.ScheduledTask] = {}
-        self._deadlines: list[tuple[float, int, Chunk]] = []
+        self._deadlines: list[tuple[float, int, Chunk, float]] = []  # with the time that was allowed
         self._looked_at = 0.0
         self._stopping = False
         self._force = False
@@ -133,12 +133,14 @@ class Driver:
             for thread in (self.calls.thread, self._answers.thread, self._head.thread, self._thread):
                 thread.start()
             _drivers.add(self)
-        limit = time.monotonic() + timeout_s
+        began = time.monotonic()
         watch = Watch(self)
         while not self._settled.wait(TICK_S):
             watch.check()
-            if time.monotonic() > limit:
-                raise WorkerStartError(f"no node was ready within {timeout_s:g} seconds{self._why_not()}")
+            nodes = self.nodes()
+            all_held = bool(nodes) and all(node.held or node.state is State.OUT for node in nodes)
+            if time.monotonic() - began > (self._settings.start_timeout if all_held else timeout_s):
+                raise WorkerStartError(f"no node was ready within {time.monotonic() - began:.0f} seconds{self._why_not()}")
         if self._broken is not None:
             raise self._broken
         if self._stopping:
@@ -146,7 +148,7 @@ class Driver:
 
     def submit(self, chunk: Chunk, timeout: float | None = None) -> None:
         """Have a chunk run on a node; for `timeout` seconds at most. Raises PoolClosed."""
-        until = None if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else (time.monotonic() + timeout, id(chunk), chunk, timeout)
         if self._stopping or not self._post(lambda: self._accept(chunk, until)):
             raise self._over()
 
@@ -297,12 +299,12 @@ class Driver:
             cost = (time.thread_time() - began) / (self._done - done)
             self._cost_s += (cost - self._cost_s) / 16
 
-    def _accept(self, chunk: Chunk, until: float | None) -> None:
+    def _accept(self, chunk: Chunk, until: tuple[float, int, Chunk, float] | None) -> None:
         if not chunk.wanted:
             return
         self._open.add(chunk)
         if until is not None:
-            heapq.heappush(self._deadlines, (until, id(chunk), chunk))
+            heapq.heappush(self._deadlines, until)
             if len(self._deadlines) > 2 * len(self._open) + 64:
                 self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
                 heapq.heapify(self._deadlines)
@@ -312,10 +314,10 @@ class Driver:
     def _expire(self) -> None:
         now = time.monotonic()
         while self._deadlines and self._deadlines[0][0] <= now:
-            chunk = heapq.heappop(self._deadlines)[2]
+            _until, _id, chunk, timeout = heapq.heappop(self._deadlines)
             if not chunk.done:
                 self._unqueue(chunk)
-                self._finish(chunk, None, TaskTimeout("the task was not done within its timeout"), None)
+                self._finish(chunk, None, TaskTimeout(f"the task was not done within {timeout:g} seconds"), None)
 
     def _queue(self, chunk: Chunk) -> None:
         task = self._tasks[chunk] = _native.ScheduledTask(chunk)
