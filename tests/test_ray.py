@@ -165,7 +165,7 @@ def prepare(n):
         time.sleep(60)
     return [np.full((2, 3), n, np.float32), np.zeros((2, 3), np.float32)]
 
-with ClusterSession(model, address=address, preprocess=prepare, chunk=8, max_node_failures=20) as session:
+with ClusterSession(model, address=address, preprocess=prepare, chunk=8) as session:
     results = list(session.map(range(80), on_error="return"))
     failed = [n for n, result in enumerate(results) if isinstance(result, Exception)]
     assert failed == [33], failed
@@ -283,9 +283,70 @@ assert 0 < before < 100, before
 with npus(2):
     resumed = score(devices=[0, 1], output=run, resume=True)
 assert len(resumed.records) == 100 and resumed.metrics == here.metrics, resumed.metrics
+# The other way round: begun on one machine, ended on the cluster.
+Metric.left = 40
+run = str(pathlib.Path(marks, "back"))
+with npus(2):
+    try:
+        evaluate(model, samples, metrics=[Metric("relative")], progress=False, output=run, devices=[0, 1])
+    except KeyboardInterrupt:
+        pass
+assert 0 < len(load(run).records) < 100
+resumed = score(session=on_cluster, output=run, resume=True)
+assert len(resumed.records) == 100 and resumed.metrics == here.metrics, resumed.metrics
+where = {str(record["device"]).count("/") for record in resumed.records}
+assert where == {0, 1}, where
 said("the same")
 """
     assert run(host, model_on_npus, tmp_path, program) == "the same\n"
+
+
+def test_a_predictor_turns_columns_into_inputs_and_outputs_into_columns(
+    host: Host, multi_device_models: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    for needed in ("pyarrow", "pandas"):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"{needed} is not installed")
+    program = """
+import ray
+from ais_bench.errors import FeedError
+from ais_bench.ray import Predictor
+
+predictor = Predictor(model, inputs={"a": "x"}, outputs={"c": "sum"}, keep=["id"])
+batch = {"id": np.arange(4), "x": np.ones((4, 3), np.float32), "b": np.full((4, 3), 2, np.float32), "other": np.zeros(4)}
+answer = predictor(batch)
+assert sorted(answer) == ["id", "sum"] and (answer["sum"] == 3).all()
+lists = np.empty(4, object)
+lists[:] = [[1.0, 2.0, 3.0]] * 4  # as Ray Data has columns of lists
+assert (predictor({**batch, "x": lists})["sum"] == [3, 4, 5]).all()
+try:
+    predictor({"b": batch["b"]})
+except FeedError as error:
+    assert "['x']" in str(error), error
+else:
+    raise AssertionError("a column was missing")
+
+ray.init(address=address, log_to_driver=False)
+context = ray.data.DataContext.get_current()
+context.execution_options.preserve_order = True
+context.enable_progress_bars = False
+rows = [{"id": n, "x": np.full(3, n, np.float32), "b": np.ones(3, np.float32)} for n in range(200)]
+found = (
+    ray.data.from_items(rows, override_num_blocks=4)
+    .map_batches(
+        Predictor,
+        fn_constructor_kwargs={"model": model, "inputs": {"a": "x"}, "outputs": {"c": "sum"}, "keep": ["id"]},
+        batch_size=16,
+        concurrency=2,
+        num_cpus=0.25,
+    )
+    .take_all()
+)
+assert [row["id"] for row in found] == list(range(200)), found[:20]
+assert all(set(row) == {"id", "sum"} and (row["sum"] == row["id"] + 1).all() for row in found), found[:2]
+said("columns")
+"""
+    assert run(host, multi_device_models("ort")["open"], tmp_path, program) == "columns\n"
 
 
 def test_importing_the_library_never_imports_ray() -> None:

@@ -1,8 +1,8 @@
 """Items on their way to a node, and results on their way back, as bytes.
 
-ais_bench.wire.travel decides what goes by name and what by value, as between a session and its workers: a class of the program's
-own is the same class when it comes back. Small ones are bytes. Large ones are put into Ray's object store, once, whichever and
-however many nodes get them.
+ais_bench.wire.travel decides what goes by name and what by value, as between a session and its workers: a class of the
+program's own is the same class when it comes back. Small ones are bytes. Large ones are put into Ray's object store, once,
+whichever and however many nodes get them.
 """
 
 from __future__ import annotations
