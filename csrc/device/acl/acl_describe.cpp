@@ -44,17 +44,19 @@ void trust_bytes(TensorDesc* desc) {
   if (packed_bytes(desc->dtype, elements) != desc->bytes) desc->shape = {-1};
 }
 
-// What an open dimension may be. Models with gears have none, and neither has a library that does not tell.
-Status read_range(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
-  if (api.aclmdlGetInputDimsRange == nullptr || !desc->ranked || !is_dynamic(desc->shape)) return Status();
+// What an open dimension may be. Models with gears have none. A library that does not tell is no reason not to load the model.
+void read_range(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
+  if (api.aclmdlGetInputDimsRange == nullptr || !desc->ranked || !is_dynamic(desc->shape)) return;
   const auto range = std::make_unique<aclmdlIODimsRange>();
-  AIS_TRY(api.check(api.aclmdlGetInputDimsRange(model, index, range.get()), "aclmdlGetInputDimsRange", Code::kModelLoad));
-  if (range->rangeCount != desc->shape.size()) return Status();
+  if (api.aclmdlGetInputDimsRange(model, index, range.get()) != 0) {
+    static_cast<void>(api.aclGetRecentErrMsg());
+    return;
+  }
+  if (range->rangeCount != desc->shape.size()) return;
   for (std::size_t i = 0; i < range->rangeCount; ++i) {
     desc->least.push_back(range->range[i][0]);
     desc->most.push_back(range->range[i][1]);
   }
-  return Status();
 }
 
 Status read_input(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
@@ -64,7 +66,7 @@ Status read_input(const Api& api, aclmdlDesc* model, std::size_t index, TensorDe
   set_dims(dims, desc);
   desc->format = api.aclmdlGetInputFormat(model, index);
   desc->bytes = api.aclmdlGetInputSizeByIndex(model, index);
-  AIS_TRY(read_range(api, model, index, desc));
+  read_range(api, model, index, desc);
   return set_dtype(api.aclmdlGetInputDataType(model, index), "input", desc);
 }
 
