@@ -18,7 +18,7 @@ from multi_device_support import DEVICES, save
 from onnx import TensorProto, helper, numpy_helper
 
 from ais_bench.emulator import pack
-from ais_bench.errors import AisBenchError, ConfigError
+from ais_bench.errors import AisBenchError, ConfigError, ConfigTypeError
 from ais_bench.evaluate import Collect, EditDistance, MeanError, TopK, evaluate
 from ais_bench.session import InferSession, MultiDeviceSession
 
@@ -496,3 +496,10 @@ def test_a_data_set_that_raises_leaves_no_file_open(classifiers: Callable[[int |
         del result
         gc.collect()
     assert [str(one.message) for one in told if one.category is ResourceWarning] == []
+
+
+@pytest.mark.parametrize("model", [7, None, 1.5, ["m.onnx"]])
+def test_what_is_no_model_is_told_with_and_without_a_run_folder(tmp_path: Path, model: Any) -> None:
+    for output in (None, tmp_path / "run"):
+        with pytest.raises(ConfigTypeError, match="model.* must be a path"):
+            evaluate(model, Pictures(1), output=output, **QUIET)

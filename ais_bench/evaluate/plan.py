@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from ais_bench.errors import ConfigError
+from ais_bench.options import as_path
 
 __all__ = ["batch_size_for", "check_number", "model_facts", "versions"]
 
@@ -53,7 +54,7 @@ def model_facts(model: Any) -> dict[str, Any]:
     if isinstance(model, (bytes, bytearray, memoryview)):
         digest.update(model)
         return {"path": None, "bytes": len(model), "sha256": digest.hexdigest()}
-    path = os.path.abspath(os.fsdecode(model))
+    path = os.path.abspath(as_path("model", model))
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
