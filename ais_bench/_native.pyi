@@ -99,6 +99,8 @@ class FeedRule:
         inputs: Sequence[tuple[str, int, int, list[int], int, list[str], bool]],
         overridable: Sequence[tuple[str, int, int, list[int], int, list[str], bool]],
     ) -> None: ...
+    def plain(self, feeds: Any) -> bool:
+        """Return whether these are a list of arrays of the model's types, of which there is nothing to say."""
     def notes(self, feeds: Any) -> list[str]:
         """Return what a session would warn of, each text once. Raises FeedError for what no run can take."""
     def tell_again(self) -> None:
@@ -214,6 +216,10 @@ class Stats:
     def busy_ns(self) -> int:
         """Sum over all tasks of the time between a worker taking and answering it."""
 
+    def occupied(self) -> tuple[int, int, int, int, int, int]:
+        """How workers were occupied, in nanoseconds: (before they took tasks, queued, copies in, callables, executions,
+        copies out). The first is the part of the next two that passed while they had nothing else."""
+
     def add(self, other: Stats) -> None:
         """Merge what `other` holds into this."""
 
@@ -325,6 +331,9 @@ class Lane:
 class NativeHandler:
     """What `Channel.serve` runs."""
 
+    def cancel(self, task_id: int) -> None:
+        """Have the task end soon, if it is under way. Any thread. Others may end with it, as cancelled."""
+
 class EchoHandler(NativeHandler):
     """Outputs are the feeds, in mode 1 there are none; `option` is a number of microseconds to be busy. For tests."""
 
@@ -403,6 +412,9 @@ class Executor:
         `carry` None: the executor answers with the outputs; anything else comes back from `next_done`. Raises FeedError, and
         then the task is still the caller's.
         """
+
+    def cancel(self, task_id: int) -> None:
+        """See `NativeHandler.cancel`."""
 
     def end(self) -> None:
         """Say that no task comes any more."""
@@ -644,6 +656,8 @@ class Exchange:
 
     def run(self, task: PoolTask) -> None: ...
     def run_all(self, tasks: Sequence[PoolTask]) -> None: ...
+    def run_plain(self, rule: FeedRule, feeds: Any) -> PoolTask | None:
+        """Run feeds of which there is nothing to say, and return their task when it is done. None: they are none."""
     def cancel(self, tasks: Sequence[PoolTask]) -> None: ...
     def fail(self, task: PoolTask, error: BaseException, timed_out: bool = False) -> None: ...
     def progress(self) -> int: ...
@@ -660,7 +674,12 @@ class Exchange:
     def remove_worker(self, worker: PoolWorker, died: Callable[[PoolTask], BaseException]) -> int | None: ...
     def overdue(
         self,
-    ) -> tuple[list[tuple[PoolTask, float, float]], list[tuple[PoolWorker, PoolTask, bool, float]], float | None]: ...
+    ) -> tuple[
+        list[tuple[PoolTask, float, float]],
+        list[tuple[PoolWorker, PoolTask, bool, float]],
+        list[tuple[PoolWorker, int]],
+        float | None,
+    ]: ...
     def block(self, device: int | None, make_error: Callable[..., BaseException]) -> None: ...
     def unblock(self, device: int | None) -> None: ...
     def close_door(self, make_error: Callable[..., BaseException]) -> None: ...

@@ -175,6 +175,15 @@ def lateness(stream: Callable[[Iterator[Any]], Iterator[Any]], feeds: list[Any],
     return statistics.median(late[10:]) * 1e3
 
 
+def paced(session: MultiDeviceSession, feeds: list[Any], items: int) -> float:
+    """The median of one `infer` every 20 ms, in milliseconds: what a stream cannot be quicker than."""
+    spent = []
+    for _ in range(items):
+        time.sleep(0.02)
+        spent.append(timed(lambda: session.infer(feeds)))
+    return statistics.median(spent) * 1e3
+
+
 def live_source(folder: str, rounds: int) -> None:
     items = 60
     feeds = [np.zeros((1, 3, 64, 64), np.float32)]
@@ -196,6 +205,7 @@ def live_source(folder: str, rounds: int) -> None:
                         3.0,
                         " ms",
                     )
+                print(f"    one infer at that pace takes {paced(session, feeds, items):.3f} ms")
 
 
 def large_items(folder: str) -> None:
@@ -232,6 +242,33 @@ def large_after_tiny(folder: str, rounds: int) -> None:
 def sleep_ms_of_one(item: Any) -> Any:
     time.sleep(float(item) / 1e3)
     return [np.zeros(1, np.float32)]
+
+
+def chain_model(folder: str) -> str:
+    """Eight products with a matrix of 512 by 512: work that grows with the batch."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", 512)) for name in "xy")
+    weights = np.random.default_rng(0).random((512, 512), np.float32) / 512
+    names = ["x", *(f"h{step}" for step in range(7)), "y"]
+    nodes = [helper.make_node("MatMul", [names[step], "w"], [names[step + 1]]) for step in range(8)]
+    graph = helper.make_graph(nodes, "chain", [x], [y], [onnx.numpy_helper.from_array(weights, "w")])
+    path = os.path.join(folder, "chain.onnx")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def large_arrays_after_tiny(folder: str, rounds: int) -> None:
+    """The same with arrays: the tasks compute, and their time goes with their size. Against sessions that saw no tiny ones."""
+    tiny, large = [np.ones((1, 512), np.float32)], [np.ones((4096, 512), np.float32)]
+    ratios = []
+    for _ in range(rounds):
+        spent = []
+        for before in (0, 1000):
+            with MultiDeviceSession(chain_model(folder), devices=range(2)) as session:
+                consume(session.map([large] * 2))
+                consume(session.map([tiny] * before))
+                spent.append(timed(lambda s=session: consume(s.map([large] * 4))))  # type: ignore[misc]
+        ratios.append(spent[1] / spent[0])
+    line(f"4 large batches of arrays after 1,000 tiny ones, median of {rounds}, against none", statistics.median(ratios), 1.1)
 
 
 # ---- a worker that stands still ----
@@ -290,6 +327,7 @@ def main() -> int:
             "slow_device": lambda: slow_device(folder, rounds),
             "long_after_quick": lambda: long_after_quick(folder, rounds),
             "large_after_tiny": lambda: large_after_tiny(folder, rounds),
+            "large_arrays_after_tiny": lambda: large_arrays_after_tiny(folder, rounds),
             "quick_after_long": lambda: quick_after_long(folder, rounds),
             "cancelled": lambda: cancelled(folder, rounds),
             "live_source": lambda: live_source(folder, rounds),

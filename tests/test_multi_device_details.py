@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from acl_support import Packed
 from multi_device_support import DEVICES, Feeds, pair, same, total
 
-from ais_bench.errors import FeedError
+from ais_bench.emulator import npus
+from ais_bench.errors import FeedError, TaskTimeout
 from ais_bench.session import Item, Keyed, MultiDeviceSession
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -118,15 +121,43 @@ def test_the_stages_do_not_overlap(models: dict[str, str]) -> None:
         assert stages <= 1.01 * item.end_to_end_ms
 
 
+SLOW = -1
+
+
 def raises_at_times(item: int) -> Feeds:
     """A preprocess that fails for every seventh item."""
-    time.sleep(0.001)
+    time.sleep(0.3 if item == SLOW else 0.001)
     if item % 7 == 3:
         raise LookupError(f"item {item}")
     return pair(item)
 
 
-def test_the_report_agrees_with_a_recount_from_the_details(models: dict[str, str], tmp_path: Path) -> None:
+def recount(session: MultiDeviceSession, found: list[tuple[Any, Item]]) -> None:
+    """Every figure of the report, from the records of the items that were answered."""
+    report, ends = session.report(), session.progress()
+    items = [item for _, item in found]
+    failed = sum(isinstance(outputs, Exception) for outputs, _ in found)
+    assert (report.total.tasks, report.total.failures) == (len(items), failed)
+    assert (ends["done"], ends["failed"]) == (len(items) - failed, failed)
+    assert ends["accepted"] == sum(count for end, count in ends.items() if end != "accepted")
+    assert report.total.throughput_per_s == pytest.approx(ends["done"] / report.total.wall_s, rel=0.01)
+    answered = [item for item in items if item.started_ns]
+    for device, counts in report.devices.items():
+        mine = [item for item in answered if item.device_id == device]
+        assert counts.queued_ms.count == len(mine)
+        assert counts.tasks == sum(item.device_id == device for item in items)
+        for stage in ("queued_ms", "copy_in_ms", "copy_out_ms", "end_to_end_ms", "execute_ms", "preprocess_ms"):
+            times = getattr(counts, stage)
+            known = sum(getattr(item, stage) for item in mine)
+            assert times.mean * times.count == pytest.approx(known, rel=0.01), stage
+            assert times.max == pytest.approx(max(getattr(item, stage) for item in mine), rel=0.01), stage
+        assert sum(asdict(counts.wall).values()) == pytest.approx(counts.wall_s, rel=0.01)
+        assert counts.wall.execute_s + 1e-9 >= min(
+            sum(item.execute_ms for item in mine) / 1e3, counts.busy_share * counts.wall_s
+        )
+
+
+def test_the_report_agrees_with_a_recount_from_the_details(models: dict[str, str]) -> None:
     """With errors, and with a worker that dies between two streams."""
     with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=raises_at_times, on_error="return") as session:
         session.start()
@@ -135,20 +166,51 @@ def test_the_report_agrees_with_a_recount_from_the_details(models: dict[str, str
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         found += list(session.map_unordered(range(60), details=True))
-        report, ends = session.report(), session.progress()
-    items = [item for _, item in found]
-    assert report.total.tasks == ends["accepted"] == len(items)
-    assert report.total.failures == ends["failed"] == sum(isinstance(outputs, Exception) for outputs, _ in found)
-    assert ends["done"] == len(items) - ends["failed"]
-    answered = [item for item in items if item.started_ns]
-    for device, counts in report.devices.items():
-        mine = [item for item in answered if item.device_id == device]
-        assert counts.queued_ms.count == len(mine)
-        for stage in ("queued_ms", "copy_in_ms", "copy_out_ms", "end_to_end_ms", "execute_ms", "preprocess_ms"):
-            times = getattr(counts, stage)
-            known = sum(getattr(item, stage) for item in mine)
-            assert times.mean * times.count == pytest.approx(known, rel=0.01), stage
-            assert times.max == pytest.approx(max(getattr(item, stage) for item in mine), rel=0.01), stage
+        assert session.progress()["accepted"] == len(found)
+        recount(session, found)
+
+
+def test_the_report_agrees_with_a_recount_whatever_happens_in_between(models: dict[str, str]) -> None:
+    """A stream that is left, calls that are cancelled and that are late, a device that is removed and comes back."""
+    with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=raises_at_times, on_error="return") as session:
+        found: list[tuple[Any, Item]] = list(session.map(range(40), details=True))
+
+        stream = session.map_unordered(range(1000), details=True)
+        found += [next(stream) for _ in range(30)]
+        # Nobody else collects answers: what is done when the stream is left has been yielded.
+        while sum(session.progress()[end] for end in ("done", "failed")) > len(found):
+            found.append(next(stream))
+        stream.close()
+
+        futures = [session.submit(SLOW) for _ in range(9)]
+        assert all(future.cancel() for future in futures)
+        for _ in range(2):
+            with pytest.raises(TaskTimeout):
+                session.submit(SLOW, timeout=0.05).result(20)
+        session.remove_device(1)
+        found += list(session.map(range(40), details=True))
+        session.add_device(1)
+        found += list(session.map(range(40), details=True))
+        recount(session, found)
+        ends = session.progress()
+        assert (ends["cancelled"] >= 9, ends["timed_out"], ends["outstanding"]) == (True, 2, 0)
+        assert set(session.report().devices) == set(DEVICES)
+
+
+def test_the_walls_parts_are_those_of_the_device(packed: Callable[[str], Packed]) -> None:
+    """One of two NPUs works 50 times 10 ms, the other one not at all."""
+    model = packed("batch")
+    with npus(2, exec_ms=10), MultiDeviceSession(model.om, devices=range(2)) as session:
+        session.infer([np.ones((1, 3), np.float32)], mode=model.case.mode, device=0)
+        session.reset_summaryinfo()
+        for _ in range(50):
+            session.infer([np.ones((1, 3), np.float32)], mode=model.case.mode, device=0)
+        devices = session.report().devices
+    busy, idle = devices[0].wall, devices[1].wall
+    assert 0.5 <= busy.execute_s <= devices[0].busy_share * devices[0].wall_s * 1.001
+    assert busy.queued_s > 0
+    assert sum(asdict(busy).values()) == pytest.approx(devices[0].wall_s, rel=0.01)
+    assert (idle.idle_s, idle.execute_s, idle.queued_s) == (pytest.approx(devices[1].wall_s), 0, 0)
 
 
 def test_items_are_plain_tuples() -> None:

@@ -13,6 +13,7 @@ It knows nothing of models: the factory brings the handler, see ais_bench.wire.p
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
@@ -226,6 +227,10 @@ class DevicePool:
             self.start()
         self._engine.exchange.run(task)
         return task
+
+    def plain_runner(self, rule: FeedRule) -> Callable[[Any], Task | None]:
+        """Return what runs feeds without Python on the way, once the pool has started; see `Exchange.run_plain`."""
+        return functools.partial(self._engine.exchange.run_plain, rule)
 
     def run_all(self, tasks: Sequence[Task]) -> Sequence[Task]:
         """Run tasks, and return them when all are done. Their buffers must not change meanwhile."""

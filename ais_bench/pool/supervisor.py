@@ -31,7 +31,7 @@ from ais_bench.pool.watch import READ, WRITE, Watch
 from ais_bench.wire import Doorbell, Lane
 from ais_bench.wire.parcel import Parcel
 from ais_bench.wire.pickling import loads_error
-from ais_bench.wire.protocol import Described, Failed, LogLine, Ready, Start, Stop
+from ais_bench.wire.protocol import Cancel, Described, Failed, LogLine, Ready, Start, Stop
 
 log = logging.getLogger("ais_bench.pool")
 output_log = logging.getLogger("ais_bench.worker")
@@ -201,17 +201,19 @@ class Supervisor(Thread):
 
     def _look_at_deadlines(self) -> float | None:
         """Fail tasks past their time, have workers killed that are at one; return in how many seconds to look again."""
-        missed, late, pause = self._exchange.overdue()
+        missed, late, stops, pause = self._exchange.overdue()
         for worker, task, of_the_pool, took_s in late:
             limit_s = self._settings.task_timeout
             if of_the_pool and limit_s is not None:
                 self._exchange.condemn(worker, too_late(task, "task_timeout", limit_s, took_s))
-        own_time = {task: too_late(task, "timeout", limit_s, took_s) for task, limit_s, took_s in missed}
-        for worker, task, of_the_pool, _took_s in late:
-            if not of_the_pool:
-                self._exchange.condemn(worker, own_time[task])
-        for task, error in own_time.items():
-            self._exchange.fail(task, error, timed_out=True)
+            elif task.error is not None:  # it was told to end, and goes on
+                self._exchange.condemn(worker, task.error)
+        for worker, task_id in stops:
+            for seat in self.seats:
+                if isinstance(seat.worker, RunningWorker) and seat.worker.ready is worker:
+                    seat.worker.process.control.send(Cancel(task_id))
+        for task, limit_s, took_s in missed:
+            self._exchange.fail(task, too_late(task, "timeout", limit_s, took_s), timed_out=True)
         return pause
 
     def _kill_condemned(self) -> None:

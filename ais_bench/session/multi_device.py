@@ -238,6 +238,7 @@ class MultiDeviceSession:
         self._process = OwnProcess()
         self._making = Lock()  # guards the making of the pool and the adding of devices; read it as _lock
         self._made: DevicePool | None = None  # read it as _pool
+        self._run_plain: Callable[[Any], Task | None] | None = None
         self._closed = False
         self._inputs: list[tensor_desc] = []
         self._overridable: list[str] = []  # names of the constants that a run may be given other values for
@@ -265,6 +266,7 @@ class MultiDeviceSession:
     @_pool.setter
     def _pool(self, pool: DevicePool | None) -> None:
         self._made = pool
+        self._run_plain = None
 
     # ---- life ----
 
@@ -376,6 +378,8 @@ class MultiDeviceSession:
             self._overridable = [desc.name for desc in description.overridable]
             pool.name_feeds([desc.name for desc in description.inputs])
             self._inputs = description.inputs
+            if not self._preprocess and self._preprocessing is None:
+                self._run_plain = pool.plain_runner(self._rule)
             if self._preprocessing is not None:
                 self._preprocessing.lends = description.borrows
                 self._preprocessing.overridable = self._overridable
@@ -515,8 +519,13 @@ class MultiDeviceSession:
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.infer)
+        if self._run_plain is not None and outputs is None and device is None and type(mode) is str and mode == "static":
+            done = self._run_plain(feeds)  # the usual case, with little Python
+            if done is not None:
+                self.summary.note_one(done)
+                return done.result()
         number = 0 if type(mode) is str and mode == "static" else scatter.mode_number(mode, custom_sizes)
-        if scatter.is_by_device(feeds):
+        if type(feeds) is not list and scatter.is_by_device(feeds):
             if device is not None:
                 raise ConfigError(f"device={device!r} cannot be used with feeds that name their devices")
             by_device = self._by_device(feeds, lambda one, **how: self._task(one, mode=number, **how))
@@ -834,6 +843,9 @@ class MultiDeviceSession:
             key, item = item
         if self._preprocess:
             return Task(encode(item), mode, OBJECT, 0, device, index, key)
+        assert self._rule is not None
+        if self._rule.plain(item):
+            return Task(item, mode, TENSORS, 0, device, index, key)
         try:
             named = self._named(item)
             if named is not None:
@@ -897,17 +909,23 @@ class MultiDeviceSession:
         """The results of tasks that are done, or (index, result), noting their times."""
         self.summary.clear()
         note = self.summary.note
-        for task in tasks:
-            note(task)
-            result = _result(task, True) if returns else task.result()
-            yield (task.index, result) if indexed else result
+        try:
+            for task in tasks:
+                note(task)
+                result = _result(task, True) if returns else task.result()
+                yield (task.index, result) if indexed else result
+        finally:
+            del tasks  # an error that the caller keeps has this frame in its traceback, and the stream ends all the same
 
     def _detailed(self, tasks: Iterable[Task], returns: bool) -> Iterator[tuple[Any, Any]]:
         """(outputs, Item) of tasks that are done."""
         self.summary.clear()
-        for task in tasks:
-            self.summary.note(task)
-            yield _result(task, returns), item_of(task)
+        try:
+            for task in tasks:
+                self.summary.note(task)
+                yield _result(task, returns), item_of(task)
+        finally:
+            del tasks  # as above
 
     # ---- times ----
 

@@ -32,6 +32,31 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Wall:
+    """Where the time of a device's workers went, in seconds; the sum is `Counts.wall_s` times the workers.
+
+    Attributes:
+        queued_s: a task had been sent to a worker that had nothing else, and it had not taken it.
+        copy_in_s: feeds were copied: to the device, and by the parent while the worker had nothing else.
+        callables_s: in `preprocess` and `postprocess`, as far as the device did not execute.
+        execute_s: the device executed.
+        copy_out_s: outputs were copied from the device.
+        wait_s: workers were at tasks, and at none of these: one stage waited for another, or the device did not tell its times.
+        idle_s: there was nothing for the workers to do.
+
+    Where stages of several tasks overlap, the time is the execution's first, then the callables', then the copies'.
+    """
+
+    queued_s: float = 0.0
+    copy_in_s: float = 0.0
+    callables_s: float = 0.0
+    execute_s: float = 0.0
+    copy_out_s: float = 0.0
+    wait_s: float = 0.0
+    idle_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Counts:
     """One device, or all of them.
 
@@ -44,6 +69,7 @@ class Counts:
         wall_s: seconds during which there was something to do.
         busy_share: the part of that time in which the workers were at a task, 0 to 1.
         throughput_per_s: tasks without failure for each second of wall time.
+        wall: where the workers' time went.
     """
 
     tasks: int
@@ -61,6 +87,7 @@ class Counts:
     end_to_end_ms: Times = field(default_factory=Times)
     preprocess_ms: Times = field(default_factory=Times)
     postprocess_ms: Times = field(default_factory=Times)
+    wall: Wall = field(default_factory=Wall)
 
 
 @dataclass(frozen=True)
@@ -210,4 +237,18 @@ def _counts(info: DeviceInfo, wall_s: float) -> Counts:
         busy_share=min(1.0, stats.busy_ns / 1e9 / room) if room > 0 else 0.0,
         throughput_per_s=(stats.tasks - stats.failures) / wall_s if wall_s > 0 else 0.0,
         **stages,
+        wall=_wall(stats, room),
     )
+
+
+def _wall(stats: Stats, room_s: float) -> Wall:
+    before, queued, copy_in, callables, execute, copy_out = (ns / 1e9 for ns in stats.occupied())
+    busy = min(stats.busy_ns / 1e9, room_s)
+    before = min(before, room_s - busy)
+    queued = min(queued, before)
+    left, parts = busy, []
+    for part in (execute, callables, copy_in - (before - queued), copy_out):
+        parts.append(max(0.0, min(part, left)))
+        left -= parts[-1]
+    executed, called, copied_in, copied_out = parts
+    return Wall(queued, copied_in + before - queued, called, executed, copied_out, left, max(0.0, room_s - busy - before))

@@ -1,6 +1,6 @@
 """What crosses the control connection, and what a factory has to make.
 
-    parent -> worker   a dict {"path", "cwd"} for the bootstrap code, then Start, then at most one Stop
+    parent -> worker   a dict {"path", "cwd"} for the bootstrap code, then Start, then any Cancel, then at most one Stop
     worker -> parent   Ready or Failed, once; Described and LogLine at any time
 
 End of file on the worker's side means that the parent is gone: it exits. On the parent's side it means nothing by itself;
@@ -47,6 +47,9 @@ class Handler(Protocol):
 
     One with `retry_on`, a tuple of exception types, has tasks that raise one of these run again, elsewhere if there is another
     device, `max_attempts` times in all.
+
+    One that can end a task early also has `cancel(task_id)`, which is called from another thread, perhaps more than once, and
+    perhaps for a task that has ended by itself. An exception of `run` for a task that nobody wants any more is dropped.
 
     One whose description may change also has `announces(tell)`: `tell()`, from any thread, sends what `describe()` says then.
     """
@@ -118,6 +121,12 @@ class LogLine(NamedTuple):
     level: int
     text: str
     created: float
+
+
+class Cancel(NamedTuple):
+    """Have the task with this id end, if it is under way: nobody wants it any more."""
+
+    task_id: int
 
 
 class Stop(NamedTuple):

@@ -57,6 +57,10 @@ class Stages:
         self._pid = os.getpid()
         self._borrower = borrower
 
+    def cancel(self, task_id: int) -> None:
+        """End the run of this task, if it is at the device. What callables do cannot be ended."""
+        self._executor.cancel(task_id)
+
     def serve(self, other: Callable[[Task, Any], bool]) -> None:
         """Until the channel is closed and drained. `other` is given each item first, and says whether it has answered it."""
         device = self._start("device", self._executor.run)

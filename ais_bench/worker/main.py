@@ -2,8 +2,9 @@
 
     main thread      makes the handler, serves tasks from the channel, closes the handler, exits; a handler that works in
                      stages serves by itself, with threads of its own
-    control thread   reads the control connection: Stop closes the channel, so that the main thread finishes what was handed
-                     over; end of file means that the parent is gone, and ends the process on the spot
+    control thread   reads the control connection: Cancel ends a task early, where the handler can; Stop closes the channel, so
+                     that the main thread finishes what was handed over; end of file means that the parent is gone, and
+                     ends the process on the spot
 
 Runs only in a worker. It leaves with os._exit, because nothing of an interpreter's orderly end is needed and device runtimes
 are known to hang in it.
@@ -27,11 +28,11 @@ from ais_bench.wire import RAISED, RETRY, Channel, encode, travel
 from ais_bench.wire.connection import WorkerEnd
 from ais_bench.wire.parcel import receive
 from ais_bench.wire.pickling import dumps_error
-from ais_bench.wire.protocol import Described, Failed, Ready, Start, Stop, WorkerContext
+from ais_bench.wire.protocol import Cancel, Described, Failed, Ready, Start, Stop, WorkerContext
 from ais_bench.worker import log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ais_bench.wire import Task
     from ais_bench.wire.protocol import Answer, Handler
@@ -81,8 +82,12 @@ def _serve(start: Start, connection: WorkerEnd) -> int:
         if start.cpus:
             _pin(start.cpus, start.yields)
         channel = Channel(start.arena_fd, start.doorbell_fd)
-        threading.Thread(target=_watch, args=(connection, channel), name="control", daemon=True).start()
+        cancels: list[Callable[[int], None]] = []
+        threading.Thread(target=_watch, args=(connection, channel, cancels), name="control", daemon=True).start()
         handler = _make_handler(start)
+        cancel = getattr(handler, "cancel", None)
+        if cancel is not None:
+            cancels.append(cancel)
         stages = getattr(handler, "stages", None)
         connection.send(Ready(handler.describe(), stages is not None))
         announces = getattr(handler, "announces", None)
@@ -163,10 +168,11 @@ def _leave(error: BaseException) -> NoReturn:
     os._exit(1)
 
 
-def _watch(connection: WorkerEnd, channel: Channel) -> None:
+def _watch(connection: WorkerEnd, channel: Channel, cancels: Sequence[Callable[[int], None]]) -> None:
     try:
-        while not isinstance(connection.receive(), Stop):
-            continue  # a message for a later version of this file
+        while not isinstance(message := connection.receive(), Stop):
+            for cancel in cancels if isinstance(message, Cancel) else ():
+                cancel(message.task_id)
         channel.close()
         connection.receive()  # nothing follows Stop but the parent's end
     except EOFError:

@@ -78,6 +78,8 @@ class SessionHandler:
         self._weights = weights
         self._factory = factory
         self._session: InferSession | None = None
+        self._running: int | None = None  # the task for which the model runs from Python
+        self._cancels: Callable[[int], None] | None = None  # of the stages
         self._preprocess = callables.get("preprocess")
         self._postprocess = callables.get("postprocess")
         self.retry_on: tuple[type[Exception], ...] = callables.get("retry_on", ())
@@ -145,16 +147,31 @@ class SessionHandler:
 
         def iteration(task: Task, item: Any) -> bool:
             if isinstance(item, Iterate):
-                channel.reply(task, self._iterate(item))
+                channel.reply(task, self._iterate(task, item))
             return isinstance(item, Iterate)
 
         threads = (self._factory.preprocess_threads, self._factory.postprocess_threads)
-        Stages(channel, self._native, self._preprocess, self._postprocess, threads, fail, leave, self._borrower).serve(
-            iteration
-        )
+        stages = Stages(channel, self._native, self._preprocess, self._postprocess, threads, fail, leave, self._borrower)
+        self._cancels = stages.cancel
+        stages.serve(iteration)
 
-    def _iterate(self, item: Iterate) -> list[Any]:
-        return self.session().infer_iteration(item.feeds, item.in_out_list, item.times, item.mode)
+    def _iterate(self, task: Task, item: Iterate) -> list[Any]:
+        session = self.session()
+        self._running = task.id
+        try:
+            return session.infer_iteration(item.feeds, item.in_out_list, item.times, item.mode)
+        finally:
+            self._running = None
+
+    def cancel(self, task_id: int) -> None:
+        """End the model's run for this task, if there is one. A run that has not begun does not hear of it."""
+        if self.native is not None:
+            self.native.cancel(task_id)
+        if self._cancels is not None:
+            self._cancels(task_id)
+        # Both lines hold the GIL, and no other run can begin in between.
+        if self._running == task_id:
+            self._native.cancel()
 
     def run(self, task: Task) -> Answer:
         """One task that needs Python."""
@@ -163,7 +180,7 @@ class SessionHandler:
         session, mode = self.session(), MODES[task.mode]
         item = decode(task.feeds) if task.kind == OBJECT else task.feeds
         if isinstance(item, Iterate):
-            return Answer(self._iterate(item))
+            return Answer(self._iterate(task, item))
         began_ns = _native.monotonic_ns()
         feeds: Any
         if isinstance(item, Named):
@@ -173,7 +190,11 @@ class SessionHandler:
         else:
             feeds, extra = ready_made(item, task.option, self._borrower)
         fed_ns = _native.monotonic_ns()
-        outputs = session.infer(feeds, mode)
+        self._running = task.id
+        try:
+            outputs = session.infer(feeds, mode)
+        finally:
+            self._running = None
         ran_ns = _native.monotonic_ns()
         if self._postprocess is None:
             return Answer(outputs, execute_ns=ran_ns - fed_ns, preprocess_ns=fed_ns - began_ns)

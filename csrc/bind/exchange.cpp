@@ -22,6 +22,12 @@ constexpr std::int64_t kStandByNs = 1'000'000;  // how long the background leave
 constexpr std::uint64_t kAdaptEvery = 8;        // answers between two looks at what a worker's tasks cost
 constexpr std::int64_t kShortNs = 15'000;       // below this task time one worker keeps up with the sending thread
 constexpr std::size_t kCoveredKept = 64;
+// A task that nobody wants is told to end if it does not by itself, again and again, as its run may not have begun. One past
+// its own time that goes on all the same, in a callable say, costs its worker.
+constexpr std::int64_t kEndsItselfNs = 10'000'000;
+constexpr std::int64_t kTellAgainNs = 100'000'000;
+constexpr std::int64_t kToldLongAgoNs = 500'000'000;
+constexpr int kMostStops = 8;                    // a task that is wanted runs again so often
 constexpr std::int64_t kCrowdedNs = 10'000'000;  // between two looks at a worker that stands still
 
 constexpr const char* kOutcomeNames[] = {"", "done", "failed", "cancelled", "timed_out", "refused"};
@@ -220,7 +226,10 @@ void Exchange::drop_run(PoolTask* task) {
   task->dropped_ns = monotonic_ns();
   const bool queued = task->place == pool::Place::kQueued;
   scheduler_.drop(task);
-  if (task->place == pool::Place::kSent) take_back(task);
+  if (task->place == pool::Place::kSent && !take_back(task)) {
+    stopping_.push_back({task->weak_from_this(), record_of(task->worker), task->seq, task->dropped_ns});
+    watch(task->dropped_ns + kEndsItselfNs);
+  }
   if (queued) release(task);
   if (task->first) task->done = true;
 }
@@ -497,6 +506,7 @@ bool Exchange::send(PoolTask* task) {
   if (task->place != pool::Place::kPlaced || task->worker != worker.get()) return true;  // the worker went meanwhile
   if (sent) {
     task->seq = seq;
+    task->begun_seen_ns = 0;
     task->taken = true;
     trash_.push_back(std::move(task->feeds));
     scheduler_.sent(task, monotonic_ns());
@@ -597,6 +607,10 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
     return;
   }
   complete_times(worker.get(), *task, task->accepted_ns, &answer);
+  if (in_hand && answer.stopped && (task->unwanted || (answer.feeds && ++task->stops <= kMostStops))) {
+    book_stopped(worker, task, std::move(answer));
+    return;
+  }
   if (in_hand && answer.feeds) {
     book_fault(worker, task, std::move(answer));
     return;
@@ -621,12 +635,44 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
   }
 }
 
+void Exchange::book_stopped(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer) {
+  worker->lane->stats().add_busy(answer.times.busy);
+  if (!task->unwanted) {
+    trash_.push_back(std::move(task->feeds));
+    task->feeds = std::move(answer.feeds);
+  }
+  trash_.push_back(std::move(answer.feeds));
+  trash_.push_back(std::move(answer.error));
+  scheduler_.stopped(task);
+  if (task->place == pool::Place::kOut) release(task);
+}
+
 // What only the exchange knows of an answer's times.
 void Exchange::complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::Answer* answer) {
+  occupy(worker, *answer);
   const std::int64_t until = task.dropped_ns > 0 ? std::min(task.dropped_ns, answer->done_ns) : answer->done_ns;
   answer->times.busy = busy_ns(worker, answer->picked_ns, std::max(until, answer->picked_ns));
   answer->times.queued += std::max<std::int64_t>(0, answer->begun_ns - accepted_ns);  // what lies between is copying
   answer->times.end_to_end = std::max(answer->times.end_to_end, answer->taken_ns - accepted_ns);
+}
+
+// What the worker did with its time for this answer, and before it while it had nothing else to do.
+void Exchange::occupy(PoolWorker* worker, const PyLane::Answer& answer) {
+  const shm::TaskTimes& times = answer.times;
+  const std::int64_t submitted_ns = answer.picked_ns - times.queued;
+  const std::int64_t free_ns = std::max(worker->last_done, since_ns_);
+  const auto passed = [&](std::int64_t from, std::int64_t to) {
+    return std::max<std::int64_t>(0, to - std::max(from, free_ns));
+  };
+  const std::int64_t queued = passed(submitted_ns, answer.picked_ns);
+  const std::int64_t copied = passed(answer.begun_ns, submitted_ns);
+  shm::Occupied occupied;
+  occupied.queued = queued;
+  occupied.copy_in = copied + times.copy_in - (submitted_ns - answer.begun_ns);
+  occupied.callables = times.preprocess + times.postprocess;
+  occupied.execute = times.execute;
+  occupied.copy_out = times.copy_out - (answer.taken_ns - answer.came_ns);
+  worker->lane->stats().occupy(occupied, queued + copied);
 }
 
 void Exchange::note(const PoolWorker* worker, const PyLane::Answer& answer, PoolTask* task) {
@@ -645,7 +691,10 @@ void Exchange::book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* 
   const bool failed = answer.kind == shm::Kind::kRaised || answer.kind == shm::Kind::kError;
   const bool won = !task->done && !first->done && !failed;
   if (task->place == pool::Place::kSent && task->worker == worker.get()) {
-    if (answer.feeds) {
+    if (answer.stopped) {
+      scheduler_.drop(task);
+      scheduler_.stopped(task);
+    } else if (answer.feeds) {
       scheduler_.drop(task);
       scheduler_.faulted(task);
     } else {
@@ -1061,12 +1110,54 @@ py::object Exchange::remove_worker(const std::shared_ptr<PoolWorker>& worker, co
   return explained ? py::cast(*explained) : py::none();
 }
 
+// Returns when to look again.
+std::int64_t Exchange::look_at_stopping(std::int64_t now, py::list* stops, py::list* late) {
+  std::int64_t later = pool::kNever;
+  for (std::size_t i = 0; i < stopping_.size();) {
+    const std::shared_ptr<PoolTask> task = stopping_[i].task.lock();
+    const std::shared_ptr<PoolWorker> worker = stopping_[i].worker.lock();
+    if (task == nullptr || worker == nullptr || task->place != pool::Place::kSent || task->worker != worker.get()) {
+      stopping_[i] = std::move(stopping_.back());
+      stopping_.pop_back();
+      continue;
+    }
+    const std::int64_t since = stopping_[i].since_ns;
+    if (now < since + kEndsItselfNs) {
+      later = std::min(later, since + kEndsItselfNs);
+    } else if (task->outcome == Outcome::kTimedOut && now >= since + kToldLongAgoNs) {
+      late->append(py::make_tuple(worker, task, false, static_cast<double>(now - since) / 1e9));
+    } else {
+      stops->append(py::make_tuple(worker, stopping_[i].seq));
+      later = std::min(later, now + kTellAgainNs);
+    }
+    ++i;
+  }
+  return later;
+}
+
+// Answers of a worker that does several tasks at a time say nothing of the others in its hands, so each of them is watched from
+// the first look at which it has begun. Returns when to look again.
+std::int64_t Exchange::look_at_several(const std::shared_ptr<PoolWorker>& worker, std::int64_t now, py::list* late) {
+  const auto limit = static_cast<std::int64_t>(options_.task_timeout_s * 1e9);
+  std::int64_t later = now + limit / 4;
+  for (pool::Task* one = worker->hand.first(); one != nullptr; one = one->next) {
+    auto* task = static_cast<PoolTask*>(one);
+    if (task->place != pool::Place::kSent || !worker->lane->lane().claimed(task->seq)) continue;
+    if (task->begun_seen_ns == 0) task->begun_seen_ns = now;
+    const std::int64_t due = task->begun_seen_ns + limit;
+    later = std::min(later, due);
+    if (due > now) continue;
+    late->append(py::make_tuple(worker, task->shared_from_this(), true, static_cast<double>(now - task->begun_seen_ns) / 1e9));
+    return pool::kNever;  // it costs the worker, and the others run elsewhere
+  }
+  return later;
+}
+
 py::tuple Exchange::overdue() {
   drain();
   const std::int64_t now = monotonic_ns();
   const auto limit = static_cast<std::int64_t>(options_.task_timeout_s * 1e9);
   py::list missed;
-  std::vector<const PoolTask*> too_late;
   while (!deadlines_.empty()) {
     const std::shared_ptr<PoolTask> task = deadlines_.front().task.lock();
     const bool over = task == nullptr || task->done;
@@ -1077,22 +1168,26 @@ py::tuple Exchange::overdue() {
     if (over) continue;
     const double took = deadline.timeout_s + static_cast<double>(now - deadline.at_ns) / 1e9;
     missed.append(py::make_tuple(task, deadline.timeout_s, took));
-    too_late.push_back(task.get());
   }
-  std::int64_t later = deadlines_.empty() ? pool::kNever : deadlines_.front().at_ns;
+  py::list stops;
   py::list late;
-  for (std::size_t i = 0; i < workers_.size(); ++i) {
+  std::int64_t later = deadlines_.empty() ? pool::kNever : deadlines_.front().at_ns;
+  later = std::min(later, look_at_stopping(now, &stops, &late));
+  for (std::size_t i = 0; limit > 0 && i < workers_.size(); ++i) {
     const std::shared_ptr<PoolWorker> worker = workers_[i];
     if (worker->hand.empty()) continue;
+    if (worker->several) {
+      later = std::min(later, look_at_several(worker, now, &late));
+      continue;
+    }
     Result<std::optional<shm::Lane::Oldest>> oldest = worker->lane->lane().oldest();
     if (!oldest.ok()) continue;
     const std::optional<shm::Lane::Oldest>& at = oldest.value();
     if (!at) continue;
     const std::shared_ptr<PoolTask> task = static_cast<PoolTask*>(at->task)->shared_from_this();
-    const bool own_time = std::find(too_late.begin(), too_late.end(), task.get()) != too_late.end();
-    if ((own_time && at->claimed) || (limit > 0 && at->since_ns + limit <= now)) {
-      late.append(py::make_tuple(worker, task, !own_time, static_cast<double>(now - at->since_ns) / 1e9));
-    } else if (limit > 0) {
+    if (at->since_ns + limit <= now) {
+      late.append(py::make_tuple(worker, task, true, static_cast<double>(now - at->since_ns) / 1e9));
+    } else {
       later = std::min(later, at->since_ns + limit);
     }
   }
@@ -1103,7 +1198,7 @@ py::tuple Exchange::overdue() {
   py::object pause = py::none();
   if (later != pool::kNever) pause = py::float_(std::max(0.0, static_cast<double>(later - monotonic_ns()) / 1e9));
   empty_trash();
-  return py::make_tuple(missed, late, pause);
+  return py::make_tuple(missed, late, stops, pause);
 }
 
 // ---- who gets in ----

@@ -98,8 +98,10 @@ struct PoolTask : pool::Task, std::enable_shared_from_this<PoolTask> {
   std::int64_t picked_ns = 0;
   std::int64_t done_ns = 0;
   shm::TaskTimes times;
-  std::uint64_t held = 0;  // bytes that count in the waiter's
-  int moved = 0;           // how often it was taken back
+  std::uint64_t held = 0;          // bytes that count in the waiter's
+  int moved = 0;                   // how often it was taken back
+  std::int64_t begun_seen_ns = 0;  // when the parent saw first that its worker had begun it; looked for where that matters
+  int stops = 0;                   // how often it ended with another task that was told to stop
   std::shared_ptr<Waiter> waiter;
   std::shared_ptr<PoolTask> self;  // while a queue or a worker has it
   // A second run of a task is a task of its own, which nobody waits for and no count knows; its answer becomes the first one's.
@@ -152,6 +154,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
 
   // Runs the task, which holds up a stream, a second time if that pays (P8 of the policy). Returns when to ask again.
   std::int64_t hedge(PoolTask* task);
+  bool accepts() const { return !forked() && !door_; }
   bool hedges() const { return options_.scheduler.hedge > 0; }
 
   // Books the replies that are there; how many. Then sends what can be sent.
@@ -166,7 +169,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   // device may be to blame, else how many earlier deaths the culprit explains with this one.
   py::object remove_worker(const std::shared_ptr<PoolWorker>& worker, const py::object& died);
   // Tasks past their own time as (task, seconds given, taken), workers at a task for too long as (worker, task, whether that is
-  // `task_timeout`, seconds taken), and in how many seconds to look again, or None.
+  // `task_timeout`, seconds taken), what workers shall end as (worker, number of the task there), and in how many seconds to
+  // look again, or None.
   py::tuple overdue();
 
   // ---- who gets in ----
@@ -215,7 +219,9 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   bool drain_worker(const std::shared_ptr<PoolWorker>& worker, std::size_t* count);
   void book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer answer);
   void complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::Answer* answer);
+  void occupy(PoolWorker* worker, const PyLane::Answer& answer);
   static void note(const PoolWorker* worker, const PyLane::Answer& answer, PoolTask* task);
+  void book_stopped(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer);
   void book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer);
   std::int64_t busy_ns(PoolWorker* worker, std::int64_t from, std::int64_t to);
   void adapt(PoolWorker* worker);
@@ -266,6 +272,16 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
     bool operator>(const Deadline& other) const { return at_ns != other.at_ns ? at_ns > other.at_ns : order > other.order; }
   };
   std::vector<Deadline> deadlines_;  // a heap
+  // Tasks that nobody wants any more, and that a worker has begun.
+  struct Stopping {
+    std::weak_ptr<PoolTask> task;
+    std::weak_ptr<PoolWorker> worker;
+    std::uint64_t seq;
+    std::int64_t since_ns;
+  };
+  std::vector<Stopping> stopping_;
+  std::int64_t look_at_several(const std::shared_ptr<PoolWorker>& worker, std::int64_t now, py::list* late);
+  std::int64_t look_at_stopping(std::int64_t now, py::list* stops, py::list* late);
   std::size_t prune_at_ = 1000;
   std::uint64_t order_ = 0;
   std::int64_t looks_ns_ = pool::kNever;  // when the supervisor looks by itself; 0: it has been woken

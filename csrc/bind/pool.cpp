@@ -165,6 +165,15 @@ std::shared_ptr<Exchange> make_exchange(std::shared_ptr<shm::Bell> bell, int wak
   return std::make_shared<Exchange>(std::move(bell), options);
 }
 
+// Feeds of which there is nothing to say; null: they are none, or this is for others to refuse.
+std::shared_ptr<PoolTask> run_plain(Exchange& exchange, const FeedRule& rule, py::object feeds) {
+  if (!exchange.accepts() || !PyList_CheckExact(feeds.ptr()) || !rule.plain(feeds.ptr())) return nullptr;
+  auto task = std::make_shared<PoolTask>();
+  task->feeds = std::move(feeds);
+  exchange.run(task);
+  return task;
+}
+
 void register_exchange(py::module_& module) {
   py::class_<Exchange, std::shared_ptr<Exchange>>(module, "Exchange")
       .def(py::init(&make_exchange), py::arg("doorbell"), py::kw_only(), py::arg("wake_fd") = -1, py::arg("cores") = 1,
@@ -173,6 +182,7 @@ void register_exchange(py::module_& module) {
       .def("start", &Exchange::start, py::arg("task"), py::arg("timeout") = py::none())
       .def("run", &Exchange::run, py::arg("task"))
       .def("run_all", &Exchange::run_all, py::arg("tasks"))
+      .def("run_plain", &run_plain, py::arg("rule"), py::arg("feeds"))
       .def(
           "cancel", [](Exchange& self, const std::vector<std::shared_ptr<PoolTask>>& tasks) { self.cancel(tasks); },
           py::arg("tasks"))

@@ -182,15 +182,17 @@ class PyLane {
     void* task = nullptr;
     py::object outputs = py::none();
     py::object error = py::none();
-    bool lost = false;   // the device is
-    bool retry = false;  // a callable raised what another run may spare it
-    py::object feeds;    // of a task that failed for its device, or to be run again, for another try; else null
+    bool lost = false;     // the device is
+    bool retry = false;    // a callable raised what another run may spare it
+    bool stopped = false;  // its run was told to stop, for its own sake or another task's
+    py::object feeds;      // of a task that failed for its device, or to be run again, for another try; else null
     shm::Kind kind = shm::Kind::kTensors;
     shm::TaskTimes times;
     std::int64_t begun_ns = 0;  // when its feeds began to be copied
     std::int64_t picked_ns = 0;
     std::int64_t done_ns = 0;
     std::int64_t taken_ns = 0;  // when the parent had it
+    std::int64_t came_ns = 0;   // when it began to take it
   };
 
   // The next reply; false where there is none.
@@ -224,6 +226,7 @@ class PyLane {
     answer->picked_ns = reply->picked_ns;
     answer->done_ns = reply->done_ns;
     answer->taken_ns = now_ns;
+    answer->came_ns = taken_ns;
     reply->result.release();
     reply->feeds_lease.release();
   }
@@ -242,7 +245,8 @@ class PyLane {
     const Status status = reply->kind == shm::Kind::kTooLarge ? reply->error : reported_error(reply->tensors);
     answer->error = to_exception(status);
     answer->lost = status.code() == Code::kDeviceLost;
-    if (device::is_fault(status) && reply->feeds_lease) {
+    answer->stopped = status.code() == Code::kCancelled;
+    if ((answer->stopped || device::is_fault(status)) && reply->feeds_lease) {
       answer->feeds = arrays_over(reply->feeds, std::move(reply->feeds_lease), std::move(kept));
     }
   }

@@ -440,6 +440,10 @@ void register_session(py::module_& module) {
   register_iteration(module);
   py::class_<FeedRule, std::shared_ptr<FeedRule>>(module, "FeedRule")
       .def(py::init<const py::list&, const py::list&>(), py::arg("inputs"), py::arg("overridable"))
+      .def(
+          "plain",
+          [](const FeedRule& self, py::handle feeds) { return PyList_CheckExact(feeds.ptr()) && self.plain(feeds.ptr()); },
+          py::arg("feeds"))
       .def("notes", &FeedRule::notes, py::arg("feeds"))
       .def("tell_again", &FeedRule::tell_again);
   module.def("memory_times", &memory_times, py::arg("direction"));

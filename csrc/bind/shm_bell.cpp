@@ -59,6 +59,12 @@ void register_stats(py::module_& module) {
       .def_property_readonly("tasks", [](const Stats& stats) { return stats.snapshot().tasks; })
       .def_property_readonly("failures", [](const Stats& stats) { return stats.snapshot().failures; })
       .def_property_readonly("busy_ns", [](const Stats& stats) { return stats.snapshot().busy_ns; })
+      .def("occupied",
+           [](const Stats& stats) {
+             const Stats::Snapshot all = stats.snapshot();
+             const shm::Occupied& one = all.occupied;
+             return py::make_tuple(all.before_ns, one.queued, one.copy_in, one.callables, one.execute, one.copy_out);
+           })
       .def(
           "add", [](Stats& stats, const Stats& other) { stats.add(other.snapshot()); }, py::arg("other"))
       .def("reset", &Stats::reset)

@@ -218,6 +218,7 @@ class PyExecutor {
   }
 
   void end() { executor_.end(); }
+  void cancel(std::uint64_t seq) { executor_.cancel(seq); }
 
   void run() {
     Status status;
@@ -281,7 +282,8 @@ void when_slots_are_refused(worker::SessionHandler& self, py::object tell) {
 }  // namespace
 
 void register_shm_channel(py::module_& module) {
-  py::class_<worker::Handler, std::shared_ptr<worker::Handler>>(module, "NativeHandler");
+  py::class_<worker::Handler, std::shared_ptr<worker::Handler>>(module, "NativeHandler")
+      .def("cancel", &worker::Handler::cancel, py::arg("task_id"), py::call_guard<py::gil_scoped_release>());
   py::class_<worker::EchoHandler, worker::Handler, std::shared_ptr<worker::EchoHandler>>(module, "EchoHandler").def(py::init());
   py::class_<worker::SessionHandler, worker::Handler, std::shared_ptr<worker::SessionHandler>>(module, "SessionHandler")
       .def(py::init<std::shared_ptr<session::Session>>(), py::arg("session"))
@@ -299,6 +301,7 @@ void register_shm_channel(py::module_& module) {
       .def(py::init<py::object, std::shared_ptr<session::Session>>(), py::arg("channel"), py::arg("session"))
       .def("submit", &PyExecutor::submit, py::arg("task"), py::arg("feeds"), py::arg("carry"), py::arg("preprocess_ns"))
       .def("end", &PyExecutor::end)
+      .def("cancel", &PyExecutor::cancel, py::arg("task_id"), py::call_guard<py::gil_scoped_release>())
       .def("run", &PyExecutor::run)
       .def("next_done", &PyExecutor::next_done);
   module.attr("Task") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(task_type()));

@@ -656,6 +656,12 @@ bool Scheduler::faulted(Task* task) {
   return true;
 }
 
+void Scheduler::stopped(Task* task) {
+  task->worker->full = false;
+  leave_hand(task);
+  if (!task->unwanted) enqueue(task, true);
+}
+
 bool Scheduler::raised(Task* task, Nanos began, Nanos done) {
   const int device = task->worker->device;
   answered(task, began, done);

@@ -209,6 +209,8 @@ class Scheduler {
   void answered(Task* task, Nanos began, Nanos done);
   // The worker's device failed with it. True: it is queued again; false: it is out, and the failure its own.
   bool faulted(Task* task);
+  // It was told to stop, perhaps for another task's sake: nothing is learned from it. It is queued again, or kOut if unwanted.
+  void stopped(Task* task);
   // It raised what another run may spare it, which is not the device's fault. It runs elsewhere if there is another device. The
   // same answer.
   bool raised(Task* task, Nanos began, Nanos done);

@@ -364,6 +364,11 @@ Result<std::optional<Lane::Oldest>> Lane::oldest() {
   return std::optional<Oldest>();
 }
 
+bool Lane::claimed(std::uint64_t seq) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return tasks_.claimed(seq / kRingSlots, seq);
+}
+
 Result<Lease> Lane::lease_feeds(std::size_t bytes) {
   AIS_TRY(usable());
   Lease lease = slots_->acquire(bytes, bytes);

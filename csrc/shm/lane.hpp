@@ -123,6 +123,9 @@ class Lane {
   };
   Result<std::optional<Oldest>> oldest();
 
+  // Whether the worker has claimed the task that was published as `seq`, which it has not answered.
+  bool claimed(std::uint64_t seq);
+
   // A slot for feeds that the caller fills before it submits. Empty: the arena is used up for now. OutOfMemory as for begin.
   Result<Lease> lease_feeds(std::size_t bytes);
 

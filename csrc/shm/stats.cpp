@@ -7,6 +7,17 @@
 #include "shm/layout.hpp"
 
 namespace ais::shm {
+namespace {
+
+void join(Occupied* sum, const Occupied& other) {
+  sum->queued += other.queued;
+  sum->copy_in += other.copy_in;
+  sum->callables += other.callables;
+  sum->execute += other.execute;
+  sum->copy_out += other.copy_out;
+}
+
+}  // namespace
 
 // Values below 32 have a bucket each; above, the highest bit picks the row and the next five the column.
 int Histogram::bucket_of(std::uint64_t ns) {
@@ -67,8 +78,16 @@ void Stats::add_busy(std::int64_t ns) {
   sum_.busy_ns += std::max<std::int64_t>(ns, 0);
 }
 
+void Stats::occupy(const Occupied& occupied, std::int64_t before_ns) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  sum_.before_ns += before_ns;
+  join(&sum_.occupied, occupied);
+}
+
 void Stats::add(const Snapshot& other) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  sum_.before_ns += other.before_ns;
+  join(&sum_.occupied, other.occupied);
   sum_.tasks += other.tasks;
   sum_.failures += other.failures;
   sum_.busy_ns += other.busy_ns;

@@ -46,6 +46,15 @@ struct TaskTimes {
   std::uint16_t unknown = 0;  // bits of UnknownTime (layout.hpp): these stages are left out of the statistics
 };
 
+// How an answer occupied its worker's time, in nanoseconds. The first two passed while the worker had nothing else.
+struct Occupied {
+  std::int64_t queued = 0;   // the task was published, and the worker had not taken it
+  std::int64_t copy_in = 0;  // the parent copied its feeds; and the copy to the device
+  std::int64_t callables = 0;
+  std::int64_t execute = 0;
+  std::int64_t copy_out = 0;  // from the device
+};
+
 // Any thread.
 class Stats {
  public:
@@ -54,10 +63,14 @@ class Stats {
     std::uint64_t tasks = 0;
     std::uint64_t failures = 0;
     std::int64_t busy_ns = 0;
+    std::int64_t before_ns = 0;  // of `occupied`: what passed before workers took tasks
+    Occupied occupied;
     std::array<Histogram, kStages> stages;
   };
 
   void record(const TaskTimes& times, bool failed);
+  // `before_ns`: how much of it passed before the worker took the task.
+  void occupy(const Occupied& occupied, std::int64_t before_ns);
   void add_busy(std::int64_t ns);  // of a task that nobody waited for any more
   void add(const Snapshot& other);
   void reset();

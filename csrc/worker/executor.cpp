@@ -1,6 +1,7 @@
 // The queues, and the loop between them.
 #include "worker/executor.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <new>
 #include <string>
@@ -50,6 +51,11 @@ void Executor::end() {
   changed_.notify_all();
 }
 
+void Executor::cancel(std::uint64_t seq) {
+  const std::lock_guard<std::mutex> lock(lock_);
+  if (std::find(running_.begin(), running_.end(), seq) != running_.end()) static_cast<void>(session_->cancel());
+}
+
 Executor::JobPtr Executor::next_done() {
   std::unique_lock<std::mutex> lock(lock_);
   changed_.wait(lock, [this] { return !done_.empty() || finished_; });
@@ -83,6 +89,10 @@ Executor::JobPtr Executor::pop(bool wait, const std::function<void()>& idle) {
 
 void Executor::start(JobPtr job) {
   Started started;
+  {
+    const std::lock_guard<std::mutex> lock(lock_);
+    running_.push_back(job->task.seq);
+  }
   if (job->sink == nullptr) started.slot = std::make_unique<FrameSink>(&job->task.writer);
   session::OutputSink* const sink = job->sink != nullptr ? job->sink : started.slot.get();
   if (pipeline_ != nullptr) started.status = pipeline_->submit(job->feeds, rule_of(job->task), sink);
@@ -115,6 +125,10 @@ Status Executor::finish_oldest() {
     }
   } catch (const std::bad_alloc&) {  // this task's failure
     status = Status(Code::kOutOfMemory, "the worker's memory ran out");
+  }
+  {
+    const std::lock_guard<std::mutex> lock(lock_);
+    running_.pop_front();
   }
   if (status.code() == Code::kDeviceLost) return status;  // unanswered: the process ends, and its tasks run elsewhere
   job.times.copy_in_ns += run.staged_ns - run.start_ns;

@@ -42,6 +42,8 @@ class Executor {
   void submit(JobPtr job);
   // No job comes any more.
   void end();
+  // See Handler::cancel.
+  void cancel(std::uint64_t seq);
   // Executes until end() and the last job. `idle` is called when nothing is under way and none waits. A failure means that the
   // lane, or (DeviceLost) the device, cannot be used any more.
   Status run(const std::function<void()>& idle);
@@ -73,6 +75,7 @@ class Executor {
   std::deque<JobPtr> waiting_;
   std::deque<JobPtr> done_;
   std::vector<JobPtr> spent_;
+  std::deque<std::uint64_t> running_;  // the numbers of the tasks under way
   std::size_t most_waiting_ = 1;
   bool ended_ = false;     // no more jobs come
   bool finished_ = false;  // none is executed any more

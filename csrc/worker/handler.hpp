@@ -1,6 +1,8 @@
 // What a worker does with a task, without Python.
 #pragma once
 
+#include <cstdint>
+
 #include "base/status.hpp"
 #include "shm/frame.hpp"
 #include "shm/port.hpp"
@@ -20,6 +22,8 @@ class Handler {
   // Ends the oldest task: its outputs are written with task->writer. A failure fails this task only. Where the writer had no
   // room (full()) the status does not matter: the task is run again with more.
   virtual Status finish(shm::RunTimes* times) = 0;
+  // Has the task with this number end soon, if it is under way. Any thread. Others may end with it, as Cancelled.
+  virtual void cancel(std::uint64_t /*seq*/) {}
   // No task comes any more, and none is under way: the arena's addresses mean nothing after it.
   virtual void leave() {}
 };

@@ -1,6 +1,7 @@
 // Between a slot and a session.
 #include "worker/session_handler.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <utility>
@@ -52,13 +53,30 @@ void SessionHandler::start(shm::Task* task) {
   auto sink = std::make_unique<SlotSink>(&task->writer, bounces ? &bounces_ : nullptr, pipeline_ != nullptr ? &slots_ : nullptr,
                                          std::move(user));
   for (Bounce& bounce : bounces_) bounce.slot = nullptr;
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    running_.push_back(task->seq);
+  }
   Status status = submit(*task, sink.get());
   started_.push_back({task, std::move(sink), std::move(status)});
+}
+
+// A run that has not begun does not hear of it; whoever wants the task to end asks again.
+void SessionHandler::cancel(std::uint64_t seq) {
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (std::find(running_.begin(), running_.end(), seq) != running_.end()) static_cast<void>(session_->cancel());
 }
 
 Status SessionHandler::finish(shm::RunTimes* times) {
   const Started oldest = std::move(started_.front());
   started_.pop_front();
+  struct Ended {
+    ~Ended() {
+      const std::lock_guard<std::mutex> guard(handler->lock_);
+      handler->running_.pop_front();
+    }
+    SessionHandler* handler;
+  } const ended{this};
   AIS_TRY(oldest.status);
   session::RunTimes run;
   const Status status = pipeline_ != nullptr ? pipeline_->finish(&run)

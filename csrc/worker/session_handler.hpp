@@ -4,6 +4,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -21,6 +22,7 @@ class SessionHandler : public Handler {
   std::size_t depth() const override { return pipeline_ == nullptr ? 1 : pipeline_->depth(); }
   void start(shm::Task* task) override;
   Status finish(shm::RunTimes* times) override;
+  void cancel(std::uint64_t seq) override;
   void leave() override { slots_.forget(); }
   // Called in the thread that serves, when the device stops taking slots of the arena: Device::host_memory() says more.
   void when_slots_are_refused(std::function<void()> tell) { slots_.when_refused(std::move(tell)); }
@@ -61,7 +63,9 @@ class SessionHandler : public Handler {
   SlotRegistry slots_;                // used by a pipeline, whose device copies while the host does other things
   std::uint64_t tasks_ = 0;
   std::deque<Started> started_;
-  std::vector<Bounce> bounces_;  // one an output; used where one task runs at a time
+  std::mutex lock_;
+  std::deque<std::uint64_t> running_;  // the numbers of those tasks; guarded by lock_
+  std::vector<Bounce> bounces_;        // one an output; used where one task runs at a time
   // Null: one task after the other, executed by finish(). The first to go, since what it does uses the rest.
   std::unique_ptr<session::Pipeline> pipeline_;
 };
