@@ -54,7 +54,11 @@ class PlayedModel : public device::Model {
   Result<std::unique_ptr<device::Binding>> bind(const std::vector<TensorView>&, std::vector<device::Output>) override {
     return Status(Code::kUnsupported, "not played");
   }
-  std::string cancel() override { return ""; }
+  std::string cancel() override {
+    ++cancels;
+    return "";
+  }
+  static inline std::atomic<std::uint64_t> cancels{0};
 
  private:
   device::ModelInfo info_;
@@ -190,6 +194,14 @@ TEST(every_task_is_answered_once_and_right) {
   constexpr std::uint64_t kTasks = 4000;
   Stages stages;
   std::thread worker([&] { CHECK_OK(stages.serve()); });
+  std::atomic<bool> over{false};
+  std::thread other([&] {  // asks for the end of tasks that are under way, and of others
+    for (std::uint64_t number = 0; !over; ++number) {
+      const std::uint64_t seq = number % kTasks * shm::kRingSlots + number % shm::kMostInFlight;
+      stages.executor->cancel(seq);
+      stages.lane->claimed(seq);
+    }
+  });
   std::set<std::uint64_t> open;
   shm::Lane::Reply reply;
   for (std::uint64_t number = 1; number <= kTasks || !open.empty();) {
@@ -215,6 +227,8 @@ TEST(every_task_is_answered_once_and_right) {
     }
     reply.result.release();
   }
+  over = true;
+  other.join();
   stages.lane->close();
   worker.join();
   CHECK(stages.lane->in_flight() == 0);
