@@ -14,6 +14,9 @@ import psutil
 import pytest
 
 TESTS = Path(__file__).parent
+by_policy = pytest.mark.skipif(
+    "AIS_BENCH_POOL_RANDOM" in os.environ, reason="it is about what the policy decides, and decisions are drawn by lot"
+)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pool_handlers import Echo, Obedient, order
-from pool_support import wait_until
+from pool_support import by_policy, wait_until
 
 from ais_bench.errors import FeedError, PoolClosed, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task
@@ -398,6 +398,7 @@ def test_times_are_counted_and_can_be_reset(pool: DevicePool) -> None:
     assert pool.wall_s() == 0
 
 
+@by_policy
 @pytest.mark.parametrize("fewest", [2, 6])
 def test_a_few_long_tasks_of_a_stream_are_spread_over_the_devices(fewest: int) -> None:
     with DevicePool(Obedient, [0, 1, 2], PoolSettings(fewest_in_flight=fewest)) as pool:

@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from pool_handlers import Marking, Obedient, order
-from pool_support import run_script, wait_until
+from pool_support import by_policy, run_script, wait_until
 
 from ais_bench.errors import ConfigError, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-by_policy = pytest.mark.skipif(
-    "AIS_BENCH_POOL_RANDOM" in os.environ, reason="it is about what the policy decides, and decisions are drawn by lot"
-)
 
 
 def on(task: Task) -> int:
