@@ -98,6 +98,27 @@ def test_beside_callables_too(onnx_model: Callable[[str], str], callables: dict[
         assert pids(session) == before
 
 
+def hangs_at_times(item: int) -> list[np.ndarray]:
+    """A preprocess that hangs for items below 0."""
+    time.sleep(600 if item < 0 else 0.005)
+    return [np.array(item), np.zeros(1, np.float32)]
+
+
+def test_task_timeout_holds_while_other_threads_of_the_worker_answer(onnx_model: Callable[[str], str]) -> None:
+    settings = {"callable_threads": 2, "task_timeout": 1.0, "max_attempts": 1}
+    with MultiDeviceSession(onnx_model("loop"), devices=[0], preprocess=hangs_at_times, **settings) as session:
+        assert session.infer(3)[0][0] == 3
+        before = pids(session)
+        stuck = session.submit(-1)
+        deadline = time.monotonic() + 30
+        while not stuck.done() and time.monotonic() < deadline:
+            assert session.infer(4)[0][0] == 4
+        with pytest.raises(TaskTimeout):
+            stuck.result(0)
+        assert session.infer(5)[0][0] == 5
+        assert pids(session) != before
+
+
 def test_on_npus_tasks_beside_a_cancelled_one_are_answered_all_the_same(packed: Callable[[str], Packed]) -> None:
     """They are under way at once, and the driver ends all of them."""
     feeds = [np.ones((1, 3), np.float32)]
