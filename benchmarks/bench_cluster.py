@@ -14,11 +14,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from bench_npu import SMALL, add_one_model
 
 from ais_bench.emulator.binary import library_path
@@ -69,14 +71,106 @@ def through_a_death(session: ClusterSession, items: int, kill: Any) -> tuple[flo
 
 
 def until_used(session: ClusterSession, add: Any) -> float:
-    """Seconds from the start of a node to the first result of one of its devices."""
+    """Seconds from when a node is part of the cluster to the first result of one of its devices."""
     known = {node for node, _ in session.devices}
-    add()
-    began = time.monotonic()
+    began: list[float] = []
+
+    def start() -> None:
+        add()
+        began.append(time.monotonic())
+
+    starting = threading.Thread(target=start)
+    starting.start()
     for _, item in session.map(feeds(), details=True):
         if item.device_id[0] not in known:
-            return time.monotonic() - began
+            starting.join()
+            return max(0.0, time.monotonic() - began[0])
     raise AssertionError("the stream ended")
+
+
+def driver_cost(session: ClusterSession, seconds: float) -> tuple[float, float]:
+    """Chunks of one item a second, and this process's processor time for each in microseconds."""
+    done, began, used = 0, time.monotonic(), time.process_time()
+    for _ in session.map(feeds()):
+        done += 1
+        if time.monotonic() - began > seconds:
+            break
+    return done / (time.monotonic() - began), (time.process_time() - used) / done * 1e6
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from ais_bench.ray import ClusterSession
+session = ClusterSession(sys.argv[1], address=sys.argv[2])
+for n, _ in enumerate(session.map([np.full({shape}, n, np.float32)] for n in range(100000))):
+    if n == 50:
+        workers = [line.pid for report in session.report().nodes.values() for line in report.workers]
+        print("pids:", *workers, *{{psutil.Process(pid).ppid() for pid in workers}}, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def after_a_kill(model: str, address: str) -> float:
+    """Seconds from the SIGKILL of a driver until none of its actors and workers is left."""
+    program = "import psutil" + KILLED.format(shape=SMALL)
+    done = subprocess.run([sys.executable, "-c", program, model, address], stdout=subprocess.PIPE, text=True)
+    killed = time.monotonic()
+    pids = [int(pid) for line in done.stdout.splitlines() if line.startswith("pids:") for pid in line.split()[1:]]
+    assert len(pids) >= NPUS, done.stdout
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() - killed < 60, "processes are left"
+        time.sleep(0.01)
+    return time.monotonic() - killed
+
+
+class Host:
+    """A cluster in a process of its own (tests/ray_host.py)."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, str(HOST), "2", str(NPUS), str(MS)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.address = self.line()
+
+    def line(self) -> str:
+        """What it says next."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        assert line, "the cluster is gone"
+        return line
+
+    def tell(self, command: str) -> None:
+        """Give it a command."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        """End the newest node hard."""
+        self.tell("kill")
+        self.line()  # its id; then it is being killed
+
+    def add(self) -> None:
+        """Start a node, and wait until it is part of the cluster."""
+        self.tell("add")
+        while self.line() == "killed":  # what was still to be said of the node before
+            pass
+
+    def close(self) -> None:
+        """End the cluster."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    print(text, flush=True)
 
 
 def main() -> None:
@@ -85,41 +179,38 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--items", type=int, default=5000)
     asked = parser.parse_args()
-    environment = {
-        "AIS_BENCH_ACL_LIBRARY": str(library_path()),
-        "AIS_BENCH_ORT_LIBRARY": str(find_onnxruntime()),
-        "AIS_EMULATOR_DEVICES": str(NPUS),
-        "AIS_EMULATOR_EXEC_MS": str(MS),
-    }
-    os.environ.update(environment)
+    os.environ.update(
+        {
+            "AIS_BENCH_ACL_LIBRARY": str(library_path()),
+            "AIS_BENCH_ORT_LIBRARY": str(find_onnxruntime()),
+            "AIS_EMULATOR_DEVICES": str(NPUS),
+            "AIS_EMULATOR_EXEC_MS": str(MS),
+        }
+    )
     with tempfile.TemporaryDirectory() as folder:
         model = add_one_model(folder, SMALL)
         with MultiDeviceSession(model) as session:
             alone = rate(session, asked.seconds)
-        command = [sys.executable, str(HOST), "2", str(NPUS), str(MS)]
-        host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert host.stdin is not None
-        assert host.stdout is not None
-        told, answers = host.stdin, host.stdout
-
-        def tell(command: str) -> None:
-            told.write(command + "\n")
-            told.flush()
-
+        host = Host()
         try:
-            with ClusterSession(model, address=answers.readline().strip()) as cluster:
-                cluster.start()
-                both = rate(cluster, asked.seconds)
-                ideal = 2 * NPUS * 1000 / MS
-                print(
-                    f"2 nodes: {both:.0f} items/s, {both / (2 * alone):.2f} of two sessions alone, {both / ideal:.2f} of ideal"
-                )
-                gap, usual = through_a_death(cluster, asked.items, lambda: tell("kill"))
-                print(f"a node killed hard: longest time without a result {gap:.2f} s (p99 before: {usual * 1e3:.0f} ms)")
-                print(f"a node that joins: {until_used(cluster, lambda: tell('add')):.1f} s from its start to its first result")
+            say(f"a driver killed: nothing is left after {after_a_kill(model, host.address):.1f} s")
+            with ClusterSession(model, address=host.address, chunk=1) as cluster:
+                each, cost = driver_cost(cluster, asked.seconds)
+                say(f"chunks of one item: {each:.0f}/s; {cost:.0f} us of the driver's processor time a chunk")
+            for chunk in (2, 4, 16, None):
+                with ClusterSession(model, address=host.address, chunk=chunk) as cluster:
+                    both = rate(cluster, asked.seconds)
+                    size = "by default" if chunk is None else f"of {chunk} items, {chunk * MS / NPUS:.0f} ms"
+                    of_ideal = both * MS / 1000 / (2 * NPUS)
+                    say(
+                        f"2 nodes, chunks {size}: {both / (2 * alone):.3f} of two sessions alone, {of_ideal:.3f} of the devices"
+                    )
+            with ClusterSession(model, address=host.address) as cluster:
+                gap, usual = through_a_death(cluster, asked.items, host.kill)
+                say(f"a node killed hard: longest time without a result {gap:.2f} s (p99 before: {usual * 1e3:.0f} ms)")
+                say(f"a node that joins: its first result after {until_used(cluster, host.add):.1f} s")
         finally:
-            told.close()
-            host.wait(60)
+            host.close()
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ __all__ = ["Driver"]
 
 _logger = logging.getLogger("ais_bench.ray")
 
-CHUNKS_A_NODE = 4  # in a node's hand: one running out, others on their way there and back
+CHUNKS_A_NODE = 8  # in a node's hand: some are on their way there and back, which takes 25 ms on a busy machine
 TICK_S = 0.25  # the longest wait for an event, and between two looks at the nodes
 SHORTEST_S = 0.001
 MOST_ANSWERS = 16  # taken before chunks are placed again
@@ -97,6 +97,7 @@ class Driver:
         self._nodes: dict[str, Node] = {}
         self._at: dict[Any, Node] = {}  # by the scheduler's worker
         self._ready: list[Node] = []
+        self._out: dict[int, Node] = {}  # by number
         self._free: dict[str, dict[str, float]] = {}
         self._kinds: Sequence[str] = ()  # of resources: a node that has one of them is used
         self._numbers = 0
@@ -421,7 +422,7 @@ class Driver:
 
     def _fail_what_cannot_run(self) -> None:
         """No chunk waits for a node that is out."""
-        out = {node.number: node for node in self.nodes() if node.state is State.OUT}
+        out = self._out
         if not out:
             return
         if len(out) == len(self._nodes):
@@ -443,6 +444,7 @@ class Driver:
         """Change a node's state."""
         node.state = state
         self._ready = [other for other in self.nodes() if other.state is State.READY]
+        self._out = {other.number: other for other in self.nodes() if other.state is State.OUT}
         if state is State.OUT:
             self._fail_what_cannot_run()
         self._settle()
@@ -700,9 +702,9 @@ class Watch:
 
 
 def _end_all() -> None:
-    """At the end of the program, before Ray's own: sessions that nobody closed."""
+    """At the end of the program, before Ray's own: sessions that nobody closed. Futures are finished."""
     for driver in list(_drivers):
-        driver.stop(force=True)
+        driver.stop(force=not any(chunk.then is not None for chunk in list(driver._open)))
 
 
 atexit.register(_end_all)
