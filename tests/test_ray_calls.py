@@ -311,6 +311,19 @@ with ClusterSession(model, address=address, preprocess=die_below_0, max_node_fai
     assert isinstance(lost.exception(60), PoolBroken), lost.exception()
     assert {node for node, _ in session.devices} == {there[0]}
     assert session.infer(3)[0][0, 0] == 3
+
+# The program leaves the cluster: the session says so, and Ray starts none of its own.
+import ray
+session = ClusterSession(model, address=address)
+stream = session.map(feeds(n) for n in range(10**6))
+next(stream)
+ray.shutdown()
+try:
+    for outputs in stream: pass
+except PoolBroken as error: assert "ray.shutdown() was called" in str(error), error
+else: raise AssertionError("the stream went on")
+session.close()
+assert not ray.is_initialized()
 said("ended")
 """
 

@@ -99,6 +99,7 @@ class Driver:
         self._ready: list[Node] = []
         self._out: dict[int, Node] = {}  # by number
         self._free: dict[str, dict[str, float]] = {}
+        self._job: str | None = None  # this program's connection to the cluster
         self._kinds: Sequence[str] = ()  # of resources: a node that has one of them is used
         self._numbers = 0
         self._open: set[Chunk] = set()  # accepted and not done
@@ -116,7 +117,7 @@ class Driver:
         self._cost_s = 0.0  # of this thread's time, a chunk
         self.beat = 0  # turns of the thread
         self._thread = threading.Thread(target=self._run, name="ais_bench cluster", daemon=True)
-        self._head = Head(lambda found: self._post(lambda: self._find(found)))
+        self._head = Head(lambda found: self._post(lambda: self._find(found)), self._is_connected)
         self._answers = Helper("ais_bench cluster answers")  # gives futures their results
         self.calls = Helper("ais_bench cluster calls")  # the callbacks of futures
 
@@ -130,6 +131,7 @@ class Driver:
         if self._thread.ident is None:
             found = look()
             self._kinds = kinds_of(found.nodes, self._settings.nodes)
+            self._job = ray.get_runtime_context().get_job_id()
             self._post(lambda: self._find(found))
             for thread in (self.calls.thread, self._answers.thread, self._head.thread, self._thread):
                 thread.start()
@@ -216,6 +218,10 @@ class Driver:
         if self._thread.is_alive():
             _logger.error("the cluster session did not end in time; its actors end with this program")
 
+    def _is_connected(self) -> bool:
+        """Whether the program is still in the cluster. If not, a call of Ray's would start one of its own."""
+        return ray.is_initialized() and ray.get_runtime_context().get_job_id() == self._job
+
     def _over(self) -> BaseException:
         return self._broken or PoolClosed("the session is closed")
 
@@ -277,7 +283,7 @@ class Driver:
     def _end_sessions(self) -> None:
         """Let the sessions end by themselves: workers release their devices and write their profiles."""
         actors = [node.actor for node in self.nodes() if node.state in (State.READY, State.LEAVING)]
-        if actors and not self._force and ray.is_initialized():
+        if actors and not self._force and self._is_connected():
             ray.wait([actor.close.remote(False) for actor in actors], num_returns=len(actors), timeout=CLOSE_S)
 
     def _take_events(self) -> None:
@@ -356,6 +362,8 @@ class Driver:
             self._post(lambda: then(value, error))
 
         try:
+            if self._job is not None and not ray.is_initialized():
+                raise _left()
             call().future().add_done_callback(told)
         except Exception as error:  # Ray refuses the call: its store is full, or the program has left the cluster
             refused = error
@@ -454,6 +462,9 @@ class Driver:
         if now - self._looked_at < TICK_S / 2:
             return
         self._looked_at = now
+        if self._job is not None and not self._is_connected():
+            self._broken, self._stopping, self._force = _left(), True, True
+            return
         limit = self._settings.start_timeout + PROCESS_START_S
         for node in self.nodes():
             if node.state is State.RESTING and now >= node.pause_until and (self._open or not self._stopping):
@@ -502,6 +513,8 @@ class Driver:
         node.started_at, node.error, node.held = now, None, ""
         self._move(node, State.STARTING)
         try:
+            if self._job is not None and not ray.is_initialized():
+                raise _left()
             node.actor = actor = ray.remote(NodeActor).options(**options).remote()
         except Exception as error:
             self._give_up(node, error)
@@ -712,3 +725,7 @@ atexit.register(_end_all)
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _left() -> PoolBroken:
+    return PoolBroken("the program has left the Ray cluster: ray.shutdown() was called while the session was open")

@@ -74,9 +74,9 @@ class Found(NamedTuple):
 class Head(Helper):
     """Asks Ray's head for the nodes again and again, and ends actors. Any of this waits as long as the head is away."""
 
-    def __init__(self, tell: Callable[[Found], object]) -> None:
+    def __init__(self, tell: Callable[[Found], object], is_connected: Callable[[], bool]) -> None:
         super().__init__("ais_bench cluster nodes")
-        self._tell = tell
+        self._tell, self._is_connected = tell, is_connected
         self._looked_at = 0.0
 
     def kill(self, actor: Any) -> None:
@@ -84,12 +84,13 @@ class Head(Helper):
 
         def job() -> None:
             with contextlib.suppress(Exception):
-                ray.kill(actor, no_restart=True)
+                if self._is_connected():
+                    ray.kill(actor, no_restart=True)
 
         self.do(job)
 
     def _idle(self) -> None:
-        if time.monotonic() - self._looked_at < LOOK_EVERY_S:
+        if time.monotonic() - self._looked_at < LOOK_EVERY_S or not self._is_connected():
             return
         try:
             found = look()
