@@ -380,6 +380,7 @@ deadline = time.monotonic() + 30
 while any(map(psutil.pid_exists, workers)):
     assert time.monotonic() < deadline
     time.sleep(0.05)
+assert ClusterSession(model, address=address).submit(feeds(6)).result(60)[0][0, 0] == 6
 session = ClusterSession(model, address=address)
 stream = session.map(feeds(n) for n in range(10**6))
 assert next(stream)[0][0, 0] == 0

@@ -295,7 +295,7 @@ class ClusterSession:
         number, id = (None, None) if device is None else self._place_of(device)
         parcel, _size = pack_item(feeds)
         chunk = Chunk(0, [parcel], Order(mode, id, self._wanted(outputs)), Waiting(), number)
-        result = _ChunkFuture(self._driver, chunk)
+        result = _ChunkFuture(self, self._driver, chunk)
         self._driver.submit(chunk, timeout)
         return result
 
@@ -548,8 +548,9 @@ class _Stream:
 class _ChunkFuture(Future[Any]):
     """The outputs of a chunk of one item. Its callbacks run in a thread of their own: they may call the session."""
 
-    def __init__(self, driver: Driver, chunk: Chunk) -> None:
+    def __init__(self, session: ClusterSession, driver: Driver, chunk: Chunk) -> None:
         super().__init__()
+        self._session: ClusterSession | None = session  # it stays until there is an answer
         self._driver, self._chunk = driver, chunk
         chunk.then = self._settle
 
@@ -560,6 +561,7 @@ class _ChunkFuture(Future[Any]):
                 self.set_exception(outputs)
             else:
                 self.set_result(outputs)
+        self._session = None
 
     def cancel(self) -> bool:
         """Cancel it, unless its result is there."""
