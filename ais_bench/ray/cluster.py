@@ -555,7 +555,10 @@ class _ChunkFuture(Future[Any]):
         chunk.then = self._settle
 
     def _settle(self, chunk: Chunk) -> None:
-        ((_, outputs, _),) = _answers(chunk)
+        try:
+            ((_, outputs, _),) = _answers(chunk)
+        except Exception as error:  # nobody may wait for ever
+            outputs = error
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # it was cancelled
             if isinstance(outputs, BaseException):
                 self.set_exception(outputs)

@@ -55,7 +55,7 @@ class Helper:
                 return
             try:
                 job()
-            except Exception:
+            except BaseException:  # a callback that ends the program ends its own call
                 _logger.exception("a call failed in the thread %s", self.thread.name)
             self._idle()
 
