@@ -58,7 +58,7 @@ def pack_item(item: Any) -> tuple[Parcel, int]:
     """An item as it is now, whatever its source does with its buffers, and its size in bytes. Raises what pickling raises."""
     packed = pack(item)
     size = packed.size()
-    if size > LARGE:
+    if size > LARGE and ray.is_initialized():  # a program that has left the cluster is told so by the driver
         return ray.put(packed), size
     return Packed(packed.data, [bytes(memoryview(buffer)) for buffer in packed.buffers]), size
 
