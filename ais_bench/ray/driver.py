@@ -220,7 +220,7 @@ class Driver:
 
     def _is_connected(self) -> bool:
         """Whether the program is still in the cluster. If not, a call of Ray's would start one of its own."""
-        return ray.is_initialized() and ray.get_runtime_context().get_job_id() == self._job
+        return bool(ray.is_initialized() and ray.get_runtime_context().get_job_id() == self._job)
 
     def _over(self) -> BaseException:
         return self._broken or PoolClosed("the session is closed")
