@@ -59,7 +59,7 @@ def load(what: str, workers: int, tasks: int) -> None:
         return Echo(wait_s)
 
     feeds = [np.zeros(16, np.float32)]  # so small that copying does not hide the rest
-    with DevicePool(factory, range(workers), PoolSettings(affinity="none", start_timeout=600)) as pool:
+    with DevicePool(factory, range(workers), PoolSettings(affinity="none", spin=0, start_timeout=600)) as pool:
         for _ in range(4 * workers):
             pool.run(Task(feeds))
         if what == "infer":
