@@ -9,6 +9,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import multi_device_support
@@ -269,3 +270,41 @@ import ais_bench.infer.interface, ais_bench.infer.summary, ais_bench.emulator, a
     for arguments, words in (([], importlib.metadata.version("ais_bench")), (["empty"], "empty")):
         result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
         assert (result.returncode, result.stdout.strip()) == (0, words), result.stderr
+
+
+LONGEST_FUNCTION = 60
+TOO_LONG = ("void Exchange::start(", "void register_exchange(")  # still
+
+
+def python_functions(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node.end_lineno - node.lineno + 1
+
+
+def native_functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Functions and methods, as clang-format indents them: from the signature's first line to the brace below its column."""
+    lines = path.read_text().split("\n")
+    other = r" *(namespace|class|struct|enum|union|extern|if|for|while|switch|do|else|case)\b"
+    for last, line in enumerate(lines):
+        if re.match(other, line) or not re.match(r" {0,2}[^\s}].*\{$", line):
+            continue
+        first = last
+        while lines[first - 1].strip() and not re.search(r"([;{}:>]|\*/|//.*)$", lines[first - 1]):
+            first -= 1
+        indent = re.match(" *", lines[first])[0]
+        end = next((at for at in range(last, len(lines)) if re.match(f"{indent}\\}}", lines[at])), None)
+        if end is not None and len(indent) <= 2 and "(" in "".join(lines[first : last + 1]):
+            yield f"{path.relative_to(ROOT)}:{first + 1} {lines[first].strip()}", end - first + 1
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    folders = ("ais_bench", "aclruntime", "benchmarks", "examples", "tests")
+    python = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    native = [path for folder in ("csrc", "tests/native") for path in (ROOT / folder).rglob("*.?pp")]
+    for files, functions in ((python, python_functions), (native, native_functions)):
+        lengths = {name: length for path in files for name, length in functions(path)}
+        assert len(lengths) > 1000
+        long = {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}
+        assert {name for name in long if not any(known in name for known in TOO_LONG)} == set()

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ais_bench.emulator.binary import library_without
 from ais_bench.emulator.control import Emulator
@@ -40,77 +40,105 @@ def npus(
     seed: int = 0,
     **unknown: NoReturn,
 ) -> Iterator[Path]:
-    """Within the block, AscendCL is the emulator with `count` NPUs. Yields the library's path.
+    """Make AscendCL the emulator with `count` NPUs within the block, and yield the library's path.
 
-    It works by environment variables, which are put back at the end, so start worker processes inside it. In this process it
-    may be entered any number of times, also within itself, as long as no NPU is in use: open sessions keep what they have, also
-    after the end of the block, and while there are any, the NPUs cannot become others. A process loads one AscendCL for good,
-    so sessions under another library (`without`) need another process. Not for two threads at once.
+    It works by environment variables, which are put back at the end, so start worker processes inside the block. A process may
+    enter it any number of times, also within itself, as long as no NPU is in use: open sessions keep what they have, and while
+    there are any, the NPUs cannot become others. A process loads one AscendCL for good, so sessions under another library
+    (`without`) need another process. Not for two threads at once.
 
     Args:
         count: NPUs, numbered from 0.
-        exec_ms: milliseconds of one execution: a number, a distribution ("normal:5,0.5", "uniform:4,6", "lognormal:5,0.3",
-            "exponential:5"), or `{device: either}`. Default: as long as the CPU takes.
-        copy_gbps: 1e9 bytes a second of one direction of copying between host and device, a number or `{device: number}`;
-            copying takes at least that long. Default: as fast as the host copies.
+        exec_ms: milliseconds of one execution: a number, a distribution such as "normal:5,0.5" (docs/emulator.md), or
+            `{device: either}`. Default: as long as the CPU takes.
+        copy_gbps: 1e9 bytes a second of one direction of copying, or `{device: number}`. Default: as fast as the host copies.
         memory_mb: MiB of device memory, a number or `{device: number}`. Default 32768.
         faults: rules like "aclmdlExecute:3=507011@2" (docs/emulator.md): the calls that fail, hang or crash.
-        faults_across_processes: count calls over all processes of the block, so that a restarted worker does not meet the same
-            fault again. Otherwise each process counts its own.
+        faults_across_processes: count calls over all processes of the block, so that a restarted worker does not meet it again.
         without: symbols that the library shall lack; see `ais_bench.emulator.binary.OPTIONAL`.
-        product: the NPUs' product, which decides what functions work and how many events there are (docs/emulator.md): "310P3",
-            "910", "910B", "A2", "A3", "310B", "950" or the name of a SoC. Default: "910B3".
-        soc: what aclrtGetSocName answers, if that is not to follow from `product`. A model packed for another one is refused.
+        product: what decides which functions work (docs/emulator.md): "310P3", "910", "910B", "A2", "A3", "310B", "950", a SoC.
+        soc: the answer of aclrtGetSocName, if it does not follow from `product`. Models packed for another one are refused.
         kernel: the release of the host's kernel, such as "5.10": older ones cannot register every memory. Default: this host's.
         record: a file that every call of every process is appended to, a JSON object a line; "%p" becomes the process id.
         report: a file for violations and leaks, as `record`. Default: stderr.
         on_violation: "report", or "abort" to end the process at a violation of AscendCL's rules.
-        threads: ONNX Runtime threads of one model.
-        seed: of the distributions.
+        threads, seed: ONNX Runtime threads of one model; of the distributions.
 
-    Raises:
-        ConfigError: for settings that cannot be, and for others than those of the NPUs that this process has in use. Nothing is
-            changed then.
+    Raises ConfigError, and changes nothing, for wrong settings and for others than those of NPUs that this process uses.
     """
     if unknown:
         raise unknown_argument(unknown, npus)
-    count, threads = as_int("count", count, 1, 1024), as_int("threads", threads, 1, 1024)
-    as_choice("on_violation", on_violation, ("report", "abort"))
-    rules = (
-        faults if isinstance(faults, str) else [as_text("a fault rule", rule) for rule in as_list("faults", faults, "rules")]
-    )
     with tempfile.TemporaryDirectory(prefix="ais_bench_npus_") as folder:
         settings = {
-            LIBRARY_VARIABLE: str(library_without(without)),
-            "AIS_EMULATOR_DEVICES": str(count),
-            "AIS_EMULATOR_EXEC_MS": _per_device("exec_ms", exec_ms, count),
-            "AIS_EMULATOR_COPY_GBPS": _per_device("copy_gbps", copy_gbps, count),
-            "AIS_EMULATOR_MEMORY_MB": _per_device("memory_mb", memory_mb, count),
-            "AIS_EMULATOR_FAULTS": rules if isinstance(rules, str) else ";".join(rules),
-            "AIS_EMULATOR_FAULT_STATE": os.path.join(folder, "faults")
-            if as_bool("faults_across_processes", faults_across_processes)
-            else None,
-            "AIS_EMULATOR_SOC": _soc(product, soc),
-            "AIS_EMULATOR_KERNEL": None if kernel is None else as_text("kernel", kernel),
-            "AIS_EMULATOR_RECORD": None if record is None else os.path.abspath(as_path("record", record)),
-            "AIS_EMULATOR_REPORT": None if report is None else os.path.abspath(as_path("report", report)),
-            "AIS_EMULATOR_ON_VIOLATION": on_violation,
-            "AIS_EMULATOR_THREADS": str(threads),
-            "AIS_EMULATOR_SEED": str(as_int("seed", seed, 0, 2**63 - 1)),
-            "ASCEND_RT_VISIBLE_DEVICES": None,
+            **_machine_settings(count, exec_ms, copy_gbps, memory_mb, _soc(product, soc), kernel),
+            **_fault_settings(faults, folder if as_bool("faults_across_processes", faults_across_processes) else None),
+            **_log_settings(record, report, on_violation),
+            **_library_settings(without, threads, seed),
         }
-        if "AIS_BENCH_ORT_LIBRARY" not in os.environ:
-            settings["AIS_BENCH_ORT_LIBRARY"] = find_onnxruntime()
-        library = Path(str(settings[LIBRARY_VARIABLE]))
-        try:
-            with _environment(settings):
-                complaint = Emulator(library)._configure()
-                if not complaint:
-                    yield library
-        finally:  # back to the settings around the block; sessions that are still open keep the NPUs that they have
-            Emulator(library)._configure()
-        if complaint:
-            raise ConfigError(complaint)
+        with _emulated(settings) as library:
+            yield library
+
+
+def _machine_settings(
+    count: int,
+    exec_ms: PerDevice | None,
+    copy_gbps: PerDevice | None,
+    memory_mb: PerDevice | None,
+    soc: str | None,
+    kernel: Any,
+) -> dict[str, str | None]:
+    count = as_int("count", count, 1, 1024)
+    return {
+        "AIS_EMULATOR_DEVICES": str(count),
+        "AIS_EMULATOR_EXEC_MS": _per_device("exec_ms", exec_ms, count),
+        "AIS_EMULATOR_COPY_GBPS": _per_device("copy_gbps", copy_gbps, count),
+        "AIS_EMULATOR_MEMORY_MB": _per_device("memory_mb", memory_mb, count),
+        "AIS_EMULATOR_SOC": soc,
+        "AIS_EMULATOR_KERNEL": None if kernel is None else as_text("kernel", kernel),
+        "ASCEND_RT_VISIBLE_DEVICES": None,
+    }
+
+
+def _fault_settings(faults: str | Iterable[str], folder: str | None) -> dict[str, str | None]:
+    """`folder`: where all processes count their calls together; None: each counts its own."""
+    rules = (
+        [faults] if isinstance(faults, str) else [as_text("a fault rule", one) for one in as_list("faults", faults, "rules")]
+    )
+    state = None if folder is None else os.path.join(folder, "faults")
+    return {"AIS_EMULATOR_FAULTS": ";".join(rules), "AIS_EMULATOR_FAULT_STATE": state}
+
+
+def _log_settings(record: Any, report: Any, on_violation: str) -> dict[str, str | None]:
+    return {
+        "AIS_EMULATOR_RECORD": None if record is None else os.path.abspath(as_path("record", record)),
+        "AIS_EMULATOR_REPORT": None if report is None else os.path.abspath(as_path("report", report)),
+        "AIS_EMULATOR_ON_VIOLATION": as_choice("on_violation", on_violation, ("report", "abort")),
+    }
+
+
+def _library_settings(without: Iterable[str], threads: int, seed: int) -> dict[str, str | None]:
+    settings: dict[str, str | None] = {
+        "AIS_EMULATOR_THREADS": str(as_int("threads", threads, 1, 1024)),
+        "AIS_EMULATOR_SEED": str(as_int("seed", seed, 0, 2**63 - 1)),
+        LIBRARY_VARIABLE: str(library_without(without)),
+    }
+    if "AIS_BENCH_ORT_LIBRARY" not in os.environ:
+        settings["AIS_BENCH_ORT_LIBRARY"] = find_onnxruntime()
+    return settings
+
+
+@contextmanager
+def _emulated(settings: Mapping[str, str | None]) -> Iterator[Path]:
+    library = Path(str(settings[LIBRARY_VARIABLE]))
+    try:
+        with _environment(settings):
+            complaint = Emulator(library)._configure()
+            if not complaint:
+                yield library
+    finally:  # back to the settings around the block; sessions that are still open keep the NPUs that they have
+        Emulator(library)._configure()
+    if complaint:
+        raise ConfigError(complaint)
 
 
 #: Products by the names that people use, and a SoC of each.

@@ -90,23 +90,7 @@ def pack(
     as_choice("input_format", input_format, tuple(_FORMATS))
     as_text("soc_version", soc_version)
     external_weight = as_bool("external_weight", external_weight)
-    try:
-        graph = Path(model).read_bytes()
-    except OSError as error:
-        raise file_error(error, "read the model") from None
-    inputs = _declared_inputs(graph, model)
-    declared = {item.name: item.shape for item in inputs}
-    declared_ranks = ranks(graph)
-    given = _parse_shapes(input_shape)
-    for item in inputs:
-        if declared_ranks[item.name] is None and item.name not in given:
-            raise ConfigError(
-                f"the model declares no shape of input {item.name!r}; an NPU model needs one: give it in input_shape"
-            )
-    order = _apply_input_shape(inputs, given)
-    shapes = {item.name: item.shape for item in inputs}
-    if shapes != declared:  # what is converted is the model with these shapes, as with ATC
-        graph = with_input_shapes(graph, shapes)
+    graph, inputs, order, declared_ranks = _with_shapes(model, _parse_shapes(input_shape))
     gears = _gears(inputs, order, input_format, dynamic_batch_size, dynamic_image_size, dynamic_dims)
     aipp = [] if insert_op_conf is None else read_aipp_config(insert_op_conf)
     _check_aipp(aipp, inputs, gears)
@@ -118,6 +102,34 @@ def pack(
         "gears": {"kind": gears.kind, "values": gears.values, "order": gears.order},
         "aipp": aipp,
     }
+    _write(target, graph, description, external_weight)
+    return target
+
+
+def _with_shapes(
+    model: str, given: Mapping[str, Sequence[str]]
+) -> tuple[bytes, list[_Input], list[int], Mapping[str, int | None]]:
+    """The graph with the shapes that were given, its inputs, their order in `given`, and the ranks that the model declares."""
+    try:
+        graph = Path(model).read_bytes()
+    except OSError as error:
+        raise file_error(error, "read the model") from None
+    inputs = _declared_inputs(graph, model)
+    declared = {item.name: item.shape for item in inputs}
+    declared_ranks = ranks(graph)
+    for item in inputs:
+        if declared_ranks[item.name] is None and item.name not in given:
+            raise ConfigError(
+                f"the model declares no shape of input {item.name!r}; an NPU model needs one: give it in input_shape"
+            )
+    order = _apply_input_shape(inputs, given)
+    shapes = {item.name: item.shape for item in inputs}
+    if shapes != declared:  # what is converted is the model with these shapes, as with ATC
+        graph = with_input_shapes(graph, shapes)
+    return graph, inputs, order, declared_ranks
+
+
+def _write(target: Path, graph: bytes, description: dict[str, Any], external_weight: bool) -> None:
     try:
         if external_weight:
             graph, description["weights"] = _write_weights(graph, target.parent / "weight")
@@ -125,7 +137,6 @@ def pack(
         target.write_bytes(_HEADER.pack(MAGIC, 2 if external_weight else 1, 0, len(text), len(graph)) + text + graph)
     except OSError as error:
         raise file_error(error, "write the packed model") from None
-    return target
 
 
 def _write_weights(graph: bytes, folder: Path) -> tuple[bytes, list[dict[str, Any]]]:

@@ -56,9 +56,6 @@ def run_scenario(
     lg = _loadgen()
     settings = _settings(lg, scenario, rate, latency_ms, seconds, queries, find_peak)
     os.makedirs(folder, exist_ok=True)
-    log = lg.LogSettings()
-    log.enable_trace = False
-    log.log_output.outdir, log.log_output.copy_summary_to_stdout = folder, False
     errors: list[BaseException] = []
     pending = _Pending()
 
@@ -77,7 +74,7 @@ def run_scenario(
     sut = lg.ConstructSUT(issue, lambda: None)
     library = lg.ConstructQSL(LIBRARY, LIBRARY, lambda _: None, lambda _: None)
     try:
-        lg.StartTestWithLogSettings(sut, library, settings, log)
+        lg.StartTestWithLogSettings(sut, library, settings, _log_settings(lg, folder))
         pending.wait()
     finally:
         lg.DestroyQSL(library)
@@ -89,6 +86,13 @@ def run_scenario(
     if find_peak:  # the summary is that of the last step of the search
         found["figures"]["peak per second"] = found["figures"].get("Completed samples per second", 0.0)
     return found
+
+
+def _log_settings(lg: Any, folder: str) -> Any:
+    log = lg.LogSettings()
+    log.enable_trace = False
+    log.log_output.outdir, log.log_output.copy_summary_to_stdout = folder, False
+    return log
 
 
 class _Pending:

@@ -50,72 +50,62 @@ def evaluate(
     session: Callable[..., Any] | None = None,
     **session_options: Any,
 ) -> Result:
-    """Run a data set through a model on all devices, and score it.
+    """Run a data set through a model on all devices, score it, and return a Result. docs/evaluate.md explains each argument.
 
     Args:
-        model_or_session: a path or bytes, for which a MultiDeviceSession is made and closed; or a session of yours, which stays
-            open: then samples are read, prepared and finished in this process. It must have no callables of its own.
-        dataset: anything with `__len__` and `__getitem__`, whose samples are read in the workers; or with `__iter__`, whose
-            samples travel there; or a folder, or a list, of `.npy`, `.bin` and image files.
-        target: of a sample, its true answer. None: the second of a sample that is a tuple (feeds, target), what a sample that
-            is a mapping has as "label" or "target", or None.
-        preprocess: of a sample, the feeds of that sample: an array, a list with one for each input, or a mapping by input
-            name, with or without a batch axis of 1. None: the sample without its target.
-        postprocess: of the outputs of one sample, a list of arrays with the batch axis kept, what the metrics see. It should be
-            small: it comes back to this process.
-        metrics: one, several, or a mapping by name, of objects with `update(outputs, target)` and `compute()`, objects with
-            `add_batch(predictions=, references=)` and `compute()`, and functions of (outputs, target), whose numbers are
-            averaged. They are updated here, in the order of the data set.
-        final: a function of all outputs and all targets; it returns a number, or numbers by name.
-        batch_size: samples of one run. None: what the model was built for, or 1. A short last batch is filled with copies,
-            whose results are dropped.
-        devices: as for MultiDeviceSession.
-        limit: so many samples: the first, or, with `seed`, some drawn at random.
-        seed: see `limit`; besides, `random` and numpy's generator start anew for each sample, from the seed and its index.
+        model_or_session: a path or bytes; or an open session without callables, which stays open: samples are then read here.
+        dataset: what has `__len__` and `__getitem__`, or `__iter__`; or a folder, or a list, of files.
+        target, preprocess: functions of a sample: its true answer, and its feeds. None: by the kind of the sample.
+        postprocess: of the outputs of one sample, with a batch axis of 1: what the metrics see. None: the outputs.
+        metrics, final: one metric, several, or a mapping by name; a function of all outputs and all targets.
+        batch_size: samples of one run. None: what the model was built for, or 1. Copies fill a short last batch.
+        devices, session_options: as for MultiDeviceSession, or for what `session` makes.
+        limit, seed: run the first `limit` samples, with a seed some at random. The seed also restarts `random` for each sample.
         progress: show on stderr how far it is; or a class like tqdm.
-        output: the run folder, see docs/evaluate.md. None: nothing is written.
-        resume: go on with the run of that folder, if there is one; devices and metrics may be others than before. "failed":
-            samples that failed run again, too.
-        on_error: "record" a sample that fails, and go on, or "raise" its error.
-        mode: of the runs, as for `infer`.
-        keep_outputs: keep what postprocess returned, and the targets, in the run folder. None: if anything is scored. Without
-            them a run can neither be resumed with metrics nor scored again.
-        notes: anything for run.json.
-        watch: a function of the session that returns a context, in which the run takes place.
+        output, resume: the run folder; go on with the run in it, with "failed" also with its failed samples.
+        on_error, mode: "record" a sample that fails, and go on, or "raise" its error; the mode of the runs, as for `infer`.
+        keep_outputs: keep outputs and targets in the run folder. None: if anything is scored.
+        notes, watch: anything for run.json; a function of the session that returns a context around the run.
         session: what makes the session of a model. None: MultiDeviceSession; on several servers: ais_bench.ray.ClusterSession.
-        session_options: as for MultiDeviceSession, or for what `session` makes.
 
-    Returns a Result. Raises ConfigError before anything runs; what a sample raises with on_error="raise"; PoolBroken and
-    WorkerStartError; OSError of the run folder. Whatever was written stays, and `resume` goes on with it.
+    Raises ConfigError before anything runs; a sample's error with on_error="raise"; PoolBroken, WorkerStartError, OSError.
     """
     _check_options(session_options, session)
-    asked = _checked(dataset, target, preprocess, postprocess, Scorer(metrics, final), batch_size, limit, seed, on_error)
-    if resume and output is None:
-        raise ConfigError("resume=True needs output=, the run folder to go on with")
-    keep = output is not None and (asked.scorer.wanted if keep_outputs is None else bool(keep_outputs))
-    reader = Reader(asked.source.data, target, preprocess, asked.seed, asked.alone)
-    finisher = Finisher(postprocess, asked.scorer.wanted or keep, asked.alone)
+    scorer = Scorer(metrics, final)
+    asked = _checked(dataset, target, preprocess, postprocess, scorer, batch_size, limit, seed, on_error, output, keep_outputs)
     with contextlib.ExitStack() as stack:
-        book = Book(asked.scorer, keep, again=resume == "failed")
-        stack.callback(book.close)
-        if output is not None:
-            facts = _facts(model_or_session)
-            settings = {**asked.settings(), "mode": mode}
-            book.open(os.path.abspath(os.fspath(output)), bool(resume), settings, facts, asked.source.count, notes)
+        book = stack.enter_context(_book(asked, model_or_session, output, resume, mode, notes))
         with book.ends_well():
-            opened, own = _session(model_or_session, devices, reader, finisher, session_options, session)
+            opened, own = _session(model_or_session, devices, asked, session_options, session)
             if own:
                 stack.enter_context(opened)
                 opened.start()
-            inputs, outputs = opened.get_inputs(), opened.get_outputs()
-            lane = in_the_workers(opened, mode) if own else in_this_process(opened, mode, reader, finisher)
-            size = batch_size_for(asked.batch_size, inputs, outputs)
-            run = _Run(lane, asked.source, size, inputs_of(inputs), book, asked.alone)
-            if watch is not None:
-                stack.enter_context(watch(opened))
-            with Progress(asked.source.count, _title(model_or_session), progress) as bar, book.notes_restarts(opened):
-                run.all(bar, _devices(opened))
+            with Progress(asked.source.count, _title(model_or_session), progress) as bar:
+                _run(asked, opened, own, mode, book, watch, bar)
         return book.result(opened)
+
+
+@contextlib.contextmanager
+def _book(asked: _Asked, model: Any, output: Any, resume: bool | str, mode: str, notes: Any) -> Iterator[Book]:
+    """The records of the run, in its folder if it has one."""
+    if resume and output is None:
+        raise ConfigError("resume=True needs output=, the run folder to go on with")
+    with contextlib.closing(Book(asked.scorer, asked.keep, again=resume == "failed")) as book:
+        if output is not None:
+            settings, path = {**asked.settings(), "mode": mode}, os.path.abspath(os.fspath(output))
+            book.open(path, bool(resume), settings, _facts(model), asked.source.count, notes)
+        yield book
+
+
+def _run(
+    asked: _Asked, opened: Any, own: bool, mode: str, book: Book, watch: Callable[[Any], Any] | None, bar: Progress
+) -> None:
+    inputs, outputs = opened.get_inputs(), opened.get_outputs()
+    lane = in_the_workers(opened, mode) if own else in_this_process(opened, mode, asked.reader, asked.finisher)
+    size = batch_size_for(asked.batch_size, inputs, outputs)
+    run = _Run(lane, asked.source, size, inputs_of(inputs), book, asked.alone)
+    with watch(opened) if watch is not None else contextlib.nullcontext(), book.notes_restarts(opened):
+        run.all(bar, _devices(opened))
 
 
 def _facts(model_or_session: Any) -> dict[str, Any]:
@@ -137,6 +127,9 @@ class _Asked(NamedTuple):
     limit: int | None
     seed: int | None
     alone: bool  # a sample that fails costs no other
+    keep: bool  # outputs and targets stay in the run folder
+    reader: Reader
+    finisher: Finisher
 
     def settings(self) -> dict[str, Any]:
         """What decides which samples run together, as run.json has it."""
@@ -153,6 +146,8 @@ def _checked(
     limit: Any,
     seed: Any,
     on_error: str,
+    output: Any,
+    keep_outputs: bool | None,
 ) -> _Asked:
     """Raise ConfigError for what is no data set, no function, no number."""
     if on_error not in ("record", "raise"):
@@ -164,7 +159,12 @@ def _checked(
     seed = check_number("seed", seed, 0)
     source = source_of(dataset)
     source.choose(limit, seed)
-    return _Asked(source, scorer, batch_size, limit, seed, on_error == "record")
+    alone = on_error == "record"
+    keep = output is not None and (scorer.wanted if keep_outputs is None else bool(keep_outputs))
+    reader = Reader(source.data, target, preprocess, seed, alone)
+    return _Asked(
+        source, scorer, batch_size, limit, seed, alone, keep, reader, Finisher(postprocess, scorer.wanted or keep, alone)
+    )
 
 
 def _check_options(options: dict[str, Any], make: Callable[..., Any] | None) -> None:
@@ -189,8 +189,7 @@ def _devices(session: Any) -> list[int]:
 def _session(
     model: Any,
     devices: Any,
-    reader: Reader,
-    finisher: Finisher,
+    asked: _Asked,
     options: dict[str, Any],
     make: Callable[..., Any] | None,
 ) -> tuple[Any, bool]:
@@ -204,7 +203,7 @@ def _session(
         from ais_bench.session import MultiDeviceSession
 
         make = MultiDeviceSession
-    made = make(model, devices=devices, preprocess=reader, postprocess=finisher, on_error="return", **options)
+    made = make(model, devices=devices, preprocess=asked.reader, postprocess=asked.finisher, on_error="return", **options)
     return made, True
 
 

@@ -66,6 +66,7 @@ from ais_bench.session.count_devices import count_devices
 from ais_bench.session.item import Keyed, item_of
 from ais_bench.session.last_times import LastTimes
 from ais_bench.session.own_process import OwnProcess
+from ais_bench.session.preprocessing import Preprocessing
 from ais_bench.session.stateless import threads_for
 from ais_bench.session.weights import SharedWeights
 from ais_bench.wire import OBJECT, TENSORS, encode, take
@@ -80,7 +81,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ais_bench.pool.settings import PoolOptions
-    from ais_bench.session.preprocessing import Preprocessing
     from ais_bench.session.report import Report
 
     Outputs = list[NDArray[Any]]
@@ -97,6 +97,55 @@ class _Description(NamedTuple):
     overridable: list[tensor_desc]
     batches: list[int]  # the batch gears, ascending; none where the model has no such gears
     borrows: bool  # its workers read feeds in the memory of CPU workers
+
+
+class _Callables(NamedTuple):
+    """The caller's functions around the model, checked."""
+
+    preprocess: Callable[[Any], Any] | None
+    postprocess: Callable[..., Any] | None
+    init: Callable[[], Any] | None
+    retry_on: tuple[type[Exception], ...]
+    workers: int  # processes of their own that run preprocess; 0: the devices' workers do
+    threads: tuple[int, int]  # of preprocess and postprocess in a device's worker
+
+    @classmethod
+    def checked(cls, preprocess: Any, postprocess: Any, init: Any, retry_on: Any, threads: Any, workers: Any) -> _Callables:
+        workers = as_int("preprocess_workers", workers, 0, 1024)
+        if workers and preprocess is None:
+            raise ConfigError(f"preprocess_workers needs a preprocess for its workers, got {workers} and no preprocess")
+        again = _exception_types(retry_on)
+        if again and preprocess is None and postprocess is None:
+            raise ConfigError("retry_on is about what callables raise: it needs a preprocess or a postprocess")
+        in_device = None if workers else preprocess
+        counts = (threads_for(in_device, threads), threads_for(postprocess, threads))
+        return cls(preprocess, postprocess, init, again, workers, counts)
+
+    @property
+    def in_device(self) -> Callable[[Any], Any] | None:
+        """What the workers of the devices call before the model."""
+        return None if self.workers else self.preprocess
+
+    def for_devices(self) -> Packed | None:
+        return _packed(self.retry_on, preprocess=self.in_device, postprocess=self.postprocess, init=self.init)
+
+    def start_ahead(self, settings: PoolSettings) -> Preprocessing | None:
+        """Make the workers that preprocess, if there are to be any."""
+        if not self.workers:
+            return None
+        packed = _packed(self.retry_on, preprocess=self.preprocess, init=self.init)
+        assert packed is not None
+        # What is the devices' alone: their threads and processors, and how many of them may be missing.
+        alone = dataclasses.replace(
+            settings,
+            workers_per_device=1,
+            tasks_in_flight=None,
+            fewest_in_flight=2,
+            min_devices=None,
+            hedge=None,
+            affinity="none",
+        )
+        return Preprocessing(packed, self.workers, alone, carries=self.postprocess is not None)
 
 
 class MultiDeviceSession:
@@ -178,63 +227,18 @@ class MultiDeviceSession:
         self._runtime = runtime_of(self.model_path, runtime)
         self._on_error = check_on_error(on_error)
         self._asked = None if devices is None else as_device_ids(devices)
-        again = _exception_types(retry_on)
-        self._made_with |= {"devices": self._asked, "retry_on": again}  # they may have been iterators
-        auto = isinstance(affinity, str) and affinity == "auto"
-        pinning: Any = "none" if auto and self._runtime != "ort" else affinity
-        cpu_workers = as_int("preprocess_workers", preprocess_workers, 0, 1024)
-        if cpu_workers and preprocess is None:
-            raise ConfigError(f"preprocess_workers needs a preprocess for its workers, got {cpu_workers} and no preprocess")
-        if again and preprocess is None and postprocess is None:
-            raise ConfigError("retry_on is about what callables raise: it needs a preprocess or a postprocess")
-        in_device = None if cpu_workers else preprocess  # who calls it
-        threads = [threads_for(function, callable_threads) for function in (in_device, postprocess)]
-        at_once = _UNDER_WAY_ON_AN_NPU if self._runtime == "acl" else _UNDER_WAY_ON_A_CPU
-        settings.setdefault("fewest_in_flight", at_once + sum(count + 1 for count in (*threads, bool(cpu_workers)) if count))
-        self._settings = PoolSettings(affinity=pinning, **settings)
+        callables = _Callables.checked(preprocess, postprocess, init, retry_on, callable_threads, preprocess_workers)
+        self._made_with |= {"devices": self._asked, "retry_on": callables.retry_on}  # they may have been iterators
+        self._settings = self._checked_settings(settings, affinity, callables)
         options = runtime_options(None, graph_optimization_level, provider_options, weight_dir, profile, custom_ops)
-        options |= host_register_option(host_register, self._runtime)
-        share, cache = as_share_weights(share_weights), absolute_path("weights_cache", weights_cache)
-        self._weights = None if share is False or self._runtime != "ort" else SharedWeights(share, cache)
-        if self._runtime == "acl":
-            refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
-        factory = SessionFactory(
-            model=self.model_path if isinstance(self.model_path, str) else pickle.PickleBuffer(self.model_path),
-            runtime=self._runtime,
-            options=options,
-            acl_json_path=absolute_path("acl_json_path", acl_json_path),
-            debug=as_bool("debug", debug),
-            loop=as_int("loop", loop, 1),
-            warmup=as_int("warmup", warmup, 0),
-            device_count=count_devices("ort"),
-            callables=_packed(again, preprocess=in_device, postprocess=postprocess, init=init),
-            preprocess_threads=threads[0],
-            postprocess_threads=threads[1],
-            borrows=cpu_workers > 0,
-            prepared="" if self._weights is None else self._weights.folder,
-        )
+        self._weights = self._shared_weights(share_weights, weights_cache)
+        factory = self._factory(callables, self._checked_options(options, host_register), acl_json_path, debug, loop, warmup)
         self._parcel = Parcel.of(factory)  # as the callables are now
         weakref.finalize(self, self._parcel.close)
         if self._weights is not None:
             weakref.finalize(self, self._weights.close)
-        self._preprocess, self._finishes = in_device is not None, postprocess is not None
-        self._preprocessing: Preprocessing | None = None
-        if cpu_workers:
-            from ais_bench.session.preprocessing import Preprocessing
-
-            packed = _packed(again, preprocess=preprocess, init=init)
-            assert packed is not None
-            # What is the devices' alone: their threads and processors, and how many of them may be missing.
-            cpu_settings = dataclasses.replace(
-                self._settings,
-                workers_per_device=1,
-                tasks_in_flight=None,
-                fewest_in_flight=2,
-                min_devices=None,
-                hedge=None,
-                affinity="none",
-            )
-            self._preprocessing = Preprocessing(packed, cpu_workers, cpu_settings, carries=postprocess is not None)
+        self._preprocess, self._finishes = callables.in_device is not None, postprocess is not None
+        self._preprocessing = callables.start_ahead(self._settings)
         self._process = OwnProcess()
         self._making = Lock()  # guards the making of the pool and the adding of devices; read it as _lock
         self._made: DevicePool | None = None  # read it as _pool
@@ -243,8 +247,43 @@ class MultiDeviceSession:
         self._inputs: list[tensor_desc] = []
         self._overridable: list[str] = []  # names of the constants that a run may be given other values for
         self._rule: _native.FeedRule | None = None  # of the inputs
-        self.summary = LastTimes(self._process)
-        self.sumary = self.summary
+        self.summary = self.sumary = LastTimes(self._process)
+
+    def _checked_settings(self, settings: PoolOptions, affinity: Any, callables: _Callables) -> PoolSettings:
+        auto = isinstance(affinity, str) and affinity == "auto"
+        pinning: Any = "none" if auto and self._runtime != "ort" else affinity
+        at_once = _UNDER_WAY_ON_AN_NPU if self._runtime == "acl" else _UNDER_WAY_ON_A_CPU
+        stages = sum(count + 1 for count in (*callables.threads, bool(callables.workers)) if count)
+        settings.setdefault("fewest_in_flight", at_once + stages)
+        return PoolSettings(affinity=pinning, **settings)
+
+    def _checked_options(self, options: dict[str, str], host_register: str) -> dict[str, str]:
+        options = options | host_register_option(host_register, self._runtime)
+        if self._runtime == "acl":
+            refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
+        return options
+
+    def _shared_weights(self, share_weights: str | bool, weights_cache: Any) -> SharedWeights | None:
+        share, cache = as_share_weights(share_weights), absolute_path("weights_cache", weights_cache)
+        return None if share is False or self._runtime != "ort" else SharedWeights(share, cache)
+
+    def _factory(
+        self, callables: _Callables, options: dict[str, str], acl_json_path: str | None, debug: bool, loop: int, warmup: int
+    ) -> SessionFactory:
+        return SessionFactory(
+            model=self.model_path if isinstance(self.model_path, str) else pickle.PickleBuffer(self.model_path),
+            runtime=self._runtime,
+            options=options,
+            acl_json_path=absolute_path("acl_json_path", acl_json_path),
+            debug=as_bool("debug", debug),
+            loop=as_int("loop", loop, 1),
+            warmup=as_int("warmup", warmup, 0),
+            device_count=count_devices("ort"),
+            callables=callables.for_devices(),
+            callable_threads=callables.threads,
+            borrows=callables.workers > 0,
+            prepared="" if self._weights is None else self._weights.folder,
+        )
 
     @classmethod
     def _option_names(cls) -> list[str]:

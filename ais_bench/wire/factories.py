@@ -29,8 +29,7 @@ class SessionFactory(NamedTuple):
     warmup: int
     device_count: int
     callables: Packed | None
-    preprocess_threads: int  # 0: see ais_bench.worker.callables
-    postprocess_threads: int
+    callable_threads: tuple[int, int]  # of preprocess and postprocess; 0: see ais_bench.worker.callables
     borrows: bool  # feeds may lie in the memory of CPU workers
     prepared: str = ""  # a folder that a helper prepares the model's weights in, if it is there (ais_bench.wire.prepared)
 

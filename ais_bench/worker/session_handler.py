@@ -95,7 +95,7 @@ class SessionHandler:
             self.native = NativeSession(native)
         else:
             self.session()
-            in_threads = factory.preprocess_threads or factory.postprocess_threads or self._postprocess is None
+            in_threads = any(factory.callable_threads) or self._postprocess is None
             self.stages = self._stages if in_threads else None
 
     def session(self) -> InferSession:
@@ -150,7 +150,7 @@ class SessionHandler:
                 channel.reply(task, self._iterate(task, item))
             return isinstance(item, Iterate)
 
-        threads = (self._factory.preprocess_threads, self._factory.postprocess_threads)
+        threads = self._factory.callable_threads
         stages = Stages(channel, self._native, self._preprocess, self._postprocess, threads, fail, leave, self._borrower)
         self._cancels = stages.cancel
         stages.serve(iteration)

@@ -358,12 +358,11 @@ void register_iteration(py::module_& module) {
       .def("outputs", [](Iteration& self) { return to_list(value_or_raise(without_gil([&] { return self.outputs(); }))); });
 }
 
-}  // namespace
+using SessionClass = py::class_<Session, SessionPtr>;
 
-void register_session(py::module_& module) {
-  py::class_<Session, SessionPtr>(module, "Session")
-      .def(py::init(&open), py::arg("model"), py::arg("device_id"), py::arg("loop"), py::arg("options"), py::arg("runtime"))
-      .def("inputs", [](const Session& self) { return describe(self, self.info().inputs); })
+// What the model says of itself, and what is known of its device.
+void register_descriptions(SessionClass& session) {
+  session.def("inputs", [](const Session& self) { return describe(self, self.info().inputs); })
       .def("outputs", [](const Session& self) { return describe(self, self.info().outputs); })
       .def("overridable", [](const Session& self) { return describe(self, self.info().overridable); })
       .def("metadata",
@@ -377,12 +376,25 @@ void register_session(py::module_& module) {
              raise_if_error(self.check_process());
              return py::make_tuple(device::gear_mode(self.info().gears.kind), self.info().gears.values);
            })
-      .def("infer", &infer, py::arg("feeds"), py::arg("mode"), py::arg("out_array"))
-      .def("infer_many", &infer_many, py::arg("sets"), py::arg("mode"), py::arg("returns"))
-      .def("run", &run, py::arg("feeds"))
-      .def("iterate", &iterate, py::arg("feeds"), py::arg("mode"), py::arg("chain"), py::arg("times"))
-      .def("real_sizes", &real_sizes)
-      .def("set_static", [](Session& self) { raise_if_error(self.set_shapes(std::nullopt)); })
+      .def("aipp_inputs",
+           [](const Session& self) {
+             raise_if_error(self.check_process());
+             return self.info().aipp_inputs;
+           })
+      .def("memory",
+           [](Session& self) -> std::optional<std::pair<std::size_t, std::size_t>> {
+             const Result<device::MemoryInfo> memory = without_gil([&] { return self.device()->memory(); });
+             if (!memory.ok()) return std::nullopt;
+             return std::pair(memory.value().free, memory.value().total);
+           })
+      .def("host_memory", [](const Session& self) { return without_gil([&] { return self.device()->host_memory(); }); })
+      .def_property_readonly("device_id", [](const Session& self) { return self.device()->id(); })
+      .def_property_readonly("runtime", [](const Session& self) { return self.device()->runtime(); });
+}
+
+// What is set before a run.
+void register_shapes(SessionClass& session) {
+  session.def("set_static", [](Session& self) { raise_if_error(self.set_shapes(std::nullopt)); })
       .def("set_batch",
            [](Session& self, std::int64_t batch) { set_shapes(self, session::batch_setting(here(self).info(), batch)); })
       .def("set_image", [](Session& self, std::int64_t height,
@@ -391,20 +403,6 @@ void register_session(py::module_& module) {
            [](Session& self, const std::string& text) { set_shapes(self, session::dims_setting(here(self).info(), text)); })
       .def("set_shape",
            [](Session& self, const std::string& text) { set_shapes(self, session::shape_setting(here(self).info(), text)); })
-      .def("exec_times", &exec_times, py::arg("since"))
-      .def(
-          "append_times",
-          [](Session& self, const Session& other, std::uint64_t since) { raise_if_error(self.append_times(other, since)); },
-          py::arg("other"), py::arg("since"))
-      .def("check_process", [](const Session& self) { raise_if_error(self.check_process()); })
-      .def(
-          "to_device",
-          [](const Session& self, PyTensor& tensor) {
-            raise_if_error(self.check_process());
-            move(&tensor, [&](session::Tensor* moved) { return moved->to_device(self.device()); });
-          },
-          py::arg("tensor"))
-      .def("clear_exec_times", [](Session& self) { raise_if_error(self.exec_times().clear()); })
       .def("set_aipp", &set_aipp, py::arg("input"), py::arg("pictures"), py::arg("format"), py::arg("size"), py::arg("swaps"),
            py::arg("lists"))
       .def(
@@ -412,20 +410,31 @@ void register_session(py::module_& module) {
           [](Session& self, const std::vector<std::size_t>& bytes) {
             raise_if_error(without_gil([&] { return self.expect_outputs(bytes); }));
           },
-          py::arg("bytes"))
-      .def("memory",
-           [](Session& self) -> std::optional<std::pair<std::size_t, std::size_t>> {
-             const Result<device::MemoryInfo> memory = without_gil([&] { return self.device()->memory(); });
-             if (!memory.ok()) return std::nullopt;
-             return std::pair(memory.value().free, memory.value().total);
-           })
-      .def("aipp_inputs",
-           [](const Session& self) {
-             raise_if_error(self.check_process());
-             return self.info().aipp_inputs;
-           })
+          py::arg("bytes"));
+}
+
+void register_runs(SessionClass& session) {
+  session.def("infer", &infer, py::arg("feeds"), py::arg("mode"), py::arg("out_array"))
+      .def("infer_many", &infer_many, py::arg("sets"), py::arg("mode"), py::arg("returns"))
+      .def("run", &run, py::arg("feeds"))
+      .def("iterate", &iterate, py::arg("feeds"), py::arg("mode"), py::arg("chain"), py::arg("times"))
+      .def("real_sizes", &real_sizes)
+      .def("exec_times", &exec_times, py::arg("since"))
+      .def(
+          "append_times",
+          [](Session& self, const Session& other, std::uint64_t since) { raise_if_error(self.append_times(other, since)); },
+          py::arg("other"), py::arg("since"))
+      .def("clear_exec_times", [](Session& self) { raise_if_error(self.exec_times().clear()); })
+      .def(
+          "to_device",
+          [](const Session& self, PyTensor& tensor) {
+            raise_if_error(self.check_process());
+            move(&tensor, [&](session::Tensor* moved) { return moved->to_device(self.device()); });
+          },
+          py::arg("tensor"))
+      .def_property("loop", &Session::loop, &Session::set_loop)
       .def("cancel", [](Session& self) { return value_or_raise(self.cancel()); })
-      .def("host_memory", [](const Session& self) { return without_gil([&] { return self.device()->host_memory(); }); })
+      .def("check_process", [](const Session& self) { raise_if_error(self.check_process()); })
       .def("close",
            [](Session& self) {
              without_gil([&] {
@@ -433,10 +442,17 @@ void register_session(py::module_& module) {
                return 0;
              });
            })
-      .def_property_readonly("closed", &Session::closed)
-      .def_property_readonly("device_id", [](const Session& self) { return self.device()->id(); })
-      .def_property_readonly("runtime", [](const Session& self) { return self.device()->runtime(); })
-      .def_property("loop", &Session::loop, &Session::set_loop);
+      .def_property_readonly("closed", &Session::closed);
+}
+
+}  // namespace
+
+void register_session(py::module_& module) {
+  SessionClass session(module, "Session");
+  session.def(py::init(&open), py::arg("model"), py::arg("device_id"), py::arg("loop"), py::arg("options"), py::arg("runtime"));
+  register_descriptions(session);
+  register_shapes(session);
+  register_runs(session);
   register_iteration(module);
   py::class_<FeedRule, std::shared_ptr<FeedRule>>(module, "FeedRule")
       .def(py::init<const py::list&, const py::list&>(), py::arg("inputs"), py::arg("overridable"))
