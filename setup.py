@@ -11,6 +11,11 @@ import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    sys.exit(
+        "ais_bench does not support free-threaded Python: its pool relies on the GIL as its lock. Use a build with the GIL."
+    )
+
 ROOT = Path(__file__).resolve().parent
 # A source tree that cannot be written to is built elsewhere, and so is a second kind of build that would mix with the first.
 SCRATCH = os.environ.get("AIS_BENCH_BUILD_DIR") or (

@@ -45,8 +45,8 @@ class Mutant:
     only: str = ""  # -k of pytest, where not all parameters are concerned
 
 
-def lanes(text: str, replacement: str) -> list[tuple[str, str, str]]:
-    return [(f"{ACL}acl_lanes.cpp", text, replacement)]
+def staged_runs(text: str, replacement: str) -> list[tuple[str, str, str]]:
+    return [(f"{ACL}acl_staged_runs.cpp", text, replacement)]
 
 
 def context(text: str, replacement: str) -> list[tuple[str, str, str]]:
@@ -75,30 +75,31 @@ SYMBOLS, WAIT = f"{ACL}acl_symbols.inc", "ACL_REQUIRED(aclError, aclrtSynchroniz
 MUTANTS = {
     "events without the flag": Mutant(
         "E",
-        lanes(f"AIS_TRY({CREATED});", f"AIS_TRY(ON ? {FLAGGED} : {CREATED});"),
+        staged_runs(f"AIS_TRY({CREATED});", f"AIS_TRY(ON ? {FLAGGED} : {CREATED});"),
         ["test_acl_rules.py::test_every_run_of_a_pipeline_has_its_times", "test_acl_calls.py::test_a_pipeline_of_each_kind",
          "test_acl_calls.py::test_a_worker_of_a_pool_does_as_a_pipeline"],
     ),
     "events recorded again without a reset": Mutant(
         "R",
-        lanes(f": {CREATED});", f": ON ? {FLAGGED.replace('kEventTimeLine', 'kEventTimeLine | 1U')} : {CREATED});"),
+        staged_runs(f": {CREATED});", f": ON ? {FLAGGED.replace('kEventTimeLine', 'kEventTimeLine | 1U')} : {CREATED});"),
         ["test_acl_rules.py::test_every_run_of_a_pipeline_has_its_times", "test_acl_calls.py::test_a_pipeline_of_each_kind"],
     ),
     "times asked for before the host dealt with the events": Mutant(
         "T",
-        lanes("  AIS_TRY(ACL_CALL(api_, aclrtSynchronizeEvent, from));\n",
+        staged_runs("  AIS_TRY(ACL_CALL(api_, aclrtSynchronizeEvent, from));\n",
               "  if (!ON) AIS_TRY(ACL_CALL(api_, aclrtSynchronizeEvent, from));\n"),
         ["test_acl_rules.py::test_every_run_of_a_pipeline_has_its_times",
          "test_acl_calls.py::test_times_are_those_of_one_stream"],
     ),
     "a time of two streams": Mutant(
         "T",
-        lanes("take(lane.leaving, lane.copied_out,", "take(ON ? lane.executed : lane.leaving, lane.copied_out,"),
+        staged_runs("take(staged_run.leaving, staged_run.copied_out,",
+                    "take(ON ? staged_run.executed : staged_run.leaving, staged_run.copied_out,"),
         ["test_acl_calls.py::test_times_are_those_of_one_stream"],
     ),
     "a time that cannot be had fails the run": Mutant(
         "T",
-        lanes("  *times = times_of(oldest);\n",
+        staged_runs("  *times = times_of(oldest);\n",
               "  *times = times_of(oldest);\n"
               "  if (ON && !times->why_unknown.empty()) return Status(Code::kExecution, times->why_unknown);\n"),
         ["test_acl_rules.py::test_a_time_that_cannot_be_had_costs_no_result", "test_acl_rules.py::test_unknown_times_of_a_pool",
@@ -106,7 +107,7 @@ MUTANTS = {
     ),
     "six events a run that streams can wait for": Mutant(
         "Q",
-        lanes(f"AIS_TRY({FLAGGED});", f"AIS_TRY(ON ? {CREATED} : {FLAGGED});"),
+        staged_runs(f"AIS_TRY({FLAGGED});", f"AIS_TRY(ON ? {CREATED} : {FLAGGED});"),
         ["test_acl_rules.py::test_sixteen_sessions_have_events_enough"],
     ),
     "a run waited for in slices": Mutant(
@@ -121,7 +122,7 @@ MUTANTS = {
     "an event waited for in slices": Mutant(
         "W",
         [(SYMBOLS, WAIT, EVENT_WAIT + WAIT),
-         (f"{ACL}acl_lanes.cpp",
+         (f"{ACL}acl_staged_runs.cpp",
           "    AIS_TRY(ACL_CALL(api_, aclrtQueryEventStatus, event, &reached));\n",
           "    if (ON) return api_.aclrtSynchronizeEventWithTimeout(event, 100) != 507047;\n"
           "    AIS_TRY(ACL_CALL(api_, aclrtQueryEventStatus, event, &reached));\n")],

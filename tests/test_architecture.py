@@ -308,3 +308,23 @@ def test_no_function_is_longer_than_a_screen() -> None:
         assert len(lengths) > 1000
         long = {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}
         assert {name for name in long if not any(known in name for known in TOO_LONG)} == set()
+
+
+# Native classes of one name in two folders: one role of two vendors (Api), or still two things.
+DOUBLE = {"Api", "Handler", "Pipeline", "RunTimes", "Task"}
+
+
+def test_a_name_of_a_class_means_one_thing() -> None:
+    python: list[str] = []
+    for path in (ROOT / "ais_bench").rglob("*.py"):
+        public = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+        python += [name for name in public if not name.startswith("_") and "/ray/" not in str(path)]
+    assert len(python) > 100
+    assert {name for name in python if python.count(name) > 1} == set()
+    native: dict[str, set[str]] = {}
+    for path in (ROOT / "csrc").rglob("*.hpp"):
+        folder = str(path.parent.relative_to(ROOT / "csrc"))
+        for name in re.findall(r"^(?:class|struct) (\w+)[^;]*\{", path.read_text(), re.MULTILINE):
+            native.setdefault(name, set()).add(folder)
+    assert len(native) > 100
+    assert {name for name, folders in native.items() if len(folders - {"emulator"}) > 1} == DOUBLE

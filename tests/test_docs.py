@@ -154,3 +154,18 @@ def test_the_reference_names_every_public_name() -> None:
     for module in (ais_bench, ais_bench.session, ais_bench.pool, ais_bench.evaluate):
         missing = {name for name in module.__all__ if name not in pages} - beside_the_table - {"__version__"}
         assert missing == set(), module.__name__
+
+
+def test_the_glossary_has_the_words_of_the_code() -> None:
+    """Half a page, and no word that the code does not use."""
+    rows = re.findall(r"^\| ([a-z, ]+) \| (\S.*) \|$", (ROOT / "docs" / "design" / "glossary.md").read_text(), re.MULTILINE)
+    names = [row for row, _ in rows if row != "term"]
+    assert 20 <= len(names) <= 30
+    assert names == sorted(names)
+    terms = [term for row in names for term in row.split(", ")]
+    code = [
+        path.read_text() for folder in ("ais_bench", "csrc") for path in (ROOT / folder).rglob("*.?[py]p") if path.is_file()
+    ]
+    code += [path.read_text() for path in (ROOT / "ais_bench").rglob("*.py")]
+    unused = [term for term in terms if sum(bool(re.search(rf"\b{term}", text, re.IGNORECASE)) for text in code) < 2]
+    assert unused == []

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 from ais_bench.evaluate import Result, evaluate, load
 from ais_bench.evaluate.page.page import write_page
 from ais_bench.evaluate.page.story import story_of
-from ais_bench.evaluate.page.timeline import POINTS, Attribution, Rates, RunTime, Stages
+from ais_bench.evaluate.page.timeline import POINTS, Attribution, Rates, RunTime, StageTimes
 from ais_bench.evaluate.page.trace import write_trace
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -85,7 +85,7 @@ def test_parts_of_the_wall_time_sum_up(finished: Result) -> None:
 
 
 def attributed(records: list[dict[str, Any]], wall_s: float) -> dict[str, float]:
-    stages, wall = Stages(), Attribution()
+    stages, wall = StageTimes(), Attribution()
     for record in records:
         wall.add(stages.of(record))
     return wall.parts(wall_s)

@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 from ais_bench.cli import profiling
-from ais_bench.cli.log import Failed, error, info, set_debug
-from ais_bench.cli.one_device import Outcome, prefix_of, run_device
+from ais_bench.cli.log import CliError, error, info, set_debug
+from ais_bench.cli.one_device import DeviceOutcome, prefix_of, run_device
 
 __all__ = ["run"]
 
@@ -19,7 +19,7 @@ STAMP = "%Y_%m_%d-%H_%M_%S"
 
 
 def run(options: Any) -> int:
-    """Run the command and return its exit code. Raises Failed, and what sessions raise."""
+    """Run the command and return its exit code. Raises CliError, and what sessions raise."""
     set_debug(options.debug)
     options.argv = list(sys.argv)
     try:
@@ -55,15 +55,15 @@ def _run(options: Any) -> int:
 
 
 def _check_rules(options: Any) -> None:
-    """Which options go together. Raises Failed."""
+    """Which options go together. Raises CliError."""
     if options.profiler and options.dump:
-        raise Failed("--profiler and --dump do not go together")
+        raise CliError("--profiler and --dump do not go together")
     if options.output_dirname and os.path.isabs(options.output_dirname):
-        raise Failed(f"--output_dirname is a name below --output, not the absolute path {options.output_dirname!r}")
+        raise CliError(f"--output_dirname is a name below --output, not the absolute path {options.output_dirname!r}")
     if (options.profiler or options.dump) and options.output is None:
-        raise Failed("--profiler and --dump need --output")
+        raise CliError("--profiler and --dump need --output")
     if options.output is None and options.output_dirname is not None:
-        raise Failed("--output_dirname is a folder below --output, which is missing")
+        raise CliError("--output_dirname is a folder below --output, which is missing")
     if options.profiler and options.warmup_count and options.input is not None:
         info("profiler mode with input change warmup_count to 0")
         options.warmup_count = 0
@@ -72,7 +72,7 @@ def _check_rules(options: Any) -> None:
         options.threads = 1
     devices = options.device if isinstance(options.device, list) else [options.device]
     if options.energy_consumption and isinstance(options.npu_id, list) and len(options.npu_id) != len(devices):
-        raise Failed(f"--npu_id names {len(options.npu_id)} NPUs for {len(devices)} devices; one for each is wanted")
+        raise CliError(f"--npu_id names {len(options.npu_id)} NPUs for {len(devices)} devices; one for each is wanted")
 
 
 def _run_once(options: Any, stamp: str) -> tuple[int, float]:
@@ -86,7 +86,7 @@ def _run_once(options: Any, stamp: str) -> tuple[int, float]:
         code, throughput = run_devices(options, acl_json, stamp)
     else:
         npu = options.npu_id[0] if isinstance(options.npu_id, list) else options.npu_id
-        outcome: Outcome = run_device(options, options.device, prefix_of(options, stamp), acl_json, npu=npu)
+        outcome: DeviceOutcome = run_device(options, options.device, prefix_of(options, stamp), acl_json, npu=npu)
         code, throughput = 0, outcome.figures["throughput"]
     if dump and acl_json:
         profiling.convert_dump(acl_json, before)
@@ -103,7 +103,7 @@ def _run_range(options: Any) -> int:
         try:
             code, throughput = _run_once(one, _free_stamp(options))
             result = "Failed" if code else "OK"
-        except Failed as failed:
+        except CliError as failed:
             error(f"dymshape:{shape}: {failed}")
         except Exception as failed:
             error(f"dymshape:{shape}: {type(failed).__name__}: {failed}")
@@ -130,14 +130,14 @@ def _free_stamp(options: Any) -> str:
 
 
 def shapes_of(text: str) -> list[str]:
-    """The shapes of a range, or of every line of an .info file. Raises Failed."""
+    """The shapes of a range, or of every line of an .info file. Raises CliError."""
     lines = [text]
     if os.path.isfile(text):
         with open(text, encoding="utf-8") as file:
             lines = [line.strip() for line in file if line.strip()]
     found = [shape for line in lines for shape in _combinations(line)]
     if not found:
-        raise Failed(f"--dymShape_range {text} holds no shape")
+        raise CliError(f"--dymShape_range {text} holds no shape")
     return found
 
 
@@ -148,7 +148,7 @@ def _combinations(line: str) -> list[str]:
         try:
             dims = [_choices(part) for part in shape.split(",")]
         except ValueError:
-            raise Failed(f"--dymShape_range: {entry!r} is no range; one is name:1,3,200~224,224-230") from None
+            raise CliError(f"--dymShape_range: {entry!r} is no range; one is name:1,3,200~224,224-230") from None
         inputs.append([f"{name}:{','.join(one)}" for one in itertools.product(*dims)])
     return [";".join(one) for one in itertools.product(*inputs)]
 

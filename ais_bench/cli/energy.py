@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 
-from ais_bench.cli.log import Failed
+from ais_bench.cli.log import CliError
 
 __all__ = ["power_of"]
 
@@ -13,18 +13,18 @@ ASK_TIMEOUT_S = 30.0
 
 
 def power_of(npu: int) -> float:
-    """Watts of an NPU now. Raises Failed."""
+    """Watts of an NPU now. Raises CliError."""
     command = ["npu-smi", "info", "-t", "power", "-i", str(npu)]
     shown = " ".join(command)
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_TIMEOUT_S, check=False)
     except FileNotFoundError:
-        raise Failed("--energy_consumption needs npu-smi, which was not found") from None
+        raise CliError("--energy_consumption needs npu-smi, which was not found") from None
     except subprocess.TimeoutExpired:
-        raise Failed(f"{shown!r} did not answer within {ASK_TIMEOUT_S:g} s") from None
+        raise CliError(f"{shown!r} did not answer within {ASK_TIMEOUT_S:g} s") from None
     if done.returncode != 0:
-        raise Failed(f"{shown!r} ended with {done.returncode}; 'npu-smi info' lists the NPUs for --npu_id")
+        raise CliError(f"{shown!r} ended with {done.returncode}; 'npu-smi info' lists the NPUs for --npu_id")
     found = re.search(r"Power Dissipation\(W\)[^\d\n]*([\d.]+)", done.stdout.decode(errors="replace"))
     if found is None:
-        raise Failed(f"{shown!r} says no power dissipation")
+        raise CliError(f"{shown!r} says no power dissipation")
     return float(found[1])

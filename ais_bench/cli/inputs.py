@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ais_bench.cli.log import Failed, info, warning
+from ais_bench.cli.log import CliError, info, warning
 
-__all__ = ["BadInput", "NoShare", "Plan", "file_lists", "made_up", "plan_of", "read_group", "share_of"]
+__all__ = ["BadInput", "InputPlan", "NoShare", "file_lists", "made_up", "plan_of", "read_group", "share_of"]
 
 SUFFIXES = (".npy", ".NPY", ".bin", ".BIN")
 PURE = "pure_infer_data"
 Run = list[list[str | None]]  # for each input its files; None: a copy of the run's first file, to fill it
 
 
-class Plan(NamedTuple):
+class InputPlan(NamedTuple):
     """What a device shall run.
 
     Attributes:
@@ -41,7 +41,7 @@ class NoShare(Exception):
     """There are fewer files than devices, and none is left for this one."""
 
 
-class BadInput(Failed):
+class BadInput(CliError):
     """The files do not fit the model, or each other: found before anything runs."""
 
 
@@ -95,7 +95,7 @@ def share_of(lists: list[list[str]], part: int, parts: int) -> list[list[str]]:
     return mine
 
 
-def plan_of(lists: list[list[str]], descs: Sequence[Any], options: Any) -> Plan:
+def plan_of(lists: list[list[str]], descs: Sequence[Any], options: Any) -> InputPlan:
     """The runs of these files. Says how many files make a run. Raises BadInput for any file that does not fit."""
     by_shape = options.auto_set_dymshape_mode or options.auto_set_dymdims_mode
     per_run = 1
@@ -110,7 +110,7 @@ def plan_of(lists: list[list[str]], descs: Sequence[Any], options: Any) -> Plan:
         _refuse_npy(lists)
     if not by_shape and not options.aipp_config:
         _check_sizes(runs, descs)
-    return Plan(runs, per_run, len(lists[0]))
+    return InputPlan(runs, per_run, len(lists[0]))
 
 
 def _files_of_a_run(first: str, size: int, desc: Any) -> int:
@@ -169,14 +169,14 @@ def read_file(path: str) -> Any:
 
 
 def read_group(files: Sequence[str | None]) -> Any:
-    """The files of one input in one run, one after the other along axis 0. Raises Failed."""
+    """The files of one input in one run, one after the other along axis 0. Raises CliError."""
     parts = [read_file(file or str(files[0])) for file in files]
     if len(parts) == 1:
         return parts[0]
     try:
         return np.concatenate(parts)
     except (ValueError, TypeError) as error:
-        raise Failed(f"the files {[file for file in files if file]} do not make one array: {error}") from None
+        raise CliError(f"the files {[file for file in files if file]} do not make one array: {error}") from None
 
 
 def made_up(desc: Any, kind: str) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["Failed", "debug", "error", "info", "set_debug", "warning"]
+__all__ = ["CliError", "debug", "error", "info", "set_debug", "warning"]
 
 _debug = False
 
 
-class Failed(Exception):
+class CliError(Exception):
     """The command cannot do what was asked: exit code 1, and the message is the last line."""
 
 

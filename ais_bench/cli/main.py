@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ais_bench.cli.log import Failed, error
+from ais_bench.cli.log import CliError, error
 from ais_bench.cli.subcommands import SUBCOMMANDS, run_subcommand
 
 __all__ = ["main"]
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = run(options)
         sys.stdout.flush()  # so that a full disk or a closed pipe is met here
         return code
-    except Failed as failed:
+    except CliError as failed:
         error(str(failed))
         return 1
     except KeyboardInterrupt:

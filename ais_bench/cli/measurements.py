@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from ais_bench.cli.log import Failed
+from ais_bench.cli.log import CliError
 from ais_bench.cli.show import figure, lines, table
 from ais_bench.evaluate.text import setting_of
 
@@ -37,7 +37,7 @@ _OF_SCENARIO = ("scenario", "rate", "latency_ms", "find_peak", "queries")
 
 @contextlib.contextmanager
 def measured_run(options: Any, kind: str) -> Iterator[dict[str, Any]]:
-    """Yields the report to fill. At the end it is in the run folder, if --output names one, with its page. Raises Failed."""
+    """Yields the report to fill. At the end it is in the run folder, if --output names one, with its page. Raises CliError."""
     report: dict[str, Any] = {}
     if options.output is None:
         yield report
@@ -48,7 +48,7 @@ def measured_run(options: Any, kind: str) -> Iterator[dict[str, Any]]:
     path = os.path.join(options.output, RUN)
     os.makedirs(options.output, exist_ok=True)
     if os.path.exists(path):
-        raise Failed(f"{options.output} holds a run already; name another folder")
+        raise CliError(f"{options.output} holds a run already; name another folder")
     given = {name: getattr(options, name, None) for name in (*_SETTINGS, *_OF_SCENARIO)}
     settings = {name: value for name, value in given.items() if value not in (None, False)}
     run = {

@@ -11,18 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from ais_bench.cli.energy import power_of
-from ais_bench.cli.inputs import PURE, Plan, Run, file_lists, made_up, plan_of, read_group, share_of
-from ais_bench.cli.log import Failed, debug, info
+from ais_bench.cli.inputs import PURE, InputPlan, Run, file_lists, made_up, plan_of, read_group, share_of
+from ais_bench.cli.log import CliError, debug, info
 from ais_bench.cli.outputs import Saver, check_names, make_folder
 from ais_bench.evaluate.progress import Progress
 from ais_bench.infer.summary import Summary
 from ais_bench.one_device.file_pipeline import times_in_one
 from ais_bench.session import InferSession, MemorySummary
 
-__all__ = ["Outcome", "run_device"]
+__all__ = ["DeviceOutcome", "run_device"]
 
 
-class Outcome(NamedTuple):
+class DeviceOutcome(NamedTuple):
     """What a device did: the figures of its JSON file, when, and the times of its copies to and from the device."""
 
     figures: dict[str, Any]
@@ -40,7 +40,7 @@ def run_device(
     share: tuple[int, int] | None = None,
     npu: int = 0,
     ready: Callable[[], None] = lambda: None,
-) -> Outcome:
+) -> DeviceOutcome:
     """Run everything on one device.
 
     Args:
@@ -51,7 +51,7 @@ def run_device(
         npu: the NPU whose energy is measured.
         ready: called when the session is open and the files are checked, and before anything is written.
 
-    Raises Failed, and what a session raises.
+    Raises CliError, and what a session raises.
     """
     with contextlib.ExitStack() as stack:
         sessions = [_open(options, device, acl_json) for _ in range(options.threads if options.pipeline else 1)]
@@ -75,7 +75,7 @@ def run_device(
         figures = work.report(batch, end_s - start_s)
         if options.energy_consumption:
             info(f"NPU ID:{npu} energy consumption(J):{(before + after) / 2.0 * (end_s - start_s)}")
-        return Outcome(figures, start_s, end_s, work.copies())
+        return DeviceOutcome(figures, start_s, end_s, work.copies())
 
 
 def _open(options: Any, device: int, acl_json: str | None) -> InferSession:
@@ -99,7 +99,7 @@ def _set_shapes(session: InferSession, options: Any) -> None:
     elif options.dym_hw is not None:
         sides = options.dym_hw.split(",")
         if len(sides) != 2 or not all(side.isdigit() for side in sides):
-            raise Failed(f"--dymHW is two numbers, such as 300,500, not {options.dym_hw!r}")
+            raise CliError(f"--dymHW is two numbers, such as 300,500, not {options.dym_hw!r}")
         session.set_dynamic_hw(*map(int, sides))
     elif options.dym_dims is not None:
         session.set_dynamic_dims(options.dym_dims)
@@ -110,7 +110,7 @@ def _set_shapes(session: InferSession, options: Any) -> None:
     by_shape = options.dym_shape is not None or options.auto_set_dymshape_mode
     pictures = 0 if by_shape else session.get_dym_aipp_input_exist()
     if pictures and options.aipp_config is None:
-        raise Failed("the model has an input with dynamic AIPP; --aipp_config has its settings")
+        raise CliError("the model has an input with dynamic AIPP; --aipp_config has its settings")
     if pictures:
         batch = aipp_batch if aipp_batch > 0 else options.batchsize or session.get_inputs()[0].shape[0]
         session.load_aipp_config_file(options.aipp_config, batch)
@@ -133,16 +133,16 @@ def _batch_size(session: InferSession, options: Any) -> int:
     info(f"try get model batchsize:{batch}")
     by_shape = options.auto_set_dymshape_mode or options.auto_set_dymdims_mode
     if batch < 0 and not by_shape and not (options.dym_dims or options.dym_shape):
-        raise Failed("the model's batch is open; --dymBatch, --dymDims or --dymShape says what it shall be")
+        raise CliError("the model's batch is open; --dymBatch, --dymDims or --dymShape says what it shall be")
     return int(batch)
 
 
-def _plan(options: Any, descs: Sequence[Any], share: tuple[int, int] | None) -> Plan:
+def _plan(options: Any, descs: Sequence[Any], share: tuple[int, int] | None) -> InputPlan:
     """The runs, checked. Raises BadInput, NoShare."""
     if options.input is None:
         if options.run_mode == "files" and not options.pipeline:
-            raise Failed("--run_mode files needs --input with .bin files")
-        return Plan([[[PURE] for _ in descs]], 1, 1)
+            raise CliError("--run_mode files needs --input with .bin files")
+        return InputPlan([[[PURE] for _ in descs]], 1, 1)
     lists = file_lists(options.input, len(descs))
     plan = plan_of(lists if share is None else share_of(lists, *share), descs, options)
     if options.output is not None:
@@ -153,7 +153,7 @@ def _plan(options: Any, descs: Sequence[Any], share: tuple[int, int] | None) -> 
 class _Work:
     """The runs of one device."""
 
-    def __init__(self, options: Any, sessions: list[InferSession], plan: Plan, prefix: str | None) -> None:
+    def __init__(self, options: Any, sessions: list[InferSession], plan: InputPlan, prefix: str | None) -> None:
         self._options, self._sessions, self._plan, self._prefix = options, sessions, plan, prefix
         self._session = sessions[0]
         self._descs = self._session.get_inputs()

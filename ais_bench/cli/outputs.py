@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ais_bench.cli.inputs import PURE, BadInput, Plan, Run
-from ais_bench.cli.log import Failed
+from ais_bench.cli.inputs import PURE, BadInput, InputPlan, Run
+from ais_bench.cli.log import CliError
 
 __all__ = ["Saver", "check_names", "make_folder"]
 
@@ -42,16 +42,16 @@ class Saver:
         self._note_in, self._note_out = note_in, note_out
 
     def save(self, number: int, run: Run, outputs: list[Any]) -> None:
-        """Write the outputs of run `number`: one file for each output and each file of the first input. Raises Failed."""
+        """Write the outputs of run `number`: one file for each output and each file of the first input. Raises CliError."""
         per_run = len(run[0])
         for index, output in enumerate(outputs):
             array = np.asarray(output)
             if self._axis >= array.ndim:
-                raise Failed(
+                raise CliError(
                     f"output {index} has shape {array.shape}; --output_batchsize_axis {self._axis} is none of its axes"
                 )
             if per_run > 1 and array.shape[self._axis] % per_run:
-                raise Failed(
+                raise CliError(
                     f"output {index} has shape {array.shape}; its axis {self._axis} cannot be split into {per_run}, the files "
                     "of a run; another --output_batchsize_axis may"
                 )
@@ -80,7 +80,7 @@ def stem_of(path: str, pipeline: bool, whole: bool) -> str:
     return os.path.splitext(name)[0] if pipeline else name.split(".")[0]
 
 
-def check_names(plan: Plan, options: Any) -> None:
+def check_names(plan: InputPlan, options: Any) -> None:
     """Raise BadInput for two files whose results would have one name."""
     seen: dict[str, str] = {}
     for run in plan.runs:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from typing import Any
 
-from ais_bench.cli.log import Failed, error, info
+from ais_bench.cli.log import CliError, error, info
 from ais_bench.cli.outputs import FILE_MODE, make_folder
 
 __all__ = ["EXIT_FILE", "acl_settings", "convert_dump", "msprof", "run_under_msprof", "takes_over"]
@@ -52,14 +52,14 @@ _TOOLKIT = "/usr/local/Ascend/ascend-toolkit/latest"
 
 
 def read_settings(path: str) -> dict[str, Any]:
-    """AscendCL's settings file. Raises Failed."""
+    """AscendCL's settings file. Raises CliError."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (OSError, ValueError) as failed:
-        raise Failed(f"--acl_json_path {path} cannot be read: {failed}") from None
+        raise CliError(f"--acl_json_path {path} cannot be read: {failed}") from None
     if not isinstance(content, dict):
-        raise Failed(f"--acl_json_path {path} holds no JSON object")
+        raise CliError(f"--acl_json_path {path} holds no JSON object")
     return content
 
 
@@ -108,7 +108,7 @@ def msprof() -> str | None:
 
 
 def run_under_msprof(options: Any, binary: str, words: list[str]) -> int:
-    """Run the same command line under msprof, and return the exit code: 1 if either failed. Raises Failed."""
+    """Run the same command line under msprof, and return the exit code: 1 if either failed. Raises CliError."""
     own = shlex.join([sys.executable, "-m", "ais_bench", *words, "--profiler=0", "--warmup_count=0"])
     if options.acl_json_path:
         options.profiler_rename = False
@@ -121,7 +121,7 @@ def run_under_msprof(options: Any, binary: str, words: list[str]) -> int:
         try:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, EXIT_FILE: exit_file})
         except OSError as failed:
-            raise Failed(f"msprof cannot be run: {failed}") from None
+            raise CliError(f"msprof cannot be run: {failed}") from None
         profile = ""
         assert process.stdout is not None
         for line in process.stdout:
@@ -131,7 +131,7 @@ def run_under_msprof(options: Any, binary: str, words: list[str]) -> int:
         code = process.wait()
         info(f"msprof cmd:{shlex.join(command)} end run ret:{code}")
         if code != 0:
-            raise Failed(f"msprof ended with {code}")
+            raise CliError(f"msprof ended with {code}")
         _check_exit(exit_file)
     if options.profiler_rename and profile:
         _rename(os.path.join(options.output, "profiler", profile), options.model)
@@ -144,9 +144,9 @@ def _check_exit(path: str) -> None:
         with open(path, encoding="ascii") as file:
             code = int(file.read())
     except (OSError, ValueError):
-        raise Failed("the profiled run did not end by itself") from None
+        raise CliError("the profiled run did not end by itself") from None
     if code != 0:
-        raise Failed(f"the profiled run ended with {code}")
+        raise CliError(f"the profiled run ended with {code}")
 
 
 def _msprof_options(settings: dict[str, Any]) -> list[str]:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ais_bench.cli.inputs import BadInput, NoShare
-from ais_bench.cli.log import Failed, error, info
-from ais_bench.cli.one_device import Outcome, prefix_of, run_device
+from ais_bench.cli.log import CliError, error, info
+from ais_bench.cli.one_device import DeviceOutcome, prefix_of, run_device
 from ais_bench.infer.summary import Summary, figures_of
 
 __all__ = ["main", "run_devices"]
@@ -67,7 +67,7 @@ class _Process:
 
 
 def run_devices(options: Any, acl_json: str | None, stamp: str) -> tuple[int, float]:
-    """Run on every device of --device; the exit code, 1 if one failed, and the sum of their throughputs. Raises Failed."""
+    """Run on every device of --device; the exit code, 1 if one failed, and the sum of their throughputs. Raises CliError."""
     devices: list[int] = options.device
     info(f"multidevice:{devices} run begin")
     divided = options.divide_input and options.input is not None
@@ -91,7 +91,7 @@ def run_devices(options: Any, acl_json: str | None, stamp: str) -> tuple[int, fl
     return (1 if failed else 0), sum(outcome.figures["throughput"] for outcome in outcomes.values())
 
 
-def _all_together(processes: list[_Process]) -> tuple[dict[int, Outcome], bool]:
+def _all_together(processes: list[_Process]) -> tuple[dict[int, DeviceOutcome], bool]:
     """Wait until all are ready, let them begin, and collect what they did. Raises BadInput."""
     failed, ready = False, []
     for process in processes:
@@ -107,18 +107,18 @@ def _all_together(processes: list[_Process]) -> tuple[dict[int, Outcome], bool]:
             ready.append(process)
     for process in ready:
         process.send("go")
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, DeviceOutcome] = {}
     for process in ready:
         message = process.receive()
         if "failed" in message:
             error(f"device {process.device}: {message['failed']}")
             failed = True
         else:
-            outcomes[process.place] = Outcome(*message["outcome"])
+            outcomes[process.place] = DeviceOutcome(*message["outcome"])
     return outcomes, failed
 
 
-def _say(outcomes: dict[int, Outcome], devices: list[int], failed: bool) -> None:
+def _say(outcomes: dict[int, DeviceOutcome], devices: list[int], failed: bool) -> None:
     info(f"multidevice run end qsize:{2 * len(outcomes)} result:{int(failed)}")
     for place, one in outcomes.items():
         rate = one.figures["throughput"]
@@ -126,7 +126,7 @@ def _say(outcomes: dict[int, Outcome], devices: list[int], failed: bool) -> None
     info(f"summary throughput:{sum(one.figures['throughput'] for one in outcomes.values())}")
 
 
-def _write_whole(options: Any, devices: list[int], outcomes: dict[int, Outcome], path: str) -> None:
+def _write_whole(options: Any, devices: list[int], outcomes: dict[int, DeviceOutcome], path: str) -> None:
     """One JSON file for all devices: the same keys, and which devices, and the time from the first start to the last end."""
     every = list(outcomes.values())
     whole = Summary()
@@ -169,7 +169,7 @@ def _write_whole(options: Any, devices: list[int], outcomes: dict[int, Outcome],
     whole.write(path)
 
 
-def _mean_of(every: list[Outcome]) -> dict[str, float]:
+def _mean_of(every: list[DeviceOutcome]) -> dict[str, float]:
     """Of executions that overlap there is only a mean."""
     parts = [one.figures["NPU_compute_time"] for one in every]
     count = sum(part["count"] for part in parts)
@@ -221,7 +221,7 @@ def main(fd: int) -> None:
     except NoShare as idle:
         send({"idle": str(idle)})
     except Exception as failed:
-        text = str(failed) if isinstance(failed, Failed) else f"{type(failed).__name__}: {failed}"
+        text = str(failed) if isinstance(failed, CliError) else f"{type(failed).__name__}: {failed}"
         send({"failed": text, "input": isinstance(failed, BadInput)})
         sys.exit(1)
 

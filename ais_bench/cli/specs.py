@@ -11,7 +11,7 @@ import re
 import sys
 from typing import Any
 
-from ais_bench.cli.log import Failed
+from ais_bench.cli.log import CliError
 
 __all__ = ["Labelled", "dataset_of", "load_object", "metric_of", "settled"]
 
@@ -27,20 +27,20 @@ def settled(spec: str | None) -> str | None:
 
 
 def load_object(spec: str) -> Any:
-    """The object of that name. A worker finds it in the same way, so the file's folder joins sys.path. Raises Failed."""
+    """The object of that name. A worker finds it in the same way, so the file's folder joins sys.path. Raises CliError."""
     place, colon, name = spec.rpartition(":")
     if not colon or not name:
-        raise Failed(f"{spec!r} is no Python object; one is module:name or file.py:name")
+        raise CliError(f"{spec!r} is no Python object; one is module:name or file.py:name")
     if place.endswith(".py"):
         if not os.path.isfile(place):
-            raise Failed(f"{spec!r}: there is no file {place}")
+            raise CliError(f"{spec!r}: there is no file {place}")
         folder, place = os.path.split(os.path.abspath(place[:-3]))
         if folder not in sys.path:
             sys.path.insert(0, folder)
     try:
         return functools.reduce(getattr, name.split("."), importlib.import_module(place))
     except Exception as error:
-        raise Failed(f"{spec!r} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise CliError(f"{spec!r} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 class Labelled:
@@ -58,7 +58,7 @@ class Labelled:
 
 
 def dataset_of(spec: str, labels: str | None) -> Any:
-    """A folder, files, or an object; a function without arguments, or a class, is called. Raises Failed."""
+    """A folder, files, or an object; a function without arguments, or a class, is called. Raises CliError."""
     from ais_bench.evaluate.sources import Files, source_of
 
     if all(os.path.exists(path) for path in spec.split(",")):
@@ -67,26 +67,26 @@ def dataset_of(spec: str, labels: str | None) -> Any:
         assert isinstance(files, Files)
         return files if labels is None else Labelled(files, _labels(labels, files.paths))
     if labels is not None:
-        raise Failed("--labels belongs to a folder or a list of files")
+        raise CliError("--labels belongs to a folder or a list of files")
     if ":" not in spec:
-        raise Failed(f"the data set {spec!r} is neither a file or folder nor a Python object, module:name or file.py:name")
+        raise CliError(f"the data set {spec!r} is neither a file or folder nor a Python object, module:name or file.py:name")
     found = load_object(spec)
     plain = hasattr(found, "__getitem__") or hasattr(found, "__iter__")
     return found() if inspect.isclass(found) or (callable(found) and not plain) else found
 
 
 def _labels(path: str, files: list[str]) -> list[Any]:
-    """The label of each file: of a JSON object by name, or of lines "name label". Raises Failed."""
+    """The label of each file: of a JSON object by name, or of lines "name label". Raises CliError."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
         given = json.loads(text) if text.lstrip().startswith("{") else dict(_pairs(text))
     except (OSError, ValueError) as error:
-        raise Failed(f"--labels {path} cannot be read: {error}") from None
+        raise CliError(f"--labels {path} cannot be read: {error}") from None
     names = [os.path.basename(file) for file in files]
     missing = [name for name in names if name not in given and os.path.splitext(name)[0] not in given]
     if missing:
-        raise Failed(f"--labels {path} has no label for {len(missing)} of {len(names)} files; the first is {missing[0]!r}")
+        raise CliError(f"--labels {path} has no label for {len(missing)} of {len(names)} files; the first is {missing[0]!r}")
     return [given[name] if name in given else given[os.path.splitext(name)[0]] for name in names]
 
 
@@ -100,7 +100,7 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
 
 
 def metric_of(spec: str) -> Any:
-    """A metric of ours by its name, or an object; a class is called. Raises Failed."""
+    """A metric of ours by its name, or an object; a class is called. Raises CliError."""
     from ais_bench.evaluate.metrics import EditDistance, MeanError, TopK
 
     name = spec.lower().replace("_", "-")
@@ -111,7 +111,7 @@ def metric_of(spec: str) -> Any:
     if name == "edit-distance":
         return EditDistance()
     if ":" not in spec:
-        raise Failed(
+        raise CliError(
             f"{spec!r} is no metric: topN, mean-absolute-error, mean-relative-error, mean-cosine-error, edit-distance, or a "
             "Python object, module:name or file.py:name"
         )

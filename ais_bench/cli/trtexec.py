@@ -8,17 +8,17 @@ import shutil
 import subprocess
 from typing import Any
 
-from ais_bench.cli.log import Failed, info
+from ais_bench.cli.log import CliError, info
 
 __all__ = ["run_trtexec"]
 
 
 def run_trtexec(options: Any) -> int:
-    """Run `trtexec` on the model, and print its figures. Raises Failed."""
+    """Run `trtexec` on the model, and print its figures. Raises CliError."""
     if options.backend is None:
-        raise Failed("--perf measures another engine; --backend trtexec names it")
+        raise CliError("--perf measures another engine; --backend trtexec names it")
     if shutil.which("trtexec") is None:
-        raise Failed("--backend trtexec needs trtexec, which was not found")
+        raise CliError("--backend trtexec needs trtexec, which was not found")
     device = options.device[0] if isinstance(options.device, list) else options.device
     command = ["trtexec", f"--onnx={options.model}", "--fp16", f"--device={device}", f"--iterations={options.loop}"]
     if options.batchsize is not None:
@@ -32,7 +32,7 @@ def run_trtexec(options: Any) -> int:
                 info(line.strip())
             _note(line, figures)
     if process.returncode != 0:
-        raise Failed(f"trtexec ended with {process.returncode}")
+        raise CliError(f"trtexec ended with {process.returncode}")
     info(f"perf info:{figures}")
     return 0
 

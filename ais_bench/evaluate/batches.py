@@ -16,7 +16,7 @@ import numpy as np
 from ais_bench.errors import AisBenchError, FeedError
 from ais_bench.wire.carry import Carry
 
-__all__ = ["Batch", "Finisher", "Inputs", "Outcome", "Reader", "SamplesFailed", "failure_of"]
+__all__ = ["Batch", "Finisher", "Inputs", "Reader", "SampleOutcome", "SamplesFailed", "failure_of"]
 
 TARGETS = ("label", "labels", "target", "targets")  # where a sample that is a mapping has its true answer
 
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     inputs: Inputs
 
 
-class Outcome(NamedTuple):
+class SampleOutcome(NamedTuple):
     """What became of one sample: a result and a target, or a failure as a record has it."""
 
     result: Any = None
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 class SamplesFailed(AisBenchError):
     """No sample of a batch could be read. `outcomes` has the place and the failure of each."""
 
-    def __init__(self, outcomes: list[tuple[int, Outcome]]) -> None:
+    def __init__(self, outcomes: list[tuple[int, SampleOutcome]]) -> None:
         super().__init__("no sample of the batch could be read")
         self.outcomes = outcomes
 
@@ -103,14 +103,14 @@ class Reader:
         """Return the feeds of a batch, with (size, targets by place, failures by place)."""
         feeds: dict[int, list[Any]] = {}
         targets: dict[int, Any] = {}
-        failures: list[tuple[int, Outcome]] = []
+        failures: list[tuple[int, SampleOutcome]] = []
         for place, index, sample in batch.entries:
             try:
                 feeds[place], targets[place] = self._read(index, sample, batch.inputs)
             except Exception as error:
                 if not self._fails_alone or batch.size == 1:
                     raise
-                failures.append((place, Outcome(failure=failure_of(error))))
+                failures.append((place, SampleOutcome(failure=failure_of(error))))
         if not feeds:
             raise SamplesFailed(failures)
         filler = next(iter(feeds.values()))
@@ -214,7 +214,7 @@ def _numpy(value: Any) -> Any:
 
 
 class Finisher:
-    """From a batch's outputs to [(place, Outcome), ...]: split, without the copies that filled it, and postprocessed.
+    """From a batch's outputs to [(place, SampleOutcome), ...]: split, without the copies that filled it, and postprocessed.
 
     Args:
         postprocess: the caller's, of the outputs of one sample; None: the outputs themselves.
@@ -225,7 +225,7 @@ class Finisher:
     def __init__(self, postprocess: Callable[[Any], Any] | None, wanted: bool, fails_alone: bool) -> None:
         self._postprocess, self._wanted, self._fails_alone = postprocess, wanted, fails_alone
 
-    def __call__(self, outputs: list[Any], extra: tuple[int, dict[int, Any], list[Any]]) -> list[tuple[int, Outcome]]:
+    def __call__(self, outputs: list[Any], extra: tuple[int, dict[int, Any], list[Any]]) -> list[tuple[int, SampleOutcome]]:
         """Return the outcomes in the order of the places."""
         size, targets, failures = extra
         outcomes = list(failures)
@@ -234,14 +234,14 @@ class Finisher:
             outcomes.append((place, self._finish(None if parts is None else parts[place], target, size)))
         return sorted(outcomes, key=lambda one: one[0])
 
-    def _finish(self, part: Any, target: Any, size: int) -> Outcome:
+    def _finish(self, part: Any, target: Any, size: int) -> SampleOutcome:
         try:
             result = part if self._postprocess is None else self._postprocess(part)
         except Exception as error:
             if not self._fails_alone or size == 1:
                 raise
-            return Outcome(failure=failure_of(error))
-        return Outcome(result, target) if self._wanted else Outcome()
+            return SampleOutcome(failure=failure_of(error))
+        return SampleOutcome(result, target) if self._wanted else SampleOutcome()
 
 
 def _split(outputs: list[Any], size: int) -> list[list[Any]]:

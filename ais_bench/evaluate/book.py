@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,8 +13,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ais_bench.errors import ConfigError
-from ais_bench.evaluate.batches import Outcome
+from ais_bench.evaluate.batches import SampleOutcome
 from ais_bench.evaluate.folder import RunFolder
+from ais_bench.evaluate.periodically import periodically
 from ais_bench.evaluate.plan import versions
 from ais_bench.evaluate.result import Records, Result
 from ais_bench.evaluate.scoring import Scorer
@@ -180,7 +180,7 @@ class Book:
 
     # ---- samples ----
 
-    def add(self, index: int, name: str, outcome: Outcome, item: Any, first: bool, padded: int) -> None:
+    def add(self, index: int, name: str, outcome: SampleOutcome, item: Any, first: bool, padded: int) -> None:
         """Write one sample down, and score it."""
         record: dict[str, Any] = {"index": index, "id": name, **stages_of(item, self._clock), "error": outcome.failure}
         if not first:
@@ -200,7 +200,7 @@ class Book:
             self._folder.add(line)
         self._tally.add(record)
 
-    def _keep_values(self, record: dict[str, Any], outcome: Outcome) -> None:
+    def _keep_values(self, record: dict[str, Any], outcome: SampleOutcome) -> None:
         ends = [0]
 
         def put(data: memoryview) -> int:
@@ -233,7 +233,6 @@ class Book:
         if not hasattr(session, "report"):
             yield
             return
-        ended = threading.Event()
         seen = {device: counts.restarts for device, counts in session.report().devices.items()}
 
         def look() -> None:
@@ -243,17 +242,10 @@ class Book:
                     self._restarts.append({"device": device, "count": more, "at_s": round(time.time(), 3)})
                 seen[device] = counts.restarts
 
-        def watch() -> None:
-            while not ended.wait(LOOK_S):
-                look()
-
-        thread = threading.Thread(target=watch, name="ais_bench-restarts", daemon=True)
-        thread.start()
         try:
-            yield
+            with periodically(look, LOOK_S, "ais_bench-restarts"):
+                yield
         finally:
-            ended.set()
-            thread.join()
             look()
 
     # ---- the end ----

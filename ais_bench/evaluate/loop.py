@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from ais_bench.errors import ConfigError, PoolBroken, PoolClosed, SessionClosed, TaskTimeout, WorkerDied, WorkerStartError
-from ais_bench.evaluate.batches import Batch, Finisher, Inputs, Outcome, Reader, SamplesFailed, failure_of
+from ais_bench.evaluate.batches import Batch, Finisher, Inputs, Reader, SampleOutcome, SamplesFailed, failure_of
 from ais_bench.evaluate.book import Book
 from ais_bench.evaluate.lanes import Lane, in_the_workers, in_this_process, inputs_of
 from ais_bench.evaluate.plan import batch_size_for, check_number, model_facts
@@ -237,7 +237,7 @@ class _Run:
         if entries:
             yield Batch(self._size, tuple(entries), self._inputs)
 
-    def _settle(self, batch: Batch, answer: Any, item: Any) -> Iterator[tuple[int, Outcome, Any]]:
+    def _settle(self, batch: Batch, answer: Any, item: Any) -> Iterator[tuple[int, SampleOutcome, Any]]:
         """(index, outcome, item) of every sample of a batch. Raises what is no sample's failure."""
         if isinstance(answer, SamplesFailed):
             outcomes = answer.outcomes
@@ -252,7 +252,7 @@ class _Run:
         for place, outcome in outcomes:
             yield indexes[place], outcome, item
 
-    def _again(self, batch: Batch, error: Exception, item: Any) -> Iterator[tuple[int, Outcome, Any]]:
+    def _again(self, batch: Batch, error: Exception, item: Any) -> Iterator[tuple[int, SampleOutcome, Any]]:
         """A batch failed as a whole: its samples by themselves, each in its place, so that results keep their bits."""
         deadly = (WorkerDied, TaskTimeout)
         rounds = MORE_ROUNDS if isinstance(error, WorkerDied) else 0
@@ -273,4 +273,4 @@ class _Run:
             elif not self._alone or isinstance(answer, _NOT_THE_SAMPLES) or not isinstance(answer, Exception):
                 raise answer
             else:
-                yield entry[1], Outcome(failure=failure_of(answer)), where
+                yield entry[1], SampleOutcome(failure=failure_of(answer)), where

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ais_bench.errors import ConfigError, UnsupportedError
+from ais_bench.evaluate.periodically import periodically
 
 __all__ = ["live", "metrics_port"]
 
@@ -21,20 +21,11 @@ def live(session: Any) -> Iterator[None]:
     from rich.console import Console
     from rich.live import Live
 
-    ended = threading.Event()
-
-    def draw() -> None:
-        with Live(console=Console(file=sys.stderr), auto_refresh=False, transient=True) as shown:
-            while not ended.wait(LOOK_S):
-                shown.update(_table(session.report()), refresh=True)
-
-    thread = threading.Thread(target=draw, name="ais_bench-live", daemon=True)
-    thread.start()
-    try:
+    with (
+        Live(console=Console(file=sys.stderr), auto_refresh=False, transient=True) as shown,
+        periodically(lambda: shown.update(_table(session.report()), refresh=True), LOOK_S, "ais_bench-live"),
+    ):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _table(report: Any) -> Any:

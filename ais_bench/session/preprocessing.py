@@ -1,6 +1,6 @@
 """preprocess in CPU workers of its own, ahead of the devices: the parent's side.
 
-item -> task for a CPU worker -> Prepared (feeds, or why there are none) -> task for a device
+item -> task for a CPU worker -> PreparedItem (feeds, or why there are none) -> task for a device
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ais_bench.one_device.descriptors import tensor_desc
 
 
-class Prepared(NamedTuple):
+class PreparedItem(NamedTuple):
     """What a CPU worker made of an item."""
 
     arrays: list[Any]  # feeds, then what Carry hands on
@@ -66,19 +66,23 @@ class Preprocessing:
         self.wall_s = self._pool.wall_s
         self.reset_times = self._pool.reset_times
 
-    def one(self, item: Any, inputs: list[tensor_desc]) -> Prepared:
+    def one(self, item: Any, inputs: list[tensor_desc]) -> PreparedItem:
         """Raises what preprocess raises."""
         prepared = self._prepared(self._pool.run(_task(item, None)), inputs)
         if prepared.error is not None:
             raise prepared.error
         return prepared
 
-    def stream(self, items: Iterable[Any], inputs: list[tensor_desc]) -> Iterator[Prepared]:
+    def stream(self, items: Iterable[Any], inputs: list[tensor_desc]) -> Iterator[PreparedItem]:
         """Of each item, in order, each as soon as it is there."""
         return (self._prepared(task, inputs) for task in self._pool.ordered(items, _task))
 
     def submit(
-        self, item: Any, inputs: list[tensor_desc], then: Callable[[Prepared, float | None], Future[Any]], timeout: float | None
+        self,
+        item: Any,
+        inputs: list[tensor_desc],
+        then: Callable[[PreparedItem, float | None], Future[Any]],
+        timeout: float | None,
     ) -> Future[Any]:
         """A future of what `then` makes of the prepared item, in the seconds that are left then."""
         began_ns = _native.monotonic_ns()
@@ -96,7 +100,7 @@ class Preprocessing:
         both.follow_first(self._pool.submit(task, timeout=timeout), go_on)
         return both
 
-    def _prepared(self, task: Task, inputs: list[tensor_desc]) -> Prepared:
+    def _prepared(self, task: Task, inputs: list[tensor_desc]) -> PreparedItem:
         try:
             header, *arrays = task.result()
             made = read_header(header)
@@ -109,16 +113,16 @@ class Preprocessing:
             named = by_name(given, inputs, self.overridable)
             if named is not None:
                 carried = (decode(extra),) if extra else ()
-                return Prepared([], 0, False, None, task.key, named=Named(named, carried))
+                return PreparedItem([], 0, False, None, task.key, named=Named(named, carried))
             feeds = list(as_feeds(given, inputs))
             for desc, one in zip(inputs, feeds, strict=False):
                 if one is None:
                     to_array(one, f"input {desc.name!r}")  # raises
             arrays = [*feeds, *extra]
             lent = lend(arrays, self._pool.place_of) if self.lends else None
-            return Prepared(arrays, len(feeds), bool(extra), lent, task.key)
+            return PreparedItem(arrays, len(feeds), bool(extra), lent, task.key)
         except Exception as error:
-            return Prepared([], 0, False, None, task.key, _naming_input(error, inputs))
+            return PreparedItem([], 0, False, None, task.key, _naming_input(error, inputs))
 
 
 def _naming_input(error: Exception, inputs: list[tensor_desc]) -> Exception:

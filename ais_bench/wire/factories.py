@@ -79,7 +79,7 @@ class Named(NamedTuple):
     extra: tuple[Any, ...] = ()  # further arguments of the postprocess
 
 
-class Header(NamedTuple):
+class FeedHeader(NamedTuple):
     """What the arrays behind it are, in the answer of a worker that preprocesses."""
 
     feeds: int  # how many; the rest is `extra`, encoded, if `carries`
@@ -89,6 +89,6 @@ class Header(NamedTuple):
     absent: tuple[int, ...] = ()  # the places of None in a list, whose other entries are there
 
 
-def read_header(array: Any) -> Header:
+def read_header(array: Any) -> FeedHeader:
     """The first array of an answer."""
-    return Header(*pickle.loads(array))
+    return FeedHeader(*pickle.loads(array))

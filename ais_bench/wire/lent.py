@@ -24,7 +24,7 @@ _LARGE = 64 << 10  # smaller arrays are cheaper to copy
 _MOST_MAPPED = 64  # arenas; more than workers that live at a time
 
 
-class Place(NamedTuple):
+class LentArray(NamedTuple):
     """Where an array lies."""
 
     fd: int  # in the parent
@@ -53,7 +53,7 @@ def lend(arrays: Sequence[NDArray[Any]], place_of: Callable[[Any], tuple[int, in
             rest.append(array)
         else:
             fd, offset = place
-            places.append(tuple(Place(fd, os.fstat(fd).st_ino, offset, array.dtype, array.shape)))
+            places.append(tuple(LentArray(fd, os.fstat(fd).st_ino, offset, array.dtype, array.shape)))
     if len(rest) == len(places):
         return None
     return [np.frombuffer(pickle.dumps(places), np.uint8), *rest]
@@ -69,14 +69,14 @@ class Borrower:
     def arrays(self, given: Sequence[Any]) -> list[Any]:
         """The arrays that were given to `lend`. Raises OSError if they cannot be reached."""
         rest = iter(given[1:])
-        return [next(rest) if place is None else self._array(Place(*place)) for place in pickle.loads(given[0])]
+        return [next(rest) if place is None else self._array(LentArray(*place)) for place in pickle.loads(given[0])]
 
-    def _array(self, place: Place) -> Any:
+    def _array(self, place: LentArray) -> Any:
         memory = self._mapped.get(place.inode) or self._map(place)
         count = int(np.prod(place.shape, dtype=np.int64))
         return np.frombuffer(memory, place.dtype, count, place.offset).reshape(place.shape)
 
-    def _map(self, place: Place) -> mmap.mmap:
+    def _map(self, place: LentArray) -> mmap.mmap:
         fd = os.open(f"/proc/{self._parent}/fd/{place.fd}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             if os.fstat(fd).st_ino != place.inode:

@@ -5,7 +5,7 @@
     postprocess threads                   takes outputs, postprocess, encodes, answers
 
 With one thread a callable is never called by two threads at a time, and preprocess always by the main thread; with N threads
-up to N call it at a time. Everything in one thread, one task after the other, is `SessionHandler.run`.
+up to N call it at a time. Everything in one thread, one task after the other, is `ModelHandler.run`.
 
 All threads begin with a copy of the main thread's context, so what `init` set in a contextvars.ContextVar (numpy.errstate,
 decimal) holds in them.

@@ -16,7 +16,7 @@ from ais_bench import _native
 from ais_bench.one_device.feeds import is_one_array, to_array, to_sequence
 from ais_bench.wire import Task, decode, encode
 from ais_bench.wire.carry import carried
-from ais_bench.wire.factories import Header, PreprocessFactory
+from ais_bench.wire.factories import FeedHeader, PreprocessFactory
 from ais_bench.wire.protocol import Answer, WorkerContext
 from ais_bench.worker import log
 
@@ -55,7 +55,7 @@ class PreprocessHandler:
         absent = tuple(place for place, value in enumerate(given) if value is None)
         arrays = [to_array(value, f"input {place}") for place, value in enumerate(given) if value is not None]
         more = encode(extra[0]) if extra else []
-        header = np.frombuffer(pickle.dumps(tuple(Header(len(arrays), names, bool(extra), bare, absent))), np.uint8)
+        header = np.frombuffer(pickle.dumps(tuple(FeedHeader(len(arrays), names, bool(extra), bare, absent))), np.uint8)
         spent_ns = _native.monotonic_ns() - began_ns
         return Answer([header, *arrays, *more], execute_ns=1, preprocess_ns=spent_ns)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ais_bench.wire.lent import Borrower
 
 
-def make(factory: SessionFactory, context: WorkerContext) -> SessionHandler:
+def make(factory: SessionFactory, context: WorkerContext) -> ModelHandler:
     """Load the model on the worker's device. Raises what InferSession raises."""
     options = dict(factory.options)
     if factory.acl_json_path:
@@ -46,7 +46,7 @@ def make(factory: SessionFactory, context: WorkerContext) -> SessionHandler:
     native, weights = _open(factory, context.device_id, options)
     # The content of the model, and what callables were made of, is not needed any more.
     model = factory.model if isinstance(factory.model, str) else f"<{len(factory.model)} bytes>"
-    handler = SessionHandler(native, factory._replace(model=model, callables=None), callables, weights)
+    handler = ModelHandler(native, factory._replace(model=model, callables=None), callables, weights)
     if factory.debug or factory.acl_json_path:
         handler.session()  # has something to say about them
     handler.warm_up(factory.warmup)
@@ -70,7 +70,7 @@ def _open(factory: SessionFactory, device_id: int, options: dict[str, str]) -> t
     return _native.Session(factory.model, device_id, factory.loop, options, factory.runtime), why
 
 
-class SessionHandler:
+class ModelHandler:
     """A handler as the pool wants it, see ais_bench.wire.protocol."""
 
     def __init__(self, native: _native.Session, factory: SessionFactory, callables: dict[str, Any], weights: str = "") -> None:

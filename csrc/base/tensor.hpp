@@ -70,6 +70,26 @@ constexpr std::string_view dtype_name(DType dtype) {
   }
 }
 
+// Whether numpy itself has the type. The others are those of ml_dtypes.
+constexpr bool numpy_has(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16:
+    case DType::kInt4:
+    case DType::kUInt4:
+    case DType::kInt2:
+    case DType::kUInt2:
+    case DType::kFloat4E2M1:
+    case DType::kFloat8E8M0:
+    case DType::kFloat8E5M2:
+    case DType::kFloat8E4M3FN:
+    case DType::kFloat8E4M3FNUZ:
+    case DType::kFloat8E5M2FNUZ:
+      return false;
+    default:
+      return true;
+  }
+}
+
 using Shape = std::vector<std::int64_t>;  // -1 where a dimension is dynamic
 
 // "(1, 3, -1)", as Python prints it.

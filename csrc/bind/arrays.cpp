@@ -22,25 +22,6 @@ struct DescrEntry {
   PyObject* descr;
 };
 
-bool numpy_has(DType dtype) {
-  switch (dtype) {
-    case DType::kBFloat16:
-    case DType::kInt4:
-    case DType::kUInt4:
-    case DType::kInt2:
-    case DType::kUInt2:
-    case DType::kFloat4E2M1:
-    case DType::kFloat8E8M0:
-    case DType::kFloat8E5M2:
-    case DType::kFloat8E4M3FN:
-    case DType::kFloat8E4M3FNUZ:
-    case DType::kFloat8E5M2FNUZ:
-      return false;
-    default:
-      return true;
-  }
-}
-
 // Filled under the GIL as types are first met, and never emptied.
 std::vector<DescrEntry>& descr_table() {
   static auto* const table = new std::vector<DescrEntry>{
@@ -241,14 +222,14 @@ NumpySink::NumpySink(const device::ModelInfo& info) : slots_(info.outputs.size()
   }
 }
 
-void NumpySink::make(Slot* slot, DType dtype, const Shape& shape, std::size_t bytes) {
+void NumpySink::make(OutputArray* slot, DType dtype, const Shape& shape, std::size_t bytes) {
   slot->array = new_array(dtype, shape);
   slot->dtype = dtype;
   if (is_packed(dtype)) slot->packed.resize(bytes + 1);  // never a null pointer
 }
 
 void* NumpySink::reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) {
-  Slot& slot = slots_[index];
+  OutputArray& slot = slots_[index];
   if (slot.fresh && !desc.open() && shape == desc.shape) {
     slot.fresh = false;
   } else {
@@ -267,7 +248,7 @@ void* NumpySink::reserve(std::size_t index, const device::TensorDesc& desc, cons
 py::list NumpySink::take() {
   py::list outputs(slots_.size());
   for (std::size_t i = 0; i < slots_.size(); ++i) {
-    Slot& slot = slots_[i];
+    OutputArray& slot = slots_[i];
     if (is_packed(slot.dtype)) {
       auto array = py::reinterpret_borrow<py::array>(slot.array);
       unpack(slot.packed.data(), slot.dtype, static_cast<std::size_t>(array.size()),

@@ -52,15 +52,15 @@ class NumpySink final : public session::OutputSink {
   py::list take();
 
  private:
-  struct Slot {
+  struct OutputArray {
     py::object array;
     DType dtype = DType::kUndefined;
     std::vector<std::uint8_t> packed;
     bool fresh = false;  // made for the declared shape, and not handed out yet
   };
-  void make(Slot* slot, DType dtype, const Shape& shape, std::size_t bytes);
+  void make(OutputArray* slot, DType dtype, const Shape& shape, std::size_t bytes);
 
-  std::vector<Slot> slots_;
+  std::vector<OutputArray> slots_;
 };
 
 // An array with the values of host memory.

@@ -294,7 +294,7 @@ py::tuple exec_times(Session& self, std::uint64_t since) {
   const auto part = value_or_raise(self.exec_times().read(since));
   py::list list(part.entries.size());
   for (std::size_t i = 0; i < part.entries.size(); ++i) {
-    const session::Span& span = part.entries[i];
+    const session::Execution& span = part.entries[i];
     PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), time_span(span.start_ms, span.end_ms).release().ptr());
   }
   return py::make_tuple(list, part.total, part.clears);

@@ -178,24 +178,7 @@ Status check_gear(const device::ModelInfo& info, Mode mode, const std::vector<Sh
 
 }  // namespace
 
-std::string numpy_type(DType dtype) {
-  switch (dtype) {
-    case DType::kBFloat16:
-    case DType::kInt4:
-    case DType::kUInt4:
-    case DType::kInt2:
-    case DType::kUInt2:
-    case DType::kFloat4E2M1:
-    case DType::kFloat8E8M0:
-    case DType::kFloat8E5M2:
-    case DType::kFloat8E4M3FN:
-    case DType::kFloat8E4M3FNUZ:
-    case DType::kFloat8E5M2FNUZ:
-      return "ml_dtypes." + std::string(dtype_name(dtype));
-    default:
-      return "np." + std::string(dtype_name(dtype));
-  }
-}
+std::string numpy_type(DType dtype) { return (numpy_has(dtype) ? "np." : "ml_dtypes.") + std::string(dtype_name(dtype)); }
 
 Status wrong_count(const device::ModelInfo& info, std::size_t given) {
   std::string names;

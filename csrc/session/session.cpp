@@ -133,7 +133,7 @@ void Session::close_all() {
 Status Session::append_times(const Session& other, std::uint64_t since) {
   const double shift_ms = static_cast<double>(other.born_ns_ - born_ns_) * 1e-6;
   AIS_ASSIGN(const auto part, other.exec_times_.read(since));
-  for (const Span& span : part.entries) exec_times_.add({span.start_ms + shift_ms, span.end_ms + shift_ms});
+  for (const Execution& span : part.entries) exec_times_.add({span.start_ms + shift_ms, span.end_ms + shift_ms});
   return Status();
 }
 

@@ -108,7 +108,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Status set_shapes(std::optional<std::vector<Shape>> shapes);
   Result<std::optional<std::vector<Shape>>> shapes() const;
 
-  TimeLog<Span>& exec_times() { return exec_times_; }
+  TimeLog<Execution>& exec_times() { return exec_times_; }
   // Adds the executions of another session from its entry `since` on, in this session's time.
   Status append_times(const Session& other, std::uint64_t since);
 
@@ -164,7 +164,7 @@ class Session : public std::enable_shared_from_this<Session> {
   const std::uint64_t generation_;
   const std::int64_t born_ns_;
   std::atomic<int> loop_;
-  TimeLog<Span> exec_times_;
+  TimeLog<Execution> exec_times_;
 
   struct State {
     std::shared_ptr<device::Model> model;    // null when closed

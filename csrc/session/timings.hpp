@@ -79,7 +79,7 @@ class TimeLog {
 };
 
 // One execution, in milliseconds since the session was made.
-struct Span {
+struct Execution {
   double start_ms;
   double end_ms;
 };

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ais_bench.cli.commands.evaluate import add_watching, watched
-from ais_bench.cli.log import Failed
+from ais_bench.cli.log import CliError
 from ais_bench.cli.measurements import BENCH, SCENARIO, measured_run, show
 from ais_bench.cli.options import _ids, _model, _shapes, _whole
 from ais_bench.cli.show import print_json
@@ -172,7 +172,7 @@ def measured(options: Any, session: Any, shapes: dict[str, list[int]]) -> dict[s
 
 
 def _shapes_of(text: str | None, batch: int | None, inputs: list[Any]) -> dict[str, list[int]]:
-    """The shapes of one setting, by input. Raises Failed."""
+    """The shapes of one setting, by input. Raises CliError."""
     shapes: dict[str, list[int]] = {}
     for part in (text or "").split(";"):
         if part:
@@ -180,11 +180,11 @@ def _shapes_of(text: str | None, batch: int | None, inputs: list[Any]) -> dict[s
             try:
                 shapes[name or inputs[0].name] = [int(dim) for dim in dims.split(",")]
             except ValueError:
-                raise Failed(f"--shape {text!r} is no list of shapes; one is x:1,3,224,224;y:1") from None
+                raise CliError(f"--shape {text!r} is no list of shapes; one is x:1,3,224,224;y:1") from None
     if batch is not None:
         for desc in inputs:
             shape = shapes.get(desc.name, list(desc.shape))
             if shape and desc.shape[0] >= 0 and desc.shape[0] != batch:
-                raise Failed(f"--batch {batch}: input {desc.name!r} was built for {desc.shape[0]}")
+                raise CliError(f"--batch {batch}: input {desc.name!r} was built for {desc.shape[0]}")
             shapes[desc.name] = [batch, *shape[1:]]
     return shapes

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ais_bench.cli.commands.evaluate import add_session_options, evaluate_as
-from ais_bench.cli.log import Failed
+from ais_bench.cli.log import CliError
 from ais_bench.cli.measurements import KINDS
 
 EXAMPLES = """\
@@ -28,8 +28,8 @@ def run(options: Any) -> int:
 
     found = load(options.run).run
     if found.get("kind") in KINDS:
-        raise Failed(f"{options.run} is a run of {found['kind']}; only evaluations are resumed")
+        raise CliError(f"{options.run} is a run of {found['kind']}; only evaluations are resumed")
     asked = found.get("notes", {}).get("command")
     if asked is None:
-        raise Failed(f"{options.run} was not made by this command, so only its own script can go on with it: resume=True")
+        raise CliError(f"{options.run} was not made by this command, so only its own script can go on with it: resume=True")
     return evaluate_as(asked, options, output=options.run, resume="failed" if options.failed else True)

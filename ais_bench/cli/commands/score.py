@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from ais_bench.cli.log import Failed
+from ais_bench.cli.log import CliError
 from ais_bench.cli.measurements import KINDS
 from ais_bench.cli.show import print_json
 from ais_bench.cli.specs import load_object, metric_of
@@ -31,12 +31,12 @@ def run(options: Any) -> int:
 
     found = load(options.run)
     if found.run.get("kind") in KINDS:
-        raise Failed(f"{options.run} is a run of {found.run['kind']}; only evaluations are scored")
+        raise CliError(f"{options.run} is a run of {found.run['kind']}; only evaluations are scored")
     metrics, final = options.metric, options.final
     if metrics is None and final is None:
         asked = found.run.get("notes", {}).get("command")
         if asked is None or not (asked["metric"] or asked["final"]):
-            raise Failed("--metric says by what to score; the run does not")
+            raise CliError("--metric says by what to score; the run does not")
         metrics, final = asked["metric"], asked["final"]
         sys.path.insert(0, asked["cwd"])
     scored = score(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["PARTS", "STAGES", "Attribution", "Rates", "RunTime", "Stages"]
+__all__ = ["PARTS", "STAGES", "Attribution", "Rates", "RunTime", "StageTimes"]
 
 # In the order in which a task meets them once a worker has it.
 STAGES = ("copy_in", "preprocess", "execute", "postprocess", "copy_out")
@@ -20,7 +20,7 @@ REORDER = 1 << 15  # beginnings and ends that are kept back, since records are i
 Stage = tuple[str, float, float]
 
 
-class Stages:
+class StageTimes:
     """Says when the stages of records were, for the records of one device in their order.
 
     A record has the time at which its worker took it, the length of each stage, and when the worker was done. A worker takes

@@ -38,7 +38,7 @@ Status LoadedModel::load_id(const device::ModelSource& source, const LoadOptions
   learned_.assign(layout_.info.outputs.size(), 0);
   guesses_ = learned_;
   aipp_.resize(layout_.aipp.size());
-  AIS_ASSIGN(slot_, make_slot());
+  AIS_ASSIGN(datasets_, make_datasets());
   return Status();
 }
 
@@ -49,7 +49,7 @@ Status LoadedModel::learn_outputs() {
   if (gears == 0) return Status();
   layout_.outputs.assign(gears, {});
   for (std::size_t gear = 0; gear < gears; ++gear) {
-    AIS_TRY(choose_gear(slot_.get(), static_cast<int>(gear)));
+    AIS_TRY(choose_gear(datasets_.get(), static_cast<int>(gear)));
     for (std::size_t i = 0; i < layout_.info.outputs.size(); ++i) {
       aclmdlIODims dims = {};
       AIS_TRY(ACL_CALL(api_, aclmdlGetCurOutputDims, desc_, i, &dims));
@@ -70,21 +70,21 @@ Status LoadedModel::learn_outputs() {
   return Status();
 }
 
-Result<std::unique_ptr<Slot>> LoadedModel::make_slot() {
-  auto slot = std::make_unique<Slot>(api_);
-  AIS_TRY(slot->in.create(layout_.inputs));
-  AIS_TRY(slot->out.create(layout_.info.outputs.size()));
-  slot->shapes.resize(layout_.data.size());
-  slot->aipp.resize(layout_.aipp.size());
+Result<std::unique_ptr<DatasetPair>> LoadedModel::make_datasets() {
+  auto datasets = std::make_unique<DatasetPair>(api_);
+  AIS_TRY(datasets->in.create(layout_.inputs));
+  AIS_TRY(datasets->out.create(layout_.info.outputs.size()));
+  datasets->shapes.resize(layout_.data.size());
+  datasets->aipp.resize(layout_.aipp.size());
   const auto add_special = [&](std::size_t index, std::size_t bytes) -> Status {
     AIS_ASSIGN(device::Buffer buffer, context_.allocate(bytes));
-    AIS_TRY(slot->in.point(index, buffer.data.get(), bytes));
-    slot->special.push_back(std::move(buffer));
+    AIS_TRY(datasets->in.point(index, buffer.data.get(), bytes));
+    datasets->special.push_back(std::move(buffer));
     return Status();
   };
   if (layout_.has_gear_input) AIS_TRY(add_special(layout_.gear_index, layout_.gear_bytes));
   for (const AippInput& aipp : layout_.aipp) AIS_TRY(add_special(aipp.index, aipp.bytes));
-  return slot;
+  return datasets;
 }
 
 void LoadedModel::release() {
@@ -95,11 +95,11 @@ void LoadedModel::release() {
     ACL_RELEASE(api_, aclrtDestroyStream, stream_);
   }
   stream_ = nullptr;
-  if (slot_ != nullptr) {
-    std::vector<Output> unclaimed(slot_->out.size());
+  if (datasets_ != nullptr) {
+    std::vector<Output> unclaimed(datasets_->out.size());
     static_cast<void>(claim(&unclaimed));
   }
-  slot_.reset();
+  datasets_.reset();
   for (AippSettings& settings : aipp_) {
     if (settings.handle != nullptr) ACL_RELEASE(api_, aclmdlDestroyAIPP, settings.handle);
   }
@@ -119,29 +119,29 @@ bool LoadedModel::predictable() const {
          std::all_of(layout_.outputs.begin(), layout_.outputs.end(), known);
 }
 
-Status LoadedModel::choose_gear(Slot* slot, int gear) {
-  slot->gear = gear_ = -1;  // unknown, should the call fail
+Status LoadedModel::choose_gear(DatasetPair* datasets, int gear) {
+  datasets->gear = gear_ = -1;  // unknown, should the call fail
   const Shape& values = layout_.info.gears.values[gear];
   const std::size_t index = layout_.gear_index;
   switch (layout_.info.gears.kind) {
     case GearKind::kBatch:
-      AIS_TRY(ACL_CALL(api_, aclmdlSetDynamicBatchSize, id_, slot->in.get(), index, static_cast<std::uint64_t>(values[0])));
+      AIS_TRY(ACL_CALL(api_, aclmdlSetDynamicBatchSize, id_, datasets->in.get(), index, static_cast<std::uint64_t>(values[0])));
       break;
     case GearKind::kImageSize:
-      AIS_TRY(ACL_CALL(api_, aclmdlSetDynamicHWSize, id_, slot->in.get(), index, static_cast<std::uint64_t>(values[0]),
+      AIS_TRY(ACL_CALL(api_, aclmdlSetDynamicHWSize, id_, datasets->in.get(), index, static_cast<std::uint64_t>(values[0]),
                        static_cast<std::uint64_t>(values[1])));
       break;
     case GearKind::kDims:
-      AIS_TRY(ACL_CALL(api_, aclmdlSetInputDynamicDims, id_, slot->in.get(), index, &layout_.gear_dims[gear]));
+      AIS_TRY(ACL_CALL(api_, aclmdlSetInputDynamicDims, id_, datasets->in.get(), index, &layout_.gear_dims[gear]));
       break;
     case GearKind::kNone:
       break;
   }
-  slot->gear = gear_ = gear;
+  datasets->gear = gear_ = gear;
   return Status();
 }
 
-Status LoadedModel::apply_gear(const std::vector<TensorView>& inputs, Slot* slot) {
+Status LoadedModel::apply_gear(const std::vector<TensorView>& inputs, DatasetPair* datasets) {
   const device::Gears& gears = layout_.info.gears;
   if (gears.kind == GearKind::kNone) return Status();
   std::vector<Shape> shapes;
@@ -150,21 +150,21 @@ Status LoadedModel::apply_gear(const std::vector<TensorView>& inputs, Slot* slot
   const auto found = std::find(gears.values.begin(), gears.values.end(), wanted);
   if (found == gears.values.end()) return device::no_such_gear(gears, wanted);
   const int gear = static_cast<int>(found - gears.values.begin());
-  return slot->gear == gear && gear_ == gear ? Status() : choose_gear(slot, gear);
+  return datasets->gear == gear && gear_ == gear ? Status() : choose_gear(datasets, gear);
 }
 
-Status LoadedModel::apply_shapes(const std::vector<TensorView>& inputs, Slot* slot) {
+Status LoadedModel::apply_shapes(const std::vector<TensorView>& inputs, DatasetPair* datasets) {
   if (!layout_.open_shapes) return Status();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    // A scalar's shape equals that of a slot that is new, so an empty one is always set.
-    if (slot->shapes[i] == inputs[i].shape && !inputs[i].shape.empty()) continue;
-    AIS_TRY(slot->in.set_shape(layout_.data[i], inputs[i].shape));
-    slot->shapes[i] = inputs[i].shape;
+    // A scalar's shape equals that of a datasets that is new, so an empty one is always set.
+    if (datasets->shapes[i] == inputs[i].shape && !inputs[i].shape.empty()) continue;
+    AIS_TRY(datasets->in.set_shape(layout_.data[i], inputs[i].shape));
+    datasets->shapes[i] = inputs[i].shape;
   }
   return Status();
 }
 
-Status LoadedModel::apply_aipp(const std::vector<TensorView>& inputs, Slot* slot) {
+Status LoadedModel::apply_aipp(const std::vector<TensorView>& inputs, DatasetPair* datasets) {
   for (std::size_t i = 0; i < aipp_.size(); ++i) {
     const AippInput& aipp = layout_.aipp[i];
     const TensorView& picture = inputs[aipp.picture];
@@ -177,18 +177,18 @@ Status LoadedModel::apply_aipp(const std::vector<TensorView>& inputs, Slot* slot
     }
     const std::int64_t pictures = std::max<std::int64_t>(aipp.batch < 0 ? picture.shape[0] : aipp.batch, 1);
     AIS_TRY(check_pictures(name, aipp_[i].given, pictures, picture.bytes));
-    if (slot->aipp[i] == aipp_[i].version) continue;
-    AIS_TRY(ACL_CALL(api_, aclmdlSetInputAIPP, id_, slot->in.get(), aipp.index, aipp_[i].handle));
-    slot->aipp[i] = aipp_[i].version;
+    if (datasets->aipp[i] == aipp_[i].version) continue;
+    AIS_TRY(ACL_CALL(api_, aclmdlSetInputAIPP, id_, datasets->in.get(), aipp.index, aipp_[i].handle));
+    datasets->aipp[i] = aipp_[i].version;
   }
   return Status();
 }
 
-Status LoadedModel::prepare(const std::vector<TensorView>& inputs, Slot* slot) {
-  for (std::size_t i = 0; i < inputs.size(); ++i) AIS_TRY(slot->in.point(layout_.data[i], inputs[i].data, inputs[i].bytes));
-  AIS_TRY(apply_gear(inputs, slot));
-  AIS_TRY(apply_shapes(inputs, slot));
-  return apply_aipp(inputs, slot);
+Status LoadedModel::prepare(const std::vector<TensorView>& inputs, DatasetPair* datasets) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) AIS_TRY(datasets->in.point(layout_.data[i], inputs[i].data, inputs[i].bytes));
+  AIS_TRY(apply_gear(inputs, datasets));
+  AIS_TRY(apply_shapes(inputs, datasets));
+  return apply_aipp(inputs, datasets);
 }
 
 Status LoadedModel::set_aipp(const device::Aipp& settings) {

@@ -22,8 +22,8 @@
 namespace ais::acl {
 
 // What one run needs, kept for the next: datasets, and memory for the special inputs.
-struct Slot {
-  explicit Slot(const Api& api) : in(api), out(api) {}
+struct DatasetPair {
+  explicit DatasetPair(const Api& api) : in(api), out(api) {}
   Dataset in;
   Dataset out;
   std::vector<device::Buffer> special;  // keeps the gear index and AIPP parameters
@@ -53,7 +53,7 @@ class LoadedModel final : public Resident {
 
   // A pipeline's: the outputs' shapes of the run that was prepared, one lock for prepare, sizes, submit and describe, and the
   // stream.
-  Result<std::unique_ptr<Slot>> make_slot();
+  Result<std::unique_ptr<DatasetPair>> make_datasets();
   std::mutex& lock() { return lock_; }
   // How much memory to bring for an output, and whether that may turn out too little. 0: only a run can tell, and none has.
   struct Room {
@@ -65,13 +65,15 @@ class LoadedModel final : public Resident {
   static bool worth_another(const Status& run);
   // After that: the next run leaves the outputs to the library.
   void forget_sizes();
-  Status prepare(const std::vector<TensorView>& inputs, Slot* slot);
-  const std::vector<Shape>& output_shapes(const Slot& slot) const { return layout_.outputs[slot.gear < 0 ? 0 : slot.gear]; }
-  Status execute_async(Slot* slot, std::uint64_t cancels, aclrtStream* stream);
+  Status prepare(const std::vector<TensorView>& inputs, DatasetPair* datasets);
+  const std::vector<Shape>& output_shapes(const DatasetPair& datasets) const {
+    return layout_.outputs[datasets.gear < 0 ? 0 : datasets.gear];
+  }
+  Status execute_async(DatasetPair* datasets, std::uint64_t cancels, aclrtStream* stream);
   void async_done() { --in_flight_; }
   int in_flight() const { return in_flight_; }
-  // Shapes and bytes of the outputs of the slot's last run, which has ended.
-  Status describe_results(const Slot& slot, std::vector<device::Output>* outputs);
+  // Shapes and bytes of the outputs of the datasets's last run, which has ended.
+  Status describe_results(const DatasetPair& datasets, std::vector<device::Output>* outputs);
 
   // Counts the calls of cancel(): a run that sees it change was asked to stop.
   std::uint64_t cancels() const { return cancels_.load(); }
@@ -90,15 +92,15 @@ class LoadedModel final : public Resident {
 
   Status load_id(const device::ModelSource& source, const LoadOptions& options, DeviceShare* share);
   Status learn_outputs();
-  Status choose_gear(Slot* slot, int gear);
-  Status apply_gear(const std::vector<TensorView>& inputs, Slot* slot);
-  Status apply_shapes(const std::vector<TensorView>& inputs, Slot* slot);
-  Status apply_aipp(const std::vector<TensorView>& inputs, Slot* slot);
+  Status choose_gear(DatasetPair* datasets, int gear);
+  Status apply_gear(const std::vector<TensorView>& inputs, DatasetPair* datasets);
+  Status apply_shapes(const std::vector<TensorView>& inputs, DatasetPair* datasets);
+  Status apply_aipp(const std::vector<TensorView>& inputs, DatasetPair* datasets);
 
   // Memory for every output of the next run. `guessed` becomes true where some may turn out too small.
   Status place(std::vector<device::Output>* outputs, bool* guessed);
   Status execute(std::vector<device::Output>* outputs, std::uint64_t cancels);
-  Status naming_shapes(Status status, const Slot& slot) const;
+  Status naming_shapes(Status status, const DatasetPair& datasets) const;
   Status call_execute(const std::vector<device::Output>& outputs, std::uint64_t cancels);
   Status wait_for_stream(std::uint64_t cancels);
   // Takes what the library allocated, whether or not the run succeeded.
@@ -106,7 +108,7 @@ class LoadedModel final : public Resident {
   // The turn to run in the workspace, until this run was started; nothing where the model has one of its own.
   Result<std::unique_lock<std::mutex>> take_turn(std::uint64_t cancels);
   void leave_workspace();
-  Result<Shape> result_shape(const Slot& slot, std::size_t index, std::size_t bytes);
+  Result<Shape> result_shape(const DatasetPair& datasets, std::size_t index, std::size_t bytes);
 
   AclContext& context_;
   const Api& api_;
@@ -122,7 +124,7 @@ class LoadedModel final : public Resident {
   Pace turn_pace_;  // of waits for the workspace
 
   std::mutex lock_;  // guards what follows
-  std::unique_ptr<Slot> slot_;
+  std::unique_ptr<DatasetPair> datasets_;
   aclrtStream stream_ = nullptr;
   int gear_ = -1;                     // the model's last
   std::vector<std::size_t> learned_;  // bytes that outputs of unknown size had

@@ -1,18 +1,22 @@
-// Lanes as the pipeline of csrc/device/device.hpp: it enters the context, and keeps it and the model alive.
+// StagedRuns as the pipeline of csrc/device/device.hpp: it enters the context, and keeps it and the model alive.
 #include <utility>
 
 #include "base/interrupt.hpp"
-#include "device/acl/acl_lanes.hpp"
 #include "device/acl/acl_model.hpp"
+#include "device/acl/acl_staged_runs.hpp"
 
 namespace ais::acl {
 namespace {
 
 class AclPipeline final : public device::Pipeline {
  public:
-  AclPipeline(std::shared_ptr<AclContext> context, std::shared_ptr<device::Model> model, std::shared_ptr<Lanes> lanes)
-      : context_(std::move(context)), model_(std::move(model)), lanes_(std::move(lanes)), depth_(lanes_->depth()) {}
-  ~AclPipeline() override { context_->remove(lanes_); }
+  AclPipeline(std::shared_ptr<AclContext> context, std::shared_ptr<device::Model> model,
+              std::shared_ptr<StagedRuns> staged_runs)
+      : context_(std::move(context)),
+        model_(std::move(model)),
+        staged_runs_(std::move(staged_runs)),
+        depth_(staged_runs_->depth()) {}
+  ~AclPipeline() override { context_->remove(staged_runs_); }
   AclPipeline(const AclPipeline&) = delete;
   AclPipeline& operator=(const AclPipeline&) = delete;
 
@@ -20,18 +24,18 @@ class AclPipeline final : public device::Pipeline {
   Status submit(const std::vector<TensorView>& inputs, device::Landing* landing) override {
     AIS_TRY(check_not_in_handler());
     AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
-    return lanes_->submit(inputs, landing);
+    return staged_runs_->submit(inputs, landing);
   }
   Status wait(std::vector<device::Output>* outputs, Times* times) override {
     AIS_TRY(check_not_in_handler());
     AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
-    return lanes_->wait(outputs, times);
+    return staged_runs_->wait(outputs, times);
   }
 
  private:
   const std::shared_ptr<AclContext> context_;
   const std::shared_ptr<device::Model> model_;  // unloaded after the pipeline
-  const std::shared_ptr<Lanes> lanes_;
+  const std::shared_ptr<StagedRuns> staged_runs_;
   const std::size_t depth_;
 };
 
@@ -40,14 +44,14 @@ class AclPipeline final : public device::Pipeline {
 Result<std::unique_ptr<device::Pipeline>> make_pipeline(std::shared_ptr<AclContext> context,
                                                         std::shared_ptr<device::Model> model,
                                                         std::shared_ptr<LoadedModel> loaded, std::size_t depth) {
-  auto lanes = std::make_shared<Lanes>(context.get(), std::move(loaded));
-  if (Status status = lanes->create(depth); !status.ok()) {
-    lanes->release();
+  auto staged_runs = std::make_shared<StagedRuns>(context.get(), std::move(loaded));
+  if (Status status = staged_runs->create(depth); !status.ok()) {
+    staged_runs->release();
     return status;
   }
-  context->add(lanes);
+  context->add(staged_runs);
   return std::unique_ptr<device::Pipeline>(
-      std::make_unique<AclPipeline>(std::move(context), std::move(model), std::move(lanes)));
+      std::make_unique<AclPipeline>(std::move(context), std::move(model), std::move(staged_runs)));
 }
 
 }  // namespace ais::acl

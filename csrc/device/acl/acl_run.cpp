@@ -48,7 +48,7 @@ Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Outpu
   AIS_TRY(cancelled_since(cancels));
   // A pipeline's runs are in flight. One that failed tells its pipeline, at its event; here only the end matters.
   if (in_flight_ > 0 && api_.aclrtSynchronizeStream(stream_) != 0) AIS_TRY(ACL_CALL(api_, aclrtSynchronizeStream, stream_));
-  AIS_TRY(prepare(inputs, slot_.get()));
+  AIS_TRY(prepare(inputs, datasets_.get()));
   bool guessed = false;
   const std::vector<Output> given = *outputs;
   AIS_TRY(place(outputs, &guessed));
@@ -60,7 +60,7 @@ Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Outpu
     if (status.ok()) status = execute(outputs, cancels);
   }
   AIS_TRY(std::move(status).with_context("device " + std::to_string(context_.device_id())));
-  AIS_TRY(describe_results(*slot_, outputs));
+  AIS_TRY(describe_results(*datasets_, outputs));
   return cancelled_since(cancels);
 }
 
@@ -79,7 +79,7 @@ Status LoadedModel::place(std::vector<Output>* outputs, bool* guessed) {
         *guessed = *guessed || room.guessed;
       }
     }
-    AIS_TRY(slot_->out.point(i, output.data, output.data == nullptr ? 0 : output.capacity));
+    AIS_TRY(datasets_->out.point(i, output.data, output.data == nullptr ? 0 : output.capacity));
   }
   return Status();
 }
@@ -92,11 +92,11 @@ Status LoadedModel::execute(std::vector<Output>* outputs, std::uint64_t cancels)
 
 // A library that does not tell what a model was compiled for (aclmdlGetInputDimsRange) refuses other shapes by this number, and
 // names nothing.
-Status LoadedModel::naming_shapes(Status status, const Slot& slot) const {
+Status LoadedModel::naming_shapes(Status status, const DatasetPair& datasets) const {
   if (status.vendor_code() != kInvalidParam || !layout_.open_shapes) return status;
   std::string text = status.message() + "; the inputs had the shapes ";
-  for (std::size_t i = 0; i < slot.shapes.size(); ++i) {
-    text += (i == 0 ? "" : ", ") + shape_text(slot.shapes[i]) + " ('" + layout_.info.inputs[i].name + "')";
+  for (std::size_t i = 0; i < datasets.shapes.size(); ++i) {
+    text += (i == 0 ? "" : ", ") + shape_text(datasets.shapes[i]) + " ('" + layout_.info.inputs[i].name + "')";
   }
   return Status(status.code(), text + ", and shapes that the model was not compiled for are refused so", status.vendor_code());
 }
@@ -106,10 +106,10 @@ Status LoadedModel::call_execute(const std::vector<Output>& outputs, std::uint64
   const bool placed = std::all_of(outputs.begin(), outputs.end(), [](const Output& output) { return output.data != nullptr; });
   if (!context_.can_abort() || !placed) {
     AIS_ASSIGN(const std::unique_lock<std::mutex> turn, take_turn(cancels));
-    return naming_shapes(ACL_CALL(api_, aclmdlExecute, id_, slot_->in.get(), slot_->out.get()), *slot_);
+    return naming_shapes(ACL_CALL(api_, aclmdlExecute, id_, datasets_->in.get(), datasets_->out.get()), *datasets_);
   }
   aclrtStream stream = nullptr;
-  AIS_TRY(execute_async(slot_.get(), cancels, &stream));
+  AIS_TRY(execute_async(datasets_.get(), cancels, &stream));
   Status status = wait_for_stream(cancels);
   async_done();
   return status;
@@ -135,26 +135,26 @@ Status LoadedModel::wait_for_stream(std::uint64_t cancels) {
 Status LoadedModel::claim(std::vector<Output>* outputs) {
   Status status;
   for (std::size_t i = 0; i < outputs->size(); ++i) {
-    void* data = slot_->out.filled(i);
+    void* data = datasets_->out.filled(i);
     if (data == nullptr) continue;
     Output& output = (*outputs)[i];
     output.data = data;
-    output.capacity = slot_->out.bytes(i);
+    output.capacity = datasets_->out.bytes(i);
     output.owner = context_.adopt(data, output.capacity).data;
-    Status emptied = slot_->out.empty(i);
+    Status emptied = datasets_->out.empty(i);
     if (status.ok()) status = std::move(emptied);
   }
   return status;
 }
 
-Status LoadedModel::describe_results(const Slot& slot, std::vector<Output>* outputs) {
+Status LoadedModel::describe_results(const DatasetPair& datasets, std::vector<Output>* outputs) {
   for (std::size_t i = 0; i < outputs->size(); ++i) {
     Output& output = (*outputs)[i];
-    const Shape& known = output_shapes(slot)[i];
+    const Shape& known = output_shapes(datasets)[i];
     if (!layout_.open_shapes && layout_.info.outputs[i].ranked && !is_dynamic(known)) {
       output.shape = known;
     } else {
-      AIS_ASSIGN(output.shape, result_shape(slot, i, output.capacity));
+      AIS_ASSIGN(output.shape, result_shape(datasets, i, output.capacity));
     }
     std::size_t elements = 0;
     if (!count_elements(output.shape, &elements)) {
@@ -174,9 +174,9 @@ Status LoadedModel::describe_results(const Slot& slot, std::vector<Output>* outp
 // The dataset's description of the result; where there is none, the model's, whose one open dimension follows from the size of
 // what the library allocated. So only a size that came with a description is remembered: memory of another size would tell
 // nothing.
-Result<Shape> LoadedModel::result_shape(const Slot& slot, std::size_t index, std::size_t bytes) {
+Result<Shape> LoadedModel::result_shape(const DatasetPair& datasets, std::size_t index, std::size_t bytes) {
   Shape shape;
-  if (const aclTensorDesc* desc = api_.aclmdlGetDatasetTensorDesc(slot.out.get(), index); desc != nullptr) {
+  if (const aclTensorDesc* desc = api_.aclmdlGetDatasetTensorDesc(datasets.out.get(), index); desc != nullptr) {
     const std::size_t rank = api_.aclGetTensorDescNumDims(desc);
     const device::TensorDesc& declared = layout_.info.outputs[index];
     if (rank > kMaxDims || (declared.ranked && rank != declared.shape.size())) {  // it answers 0 where it cannot tell
@@ -212,12 +212,12 @@ Result<Shape> LoadedModel::result_shape(const Slot& slot, std::size_t index, std
   return shape;
 }
 
-Status LoadedModel::execute_async(Slot* slot, std::uint64_t cancels, aclrtStream* stream) {
+Status LoadedModel::execute_async(DatasetPair* datasets, std::uint64_t cancels, aclrtStream* stream) {
   if (stream_ == nullptr) AIS_TRY(ACL_CALL(api_, aclrtCreateStream, &stream_));
   *stream = stream_;
-  if (slot == nullptr) return Status();
+  if (datasets == nullptr) return Status();
   AIS_ASSIGN(const std::unique_lock<std::mutex> turn, take_turn(cancels));
-  AIS_TRY(naming_shapes(ACL_CALL(api_, aclmdlExecuteAsync, id_, slot->in.get(), slot->out.get(), stream_), *slot));
+  AIS_TRY(naming_shapes(ACL_CALL(api_, aclmdlExecuteAsync, id_, datasets->in.get(), datasets->out.get(), stream_), *datasets));
   ++in_flight_;
   return Status();
 }

@@ -4,10 +4,10 @@
 //   execute:           run 0  | run 1  | ...      waits for `copied_in` of its run
 //   out:                        copy 0 | ...      waits for `executed` of its run
 //
-// A run has a lane: datasets, device memory, pinned host memory, events. Feeds are copied into pinned memory by the host,
+// A run has a staged_run: datasets, device memory, pinned host memory, events. Feeds are copied into pinned memory by the host,
 // because only from there can the device copy by itself; results are read where the device put them. Memory that is registered
-// and stays until the end of the run is as good, and nothing is copied by the host. Lanes are used in turn. A run that fails
-// makes its streams drop what came after it; the runs that follow are then started again, so each fails by itself.
+// and stays until the end of the run is as good, and nothing is copied by the host. StagedRuns are used in turn. A run that
+// fails makes its streams drop what came after it; the runs that follow are then started again, so each fails by itself.
 //
 // Outputs whose shapes only the run can tell: it brings memory of the size that earlier runs had, with headroom, or that the
 // caller guessed. Their copies out start when the run is seen to have ended, since only then their sizes are known. A run for
@@ -32,8 +32,8 @@ struct Staging {
   device::Buffer device;
 };
 
-struct Lane {
-  std::unique_ptr<Slot> slot;
+struct StagedRun {
+  std::unique_ptr<DatasetPair> datasets;
   std::vector<Staging> inputs;
   std::vector<Staging> outputs;
   std::vector<const void*> sources;     // of the inputs, on the host
@@ -56,41 +56,41 @@ struct Lane {
   Status failure;  // it could not be started again, or failed in turn
 };
 
-class Lanes final : public Resident {
+class StagedRuns final : public Resident {
  public:
-  Lanes(AclContext* context, std::shared_ptr<LoadedModel> model)
+  StagedRuns(AclContext* context, std::shared_ptr<LoadedModel> model)
       : context_(*context), api_(context->api()), model_(std::move(model)), predictable_(model_->predictable()) {}
-  ~Lanes() override = default;
+  ~StagedRuns() override = default;
 
   Status create(std::size_t depth);
   void release() override;
-  std::size_t depth() const { return lanes_.size(); }
+  std::size_t depth() const { return staged_runs_.size(); }
   Status submit(const std::vector<TensorView>& inputs, device::Landing* landing);
   Status wait(std::vector<device::Output>* outputs, device::Pipeline::Times* times);
 
  private:
-  Lane& lane(std::uint64_t run) { return lanes_[run % lanes_.size()]; }
+  StagedRun& staged_run(std::uint64_t run) { return staged_runs_[run % staged_runs_.size()]; }
   Status fit_device(std::size_t bytes, device::Buffer* buffer);
   Status fit_host(std::size_t bytes, device::Buffer* buffer);
-  Status take_inputs(const std::vector<TensorView>& inputs, Lane* lane);
-  Result<void*> target_of(const Lane& lane, std::size_t output, device::Buffer* staged);
-  Status start(Lane* lane);
-  Status start_copy_in(Lane* lane);
-  Status start_execute(Lane* lane);
-  Result<bool> place_outputs(Lane* lane);
-  Status start_copy_out(Lane* lane);
-  void run_in_turn(Lane* lane);
-  Status finish(Lane* lane);
-  Status wait_for(Lane* lane);
-  Status await(aclrtEvent event, const Lane& lane);
+  Status take_inputs(const std::vector<TensorView>& inputs, StagedRun* staged_run);
+  Result<void*> target_of(const StagedRun& staged_run, std::size_t output, device::Buffer* host);
+  Status start(StagedRun* staged_run);
+  Status start_copy_in(StagedRun* staged_run);
+  Status start_execute(StagedRun* staged_run);
+  Result<bool> place_outputs(StagedRun* staged_run);
+  Status start_copy_out(StagedRun* staged_run);
+  void run_in_turn(StagedRun* staged_run);
+  Status finish(StagedRun* staged_run);
+  Status wait_for(StagedRun* staged_run);
+  Status await(aclrtEvent event, const StagedRun& staged_run);
   void abort();
   void drop_unwanted();
-  Status start_leaving(Lane* lane);
+  Status start_leaving(StagedRun* staged_run);
   void start_leaving_early();
-  bool has_ended_well(const Lane& lane) const;
+  bool has_ended_well(const StagedRun& staged_run) const;
   Status drain();
   void start_again();
-  device::Pipeline::Times times_of(const Lane& lane) const;
+  device::Pipeline::Times times_of(const StagedRun& staged_run) const;
   Result<std::int64_t> elapsed(aclrtEvent from, aclrtEvent to) const;
 
   AclContext& context_;
@@ -100,7 +100,7 @@ class Lanes final : public Resident {
   aclrtStream in_ = nullptr;
   aclrtStream execute_ = nullptr;  // the model's
   aclrtStream out_ = nullptr;
-  std::vector<Lane> lanes_;
+  std::vector<StagedRun> staged_runs_;
   std::uint64_t submitted_ = 0;
   std::uint64_t waited_ = 0;
   Pace pace_;
