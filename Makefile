@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test endurance library emulator lint stubs check bench docs wheel asan tsan mutants native-test model clean
+.PHONY: help demo test endurance library emulator lint stubs check bench docs wheel wheels asan tsan mutants native-test model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -118,6 +118,10 @@ stubs: library ## compare the type stubs with the extension
 docs: $(VENV)/.python ## build the documentation as a site into build/site
 	$(PIP) --group docs
 	$(BIN)/python -m mkdocs build --quiet --strict
+
+wheels: $(VENV)/.python ## manylinux_2_28 wheels for every interpreter of this machine into dist/, each checked and tried (set ARGS)
+	$(PIP) --group wheels
+	$(BIN)/python tools/build_wheels.py $(ARGS)
 
 wheel: ## build a wheel for this machine into dist/
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .

@@ -41,6 +41,7 @@ class CMakeBuild(build_ext):
         flags = {
             "CMAKE_CXX_FLAGS": os.environ.get("AIS_BENCH_CFLAGS", ""),
             "CMAKE_MODULE_LINKER_FLAGS": os.environ.get("AIS_BENCH_LDFLAGS", ""),
+            "AIS_BENCH_OLD_GLIBC": os.environ.get("AIS_BENCH_OLD_GLIBC", "OFF"),  # tools/build_wheels.py
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11.get_cmake_dir(),
         }
