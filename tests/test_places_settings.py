@@ -152,7 +152,13 @@ for line in open("/proc/self/mounts").read().splitlines():
         mount(place, BIND | REMOUNT | READ_ONLY)
 os.chdir("/")
 try: tempfile.gettempdir()
-except FileNotFoundError: use(sys.argv[1])
+except FileNotFoundError:
+    from ais_bench.session import MultiDeviceSession
+    with MultiDeviceSession(sys.argv[1], devices=DEVICES, share_weights=True) as session:
+        session.start()
+        (said,) = set(session.report().shared_weights.values())
+        assert said.startswith("not shared") and "TMPDIR" in said, said
+    use(sys.argv[1])
 else: print("no way: there is still", tempfile.gettempdir())
 """
     done = run_script("-c", f"DEVICES = {DEVICES}\n{USE}\n{program}", str(model), seconds=110)

@@ -36,12 +36,15 @@ class SharedWeights:
     """The prepared weights of one session's pool. Every method may be called from any thread.
 
     Attributes:
-        folder: where workers look for them. It need not be there.
+        folder: where workers look for them. It need not be there; "": there is no folder for temporary files.
         why: why nothing is shared although it was wanted; "": it is shared, or it was not wanted.
     """
 
     def __init__(self, wanted: bool | None, cache: str | None) -> None:
-        self.folder = os.path.join(os.path.abspath(tempfile.gettempdir()), f"{PREFIX}{uuid.uuid4().hex}")
+        try:
+            self.folder = os.path.join(os.path.abspath(tempfile.gettempdir()), f"{PREFIX}{uuid.uuid4().hex}")
+        except OSError:  # a root that cannot be written to: pools work there, too
+            self.folder = ""
         self.why = ""
         self.started = False
         self._wanted, self._cache = wanted, cache
@@ -65,6 +68,9 @@ class SharedWeights:
         if self.started:
             return
         self.started = True
+        if not self.folder:
+            self.why = "there is no folder for temporary files; set TMPDIR to one that can be written to"
+            return
         try:
             said = self._launch(parcel, threads)
         except (OSError, AisBenchError) as error:
