@@ -54,7 +54,7 @@ __all__ = ["Driver"]
 
 _logger = logging.getLogger("ais_bench.ray")
 
-CHUNKS_A_NODE = 8  # in a node's hand: some are on their way there and back, which takes 25 ms on a busy machine
+CHUNKS_A_NODE = 8  # in a node's hand: some are on their way there and back
 TICK_S = 0.25  # the longest wait for an event, and between two looks at the nodes
 SHORTEST_S = 0.001
 MOST_ANSWERS = 16  # taken before chunks are placed again
