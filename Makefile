@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test endurance library emulator lint stubs check bench docs wheel wheels asan tsan mutants native-test model clean
+.PHONY: help demo test openvino endurance library emulator lint stubs check bench docs wheel wheels asan tsan mutants native-test model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,9 +54,18 @@ bench: emulator $(VENV)/.test ## every benchmark, beside what it is compared wit
 	$(BIN)/python benchmarks/bench_callables.py
 	$(BIN)/python benchmarks/bench_affinity.py
 	$(BIN)/python benchmarks/bench_weights.py
+	$(BIN)/python benchmarks/bench_standin.py
 
 test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+# An environment of its own: onnxruntime-openvino and onnxruntime own the same package. The extension is the one that is built here.
+openvino: emulator ## run the tests of the OpenVINO provider, on any x86 processor (set ARGS for pytest)
+	test -x $(VENV)-openvino/bin/python || $(PYTHON) -m venv $(VENV)-openvino
+	$(VENV)-openvino/bin/python -m pip install --quiet --group openvino
+	$(VENV)-openvino/bin/python -m pip install --quiet $(OCR_MODELS)
+	echo $(CURDIR) > $$($(VENV)-openvino/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ais_bench.pth
+	$(VENV)-openvino/bin/python -m pytest -n $(JOBS) tests/test_openvino.py tests/test_providers.py $(ARGS)
 
 endurance: emulator $(VENV)/.test ## long evaluations: 100,000 samples with a worker killed every second, 1,000 interruptions (an hour)
 	AIS_BENCH_ENDURANCE=1 AIS_BENCH_INTERRUPTIONS=1000 $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/test_evaluate_endurance.py $(ARGS)
@@ -127,4 +136,4 @@ wheel: ## build a wheel for this machine into dist/
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
 
 clean: ## remove everything that was built
-	rm -rf build dist *.egg-info $(VENV) $(VENV)-asan ais_bench/*.so ais_bench/emulator/*.so
+	rm -rf build dist *.egg-info $(VENV) $(VENV)-asan $(VENV)-openvino ais_bench/*.so ais_bench/emulator/*.so

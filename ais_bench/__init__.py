@@ -22,9 +22,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: Any
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        value = version("ais_bench")
+        try:
+            value = version("ais_bench")
+        except PackageNotFoundError:  # imported from its sources, which are not installed
+            value = "unknown"
     else:
         import ais_bench.session
 

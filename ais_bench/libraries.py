@@ -4,9 +4,29 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 
-__all__ = ["candidates"]
+from ais_bench.errors import DeviceUnavailable
+
+__all__ = ["candidates", "plugins"]
+
+PLUGINS = "AIS_BENCH_PROVIDER_LIBRARY"
+# Distributions that own the package `onnxruntime`, as their folders in site-packages are called.
+_FLAVOURS = (
+    "",
+    "_azure",
+    "_cann",
+    "_directml",
+    "_dnnl",
+    "_gpu",
+    "_migraphx",
+    "_openvino",
+    "_qnn",
+    "_rocm",
+    "_training",
+    "_vitisai",
+)
 
 
 def candidates(runtime: str) -> list[str]:
@@ -26,8 +46,69 @@ def _onnxruntime() -> list[str]:
         # The versioned file; a build from source may also have the plain name.
         capi = os.path.join(folder, "capi")
         names = os.listdir(capi) if os.path.isdir(capi) else []
-        paths += sorted((os.path.join(capi, name) for name in names if name.startswith("libonnxruntime.so")), reverse=True)
+        found = sorted((name for name in names if name.startswith("libonnxruntime.so")), key=_version, reverse=True)
+        if found:
+            found = _of_the_distribution(os.path.dirname(folder), found)
+        paths += [os.path.join(capi, name) for name in found]
     return [*paths, "libonnxruntime.so.1", "libonnxruntime.so"]
+
+
+def _version(name: str) -> list[int]:
+    """A library's version as numbers: 1.9 is older than 1.24."""
+    return [int(digits) for digits in re.findall(r"\d+", name)]
+
+
+def _of_the_distribution(site: str, libraries: list[str]) -> list[str]:
+    """Those of the libraries that the one installed distribution has brought; all of them if it does not say.
+
+    Raises DeviceUnavailable if several distributions are installed: each has overwritten files of the others, so that a library
+    meets another version's providers.
+    """
+    flavours = {f"onnxruntime{suffix}" for suffix in _FLAVOURS}
+    installed = sorted(
+        entry for entry in os.listdir(site) if entry.endswith(".dist-info") and entry.partition("-")[0].lower() in flavours
+    )
+    if len(installed) > 1:
+        plain = [entry.partition("-")[0].replace("_", "-") for entry in installed]
+        names = [
+            f"{name} {entry.removesuffix('.dist-info').partition('-')[2]}" for name, entry in zip(plain, installed, strict=True)
+        ]
+        raise DeviceUnavailable(
+            f"{' and '.join(names)} are installed together in {site}. They own the same package, so each has overwritten files "
+            f"of the other. Keep one: 'pip uninstall -y {' '.join(plain)} && pip install {plain[-1]}' "
+            f"(or {', '.join(plain[:-1])}), or name a library in the environment variable AIS_BENCH_ORT_LIBRARY"
+        )
+    if len(libraries) > 1 and installed:
+        try:
+            with open(os.path.join(site, installed[0], "RECORD"), encoding="utf-8") as record:
+                brought = {line.split(",")[0].rpartition("/")[2] for line in record}
+        except OSError:
+            return libraries
+        return [name for name in libraries if name in brought] or libraries
+    return libraries
+
+
+def plugins() -> list[str]:
+    """Return the libraries of execution providers that register with ONNX Runtime: those that the environment variable
+    AIS_BENCH_PROVIDER_LIBRARY names, and those in packages `onnxruntime_ep_*`."""
+    found = [path for path in os.environ.get(PLUGINS, "").split(os.pathsep) if path]
+    for site in dict.fromkeys(entry or os.curdir for entry in sys.path if isinstance(entry, str)):
+        try:
+            packages = sorted(name for name in os.listdir(site) if name.startswith("onnxruntime_ep_"))
+        except OSError:
+            continue
+        for package in packages:
+            folder = os.path.join(site, package)
+            if os.path.isdir(folder):
+                found += [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if _is_plugin(folder, name)]
+    return found
+
+
+def _is_plugin(folder: str, name: str) -> bool:
+    if not name.endswith(".so"):  # the same with a version behind it are copies
+        return False
+    with open(os.path.join(folder, name), "rb") as file:
+        return b"CreateEpFactories" in file.read()
 
 
 def _ascendcl() -> list[str]:

@@ -26,6 +26,7 @@ __all__ = [
     "as_choice",
     "as_device_id",
     "as_device_ids",
+    "as_fallback",
     "as_folder",
     "as_int",
     "as_iterable",
@@ -33,6 +34,7 @@ __all__ = [
     "as_mode",
     "as_model",
     "as_path",
+    "as_provider",
     "as_runtime",
     "as_seconds",
     "as_share_weights",
@@ -397,6 +399,20 @@ def runtime_options(
 
 def _option_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def as_provider(value: Any) -> str | None:
+    """Return `provider`, the name of an execution provider; None for None and for "cpu"."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise wrong_type("provider", "the name of an execution provider, 'auto' or None", value)
+    return None if value.lower() == "cpu" else value
+
+
+def as_fallback(value: Any) -> str:
+    """Return `fallback`: what becomes of nodes that a provider does not take."""
+    return as_choice("fallback", value, ("cpu", "error"))
 
 
 def as_share_weights(value: Any) -> bool | None:

@@ -23,13 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = {
     "errors": set(),
     "options": {"_native", "errors"},
-    "libraries": set(),
+    "libraries": {"errors"},
+    "providers": {"_native", "errors", "libraries"},
     "wire": {"_native", "errors"},
     "shm": {"wire"},
-    "one_device": {"_native", "errors", "options"},
-    "worker": {"_native", "errors", "one_device", "options", "wire"},
+    "one_device": {"_native", "errors", "options", "providers"},
+    "worker": {"_native", "errors", "one_device", "options", "providers", "wire"},
     "pool": {"_native", "errors", "options", "wire"},
-    "session": {"_native", "errors", "one_device", "options", "pool", "wire"},
+    "session": {"_native", "errors", "one_device", "options", "pool", "providers", "wire"},
     "_pyinstaller": set(),
     "infer": {"errors", "options", "session"},
     "emulator": {"errors", "options"},
@@ -38,7 +39,7 @@ PYTHON = {
     "cli": {"errors", "evaluate", "infer", "libraries", "one_device", "session"},
 }
 # What runs in a worker, or may.
-CHILD = {"errors", "libraries", "one_device", "options", "wire", "worker", "_native"}
+CHILD = {"errors", "libraries", "one_device", "options", "providers", "wire", "worker", "_native"}
 # Python that native code imports, and Python that is named in a text: file -> modules. Arrows that the tables
 # do not have; all files may name ais_bench.errors.
 NAMED = {
@@ -49,6 +50,7 @@ NAMED = {
     "csrc/bind/session.cpp": {"ais_bench.options"},
     "csrc/bind/time_span.cpp": {"ais_bench.one_device.times"},
     "ais_bench/pool/interpreter.py": {"ais_bench.worker.main"},
+    "ais_bench/session/providers.py": {"ais_bench.worker.probe"},
     "ais_bench/session/weights.py": {"ais_bench.worker.prepare"},
     "ais_bench/wire/factories.py": {"ais_bench.worker.preprocess", "ais_bench.worker.session_handler"},
 }

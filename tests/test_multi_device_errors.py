@@ -289,6 +289,8 @@ def test_the_report_counts_and_goes_through_json(session: MultiDeviceSession) ->
         "hedged",
         "hedges_won",
         "shared_weights",
+        "provider",
+        "fallback",
     }
     assert sum(counts["tasks"] for counts in data["devices"].values()) == data["total"]["tasks"] == 100
     for stage in ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms"):

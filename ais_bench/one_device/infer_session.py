@@ -23,21 +23,25 @@ from ais_bench.options import (
     as_bool,
     as_chain,
     as_device_id,
+    as_fallback,
     as_int,
     as_iterable,
     as_list,
     as_model,
     as_path,
+    as_provider,
     as_runtime,
     check_custom_sizes,
     check_names,
     check_on_error,
     host_register_option,
     known_options,
+    runtime_of,
     runtime_options,
     unknown_argument,
     wrong_type,
 )
+from ais_bench.providers import check_devices, choose, provider_options_of
 
 __all__ = ["InferSession"]
 
@@ -81,6 +85,12 @@ class InferSession:
         custom_ops: libraries of custom operators, a path or a list of paths; each exports ONNX Runtime's RegisterCustomOps. Not
             on an NPU.
         runtime: "ort" or "acl", to override what the content says.
+        provider: the execution provider of ONNX Runtime that runs the model: "cuda", "tensorrt", "migraphx", "cann", "qnn",
+            "openvino", ONNX Runtime's name of another one, "auto" (the best that has a device here, else the processor), or
+            "cpu". Device ids are then the provider's; what `provider_options` has and no session of ONNX Runtime knows is the
+            provider's. One that cannot be used is an error that says what was tried (docs/devices.md).
+        fallback: "cpu": nodes that the provider does not take run on the processor, and `placement` tells which; "error": a
+            model with such nodes does not load.
         host_register: for an NPU, whether memory of the host that many copies use is registered with it: "auto" where product
             and kernel can, "off", or "on" for those who know. It matters to the workers of a MultiDeviceSession; a session of
             one device copies through page-locked memory.
@@ -102,18 +112,26 @@ class InferSession:
         profile: str | os.PathLike[str] | None = None,
         custom_ops: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         runtime: str | None = None,
+        provider: str | None = None,
+        fallback: str = "cpu",
         host_register: str = "auto",
         **unknown: NoReturn,
     ) -> None:
         check_names(unknown, known_options(InferSession))
         device, model = as_device_id(device_id), as_model(model_path)
+        options = runtime_options(threads, graph_optimization_level, provider_options, weight_dir, profile, custom_ops)
+        nodes_elsewhere = as_fallback(fallback)
+        if (named := as_provider(provider)) is not None:
+            if runtime_of(model, runtime) != "ort":
+                raise ConfigError(f"provider is about ONNX models, and this model is for an NPU; got {named!r}")
+            found = choose(named)
+            check_devices(found, [device])
+            options = provider_options_of(found, options, nodes_elsewhere)
         session = InferenceSession(
             model,
             device,
             _options(acl_json_path, debug, as_int("loop", loop, 1)),
-            _runtime_options=runtime_options(
-                threads, graph_optimization_level, provider_options, weight_dir, profile, custom_ops
-            )
+            _runtime_options=options
             | host_register_option(host_register, "")
             | ({"share_workspace": "1"} if as_bool("share_workspace", share_workspace) else {}),
             _runtime=as_runtime(runtime) or "",
@@ -167,6 +185,14 @@ class InferSession:
     def metadata(self) -> ModelMetadata:
         """What the model says about itself; on an NPU nothing, as AscendCL does not tell."""
         return metadata_of(self._native.metadata())
+
+    @property
+    def placement(self) -> tuple[int, list[str]] | None:
+        """How many nodes the model has as it runs, and those that a provider has left to the processor, "MatMul 'name'" each.
+
+        None without a provider, and if ONNX Runtime does not tell: it does since 1.24.
+        """
+        return self._native.placement()
 
     # Running
 

@@ -10,6 +10,7 @@ import concurrent.futures
 import copy
 import dataclasses
 import itertools
+import logging
 import os
 import pickle
 import sys
@@ -43,10 +44,12 @@ from ais_bench.options import (
     as_chain,
     as_device_id,
     as_device_ids,
+    as_fallback,
     as_int,
     as_iterable,
     as_list,
     as_model,
+    as_provider,
     as_seconds,
     as_share_weights,
     check_names,
@@ -60,6 +63,7 @@ from ais_bench.options import (
 )
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.threads import Lock, LockType
+from ais_bench.providers import ProviderInfo, check_devices, provider_options_of
 from ais_bench.session import scatter
 from ais_bench.session.chained import Chained
 from ais_bench.session.count_devices import count_devices
@@ -172,7 +176,8 @@ class MultiDeviceSession:
         warmup: runs of each worker before it is ready, on zeros, for models without open dimensions.
         affinity: "auto" gives each worker of a CPU device its own processors, which it leaves while another program uses them;
             "split": for good; "none"; or {device id: [processors]}.
-        runtime, graph_optimization_level, provider_options, weight_dir, custom_ops: as for InferSession.
+        runtime, provider, fallback, graph_optimization_level, provider_options, weight_dir, custom_ops: as for InferSession.
+            Which provider "auto" is and how many devices one has is asked in a process of its own.
         profile: as for InferSession; the device and the process are added to the name of each worker's file.
         host_register: whether workers register memory that they share with this process with their NPU, so that it copies by
             itself: "auto" where product and kernel can; "off": everything is copied through page-locked memory; "on". The
@@ -210,6 +215,8 @@ class MultiDeviceSession:
         warmup: int = 0,
         affinity: str | Mapping[int, Sequence[int]] = "auto",
         runtime: str | None = None,
+        provider: str | None = None,
+        fallback: str = "cpu",
         graph_optimization_level: str | None = None,
         provider_options: Mapping[str, Any] | None = None,
         weight_dir: str | os.PathLike[str] | None = None,
@@ -229,10 +236,12 @@ class MultiDeviceSession:
         self._asked = None if devices is None else as_device_ids(devices)
         callables = _Callables.checked(preprocess, postprocess, init, retry_on, callable_threads, preprocess_workers)
         self._made_with |= {"devices": self._asked, "retry_on": callables.retry_on}  # they may have been iterators
+        self._provider = self._find_provider(as_provider(provider))
         self._settings = self._checked_settings(settings, affinity, callables)
         options = runtime_options(None, graph_optimization_level, provider_options, weight_dir, profile, custom_ops)
         self._weights = self._shared_weights(share_weights, weights_cache)
-        factory = self._factory(callables, self._checked_options(options, host_register), acl_json_path, debug, loop, warmup)
+        options = self._checked_options(options, host_register, fallback)
+        factory = self._factory(callables, options, acl_json_path, debug, loop, warmup)
         self._parcel = Parcel.of(factory)  # as the callables are now
         weakref.finalize(self, self._parcel.close)
         if self._weights is not None:
@@ -251,21 +260,30 @@ class MultiDeviceSession:
 
     def _checked_settings(self, settings: PoolOptions, affinity: Any, callables: _Callables) -> PoolSettings:
         auto = isinstance(affinity, str) and affinity == "auto"
-        pinning: Any = "none" if auto and self._runtime != "ort" else affinity
-        at_once = _UNDER_WAY_ON_AN_NPU if self._runtime == "acl" else _UNDER_WAY_ON_A_CPU
+        on_the_cpu = self._runtime == "ort" and (self._provider is None or self._provider.name == "openvino")
+        pinning: Any = "none" if auto and not on_the_cpu else affinity
+        at_once = _UNDER_WAY_ON_A_CPU if on_the_cpu else _UNDER_WAY_ON_AN_NPU
         stages = sum(count + 1 for count in (*callables.threads, bool(callables.workers)) if count)
         settings.setdefault("fewest_in_flight", at_once + stages)
         return PoolSettings(affinity=pinning, **settings)
 
-    def _checked_options(self, options: dict[str, str], host_register: str) -> dict[str, str]:
+    def _checked_options(self, options: dict[str, str], host_register: str, fallback: str) -> dict[str, str]:
         options = options | host_register_option(host_register, self._runtime)
+        nodes_elsewhere = as_fallback(fallback)
+        if self._provider is not None:
+            options = provider_options_of(self._provider, options, nodes_elsewhere)
         if self._runtime == "acl":
             refuse_on_npu({**options, **({"threads": ""} if self._settings.threads else {})})
         return options
 
     def _shared_weights(self, share_weights: str | bool, weights_cache: Any) -> SharedWeights | None:
         share, cache = as_share_weights(share_weights), absolute_path("weights_cache", weights_cache)
-        return None if share is False or self._runtime != "ort" else SharedWeights(share, cache)
+        if share is False or self._runtime != "ort":
+            return None
+        weights = SharedWeights(share, cache)
+        if self._provider is not None:
+            weights.refuse(f"{self._provider.provider} has the weights in memory of its own")
+        return weights
 
     def _factory(
         self, callables: _Callables, options: dict[str, str], acl_json_path: str | None, debug: bool, loop: int, warmup: int
@@ -284,6 +302,19 @@ class MultiDeviceSession:
             borrows=callables.workers > 0,
             prepared="" if self._weights is None else self._weights.folder,
         )
+
+    def _find_provider(self, name: str | None) -> ProviderInfo | None:
+        """The provider of that name, which another process has looked at; None for the processor."""
+        if name is None:
+            return None
+        if self._runtime != "ort":
+            raise ConfigError(f"provider is about ONNX models, and this model is for an NPU; got {name!r}")
+        from ais_bench.session.providers import ask_for_provider
+
+        found = ask_for_provider(name)
+        if name == "auto":
+            logging.getLogger("ais_bench.session").info("provider 'auto': %s", found.name)
+        return None if found.name == "cpu" else found
 
     @classmethod
     def _option_names(cls) -> list[str]:
@@ -375,6 +406,7 @@ class MultiDeviceSession:
     def add_device(self, device: Any) -> None:
         """Takes one more device in and waits until its workers are ready. Raises WorkerStartError, ConfigError."""
         pool = self._ready_pool(None)
+        self._check_devices([as_device_id(device)])
         self._prepare_weights(len(pool.devices) + 1)
         pool.add_device(device)
 
@@ -390,6 +422,8 @@ class MultiDeviceSession:
     def _default_devices(self) -> list[int]:
         if self._asked is not None:
             return list(self._asked)
+        if self._provider is not None:
+            return list(range(len(self._provider.devices)))
         try:
             return list(range(count_devices(self._runtime)))
         except DeviceUnavailable as error:
@@ -419,10 +453,19 @@ class MultiDeviceSession:
             self._inputs = description.inputs
             if not self._preprocess and self._preprocessing is None:
                 self._run_plain = pool.plain_runner(self._rule)
+            self._tell_of_fallback(described[9])
             if self._preprocessing is not None:
                 self._preprocessing.lends = description.borrows
                 self._preprocessing.overridable = self._overridable
         return pool
+
+    def _tell_of_fallback(self, placement: tuple[int, list[str]] | None) -> None:
+        """Log, once, which nodes of the model the provider has left to the processor."""
+        if self._provider is None or placement is None or not placement[1]:
+            return
+        from ais_bench.session.report import Fallback
+
+        logging.getLogger("ais_bench.session").warning("%s: %s", self._provider.provider, Fallback(*placement))
 
     def _start(self, pool: DevicePool) -> None:
         try:
@@ -444,15 +487,21 @@ class MultiDeviceSession:
                 raise ConfigError(f"feeds are given for devices {strange}; this session has {list(self.devices)}")
         if self._pool is None:
             ids = self._asked or (list(wanted) if wanted is not None else None) or self._default_devices()
+            self._check_devices(ids)
             self._prepare_weights(len(ids))
             self._pool = DevicePool(self._parcel, ids, self._settings)
             if self._closed:  # meanwhile, by a thread that saw no pool to close
                 self._pool.close(force=True)
         elif wanted is not None and (more := set(wanted) - set(self._pool.devices)):
+            self._check_devices(more)
             self._prepare_weights(len(more) + len(self._pool.devices))
             for device in more:
                 self._pool.add_device(device)
         return self._pool
+
+    def _check_devices(self, ids: Iterable[int]) -> None:
+        if self._provider is not None:
+            check_devices(self._provider, ids)
 
     def _prepare_weights(self, devices: int) -> None:
         """Have the weights prepared if so many devices shall share them: their workers wait for it."""
@@ -464,7 +513,7 @@ class MultiDeviceSession:
 
     @staticmethod
     def _description(pool: DevicePool) -> _Description:
-        ins, outs, (kind, gears), _, borrows, _, _, constants, _ = pool.description()
+        ins, outs, (kind, gears), _, borrows, _, _, constants, *_ = pool.description()
         inputs, outputs, overridable = (
             [tensor_desc._from_native(native) for native in side] for side in (ins, outs, constants)
         )
@@ -980,7 +1029,7 @@ class MultiDeviceSession:
 
     def report(self) -> Report:
         """Counts and times since the start or the last reset: per device, in all, and the workers. See Report."""
-        from ais_bench.session.report import make_report
+        from ais_bench.session.report import Fallback, make_report
 
         pool = self._pool
         if pool is None:
@@ -997,7 +1046,7 @@ class MultiDeviceSession:
         shared = self._weights is not None and self._weights.started
         why = self._weights.why if self._weights is not None else ""
         weights = {device: f"not shared: {why}" if why else said[8] for device, said in descriptions.items() if shared}
-        return make_report(
+        made = make_report(
             pool.device_infos(),
             pool.workers(),
             pool.wall_s(),
@@ -1008,6 +1057,10 @@ class MultiDeviceSession:
             hedged,
             weights,
         )
+        if self._provider is None:
+            return made
+        fallback = {device: None if said[9] is None else Fallback(*said[9]) for device, said in descriptions.items()}
+        return dataclasses.replace(made, provider=self._provider.name, fallback=fallback)
 
 
 class _Options:

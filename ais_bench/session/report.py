@@ -9,6 +9,7 @@ from typing import Any
 from ais_bench.pool import DeviceInfo, WorkerInfo
 from ais_bench.wire import Stats
 
+MOST_NAMED = 10
 QUANTITIES = ("mean", "p50", "p90", "p99", "max")
 STAGES = ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms", "preprocess_ms", "postprocess_ms")
 
@@ -109,6 +110,25 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Fallback:
+    """Nodes that a provider has left to the processor.
+
+    Attributes:
+        nodes: of the model as it runs.
+        on_the_cpu: those on the processor, as "MatMul 'name'".
+    """
+
+    nodes: int
+    on_the_cpu: list[str]
+
+    def __str__(self) -> str:
+        if not self.on_the_cpu:
+            return f"all {self.nodes} nodes run on the device"
+        named = ", ".join(self.on_the_cpu[:MOST_NAMED]) + (", ..." if len(self.on_the_cpu) > MOST_NAMED else "")
+        return f"{len(self.on_the_cpu)} of {self.nodes} nodes run on the CPU: {named}"
+
+
+@dataclass(frozen=True)
 class Report:
     """`str()` is a table, `to_dict()` is ready for JSON.
 
@@ -120,7 +140,8 @@ class Report:
     `host_memory` says by device how an NPU's worker copies feeds and outputs: "registered" (the NPU copies from and to the
     memory shared with this process) or "page-locked" and why (the worker's processor copies in between); it is empty for
     CPU devices. `shared_weights` says by device whether its workers map weights that were prepared once ("shared"), or why
-    they do not; it is empty if that was not tried.
+    they do not; it is empty if that was not tried. `provider` is the execution provider, "" for the processor and for NPUs, and
+    `fallback` says by device which nodes it has left to the processor; None if ONNX Runtime does not tell.
     """
 
     devices: dict[int, Counts]
@@ -133,6 +154,8 @@ class Report:
     hedged: int = 0
     hedges_won: int = 0
     shared_weights: dict[int, str] = field(default_factory=dict)
+    provider: str = ""
+    fallback: dict[int, Fallback | None] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts and lists of numbers and texts."""
@@ -157,6 +180,9 @@ class Report:
             for text in dict.fromkeys(by_device.values()):
                 devices = ", ".join(str(device) for device, said in by_device.items() if said == text)
                 lines.append(f"{what} of device {devices}: {text}")
+        untold = "ONNX Runtime does not tell who runs which node"
+        for said in dict.fromkeys(untold if one is None else str(one) for one in self.fallback.values()):
+            lines.append(f"provider {self.provider}: {said}")
         if self.hedged:
             lines.append(f"{self.hedged} tasks were run a second time; {self.hedges_won} of the second answers came first")
         return "\n".join([*lines, f"wall time {self.total.wall_s:.3f} s"])

@@ -54,6 +54,10 @@ class SharedWeights:
         self._line: _socket.socket | None = None  # the helper's standard input: it ends when this does
         self._closed = False
 
+    def refuse(self, why: str) -> None:
+        """Share nothing, for a reason that the report gives to those who asked for it."""
+        self.why, self.started, self._wanted = why, self._wanted is True, False
+
     def is_worth_it(self, model: Any, workers: int) -> bool:
         """Whether so many workers shall share the weights of this model."""
         if self._wanted is not None:

@@ -110,8 +110,8 @@ class ModelHandler:
 
     def describe(self) -> tuple[Any, ...]:
         """Inputs and outputs of the model, for `tensor_desc._from_native`, its gears, the device's memory, whether it borrows
-        feeds, how its slots are copied, the model's metadata, the constants that may be overridden, and whether its weights
-        are shared."""
+        feeds, how its slots are copied, the model's metadata, the constants that may be overridden, whether its weights
+        are shared, and which nodes run elsewhere."""
         native, borrows = self._native, self._borrower is not None
         host_memory = "" if self.native is None else native.host_memory()  # Python reads and writes memory of its own
         return (
@@ -124,6 +124,7 @@ class ModelHandler:
             native.metadata(),
             native.overridable(),
             self._weights,
+            native.placement(),
         )
 
     def announces(self, tell: Callable[[], None]) -> None:

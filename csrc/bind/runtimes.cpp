@@ -134,6 +134,15 @@ void register_runtimes(py::module_& module) {
     const device::Runtime* runtime = runtime_named(name);
     return py::make_tuple(runtime->version(), runtime->toolkit(), runtime->chip());
   });
+  module.def("runtime_library", [](const std::string& name) { return runtime_named(name)->library(); });
+  module.def("built_in_providers", [] { return value_or_raise(runtime_named("ort")->built_in()); });
+  module.def("provider_devices", [](const device::Options& options) {
+    device::Runtime* runtime = runtime_named("ort");
+    return value_or_raise([&] {
+      const NoGil nogil;
+      return runtime->devices_of(options);
+    }());
+  });
   module.def("device_memory", [](const std::string& name, int device_id) {
     device::Runtime* runtime = runtime_named(name);
     const device::MemoryInfo memory = value_or_raise([&]() -> Result<device::MemoryInfo> {

@@ -371,6 +371,12 @@ void register_descriptions(SessionClass& session) {
              if (!said.known) return py::none();
              return py::make_tuple(said.producer, said.version, said.domain, said.graph, said.description, said.custom);
            })
+      .def("placement",
+           [](const Session& self) -> std::optional<std::pair<std::size_t, std::vector<std::string>>> {
+             const device::Placement& placement = self.info().placement;
+             if (!placement.known) return std::nullopt;
+             return std::pair(placement.nodes, placement.on_the_cpu);
+           })
       .def("gears",
            [](const Session& self) {
              raise_if_error(self.check_process());

@@ -58,8 +58,16 @@ struct Metadata {
   std::map<std::string, std::string> custom;
 };
 
+// Which nodes of a model the device's own runtime left to the processor, where it tells.
+struct Placement {
+  bool known = false;
+  std::size_t nodes = 0;                // of the model as it runs
+  std::vector<std::string> on_the_cpu;  // "MatMul 'name'", one a node
+};
+
 struct ModelInfo {
   Metadata metadata;
+  Placement placement;
   std::vector<TensorDesc> inputs;
   std::vector<TensorDesc> outputs;
   std::vector<TensorDesc> overridable;  // constants of the model that a run may be given other values for; all optional
@@ -207,6 +215,8 @@ class Device {
   virtual ~Device() = default;
   virtual int id() const = 0;
   virtual std::string runtime() const = 0;  // its runtime's name
+  // What of the runtime drives it, where there are several: ONNX Runtime's name of a provider. "": there is one.
+  virtual std::string provider() const { return ""; }
   // True: execute reads and writes ordinary host memory, and the copy calls are plain memcpy.
   virtual bool host_visible() const = 0;
   virtual Result<Buffer> allocate(std::size_t bytes) = 0;
@@ -226,7 +236,9 @@ class Device {
 };
 
 // Whether memory of one is memory of the other.
-inline bool same_device(const Device& a, const Device& b) { return a.id() == b.id() && a.runtime() == b.runtime(); }
+inline bool same_device(const Device& a, const Device& b) {
+  return a.id() == b.id() && a.runtime() == b.runtime() && a.provider() == b.provider();
+}
 
 class Runtime {
  public:
@@ -238,6 +250,14 @@ class Runtime {
   virtual std::string chip() const { return ""; }
   virtual Result<int> device_count() = 0;
   virtual Result<std::shared_ptr<Device>> open(int device_id, const Options& options) = 0;
+  // The file of the vendor's library. "" where unknown.
+  virtual std::string library() const { return ""; }
+  // For a runtime with providers: those that are built in, and what the devices of the one are called that `options` names. The
+  // latter may load drivers, so it is for a process that was made for it.
+  virtual Result<std::vector<std::string>> built_in() { return std::vector<std::string>(); }
+  virtual Result<std::vector<std::string>> devices_of(const Options&) {
+    return Status(Code::kUnsupported, "this runtime has no providers");
+  }
   // Releases what the process holds of the vendor's library beyond devices and models. It can be used again after.
   virtual Status finalize() = 0;
 };

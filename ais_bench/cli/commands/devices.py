@@ -30,25 +30,53 @@ def run(options: Any) -> int:
         ids = ", ".join(map(str, about["devices"])) or "none"
         rows.append((NAMES[runtime], len(about["devices"]), ids))
     table("devices", ("runtime", "count", "ids"), rows)
+    providers = [
+        (name, len(about["devices"]), ", ".join(about["devices"]) or "-") for name, about in found["providers"].items()
+    ]
+    table("execution providers of ONNX Runtime", ("provider", "devices", "what they are"), providers)
     for runtime, about in found["runtimes"].items():
         if about["reason"]:
             print(f"no {NAMES[runtime]}: {about['reason']}")
+    for name, about in found["providers"].items():
+        if about["reason"]:
+            print(f"no {name}: {about['reason']}")
     lines([("processors", found["processors"]), *found["versions"].items()])
     return 0
 
 
 def devices() -> dict[str, Any]:
     """What is here, as JSON has it."""
+    from ais_bench.errors import AisBenchError
     from ais_bench.evaluate.plan import versions
     from ais_bench.libraries import candidates
 
     runtimes: dict[str, Any] = {}
     for runtime in NAMES:
         count, reason = _count(runtime)
-        looked_for = candidates(runtime)
+        try:
+            looked_for = candidates(runtime)
+        except AisBenchError as error:  # it cannot be told which library it would be
+            runtimes[runtime] = {"devices": [], "reason": str(error), "library": None, "tried": []}
+            continue
         library = next((path for path in looked_for if os.path.exists(path)), None)
         runtimes[runtime] = {"devices": list(range(count)), "reason": reason, "library": library, "tried": looked_for}
-    return {"runtimes": runtimes, "processors": len(os.sched_getaffinity(0)), "versions": versions()}
+    return {"runtimes": runtimes, "providers": _providers(), "processors": len(os.sched_getaffinity(0)), "versions": versions()}
+
+
+def _providers() -> dict[str, Any]:
+    """Each provider that is known, asked in a process of its own."""
+    from ais_bench.session.providers import list_providers
+
+    return {
+        found.name: {
+            "devices": list(found.devices),
+            "reason": found.why or None,
+            "library": found.library or None,
+            "version": found.version or None,
+            "install": found.install or None,
+        }
+        for found in list_providers()
+    }
 
 
 def _count(runtime: str) -> tuple[int, str | None]:

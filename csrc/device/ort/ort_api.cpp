@@ -110,8 +110,12 @@ Status Api::check(OrtStatus* status, Code fallback) const {
   Code code = fallback;
   if (text.find("terminate flag") != std::string::npos) {
     code = Code::kCancelled;
-  } else if (text.find("Failed to allocate memory") != std::string::npos || text.find("bad_alloc") != std::string::npos) {
+  } else if (text.find("Failed to allocate memory") != std::string::npos || text.find("bad_alloc") != std::string::npos ||
+             text.find("out of memory") != std::string::npos) {
     code = Code::kOutOfMemory;
+  } else if (fallback == Code::kExecution &&
+             (text.find("CUDA failure") != std::string::npos || text.find("HIP failure") != std::string::npos)) {
+    code = Code::kDeviceLost;  // the context is of no use any more
   } else if (number == kInvalidArgument && fallback == Code::kExecution &&
              text.find("status code returned while running") == std::string::npos) {  // found before any kernel ran
     code = Code::kFeedMismatch;
@@ -130,12 +134,17 @@ Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries)
   api->library = library.take();
   const ApiBase* base = api_base(api->library);
   api->base = base;
-  api->base = base;
   api->version = base->GetVersionString();
   const void* const* table = base->GetApi(kApiVersion);
 #define ORT_FN(slot, ret, name, params) api->name = reinterpret_cast<decltype(api->name)>(const_cast<void*>(table[slot]));
 #include "device/ort/ort_api.inc"
 #undef ORT_FN
+#define ORT_NEWER(slot, since, ret, name, params)                                      \
+  if (const void* const* newer = base->GetApi(since); newer != nullptr) {              \
+    api->name = reinterpret_cast<decltype(api->name)>(const_cast<void*>(newer[slot])); \
+  }
+#include "device/ort/ort_newer.inc"
+#undef ORT_NEWER
 
   // Newer libraries start a telemetry thread with the environment. A child forked after that waits for it for ever when it
   // exits, so the thread must not be started on a caller's behalf. A caller's own setting stands.

@@ -29,6 +29,13 @@ struct OrtTypeInfo;
 struct OrtOptionalTypeInfo;
 struct OrtTensorTypeAndShapeInfo;
 struct OrtModelMetadata;
+struct OrtTensorRTProviderOptionsV2;
+struct OrtCUDAProviderOptionsV2;
+struct OrtCANNProviderOptions;
+struct OrtEpDevice;
+struct OrtHardwareDevice;
+struct OrtEpAssignedSubgraph;
+struct OrtEpAssignedNode;
 
 enum ErrorCode { kNoSuchFile = 3, kInvalidArgument = 2, kInvalidProtobuf = 7, kNotImplemented = 9, kInvalidGraph = 10 };
 enum OnnxType { kTypeTensor = 1, kTypeSequence = 2, kTypeMap = 3, kTypeOpaque = 4, kTypeSparse = 5, kTypeOptional = 6 };
@@ -41,6 +48,9 @@ struct Api {
 #define ORT_FN(slot, ret, name, params) ret(*name) params = nullptr;
 #include "device/ort/ort_api.inc"
 #undef ORT_FN
+#define ORT_NEWER(slot, since, ret, name, params) ret(*name) params = nullptr;
+#include "device/ort/ort_newer.inc"
+#undef ORT_NEWER
 
   Dylib library;
   const void* base = nullptr;  // OrtApiBase, for libraries of custom operators

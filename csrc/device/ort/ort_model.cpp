@@ -13,6 +13,8 @@
 #include "base/process.hpp"
 #include "device/ort/ort_describe.hpp"
 #include "device/ort/ort_options.hpp"
+#include "device/ort/ort_pipeline.hpp"
+#include "device/ort/ort_provider.hpp"
 
 namespace ais::ort {
 namespace {
@@ -54,7 +56,7 @@ class OrtBinding final : public device::Binding {
 
 Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::shared_ptr<device::Device> device,
                                                       const device::ModelSource& source, const device::Options& options) {
-  AIS_ASSIGN(OrtSessionOptions * session_options, make_session_options(api, options));
+  AIS_ASSIGN(OrtSessionOptions * session_options, make_session_options(api, options, device->id()));
   OrtSession* session = nullptr;
   const auto prepared = options.find(kPrepared);
   const std::string& path = prepared == options.end() ? source.path : prepared->second;
@@ -67,19 +69,26 @@ Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::share
                   status.vendor_code());
   }
   Result<device::ModelInfo> info = describe(api, session, source);
+  if (info.ok()) {
+    Result<device::Placement> placement = read_placement(api, session, provider_of(options));
+    if (placement.ok()) info.value().placement = placement.take();  // else it is not known: the model is as good
+  }
   if (!info.ok()) {
     api.ReleaseSession(session);
     return info.take_status().with_context("cannot load the model '" + source.name() + "'");
   }
-  return std::shared_ptr<device::Model>(new OrtModel(api, std::move(device), session, info.take()));
+  const bool overlaps = has_own_memory(api, options, device->id());
+  return std::shared_ptr<device::Model>(new OrtModel(api, std::move(device), session, info.take(), overlaps));
 }
 
-OrtModel::OrtModel(const Api& api, std::shared_ptr<device::Device> device, OrtSession* session, device::ModelInfo info)
+OrtModel::OrtModel(const Api& api, std::shared_ptr<device::Device> device, OrtSession* session, device::ModelInfo info,
+                   bool overlaps)
     : api_(api),
       device_(std::move(device)),
       session_(session),
       info_(std::move(info)),
       generation_(fork_generation()),
+      overlaps_(overlaps),
       unbound_(info_.outputs.size()) {
   for (const auto& desc : info_.inputs) input_names_.push_back(desc.name.c_str());
   for (const auto& desc : info_.overridable) input_names_.push_back(desc.name.c_str());
@@ -373,6 +382,12 @@ Result<std::unique_ptr<device::Binding>> OrtModel::bind(const std::vector<Tensor
   AIS_TRY(wrap_inputs(inputs, state.get()));
   AIS_TRY(wrap_outputs(outputs, state.get()));
   return std::unique_ptr<device::Binding>(new OrtBinding(std::move(state), std::move(outputs)));
+}
+
+Result<std::unique_ptr<device::Pipeline>> OrtModel::pipeline(std::size_t depth) {
+  if (inherited()) return forked();
+  if (!overlaps_) return std::unique_ptr<device::Pipeline>();
+  return make_pipeline(shared_from_this(), device_, depth);
 }
 
 std::string OrtModel::cancel() {

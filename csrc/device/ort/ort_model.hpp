@@ -47,12 +47,13 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
   Status execute(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) override;
   Result<std::unique_ptr<device::Binding>> bind(const std::vector<TensorView>& inputs,
                                                 std::vector<device::Output> outputs) override;
+  Result<std::unique_ptr<device::Pipeline>> pipeline(std::size_t depth) override;
   std::string cancel() override;
 
  private:
   friend class OrtBinding;
 
-  OrtModel(const Api& api, std::shared_ptr<device::Device> device, OrtSession* session, device::ModelInfo info);
+  OrtModel(const Api& api, std::shared_ptr<device::Device> device, OrtSession* session, device::ModelInfo info, bool overlaps);
 
   // A state in use; gives it back, for which no memory is needed.
   class Loan {
@@ -100,6 +101,7 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
   OrtSession* const session_;
   const device::ModelInfo info_;
   const std::uint64_t generation_;
+  const bool overlaps_;  // several runs at once are quicker: the device has memory of its own
   std::vector<const char*> input_names_;
   std::vector<const char*> output_names_;
   std::atomic<bool> shapes_vary_{false};    // outputs have other shapes than declared: none is bound

@@ -11,6 +11,7 @@
 #include "base/dylib.hpp"
 #include "base/process.hpp"
 #include "base/words.hpp"
+#include "device/ort/ort_provider.hpp"
 
 namespace ais::ort {
 namespace {
@@ -39,7 +40,7 @@ const std::set<std::string> kOwnOptions = {"custom_ops",
                                            "profile",
                                            "threads",
                                            "weight_dir"};
-const std::set<std::string> kInternalOptions = {kPrepare, kPrepared};
+const std::set<std::string> kInternalOptions = {kPrepare, kPrepared, kProvider, kProviderLibrary, kFallback};
 
 Status invalid(const std::string& name, const std::string& value, const std::string& wanted) {
   return Status(Code::kInvalidArgument, name + " must be " + wanted + ", got '" + value + "'");
@@ -59,7 +60,7 @@ Result<int> one_of(const device::Options& options, const std::string& name, cons
 Status check_names(const device::Options& options) {
   for (const auto& option : options) {
     if (kOwnOptions.count(option.first) != 0 || kConfigEntries.count(option.first) != 0) continue;
-    if (kInternalOptions.count(option.first) != 0) continue;
+    if (kInternalOptions.count(option.first) != 0 || option.first.rfind(kProviderPrefix, 0) == 0) continue;
     std::vector<std::string> names;
     for (const auto* set : {&kOwnOptions, &kConfigEntries}) names.insert(names.end(), set->begin(), set->end());
     const std::string near = nearest(option.first, names);
@@ -155,11 +156,12 @@ Result<int> option_int(const device::Options& options, const std::string& name, 
   return static_cast<int>(value);
 }
 
-Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Options& options) {
+Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Options& options, int id) {
   AIS_TRY(check_names(options));
   OrtSessionOptions* out = nullptr;
   AIS_TRY(api.check(api.CreateSessionOptions(&out), Code::kSystem));
   Status status = fill(api, options, out);
+  if (status.ok()) status = append_provider(api, options, id, out);
   if (!status.ok()) {
     api.ReleaseSessionOptions(out);
     return status;

@@ -13,7 +13,8 @@ constexpr const char* kPrepare = "prepare";
 constexpr const char* kPrepared = "prepared";
 
 // Checks every name and value; the caller releases the result with ReleaseSessionOptions.
-Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Options& options);
+// The session runs on device `id` of the provider that they name, or on the processor.
+Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Options& options, int id);
 
 // A decimal number in [low, high], or InvalidArgument that names the option.
 Result<int> option_int(const device::Options& options, const std::string& name, int fallback, int low, int high);

@@ -1,4 +1,4 @@
-// ONNX Runtime as a device runtime: every processor this process may use is a device.
+// ONNX Runtime as a device runtime: every processor this process may use is a device, and so is every device of a provider.
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -8,6 +8,7 @@
 #include "device/ort/ort_api.hpp"
 #include "device/ort/ort_model.hpp"
 #include "device/ort/ort_options.hpp"
+#include "device/ort/ort_provider.hpp"
 #include "device/runtimes.hpp"
 
 namespace ais::ort {
@@ -17,10 +18,11 @@ constexpr std::size_t kAlignment = 64;  // a cache line, and what the widest vec
 
 class OrtDevice final : public device::Device, public std::enable_shared_from_this<OrtDevice> {
  public:
-  OrtDevice(const Api& api, int id) : api_(api), id_(id) {}
+  OrtDevice(const Api& api, int id, std::string provider) : api_(api), id_(id), provider_(std::move(provider)) {}
 
   int id() const override { return id_; }
   std::string runtime() const override { return "ort"; }
+  std::string provider() const override { return provider_; }
   bool host_visible() const override { return true; }
 
   Result<device::Buffer> allocate(std::size_t bytes) override {
@@ -49,6 +51,7 @@ class OrtDevice final : public device::Device, public std::enable_shared_from_th
  private:
   const Api& api_;
   const int id_;
+  const std::string provider_;  // "": the processor
 };
 
 class OrtRuntime final : public device::Runtime {
@@ -61,14 +64,28 @@ class OrtRuntime final : public device::Runtime {
 
   // Option "devices" replaces the count: a pool's worker is pinned to its share of the processors and sees only those.
   Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override {
+    if (const std::string provider = provider_of(options); !provider.empty()) {
+      // Which devices it has is seen when a session is made on one: asking here would open its driver a second time.
+      return std::shared_ptr<device::Device>(std::make_shared<OrtDevice>(*api_, device_id, provider));
+    }
     AIS_ASSIGN(const int count, option_int(options, "devices", static_cast<int>(allowed_cpus().size()), 1, 1 << 20));
     if (device_id < 0 || device_id >= count) {
       return Status(Code::kUnavailable, "CPU device " + std::to_string(device_id) + " does not exist; this process may use " +
                                             std::to_string(count) + " processor" + (count == 1 ? "" : "s") + ": " +
                                             device_range(count));
     }
-    return std::shared_ptr<device::Device>(std::make_shared<OrtDevice>(*api_, device_id));
+    return std::shared_ptr<device::Device>(std::make_shared<OrtDevice>(*api_, device_id, ""));
   }
+
+  Result<std::vector<std::string>> built_in() override { return built_in_providers(*api_); }
+  Result<std::vector<std::string>> devices_of(const device::Options& options) override {
+    AIS_ASSIGN(std::vector<std::string> devices, provider_devices(*api_, options));
+    if (devices.empty()) return devices;
+    AIS_ASSIGN(OrtSessionOptions * made, make_session_options(*api_, options, 0));  // this loads the provider's library
+    api_->ReleaseSessionOptions(made);
+    return devices;
+  }
+  std::string library() const override { return api_->library.path(); }
 
   Status finalize() override { return Status(); }  // the environment stays: others may hold sessions in it
 

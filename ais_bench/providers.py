@@ -1,0 +1,161 @@
+"""Execution providers of ONNX Runtime: which there are, and whether one can be used here.
+
+Asking loads drivers. So a process that holds a pool asks in another one (ais_bench.session.providers), and a process that opens
+a session of its own asks in itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ais_bench import _native, libraries
+from ais_bench.errors import AisBenchError, ConfigError, DeviceUnavailable
+
+__all__ = ["PREFERENCE", "ProviderInfo", "check_devices", "choose", "probe", "provider_options_of"]
+
+
+class _Known(NamedTuple):
+    provider: str  # as ONNX Runtime calls it
+    install: str  # the distribution that has it
+
+
+_KNOWN = {  # in the order in which "auto" tries them
+    "tensorrt": _Known("TensorrtExecutionProvider", "onnxruntime-gpu"),
+    "cuda": _Known("CUDAExecutionProvider", "onnxruntime-gpu"),
+    "migraphx": _Known("MIGraphXExecutionProvider", "onnxruntime-migraphx"),
+    "cann": _Known("CANNExecutionProvider", "onnxruntime-cann"),
+    "qnn": _Known("QNNExecutionProvider", "onnxruntime-qnn"),
+    "openvino": _Known("OpenVINOExecutionProvider", "onnxruntime-openvino"),
+}
+PREFERENCE = tuple(_KNOWN)
+CPU = "CPUExecutionProvider"
+
+
+class ProviderInfo(NamedTuple):
+    """A provider on this machine. It can be used if it has devices.
+
+    Attributes:
+        name: "cuda", "openvino" and so on, or ONNX Runtime's name of another one.
+        provider: its name in ONNX Runtime, "CUDAExecutionProvider".
+        library: the file of a plugin; "": it is built into ONNX Runtime.
+        devices: what each of its devices is called.
+        why: why it cannot be used, all that was tried; "": it can.
+        install: how to get it.
+        version: of ONNX Runtime; "" if there is none.
+    """
+
+    name: str
+    provider: str
+    library: str = ""
+    devices: tuple[str, ...] = ()
+    why: str = ""
+    install: str = ""
+    version: str = ""
+
+
+def provider_name(name: str) -> tuple[str, str]:
+    """Return our name and ONNX Runtime's name of a provider, given either. Raises ConfigError."""
+    for ours, known in _KNOWN.items():
+        if name.lower() in (ours, known.provider.lower()):
+            return ours, known.provider
+    if name.lower() in ("cpu", CPU.lower()):
+        return "cpu", CPU
+    if name.endswith("ExecutionProvider"):
+        return name, name
+    known_names = ", ".join(map(repr, (*_KNOWN, "cpu", "auto")))
+    raise ConfigError(f"provider must be one of {known_names}, or the name of a provider in ONNX Runtime, got {name!r}")
+
+
+def probe(name: str) -> ProviderInfo:
+    """Look whether a provider can be used in this process. Loads its library and driver. Raises ConfigError for the name."""
+    ours, provider = provider_name(name)
+    if ours == "cpu":
+        return ProviderInfo("cpu", CPU, devices=tuple(f"processor {cpu}" for cpu in _native.allowed_cpus()))
+    install = _KNOWN[ours].install if ours in _KNOWN else ""
+    reasons = []
+    try:
+        version = _native.runtime_version("ort")
+    except AisBenchError as error:
+        return ProviderInfo(ours, provider, why=str(error), install=install)
+    plugins = libraries.plugins()
+    for library in ("", *plugins):
+        options = {"provider": provider, **({"provider_library": library} if library else {})}
+        try:
+            devices = _native.provider_devices(options)
+            if ours == "cann" and not library:
+                devices = [f"NPU {npu}" for npu in range(_native.device_count("acl"))]
+        except AisBenchError as error:
+            reasons.append(f"{library or 'built in'}: {error}")
+            continue
+        if devices:
+            return ProviderInfo(ours, provider, library, tuple(devices), install=install, version=version)
+        reasons.append(f"{library or 'built in'}: it has no device here")
+    if not plugins:
+        reasons.append(f"plugin: there is no package onnxruntime_ep_*, and {libraries.PLUGINS} names no library")
+    return ProviderInfo(ours, provider, why="\n  ".join(reasons), install=install, version=version)
+
+
+def choose(name: str) -> ProviderInfo:
+    """Return the provider of that name, for "auto" the best that is here.
+
+    Raises DeviceUnavailable with all that was tried if the one that is asked for cannot be used. "auto" ends with the
+    processor, and `why` then says what there was of the others.
+    """
+    if name != "auto":
+        return usable(probe(name))
+    tried = []
+    for other in PREFERENCE:
+        found = probe(other)
+        if found.devices:
+            return found
+        tried.append(f"{other}: {found.why.splitlines()[0]}")
+    return probe("cpu")._replace(why="\n".join(tried))
+
+
+def usable(found: ProviderInfo) -> ProviderInfo:
+    """Return a provider that can be used. Raises DeviceUnavailable for another one."""
+    if found.devices:
+        return found
+    how = ""
+    if found.install:
+        how = (
+            f"\nInstall it with 'pip uninstall -y onnxruntime && pip install {found.install}': all flavours of onnxruntime own "
+            "the same package, so there can be one of them"
+        )
+    raise DeviceUnavailable(f"provider {found.name!r} cannot be used:\n  {found.why}{how}")
+
+
+def check_devices(found: ProviderInfo, ids: Iterable[int]) -> None:
+    """Raise DeviceUnavailable for an id that the provider has no device for."""
+    strange = sorted(id for id in set(ids) if id >= len(found.devices))
+    if strange:
+        have = f"{len(found.devices)} devices, 0 to {len(found.devices) - 1}" if len(found.devices) > 1 else "one device, 0"
+        raise DeviceUnavailable(f"{found.provider} has {have}, and {', '.join(map(str, strange))} was asked for")
+
+
+def provider_options_of(found: ProviderInfo, options: dict[str, str], fallback: str) -> dict[str, str]:
+    """Return session options with the provider in them; those that are not ONNX Runtime's own become the provider's."""
+    if found.name == "cpu":
+        return options
+    mine = {name if _is_of_the_session(name) else f"provider:{name}": value for name, value in options.items()}
+    library = {"provider_library": found.library} if found.library else {}
+    return {**mine, "provider": found.provider, "fallback": fallback, **library}
+
+
+_OF_THE_SESSION = {
+    "custom_ops",
+    "devices",
+    "enable_cpu_mem_arena",
+    "enable_mem_pattern",
+    "execution_mode",
+    "graph_optimization_level",
+    "inter_op_num_threads",
+    "profile",
+    "threads",
+    "weight_dir",
+}
+
+
+def _is_of_the_session(name: str) -> bool:
+    return name in _OF_THE_SESSION or name.startswith(("session.", "optimization.", "mlas."))

@@ -1,0 +1,49 @@
+"""Providers as this process sees them: another one loads their drivers and says what there is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ais_bench.errors import DeviceUnavailable
+from ais_bench.pool.interpreter import ASK_TIMEOUT_S, Place, run
+from ais_bench.providers import PREFERENCE, ProviderInfo, provider_name
+
+__all__ = ["ask_for_provider", "list_providers"]
+
+PROBE = "ais_bench.worker.probe"
+
+
+def ask_for_provider(name: str) -> ProviderInfo:
+    """As ais_bench.providers.choose, with nothing loaded in this process. Raises ConfigError, DeviceUnavailable."""
+    if name != "auto":
+        provider_name(name)
+    answer = _ask("choose", name)
+    if isinstance(answer, dict):
+        raise DeviceUnavailable(answer["error"])
+    return _info(answer)
+
+
+def list_providers() -> list[ProviderInfo]:
+    """Every provider that is known, in the order in which "auto" prefers them, and whether it can be used."""
+    answer = _ask("list", *PREFERENCE)
+    if isinstance(answer, dict):
+        raise DeviceUnavailable(answer["error"])
+    return [_info(one) for one in answer]
+
+
+def _info(fields: list[Any]) -> ProviderInfo:
+    found = ProviderInfo(*fields)
+    return found._replace(devices=tuple(found.devices))
+
+
+def _ask(*question: str) -> Any:
+    try:
+        code, out, err = run("call", json.dumps(Place.here().path), PROBE, *question)
+    except TimeoutError:
+        raise DeviceUnavailable(f"providers did not answer within {ASK_TIMEOUT_S:g} s") from None
+    answers = [line.partition(" ")[2] for line in out.splitlines() if line.startswith("answer ")]
+    if not answers:
+        last = (err.strip().splitlines() or ["it said nothing"])[-1]
+        raise DeviceUnavailable(f"the process that asks for providers ended with exit code {code}: {last}")
+    return json.loads(answers[-1])

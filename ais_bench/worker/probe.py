@@ -1,0 +1,18 @@
+"""What a process of its own is asked about providers: its drivers are never loaded in the one that asks."""
+
+from __future__ import annotations
+
+import json
+
+from ais_bench.errors import AisBenchError
+from ais_bench.providers import choose, probe
+
+
+def main(question: str, *names: str) -> None:
+    """Print an answer as JSON: to "choose", one provider or {"error": text}; to "list", a provider for each name."""
+    answer: object
+    try:
+        answer = [*choose(names[0])] if question == "choose" else [[*probe(name)] for name in names]
+    except AisBenchError as error:
+        answer = {"error": str(error)}
+    print("answer", json.dumps(answer))
