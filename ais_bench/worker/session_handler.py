@@ -166,10 +166,11 @@ class ModelHandler:
 
     def cancel(self, task_id: int) -> None:
         """End the model's run for this task, if there is one. A run that has not begun does not hear of it."""
-        if self.native is not None:
-            self.native.cancel(task_id)
-        if self._cancels is not None:
-            self._cancels(task_id)
+        native, cancels = self.native, self._cancels  # `close` lets go of them in another thread
+        if native is not None:
+            native.cancel(task_id)
+        if cancels is not None:
+            cancels(task_id)
         # Both lines hold the GIL, and no other run can begin in between.
         if self._running == task_id:
             self._native.cancel()
@@ -209,5 +210,6 @@ class ModelHandler:
         )
 
     def close(self) -> None:
-        """Frees the model."""
+        """Frees the model, and what its runs have on the device: the process ends without destructors."""
         self._native.close()
+        self.native = self._cancels = None
