@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import gc
 import os
@@ -116,6 +117,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     with pytest.raises(limit.refusal, match=limit.words):
         yield
     return True
+
+
+@pytest.fixture(autouse=True)
+def alone_in_its_group(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests of one `xdist_group` never run at the same time: not every pytest lets pytest-xdist keep them on one worker."""
+    group = request.node.get_closest_marker("xdist_group")
+    if group is None:
+        yield
+        return
+    with open(tmp_path_factory.getbasetemp().parent / f"{group.args[0]}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
