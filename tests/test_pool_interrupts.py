@@ -79,7 +79,7 @@ from multi_device_support import DEVICES
 from ais_bench.session import MultiDeviceSession
 
 # The native calls, and where Python makes them.
-CALLS = ("exchange.run(task)", "exchange.run_all(tasks)", "for task in tasks:")
+CALLS = ("plain(feeds)", "exchange.run(task)", "exchange.run_all(tasks)", "for task in tasks:")
 seen, inside = set(), []
 
 def profile(frame, event, _argument):
@@ -97,9 +97,24 @@ with MultiDeviceSession(sys.argv[1], devices=DEVICES) as session:
     session.start()
     gc.disable()  # finalizers may run anywhere, and are not asked for interrupts
     lists = [feeds for _ in range(200)]
-    sys.setprofile(profile)
+    plain, times = session._run_plain, []
+
+    def run_plain(feeds):  # no event tells of the call of a native function through functools.partial
+        times.append(1)
+        sys.setprofile(profile)
+        try:
+            return plain(feeds)
+        finally:
+            sys.setprofile(None)
+
+    session._run_plain = run_plain
     for _ in range(5):
         session.infer(feeds)
+    assert len(times) == 5
+    session._run_plain = plain
+    sys.setprofile(profile)
+    for _ in range(5):
+        session.infer(feeds, device=DEVICES[0])
     for (output,) in session.map(lists):
         assert (output == 2).all()
     session.infer({device: [feeds] for device in DEVICES})
