@@ -62,6 +62,7 @@ test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
 # An environment of its own: onnxruntime-openvino and onnxruntime own the same package. The extension is the one that is built here.
 openvino: emulator ## run the tests of the OpenVINO provider, on any x86 processor (set ARGS for pytest)
 	test -x $(VENV)-openvino/bin/python || $(PYTHON) -m venv $(VENV)-openvino
+	$(VENV)-openvino/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)-openvino/bin/python -m pip install --quiet --group openvino
 	$(VENV)-openvino/bin/python -m pip install --quiet $(OCR_MODELS)
 	echo $(CURDIR) > $$($(VENV)-openvino/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ais_bench.pth
