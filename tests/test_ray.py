@@ -187,7 +187,7 @@ with ClusterSession(model, address=address) as session:
     used, n = set(), 0
     def until_used():
         number = 0
-        while number < 20000 and not (here / "enough").exists():
+        while number < 60000 and not (here / "enough").exists():
             yield feeds(number)
             number += 1
         for number in range(number, number + 100):
@@ -215,7 +215,7 @@ said("all")
         host.tell("kill")
         host._line()
         host.tell("add")
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)  # the new node starts slowly on a busy machine
     finally:
         process.kill()
         process.wait()
