@@ -33,7 +33,7 @@ PYTHON = {
     "session": {"_native", "errors", "one_device", "options", "pool", "providers", "wire"},
     "_pyinstaller": set(),
     "infer": {"errors", "options", "session"},
-    "emulator": {"errors", "options"},
+    "emulator": {"errors", "libraries", "options"},
     "evaluate": {"errors", "one_device", "options", "session", "wire"},
     "ray": {"_native", "errors", "one_device", "options", "pool", "session", "wire"},
     "cli": {"errors", "evaluate", "infer", "libraries", "one_device", "session"},

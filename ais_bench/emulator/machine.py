@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from ais_bench.emulator.binary import library_without
 from ais_bench.emulator.control import Emulator
 from ais_bench.errors import ConfigError
+from ais_bench.libraries import candidates
 from ais_bench.options import as_bool, as_choice, as_device_id, as_int, as_list, as_path, as_text, unknown_argument
 
 #: The variable that names AscendCL's library; the `acl` runtime reads it.
@@ -171,14 +172,8 @@ def _soc(product: str | None, soc: str | None) -> str | None:
 
 
 def find_onnxruntime() -> str | None:
-    """The library inside the installed onnxruntime package, without importing it; None when there is none."""
-    from importlib.util import find_spec
-
-    spec = find_spec("onnxruntime")
-    if spec is None or spec.origin is None:
-        return None
-    found = sorted(Path(spec.origin).parent.glob("capi/libonnxruntime.so.*"))
-    return str(found[0]) if found else None
+    """Return the path of the ONNX Runtime that a session would load, without importing the package; None if there is none."""
+    return next((path for path in candidates("ort") if os.path.isfile(path)), None)
 
 
 def _per_device(name: str, value: PerDevice | None, count: int) -> str | None:
