@@ -46,7 +46,7 @@ import ais_bench
 from ais_bench import _native
 from ais_bench.errors import PoolBroken, PoolClosed, SessionClosed, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.ray.chunks import Chunk
-from ais_bench.ray.helpers import Found, Head, Helper, look
+from ais_bench.ray.helpers import Ender, Found, Head, Helper, look
 from ais_bench.ray.node_actor import NodeActor
 from ais_bench.ray.nodes import Node, Settings, State, find_nodes, kinds_of, reservation
 
@@ -118,6 +118,7 @@ class Driver:
         self.beat = 0  # turns of the thread
         self._thread = threading.Thread(target=self._run, name="ais_bench cluster", daemon=True)
         self._head = Head(lambda found: self._post(lambda: self._find(found)), self._is_connected)
+        self._ender = Ender(self._is_connected)
         self._answers = Helper("ais_bench cluster answers")  # gives futures their results
         self.calls = Helper("ais_bench cluster calls")  # the callbacks of futures
 
@@ -133,7 +134,7 @@ class Driver:
             self._kinds = kinds_of(found.nodes, self._settings.nodes)
             self._job = ray.get_runtime_context().get_job_id()
             self._post(lambda: self._find(found))
-            for thread in (self.calls.thread, self._answers.thread, self._head.thread, self._thread):
+            for thread in (*(helper.thread for helper in self._helpers()), self._thread):
                 thread.start()
             _drivers.add(self)
         began = time.monotonic()
@@ -201,8 +202,7 @@ class Driver:
 
     def is_helper(self) -> bool:
         """Whether the caller is one of this session's own threads."""
-        own = (self._thread, self.calls.thread, self._answers.thread, self._head.thread)
-        return threading.current_thread() in own
+        return threading.current_thread() in (self._thread, *(helper.thread for helper in self._helpers()))
 
     def stop(self, *, force: bool, wait: bool = True) -> None:
         """End the actors; chunks under way finish first unless `force`, for `close_timeout` seconds at most."""
@@ -217,6 +217,9 @@ class Driver:
             self._thread.join(TICK_S)
         if self._thread.is_alive():
             _logger.error("the cluster session did not end in time; its actors end with this program")
+
+    def _helpers(self) -> tuple[Helper, ...]:
+        return self._head, self._ender, self._answers, self.calls
 
     def _is_connected(self) -> bool:
         """Whether the program is still in the cluster. If not, a call of Ray's would start one of its own."""
@@ -276,7 +279,7 @@ class Driver:
             self._end_sessions()
         for node in self.nodes():
             self._end_actor(node)
-        for helper in (self._head, self._answers, self.calls):  # the actors end, futures get what they wait for
+        for helper in self._helpers():  # the actors end, futures get what they wait for
             helper.end(CLOSE_S if helper is not self.calls else 0)
         _drivers.discard(self)
 
@@ -651,7 +654,7 @@ class Driver:
     def _end_actor(self, node: Node) -> None:
         actor, node.actor = node.actor, None
         if actor is not None:
-            self._head.kill(actor)
+            self._ender.kill(actor)
 
     def _ping(self, node: Node, now: float) -> None:
         if node.asked_at:

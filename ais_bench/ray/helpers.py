@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import ray
 
-__all__ = ["Found", "Head", "Helper"]
+__all__ = ["Ender", "Found", "Head", "Helper"]
 
 _logger = logging.getLogger("ais_bench.ray")
 
@@ -71,13 +71,12 @@ class Found(NamedTuple):
     free: dict[str, dict[str, float]]  # resources that nobody has, by node id
 
 
-class Head(Helper):
-    """Asks Ray's head for the nodes again and again, and ends actors. Any of this waits as long as the head is away."""
+class Ender(Helper):
+    """Ends actors. That waits as long as Ray's head is away, and nobody waits for it."""
 
-    def __init__(self, tell: Callable[[Found], object], is_connected: Callable[[], bool]) -> None:
-        super().__init__("ais_bench cluster nodes")
-        self._tell, self._is_connected = tell, is_connected
-        self._looked_at = 0.0
+    def __init__(self, is_connected: Callable[[], bool]) -> None:
+        super().__init__("ais_bench cluster ends")
+        self._is_connected = is_connected
 
     def kill(self, actor: Any) -> None:
         """End an actor. The handle is kept until then."""
@@ -88,6 +87,15 @@ class Head(Helper):
                     ray.kill(actor, no_restart=True)
 
         self.do(job)
+
+
+class Head(Helper):
+    """Asks Ray's head for the nodes again and again, which waits as long as the head is away."""
+
+    def __init__(self, tell: Callable[[Found], object], is_connected: Callable[[], bool]) -> None:
+        super().__init__("ais_bench cluster nodes")
+        self._tell, self._is_connected = tell, is_connected
+        self._looked_at = 0.0
 
     def _idle(self) -> None:
         if time.monotonic() - self._looked_at < LOOK_EVERY_S or not self._is_connected():

@@ -906,8 +906,14 @@ void Exchange::wait(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns
   }
   followers_.erase(std::find(followers_.rbegin(), followers_.rend(), waiter).base() - 1);
   waiter->asleep = false;
-  if (leader_ == nullptr && (waiter->finished != seen || wake == shm::Wake::kInterrupted || wake == shm::Wake::kTimeout))
+  if (leader_ == nullptr) {
+    // The lead may have been offered to this one. It takes it, or offers it on: the caller may have no reason to wait again.
+    if (waiter->finished == seen && wake == shm::Wake::kRung) {
+      lead(waiter, seen, deadline_ns, std::nullopt);
+      return;
+    }
     promote();
+  }
   if (wake == shm::Wake::kInterrupted && PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 

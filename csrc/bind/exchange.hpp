@@ -25,8 +25,9 @@
 // Waiting is Leader/Followers (Schmidt et al., POSA2): handing a reply from one thread to another costs more than most small
 // tasks, so of the threads that wait one leads: it waits on the doorbell of all workers and delivers to all. The others, the
 // followers, sleep on gates of their own until their tasks are done or the lead is free. Whoever stops leading promotes the
-// follower that came last: of several waits of one thread that is the one of a signal handler, which the others wait for. The
-// background, which collects for futures, gives way to every caller.
+// follower that came last: of several waits of one thread that is the one of a signal handler, which the others wait for. A
+// follower that wakes and finds nobody leading leads, or promotes the next: followers never sleep unless somebody leads or one
+// of them has been woken. The background, which collects for futures, gives way to every caller.
 #pragma once
 
 #include <pybind11/pybind11.h>
