@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -38,16 +39,36 @@ def _descriptors() -> set[tuple[str, str]]:
     return found
 
 
+def _is_watch(thread: str) -> bool:
+    """Whether this is the thread that looks for signals: it ends by itself, a moment after the last run of a model."""
+    try:
+        return Path(f"/proc/self/task/{thread}/comm").read_text() == "ais_bench watch\n"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _snapshot() -> dict[str, set[object]]:
     """What a test could leave behind in this process and its folders, by kind."""
     return {
         "child processes": {child.pid for child in psutil.Process().children(recursive=True)},
         "Python threads": {thread for thread in threading.enumerate()},
-        "native threads": set(os.listdir("/proc/self/task")),
+        "native threads": {thread for thread in os.listdir("/proc/self/task") if not _is_watch(thread)},
         "descriptors": set(_descriptors()),
         "shared memory": {line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:" in line},
         "files": {path for folder in (Path("/dev/shm"), Path.cwd()) for path in folder.glob("*ais_bench*")},
     }
+
+
+_frozen_modules = 0
+
+
+def _freeze() -> None:
+    """Spare the collector what imported modules brought: it would look at all of torch after each test."""
+    global _frozen_modules
+    if len(sys.modules) != _frozen_modules:
+        gc.collect()
+        gc.freeze()
+        _frozen_modules = len(sys.modules)
 
 
 def _left_since(before: dict[str, set[object]]) -> dict[str, set[object]]:
@@ -62,12 +83,23 @@ def leaves_nothing() -> Iterator[None]:
 
     An end that was asked for may still be under way, so it waits for it, five seconds at most.
     """
+    _freeze()
     before = _snapshot()
     yield
     deadline = time.monotonic() + 5
     while (left := _left_since(before)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_watch_ends() -> Iterator[None]:
+    """The thread that `leaves_nothing` does not count is gone at last."""
+    yield
+    deadline = time.monotonic() + 5
+    while (left := [thread for thread in os.listdir("/proc/self/task") if _is_watch(thread)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left
 
 
 @pytest.fixture(params=RUNTIMES)

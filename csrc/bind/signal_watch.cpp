@@ -1,6 +1,7 @@
 // The handler in front of Python's, and the thread that looks at the count.
 #include "bind/signal_watch.hpp"
 
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -106,6 +107,7 @@ class Watcher {
   }
 
   void watch() {
+    pthread_setname_np(pthread_self(), "ais_bench watch");
     std::uint64_t seen_runs = 0;
     std::uint64_t seen_signals = g_signals.load(std::memory_order_relaxed);
     for (int idle = 0; idle < kIdleLooks;) {
