@@ -1,7 +1,7 @@
 """Typed face of the native extension. Private: the public names are in `ais_bench.session`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -26,6 +26,8 @@ class Tensor:
 
     @property
     def _dtype_number(self) -> int: ...
+
+TIMES_KEPT: Final[int]  # of each kind, by a session
 
 class TimeSpan(float):
     """The time of one execution, a float, that also unpacks and indexes as (start, end)."""

@@ -16,9 +16,9 @@ import time
 from typing import NamedTuple
 
 from ais_bench import _native
+from ais_bench.tuning import CHUNKS_A_NODE
 
 WAY_NS = 1_000_000
-CHUNKS_A_NODE = 8  # as in ais_bench/ray/driver.py
 CHUNKS = 30  # that each node does
 
 

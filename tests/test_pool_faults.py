@@ -21,7 +21,8 @@ from pool_support import wait_until
 from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.pool import DevicePool, PoolSettings, Task, seats
 from ais_bench.pool.cores import CoreShare
-from ais_bench.pool.seats import EXCUSED_IN_A_ROW, Device, Seat
+from ais_bench.pool.seats import Device, Seat
+from ais_bench.tuning import EXCUSED_IN_A_ROW
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 PATIENT = PoolSettings(max_restarts=1000, restart_backoff=0, task_timeout=30)

@@ -17,9 +17,10 @@ import ray.exceptions as errors  # type: ignore[import-not-found,unused-ignore]
 
 from ais_bench.errors import PoolBroken, PoolClosed, TaskTimeout, WorkerDied
 from ais_bench.ray.chunks import Chunk, Order, Outcome, Waiting
-from ais_bench.ray.driver import MOST_TRIES, SILENT_S, STALL_S, SUSPECT_S, TICK_S, Driver, Watch
+from ais_bench.ray.driver import Driver, Watch
 from ais_bench.ray.helpers import Found
 from ais_bench.ray.nodes import Node, Settings, State
+from ais_bench.tuning import MOST_TRIES, SILENT_S, STALL_S, SUSPECT_S, TICK_S
 
 
 class Method:

@@ -410,7 +410,7 @@ def test_counters_for_prometheus(place: Path) -> None:
 
 
 def test_a_live_table_of_devices(place: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ais_bench.evaluate.watch.LOOK_S", 0.01)
+    monkeypatch.setattr("ais_bench.evaluate.watch.LIVE_LOOK_S", 0.01)
     line = "bench m.onnx --devices 0 --seconds 0.3 --repeats 1 --runs 1 --agree 100000 --live --json"
     code, out, _ = shell(line)
     assert code == 0

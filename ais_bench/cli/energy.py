@@ -6,10 +6,9 @@ import re
 import subprocess
 
 from ais_bench.cli.log import CliError
+from ais_bench.tuning import POWER_TIMEOUT_S
 
 __all__ = ["power_of"]
-
-ASK_TIMEOUT_S = 30.0
 
 
 def power_of(npu: int) -> float:
@@ -17,11 +16,11 @@ def power_of(npu: int) -> float:
     command = ["npu-smi", "info", "-t", "power", "-i", str(npu)]
     shown = " ".join(command)
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_TIMEOUT_S, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=POWER_TIMEOUT_S, check=False)
     except FileNotFoundError:
         raise CliError("--energy_consumption needs npu-smi, which was not found") from None
     except subprocess.TimeoutExpired:
-        raise CliError(f"{shown!r} did not answer within {ASK_TIMEOUT_S:g} s") from None
+        raise CliError(f"{shown!r} did not answer within {POWER_TIMEOUT_S:g} s") from None
     if done.returncode != 0:
         raise CliError(f"{shown!r} ended with {done.returncode}; 'npu-smi info' lists the NPUs for --npu_id")
     found = re.search(r"Power Dissipation\(W\)[^\d\n]*([\d.]+)", done.stdout.decode(errors="replace"))

@@ -16,6 +16,7 @@ from ais_bench.cli.inputs import BadInput, NoShare
 from ais_bench.cli.log import CliError, error, info
 from ais_bench.cli.one_device import DeviceOutcome, prefix_of, run_device
 from ais_bench.infer.summary import Summary, figures_of
+from ais_bench.tuning import DEVICE_END_S
 
 __all__ = ["main", "run_devices"]
 
@@ -60,7 +61,7 @@ class _Process:
             self._lines.close()
         self._socket.close()
         try:
-            self._process.wait(5)
+            self._process.wait(DEVICE_END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

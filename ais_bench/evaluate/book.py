@@ -22,11 +22,9 @@ from ais_bench.evaluate.scoring import Scorer
 from ais_bench.evaluate.tally import Clock, Tally, done_at, stages_of
 from ais_bench.evaluate.text import json_ready
 from ais_bench.evaluate.values import Unstorable, encode_value
+from ais_bench.tuning import MOST_RESTARTS, RESTARTS_LOOK_S
 
 __all__ = ["Book", "write_pictures"]
-
-LOOK_S = 0.2  # between two looks at the counts of restarts
-MOST_RESTARTS = 10_000  # that are written down
 
 
 class Done:
@@ -243,7 +241,7 @@ class Book:
                 seen[device] = counts.restarts
 
         try:
-            with periodically(look, LOOK_S, "ais_bench-restarts"):
+            with periodically(look, RESTARTS_LOOK_S, "ais_bench-restarts"):
                 yield
         finally:
             look()

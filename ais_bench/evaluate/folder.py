@@ -20,13 +20,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from ais_bench.errors import ConfigError, file_error
+from ais_bench.tuning import BUFFER_BYTES, FLUSH_S, SYNC_S
 
 __all__ = ["RunFolder", "read_json", "write_json"]
 
 FORMAT = 1
-FLUSH_S = 0.1  # a record waits at most so long for the next one to be written with it
-SYNC_S = 2.0  # and so long until it is on the disk
-BUFFER_BYTES = 1 << 16
 RUN, RECORDS, OUTPUTS, REPORT = "run.json", "records.jsonl", "outputs.bin", "report.json"
 REPLACED = (RUN, REPORT, "report.html", "trace.json.gz")  # written beside as NAME.PID.tmp, then renamed
 

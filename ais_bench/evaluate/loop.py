@@ -17,12 +17,10 @@ from ais_bench.evaluate.result import Result
 from ais_bench.evaluate.scoring import Scorer
 from ais_bench.evaluate.sources import Source, source_of
 from ais_bench.options import check_names, known_options
+from ais_bench.tuning import MORE_ROUNDS
 
 __all__ = ["evaluate"]
 
-# A sample whose workers died runs so many times more, by itself, before it counts as the culprit: workers may also be killed by
-# somebody else, again and again.
-MORE_ROUNDS = 2
 _NOT_THE_SAMPLES = (PoolBroken, PoolClosed, SessionClosed, WorkerStartError)
 
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from ais_bench.errors import ConfigError
 from ais_bench.evaluate.statistics import distribution
+from ais_bench.tuning import WINDOWS_THAT_AGREE
 
 __all__ = ["Plan", "feeds_of", "measure", "other_load", "repeat"]
 
-AGREE = 3  # so many windows in a row
 # The 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond, the normal one is within 2 %.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110)
 FORMULAS = {
@@ -130,9 +130,9 @@ def measure(session: Any, feeds: list[Any], plan: Plan, mode: str = "static", ti
             current, opened = _Window(), now
             good = _agreeing(windows, plan.agree)
             enough = sum(one.seconds for one in good) >= plan.least_s and sum(one.runs for one in good) >= plan.least_runs
-            ended = (len(good) >= AGREE and enough) or now - began >= plan.most_s
+            ended = (len(good) >= WINDOWS_THAT_AGREE and enough) or now - began >= plan.most_s
     good = _agreeing(windows, plan.agree)
-    stable = len(good) >= AGREE and sum(one.runs for one in good) >= plan.least_runs
+    stable = len(good) >= WINDOWS_THAT_AGREE and sum(one.runs for one in good) >= plan.least_runs
     return (good if stable else windows[len(windows) // 2 :] or [current]), stable, windows
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from ais_bench.errors import UnsupportedError
 from ais_bench.evaluate.tally import STAGES
+from ais_bench.tuning import ROWS
 
 __all__ = ["write_parquet"]
-
-ROWS = 16_384  # that are in memory at a time
 
 
 def write_parquet(records: Iterable[dict[str, Any]], path: str) -> int:

@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Progress"]
+from ais_bench.tuning import PROGRESS_LINE_S, PROGRESS_LOOK_S
 
-LOOK_S = 0.1
-PLAIN_S = 10.0  # between lines where nothing can move
+__all__ = ["Progress"]
 
 
 class Progress:
@@ -69,14 +68,14 @@ class Progress:
             task = bar.add_task(self.title, total=self.total, rate="", completed=first)
             more = True
             while more:
-                more = not self._ended.wait(LOOK_S)
+                more = not self._ended.wait(PROGRESS_LOOK_S)
                 rate = (self.count - first) / max(time.monotonic() - start, 1e-9)
                 failed = f", {self.failed} failed" if self.failed else ""
                 bar.update(task, completed=self.count, rate=f"{rate:.1f} {self.unit}/s{failed}", refresh=True)
 
     def _plain(self) -> None:
         start, first = time.monotonic(), self.count
-        while not self._ended.wait(PLAIN_S):
+        while not self._ended.wait(PROGRESS_LINE_S):
             seconds = time.monotonic() - start
             rate = (self.count - first) / seconds
             total = "" if self.total is None else f"/{self.total}"
@@ -88,7 +87,7 @@ class Progress:
         bar = self._show(total=self.total, desc=self.title)
         more = True
         while more:
-            more = not self._ended.wait(LOOK_S)
+            more = not self._ended.wait(PROGRESS_LOOK_S)
             bar.update(self.count - bar.n)
         bar.close()
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from ais_bench.errors import ConfigError, FeedError
+from ais_bench.tuning import TRAVELS_AS_ONE
 
 __all__ = ["Files", "MappedArray", "Source", "natural_order", "source_of"]
 
 SUFFIXES = (".npy", ".bin")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-TRAVELS_AS_ONE = 64 << 20  # bytes of plain arrays that go to each worker as a whole; of more, each sample goes by itself
 
 
 def natural_order(name: str) -> list[Any]:

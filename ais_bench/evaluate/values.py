@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ais_bench.tuning import INLINE_BYTES
+
 __all__ = ["Unstorable", "decode_value", "encode_value"]
 
-INLINE_BYTES = 1024  # larger arrays go to the file
 
 PutBytes = Callable[[memoryview], int]  # appends bytes and returns their offset
 GetBytes = Callable[[int, int], bytes]  # offset, number

@@ -9,10 +9,9 @@ from typing import Any
 
 from ais_bench.errors import ConfigError, UnsupportedError
 from ais_bench.evaluate.periodically import periodically
+from ais_bench.tuning import LIVE_LOOK_S
 
 __all__ = ["live", "metrics_port"]
-
-LOOK_S = 0.5
 
 
 @contextlib.contextmanager
@@ -23,7 +22,7 @@ def live(session: Any) -> Iterator[None]:
 
     with (
         Live(console=Console(file=sys.stderr), auto_refresh=False, transient=True) as shown,
-        periodically(lambda: shown.update(_table(session.report()), refresh=True), LOOK_S, "ais_bench-live"),
+        periodically(lambda: shown.update(_table(session.report()), refresh=True), LIVE_LOOK_S, "ais_bench-live"),
     ):
         yield
 

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from ais_bench import _native
+from ais_bench.tuning import FILLED_AT_ONCE
 
 __all__ = ["ExecTimes", "MemorySummary", "TimeSpan", "sumary"]
 
@@ -16,9 +17,6 @@ __all__ = ["ExecTimes", "MemorySummary", "TimeSpan", "sumary"]
 # session was made, and has both as attributes; json writes the number, and numpy and torch take it for one: it is no sequence
 # to them.
 TimeSpan = _native.TimeSpan
-
-_KEPT = 1 << 20  # what the native log keeps
-_AT_ONCE = 1 << 14  # a list of so many is filled when it is made
 
 
 class _Later:
@@ -38,7 +36,7 @@ class sumary(list[TimeSpan]):
     def __init__(self, source: list[TimeSpan], start: int, stop: int) -> None:
         """Of source[start:stop]; the source may grow, and is not changed otherwise."""
         self._source: list[TimeSpan] | None = None
-        if stop - start <= _AT_ONCE:
+        if stop - start <= FILLED_AT_ONCE:
             super().__init__(source[start:stop])
             return
         super().__init__([_Later()])  # type: ignore[list-item]
@@ -131,13 +129,13 @@ class ExecTimes:
             if clears != self._clears:
                 self._known, self._total, self._clears = [], 0, clears
                 new, total, clears = session.exec_times(0)
-            if len(self._known) + len(new) > 2 * _KEPT:
-                self._known = self._known[-_KEPT:]
+            if len(self._known) + len(new) > 2 * _native.TIMES_KEPT:
+                self._known = self._known[-_native.TIMES_KEPT :]
             if len(new) < total - self._total:
                 self._known = []  # there were more than the log keeps
             self._known.extend(new)
             self._total = total
-            return sumary(self._known, max(0, len(self._known) - _KEPT), len(self._known))
+            return sumary(self._known, max(0, len(self._known) - _native.TIMES_KEPT), len(self._known))
 
     def clear(self) -> None:
         """Forget all times."""

@@ -21,13 +21,13 @@ from ais_bench.pool.seats import Seat
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.supervisor import Supervisor
 from ais_bench.pool.threads import Lock
+from ais_bench.tuning import FINISH_STEP_S
 from ais_bench.wire import Doorbell, travel
 from ais_bench.wire.parcel import Parcel
 
 if TYPE_CHECKING:
     from ais_bench.pool.resolver import PoolFuture, Resolver
 
-FINISH_STEP_S = 0.05  # a callback of a future ends without telling anybody
 
 _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 

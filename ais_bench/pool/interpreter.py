@@ -17,11 +17,11 @@ from typing import Any, NamedTuple, NoReturn
 import ais_bench
 from ais_bench import _native
 from ais_bench.errors import ConfigError, UnsupportedError
+from ais_bench.tuning import ASK_TIMEOUT_S
 from ais_bench.wire import travel
 
 LEAST_KERNEL = (3, 10)
 FLAG = "--ais-bench-process"
-ASK_TIMEOUT_S = 60.0
 
 # Without the working directory, whose modules may be called like the library's.
 _OFF_THE_WORKING_DIRECTORY = """\

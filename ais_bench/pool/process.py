@@ -18,10 +18,8 @@ from typing import NamedTuple
 
 from ais_bench import _native
 from ais_bench.pool.interpreter import Place, command
+from ais_bench.tuning import LONGEST_LINE, TAIL_LINES
 from ais_bench.wire.connection import ParentEnd
-
-TAIL_LINES = 20
-LONGEST_LINE = 8192
 
 
 class Exit(NamedTuple):

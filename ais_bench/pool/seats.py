@@ -11,10 +11,8 @@ from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.process import Exit, WorkerProcess
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
+from ais_bench.tuning import EXCUSED_IN_A_ROW, LONGEST_BACKOFF_S
 from ais_bench.wire import Lane, Stats
-
-LONGEST_BACKOFF_S = 5.0
-EXCUSED_IN_A_ROW = 30  # after so many culprits and nothing else it is the device all the same
 
 
 @dataclass(eq=False)

@@ -41,8 +41,6 @@ from ais_bench.options import LARGEST_INT, as_device_id, as_int, as_seconds, che
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-AUTO_SPIN_US = 50.0
-
 
 class PoolOptions(TypedDict, total=False):
     """The settings as keywords, for type checkers; `affinity` is an argument of its own where they are taken."""

@@ -28,6 +28,7 @@ from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, too_late
 from ais_bench.pool.threads import Condition, RLock, Thread
 from ais_bench.pool.watch import READ, WRITE, Watch
+from ais_bench.tuning import IDLE_S, KEPT_BYTES, LOOK_AGAIN_S, STOP_GRACE_S
 from ais_bench.wire import Doorbell, Lane
 from ais_bench.wire.parcel import Parcel
 from ais_bench.wire.pickling import loads_error
@@ -35,11 +36,6 @@ from ais_bench.wire.protocol import Cancel, Described, Failed, LogLine, Ready, S
 
 log = logging.getLogger("ais_bench.pool")
 output_log = logging.getLogger("ais_bench.worker")
-
-IDLE_S = 10.0  # workers that have answered nothing for so long give the memory of free slots back
-LOOK_AGAIN_S = 60.0  # until then once they have
-KEPT_BYTES = 8 << 20  # of each worker's free slots: small tasks find them warm
-STOP_GRACE_S = 4.0  # a worker told to stop that has nothing to do and is still there after this is killed
 
 
 class Supervisor(Thread):

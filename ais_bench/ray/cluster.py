@@ -40,11 +40,12 @@ from ais_bench.options import (
 from ais_bench.pool import PoolSettings
 from ais_bench.ray.chunks import Chunk, Order, Outcome, Waiting
 from ais_bench.ray.connection import connect
-from ais_bench.ray.driver import PROCESS_START_S, TICK_S, Driver, Watch
+from ais_bench.ray.driver import Driver, Watch
 from ais_bench.ray.nodes import Settings
 from ais_bench.ray.parcels import Parcel, pack, pack_item, unpack
 from ais_bench.session import Item, MultiDeviceSession, scatter
 from ais_bench.session.own_process import OwnProcess
+from ais_bench.tuning import LARGEST_CHUNK, PATIENCE_S, PROCESS_START_S, REPORT_S, TICK_S, WORK_S
 from ais_bench.wire.pickling import loads_error
 
 if TYPE_CHECKING:
@@ -53,10 +54,6 @@ if TYPE_CHECKING:
     from ais_bench.session.report import Counts, Report, WorkerLine
 
 __all__ = ["ClusterReport", "ClusterSession"]
-
-WORK_S = 0.02  # of a node's, in a chunk: twice what hides the way there and back
-PATIENCE_S = 0.02  # an item waits no longer for others of its chunk
-LARGEST_CHUNK = 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -445,7 +442,7 @@ class ClusterSession:
         asked = driver.ask(lambda: [(node.id, getattr(node.actor, method).remote()) for node in driver.ready()])
         for name, reference in asked:
             with contextlib.suppress(ray.exceptions.RayError):
-                yield name, ray.get(reference, timeout=10)
+                yield name, ray.get(reference, timeout=REPORT_S)
 
 
 class _Stream:

@@ -9,10 +9,9 @@ from typing import Any
 import ray
 
 from ais_bench.errors import ConfigError
+from ais_bench.tuning import REACH_S
 
 __all__ = ["connect"]
-
-REACH_S = 10.0
 
 
 def connect(address: Any) -> None:

@@ -49,25 +49,25 @@ from ais_bench.ray.chunks import Chunk
 from ais_bench.ray.helpers import Ender, Found, Head, Helper, look
 from ais_bench.ray.node_actor import NodeActor
 from ais_bench.ray.nodes import Node, Settings, State, find_nodes, kinds_of, reservation
+from ais_bench.tuning import (
+    CHUNKS_A_NODE,
+    CLOSE_S,
+    DRIVER_SHARE,
+    HELD_S,
+    MOST_ANSWERS,
+    MOST_TRIES,
+    PING_EVERY_S,
+    PROCESS_START_S,
+    SHORTEST_S,
+    SILENT_S,
+    STALL_S,
+    SUSPECT_S,
+    TICK_S,
+)
 
 __all__ = ["Driver"]
 
 _logger = logging.getLogger("ais_bench.ray")
-
-CHUNKS_A_NODE = 8  # in a node's hand: some are on their way there and back
-TICK_S = 0.25  # the longest wait for an event, and between two looks at the nodes
-SHORTEST_S = 0.001
-MOST_ANSWERS = 16  # taken before chunks are placed again
-MOST_TRIES = 10  # of a chunk that nodes were suspected with, before that counts against it
-PING_EVERY_S = 0.5  # to a node that has chunks
-SILENT_S = 2.0  # a node that has not answered a ping for so long is suspected
-SUSPECT_S = 30.0  # an actor that has not come back by then is started again
-PROCESS_START_S = 60.0  # an actor, before its session starts
-STALL_S = 60.0  # without a turn of this thread, and its callers give up
-CLOSE_S = 10.0  # for the actors to end their sessions
-HELD_S = 3.0  # a node whose devices somebody else has for so long is not waited for
-# Of its time a driver may spend a quarter on chunks: the more nodes there are, the more work a chunk has to be.
-DRIVER_SHARE = 0.25
 
 # What Ray raises when a node or an actor is lost, or may be. What the user's code raises is a RayTaskError.
 LOST = (

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import ray
 
+from ais_bench.tuning import HELPER_WAIT_S, NODES_LOOK_S
+
 __all__ = ["Ender", "Found", "Head", "Helper"]
 
 _logger = logging.getLogger("ais_bench.ray")
-
-LOOK_EVERY_S = 1.0  # at the nodes of the cluster
-STALL_S = 0.5  # the longest wait for a job
 
 
 class Helper:
@@ -47,7 +46,7 @@ class Helper:
     def _run(self) -> None:
         while True:
             try:
-                job = self._jobs.get(timeout=STALL_S)
+                job = self._jobs.get(timeout=HELPER_WAIT_S)
             except queue.Empty:
                 self._idle()
                 continue
@@ -98,7 +97,7 @@ class Head(Helper):
         self._looked_at = 0.0
 
     def _idle(self) -> None:
-        if time.monotonic() - self._looked_at < LOOK_EVERY_S or not self._is_connected():
+        if time.monotonic() - self._looked_at < NODES_LOOK_S or not self._is_connected():
             return
         try:
             found = look()

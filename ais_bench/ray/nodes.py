@@ -24,13 +24,11 @@ from typing import Any
 
 from ais_bench.errors import ConfigError
 from ais_bench.ray.chunks import Chunk
+from ais_bench.tuning import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_CONVICTED
 
 __all__ = ["Node", "Settings", "State", "find_nodes", "kinds_of", "reservation", "resource_of"]
 
 KINDS = ("NPU", "GPU")  # resources of Ray that are devices
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
-MOST_CONVICTED = 30  # deaths of a node in a row that are put down to chunks
 
 
 class State(enum.Enum):

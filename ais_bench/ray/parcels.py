@@ -13,13 +13,10 @@ from typing import Any, NamedTuple
 
 import ray
 
+from ais_bench.tuning import FETCH_S, RAY_OUT_OF_BAND_BYTES, STORED_BYTES
 from ais_bench.wire import travel
 
 __all__ = ["Packed", "Parcel", "pack", "pack_item", "unpack", "unpack_items"]
-
-LARGE = 100 << 10  # bytes; Ray itself sends less than this with the call
-OUT_OF_BAND = 16 << 10  # arrays of more bytes are not copied into the pickle
-FETCH_S = 60.0  # for all large items of a chunk
 
 
 class Packed(NamedTuple):
@@ -44,7 +41,7 @@ def pack(value: Any) -> Packed:
         buffers.clear()
 
         def keep(buffer: pickle.PickleBuffer) -> bool:
-            if buffer.raw().nbytes < OUT_OF_BAND:
+            if buffer.raw().nbytes < RAY_OUT_OF_BAND_BYTES:
                 return True
             buffers.append(buffer)
             return False
@@ -58,7 +55,7 @@ def pack_item(item: Any) -> tuple[Parcel, int]:
     """An item as it is now, whatever its source does with its buffers, and its size in bytes. Raises what pickling raises."""
     packed = pack(item)
     size = packed.size()
-    if size > LARGE and ray.is_initialized():  # a program that has left the cluster is told so by the driver
+    if size > STORED_BYTES and ray.is_initialized():  # a program that has left the cluster is told so by the driver
         return ray.put(packed), size
     return Packed(packed.data, [bytes(memoryview(buffer)) for buffer in packed.buffers]), size
 

@@ -6,7 +6,8 @@ import os
 
 from ais_bench import _native
 from ais_bench.errors import DeviceUnavailable
-from ais_bench.pool.interpreter import ASK_TIMEOUT_S, Place, run
+from ais_bench.pool.interpreter import Place, run
+from ais_bench.tuning import ASK_TIMEOUT_S
 
 
 def count_devices(runtime: str) -> int:

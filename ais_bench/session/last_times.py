@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from ais_bench.pool import Task
 from ais_bench.session.own_process import OwnProcess
-
-KEPT_TIMES = 100_000
+from ais_bench.tuning import KEPT_TIMES
 
 
 class LastTimes(dict[int, list[float]]):

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from ais_bench import _native
 from ais_bench.errors import AisBenchError, ConfigError
 from ais_bench.options import unknown_argument
-from ais_bench.pool.interpreter import ASK_TIMEOUT_S, Place, run
+from ais_bench.pool.interpreter import Place, run
+from ais_bench.tuning import ASK_TIMEOUT_S
 
 __all__ = ["DeviceEntry", "RuntimeInfo", "SystemInfo", "system_info"]
 

@@ -73,6 +73,7 @@ from ais_bench.session.own_process import OwnProcess
 from ais_bench.session.preprocessing import Preprocessing
 from ais_bench.session.stateless import threads_for
 from ais_bench.session.weights import SharedWeights
+from ais_bench.tuning import IN_HAND_ON_A_CPU, IN_HAND_ON_AN_NPU
 from ais_bench.wire import OBJECT, TENSORS, encode, take
 from ais_bench.wire.factories import Iterate, Named, SessionFactory
 from ais_bench.wire.parcel import Packed, Parcel, pack
@@ -90,9 +91,6 @@ if TYPE_CHECKING:
     Outputs = list[NDArray[Any]]
 
 __all__ = ["MultiDeviceSession"]
-
-_UNDER_WAY_ON_AN_NPU = 6  # a session's pipeline has four under way; one more is on its way there, and one back
-_UNDER_WAY_ON_A_CPU = 2  # one, and one on its way; a stage of callables has one a thread under way, and one that waits for it
 
 
 class _Description(NamedTuple):
@@ -262,7 +260,7 @@ class MultiDeviceSession:
         auto = isinstance(affinity, str) and affinity == "auto"
         on_the_cpu = self._runtime == "ort" and (self._provider is None or self._provider.name == "openvino")
         pinning: Any = "none" if auto and not on_the_cpu else affinity
-        at_once = _UNDER_WAY_ON_A_CPU if on_the_cpu else _UNDER_WAY_ON_AN_NPU
+        at_once = IN_HAND_ON_A_CPU if on_the_cpu else IN_HAND_ON_AN_NPU
         stages = sum(count + 1 for count in (*callables.threads, bool(callables.workers)) if count)
         settings.setdefault("fewest_in_flight", at_once + stages)
         return PoolSettings(affinity=pinning, **settings)

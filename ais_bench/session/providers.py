@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from ais_bench.errors import DeviceUnavailable
-from ais_bench.pool.interpreter import ASK_TIMEOUT_S, Place, run
+from ais_bench.pool.interpreter import Place, run
 from ais_bench.providers import PREFERENCE, ProviderInfo, provider_name
+from ais_bench.tuning import ASK_TIMEOUT_S
 
 __all__ = ["ask_for_provider", "list_providers"]
 

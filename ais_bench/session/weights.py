@@ -18,17 +18,16 @@ from typing import Any
 
 from ais_bench import _native
 from ais_bench.errors import AisBenchError
-from ais_bench.pool.interpreter import ASK_TIMEOUT_S, Place, command
+from ais_bench.pool.interpreter import Place, command
 from ais_bench.pool.process import above_stdio, connection
 from ais_bench.pool.threads import Lock
 from ais_bench.session.own_process import OwnProcess
+from ais_bench.tuning import ASK_TIMEOUT_S, WORTH_SHARING
 from ais_bench.wire.parcel import Parcel
 from ais_bench.wire.prepared import PREFIX, READY, Request, model_bytes, remove
 
 __all__ = ["SharedWeights"]
 
-# "auto" shares if that many bytes are saved: a pool starts more slowly with it, by a few milliseconds a MiB.
-WORTH_SHARING = 256 << 20
 HELPER = "ais_bench.worker.prepare"
 
 

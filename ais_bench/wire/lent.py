@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_LARGE = 64 << 10  # smaller arrays are cheaper to copy
-_MOST_MAPPED = 64  # arenas; more than workers that live at a time
+from ais_bench.tuning import LENT_BYTES, MOST_MAPPED
 
 
 class LentArray(NamedTuple):
@@ -47,7 +46,7 @@ def lend(arrays: Sequence[NDArray[Any]], place_of: Callable[[Any], tuple[int, in
     places: list[tuple[Any, ...] | None] = []
     rest: list[Any] = []
     for array in arrays:
-        place = place_of(array) if array.nbytes >= _LARGE else None
+        place = place_of(array) if array.nbytes >= LENT_BYTES else None
         if place is None:
             places.append(None)
             rest.append(array)
@@ -84,7 +83,7 @@ class Borrower:
             memory = mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
         finally:
             os.close(fd)
-        while len(self._mapped) >= _MOST_MAPPED:
+        while len(self._mapped) >= MOST_MAPPED:
             del self._mapped[next(iter(self._mapped))]
         self._mapped[place.inode] = memory
         return memory

@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ais_bench.tuning import MOST_OUT_OF_BAND, OUT_OF_BAND_BYTES
 from ais_bench.wire import travel
 
 if TYPE_CHECKING:
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["decode", "encode"]
-
-# Smaller buffers are cheaper inside the pickle.
-_OUT_OF_BAND_BYTES = 4096
-_MOST_OUT_OF_BAND = 1 << 14  # a frame has a place for four times as many
 
 
 def encode(obj: object) -> list[npt.NDArray[np.uint8]]:
@@ -39,7 +36,7 @@ def encode(obj: object) -> list[npt.NDArray[np.uint8]]:
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
         raw = buffer.raw()
-        if raw.nbytes < _OUT_OF_BAND_BYTES or len(buffers) == _MOST_OUT_OF_BAND:
+        if raw.nbytes < OUT_OF_BAND_BYTES or len(buffers) == MOST_OUT_OF_BAND:
             return True
         buffers.append(np.frombuffer(raw, np.uint8))
         return False

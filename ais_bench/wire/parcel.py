@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, DeviceMemoryError
+from ais_bench.tuning import APART_BYTES, CARRIED_BYTES
 from ais_bench.wire import travel
 
-_SMALL = 64 << 10  # up to here the start message carries it
-_APART = 4 << 10  # the memory of an array from which on it is kept beside the pickle
 _PAGE = 4096  # parts begin at pages: writing to one copies nothing of another
 
 
@@ -42,7 +41,7 @@ def pack(obj: Any) -> Packed:
     buffers: list[Any] = []
 
     def goes_in_band(buffer: pickle.PickleBuffer) -> bool:
-        if buffer.raw().nbytes < _APART:
+        if buffer.raw().nbytes < APART_BYTES:
             return True
         buffers.append(buffer)
         return False
@@ -74,7 +73,7 @@ class Parcel:
         packed, begins = pack(obj), getattr(obj, "begins_logging", False) is True
         parts = [memoryview(packed.data).cast("B"), *(pickle.PickleBuffer(buffer).raw() for buffer in packed.buffers)]
         sizes = tuple(part.nbytes for part in parts)
-        if sum(sizes) <= _SMALL:
+        if sum(sizes) <= CARRIED_BYTES:
             return cls(pickle.loads(pickle.dumps(packed, protocol=5)), sizes, -1, begins)
         return cls(None, sizes, _in_memory(parts), begins)
 

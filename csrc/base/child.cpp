@@ -22,6 +22,8 @@
 #include <thread>
 #include <utility>
 
+#include "base/tuning.hpp"
+
 extern char** environ;
 
 namespace ais {
@@ -32,7 +34,6 @@ constexpr long kPidfdSendSignal = 424;
 constexpr long kPidfdOpen = 434;
 constexpr long kCloseRange = 436;
 constexpr int kPPidfd = 3;  // P_PIDFD
-constexpr int kLookMs = 200;
 
 Status refused(const std::string& what, int number) {
   return Status(Code::kSystem, what + ": " + std::strerror(number) + " (errno " + std::to_string(number) + ")");
@@ -264,7 +265,7 @@ Ending Child::reap() {
   pollfd ready{fd, POLLIN, 0};
   // Without a pidfd the thread that waits might wait for the number's next owner, if somebody else reaped the child.
   while (fd >= 0) {
-    const int found = poll(&ready, 1, has_pidfd_ ? -1 : kLookMs);
+    const int found = poll(&ready, 1, has_pidfd_ ? -1 : tuning::kChildLookMs);
     if (found > 0 || (found < 0 && errno != EINTR) || (found == 0 && !keeps_number())) break;
   }
   const std::lock_guard<std::mutex> guard(mutex_);

@@ -14,14 +14,10 @@
 #include <string>
 
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 
 namespace ais {
 namespace {
-
-constexpr std::int64_t kLookEvery = 25'000'000;
-constexpr std::int64_t kFirstAway = 2'000'000'000;
-constexpr std::int64_t kLongestAway = 60'000'000'000;
-constexpr double kMuch = 0.15;  // of the time that it was ready to run
 
 struct Pinned {
   std::vector<int> own;
@@ -29,7 +25,7 @@ struct Pinned {
   std::int64_t ran_ns = 0;     // of the main thread, as of the last look
   std::int64_t waited_ns = 0;  // the same
   std::int64_t parent_ns = 0;  // processor time of the parent, as of then
-  std::int64_t away_ns = kFirstAway;
+  std::int64_t away_ns = tuning::kPinFirstAwayNs;
   bool away = false;
 };
 
@@ -117,17 +113,17 @@ void look(Pinned* state, std::int64_t now_ns) {
     state->waited_ns = waited;
     state->parent_ns = parent;
     const double ready = static_cast<double>(ran_now) + static_cast<double>(by_others);
-    if (by_others > kLookEvery / 10 && static_cast<double>(by_others) > kMuch * ready) {
+    if (by_others > tuning::kPinLookEveryNs / 10 && static_cast<double>(by_others) > tuning::kPinOthersShare * ready) {
       move(state, true);
       g_next_look_ns.store(now_ns + state->away_ns, std::memory_order_relaxed);
-      state->away_ns = state->away_ns * 2 < kLongestAway ? state->away_ns * 2 : kLongestAway;
+      state->away_ns = state->away_ns * 2 < tuning::kPinLongestAwayNs ? state->away_ns * 2 : tuning::kPinLongestAwayNs;
       return;
     }
-    if (ran_now > kLookEvery / 2) state->away_ns = kFirstAway;  // it has had its processor for itself
+    if (ran_now > tuning::kPinLookEveryNs / 2) state->away_ns = tuning::kPinFirstAwayNs;  // it has had its processor for itself
   }
   read_own(&state->ran_ns, &state->waited_ns);
   state->parent_ns = read_parent();
-  g_next_look_ns.store(now_ns + kLookEvery, std::memory_order_relaxed);
+  g_next_look_ns.store(now_ns + tuning::kPinLookEveryNs, std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -141,7 +137,7 @@ int pin(const std::vector<int>& cpus, bool yields) {
   g_pinned.store(true, std::memory_order_relaxed);
   if (!read_own(&g_state.ran_ns, &g_state.waited_ns)) yields = false;
   g_state.parent_ns = read_parent();
-  g_next_look_ns.store(monotonic_ns() + kLookEvery, std::memory_order_relaxed);
+  g_next_look_ns.store(monotonic_ns() + tuning::kPinLookEveryNs, std::memory_order_relaxed);
   g_yields.store(yields && g_state.all.size() > cpus.size(), std::memory_order_release);
   return 0;
 }

@@ -10,25 +10,12 @@
 #include <utility>
 
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 #include "bind/recycling.hpp"
 #include "bind/tensor.hpp"
 
 namespace ais::bind {
 namespace {
-
-constexpr std::int64_t kAutoSpinNs = 50'000;
-constexpr std::int64_t kNapNs = 50'000;         // a part of the work in hand, so that it ends before the worker could run dry
-constexpr std::int64_t kStandByNs = 1'000'000;  // how long the background leaves the lead to callers that come and go
-constexpr std::uint64_t kAdaptEvery = 8;        // answers between two looks at what a worker's tasks cost
-constexpr std::int64_t kShortNs = 15'000;       // below this task time one worker keeps up with the sending thread
-constexpr std::size_t kCoveredKept = 64;
-// A task that nobody wants is told to end if it does not by itself, again and again, as its run may not have begun. One past
-// its own time that goes on all the same, in a callable say, costs its worker.
-constexpr std::int64_t kEndsItselfNs = 10'000'000;
-constexpr std::int64_t kTellAgainNs = 100'000'000;
-constexpr std::int64_t kToldLongAgoNs = 500'000'000;
-constexpr int kMostStops = 8;                    // a task that is wanted runs again so often
-constexpr std::int64_t kCrowdedNs = 10'000'000;  // between two looks at a worker that stands still
 
 constexpr const char* kOutcomeNames[] = {"", "done", "failed", "cancelled", "timed_out", "refused"};
 
@@ -228,7 +215,7 @@ void Exchange::drop_run(PoolTask* task) {
   scheduler_.drop(task);
   if (task->place == pool::Place::kSent && !take_back(task)) {
     stopping_.push_back({task->weak_from_this(), record_of(task->worker), task->seq, task->dropped_ns});
-    watch(task->dropped_ns + kEndsItselfNs);
+    watch(task->dropped_ns + tuning::kEndsItselfNs);
   }
   if (queued) release(task);
   if (task->first) task->done = true;
@@ -470,7 +457,7 @@ void Exchange::pump() {
     }
   }
   look_again_ = scheduler_.look_again();
-  if (crowded) look_again_ = std::min(look_again_, now + kCrowdedNs);
+  if (crowded) look_again_ = std::min(look_again_, now + tuning::kCrowdedNs);
   spread_spin();
 }
 
@@ -607,7 +594,7 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
     return;
   }
   complete_times(worker.get(), *task, task->accepted_ns, &answer);
-  if (in_hand && answer.stopped && (task->unwanted || (answer.feeds && ++task->stops <= kMostStops))) {
+  if (in_hand && answer.stopped && (task->unwanted || (answer.feeds && ++task->stops <= tuning::kMostStops))) {
     book_stopped(worker, task, std::move(answer));
     return;
   }
@@ -763,7 +750,7 @@ void Exchange::book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* t
   const bool again = answer.retry ? scheduler_.raised(task, answer.picked_ns, answer.done_ns) : scheduler_.faulted(task);
   if (!answer.retry && scheduler_.others_work(device)) {
     for (const std::shared_ptr<PoolWorker>& one : workers_) {
-      if (one->device == device && one->faults >= pool::kFaultsInARow) condemn(one, answer.error);
+      if (one->device == device && one->faults >= tuning::kFaultsInARow) condemn(one, answer.error);
     }
   }
   if (again || task->done) worker->lane->stats().add_busy(answer.times.busy);
@@ -787,7 +774,7 @@ void Exchange::book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* t
 std::int64_t Exchange::busy_ns(PoolWorker* worker, std::int64_t from, std::int64_t to) {
   auto& covered = worker->covered;
   if (covered.empty() || from > covered.back().second) {  // mostly: it works on one task at a time, in order
-    if (covered.size() >= kCoveredKept) covered.erase(covered.begin());
+    if (covered.size() >= tuning::kCoveredKept) covered.erase(covered.begin());
     covered.emplace_back(from, to);
     return to - from;
   }
@@ -803,29 +790,29 @@ std::int64_t Exchange::busy_ns(PoolWorker* worker, std::int64_t from, std::int64
     covered.erase(covered.begin() + static_cast<std::ptrdiff_t>(i));
   }
   covered.insert(std::upper_bound(covered.begin(), covered.end(), whole), whole);
-  if (covered.size() > kCoveredKept) covered.erase(covered.begin());
+  if (covered.size() > tuning::kCoveredKept) covered.erase(covered.begin());
   return std::max<std::int64_t>(0, fresh);
 }
 
 // ---- short tasks: naps and spinning ----
 
 void Exchange::adapt(PoolWorker* worker) {
-  worker->adapt_at = worker->answered + kAdaptEvery;
-  const bool many = pool::kWorkInHand / (worker->cost_ns + 1) >= pool::kManyInFlight - 2;
+  worker->adapt_at = worker->answered + tuning::kAdaptEvery;
+  const bool many = tuning::kWorkInHandNs / (worker->cost_ns + 1) >= tuning::kManyInHand - 2;
   const bool naps = !streams_.empty() && many;
   if (naps != worker->naps) let_nap(worker, naps);
 }
 
 void Exchange::let_nap(PoolWorker* worker, bool naps) {
   worker->naps = naps;
-  worker->lane->lane().set_nap_ns(naps ? static_cast<std::uint32_t>(kNapNs) : 0);
+  worker->lane->lane().set_nap_ns(naps ? static_cast<std::uint32_t>(tuning::kNapNs) : 0);
 }
 
 bool Exchange::full_of_short_tasks() {
   const int skip = caller_core(monotonic_ns());
   for (const std::shared_ptr<PoolWorker>& worker : workers_) {
     if (worker->open && (skip == pool::kNoCpu || worker->only_cpu != skip) &&
-        worker->hand.size() < static_cast<std::size_t>(pool::kManyInFlight)) {
+        worker->hand.size() < static_cast<std::size_t>(tuning::kManyInHand)) {
       return false;
     }
   }
@@ -837,9 +824,9 @@ bool Exchange::full_of_short_tasks() {
 int Exchange::caller_core(std::int64_t now) {
   if (streams_.empty()) return pool::kNoCpu;
   if (now < look_around_ns_) return caller_core_;
-  look_around_ns_ = now + kStayNs;
+  look_around_ns_ = now + tuning::kStayNs;
   const int here = current_cpu();
-  const auto enough = kShortNs * static_cast<std::int64_t>(workers_.size() - 1);
+  const auto enough = tuning::kShortTaskNs * static_cast<std::int64_t>(workers_.size() - 1);
   bool quick = false;
   for (const std::shared_ptr<PoolWorker>& worker : workers_) {
     const bool at_work = worker->answered > worker->seen;
@@ -852,7 +839,7 @@ int Exchange::caller_core(std::int64_t now) {
 std::int64_t Exchange::caller_spin_ns() const {
   if (options_.spin_us >= 0) return static_cast<std::int64_t>(options_.spin_us * 1000);
   if (scheduler_.busy() >= options_.cores) return 0;
-  return scheduler_.busy_at(current_cpu()) > 0 ? 0 : kAutoSpinNs;
+  return scheduler_.busy_at(current_cpu()) > 0 ? 0 : tuning::kAutoSpinNs;
 }
 
 // Workers spin while a processor is free for it. On a large machine that is busy but for one moment it is not turned on again.
@@ -862,7 +849,7 @@ void Exchange::spread_spin() {
   if (options_.spin_us >= 0 || spins == spins_) return;
   spins_ = spins;
   for (const std::shared_ptr<PoolWorker>& worker : workers_) {
-    worker->lane->lane().set_spin_ns(spins ? static_cast<std::uint32_t>(kAutoSpinNs) : 0);
+    worker->lane->lane().set_spin_ns(spins ? static_cast<std::uint32_t>(tuning::kAutoSpinNs) : 0);
   }
 }
 
@@ -998,7 +985,7 @@ std::shared_ptr<PoolTask> Exchange::next_resolved() {
     const std::uint32_t gate = waiter->gate.ticket();
     waiter->asleep = true;
     {
-      const std::int64_t deadline = futures_ > 0 ? monotonic_ns() + kStandByNs : shm::kNoDeadline;
+      const std::int64_t deadline = futures_ > 0 ? monotonic_ns() + tuning::kStandByNs : shm::kNoDeadline;
       const NoGil release;
       waiter->gate.wait(gate, deadline, 0);
     }
@@ -1018,7 +1005,7 @@ void Exchange::add_worker(const std::shared_ptr<PoolWorker>& worker) {
   const auto weight = weights_.find(worker->device);
   if (weight != weights_.end()) worker->weight = weight->second;
   worker->lane->lane().set_spin_ns(options_.spin_us >= 0 ? static_cast<std::uint32_t>(options_.spin_us * 1000)
-                                   : spins_              ? static_cast<std::uint32_t>(kAutoSpinNs)
+                                   : spins_              ? static_cast<std::uint32_t>(tuning::kAutoSpinNs)
                                                          : 0);
   workers_.push_back(worker);
   homes_.emplace(worker->lane->lane().region()->data(), worker.get());
@@ -1128,13 +1115,13 @@ std::int64_t Exchange::look_at_stopping(std::int64_t now, py::list* stops, py::l
       continue;
     }
     const std::int64_t since = stopping_[i].since_ns;
-    if (now < since + kEndsItselfNs) {
-      later = std::min(later, since + kEndsItselfNs);
-    } else if (task->outcome == Outcome::kTimedOut && now >= since + kToldLongAgoNs) {
+    if (now < since + tuning::kEndsItselfNs) {
+      later = std::min(later, since + tuning::kEndsItselfNs);
+    } else if (task->outcome == Outcome::kTimedOut && now >= since + tuning::kToldLongAgoNs) {
       late->append(py::make_tuple(worker, task, false, static_cast<double>(now - since) / 1e9));
     } else {
       stops->append(py::make_tuple(worker, stopping_[i].seq));
-      later = std::min(later, now + kTellAgainNs);
+      later = std::min(later, now + tuning::kTellAgainNs);
     }
     ++i;
   }

@@ -41,6 +41,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/tuning.hpp"
 #include "bind/py_lane.hpp"
 #include "pool/scheduler.hpp"
 #include "shm/bell.hpp"
@@ -194,7 +195,9 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   bool full_of_short_tasks();
   bool rung() const { return ticket() != drained_ticket_; }
   bool others_wait() const { return leader_ != nullptr || !followers_.empty() || futures_ > 0; }
-  std::int64_t patience_ns(std::int64_t now) const { return caller_core_ == pool::kNoCpu ? shm::kNoDeadline : now + kStayNs; }
+  std::int64_t patience_ns(std::int64_t now) const {
+    return caller_core_ == pool::kNoCpu ? shm::kNoDeadline : now + tuning::kStayNs;
+  }
   pool::Scheduler& scheduler() { return scheduler_; }
   void stream_begins(pool::Source* source);
   void stream_ends(pool::Source* source);
@@ -204,8 +207,6 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void forget_supervisor() { wake_fd_ = -1; }
 
  private:
-  static constexpr std::int64_t kStayNs = 20'000'000;  // a caller is assumed to stay on its core for this long
-
   void check_owner() const;
   std::uint32_t ticket() const;
   void accept(const std::shared_ptr<PoolTask>& task);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 #include "bind/bind.hpp"
 #include "bind/shm.hpp"
 #include "bind/shm_arrays.hpp"
@@ -20,10 +21,6 @@
 #include "shm/lane.hpp"
 
 namespace ais::bind {
-
-// How many results of one lane may be lent to the caller at a time; the next are copied. A lent slot is a slot whose pages the
-// worker has to touch for the first time somewhere else, which costs more than a copy.
-constexpr int kLoans = 8;
 
 using Loans = std::shared_ptr<std::atomic<int>>;
 
@@ -117,7 +114,7 @@ class PyLane {
       return filled;
     };
     bool filled = false;
-    if (arrays.copied_bytes() >= kLarge) {
+    if (arrays.copied_bytes() >= tuning::kLargeBytes) {
       shm::FrameWriter writer;  // other threads send meanwhile
       const NoGil release;
       filled = fill(&writer);
@@ -253,13 +250,13 @@ class PyLane {
 
   // Small outputs are copied. Large ones are lent, or copied where the caller already holds many.
   py::list to_arrays(shm::Lane::Reply* reply) {
-    const bool lend = reply->used > kLarge && loans_->load() < kLoans;
+    const bool lend = reply->used > tuning::kLargeBytes && loans_->load() < tuning::kLoans;
     py::object base;
     py::list arrays(reply->tensors.size());
     for (std::size_t i = 0; i < reply->tensors.size(); ++i) {
       const TensorView& tensor = reply->tensors[i];
       py::object array;
-      if (lend && tensor.bytes >= kLarge && same_layout(tensor.dtype)) {
+      if (lend && tensor.bytes >= tuning::kLargeBytes && same_layout(tensor.dtype)) {
         if (!base) {
           reply->result.trim(reply->used);
           base = keep_alive(Loan(std::move(reply->result), loans_));

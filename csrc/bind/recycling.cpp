@@ -9,15 +9,11 @@
 #include <mutex>
 #include <vector>
 
+#include "base/tuning.hpp"
 #include "bind/numpy_abi.hpp"
 
 namespace ais::bind {
 namespace {
-
-constexpr std::size_t kStep = 4096;      // blocks are multiples of it
-constexpr std::size_t kSmallest = 1024;  // the C library keeps smaller ones at hand for each thread
-constexpr std::size_t kClasses = 16;     // up to 64 KiB; larger outputs are lent, not copied
-constexpr std::size_t kMost = std::size_t{8} << 20;
 
 // Blocks of the C library, by how many steps they hold at least. Any thread.
 class Blocks {
@@ -31,39 +27,41 @@ class Blocks {
       if (!kept.empty()) {
         void* block = kept.back();
         kept.pop_back();
-        bytes_ -= steps * kStep;
+        bytes_ -= steps * tuning::kRecycledStep;
         return block;
       }
     }
-    return std::malloc(steps * kStep);
+    return std::malloc(steps * tuning::kRecycledStep);
   }
 
   void give(void* block) {
     // By what the block holds, whatever its array said last.
-    const std::size_t steps = malloc_usable_size(block) / kStep;
-    if (steps >= 1 && steps <= kClasses && keep(block, steps)) return;
+    const std::size_t steps = malloc_usable_size(block) / tuning::kRecycledStep;
+    if (steps >= 1 && steps <= tuning::kRecycledClasses && keep(block, steps)) return;
     std::free(block);
   }
 
  private:
   static std::size_t steps_for(std::size_t bytes) {
-    return bytes < kSmallest || bytes > kClasses * kStep ? 0 : (bytes + kStep - 1) / kStep;
+    return bytes < tuning::kRecycledFrom || bytes > tuning::kRecycledClasses * tuning::kRecycledStep
+               ? 0
+               : (bytes + tuning::kRecycledStep - 1) / tuning::kRecycledStep;
   }
 
   bool keep(void* block, std::size_t steps) {
     const std::lock_guard<std::mutex> guard(mutex_);
-    if (bytes_ + steps * kStep > kMost) return false;
+    if (bytes_ + steps * tuning::kRecycledStep > tuning::kRecycledBytes) return false;
     try {
       kept_[steps].push_back(block);
     } catch (const std::bad_alloc&) {
       return false;
     }
-    bytes_ += steps * kStep;
+    bytes_ += steps * tuning::kRecycledStep;
     return true;
   }
 
   std::mutex mutex_;
-  std::array<std::vector<void*>, kClasses + 1> kept_;
+  std::array<std::vector<void*>, tuning::kRecycledClasses + 1> kept_;
   std::size_t bytes_ = 0;
 };
 

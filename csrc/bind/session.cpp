@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/tuning.hpp"
 #include "bind/arrays.hpp"
 #include "bind/bind.hpp"
 #include "bind/feed_rule.hpp"
@@ -55,7 +56,6 @@ ShapeRule rule_for(const py::object& mode) {
       in_python([&] { return py::object(py::module_::import("ais_bench.options").attr("as_mode")(mode)); });
   return {static_cast<session::Mode>(number.cast<int>()), false};
 }
-constexpr std::int64_t kSignalCheckNs = 50'000'000;  // how soon Ctrl-C ends a long iteration
 constexpr ShapeRule kSetting{session::Mode::kShape, true};
 
 void emit_warnings(Session& self) {
@@ -236,7 +236,7 @@ py::list iterate(const SessionPtr& self, const py::object& given, const py::obje
     AIS_TRY(iteration->first(feeds.feeds, rule));
     std::int64_t checked_ns = monotonic_ns();
     for (std::int64_t i = 1; i < times; ++i) {
-      if (const std::int64_t now_ns = monotonic_ns(); now_ns - checked_ns > kSignalCheckNs) {
+      if (const std::int64_t now_ns = monotonic_ns(); now_ns - checked_ns > tuning::kSignalCheckNs) {
         checked_ns = now_ns;
         const Gil gil;
         if (PyErr_CheckSignals() != 0) return Status(Code::kCancelled, "interrupted");

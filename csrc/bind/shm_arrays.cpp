@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/tuning.hpp"
 #include "shm/copy.hpp"
 
 namespace ais::bind {
@@ -69,7 +70,7 @@ py::array copy_tensor(const TensorView& tensor) {
   if (!same_layout(tensor.dtype)) return array_from(tensor);
   py::array array = new_array(tensor.dtype, tensor.shape);
   void* out = py::detail::array_proxy(array.ptr())->data;
-  if (tensor.bytes >= kLarge) {
+  if (tensor.bytes >= tuning::kLargeBytes) {
     const NoGil release;
     std::memcpy(out, tensor.data, tensor.bytes);
   } else if (tensor.bytes != 0) {

@@ -11,9 +11,6 @@
 
 namespace ais::bind {
 
-// From this many bytes on a copy is worth letting other threads run (GIL), and a result worth lending instead of copying.
-constexpr std::size_t kLarge = std::size_t{64} << 10;
-
 // The arrays of one task or reply, on their way into a slot. Needs the GIL, but for write().
 class FeedArrays {
  public:

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 #include "bind/bind.hpp"
 #include "bind/shm.hpp"
 #include "bind/shm_arrays.hpp"
@@ -126,7 +127,7 @@ class PyChannel {
     shm::Task task = take_back(id);
     if (execute_ns == 0) execute_ns = monotonic_ns() - task.picked_ns;
     const bool filled = [&] {
-      if (arrays.copied_bytes() < kLarge) return arrays.write(&task.writer, *port_->region(), true);
+      if (arrays.copied_bytes() < tuning::kLargeBytes) return arrays.write(&task.writer, *port_->region(), true);
       const NoGil release;
       return arrays.write(&task.writer, *port_->region(), true);
     }();

@@ -14,13 +14,10 @@
 
 #include "base/interrupt.hpp"
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 
 namespace ais::bind {
 namespace {
-
-constexpr std::chrono::milliseconds kLookEvery{50};
-constexpr std::int64_t kGraceNs = 100'000'000;  // what takes no longer ends by itself
-constexpr int kIdleLooks = 2;                   // without a run, and the thread ends
 
 // Those that programs handle in Python to end something. The rest is left alone: profilers' for one.
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGALRM, SIGUSR1, SIGUSR2, SIGQUIT};
@@ -110,17 +107,17 @@ class Watcher {
     pthread_setname_np(pthread_self(), "ais_bench watch");
     std::uint64_t seen_runs = 0;
     std::uint64_t seen_signals = g_signals.load(std::memory_order_relaxed);
-    for (int idle = 0; idle < kIdleLooks;) {
-      std::this_thread::sleep_for(kLookEvery);
+    for (int idle = 0; idle < tuning::kIdleLooks;) {
+      std::this_thread::sleep_for(tuning::kSignalLookEvery);
       if (seen_signals != g_signals.load(std::memory_order_relaxed)) {
         seen_signals = g_signals.load(std::memory_order_relaxed);
-        stop_what_runs(kGraceNs);
+        stop_what_runs(tuning::kSignalGraceNs);
       }
       const std::lock_guard<std::mutex> guard(lock_);
       if (armed_) stand_in_front();
       idle = armed_ || runs_ != seen_runs ? 0 : idle + 1;
       seen_runs = runs_;
-      if (idle == kIdleLooks) {  // still with the lock: the next run starts another one
+      if (idle == tuning::kIdleLooks) {  // still with the lock: the next run starts another one
         step_aside();
         alive_ = false;
       }

@@ -7,21 +7,9 @@
 #include <utility>
 
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 
 namespace ais::bind {
-namespace {
-
-constexpr std::int64_t kSlowNs = 500'000;  // a draw that takes longer keeps the caller waiting
-constexpr std::int64_t kNapNs = 50'000;
-constexpr std::size_t kEnoughToGoOn = 8;  // so many replies at once: the workers keep pace, and a nap would let them run dry
-constexpr int kTopUp = 16;                // items drawn at most before what is ready is yielded
-constexpr std::size_t kReadyForTheCaller = 8;
-constexpr std::int64_t kTryPauseEvery = 64;
-constexpr std::int64_t kPartOfADraw = 6;
-constexpr int kMissesInARow = 4;
-
-}  // namespace
-
 Stream::Stream(std::shared_ptr<Exchange> exchange, const py::object& items, py::object make, const StreamOptions& options)
     : exchange_(std::move(exchange)),
       items_(py::reinterpret_steal<py::object>(PyObject_GetIter(items.ptr()))),
@@ -83,7 +71,7 @@ std::shared_ptr<PoolTask> Stream::take() {
 // ready would grow up to the window.
 bool Stream::enough_ready() const {
   const std::uint64_t unfetched = waiter_->finished - fetched_;
-  return unfetched >= kReadyForTheCaller + 2 * exchange_->scheduler().workers().size();
+  return unfetched >= tuning::kReadyForTheCaller + 2 * exchange_->scheduler().workers().size();
 }
 
 bool Stream::may_draw() {
@@ -158,11 +146,11 @@ void Stream::learn(std::int64_t began, std::int64_t ended) {
     const std::int64_t between = ended - drawn_at_;
     interval_ns_ = interval_ns_ == 0 ? between : interval_ns_ + (between - interval_ns_) / 4;
   }
-  if (paused_ns_ > std::max(kSlowNs, usual_ns_ / 3)) {
+  if (paused_ns_ > std::max(tuning::kSlowDrawNs, usual_ns_ / 3)) {
     // A source that keeps its own time went on while the stream paused.
     const bool paid = draw_ns_ < usual_ns_ - paused_ns_ / 2;
     live_ = std::clamp(live_ + (paid ? 1 : -2), -2, 4);
-    if (live_ <= 0) try_again_ = index_ + kTryPauseEvery;
+    if (live_ <= 0) try_again_ = index_ + tuning::kTryPauseEvery;
   } else {
     usual_ns_ = usual_ns_ == 0 ? draw_ns_ : usual_ns_ + (draw_ns_ - usual_ns_) / 4;
   }
@@ -174,13 +162,13 @@ void Stream::learn(std::int64_t began, std::int64_t ended) {
 // not due the wait costs nothing. Before any other draw it may take a small part of what the draw takes: most results of short
 // tasks come in that time. Where they do not, it is not tried for a while.
 bool Stream::pause(std::int64_t now) {
-  if (drawn_at_ == 0 || usual_ns_ < kSlowNs) return false;
+  if (drawn_at_ == 0 || usual_ns_ < tuning::kSlowDrawNs) return false;
   const bool try_live = live_ > 0 || index_ >= try_again_;
-  std::int64_t until = drawn_at_ + usual_ns_ / kPartOfADraw;
+  std::int64_t until = drawn_at_ + usual_ns_ / tuning::kPartOfADraw;
   if (index_ < wait_again_) until = 0;
   if (try_live) until = std::max(until, drawn_at_ + interval_ns_ - interval_ns_ / 16);
   if (now >= until) {
-    if (!try_live && index_ >= wait_again_ && ++missed_ >= kMissesInARow) wait_again_ = index_ + kTryPauseEvery;
+    if (!try_live && index_ >= wait_again_ && ++missed_ >= tuning::kMissesInARow) wait_again_ = index_ + tuning::kTryPauseEvery;
     return false;
   }
   exchange_->wait(waiter_.get(), waiter_->finished, until);
@@ -195,7 +183,7 @@ void Stream::wait() {
   if (exchange_->full_of_short_tasks()) {
     const bool others = exchange_->others_wait();
     const std::size_t count = exchange_->progress();
-    if (count >= kEnoughToGoOn) {
+    if (count >= tuning::kEnoughToGoOn) {
       if (others) {
         const NoGil release;  // others who wait would get it every 5 ms only
       }
@@ -203,7 +191,7 @@ void Stream::wait() {
     }
     if (waiter_->finished != seen) return;
     const NoGil release;
-    const timespec nap{0, kNapNs};
+    const timespec nap{0, tuning::kNapNs};
     nanosleep(&nap, nullptr);
   }
   std::int64_t until = exchange_->patience_ns(monotonic_ns());
@@ -225,8 +213,8 @@ std::shared_ptr<PoolTask> Stream::next() {
   try {
     while (!ended_) {
       if (exchange_->rung()) exchange_->progress();
-      const bool slow = draw_ns_ > kSlowNs || usual_ns_ > kSlowNs;
-      if (ready() && (slow || drawn >= kTopUp || enough_ready() || !may_draw())) return take();
+      const bool slow = draw_ns_ > tuning::kSlowDrawNs || usual_ns_ > tuning::kSlowDrawNs;
+      if (ready() && (slow || drawn >= tuning::kTopUp || enough_ready() || !may_draw())) return take();
       if (may_draw()) {
         if (!under_way_.empty() && slow && pause(monotonic_ns())) continue;
         draw();

@@ -4,6 +4,8 @@
 // numpy and torch, which then make a table of pairs of a list of times. This one can be indexed and is none.
 #include "bind/time_span.hpp"
 
+#include "base/tuning.hpp"
+
 namespace ais::bind {
 namespace {
 
@@ -87,6 +89,7 @@ void register_time_span(py::module_& module) {
   if (!type) throw py::error_already_set();
   g_type = reinterpret_cast<PyTypeObject*>(type.ptr());
   module.attr("TimeSpan") = type;
+  module.attr("TIMES_KEPT") = tuning::kTimesKept;
   type.release();  // it lives for ever
 }
 

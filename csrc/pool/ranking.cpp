@@ -5,10 +5,10 @@
 #include <cstring>
 #include <utility>
 
+#include "base/tuning.hpp"
+
 namespace ais::pool {
 namespace {
-
-constexpr std::uint32_t kSumAgain = 1 << 16;  // sums that change by differences go astray
 
 // Positive doubles and their bits have one order.
 Nanos bits_of(double factor) {
@@ -79,7 +79,7 @@ void Ranking::put(std::size_t position, const Glance& glance, const Outlook& out
   add(part, 1);
   if (part.loose && !listed) loose_.push_back(static_cast<std::uint32_t>(position));
   part.loose = part.loose || listed;
-  if (++changes_ == kSumAgain) {
+  if (++changes_ == tuning::kSumAgain) {
     changes_ = 0;
     rate_ = loose_rate_ = fixed_ = slope_ = 0;
     for (const Part& one : parts_) add(one, 1);
@@ -126,7 +126,7 @@ Ranking::Choices Ranking::choose(Nanos now) const {
       one.in_hand = entry->second;
       one.position = entry->position;
       one.expects = shape == kLoose ? one.finish - now : parts_[entry->position].expects;
-      if (group >= 2) one.finish += kSameProcessor;
+      if (group >= 2) one.finish += tuning::kSameProcessorNs;
       if (one.finish < choices.any.finish) choices.any = one;
       if (!room) continue;
       if (one.in_hand == 0 && one.finish < choices.idle.finish) choices.idle = one;

@@ -23,8 +23,6 @@ using Nanos = std::int64_t;
 constexpr Nanos kUnknown = -1;
 constexpr Nanos kNever = INT64_MAX;
 constexpr int kNoCpu = -1;
-// A worker that is pinned to the caller's processor begins so much later.
-constexpr Nanos kSameProcessor = 20'000;
 
 // Of one worker, whatever the kind of task.
 struct Glance {

@@ -4,13 +4,10 @@
 #include <algorithm>
 #include <string>
 
+#include "base/tuning.hpp"
+
 namespace ais::pool {
 namespace {
-
-constexpr std::size_t kKindsKept = 24;  // estimates a worker keeps; the one that was not used for longest goes
-constexpr double kLearn = 0.25;         // weight of the newest time
-constexpr double kOutlier = 8;          // one time counts as so many times the mean at most
-constexpr std::size_t kRankings = 16;   // kept; the one that was not used for longest goes
 
 Nanos to_nanos(double ns) { return static_cast<Nanos>(std::min(ns, 9e17)); }
 
@@ -45,9 +42,9 @@ void Estimate::learn(double ns) {
     mean = ns;
     return;
   }
-  ns = std::min(ns, kOutlier * mean);
-  late += kLearn * (std::max(0.0, ns - mean) - late);
-  mean += kLearn * (ns - mean);
+  ns = std::min(ns, tuning::kOutlier * mean);
+  late += tuning::kLearn * (std::max(0.0, ns - mean) - late);
+  mean += tuning::kLearn * (ns - mean);
 }
 
 Scheduler::Scheduler(const Options& options) : options_(options), state_(options.random * 0x9e3779b97f4a7c15u + 1) {}
@@ -77,7 +74,7 @@ Estimate& Scheduler::estimate_of(std::vector<Estimate>* estimates, std::uint32_t
       return estimate;
     }
   }
-  if (estimates->size() < kKindsKept) {
+  if (estimates->size() < tuning::kKindsKept) {
     estimates->emplace_back();
   } else {
     auto oldest = std::min_element(estimates->begin(), estimates->end(),
@@ -97,9 +94,10 @@ Outlook Scheduler::look_out(const Worker& worker, std::uint32_t kind) const {
   const Estimate* all = own == nullptr ? known(kinds_, kind) : nullptr;
   if (own != nullptr) {
     outlook.expected = to_nanos(own->mean / worker.weight);
-    const auto more = static_cast<int>(std::min<double>(kMostInFlight, static_cast<double>(kWorkInHand) / (own->mean + 1)));
-    const bool uneven = own->late > own->mean / 2 && more < kManyInFlight;
-    outlook.limit = std::min(kMostInFlight, (uneven ? std::min(options_.fewest, 2) : options_.fewest) + more);
+    const auto more =
+        static_cast<int>(std::min<double>(tuning::kMostInHand, static_cast<double>(tuning::kWorkInHandNs) / (own->mean + 1)));
+    const bool uneven = own->late > own->mean / 2 && more < tuning::kManyInHand;
+    outlook.limit = std::min(tuning::kMostInHand, (uneven ? std::min(options_.fewest, 2) : options_.fewest) + more);
   } else if (all != nullptr) {
     outlook.factor = (worker.slowness > 0 ? worker.slowness : 1.0) / worker.weight;
     outlook.expected = to_nanos(all->mean * outlook.factor);
@@ -229,7 +227,7 @@ Ranking& Scheduler::ranking_of(std::uint32_t kind) {
     if (found != rankings_.end()) {
       latest_ranking_ = found->get();
     } else {
-      if (rankings_.size() >= kRankings) {
+      if (rankings_.size() >= tuning::kRankings) {
         rankings_.erase(std::min_element(rankings_.begin(), rankings_.end(),
                                          [](const auto& a, const auto& b) { return a->used < b->used; }));
       }
@@ -303,8 +301,8 @@ Scheduler::Offer Scheduler::offer(const Worker& worker, const Task& task, Nanos 
   offer.takes = true;
   offer.room = !glance.full && static_cast<int>(glance.in_hand) < outlook.limit;
   offer.expects = std::max<Nanos>(0, outlook.expected);
-  offer.finish =
-      glance.free_at(now) + offer.expects + (worker.only_cpu != kNoCpu && worker.only_cpu == shun_ ? kSameProcessor : 0);
+  offer.finish = glance.free_at(now) + offer.expects +
+                 (worker.only_cpu != kNoCpu && worker.only_cpu == shun_ ? tuning::kSameProcessorNs : 0);
   return offer;
 }
 
@@ -349,12 +347,13 @@ Worker* Scheduler::pick(const Task& task, Nanos now, bool* stuck) {
   if (choices.with_room.finish <= choices.any.finish + (more_to_come(task) ? choices.any.expects : 0)) return with_room;
   if (choices.idle.found() && worth_it(choices.idle, task, now)) return workers_[choices.idle.position];
   // The better one may take longer than expected.
-  look_again_ = std::min(look_again_, now + std::max<Nanos>(kMoveCost, choices.with_room.finish - choices.any.finish));
+  look_again_ =
+      std::min(look_again_, now + std::max<Nanos>(tuning::kMoveCostNs, choices.with_room.finish - choices.any.finish));
   return nullptr;
 }
 
 Nanos Scheduler::move_cost(const Task& task) const {
-  return kMoveCost + to_nanos(kMoveCostPerByte * static_cast<double>(task.bytes));
+  return tuning::kMoveCostNs + to_nanos(tuning::kMoveCostPerByte * static_cast<double>(task.bytes));
 }
 
 bool Scheduler::more_to_come(const Task& task) const { return task.source->waiting > 1 || task.source->to_come != 0; }
@@ -377,7 +376,7 @@ Worker* Scheduler::pick_at_random(const Task& task) {
   std::vector<Worker*> candidates;
   for (Worker* worker : workers_) {
     if (!may_run(*worker, task, avoid) || worker->full) continue;
-    const int most = options_.in_flight > 0 ? options_.in_flight : kManyInFlight;
+    const int most = options_.in_flight > 0 ? options_.in_flight : tuning::kManyInHand;
     if (static_cast<int>(worker->hand.size()) < most) candidates.push_back(worker);
   }
   if (candidates.empty()) return nullptr;
@@ -551,7 +550,7 @@ void Scheduler::close(Worker* worker) {
 }
 
 Task* Scheduler::next_for(Worker* worker) {
-  if (worker->isolated || worker->full || worker->hand.size() >= static_cast<std::size_t>(kMostInFlight)) return nullptr;
+  if (worker->isolated || worker->full || worker->hand.size() >= static_cast<std::size_t>(tuning::kMostInHand)) return nullptr;
   for (Source* source : sources_) {
     const auto queue = source->pinned.find(worker->device);
     Task* const task = queue == source->pinned.end() ? nullptr : queue->second.tasks.first();
@@ -705,7 +704,7 @@ Task* Scheduler::take_back(Nanos now, int skip, int shun) {
   if (soonest == kNever) return nullptr;
   const Nanos gain = latest - soonest - move_cost(*best);
   if (gain > 0) return best;
-  look_again_ = std::min(look_again_, now + std::max<Nanos>(kMoveCost, -gain));
+  look_again_ = std::min(look_again_, now + std::max<Nanos>(tuning::kMoveCostNs, -gain));
   return nullptr;
 }
 
@@ -787,7 +786,7 @@ bool Scheduler::hedge(const Task& task, Nanos now, Nanos* look_again, int skip) 
   if (shortest == kNever) return false;
   const Nanos began = std::max(task.sent_ns, at->last_done);
   const Nanos due = began + std::max(shortest, task.expected_ns);
-  const Nanos enough = began + std::max(kMoveCost, to_nanos(options_.hedge * static_cast<double>(shortest)));
+  const Nanos enough = began + std::max(tuning::kMoveCostNs, to_nanos(options_.hedge * static_cast<double>(shortest)));
   const Nanos ends = now < due ? due : now + (now - due) + (due - began) / 4;  // as in free_at
   if (now >= enough && now + shortest + move_cost(task) < ends) return true;
   *look_again = now < enough ? enough : std::max(now + 1, due + shortest + move_cost(task) - (due - began) / 4);

@@ -48,17 +48,6 @@ namespace ais::pool {
 
 constexpr int kAnyDevice = -1;
 
-// With the number of tasks in flight left open, a worker is handed so much work at a time.
-constexpr Nanos kWorkInHand = 400'000;
-constexpr int kMostInFlight = 128;
-// From here on tasks are so short that waking somebody for one costs more than the task.
-constexpr int kManyInFlight = 16;
-// A device that fails so often in a row, while others do not, gets a new worker, and is quarantined in the end.
-constexpr int kFaultsInARow = 5;
-// Taking a task back and sending it again costs about this, and so much for each byte.
-constexpr Nanos kMoveCost = 100'000;
-constexpr double kMoveCostPerByte = 0.5;
-
 struct Options {
   int in_flight = 0;  // tasks handed to one worker at a time; 0: `fewest`, more of short ones
   int fewest = 2;

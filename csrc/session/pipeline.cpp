@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 
 namespace ais::session {
 
@@ -13,7 +14,7 @@ Result<std::unique_ptr<Pipeline>> Pipeline::open(std::shared_ptr<Session> sessio
   AIS_ASSIGN(std::shared_ptr<device::Model> model, session->model());
   std::unique_ptr<device::Pipeline> runs = session->take_pipeline();
   if (runs == nullptr) {
-    auto made = model->pipeline(kDepth);
+    auto made = model->pipeline(tuning::kPipelineDepth);
     // Without memory for several runs there may be enough for one.
     if (!made.ok() && made.status().code() != Code::kOutOfMemory) return made.take_status();
     if (made.ok()) runs = made.take();

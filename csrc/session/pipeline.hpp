@@ -16,9 +16,6 @@ namespace ais::session {
 
 class Pipeline {
  public:
-  // One run each copying in, executing and copying out, and one at the caller.
-  static constexpr std::size_t kDepth = 4;
-
   static Result<std::unique_ptr<Pipeline>> open(std::shared_ptr<Session> session);
   ~Pipeline();
   Pipeline(const Pipeline&) = delete;

@@ -1,6 +1,7 @@
 // Times that are always kept: executions per session, copies per process.
 //
-// A log keeps the newest kKept entries, so that a process that serves for months does not grow; `total` goes on counting.
+// A log keeps the newest kTimesKept entries (base/tuning.hpp), so that a process that serves for months does not grow; `total`
+// goes on counting.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +13,7 @@
 #include "base/guarded.hpp"
 #include "base/process.hpp"
 #include "base/status.hpp"
+#include "base/tuning.hpp"
 
 namespace ais::session {
 
@@ -24,17 +26,15 @@ inline Status forked_child() {
 template <typename T>
 class TimeLog {
  public:
-  static constexpr std::size_t kKept = std::size_t{1} << 20;
-
   // Where memory is short the entry is left out: a time is worth no failure, and timers end in destructors.
   void add(const T& entry) noexcept {
     const auto log = log_.lock();
     if (!log) return;
     try {
-      if (log->entries.size() < kKept) {
+      if (log->entries.size() < tuning::kTimesKept) {
         log->entries.push_back(entry);
       } else {
-        log->entries[log->total % kKept] = entry;
+        log->entries[log->total % tuning::kTimesKept] = entry;
       }
       ++log->total;
     } catch (const std::bad_alloc&) {
@@ -55,7 +55,7 @@ class TimeLog {
     part.clears = log->clears;
     const std::uint64_t oldest = log->total - log->entries.size();
     for (std::uint64_t i = since < oldest ? oldest : since; i < log->total; ++i) {
-      part.entries.push_back(log->entries[log->entries.size() < kKept ? i : i % kKept]);
+      part.entries.push_back(log->entries[log->entries.size() < tuning::kTimesKept ? i : i % tuning::kTimesKept]);
     }
     return part;
   }

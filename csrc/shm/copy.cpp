@@ -7,6 +7,8 @@
 // ThreadSanitizer does not see these stores; it gets the memcpy.
 #if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
 #include <emmintrin.h>
+
+#include "base/tuning.hpp"
 #define AIS_NON_TEMPORAL 1
 #endif
 
@@ -15,8 +17,7 @@ namespace ais::shm {
 void copy_across(void* to, const void* from, std::size_t bytes) {
 #ifdef AIS_NON_TEMPORAL
   constexpr std::size_t kLine = 64;
-  constexpr std::size_t kWorthIt = 4 * kLine;
-  if (bytes >= kWorthIt && reinterpret_cast<std::uintptr_t>(to) % kLine == 0) {
+  if (bytes >= tuning::kNonTemporalBytes && reinterpret_cast<std::uintptr_t>(to) % kLine == 0) {
     auto* target = static_cast<std::uint8_t*>(to);
     const auto* source = static_cast<const std::uint8_t*>(from);
     const std::size_t whole = bytes / kLine * kLine;

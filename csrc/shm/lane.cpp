@@ -7,14 +7,10 @@
 #include <utility>
 
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 
 namespace ais::shm {
 namespace {
-
-constexpr std::size_t kArenaBytes = std::size_t{1} << 38;
-constexpr std::size_t kLeastArena = std::size_t{16} << 20;
-constexpr std::size_t kLeastResult = std::size_t{1} << 20;
-constexpr std::size_t kWarmSlots = 8;
 
 std::size_t power_of_two_below(std::size_t value) {
   std::size_t power = 1;
@@ -25,20 +21,21 @@ std::size_t power_of_two_below(std::size_t value) {
 }  // namespace
 
 Result<std::unique_ptr<Lane>> Lane::create(std::shared_ptr<Bell> parent_bell, const LaneOptions& options) {
-  const std::size_t wanted = options.arena_bytes == 0 ? kArenaBytes : options.arena_bytes;
-  if (wanted < kLeastArena) {
+  const std::size_t wanted = options.arena_bytes == 0 ? tuning::kArenaBytes : options.arena_bytes;
+  if (wanted < tuning::kLeastArena) {
     return Status(Code::kInvalidArgument, "arena_bytes=" + std::to_string(wanted) + " is too small: at least " +
-                                              std::to_string(kLeastArena) + " are needed");
+                                              std::to_string(tuning::kLeastArena) + " are needed");
   }
-  AIS_ASSIGN(std::shared_ptr<Region> region, Region::create("ais_bench-arena", wanted, kLeastArena));
+  AIS_ASSIGN(std::shared_ptr<Region> region, Region::create("ais_bench-arena", wanted, tuning::kLeastArena));
   std::size_t large = options.result_bytes == 0 ? region->size() / 1024 : options.result_bytes;
-  large = power_of_two_below(std::max(large, kLeastResult));
+  large = power_of_two_below(std::max(large, tuning::kLeastResult));
   if (large > region->size() / 4) {
     return Status(Code::kInvalidArgument, "result_bytes=" + std::to_string(large) + " is more than a quarter of the arena, " +
                                               std::to_string(region->size()) + " bytes");
   }
   auto* header = new (region->data()) Header();
-  header->geometry = {kMagic, kVersion, kRingSlots, region->size(), kDataOffset, kWarmSlots * kSmallSlot, options.epoch};
+  header->geometry = {kMagic,       kVersion, kRingSlots, region->size(), kDataOffset, tuning::kWarmSlots * tuning::kSmallSlot,
+                      options.epoch};
   return std::unique_ptr<Lane>(new Lane(std::move(parent_bell), std::move(region), large));
 }
 
@@ -55,9 +52,9 @@ Lane::Lane(std::shared_ptr<Bell> parent_bell, std::shared_ptr<Region> region, st
   for (std::uint32_t i = kMostInFlight; i-- > 0;) free_flights_.push_back(i);
   // The first slots to be cut are the ones that the worker makes exist when it attaches.
   std::vector<Lease> warm;
-  for (std::size_t i = 0; i < kWarmSlots; ++i) {
-    warm.push_back(slots_->acquire(kSmallSlot, 0));
-    warm.back().touch(kSmallSlot);
+  for (std::size_t i = 0; i < tuning::kWarmSlots; ++i) {
+    warm.push_back(slots_->acquire(tuning::kSmallSlot, 0));
+    warm.back().touch(tuning::kSmallSlot);
   }
 }
 

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/memory.hpp"
+#include "base/tuning.hpp"
 
 #ifndef MFD_CLOEXEC
 #define MFD_CLOEXEC 0x0001U
@@ -77,8 +78,6 @@ int unnamed_file(const std::string& folder) {
   return fd;
 }
 
-constexpr std::size_t kRoomy = std::size_t{1} << 30;
-
 // What stands in for a memfd: a file in memory, or on a disk where a container's /dev/shm is as small as they often are. Its
 // pages must not outgrow the file system, so that is the most `bytes` may be.
 int make_file(std::size_t& bytes) {
@@ -90,7 +89,7 @@ int make_file(std::size_t& bytes) {
   int reason = ENOENT;
   for (const std::string& folder : folders) {
     const std::size_t room = free_bytes(folder);
-    if (room <= most || most >= kRoomy) continue;
+    if (room <= most || most >= tuning::kRoomyBytes) continue;
     Fd fd(unnamed_file(folder));
     if (fd.get() < 0) {
       reason = errno;
@@ -150,11 +149,9 @@ std::size_t missing_bytes(const std::uint8_t* data, std::size_t bytes) {
 }  // namespace
 
 Status room_for(const std::uint8_t* data, std::size_t bytes) {
-  constexpr std::size_t kLittle = std::size_t{16} << 20;
-  constexpr std::uint64_t kSpare = std::uint64_t{16} << 20;  // for everything else that goes on
-  if (bytes < kLittle) return Status();
+  if (bytes < tuning::kAskForRoomFrom) return Status();
   const MemoryRoom room = memory_room();
-  const std::uint64_t spare = std::min<std::uint64_t>(kSpare, room.limit / 32);
+  const std::uint64_t spare = std::min<std::uint64_t>(tuning::kSpareBytes, room.limit / 32);
   if (room.limit == 0 || bytes + spare <= room.available) return Status();
   const std::size_t missing = missing_bytes(data, bytes);
   if (missing == 0 || missing + spare <= room.available) return Status();

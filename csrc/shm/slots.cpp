@@ -5,21 +5,14 @@
 #include <utility>
 
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 #include "shm/layout.hpp"
 
 namespace ais::shm {
 namespace {
 
-// What free slots may keep: enough for a few tasks of any usual size, and for a few of the sizes seen lately.
-constexpr std::uint64_t kIdleLimit = std::uint64_t{256} << 20;
-constexpr std::uint64_t kIdleTasks = 4;
-// A slot that would pin this much more memory than its content needs is trimmed.
-constexpr std::uint64_t kSlack = std::uint64_t{4} << 20;
-// How many free slots are looked at for a warm one.
-constexpr std::size_t kLookBack = 16;
-
 std::uint64_t round_up_to_power_of_two(std::uint64_t value) {
-  std::uint64_t power = kSmallSlot;
+  std::uint64_t power = tuning::kSmallSlot;
   while (power < value) power *= 2;
   return power;
 }
@@ -42,7 +35,7 @@ void Lease::release() {
 }
 
 void Lease::trim(std::uint64_t bytes) {
-  if (slot_.touched <= bytes + bytes + kSlack || fork_generation() != pool_->generation_) return;
+  if (slot_.touched <= bytes + bytes + tuning::kSlackBytes || fork_generation() != pool_->generation_) return;
   pool_->punch(slot_.offset + bytes, slot_.touched - bytes);
   slot_.touched = bytes;
 }
@@ -90,13 +83,14 @@ SlotPool::SlotPool(std::shared_ptr<Region> region, std::uint64_t first, std::uin
 }
 
 Lease SlotPool::acquire(std::uint64_t bytes, std::uint64_t warm) {
-  if (bytes <= kSmallSlot) return acquire_from(kSmallSlot, kSmallSlot, warm);
+  if (bytes <= tuning::kSmallSlot) return acquire_from(tuning::kSmallSlot, tuning::kSmallSlot, warm);
   return acquire_large(bytes, warm);
 }
 
 Lease SlotPool::acquire_large(std::uint64_t bytes, std::uint64_t warm) {
   if (bytes > region_->size()) return Lease();
-  const std::uint64_t least = std::max<std::uint64_t>((bytes + kSmallSlot - 1) / kSmallSlot, 1) * kSmallSlot;
+  const std::uint64_t least =
+      std::max<std::uint64_t>((bytes + tuning::kSmallSlot - 1) / tuning::kSmallSlot, 1) * tuning::kSmallSlot;
   return acquire_from(std::max(large_, round_up_to_power_of_two(bytes)), least, warm);
 }
 
@@ -120,7 +114,7 @@ std::optional<Slot> SlotPool::take_free(std::uint64_t capacity, std::uint64_t wa
   if (list == lists_.end() || list->slots.empty()) return std::nullopt;
   std::vector<Slot>& free = list->slots;
   std::size_t best = free.size() - 1;
-  const std::size_t stop = free.size() > kLookBack ? free.size() - kLookBack : 0;
+  const std::size_t stop = free.size() > tuning::kLookBack ? free.size() - tuning::kLookBack : 0;
   for (std::size_t i = free.size(); i-- > stop && free[best].touched < warm;) {
     if (free[i].touched > free[best].touched) best = i;
   }
@@ -185,7 +179,7 @@ std::optional<Slot> SlotPool::join(std::uint64_t capacity) {
         unused_.end());
   }
   for (const Slot& slot : joined) {
-    if (slot.touched != 0) punch(slot.offset, aligned(slot.touched, kSmallSlot));
+    if (slot.touched != 0) punch(slot.offset, aligned(slot.touched, tuning::kSmallSlot));
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   const Span rest{stretch.offset + capacity, stretch.bytes - capacity};
@@ -216,7 +210,7 @@ void SlotPool::release(Slot slot) {
     const std::lock_guard<std::mutex> lock(mutex_);
     list_of(slot.capacity).slots.push_back(slot);  // S6
     idle_bytes_ += slot.touched;
-    limit = std::max(kIdleLimit, kIdleTasks * recent_peak_);
+    limit = std::max(tuning::kIdleBytes, tuning::kIdleTasks * recent_peak_);
     over = idle_bytes_ > limit;
   }
   if (over) shrink(limit);
@@ -225,7 +219,7 @@ void SlotPool::release(Slot slot) {
 // A slot that is being punched is on nobody's list, so nobody can be handed it meanwhile.
 void SlotPool::shrink(std::uint64_t limit) {
   while (std::optional<Slot> slot = take_coldest(limit)) {
-    punch(slot->offset, aligned(slot->touched, kSmallSlot));
+    punch(slot->offset, aligned(slot->touched, tuning::kSmallSlot));
     slot->touched = 0;
     const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<Slot>& free = list_of(slot->capacity).slots;

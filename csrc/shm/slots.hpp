@@ -31,8 +31,6 @@
 
 namespace ais::shm {
 
-constexpr std::size_t kSmallSlot = std::size_t{64} << 10;
-
 struct Slot {
   std::uint64_t offset = 0;
   std::uint64_t capacity = 0;

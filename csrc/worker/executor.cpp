@@ -8,12 +8,11 @@
 #include <utility>
 
 #include "base/pinning.hpp"
+#include "base/tuning.hpp"
 #include "worker/answer.hpp"
 
 namespace ais::worker {
 namespace {
-
-constexpr std::size_t kMostDone = 2;  // outputs that wait for whoever takes them
 
 class FrameSink final : public session::OutputSink {
  public:
@@ -107,7 +106,7 @@ void Executor::hand_on(JobPtr job) {
     spent_.push_back(std::move(job));
     return;
   }
-  changed_.wait(lock, [this] { return done_.size() < kMostDone; });
+  changed_.wait(lock, [this] { return done_.size() < tuning::kMostDone; });
   done_.push_back(std::move(job));
   changed_.notify_all();
 }

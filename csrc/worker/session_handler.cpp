@@ -6,19 +6,18 @@
 #include <string>
 #include <utility>
 
+#include "base/tuning.hpp"
 #include "shm/copy.hpp"
 
 namespace ais::worker {
 
 void* SessionHandler::SlotSink::reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape,
                                         std::size_t bytes) {
-  constexpr std::size_t kSmallest = 1 << 10;
-  constexpr std::size_t kLargest = 64 << 10;  // beyond it the second copy costs more than the fetching
   void* slot = out_->reserve_checked(index, desc.dtype, shape.data(), shape.size(), bytes);
   if (slots_ != nullptr && slot != nullptr) slots_->use(&user_, slot, bytes);
   if (bounces_ == nullptr) return slot;
   Bounce& bounce = (*bounces_)[index];
-  bounce.slot = bytes < kSmallest || bytes > kLargest ? nullptr : slot;
+  bounce.slot = bytes < tuning::kBounceFrom || bytes > tuning::kBounceUpTo ? nullptr : slot;
   if (bounce.slot == nullptr) return slot;
   bounce.bytes = bytes;
   if (bounce.memory.size() * sizeof(std::uint64_t) < bytes) bounce.memory.resize(bytes / sizeof(std::uint64_t) + 1);

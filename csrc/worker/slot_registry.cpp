@@ -3,13 +3,12 @@
 
 #include <algorithm>
 
+#include "base/tuning.hpp"
+
 namespace ais::worker {
 namespace {
 
-constexpr std::uintptr_t kPage = 4096;                         // the least that AscendCL registers
-constexpr std::size_t kSmallest = std::size_t{32} << 10;       // below it a copy by the host costs next to nothing
-constexpr std::uint64_t kTasksBefore = 2;                      // R1
-constexpr std::size_t kMostRegistered = std::size_t{1} << 30;  // pinned memory is everybody's
+constexpr std::uintptr_t kPage = 4096;  // the least that AscendCL registers
 
 }  // namespace
 
@@ -18,7 +17,7 @@ void SlotRegistry::use(User* user, const void* data, std::size_t bytes) {
   const auto address = reinterpret_cast<std::uintptr_t>(data);
   const std::uintptr_t begin = address / kPage * kPage;
   const std::uintptr_t end = (address + bytes + kPage - 1) / kPage * kPage;
-  if (bytes < kSmallest && !is_known(begin, end)) return;
+  if (bytes < tuning::kRegisterFrom && !is_known(begin, end)) return;
   const auto entry = covering(begin, end);
   if (entry == ranges_.end()) return;
   Range& range = entry->second;
@@ -26,7 +25,7 @@ void SlotRegistry::use(User* user, const void* data, std::size_t bytes) {
   if (range.last_task != user->task) ++range.tasks;
   range.last_task = user->task;
   range.punched = user->punched;
-  if (range.tasks > kTasksBefore && !range.registered) add(entry->first, &range);
+  if (range.tasks > tuning::kTasksBeforeRegister && !range.registered) add(entry->first, &range);
   if (!range.registered) return;
   if (std::find(user->ranges.begin(), user->ranges.end(), entry->first) != user->ranges.end()) return;
   ++range.users;
@@ -75,7 +74,7 @@ void SlotRegistry::renew(Ranges::iterator entry, std::uint64_t punched) {
 
 void SlotRegistry::add(std::uintptr_t begin, Range* range) {
   const std::size_t bytes = range->end - begin;
-  if (refused_ || bytes > kMostRegistered - registered_bytes_) return;
+  if (refused_ || bytes > tuning::kMostRegistered - registered_bytes_) return;
   if (!device_->register_host(reinterpret_cast<void*>(begin), bytes).ok()) return refuse();
   range->registered = true;
   registered_bytes_ += bytes;

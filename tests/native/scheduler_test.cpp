@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "base/tuning.hpp"
 #include "check.hpp"
 
 namespace {
@@ -148,11 +149,11 @@ class World {
     found.expects = std::max<Nanos>(0, scheduler_.expected(worker, task));
     found.in_hand = worker.hand.size();
     found.finish = scheduler_.free_at(worker, now_) + found.expects +
-                   (worker.only_cpu != kNoCpu && worker.only_cpu == shun_ ? kSameProcessor : 0);
+                   (worker.only_cpu != kNoCpu && worker.only_cpu == shun_ ? tuning::kSameProcessorNs : 0);
     return found;
   }
   Nanos move_cost(const Task& task) const {
-    return kMoveCost + static_cast<Nanos>(kMoveCostPerByte * static_cast<double>(task.bytes));
+    return tuning::kMoveCostNs + static_cast<Nanos>(tuning::kMoveCostPerByte * static_cast<double>(task.bytes));
   }
 
   // Whether P2 may send the task to this idle worker: 1 yes, 0 no, -1 too close to call, as sums are rounded.

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from ais_bench.tuning import REORDER
+
 __all__ = ["PARTS", "STAGES", "Attribution", "Rates", "RunTime", "StageTimes"]
 
 # In the order in which a task meets them once a worker has it.
@@ -15,7 +17,6 @@ STAGES = ("copy_in", "preprocess", "execute", "postprocess", "copy_out")
 # Of stages that overlap, the time belongs to the first of these.
 PARTS = ("execute", "preprocess", "postprocess", "copy_in", "copy_out")
 POINTS = 240  # of a curve: so many to twice as many
-REORDER = 1 << 15  # beginnings and ends that are kept back, since records are in the order of the data set, not of time
 
 Stage = tuple[str, float, float]
 

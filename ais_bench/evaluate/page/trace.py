@@ -12,13 +12,13 @@ import os
 from typing import Any
 
 from ais_bench.evaluate.page.timeline import STAGES, StageTimes
+from ais_bench.tuning import MOST_TRACED
 
 __all__ = ["write_trace"]
 
 CALLER = 0  # the process of the caller
 LANES = ("queued", *STAGES)
 MARK_US = 1.0  # the caller's side of an arrow: a mark, since nobody measures it
-MOST = 100_000  # runs; the file of more opens nowhere
 
 
 def write_trace(result: Any, path: str) -> int:
@@ -35,7 +35,7 @@ def write_trace(result: Any, path: str) -> int:
                 continue
             if origin is None:
                 origin = record["started_s"] - record.get("queued_ms", 0.0) / 1e3
-            if shown == MOST:
+            if shown == MOST_TRACED:
                 break
             shown += 1
             device = record.get("device")

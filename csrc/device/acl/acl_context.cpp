@@ -9,13 +9,11 @@
 #include <utility>
 
 #include "base/interrupt.hpp"
+#include "base/tuning.hpp"
 #include "device/acl/acl_product.hpp"
 
 namespace ais::acl {
 namespace {
-
-constexpr std::size_t kBlock = 64;  // sizes are rounded up to it, so that nearly equal ones share cached memory
-constexpr std::size_t kCacheLimit = std::size_t{256} << 20;
 
 // The contexts that this library made and has not destroyed.
 struct OwnContexts {
@@ -36,7 +34,9 @@ bool is_own(aclrtContext handle) {
 
 thread_local int t_scopes = 0;  // living CurrentContexts of this thread
 
-std::size_t rounded(std::size_t bytes) { return (bytes + kBlock - 1 + (bytes == 0 ? 1 : 0)) / kBlock * kBlock; }
+std::size_t rounded(std::size_t bytes) {
+  return (bytes + tuning::kDeviceBlock - 1 + (bytes == 0 ? 1 : 0)) / tuning::kDeviceBlock * tuning::kDeviceBlock;
+}
 
 std::string soc_name(const Api& api) {
   const char* name = api.aclrtGetSocName();
@@ -222,7 +222,7 @@ void AclContext::give_back(void* block, std::size_t size, bool cacheable) try {
   if (!inside.ok()) return;  // closed: it was freed with the rest. In a forked child it is the parent's.
   {
     const std::lock_guard<std::mutex> guard(lock_);
-    if (cacheable && size <= kCacheLimit - cached_bytes_) {
+    if (cacheable && size <= tuning::kDeviceCacheBytes - cached_bytes_) {
       cache_[size].push_back(block);
       cached_bytes_ += size;
       return;

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <string>
 
+#include "base/tuning.hpp"
 #include "device/gears.hpp"
 
 namespace ais::acl {
@@ -179,7 +180,6 @@ Status read_dims_gears(const Api& api, aclmdlDesc* model, std::size_t count, Lay
   AIS_TRY(api.check(api.aclmdlGetInputDynamicDims(model, kAnyIndex, layout->gear_dims.data(), count),
                     "aclmdlGetInputDynamicDims", Code::kModelLoad));
   const auto& inputs = layout->info.inputs;
-  constexpr std::size_t kMostPermuted = 7;  // 5040 orders
   std::vector<std::size_t> order(inputs.size());
   std::iota(order.begin(), order.end(), 0);
   do {
@@ -190,7 +190,7 @@ Status read_dims_gears(const Api& api, aclmdlDesc* model, std::size_t count, Lay
       layout->info.gears = {GearKind::kDims, std::move(values)};
       return Status();
     }
-  } while (inputs.size() <= kMostPermuted && std::next_permutation(order.begin(), order.end()));
+  } while (inputs.size() <= tuning::kMostPermuted && std::next_permutation(order.begin(), order.end()));
   return Status(Code::kModelLoad, "the model's gears of dims do not fit its inputs in any order");
 }
 

@@ -7,20 +7,15 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/tuning.hpp"
+
 namespace ais::acl {
-namespace {
-
-constexpr std::int64_t kShortestPauseNs = 5'000;
-constexpr std::int64_t kPreciseBelowNs = 1'000'000;
-
-}  // namespace
-
 std::int64_t Pace::next(bool relaxed, std::int64_t waited, int pauses) const {
   const std::int64_t usual = usual_ns_[relaxed ? 1 : 0].load(std::memory_order_relaxed);
   const std::int64_t goal = relaxed ? usual : usual - usual / 8;
-  std::int64_t pause = std::max(waited / (relaxed ? 16 : 64), kShortestPauseNs);
+  std::int64_t pause = std::max(waited / (relaxed ? 16 : 64), tuning::kShortestPauseNs);
   if (pauses == 0 || waited < goal) pause = std::max(pause, goal - waited);
-  return std::min(pause, kLongestPauseNs);
+  return std::min(pause, tuning::kLongestPauseNs);
 }
 
 // A wait that was over at the first look says nothing. One that was over after the first pause took at most that long, so the
@@ -36,7 +31,7 @@ void Pace::learn(bool relaxed, std::int64_t waited, int pauses) {
 // The kernel may round a sleep up by the thread's timer slack, 50 us unless told otherwise. The thread is the caller's, so the
 // slack is put back.
 bool Pace::pause(std::int64_t ns) {
-  const int slack = ns < kPreciseBelowNs ? prctl(PR_GET_TIMERSLACK) : 0;
+  const int slack = ns < tuning::kPreciseBelowNs ? prctl(PR_GET_TIMERSLACK) : 0;
   if (slack > 1) prctl(PR_SET_TIMERSLACK, 1UL);
   const timespec time = {static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)};
   const int failure = clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);

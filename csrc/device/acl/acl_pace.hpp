@@ -11,12 +11,9 @@
 
 #include "base/process.hpp"
 #include "base/status.hpp"
+#include "base/tuning.hpp"
 
 namespace ais::acl {
-
-// How a wait was asked to stop is seen at the end of a pause; how often somebody looks for a signal, too.
-constexpr std::int64_t kLongestPauseNs = 20'000'000;
-constexpr std::int64_t kLookForSignalsNs = 100'000'000;
 
 // Of one kind of wait: how long it usually takes. Any thread.
 class Pace {
@@ -36,7 +33,7 @@ class Pace {
         return Status();
       }
       const bool woken = !pause(next(relaxed, now - begin, pauses));
-      const bool look = woken || monotonic_ns() - looked >= kLookForSignalsNs;
+      const bool look = woken || monotonic_ns() - looked >= tuning::kAclSignalLookNs;
       if (look) looked = monotonic_ns();
       AIS_TRY(unwanted(look));
     }

@@ -7,15 +7,12 @@
 #include <string>
 #include <utility>
 
+#include "base/tuning.hpp"
 #include "device/acl/acl_loaded.hpp"
 
 namespace ais::acl {
 
 using device::Output;
-
-namespace {
-constexpr std::size_t kLargestGuess = std::size_t{64} << 20;  // callers say 1e9 to be on the safe side
-}
 
 // AscendCL has no number for a buffer that is too small.
 bool LoadedModel::worth_another(const Status& run) {
@@ -32,7 +29,7 @@ LoadedModel::Room LoadedModel::room_for(std::size_t output) const {
 void LoadedModel::expect_outputs(const std::vector<std::size_t>& bytes) {
   const std::lock_guard<std::mutex> guard(lock_);
   for (std::size_t i = 0; i < guesses_.size(); ++i) {
-    const bool sane = layout_.open_shapes && i < bytes.size() && bytes[i] <= kLargestGuess;
+    const bool sane = layout_.open_shapes && i < bytes.size() && bytes[i] <= tuning::kLargestGuess;
     guesses_[i] = sane ? bytes[i] : 0;
   }
 }

@@ -11,6 +11,7 @@
 
 #include "base/interrupt.hpp"
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 #include "device/ort/ort_describe.hpp"
 #include "device/ort/ort_options.hpp"
 #include "device/ort/ort_pipeline.hpp"
@@ -20,7 +21,6 @@ namespace ais::ort {
 namespace {
 
 constexpr unsigned char kUnwritten = 0xA7;
-constexpr std::chrono::milliseconds kAskEvery{50};
 char g_no_bytes[64];  // stands for the memory of a tensor without elements: the runtime refuses a null pointer
 
 Status forked() {
@@ -210,7 +210,7 @@ OrtStatus* OrtModel::call_beside(RunState* state) {
     return call(state);
   }
   std::unique_lock<std::mutex> held(lock);
-  while (!ended.wait_for(held, kAskEvery, [&] { return over; })) {
+  while (!ended.wait_for(held, tuning::kStopLookEvery, [&] { return over; })) {
     held.unlock();
     if (interrupted()) terminate(state);
     held.lock();

@@ -13,11 +13,10 @@
 
 #include "base/interrupt.hpp"
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 
 namespace ais::ort {
 namespace {
-
-constexpr std::chrono::milliseconds kLookEvery{50};
 
 // One run: what it is over, and how it went. Between submit and wait it belongs to the thread that runs it.
 struct Lane {
@@ -78,7 +77,7 @@ class OrtPipeline final : public device::Pipeline {
     if (generation_ != fork_generation()) return Status(Code::kForkedChild, "this session belongs to the parent process");
     Lane& lane = state_->lanes[oldest_];
     std::unique_lock<std::mutex> held(state_->lock);
-    while (!state_->changed.wait_for(held, kLookEvery, [&] { return lane.done; })) {
+    while (!state_->changed.wait_for(held, tuning::kStopLookEvery, [&] { return lane.done; })) {
       held.unlock();
       if (interrupted()) static_cast<void>(model_->cancel());
       held.lock();

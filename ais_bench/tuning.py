@@ -1,0 +1,149 @@
+"""The tuning constants of Python code, by part. Native code's are in `csrc/base/tuning.hpp`.
+
+Each comment says what the value trades off and, after "Measured:", what set it; `docs/performance.md` has the circumstances.
+"A guess" was never measured by itself. Defaults of options are in their signatures and tables. Workers import this module,
+so it imports nothing.
+"""
+
+# ---- what travels (ais_bench/wire) ----
+
+# Bytes of an array from which on it lies beside a pickle instead of in it: a copy against one more part. A guess: a page.
+APART_BYTES = 4 << 10  # in a parcel, which is packed once
+OUT_OF_BAND_BYTES = 4096  # in the frame of an object
+# And so many at most: the rest goes in the pickle. A guess; a frame has a place for four times as many.
+MOST_OUT_OF_BAND = 1 << 14
+# Bytes of a parcel up to which the start message carries it: a write to a socket against a file in memory. A guess.
+CARRIED_BYTES = 64 << 10
+# Bytes of an array from which on a worker lends it to another one: mapping the other's memory against a copy. A guess.
+LENT_BYTES = 64 << 10
+# Arenas that a worker keeps mapped: mapping one anew against addresses. A guess: more than workers that live at a time.
+MOST_MAPPED = 64
+
+# ---- one device (ais_bench/one_device) ----
+
+# Entries up to which a list of times is filled when it is made: the newest time must cost the same at any length. A guess.
+FILLED_AT_ONCE = 1 << 14
+
+# ---- the pool (ais_bench/pool) ----
+
+# For a fresh interpreter to answer: a hung driver is seen late against a busy machine taken for one. A guess.
+ASK_TIMEOUT_S = 60.0
+# Of what a worker writes, lines that errors quote, and bytes of a line without an end. A guess: a traceback fits.
+TAIL_LINES = 20
+LONGEST_LINE = 8192
+# At the end of a script, between two looks whether callbacks of futures are done: they end without telling anybody. A guess.
+FINISH_STEP_S = 0.05
+# Workers that have answered nothing for so long give the memory of their free slots back, but for these bytes each, which small
+# tasks find warm; then nobody looks for so long. Page faults of the next large task against memory that others lack. Guesses.
+IDLE_S = 10.0
+KEPT_BYTES = 8 << 20
+LOOK_AGAIN_S = 60.0
+# A worker told to stop that has nothing to do, and is still there after this, is killed. Measured: `close()` beside a worker
+# that was stopped took 4.1 s, and 5 are wanted.
+STOP_GRACE_S = 4.0
+# The longest pause before a worker is started again: processor time on a broken device against its absence. A guess.
+LONGEST_BACKOFF_S = 5.0
+# Deaths in a row that are put down to tasks; after so many, and no task done, it is the device all the same. A guess.
+EXCUSED_IN_A_ROW = 30
+
+# ---- sessions (ais_bench/session) ----
+
+# Tasks that a worker has in hand at least: overlap against tasks that have to be taken back. An NPU has four in a session's
+# pipeline, one on its way there and one back; a CPU device has one, and one on its way; a stage of callables one a thread, and
+# one that waits for it. Measured on emulated NPUs with copies as long as the execution: 3.0 times the rate of one in flight.
+IN_HAND_ON_AN_NPU = 6
+IN_HAND_ON_A_CPU = 2
+# Bytes that sharing weights saves, from which on "auto" shares. Measured: two workers of a 300 MiB model need 32 instead of 688
+# MiB of private memory, and start in 4.1 instead of 2.4 s: a few milliseconds a MiB.
+WORTH_SHARING = 256 << 20
+# Times of the last call that a session keeps of each device: what `summary()` tells against memory. A guess.
+KEPT_TIMES = 100_000
+
+# ---- evaluations (ais_bench/evaluate) ----
+
+# A record waits for the next one to be written with it, and then for the disk: what a killed run or a machine without power
+# loses against calls of the system. Guesses.
+FLUSH_S = 0.1
+SYNC_S = 2.0
+BUFFER_BYTES = 1 << 16
+# Bytes of an array up to which the record itself has it: a file that people can read against its size. A guess.
+INLINE_BYTES = 1024
+# Bytes of plain arrays that go to each worker as a whole; of more, each sample goes by itself. Memory of all workers against
+# copies. A guess.
+TRAVELS_AS_ONE = 64 << 20
+# How often a sample whose workers died runs again by itself before it counts as the culprit: workers may also be killed by
+# somebody else, again and again. A guess.
+MORE_ROUNDS = 2
+# Between two looks: at the counts of restarts, at what the line of progress says (the second one where no line can move), and
+# at the table of `live`. News against processor time. Guesses.
+RESTARTS_LOOK_S = 0.2
+PROGRESS_LOOK_S = 0.1
+PROGRESS_LINE_S = 10.0
+LIVE_LOOK_S = 0.5
+# What a run writes down and shows at most: restarts, and runs in a trace; the file of more opens nowhere. Guesses.
+MOST_RESTARTS = 10_000
+MOST_TRACED = 100_000
+# Beginnings and ends that the timeline keeps back, since records are in the order of the data set and not of time. A guess.
+REORDER = 1 << 15
+# Records in memory at a time while a Parquet file is written. A guess.
+ROWS = 16_384
+# Windows in a row that have to agree before a measurement ends: its time against chance. A guess.
+WINDOWS_THAT_AGREE = 3
+
+# ---- the command line (ais_bench/cli) ----
+
+# For npu-smi to answer. A guess.
+POWER_TIMEOUT_S = 30.0
+# For the process of a device to end by itself. A guess.
+DEVICE_END_S = 5.0
+
+# ---- clusters (ais_bench/ray) ----
+
+# Chunks in a node's hand, some of which are on their way: overlap against chunks that run again when a node is lost. Measured:
+# with 4, chunks of 10 ms reached 0.85 of two local pools on a busy machine, as the way there and back took 25 ms.
+CHUNKS_A_NODE = 8
+# Work of a node in a chunk, if nobody says how many items. Measured in the simulator: ten nodes reach 0.98 with 20 ms, 0.95
+# with 10. It is twice what hides the way there and back.
+WORK_S = 0.02
+# Share of its time that a driver spends on chunks: the more nodes there are, the more work a chunk has to be. Measured in the
+# simulator: 0.25 goes with an efficiency of 0.98, 0.5 with 0.96.
+DRIVER_SHARE = 0.25
+# An item waits no longer for others of its chunk, and a chunk is no larger: delay and memory against calls. Guesses.
+PATIENCE_S = 0.02
+LARGEST_CHUNK = 64 << 20
+# The driver's turns: the longest wait for an event, which is also the time between two looks at the nodes, and the shortest;
+# and answers that are taken before chunks are placed again. News of nodes against processor time. Guesses.
+TICK_S = 0.25
+SHORTEST_S = 0.001
+MOST_ANSWERS = 16
+# A node that has chunks is sent a ping every so often, is suspected if it has not answered one for so long, and its actor is
+# started again if it has not come back by then. Chunks that run twice against a silent node's delay. Guesses.
+PING_EVERY_S = 0.5
+SILENT_S = 2.0
+SUSPECT_S = 30.0
+# Nodes that were suspected while they had a chunk, before that counts against the chunk. A guess.
+MOST_TRIES = 10
+# For an actor's process, before its session starts; for actors to end their sessions; for a node to say what it counted.
+# Guesses.
+PROCESS_START_S = 60.0
+CLOSE_S = 10.0
+REPORT_S = 10.0
+# Without a turn of the driver's thread, its callers give up. A guess: Ray retries for less.
+STALL_S = 60.0
+# A node whose devices somebody else has for so long is not waited for. A guess.
+HELD_S = 3.0
+# Pauses before a node is tried again, doubled each time, and deaths in a row that are put down to chunks. Guesses.
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+MOST_CONVICTED = 30
+# Between two looks at the nodes of the cluster, and the longest wait of a helper's thread for a job. Guesses.
+NODES_LOOK_S = 1.0
+HELPER_WAIT_S = 0.5
+# For a cluster's address to take a connection. A guess.
+REACH_S = 10.0
+# Bytes of an item from which on it goes through Ray's store. Not measured: Ray itself sends less than this with the call.
+STORED_BYTES = 100 << 10
+# Bytes of an array from which on it is not copied into the pickle. A guess.
+RAY_OUT_OF_BAND_BYTES = 16 << 10
+# For all items of a chunk that are in the store to arrive. A guess.
+FETCH_S = 60.0
