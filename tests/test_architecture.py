@@ -276,7 +276,6 @@ import ais_bench.infer.interface, ais_bench.infer.summary, ais_bench.emulator, a
 
 
 LONGEST_FUNCTION = 60
-TOO_LONG = ("void Exchange::start(", "void register_exchange(")  # still
 
 
 def python_functions(path: Path) -> Iterator[tuple[str, int]]:
@@ -310,7 +309,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
         lengths = {name: length for path in files for name, length in functions(path)}
         assert len(lengths) > 1000
         long = {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}
-        assert {name for name in long if not any(known in name for known in TOO_LONG)} == set()
+        assert long == {}
 
 
 # Native classes of one name in two folders: one role of two vendors (Api), or still two things.

@@ -17,7 +17,12 @@
 namespace ais::bind {
 namespace {
 
-constexpr const char* kOutcomeNames[] = {"", "done", "failed", "cancelled", "timed_out", "refused"};
+// The maker is a copy, because what it runs may replace it.
+[[noreturn]] void raise_made(py::object make) {
+  const py::object error = make();
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+  throw py::error_already_set();
+}
 
 // Bytes of feeds that are plain arrays; what else there is counts as nothing.
 std::uint64_t bytes_of(py::handle feeds) {
@@ -290,13 +295,7 @@ void Exchange::watch(std::int64_t deadline_ns) {
 void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double> timeout_s) {
   check_owner();
   if (task->accepted || task->done) raise_if_error(Status(Code::kInvalidArgument, "this task was started before"));
-  const py::object* refusal = door_ ? &door_ : (blocks_.empty() ? nullptr : blocked(*task));
-  if (refusal != nullptr) {
-    const py::object make = *refusal;
-    const py::object error = make();
-    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
-    throw py::error_already_set();
-  }
+  if (const py::object* const refusal = refusal_of(*task)) raise_made(*refusal);
   py::object wrong;
   try {
     task->feeds = as_arrays(std::move(task->feeds), names_of(*task));
@@ -313,8 +312,7 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
   task->kind = shape * 64 + task->source->salt % 64;
   if (prefer_home_) task->home = home_of(*task);
   accept(task);
-  refusal = door_ ? &door_ : (blocks_.empty() ? nullptr : blocked(*task));
-  if (wrong || refusal != nullptr) {
+  if (const py::object* const refusal = refusal_of(*task); wrong || refusal != nullptr) {
     release(task.get());
     if (wrong) {
       finish(task.get(), Outcome::kFailed, py::object(), std::move(wrong));
@@ -325,39 +323,43 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
     return;
   }
   scheduler_.add(task.get());
-  if (timeout_s) {
-    const std::int64_t at = monotonic_ns() + static_cast<std::int64_t>(std::min(*timeout_s, 1e9) * 1e9);
-    if (deadlines_.size() >= prune_at_) {  // most are done by now, long before their time
-      const auto over = [](const Deadline& deadline) {
-        const std::shared_ptr<PoolTask> waited = deadline.task.lock();
-        return waited == nullptr || waited->done;
-      };
-      deadlines_.erase(std::remove_if(deadlines_.begin(), deadlines_.end(), over), deadlines_.end());
-      std::make_heap(deadlines_.begin(), deadlines_.end(), std::greater<>());
-      prune_at_ = 1000 + 2 * deadlines_.size();
-    }
-    deadlines_.push_back({at, ++order_, task, *timeout_s});
-    std::push_heap(deadlines_.begin(), deadlines_.end(), std::greater<>());
-    watch(at);
-  }
+  if (timeout_s) set_deadline(task, *timeout_s);
   if (options_.task_timeout_s > 0 && looks_ns_ == pool::kNever) watch(0);
   pump();
-  if (task->future && !task->done && !task->taken && task->feeds && task->place != pool::Place::kOut) {
-    // The caller may reuse the buffers as soon as it has the future.
-    py::object copy;
-    try {
-      copy = FeedArrays(task->feeds, nullptr, names_of(*task)).copy();
-    } catch (py::error_already_set& wrong) {
-      if (!wrong.matches(PyExc_Exception)) throw;
-      end(task.get(), Outcome::kFailed, wrong.value(), true, false);
-    }
-    if (copy && !task->done && task->feeds) {
-      trash_.push_back(std::move(task->feeds));
-      task->feeds = std::move(copy);
-      task->taken = true;
-    }
-  }
+  if (task->future && !task->done && !task->taken && task->feeds && task->place != pool::Place::kOut) keep_feeds(task.get());
   empty_trash();
+}
+
+void Exchange::set_deadline(const std::shared_ptr<PoolTask>& task, double timeout_s) {
+  const std::int64_t at = monotonic_ns() + static_cast<std::int64_t>(std::min(timeout_s, 1e9) * 1e9);
+  if (deadlines_.size() >= prune_at_) {  // most are done by now, long before their time
+    const auto over = [](const Deadline& deadline) {
+      const std::shared_ptr<PoolTask> waited = deadline.task.lock();
+      return waited == nullptr || waited->done;
+    };
+    deadlines_.erase(std::remove_if(deadlines_.begin(), deadlines_.end(), over), deadlines_.end());
+    std::make_heap(deadlines_.begin(), deadlines_.end(), std::greater<>());
+    prune_at_ = 1000 + 2 * deadlines_.size();
+  }
+  deadlines_.push_back({at, ++order_, task, timeout_s});
+  std::push_heap(deadlines_.begin(), deadlines_.end(), std::greater<>());
+  watch(at);
+}
+
+// The caller of a future may reuse its buffers as soon as it has the future, so a task that waits gets feeds of its own.
+void Exchange::keep_feeds(PoolTask* task) {
+  py::object copy;
+  try {
+    copy = FeedArrays(task->feeds, nullptr, names_of(*task)).copy();
+  } catch (py::error_already_set& wrong) {
+    if (!wrong.matches(PyExc_Exception)) throw;
+    end(task, Outcome::kFailed, wrong.value(), true, false);
+  }
+  if (copy && !task->done && task->feeds) {
+    trash_.push_back(std::move(task->feeds));
+    task->feeds = std::move(copy);
+    task->taken = true;
+  }
 }
 
 // The worker in whose memory the feeds lie; null: in none.

@@ -64,6 +64,7 @@ struct Waiter {
 };
 
 enum class Outcome : std::uint8_t { kNone, kDone, kFailed, kCancelled, kTimedOut, kRefused };
+constexpr const char* kOutcomeNames[] = {"", "done", "failed", "cancelled", "timed_out", "refused"};
 
 struct PoolWorker : pool::Worker, std::enable_shared_from_this<PoolWorker> {
   std::shared_ptr<PyLane> lane;
@@ -235,6 +236,12 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void wake_supervisor();
   void watch(std::int64_t deadline_ns);
   const py::object* blocked(const PoolTask& task) const;
+  // What makes the error of a task that is not taken; null: it is.
+  const py::object* refusal_of(const PoolTask& task) const {
+    return door_ ? &door_ : (blocks_.empty() ? nullptr : blocked(task));
+  }
+  void set_deadline(const std::shared_ptr<PoolTask>& task, double timeout_s);
+  void keep_feeds(PoolTask* task);
   static std::shared_ptr<PoolWorker> record_of(pool::Worker* worker);
   PoolWorker* home_of(const PoolTask& task) const;
   std::int64_t caller_spin_ns() const;

@@ -124,10 +124,7 @@ void register_task(py::module_& module) {
       .def_property_readonly("started", [](const PoolTask& task) { return task.picked_ns > 0; })
       .def_property_readonly("end_to_end_ns", [](const PoolTask& task) { return task.times.end_to_end; })
       .def_property_readonly("outcome",
-                             [](const PoolTask& task) {
-                               constexpr const char* names[] = {"", "done", "failed", "cancelled", "timed_out", "refused"};
-                               return names[static_cast<std::size_t>(task.outcome)];
-                             })
+                             [](const PoolTask& task) { return kOutcomeNames[static_cast<std::size_t>(task.outcome)]; })
       .def_property(
           "future", [](const PoolTask& task) { return or_none(task.future); },
           [](PoolTask& task, py::object future) { task.future = future.is_none() ? py::object() : std::move(future); })
@@ -174,12 +171,10 @@ std::shared_ptr<PoolTask> run_plain(Exchange& exchange, const FeedRule& rule, py
   return task;
 }
 
-void register_exchange(py::module_& module) {
-  py::class_<Exchange, std::shared_ptr<Exchange>>(module, "Exchange")
-      .def(py::init(&make_exchange), py::arg("doorbell"), py::kw_only(), py::arg("wake_fd") = -1, py::arg("cores") = 1,
-           py::arg("spin_us") = -1.0, py::arg("task_timeout") = py::none(), py::arg("in_flight") = 0, py::arg("fewest") = 2,
-           py::arg("max_attempts") = 2, py::arg("random") = 0, py::arg("hedge") = 0.0)
-      .def("start", &Exchange::start, py::arg("task"), py::arg("timeout") = py::none())
+using ExchangeClass = py::class_<Exchange, std::shared_ptr<Exchange>>;
+
+void register_calls(ExchangeClass& exchange) {
+  exchange.def("start", &Exchange::start, py::arg("task"), py::arg("timeout") = py::none())
       .def("run", &Exchange::run, py::arg("task"))
       .def("run_all", &Exchange::run_all, py::arg("tasks"))
       .def("run_plain", &run_plain, py::arg("rule"), py::arg("feeds"))
@@ -199,7 +194,18 @@ void register_exchange(py::module_& module) {
       .def("wait_until_idle", &Exchange::wait_until_idle, py::arg("timeout"))
       .def("next_resolved", &Exchange::next_resolved)
       .def("stop_resolving", &Exchange::stop_resolving)
-      .def("ring", &Exchange::ring)
+      .def("name_feeds", &Exchange::name_feeds, py::arg("names"))
+      .def("new_feeds", &Exchange::new_feeds, py::arg("specs"))
+      .def_property_readonly("unfinished", &Exchange::unfinished)
+      .def_property_readonly("at_rest", &Exchange::at_rest)
+      .def("counts", &Exchange::counts)
+      .def("wall_s", &Exchange::wall_s)
+      .def("reset_times", &Exchange::reset_times);
+}
+
+// What the supervisor calls.
+void register_workers(ExchangeClass& exchange) {
+  exchange.def("ring", &Exchange::ring)
       .def("silence", &Exchange::silence)
       .def("add_worker", &Exchange::add_worker, py::arg("worker"))
       .def("retire", &Exchange::retire, py::arg("device"))
@@ -212,15 +218,20 @@ void register_exchange(py::module_& module) {
       .def("close_door", &Exchange::close_door, py::arg("make_error"))
       .def("set_weight", &Exchange::set_weight, py::arg("device"), py::arg("weight"))
       .def("forget_supervisor", &Exchange::forget_supervisor)
-      .def("name_feeds", &Exchange::name_feeds, py::arg("names"))
-      .def("new_feeds", &Exchange::new_feeds, py::arg("specs"))
       .def_readwrite("wake_when_idle", &Exchange::wake_when_idle)
-      .def_property_readonly("unfinished", &Exchange::unfinished)
-      .def_property_readonly("at_rest", &Exchange::at_rest)
-      .def("counts", &Exchange::counts)
-      .def("wall_s", &Exchange::wall_s)
-      .def("reset_times", &Exchange::reset_times)
       .def("check", [](Exchange& self) { return self.scheduler().check(); });
+}
+
+void register_exchange(py::module_& module) {
+  ExchangeClass exchange(module, "Exchange");
+  exchange.def(py::init(&make_exchange), py::arg("doorbell"), py::kw_only(), py::arg("wake_fd") = -1, py::arg("cores") = 1,
+               py::arg("spin_us") = -1.0, py::arg("task_timeout") = py::none(), py::arg("in_flight") = 0, py::arg("fewest") = 2,
+               py::arg("max_attempts") = 2, py::arg("random") = 0, py::arg("hedge") = 0.0);
+  register_calls(exchange);
+  register_workers(exchange);
+}
+
+void register_stream(py::module_& module) {
   py::class_<Stream>(module, "Stream")
       .def(py::init([](std::shared_ptr<Exchange> exchange, const py::object& items, py::object make, bool ordered,
                        std::size_t window_items, std::uint64_t window_bytes, std::optional<int> lists,
@@ -243,6 +254,7 @@ void register_pool(py::module_& module) {
   register_task(module);
   register_worker(module);
   register_exchange(module);
+  register_stream(module);
 }
 
 }  // namespace ais::bind
