@@ -1,4 +1,4 @@
-"""The places of a pool's workers, and when each is filled again after a death. No process, no thread: rules and records."""
+"""The seats of a pool's workers, and the rules for restarts after a death. This file has no processes and no threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ais_bench.wire import Lane, Stats
 
 @dataclass(eq=False)
 class StartingWorker:
-    """A process that has not said that it is ready. It cannot be sent tasks: it has no PoolWorker yet."""
+    """A process that is not ready yet. It has no PoolWorker, so no task can be sent to it."""
 
     process: WorkerProcess
     lane: Lane
@@ -35,7 +35,7 @@ class RunningWorker:
 
 @dataclass(eq=False)
 class Device:
-    """What is known about one device id, over all of its workers and their successors."""
+    """The records of one device id, for all of its workers, past and present."""
 
     id: int
     called: str = "device"
@@ -51,10 +51,12 @@ class Device:
 
 @dataclass(eq=False)
 class Seat:
-    """One worker's place: its device, its share of the processors, and who is there now.
+    """The position of one worker: its device, its share of the processors, and its present process.
 
     waiting --(due)--> loading --Ready--> ready --death--> waiting ... after too many in a row: aside --(due)--> loading
     any of them --stop--> stopping --death--> empty
+
+    In the state "aside" the device is quarantined: it gets no tasks until `due`.
     """
 
     device: Device
@@ -62,28 +64,28 @@ class Seat:
     state: str = "waiting"
     worker: StartingWorker | RunningWorker | None = None
     due: float | None = 0.0  # now_s() at which the supervisor acts: starts, gives up on a start, or kills
-    failures: int = 0  # deaths in a row without a task done that no culprit explains
-    excused: int = 0  # those that one does
+    failures: int = 0  # consecutive deaths, without a finished task, that no failing task explains
+    excused: int = 0  # consecutive deaths that a failing task explains
     ever_ready: bool = False
-    settled: bool = False  # the first start has come to an end, good or bad
+    settled: bool = False  # the first start has ended, with or without success
     last_error: BaseException | None = None
     pid: int | None = None
     restarts: int = 0
 
     @property
     def hopeful(self) -> bool:
-        """A worker is there, or will be before the device is set aside."""
+        """Whether the seat has a worker, or gets one before the device is quarantined."""
         return self.state in ("waiting", "loading", "ready")
 
     def excuse(self, deaths: int) -> None:
-        """A task is to blame for so many deaths that counted until now: those of this place, if any, do no more."""
-        if self.excused < EXCUSED_IN_A_ROW:  # else the devices would forgive each other for ever
+        """Stop counting `deaths` failures of this seat, because a failing task has caused them."""
+        if self.excused < EXCUSED_IN_A_ROW:  # without a limit a broken device would never be quarantined
             self.failures = max(0, self.failures - deaths)
 
     def after_death(
         self, settings: PoolSettings, now: float, error: BaseException, *, answered: int, final: bool, excused: bool
     ) -> None:
-        """Decides what comes next. `final`: trying again at once is pointless. `excused`: a task is to blame."""
+        """Decide what follows a death. `final`: an immediate restart cannot succeed. `excused`: a task caused the death."""
         self.worker, self.pid, self.last_error = None, None, error
         if answered:
             self.failures = self.excused = 0
@@ -93,7 +95,7 @@ class Seat:
             self.failures += 1
         if final or self.failures > settings.max_restarts:
             self.state, self.due, self.settled = "aside", now + settings.retry_device_after, True
-            self.failures = settings.max_restarts  # one chance when it is tried again
+            self.failures = settings.max_restarts  # one attempt when the device is tried again
             return
         pause = 0.0 if self.failures <= 1 else settings.restart_backoff * 2 ** (self.failures - 2)
         self.state, self.due = "waiting", now + min(pause, LONGEST_BACKOFF_S)
@@ -102,7 +104,7 @@ class Seat:
 def died(
     device: Device, pid: int, ended: Exit, tail: list[str], why: BaseException | None
 ) -> Callable[[Task | None], WorkerDied]:
-    """Makes the error of a task whose worker died, one for each task. `why`: what this process killed it for."""
+    """Return a function that makes the error of each task whose worker died. `why`: why this process killed the worker."""
     lines = "".join(f"\n    {line}" for line in tail)
     said = f"; the last it wrote:{lines}" if lines else ""
     reason = f", because {why}" if why is not None else ""
@@ -120,7 +122,7 @@ def died(
 
 
 def start_error(device: Device, why: BaseException | None, text: str) -> WorkerStartError:
-    """A worker did not get ready."""
+    """Return the error of a worker that did not become ready."""
     error = WorkerStartError(f"{device}: {text}")
     error.device_id = device.id
     error.__cause__ = why
@@ -128,7 +130,7 @@ def start_error(device: Device, why: BaseException | None, text: str) -> WorkerS
 
 
 def broken(devices: list[Seat]) -> Callable[..., PoolBroken]:
-    """Makes the error of tasks that have no worker to go to."""
+    """Return a function that makes the error of tasks if no worker is left."""
     reasons = "; ".join(dict.fromkeys(str(seat.last_error) for seat in devices if seat.last_error is not None))
     cause = next((seat.last_error for seat in devices if seat.last_error is not None), None)
 

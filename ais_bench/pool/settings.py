@@ -1,31 +1,30 @@
 """The settings of a device pool: one frozen object, checked before anything is started.
 
 name                default   unit     meaning
-workers_per_device  1                  processes for each device id
-tasks_in_flight     None      tasks    handed to one worker at a time; None: fewest_in_flight, more of very short ones
-fewest_in_flight    2         tasks    see above; what a worker can work on at once, and one or two more
-task_timeout        None      seconds  a worker at one task for longer is killed; None: never
-start_timeout       120       seconds  a worker that is not ready by then is killed
-close_timeout       30        seconds  `close()` lets accepted work finish for so long, then kills
-max_restarts        3                  deaths of a worker in a row, without a task done, before its device is set aside; those
-                                       of a task that max_attempts convict do not count, for 30 such tasks in a row
-restart_backoff     0.05      seconds  pause before the second restart in a row; doubles, at most 5 s
-retry_device_after  30        seconds  a device set aside is tried again after this time
-max_attempts        2                  a task that was being worked on when so many workers died, or that so many devices
-                                       failed with, fails
-min_devices         None      devices  so many must get ready at the start; None: all
-threads             None      threads  for each worker's own computing; None: its share of the processors
-affinity            "none"             "split": each worker pinned to its share; "auto": the same, while no other program
-                                        uses those; "none"; or {device id: [processors]}
-window              None      bytes    that a stream may hold: feeds under way and results not fetched; at least one item;
-                                       None: an eighth of the memory that this process may use
-window_items        4096      items    that a stream may have under way, behind one that holds up the order
-hedge               None      times    the task that holds up an ordered stream runs a second time on an idle device once it
-                                       has taken so many times what it would take there; the first answer counts. So handlers
-                                       and callables may be called twice for an item. None: never
+workers_per_device  1                  worker processes for each device id
+tasks_in_flight     None      tasks    most tasks that one worker holds; None: fewest_in_flight, and more if they are very short
+fewest_in_flight    2         tasks    least tasks that one worker holds: as many as it runs at once, and one or two more
+task_timeout        None      seconds  if one task takes longer, its worker is killed; None: no limit
+start_timeout       120       seconds  a worker that is not ready after this time is killed
+close_timeout       30        seconds  `close()` lets accepted tasks finish for this time, then it kills the workers
+max_restarts        3                  deaths of a worker in a row, without a finished task, before its device is quarantined;
+                                       deaths caused by a failing task do not count, for up to 30 such tasks in a row
+restart_backoff     0.05      seconds  pause before the second restart in a row; doubles each time, at most 5 s
+retry_device_after  30        seconds  time after which a quarantined device is tried again
+max_attempts        2                  worker deaths or device failures after which a task fails
+min_devices         None      devices  least number of devices that must become ready at the start; None: all
+threads             None      threads  threads of each worker; None: its share of the processors
+affinity            "none"             "split": each worker is pinned to its share of the processors; "auto": the same, while
+                                       no other program uses them; "none"; or {device id: [processors]}
+window              None      bytes    most bytes that a stream holds: feeds in progress and results not fetched; at least one
+                                       item is allowed; None: an eighth of the memory that this process may use
+window_items        4096      items    most items of a stream in progress, behind the one that delays the order
+hedge               None      times    if the task that delays an ordered stream has taken this many times as long as an idle
+                                       device would take, it runs a second time on that device; the first answer counts. So
+                                       handlers and callables may be called twice for an item. None: never
 weights             None               {device id: weight above 0}: a device of weight 0.5 is expected to take twice as long
-spin                "auto"             microseconds a waiting side spins before it sleeps; "auto": 50 while a
-                                       processor is free for it; 0: never
+spin                "auto"             microseconds that a waiting process spins before it sleeps; "auto": 50 while a processor
+                                       is free for it; 0: never
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class PoolOptions(TypedDict, total=False):
-    """The settings as keywords, for type checkers; `affinity` is an argument of its own where they are taken."""
+    """The settings as keywords, for type checkers. `affinity` is a separate argument of the functions that take them."""
 
     workers_per_device: int
     tasks_in_flight: int | None
@@ -66,7 +65,10 @@ class PoolOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
-    """See the table above. Raises ConfigError when a value makes no sense."""
+    """The settings in the table at the top of this file.
+
+    Raises ConfigError if a value is invalid, and ConfigTypeError if it has a wrong type or the name is unknown.
+    """
 
     workers_per_device: int = 1
     tasks_in_flight: int | None = None
@@ -88,7 +90,7 @@ class PoolSettings:
     weights: Mapping[int, float] | None = None
 
     def __new__(cls, *_: object, **given: object) -> Self:
-        """Raise ConfigTypeError for a name that is no setting: `__init__` would, but knows no nearest one."""
+        """Raise ConfigTypeError for an unknown setting, with the nearest valid name, which `__init__` would not give."""
         check_names(given, cls.__dataclass_fields__)
         return super().__new__(cls)
 
@@ -107,7 +109,7 @@ class PoolSettings:
 
     @property
     def window_bytes(self) -> int:
-        """What a stream may hold."""
+        """The number of bytes that a stream may hold."""
         from ais_bench.pool.memory import memory_limit
 
         return self.window if self.window is not None else memory_limit() // 8
