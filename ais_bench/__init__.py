@@ -1,7 +1,7 @@
 """One model on every accelerator of a machine.
 
-`InferSession`, `MultiDeviceSession`, `MemorySummary` and `__version__` are looked up when they are used. Nothing else in the
-package needs this file: another distribution ships an empty `ais_bench/__init__.py` that may overwrite it, and then
+`InferSession`, `MultiDeviceSession`, `MemorySummary` and `__version__` are imported on first use. Nothing else in the package
+needs this file, because another distribution has an empty `ais_bench/__init__.py` that may overwrite it. In that case
 `ais_bench.session` and `ais_bench.infer.interface` still have the classes.
 """
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
         try:
             value = version("ais_bench")
-        except PackageNotFoundError:  # imported from its sources, which are not installed
+        except PackageNotFoundError:  # imported from source files that are not installed
             value = "unknown"
     else:
         import ais_bench.session

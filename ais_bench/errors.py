@@ -1,36 +1,36 @@
-"""Everything this library raises on purpose.
+"""All errors and warnings of this library.
 
-    AisBenchError (a RuntimeError: programs written for this API catch that)
+    AisBenchError (a RuntimeError, because programs for this API catch RuntimeError)
     |-- ConfigError            an option or argument is wrong; nothing was opened or changed (also a ValueError)
-    |   `-- ConfigTypeError    ... because it is of the wrong type (also a TypeError)
-    |-- FeedError              the inputs given do not fit the model
-    |   `-- FeedTypeError      ... because one is of a type that cannot be fed (also a TypeError)
+    |   `-- ConfigTypeError    ... because it has the wrong type (also a TypeError)
+    |-- FeedError              the given inputs do not fit the model
+    |   `-- FeedTypeError      ... because one has a type that cannot be fed (also a TypeError)
     |-- FileError              a file cannot be read or written (also an OSError)
     |   |-- FileMissing        ... because it does not exist (also a FileNotFoundError)
     |   `-- FileDenied         ... because of its permissions (also a PermissionError)
-    |-- DeviceError            something on the way to, or on, a device
-    |   |-- DeviceUnavailable  no such library, driver or device here
+    |-- DeviceError            a device, or its library, failed
+    |   |-- DeviceUnavailable  the library, driver or device does not exist here
     |   |-- ModelLoadError     the file does not load on this device
-    |   |-- UnsupportedError   this device, library or model cannot do it
+    |   |-- UnsupportedError   this device, library or model does not support the request
     |   |-- DeviceMemoryError  memory ran out, on the host or on the device
     |   |-- InferenceError     this run failed; the session is still usable
-    |   |   `-- InferenceCancelled  somebody asked for the run to stop
-    |   `-- DeviceLost         the device is gone for this process
+    |   |   `-- InferenceCancelled  the run was cancelled
+    |   `-- DeviceLost         this process can no longer use the device
     |-- SessionClosed          you freed the session, or it belongs to the parent process
-    |-- PoolError              the device pool
-    |   |-- WorkerStartError   a worker did not get ready; carries device_id
-    |   |-- WorkerDied         a worker ended with work in hand; carries device_id, pid, signal or exit_code, index
+    |-- PoolError              the device pool failed
+    |   |-- WorkerStartError   a worker did not become ready; has device_id
+    |   |-- WorkerDied         a task's worker died; has device_id, pid, signal or exit_code, index
     |   |-- TaskTimeout        a task passed its deadline
     |   |-- PoolBroken         no worker is left and none can be started; the cause says why
     |   `-- PoolClosed         you closed the pool
-    `-- TransportError         shared memory holds what it cannot hold, or the system refused it
+    `-- TransportError         shared memory contains invalid data, or the system refused it
 
-Some classes also derive from the built-in class that Python itself raises for the same mistake, so an `except` clause for
-that class catches them too. The error of one task of a pipeline or pool carries `index`, the place of its feeds among those of
-the call, and `device_id`, the device it ran on; each is None where there is none.
+Some classes also derive from the built-in class that Python itself raises for the same mistake, so an `except` clause for that
+class catches them too. The error of one task of a pipeline or pool has `index`, the position of its feeds among those of the
+call, and `device_id`, the device on which it ran. Each is None if it does not apply.
 
-`FeedWarning` and `TimesWarning` are warnings, not errors: a feed is used as its bytes, but its type looks like a mistake; a
-device did not tell how long a run took.
+`FeedWarning` and `TimesWarning` are warnings, not errors. FeedWarning: the bytes of a feed are used unchanged, although its
+type looks like a mistake. TimesWarning: a device did not report how long a run took.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ __all__ = [
 
 
 class AisBenchError(RuntimeError):
-    """Root of the tree above.
+    """Base class of all errors of this library.
 
-    `index` is the place of the failed task's feeds among those of its call, and `device_id` the device it ran on or was sent
-    to. Each is None if the error does not belong to one task or one device.
+    `index` is the position of the failed task's feeds among those of its call. `device_id` is the device on which the task ran,
+    or to which it was sent. Each is None if the error does not belong to one task or one device.
     """
 
     index: int | None = None
@@ -84,19 +84,19 @@ class ConfigError(AisBenchError, ValueError):
 
 
 class ConfigTypeError(ConfigError, TypeError):
-    """An option or argument is of the wrong type."""
+    """An option or argument has the wrong type."""
 
 
 class FeedError(AisBenchError):
-    """The inputs given do not fit the model: their number, size, shape or kind. The session stays usable."""
+    """The given inputs do not fit the model: wrong number, size, shape or kind. The session stays usable."""
 
 
 class FeedTypeError(FeedError, TypeError):
-    """An input is of a type that cannot be fed."""
+    """An input has a type that cannot be fed."""
 
 
 class FileError(AisBenchError, OSError):
-    """A file cannot be read or written. `errno`, `strerror` and `filename` are those of the system's error."""
+    """A file cannot be read or written. `errno`, `strerror` and `filename` come from the system's error."""
 
     __new__ = OSError.__new__  # type: ignore[assignment]
     __init__ = OSError.__init__
@@ -109,17 +109,17 @@ class FileMissing(FileError, FileNotFoundError):
 
 
 class FileDenied(FileError, PermissionError):
-    """A file's permissions forbid it."""
+    """A file's permissions forbid the access."""
 
 
 class DeviceError(AisBenchError):
-    """A device, or the way to it, failed. `code` is the vendor's number where the vendor gave one, else 0."""
+    """A device, or its library, failed. `code` is the vendor's error number, 0 if there is none."""
 
     code: int = 0
 
 
 class DeviceUnavailable(DeviceError):
-    """No such library, driver or device on this machine. The message lists what was tried."""
+    """The library, driver or device does not exist on this machine. The message lists what was tried."""
 
 
 class ModelLoadError(DeviceError):
@@ -127,7 +127,7 @@ class ModelLoadError(DeviceError):
 
 
 class UnsupportedError(DeviceError):
-    """This device, library or model cannot do what was asked."""
+    """This device, library or model does not support the request."""
 
 
 class DeviceMemoryError(DeviceError):
@@ -139,15 +139,15 @@ class InferenceError(DeviceError):
 
 
 class InferenceCancelled(InferenceError):
-    """The run was asked to stop before it finished."""
+    """The run was cancelled before it finished."""
 
 
 class DeviceLost(DeviceError):
-    """The device or its context is gone; a new process is needed to use it again."""
+    """This process can no longer use the device or its context; a new process may be able to."""
 
 
 class SessionClosed(AisBenchError):
-    """The session was freed before, or was made in the process this one was forked from."""
+    """The session was freed, or belongs to the parent of this forked process."""
 
 
 class PoolError(AisBenchError):
@@ -155,11 +155,11 @@ class PoolError(AisBenchError):
 
 
 class WorkerStartError(PoolError):
-    """A worker did not get ready. The cause is what it raised."""
+    """A worker did not become ready. The cause is the error that it raised."""
 
 
 class WorkerDied(PoolError):
-    """A worker process ended while it held work."""
+    """A worker process ended while it held the task."""
 
     pid: int | None = None
     signal: int | None = None
@@ -171,7 +171,7 @@ class TaskTimeout(PoolError):
 
 
 class PoolBroken(PoolError):
-    """No worker is left and none can be started again. The cause says why."""
+    """No worker is left, and none can be started again. The cause says why."""
 
 
 class PoolClosed(PoolError):
@@ -179,19 +179,19 @@ class PoolClosed(PoolError):
 
 
 class TransportError(AisBenchError):
-    """Shared memory between two processes could not be made, or holds what it cannot hold."""
+    """Shared memory between two processes could not be made, or contains invalid data."""
 
 
 class FeedWarning(UserWarning):
-    """A feed fits in bytes but its element type is of another kind than the model's, once for each input."""
+    """A feed has the right number of bytes, but its dtype differs from the model's. Given once for each input."""
 
 
 class TimesWarning(UserWarning):
-    """A device did not tell how long a run took: its result is good, its times are left out. Once for each session."""
+    """A device did not report how long a run took. The result is valid; its times are left out. Given once for each session."""
 
 
 def file_error(error: OSError, doing: str) -> FileError:
-    """Return the FileError of a file that the system refused. `doing`: what for, "read an input" say."""
+    """Return the FileError for an error of the system. `doing`: the attempted action, for example "read an input"."""
     kinds: dict[type, type[FileError]] = {FileNotFoundError: FileMissing, PermissionError: FileDenied}
     kind = kinds.get(type(error), FileError)
     made: FileError = kind(error.errno, f"cannot {doing}: {error.strerror or error}", error.filename)
@@ -199,7 +199,7 @@ def file_error(error: OSError, doing: str) -> FileError:
 
 
 def no_copies(name: str, instead: str) -> ConfigTypeError:
-    """Return the error of an object that was to be pickled or copied."""
+    """Return the error for an attempt to pickle or copy an object that does not allow it."""
     return ConfigTypeError(f"{name} cannot be pickled or copied: it belongs to one device and one process; {instead}")
 
 
@@ -207,13 +207,13 @@ E = TypeVar("E", bound=BaseException)
 
 
 def name_task(error: E, index: int | None = None, device_id: int | None = None) -> E:
-    """Say in an error which task it belongs to, and return it: in its attributes, and in its text or, if the class is not of
-    this module, a note. What the error says already stays as it is."""
+    """Add to an error the task to which it belongs, and return it. The index and device go into its attributes, and into its
+    text or, if the class is not of this module, a note. Attributes that are already set do not change."""
     said = []
     for name, value, words in (("index", index, f"feeds with index {index}"), ("device_id", device_id, f"device {device_id}")):
         if value is None or getattr(error, name, None) is not None:
             continue
-        with suppress(Exception):  # a class of the user's may allow no attributes
+        with suppress(Exception):  # a user's class may not allow attributes
             setattr(error, name, value)
         said.append(words)
     if said and isinstance(error, AisBenchError) and len(error.args) == 1:
@@ -225,7 +225,7 @@ def name_task(error: E, index: int | None = None, device_id: int | None = None) 
 
 
 def rename_task(error: E, index: int) -> E:
-    """Give an error that names a task of a part of the call the task's place in the whole call, and return it."""
+    """Change an error's index from the position in a part of the call to the position in the whole call, and return it."""
     told = getattr(error, "index", None)
     if told is None:
         return name_task(error, index)

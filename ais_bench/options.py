@@ -1,7 +1,7 @@
-"""Checks what callers pass as options and arguments, in one wording: "NAME must be ..., got ...".
+"""The checks of options and arguments, and the texts of their errors: "NAME must be ..., got ...".
 
-Every function returns the value in the form that the rest of the code works with, or raises ConfigError (ConfigTypeError for a
-value of the wrong type) before anything is opened or changed.
+Every function returns the value in the form that the rest of the code uses. If the value is invalid, it raises ConfigError
+(ConfigTypeError for a value of the wrong type) before anything is opened or changed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 
 OnError = Literal["raise", "return"]
 
-MODES = ("static", "dymbatch", "dymhw", "dymdims", "dymshape")  # a mode travels to a worker as its index in this
+MODES = ("static", "dymbatch", "dymhw", "dymdims", "dymshape")  # a mode is sent to a worker as its index in this tuple
 GRAPH_OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "layout", "all")
 NPU_OPTIONS = ("acl_json_path", "weight_dir", "share_workspace", "host_register")
 LARGEST_INT = 2**31 - 1
@@ -66,17 +66,17 @@ LARGEST_INT = 2**31 - 1
 
 
 def wrong(name: str, wanted: str, given: Any, advice: str = "") -> ConfigError:
-    """Return the error of a value that is of the right type and still wrong."""
+    """Return the error for a value that has the right type but is invalid."""
     return ConfigError(f"{name} must be {wanted}, got {reprlib.repr(given)}{advice}")
 
 
 def wrong_type(name: str, wanted: str, given: Any, advice: str = "") -> ConfigTypeError:
-    """Return the error of a value of the wrong type."""
+    """Return the error for a value of the wrong type."""
     return ConfigTypeError(f"{name} must be {wanted}, got {reprlib.repr(given)}{advice}")
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
-    """Return "; did you mean 'NAME'?" if one of the known names is close to `name`, else ""."""
+    """Return "; did you mean 'NAME'?" if one of the known names is close to `name`, otherwise ""."""
     import difflib  # here, because only mistakes need it
 
     close = difflib.get_close_matches(name, list(known), n=1) if isinstance(name, str) else []
@@ -90,7 +90,7 @@ def one_of(names: Iterable[str]) -> str:
 
 
 def check_names(given: Iterable[str], known: Iterable[str], what: str = "option") -> None:
-    """Raise ConfigTypeError for a name that is not known, with the nearest known one."""
+    """Raise ConfigTypeError for an unknown name, with the nearest known name."""
     known = list(known)
     for name in given:
         if name not in known:
@@ -99,8 +99,7 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str = "option"
 
 
 def known_options(function: Callable[..., Any]) -> list[str]:
-    """The names of the arguments that a function, a method or a class takes when it is called, `self` and those behind `**`
-    left out."""
+    """Return the names of the arguments of a function, a method or a class, without `self` and those behind `**`."""
     function = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     code = getattr(function, "__wrapped__", function).__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -108,7 +107,7 @@ def known_options(function: Callable[..., Any]) -> list[str]:
 
 
 def unknown_argument(unknown: Iterable[str], function: Callable[..., Any]) -> ConfigTypeError:
-    """Return the error of arguments by names that a function does not take: the first of them, and the nearest name."""
+    """Return the error for unknown keyword arguments of a function. It names the first one and the nearest valid name."""
     name, known = next(iter(unknown)), known_options(function)
     advice = nearest(name, known) or f"; it takes {one_of(known)}"
     return ConfigTypeError(f"{function.__qualname__} takes no argument {name!r}{advice}")
@@ -120,7 +119,7 @@ def unknown_argument(unknown: Iterable[str], function: Callable[..., Any]) -> Co
 def as_int(name: str, value: Any, low: int, high: int = LARGEST_INT, *, optional: bool = False) -> Any:
     """Return `value` as an int in [low, high], or None if it is None and `optional`.
 
-    Takes ints, numpy ints and texts of decimal digits ("0"), but no bool and no float.
+    Accepts ints, numpy ints and texts of decimal digits ("0"), but no bool and no float.
     """
     or_none = " or None" * optional
     if optional and value is None:
@@ -146,14 +145,14 @@ def _digits(text: str) -> int:
 
 
 def as_device_id(value: Any) -> int:
-    """Return a device id as an int of at least 0. Takes ints, numpy ints and texts of digits."""
+    """Return a device id as an int of at least 0. Accepts ints, numpy ints and texts of digits."""
     number: int = as_int("device_id", value, 0)
     return number
 
 
 def as_device_ids(devices: Any) -> tuple[int, ...]:
-    """Return device ids in the order given; `devices` is one id or an iterable of them. None at all is an error, and so is a
-    repeated one."""
+    """Return device ids in the given order. `devices` is one id or an iterable of ids. An empty iterable is an error, and so is
+    a repeated id."""
     if isinstance(devices, str) or not _iterates(devices):
         devices = [devices]
     ids = tuple(as_device_id(device) for device in devices)
@@ -168,7 +167,7 @@ def as_device_ids(devices: Any) -> tuple[int, ...]:
 
 
 def as_seconds(name: str, value: Any, *, optional: bool = False, zero: bool = False) -> Any:
-    """Return `value`, a time in seconds: above 0, or from 0 with `zero`, or None with `optional`."""
+    """Return `value`, a time in seconds: above 0, or also 0 with `zero`, or None with `optional`."""
     if optional and value is None:
         return None
     wanted = f"a {'non-negative' if zero else 'positive'} number of seconds{' or None' * optional}"
@@ -184,14 +183,14 @@ def _is_number(value: Any) -> bool:
 
 
 def check_spin(value: Any) -> None:
-    """Check how long a waiting side spins: "auto", or 0 to 10000 microseconds."""
+    """Check the time for which a waiting process spins: "auto", or 0 to 10000 microseconds."""
     if (isinstance(value, str) and value == "auto") or (_is_number(value) and 0 <= value <= 10_000):
         return
     raise (wrong if _is_number(value) else wrong_type)("spin", '"auto" or 0 to 10000 microseconds', value)
 
 
 def check_affinity(affinity: Any) -> None:
-    """Check which processors workers run on: "auto", "split", "none" or {device id: [processors]}."""
+    """Check the processors of workers: "auto", "split", "none" or {device id: [processors]}."""
     if isinstance(affinity, str) and affinity in ("auto", "split", "none"):
         return
     if isinstance(affinity, Mapping) and all(
@@ -218,7 +217,7 @@ def as_text(name: str, value: Any) -> str:
 
 
 def as_bool(name: str, value: Any) -> bool:
-    """Return `value` as a bool. Takes bools, numpy bools, the ints 0 and 1, and None for False."""
+    """Return `value` as a bool. Accepts bools, numpy bools, the ints 0 and 1, and None for False."""
     if (
         value is None
         or isinstance(value, bool)
@@ -238,12 +237,12 @@ def as_choice(name: str, value: Any, choices: Sequence[str]) -> str:
 
 
 def as_mode(mode: Any) -> int:
-    """Return an infer mode as the number by which it travels."""
+    """Return the number that stands for an infer mode in a task."""
     return MODES.index(as_choice("mode", mode, MODES))
 
 
 def check_on_error(value: Any) -> OnError:
-    """Return `value`, which says where errors of single items go."""
+    """Return `value`, which says what happens to errors of single items: "raise" or "return"."""
     return as_choice("on_error", value, ("raise", "return"))  # type: ignore[return-value]
 
 
@@ -251,7 +250,7 @@ def check_on_error(value: Any) -> OnError:
 
 
 def as_callable(name: str, value: Any) -> Callable[[Any], Any]:
-    """Return `value`, which can be called."""
+    """Return `value`, a callable."""
     if not callable(value):
         raise wrong_type(name, "callable", value)
     return value  # type: ignore[no-any-return]
@@ -272,7 +271,7 @@ def as_list(name: str, value: Any, of: str) -> list[Any]:
 
 
 def _iterates(value: Any) -> bool:
-    """Whether `iter` takes it: an array without dimensions is an Iterable by its class, and does not iterate."""
+    """Return whether `iter` accepts the value. An array without dimensions is an Iterable by its class, but cannot iterate."""
     return isinstance(value, Iterable) and getattr(value, "shape", None) != ()
 
 
@@ -294,7 +293,7 @@ def as_chain(value: Any) -> list[int]:
 
 
 def as_path(name: str, value: Any) -> str:
-    """Return a path as text. Takes str, bytes and Path."""
+    """Return a path as text. Accepts str, bytes and Path."""
     if not isinstance(value, (str, bytes, os.PathLike)):
         raise wrong_type(name, "a path (str or Path)", value)
     path = os.fsdecode(value)
@@ -304,7 +303,7 @@ def as_path(name: str, value: Any) -> str:
 
 
 def as_folder(name: str, value: Any) -> str:
-    """Return the absolute path of a folder that is there, as text."""
+    """Return the absolute path of an existing folder, as text."""
     path = _from_root(as_path(name, value))
     if not os.path.isdir(path):
         raise wrong(name, "the path of a folder", os.fsdecode(value))
@@ -312,13 +311,13 @@ def as_folder(name: str, value: Any) -> str:
 
 
 def absolute_path(name: str, value: Any) -> str | None:
-    """Return a path that another process or a later moment finds, too; None for None and ""."""
+    """Return a path that stays valid in another process and after a change of the folder; None for None and ""."""
     text = "" if value is None else as_path(name, value)
     return _from_root(text) if text else None
 
 
 def _from_root(path: str) -> str:
-    """os.path.abspath. Raises FileMissing for a relative path if the working directory is gone."""
+    """Return os.path.abspath of a path. Raises FileMissing for a relative path if the working directory was deleted."""
     try:
         return os.path.abspath(path)
     except FileNotFoundError as error:
@@ -336,7 +335,7 @@ def as_model(value: Any) -> str | bytes:
 
 
 def absolute(model: str | bytes) -> str | bytes:
-    """A worker that starts later must find the same file, wherever this process has gone since."""
+    """Return a model with an absolute path, so that a worker that starts later finds the same file."""
     if not isinstance(model, str):
         return model
     try:
@@ -348,7 +347,7 @@ def absolute(model: str | bytes) -> str | bytes:
 def check_custom_sizes(sizes: Any, outputs: int = 0) -> list[int]:
     """Check the output sizes of a `dymshape` run: an int, a sequence of ints, or None.
 
-    They are a hint and never limit a result. Returns them as one number of bytes for each of `outputs` outputs, 0 for none.
+    They are a hint and never limit a result. Returns one number of bytes for each of `outputs` outputs, 0 without a hint.
     """
     if sizes is None or _is_size(sizes):
         return [_hint(sizes or 0)] * outputs
@@ -360,7 +359,7 @@ def check_custom_sizes(sizes: Any, outputs: int = 0) -> list[int]:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())  # 1e9, as programs write
+    return isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())  # programs write 1e9
 
 
 def _hint(size: Any) -> int:
@@ -378,7 +377,7 @@ def runtime_options(
     profile: Any = None,
     custom_ops: Any = None,
 ) -> dict[str, str]:
-    """Gather a session's options as the runtime takes them: texts by name. The runtime refuses names it does not know."""
+    """Return a session's options in the runtime's form: texts by name. The runtime refuses names that it does not know."""
     if provider_options is not None and not isinstance(provider_options, Mapping):
         raise wrong_type("provider_options", "a mapping from option names to values, or None", provider_options)
     options = {str(name): _option_text(value) for name, value in (provider_options or {}).items()}
@@ -411,7 +410,7 @@ def as_provider(value: Any) -> str | None:
 
 
 def as_fallback(value: Any) -> str:
-    """Return `fallback`: what becomes of nodes that a provider does not take."""
+    """Return `fallback`: what happens to nodes that a provider does not support, "cpu" or "error"."""
     return as_choice("fallback", value, ("cpu", "error"))
 
 
@@ -426,7 +425,7 @@ def as_share_weights(value: Any) -> bool | None:
 
 
 def host_register_option(value: Any, runtime: str) -> dict[str, str]:
-    """Return `host_register` as the runtime takes it: nothing for "auto", nor for a CPU device, which copies nothing."""
+    """Return `host_register` in the runtime's form: empty for "auto", and for a CPU device, which copies nothing."""
     choice = as_choice("host_register", value, ("auto", "off", "on"))
     return {} if choice == "auto" or runtime == "ort" else {"host_register": choice}
 
@@ -448,9 +447,9 @@ def as_runtime(value: Any) -> str | None:
 
 
 def runtime_of(model: str | bytes, wanted: Any = None) -> str:
-    """Return the runtime that is wanted, or that a model's content asks for: "ort" or "acl". Raises ModelLoadError too."""
+    """Return the wanted runtime, or the one that the model's content needs: "ort" or "acl". Also raises ModelLoadError."""
     if as_runtime(wanted) is not None:
         return str(wanted)
     if isinstance(model, str):
-        return _native.runtime_for(os.fsencode(model))  # whatever the file is called
+        return _native.runtime_for(os.fsencode(model))  # the file's name does not matter
     return _native.runtime_for_content(model)

@@ -1,4 +1,4 @@
-"""`python -m ais_bench.session.about` prints what there is on this machine."""
+"""`python -m ais_bench.session.about` prints the versions and devices of this machine."""
 
 from ais_bench.session.machine import DeviceEntry, RuntimeInfo, SystemInfo, system_info
 

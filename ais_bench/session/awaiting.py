@@ -9,10 +9,10 @@ from typing import Any
 
 
 async def outcome(future: Future[Any]) -> Any:
-    """Return the future's result, or raise its error. Cancelling this cancels the future.
+    """Return the future's result, or raise its error. Cancelling this coroutine cancels the future.
 
-    `asyncio.wrap_future` would pass the error on through a future of asyncio, which takes no StopIteration: it would never
-    arrive. Raised here, it becomes a RuntimeError, as in every coroutine.
+    `asyncio.wrap_future` would pass the error through a future of asyncio, which does not accept StopIteration, so that error
+    would be lost. Raised here, StopIteration becomes a RuntimeError, as in every coroutine.
     """
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[None] = loop.create_future()
@@ -22,7 +22,7 @@ async def outcome(future: Future[Any]) -> Any:
             arrived.set_result(None)
 
     def tell(_future: Future[Any]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no coroutine waits
             loop.call_soon_threadsafe(note)
 
     future.add_done_callback(tell)

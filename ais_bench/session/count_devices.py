@@ -1,4 +1,4 @@
-"""How many devices there are, without opening a vendor's library in this process."""
+"""Count devices without opening a vendor's library in this process."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ais_bench.tuning import ASK_TIMEOUT_S
 
 
 def count_devices(runtime: str) -> int:
-    """Devices of a runtime. Raises DeviceUnavailable.
+    """Return the number of devices of a runtime. Raises DeviceUnavailable.
 
-    CPU devices are the processors this process may use. Others are counted in a process of its own: some drivers must not be
-    opened in a process that later forks.
+    CPU devices are the processors that this process may use. A separate process counts other devices, because some drivers must
+    not be opened in a process that later forks.
     """
     if runtime == "ort":
         return len(_native.allowed_cpus())
-    import json  # here, because most pools never count so
+    import json  # here, because most pools never count devices this way
 
     nothing = f"runtime {runtime!r} has no devices to offer"
     try:
@@ -34,6 +34,6 @@ def count_devices(runtime: str) -> int:
 
 
 def _reason(stderr: str) -> str:
-    """Return the message of the error that ended the process: all of its lines if it is one of ours, else the last line."""
+    """Return the message of the error that ended the process: all lines of an AisBenchError, otherwise the last line."""
     ours = stderr.rpartition(f"{DeviceUnavailable.__module__}.")[2].partition(": ")[2].strip()
     return ours or (stderr.strip().splitlines() or ["it reports no device"])[-1]

@@ -1,4 +1,4 @@
-"""What `map(..., details=True)` says about each item, and items that carry a key."""
+"""The details of an item from `map(..., details=True)`, and items with a key."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ __all__ = ["Item", "Keyed"]
 
 
 class Keyed(NamedTuple):
-    """An item and what the caller knows it by: a file name, a row number. `Item.key` gives it back; nothing else uses it."""
+    """An item and a key by which the caller identifies it, such as a file name. `Item.key` returns it; nothing else uses it."""
 
     key: Any
     feeds: Any
 
 
 class Item(NamedTuple):
-    """Where and how long one item ran. Times are 0 for an item without an answer: one refused, or lost with its worker.
+    """The device and the times of one item. Times are 0 if the item has no answer: it was refused, or lost with its worker.
 
-    The stages follow each other: queued, copied in, preprocessed, executed, postprocessed, copied out.
+    The stages in their order: queued, copied in, preprocessed, executed, postprocessed, copied out.
 
     Attributes:
-        index: place among the items, from 0.
-        key: the key of a `Keyed` item, else None.
-        device_id: the device that answered, or failed last; None if none ever had the item.
+        index: position among the items, from 0.
+        key: the key of a `Keyed` item, otherwise None.
+        device_id: the device that answered, or failed last; None if no device ever had the item.
         started_ns: `time.monotonic_ns()` when the worker took the item.
-        queued_ms: from handing the item to the pool until the worker took it, without copying.
-        copy_in_ms: into shared memory and to the device.
-        execute_ms: on the device.
-        copy_out_ms: from the device and out of shared memory.
-        end_to_end_ms: from the start of copying the feeds until the outputs were in the caller's hands.
-        preprocess_ms: of the session's `preprocess`.
-        postprocess_ms: of the session's `postprocess`.
-        attempts: how often a device began with the item; more than 1 after a worker died, a device failed, or a callable raised
-            one of `retry_on`.
+        queued_ms: time from handing the item to the pool until the worker took it, without copying.
+        copy_in_ms: time of the copies into shared memory and to the device.
+        execute_ms: time on the device.
+        copy_out_ms: time of the copies from the device and out of shared memory.
+        end_to_end_ms: time from the first copy of the feeds until the caller has the outputs.
+        preprocess_ms: time of the session's `preprocess`.
+        postprocess_ms: time of the session's `postprocess`.
+        attempts: how often a device began the item; more than 1 after a worker died, a device failed, or a callable raised one
+            of `retry_on`.
         done_ns: `time.monotonic_ns()` when the worker published the outputs.
     """
 
@@ -55,7 +55,7 @@ class Item(NamedTuple):
 
 
 def item_of(task: Task) -> Item:
-    """Return the record of a task that is done. Its `index` must be known."""
+    """Return the details of a task that is done. The task must have an `index`."""
     assert task.index is not None
     failed = task.crashes + task.faults
     if not task.started:

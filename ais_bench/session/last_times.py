@@ -1,4 +1,4 @@
-"""How long the tasks of a MultiDeviceSession's last call took."""
+"""The times of the tasks of a MultiDeviceSession's last call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ais_bench.tuning import KEPT_TIMES
 class LastTimes(dict[int, list[float]]):
     """End-to-end milliseconds of the last call by device. Read it as `session.summary()` or `session.summary[device]`.
 
-    A call that streams keeps the newest of each device, 100,000 at least.
+    A stream keeps the newest times of each device, at least 100,000.
     """
 
     def __init__(self, process: OwnProcess | None = None) -> None:
@@ -20,25 +20,25 @@ class LastTimes(dict[int, list[float]]):
         self._process = process
 
     def __call__(self) -> dict[int, list[float]]:
-        """A copy, {device id: [milliseconds, ...]}, in the order of the feeds."""
+        """Return a copy, {device id: [milliseconds, ...]}, in the order of the feeds."""
         if self._process is not None:
             self._process.check()
         return {device: list(times) for device, times in list(self.items())}
 
     def note_one(self, task: Task) -> None:
-        """A call of one task."""
+        """Record the time of a call of one task."""
         self.clear()
         if task.ran_on is not None:
             self[task.ran_on] = [task.end_to_end_ns / 1e6]
 
     def note_done(self, tasks: Iterable[Task]) -> None:
-        """A call of several tasks."""
+        """Record the times of a call of several tasks."""
         self.clear()
         for task in tasks:
             self.note(task)
 
     def note(self, task: Task) -> None:
-        """One more task of the call."""
+        """Add the time of one more task of the call."""
         device = task.ran_on
         if device is None:
             return

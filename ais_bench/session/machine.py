@@ -1,4 +1,4 @@
-"""What there is on this machine, for bug reports and for lists of devices."""
+"""Versions and devices of this machine, for bug reports and lists of devices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["DeviceEntry", "RuntimeInfo", "SystemInfo", "system_info"]
 
 @dataclass(frozen=True)
 class DeviceEntry:
-    """One device: bytes of its memory where the runtime tells of them, and otherwise why not."""
+    """One device: the bytes of its memory if the runtime reports them, otherwise the reason."""
 
     id: int
     free: int | None = None
@@ -34,10 +34,10 @@ class RuntimeInfo:
     """A runtime: "ort" or "acl".
 
     Attributes:
-        version: of the library; "" where it is not there, and `error` says why.
-        toolkit: what the library is a part of: "CANN 8.5.0"; "" where it does not say.
-        chip: what it drives: "Ascend310P3"; "" where it does not say.
-        devices: what there is of them.
+        version: version of the library; "" if the library was not found, and `error` says why.
+        toolkit: the toolkit of the library: "CANN 8.5.0"; "" if it is not known.
+        chip: the chip that the library drives: "Ascend310P3"; "" if it is not known.
+        devices: the devices of the runtime.
     """
 
     name: str
@@ -50,7 +50,7 @@ class RuntimeInfo:
 
 @dataclass(frozen=True)
 class SystemInfo:
-    """`str()` is for people, `to_dict()` is ready for JSON."""
+    """Versions and devices of this machine. `str()` is readable text, `to_dict()` is ready for JSON."""
 
     ais_bench: str
     python: str
@@ -60,7 +60,7 @@ class SystemInfo:
     runtimes: list[RuntimeInfo]
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dicts and lists of numbers and texts."""
+        """Return nested dicts and lists of numbers and texts."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -83,10 +83,10 @@ def _memory(device: DeviceEntry) -> str:
 
 
 def system_info(*, devices: bool = True, **unknown: NoReturn) -> SystemInfo:
-    """Versions and devices of this machine. A runtime that is not installed is no error; its entry says what is missing.
+    """Return versions and devices of this machine. If a runtime is not installed, its entry says what is missing.
 
-    AscendCL is opened in a process of its own. With `devices` each NPU is opened for its free memory, which takes a while;
-    without it they are only counted.
+    A separate process opens AscendCL. With `devices` it opens each NPU to read its free memory, which takes a while; without
+    `devices` it only counts the NPUs. Raises ConfigTypeError for an unknown argument.
     """
     if unknown:
         raise unknown_argument(unknown, system_info)

@@ -97,8 +97,8 @@ class _Description(NamedTuple):
     inputs: list[tensor_desc]
     outputs: list[tensor_desc]
     overridable: list[tensor_desc]
-    batches: list[int]  # the batch gears, ascending; none where the model has no such gears
-    borrows: bool  # its workers read feeds in the memory of CPU workers
+    batches: list[int]  # the batch gears, ascending; empty if the model has no such gears
+    borrows: bool  # whether its workers read feeds in the memory of CPU workers
 
 
 class _Callables(NamedTuple):
@@ -108,7 +108,7 @@ class _Callables(NamedTuple):
     postprocess: Callable[..., Any] | None
     init: Callable[[], Any] | None
     retry_on: tuple[type[Exception], ...]
-    workers: int  # processes of their own that run preprocess; 0: the devices' workers do
+    workers: int  # extra processes that run preprocess; 0: the workers of the devices run it
     threads: tuple[int, int]  # of preprocess and postprocess in a device's worker
 
     @classmethod
@@ -125,19 +125,19 @@ class _Callables(NamedTuple):
 
     @property
     def in_device(self) -> Callable[[Any], Any] | None:
-        """What the workers of the devices call before the model."""
+        """Return the callable that the workers of the devices call before the model."""
         return None if self.workers else self.preprocess
 
     def for_devices(self) -> Packed | None:
         return _packed(self.retry_on, preprocess=self.in_device, postprocess=self.postprocess, init=self.init)
 
     def start_ahead(self, settings: PoolSettings) -> Preprocessing | None:
-        """Make the workers that preprocess, if there are to be any."""
+        """Make the workers that preprocess, if the session has any."""
         if not self.workers:
             return None
         packed = _packed(self.retry_on, preprocess=self.preprocess, init=self.init)
         assert packed is not None
-        # What is the devices' alone: their threads and processors, and how many of them may be missing.
+        # These settings concern only the devices: threads, processors, and how many devices may be missing.
         alone = dataclasses.replace(
             settings,
             workers_per_device=1,
@@ -153,46 +153,46 @@ class _Callables(NamedTuple):
 class MultiDeviceSession:
     """One model, loaded in a worker process on each device. Feeds and outputs are those of InferSession.
 
-    Workers start on first use, or with `start()`, stay for later calls, and end with `close()`, with the last reference, or
-    with this process. They are fresh interpreters: no main guard is needed, and notebooks and `python -c` work. Every method
-    may be called from any thread. A session does not work in a forked child of the process that made it.
+    Workers start on first use, or with `start()`, and stay for later calls. They end with `close()`, with the last reference,
+    or with this process. Workers are fresh interpreters, so no main guard is needed, and notebooks and `python -c` work. Every
+    method may be called from any thread. A session does not work in a forked child of the process that made it.
 
     Args:
         model_path, acl_json_path, debug, loop: as for InferSession.
-        devices: device ids. None: those that a call's {device: feeds} names; for other calls, all there are.
-        preprocess: any callable; runs in the worker and makes feeds of an item, which may then be any picklable object. It may
-            return `Carry(feeds, extra)`: the postprocess of that item is then called with (outputs, extra).
-        postprocess: any callable; runs in the worker and makes the result, any picklable object, of the outputs.
-        init: any callable without arguments; runs once in the main thread of each worker, before the model is loaded.
-        retry_on: exception types. An item for which a callable raises one of these is tried again, on another device if there
-            is one, `max_attempts` times in all; `Item.attempts` says how often.
-        callable_threads: preprocess of the next items and postprocess of the last ones run beside the device, each in this many
-            threads. None: 2 for functions that keep no state (see ais_bench.session.stateless), else 1. 1: neither is called
-            by two threads at a time. 0: all in one thread, one item after the other.
-        preprocess_workers: so many processes of their own run preprocess, for all devices. 0: the workers of the devices do.
-        on_error: "raise" an item's error when its place in the order comes, or "return" it there.
-        warmup: runs of each worker before it is ready, on zeros, for models without open dimensions.
+        devices: device ids. None: the ids in a call's {device: feeds}; for other calls all devices.
+        preprocess: any callable. It runs in the worker and makes feeds from an item; items may then be any picklable objects.
+            If it returns `Carry(feeds, extra)`, the postprocess of that item is called with (outputs, extra).
+        postprocess: any callable. It runs in the worker and makes the result, any picklable object, from the outputs.
+        init: any callable without arguments. It runs once in the main thread of each worker, before the model is loaded.
+        retry_on: exception types. If a callable raises one of these for an item, the item is tried again, on another device if
+            there is one, at most `max_attempts` times in all; `Item.attempts` is the number of attempts.
+        callable_threads: preprocess of the next items and postprocess of the previous ones run beside the device, each in this
+            many threads. None: 2 for functions that keep no state (see ais_bench.session.stateless), otherwise 1. 1: no two
+            calls of one callable overlap. 0: everything in one thread, one item after the other.
+        preprocess_workers: number of extra processes that run preprocess for all devices. 0: the workers of the devices run it.
+        on_error: "raise" an item's error when its turn comes, or "return" it in place of the result.
+        warmup: number of runs of each worker on zeros before it is ready, for models without open dimensions.
         affinity: "auto" gives each worker of a CPU device its own processors, which it leaves while another program uses them;
-            "split": for good; "none"; or {device id: [processors]}.
+            "split": the worker keeps its processors; "none": any processors; or {device id: [processors]}.
         runtime, provider, fallback, graph_optimization_level, provider_options, weight_dir, custom_ops: as for InferSession.
-            Which provider "auto" is and how many devices one has is asked in a process of its own.
+            A separate process resolves the provider "auto" and counts the devices of a provider.
         profile: as for InferSession; the device and the process are added to the name of each worker's file.
-        host_register: whether workers register memory that they share with this process with their NPU, so that it copies by
-            itself: "auto" where product and kernel can; "off": everything is copied through page-locked memory; "on". The
-            report says what it came to.
-        share_weights: whether workers on CPU devices have one copy of the weights together, which a process of its own
-            optimises and packs once and they map: True, False, or "auto", which does so if it saves 256 MiB or more. Results
-            are the same. The files lie in the folder for temporary files and go with the session.
-        weights_cache: a folder that keeps what was prepared for the next pool of the same model, options, ONNX Runtime and kind
-            of processor. With it "auto" always shares.
+        host_register: whether workers register the memory that they share with this process with their NPU, so that the NPU
+            copies directly. "auto": if the product and the kernel support it; "off": everything is copied through page-locked
+            memory; "on". The report says which of the two is used.
+        share_weights: whether workers on CPU devices share one copy of the weights, which a helper process optimises and packs
+            once: True, False, or "auto": if this saves 256 MiB or more. Results are the same. The files are in the folder for
+            temporary files and are removed with the session.
+        weights_cache: a folder that keeps the prepared weights for the next pool with the same model, options, ONNX Runtime and
+            kind of processor. With it "auto" always shares.
         settings: further keywords with their defaults and units in the table of ais_bench.pool.settings: workers_per_device,
             tasks_in_flight, task_timeout, start_timeout, close_timeout, max_restarts, restart_backoff, retry_device_after,
             max_attempts, min_devices, threads, spin, window, window_items, hedge, weights. With `hedge` the callables may run
             twice for an item.
 
-    Raises ConfigError before anything is started. Calls raise FeedError, InferenceError and the like for one task;
-    WorkerStartError where a model does not load; WorkerDied and TaskTimeout for a task whose workers died, with `device_id`
-    and `index`, its place among the feeds; PoolBroken and PoolClosed.
+    Raises ConfigError before anything is started. Calls raise FeedError, InferenceError and similar errors for one task;
+    WorkerStartError if the model does not load; WorkerDied and TaskTimeout for a task whose workers died, with `device_id` and
+    `index`, the position among the feeds; PoolBroken and PoolClosed.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class MultiDeviceSession:
         self._on_error = check_on_error(on_error)
         self._asked = None if devices is None else as_device_ids(devices)
         callables = _Callables.checked(preprocess, postprocess, init, retry_on, callable_threads, preprocess_workers)
-        self._made_with |= {"devices": self._asked, "retry_on": callables.retry_on}  # they may have been iterators
+        self._made_with |= {"devices": self._asked, "retry_on": callables.retry_on}  # iterators were consumed above
         self._provider = self._find_provider(as_provider(provider))
         self._settings = self._checked_settings(settings, affinity, callables)
         options = runtime_options(None, graph_optimization_level, provider_options, weight_dir, profile, custom_ops)
@@ -247,12 +247,12 @@ class MultiDeviceSession:
         self._preprocess, self._finishes = callables.in_device is not None, postprocess is not None
         self._preprocessing = callables.start_ahead(self._settings)
         self._process = OwnProcess()
-        self._making = Lock()  # guards the making of the pool and the adding of devices; read it as _lock
+        self._making = Lock()  # guards making the pool and adding devices; read it as _lock
         self._made: DevicePool | None = None  # read it as _pool
         self._run_plain: Callable[[Any], Task | None] | None = None
         self._closed = False
         self._inputs: list[tensor_desc] = []
-        self._overridable: list[str] = []  # names of the constants that a run may be given other values for
+        self._overridable: list[str] = []  # names of the constants that a run may override
         self._rule: _native.FeedRule | None = None  # of the inputs
         self.summary = self.sumary = LastTimes(self._process)
 
@@ -302,7 +302,7 @@ class MultiDeviceSession:
         )
 
     def _find_provider(self, name: str | None) -> ProviderInfo | None:
-        """The provider of that name, which another process has looked at; None for the processor."""
+        """Return the provider of that name, which another process has probed; None for the processor."""
         if name is None:
             return None
         if self._runtime != "ort":
@@ -316,10 +316,10 @@ class MultiDeviceSession:
 
     @classmethod
     def _option_names(cls) -> list[str]:
-        """The names of all options."""
+        """Return the names of all options."""
         return [*known_options(MultiDeviceSession), *(field.name for field in dataclasses.fields(PoolSettings))]
 
-    # Both raise SessionClosed in a forked child, and nothing else leads to the state of the session.
+    # Both raise SessionClosed in a forked child. All access to the state of the session goes through them.
 
     @property
     def _lock(self) -> LockType:
@@ -339,21 +339,26 @@ class MultiDeviceSession:
     # ---- life ----
 
     def start(self) -> None:
-        """Starts the workers and waits until they are ready. Raises WorkerStartError."""
+        """Start the workers and wait until they are ready.
+
+        Raises WorkerStartError, DeviceUnavailable (no `devices` were given and none exists), PoolClosed, and SessionClosed in a
+        forked child.
+        """
         self._ready_pool(None)
 
     def close(self, *, force: bool = False, **unknown: NoReturn) -> None:
-        """Ends the workers; accepted work finishes first, for `close_timeout` seconds at most, unless `force`. Idempotent.
+        """End the workers. Accepted work finishes first, for at most `close_timeout` seconds. Idempotent.
 
-        Outputs stay valid. May be called from any thread and from the callback of a future.
+        `force`: do not wait; unfinished tasks fail with PoolClosed. Outputs stay valid. May be called from any thread and from
+        the callback of a future. Raises ConfigTypeError for an unknown argument.
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.close)
         self._closed = True
         if not self._process.is_here():
-            return  # all of it is the parent's
+            return  # everything belongs to the parent
         pool = self._made
-        if self._preprocessing is not None:  # first, as it hands on to the devices
+        if self._preprocessing is not None:  # first, because it hands items to the devices
             self._preprocessing.close(force=force)
         if pool is not None:
             pool.close(force=force)
@@ -393,28 +398,32 @@ class MultiDeviceSession:
         return _remake, (self.model_path, _Options(self._made_with))
 
     def progress(self) -> dict[str, int]:
-        """How many tasks were accepted since the start or the last reset, and how each ended: cheap, for progress bars.
+        """Return how many tasks were accepted since the start or the last reset, and how they ended.
 
-        "accepted" is the sum of "done", "failed", "cancelled", "timed_out", "refused" and "outstanding".
+        "accepted" is the sum of "done", "failed", "cancelled", "timed_out", "refused" and "outstanding". The call is cheap
+        enough for progress bars. Raises SessionClosed in a forked child.
         """
         names = ("accepted", "done", "failed", "cancelled", "timed_out", "refused", "outstanding")
         counts = dict.fromkeys(names, 0) if self._pool is None else self._pool.counts()
         return {name: counts[name] for name in names}
 
     def add_device(self, device: Any) -> None:
-        """Takes one more device in and waits until its workers are ready. Raises WorkerStartError, ConfigError."""
+        """Add a device and wait until its workers are ready. Raises ConfigError, WorkerStartError, PoolClosed."""
         pool = self._ready_pool(None)
         self._check_devices([as_device_id(device)])
         self._prepare_weights(len(pool.devices) + 1)
         pool.add_device(device)
 
     def remove_device(self, device: Any) -> None:
-        """Takes a device out when its tasks in hand are finished. Raises ConfigError."""
+        """Remove a device after its workers have finished their tasks.
+
+        Raises ConfigError if the device is not in use or is the last one, and PoolClosed.
+        """
         self._ready_pool(None).remove_device(device)
 
     @property
     def devices(self) -> list[int]:
-        """The device ids in use, or, before the first use, those that a call without ids would use."""
+        """The device ids in use; before the first use, those that a call without ids would use. Raises DeviceUnavailable."""
         return list(self._pool.devices) if self._pool is not None else self._default_devices()
 
     def _default_devices(self) -> list[int]:
@@ -433,12 +442,12 @@ class MultiDeviceSession:
         return model if isinstance(model, str) else f"<{len(model)} bytes in memory>"
 
     def _ready_pool(self, wanted: Iterable[int] | None) -> DevicePool:
-        """The pool, started, with at least the devices wanted (None: the default ones)."""
+        """Return the started pool with at least the devices wanted (None: the default devices)."""
         pool = self._pool
         if pool is None or wanted is not None:
             with self._lock:
                 pool = self._with_devices(wanted)
-        if not pool.started:  # an interrupt must not cost a pool that is
+        if not pool.started:  # an interrupt must not end a started pool
             self._start(pool)
         if self._preprocessing is not None:
             self._preprocessing.start()
@@ -458,7 +467,7 @@ class MultiDeviceSession:
         return pool
 
     def _tell_of_fallback(self, placement: tuple[int, list[str]] | None) -> None:
-        """Log, once, which nodes of the model the provider has left to the processor."""
+        """Log once which nodes of the model run on the processor because the provider does not support them."""
         if self._provider is None or placement is None or not placement[1]:
             return
         from ais_bench.session.report import Fallback
@@ -468,11 +477,11 @@ class MultiDeviceSession:
     def _start(self, pool: DevicePool) -> None:
         try:
             pool.start()
-        except SessionClosed:  # this process was forked from the pool's: it stays so
+        except SessionClosed:  # this process was forked from the pool's process
             raise
         except BaseException:
             with self._lock:
-                if self._pool is pool and not self._closed:  # the next call may start another one
+                if self._pool is pool and not self._closed:  # the next call may start another pool
                     self._pool = None
             raise
 
@@ -488,7 +497,7 @@ class MultiDeviceSession:
             self._check_devices(ids)
             self._prepare_weights(len(ids))
             self._pool = DevicePool(self._parcel, ids, self._settings)
-            if self._closed:  # meanwhile, by a thread that saw no pool to close
+            if self._closed:  # closed meanwhile by a thread that found no pool
                 self._pool.close(force=True)
         elif wanted is not None and (more := set(wanted) - set(self._pool.devices)):
             self._check_devices(more)
@@ -502,7 +511,7 @@ class MultiDeviceSession:
             check_devices(self._provider, ids)
 
     def _prepare_weights(self, devices: int) -> None:
-        """Have the weights prepared if so many devices shall share them: their workers wait for it."""
+        """Start to prepare the weights if this many devices share them. The workers wait for the result."""
         workers = devices * self._settings.workers_per_device
         if self._weights is None or not self._weights.is_worth_it(self.model_path, workers):
             return
@@ -521,24 +530,33 @@ class MultiDeviceSession:
     # ---- the model ----
 
     def get_inputs(self) -> list[tensor_desc]:
-        """Describe the inputs. A worker answers: the parent never loads the model."""
+        """Return a description of the inputs. A worker answers, because the parent never loads the model.
+
+        Raises WorkerStartError, PoolBroken, PoolClosed, and SessionClosed in a forked child.
+        """
         return list(self._description(self._ready_pool(None)).inputs)
 
     def get_outputs(self) -> list[tensor_desc]:
-        """Describe the outputs."""
+        """Return a description of the outputs. Raises the errors of `get_inputs`."""
         return list(self._description(self._ready_pool(None)).outputs)
 
     def get_overridable_initializers(self) -> list[tensor_desc]:
-        """Describe the constants of the model that a run may be given other values for, by their names; see InferSession."""
+        """Return a description of the constants that a run may override by name; see InferSession.
+
+        Raises the errors of `get_inputs`.
+        """
         return list(self._description(self._ready_pool(None)).overridable)
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What the model says about itself, by a worker; on an NPU nothing, as AscendCL does not tell."""
+        """The model's metadata, from a worker. Empty on an NPU, because AscendCL does not provide it.
+
+        Raises the errors of `get_inputs`.
+        """
         return metadata_of(self._ready_pool(None).description()[6])
 
     def _picker(self, outputs: Sequence[str] | None) -> Callable[[Any], Any]:
-        """What makes the outputs asked for of all outputs of a run; an error in their place stays."""
+        """Return a function that picks the wanted outputs from all outputs of a run. An error in their place stays."""
         if outputs is None:
             return lambda result: result
         if self._finishes:
@@ -546,14 +564,15 @@ class MultiDeviceSession:
         return self._chooser(outputs)
 
     def _chooser(self, outputs: Sequence[str] | None) -> Callable[[Any], Any]:
-        """The same for what no postprocess has seen."""
+        """Return such a function for outputs that did not go through a postprocess."""
         return gather.picker(outputs, [] if outputs is None else [desc.name for desc in self.get_outputs()])
 
     def new_feeds(self, shapes: Sequence[Sequence[int]] | None = None, **unknown: NoReturn) -> list[NDArray[Any]]:
-        """Arrays, one for each input, in memory that a worker sees: fill them and pass them on, and nothing is copied.
+        """Return one array for each input, in memory that a worker shares: feeding these arrays copies nothing.
 
-        `shapes`: one for each input; None for a model whose shapes are fixed. They must not change before the result of the run
-        they were passed to is there; after it they may be filled again.
+        `shapes`: one for each input; None for a model whose shapes are fixed. Do not change the arrays until you have the
+        result of the run that uses them; after that you may fill them again. Raises ConfigError, and the errors of
+        `get_inputs`.
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.new_feeds)
@@ -596,17 +615,20 @@ class MultiDeviceSession:
         device: Any = None,
         **unknown: NoReturn,
     ) -> Any:
-        """Run one set of feeds on the device that is expected to be done first, or on `device`, and return its outputs.
+        """Run one set of feeds on the device that is expected to finish it first, or on `device`, and return its outputs.
 
-        The guide's form: {device id: [feeds, ...]} runs each list on its device and returns {device id: [outputs, ...]}, in
-        the order of the feeds.
+        {device id: [feeds, ...]} runs each list on its device and returns {device id: [outputs, ...]}, in the order of the
+        feeds.
 
-        `outputs`: names of the outputs to return, in that order; None: all. The model computes all of them either way.
+        `outputs`: names of the outputs to return, in that order; None: all. The model computes all outputs in both cases.
+
+        Raises ConfigError; FeedError, InferenceError and similar errors of the task; WorkerDied, TaskTimeout; WorkerStartError,
+        PoolBroken, PoolClosed, and SessionClosed in a forked child.
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.infer)
         if self._run_plain is not None and outputs is None and device is None and type(mode) is str and mode == "static":
-            done = self._run_plain(feeds)  # the usual case, with little Python
+            done = self._run_plain(feeds)  # the usual case takes little Python
             if done is not None:
                 self.summary.note_one(done)
                 return done.result()
@@ -638,8 +660,9 @@ class MultiDeviceSession:
     ) -> Future[Any]:
         """Run one set of feeds and return a future of its outputs. The feeds may be reused at once. `cancel` works.
 
-        `device`: the one to run on; None: whichever has room. `timeout`: seconds from now until the future fails with
-        TaskTimeout. `outputs` as for `infer`.
+        `device`: the device to run on; None: the one that is expected to finish first. `timeout`: seconds from now until the
+        future fails with TaskTimeout. `outputs` as for `infer`. Raises ConfigError, FeedError if the argument is not a set of
+        feeds, WorkerStartError, PoolBroken, PoolClosed, and SessionClosed in a forked child. `result()` raises other errors.
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.submit)
@@ -669,7 +692,10 @@ class MultiDeviceSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Any:
-        """The same for asyncio: `await session.infer_async(feeds)`. No thread is used up by waiting."""
+        """Run one set of feeds from asyncio: `await session.infer_async(feeds)`. Waiting uses no thread.
+
+        Arguments as for `submit`. Raises the errors of `submit` and of its future.
+        """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.infer_async)
         from ais_bench.session.awaiting import outcome
@@ -688,9 +714,10 @@ class MultiDeviceSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> AsyncIterator[Any]:
-        """The same as `map` for asyncio: `async for outputs in session.amap(items)`. `items` may be an async iterable, too.
+        """Like `map`, for asyncio: `async for outputs in session.amap(items)`. `items` may be an async iterable, too.
 
-        What is ready is yielded before another item is taken. Leaving it cancels what is under way. `outputs` as for `infer`.
+        Finished results are yielded before another item is read. Closing the iterator cancels the tasks in progress. `outputs`
+        as for `infer`. Raises the errors of `map`.
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.amap)
@@ -721,7 +748,7 @@ class MultiDeviceSession:
                 future.cancel()
 
     def _submit_or_fail(self, item: Any, mode: str) -> Future[Any]:
-        """A future of the item; one that has failed if something is wrong with it."""
+        """Return a future of the item. If the item is invalid, the future has failed."""
         try:
             return self.submit(item, mode=mode)
         except (AisBenchError, TypeError, ValueError) as error:
@@ -743,13 +770,16 @@ class MultiDeviceSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Iterator[Any]:
-        """Run every set of feeds of any iterable, an endless one too, and yield the outputs in order.
+        """Run every set of feeds of any iterable, which may be endless, and yield the outputs in order.
 
-        `details`: yield (outputs, Item) instead: where the item ran, and how long each stage took. With on_error="return" an
-        error stands in the place of the outputs. An element may be `Keyed(key, feeds)`; its key is then in the Item.
+        `details`: yield (outputs, Item) instead; the Item has the device and the time of each stage. With on_error="return" an
+        error takes the place of the outputs. An element may be `Keyed(key, feeds)`; its key is then in the Item.
 
-        Memory stays bounded: a few items for each worker are under way. What is needed of an item is taken before the iterable
-        is asked for the next, so it may reuse its buffers (arrays of `new_feeds` excepted). `outputs` as for `infer`.
+        Memory is bounded: a few items for each worker are in progress. An item is copied before the iterable is asked for the
+        next one, so the iterable may reuse its buffers (except arrays of `new_feeds`). `outputs` as for `infer`.
+
+        The call raises ConfigError, WorkerStartError, PoolBroken, PoolClosed, and SessionClosed in a forked child. The
+        iteration raises an item's error and ends, unless on_error="return", and raises any error of the iterable.
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.map)
@@ -769,7 +799,10 @@ class MultiDeviceSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Iterator[tuple[Any, Any]]:
-        """The same, but yields (index, outputs), or (outputs, Item) with `details`, as they finish."""
+        """Like `map`, but yield (index, outputs), or (outputs, Item) with `details`, as they finish.
+
+        Raises the errors of `map`.
+        """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.map_unordered)
         results = self._stream(iterable, mode, on_error, details=details, ordered=False)
@@ -791,16 +824,17 @@ class MultiDeviceSession:
         """Run a whole data set, split along axis 0 over the devices, and return whole arrays, one for each output.
 
         Args:
-            arrays: one array for each input (a list, a mapping by name, or the array itself where there is one input), all
-                with one entry for each sample along axis 0. An optional input may be None, or missing from a mapping, which
-                may also have values for `get_overridable_initializers`: every run is given these as they are.
-            batch_size: samples of one run. None: what the model was built for (of several, one that keeps all devices busy),
-                or else a size that does. Where it is fixed, the last batch is padded, and the padding cut off again.
-            batch_axis: the axis of the outputs that runs over the samples: a number, a list of one for each output, or
-                {output name: number}. None: the one that the model names or declares so; with a postprocess axis 0.
-            outputs: as for `infer`. Only of these an axis is looked for; `batch_axis` as a list has one number for each.
+            arrays: one array for each input (a list, a mapping by name, or the array itself if there is one input), all with
+                one entry for each sample along axis 0. An optional input may be None, or missing from a mapping. A mapping may
+                also have values for `get_overridable_initializers`; every run gets these values unsplit.
+            batch_size: samples of one run. None: the model's fixed batch, otherwise a gear or a size that keeps all devices
+                busy. If the batch is fixed, the last batch is padded, and the padding is removed from the outputs.
+            batch_axis: the axis of the outputs that runs over the samples: a number, a list with one for each output, or
+                {output name: number}. None: the axis that the model names or declares; with a postprocess axis 0.
+            outputs: as for `infer`. Only these outputs need a batch axis; a list in `batch_axis` has one number for each.
 
-        Raises FeedError for an output without one entry for each sample, and where it is not clear which axis that is.
+        Raises FeedError if inputs differ in the number of samples, if an output does not have one entry for each sample, or if
+        the batch axis is not clear; ConfigError; and the errors of `infer`, even with on_error="return".
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.infer_batch)
@@ -829,9 +863,9 @@ class MultiDeviceSession:
     ) -> Any:
         """Run lists of feeds: {device id: [feeds_list, ...]} returns {device id: [[outputs, ...], ...]}.
 
-        A plain feeds_list runs on all devices and returns [outputs, ...]. An element may be a bare array, for a model of one
-        input. `on_error`: "raise" the error of a set, or "return" it in the place of the set's outputs; None: as the session.
-        `outputs` as for `infer`.
+        A plain feeds_list runs on all devices and returns [outputs, ...]. For a model of one input an element may be the array
+        itself. `on_error`: "raise" the error of a set, or "return" it in place of the set's outputs; None: the session's
+        setting. `outputs` as for `infer`. Raises the errors of `infer`, and any error that an iterable raises.
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.infer_pipeline)
@@ -862,7 +896,10 @@ class MultiDeviceSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Any:
-        """InferSession.infer_iteration for each of {device id: [feeds, ...]}, or for one set of feeds on a free device."""
+        """Run InferSession.infer_iteration for each set in {device id: [feeds, ...]}, or for one set on any device.
+
+        Raises ConfigError, and the errors of `infer`.
+        """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.infer_iteration)
         scatter.mode_number(mode, custom_sizes)
@@ -891,7 +928,7 @@ class MultiDeviceSession:
     def _by_device(
         self, feeds: Mapping[Any, Any], make: Callable[..., Task], returns: bool | None = None, *, prepare: bool = True
     ) -> dict[int, list[Any]]:
-        """{device: [feeds, ...]} to {device: [outputs, ...]}: each list on its device, everything at once."""
+        """Run {device: [feeds, ...]} and return {device: [outputs, ...]}: each list on its device, all at the same time."""
         lists = scatter.by_device(feeds)
         pool = self._ready_pool(lists)
         if prepare and self._preprocessing is not None:
@@ -904,7 +941,7 @@ class MultiDeviceSession:
             except Exception as error:
                 return Task.failed(error, index, device)
 
-        # One of each device in turn, so that all devices start at once.
+        # One task of each device in turn, so that all devices start at once.
         turns = itertools.zip_longest(
             *([(device, index, one) for index, one in enumerate(several)] for device, several in lists.items())
         )
@@ -945,7 +982,7 @@ class MultiDeviceSession:
         return Task(feeds, mode, TENSORS, 0, device, index, key)
 
     def _named(self, feeds: Any) -> dict[str, Any] | None:
-        """Copies of feeds that only their names can tell, see `scatter.by_name`; None for others."""
+        """Return copies of feeds that only their names can identify, see `scatter.by_name`; None for others."""
         named = scatter.by_name(feeds, self._inputs, self._overridable)
         if named is None:
             return None
@@ -953,13 +990,13 @@ class MultiDeviceSession:
         return dict(zip(named, take(list(named.values()), list(named)), strict=True))
 
     def _in_order(self, named: Mapping[str, Any]) -> list[Any]:
-        """Feeds by name as a list: the inputs, and behind them the constants; None for what is not given."""
+        """Return feeds by name as a list: the inputs, then the constants; None for a value that is not given."""
         return [named.get(name) for name in [*(desc.name for desc in self._inputs), *self._overridable]]
 
     def _warn_of(self, feeds: Sequence[Any]) -> None:
-        """Give the FeedWarnings of these feeds, to the caller: the worker that will find the same only writes them.
+        """Give the FeedWarnings of these feeds to the caller. The worker finds the same, but can only log them.
 
-        Raises FeedError for another number of inputs, and for what cannot be one.
+        Raises FeedError for a wrong number of inputs, and for a value that cannot be an input.
         """
         assert self._rule is not None
         for text in self._rule.notes(feeds):
@@ -976,7 +1013,7 @@ class MultiDeviceSession:
         iterable, details = as_iterable("iterable", iterable, "feeds"), as_bool("details", details)
         pool = self._ready_pool(None)
         start = pool.ordered if ordered else pool.unordered
-        # Items that are lists are feeds already, and need no Python code on their way if there is nothing to say of them.
+        # Items that are lists are feeds already. Without a warning they need no Python code on their way.
         lists = None if self._preprocess or self._preprocessing is not None else number
         prepared = self._prepared(iterable)
         tasks = start(prepared, lambda item, index: self._task(item, index, number), lists=lists, rule=self._rule)
@@ -985,14 +1022,14 @@ class MultiDeviceSession:
         return self._results(tasks, returns, indexed=not ordered)
 
     def _prepared(self, items: Iterable[Any]) -> Iterable[Any]:
-        """The items as devices take them."""
+        """Return the items in the form that devices take."""
         return items if self._preprocessing is None else self._preprocessing.stream(items, self._inputs)
 
     def _returns(self, on_error: OnError | None) -> bool:
         return check_on_error(self._on_error if on_error is None else on_error) == "return"
 
     def _results(self, tasks: Iterable[Task], returns: bool, *, indexed: bool) -> Iterator[Any]:
-        """The results of tasks that are done, or (index, result), noting their times."""
+        """Yield the results of finished tasks, or (index, result), and record their times."""
         self.summary.clear()
         note = self.summary.note
         try:
@@ -1001,10 +1038,10 @@ class MultiDeviceSession:
                 result = _result(task, True) if returns else task.result()
                 yield (task.index, result) if indexed else result
         finally:
-            del tasks  # an error that the caller keeps has this frame in its traceback, and the stream ends all the same
+            del tasks  # if the caller keeps an error, its traceback keeps this frame, and the stream must still end
 
     def _detailed(self, tasks: Iterable[Task], returns: bool) -> Iterator[tuple[Any, Any]]:
-        """(outputs, Item) of tasks that are done."""
+        """Yield (outputs, Item) of finished tasks."""
         self.summary.clear()
         try:
             for task in tasks:
@@ -1016,7 +1053,7 @@ class MultiDeviceSession:
     # ---- times ----
 
     def reset_summaryinfo(self) -> None:
-        """Forget the times of the last call, and start those of `report()` anew."""
+        """Delete the times of the last call and restart the counts of `report()`. Raises SessionClosed in a forked child."""
         self.summary.clear()
         if self._pool is not None:
             self._pool.reset_times()
@@ -1026,7 +1063,10 @@ class MultiDeviceSession:
     reset_sumaryinfo = reset_summaryinfo
 
     def report(self) -> Report:
-        """Counts and times since the start or the last reset: per device, in all, and the workers. See Report."""
+        """Return counts and times since the start or the last reset: per device, in total, and for the workers.
+
+        See Report. Raises SessionClosed in a forked child.
+        """
         from ais_bench.session.report import Fallback, make_report
 
         pool = self._pool
@@ -1062,7 +1102,7 @@ class MultiDeviceSession:
 
 
 class _Options:
-    """What a session was made with, in a pickle: as it is if pickle can, else by the rule that workers get callables by."""
+    """The arguments of a session in a pickle: by plain pickle if possible, otherwise as callables are sent to workers."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.given = given
@@ -1071,12 +1111,12 @@ class _Options:
         try:
             pickle.dumps(self.given)
             return _Options, (self.given,)
-        except Exception:  # a lambda, a function within a function
+        except Exception:  # a lambda, or a nested function
             return _options_again, (self._sent(),)
 
     def _sent(self) -> bytes:
         try:
-            return dumps_by_value(self.given)  # as a whole: what options hold in common is one object again
+            return dumps_by_value(self.given)  # as a whole, so an object that several options share is one object again
         except ConfigError:
             for name, value in self.given.items():
                 _send(name, value)
@@ -1125,7 +1165,7 @@ async def _outcome(future: Future[Any], returns: bool) -> Any:
 
 
 def _level_of_caller() -> int:
-    """How far up, seen from whoever asks, the first frame is that is not of this package."""
+    """Return how many frames above the caller the first frame outside of this package is."""
     package, level, frame = __name__.partition(".")[0], 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         level, frame = level + 1, frame.f_back
@@ -1133,7 +1173,7 @@ def _level_of_caller() -> int:
 
 
 def _packed(retry_on: tuple[type[Exception], ...], **callables: Callable[..., Any] | None) -> Packed | None:
-    """The callables in one pickle: what several of them hold is one object in a worker, too."""
+    """Return the callables in one pickle, so an object that several of them share is one object in a worker, too."""
     given: dict[str, Any] = {name: as_callable(name, function) for name, function in callables.items() if function is not None}
     if given and retry_on:
         given["retry_on"] = retry_on

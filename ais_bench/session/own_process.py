@@ -1,4 +1,4 @@
-"""Which process an object belongs to."""
+"""The process to which an object belongs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["OwnProcess"]
 
 
 class OwnProcess:
-    """The process that made it. What must not be touched in a forked child is reached through `check`.
+    """The process that made an object. Call `check` before any access that is not allowed in a forked child.
 
-    A lock that another thread held during the fork stays locked in the child for ever, and the workers are the parent's.
+    A lock that another thread held during the fork stays locked in the child, and the workers belong to the parent.
     """
 
     def __init__(self) -> None:
         self._pid = os.getpid()
 
     def is_here(self) -> bool:
-        """Whether this is still that process."""
+        """Return whether this is still that process."""
         return os.getpid() == self._pid
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""preprocess in CPU workers of its own, ahead of the devices: the parent's side.
+"""preprocess in separate CPU workers, before the devices: the parent's side.
 
 item -> task for a CPU worker -> PreparedItem (feeds, or why there are none) -> task for a device
 """
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 
 class PreparedItem(NamedTuple):
-    """What a CPU worker made of an item."""
+    """The result of a CPU worker for one item."""
 
-    arrays: list[Any]  # feeds, then what Carry hands on
-    feeds: int  # how many of them are feeds
+    arrays: list[Any]  # the feeds, then the arrays of Carry's extra
+    feeds: int  # how many of the arrays are feeds
     carries: bool
-    lent: list[Any] | None = None  # how the arrays travel, if some stay where they are
+    lent: list[Any] | None = None  # how the arrays travel, if some stay in the CPU worker's memory
     key: Any = None
     error: Exception | None = None
-    named: Named | None = None  # in place of the arrays, if only names tell what is given
+    named: Named | None = None  # in place of the arrays, if only names identify the feeds
 
     def task(self, index: int | None, mode: int, device: int | None) -> Task:
-        """The task for a device; one that has failed already if preprocess has."""
+        """Return the task for a device. If preprocess has failed, the task has failed, too."""
         if self.error is not None:
             return Task.failed(self.error, index, device, self.key)
         if self.named is not None:
@@ -50,13 +50,13 @@ class PreparedItem(NamedTuple):
 
 
 class Preprocessing:
-    """The CPU workers of one session. Any thread."""
+    """The CPU workers of one session. Any thread may call its methods."""
 
     def __init__(self, callables: Packed, workers: int, settings: PoolSettings, *, carries: bool) -> None:
-        """`carries`: somebody wants what Carry hands on."""
+        """Make the pool of CPU workers. `carries`: whether a postprocess needs the extra of Carry."""
         self._carries = carries
-        self.lends = False  # whether the devices' workers can read feeds where they are
-        self.overridable: list[str] = []  # names of the constants of the model that feeds may have values for
+        self.lends = False  # whether the devices' workers can read feeds in a CPU worker's memory
+        self.overridable: list[str] = []  # names of the model's constants that feeds may override
         self._pool = DevicePool(PreprocessFactory(callables), range(workers), settings, called="preprocess worker")
         self._pool.share_arenas()
         self.start = self._pool.start
@@ -67,14 +67,14 @@ class Preprocessing:
         self.reset_times = self._pool.reset_times
 
     def one(self, item: Any, inputs: list[tensor_desc]) -> PreparedItem:
-        """Raises what preprocess raises."""
+        """Prepare one item. Raises the errors of preprocess."""
         prepared = self._prepared(self._pool.run(_task(item, None)), inputs)
         if prepared.error is not None:
             raise prepared.error
         return prepared
 
     def stream(self, items: Iterable[Any], inputs: list[tensor_desc]) -> Iterator[PreparedItem]:
-        """Of each item, in order, each as soon as it is there."""
+        """Yield each prepared item, in order, as soon as it is ready."""
         return (self._prepared(task, inputs) for task in self._pool.ordered(items, _task))
 
     def submit(
@@ -84,7 +84,7 @@ class Preprocessing:
         then: Callable[[PreparedItem, float | None], Future[Any]],
         timeout: float | None,
     ) -> Future[Any]:
-        """A future of what `then` makes of the prepared item, in the seconds that are left then."""
+        """Return a future of `then` of the prepared item, with the seconds that are left at that time."""
         began_ns = _native.monotonic_ns()
         task = _task(item, None)
 
@@ -93,7 +93,7 @@ class Preprocessing:
                 first.result()
                 left = None if timeout is None else max(1e-6, timeout - (_native.monotonic_ns() - began_ns) / 1e9)
                 both.follow(then(self._prepared(task, inputs), left))
-            except Exception as error:  # CancelledError, too: then nobody waits any more
+            except Exception as error:  # CancelledError, too: then no caller waits any more
                 both.fail(error)
 
         both = Chained()
@@ -126,7 +126,7 @@ class Preprocessing:
 
 
 def _naming_input(error: Exception, inputs: list[tensor_desc]) -> Exception:
-    """The error of a CPU worker, which does not know the model, with the name of the input that it numbers."""
+    """Return an error of a CPU worker with the input's name in place of its number: the worker does not know the model."""
     found = re.match(r"input (\d+) ", str(error)) if isinstance(error, (FeedError, DeviceMemoryError)) else None
     if found is not None and int(found[1]) < len(inputs):
         error.args = (f"input {inputs[int(found[1])].name!r} {error.args[0][found.end() :]}", *error.args[1:])

@@ -1,4 +1,4 @@
-"""Providers as this process sees them: another one loads their drivers and says what there is."""
+"""Providers for this process: another process loads their drivers and reports what is available."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROBE = "ais_bench.worker.probe"
 
 
 def ask_for_provider(name: str) -> ProviderInfo:
-    """As ais_bench.providers.choose, with nothing loaded in this process. Raises ConfigError, DeviceUnavailable."""
+    """Like ais_bench.providers.choose, but load nothing in this process. Raises ConfigError, DeviceUnavailable."""
     if name != "auto":
         provider_name(name)
     answer = _ask("choose", name)
@@ -26,7 +26,7 @@ def ask_for_provider(name: str) -> ProviderInfo:
 
 
 def list_providers() -> list[ProviderInfo]:
-    """Every provider that is known, in the order in which "auto" prefers them, and whether it can be used."""
+    """Return every known provider, in the order in which "auto" prefers them, and whether it can be used."""
     answer = _ask("list", *PREFERENCE)
     if isinstance(answer, dict):
         raise DeviceUnavailable(answer["error"])

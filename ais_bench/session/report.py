@@ -1,4 +1,4 @@
-"""What a MultiDeviceSession did and how long it took: per device, in all, and the workers. Plain data and a readable table."""
+"""Counts and times of a MultiDeviceSession: per device, in total, and for the workers. Plain data and a readable table."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ STAGES = ("queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms
 
 @dataclass(frozen=True)
 class Times:
-    """One stage of all tasks, in milliseconds; quantiles to within one percent.
+    """The times of one stage of all tasks, in milliseconds. Quantiles are accurate to one percent.
 
     Attributes:
-        count: tasks whose time is known; the figures are theirs.
-        unknown: tasks whose device did not tell the time.
+        count: number of tasks whose time is known; the figures are from these tasks.
+        unknown: number of tasks whose device did not report the time.
     """
 
     count: int = 0
@@ -34,18 +34,18 @@ class Times:
 
 @dataclass(frozen=True)
 class Wall:
-    """Where the time of a device's workers went, in seconds; the sum is `Counts.wall_s` times the workers.
+    """How a device's workers spent their time, in seconds. The sum is `Counts.wall_s` times the number of workers.
 
     Attributes:
-        queued_s: a task had been sent to a worker that had nothing else, and it had not taken it.
-        copy_in_s: feeds were copied: to the device, and by the parent while the worker had nothing else.
-        callables_s: in `preprocess` and `postprocess`, as far as the device did not execute.
+        queued_s: a task was sent to a worker that had no other task, and the worker had not taken it yet.
+        copy_in_s: feeds were copied to the device, or by the parent while the worker had no other task.
+        callables_s: `preprocess` and `postprocess` ran while the device did not execute.
         execute_s: the device executed.
         copy_out_s: outputs were copied from the device.
-        wait_s: workers were at tasks, and at none of these: one stage waited for another, or the device did not tell its times.
-        idle_s: there was nothing for the workers to do.
+        wait_s: workers had tasks, but none of these stages ran: one stage waited for another, or the device reported no times.
+        idle_s: the workers had no tasks.
 
-    Where stages of several tasks overlap, the time is the execution's first, then the callables', then the copies'.
+    If stages of several tasks overlap, the time counts for the execution first, then for the callables, then for the copies.
     """
 
     queued_s: float = 0.0
@@ -59,18 +59,18 @@ class Wall:
 
 @dataclass(frozen=True)
 class Counts:
-    """One device, or all of them.
+    """The counts of one device, or of all devices.
 
     Attributes:
-        tasks: tasks answered, failures included.
+        tasks: answered tasks, including failures.
         failures: tasks that ended with an error.
-        retries: tasks run again because their worker died.
-        restarts: workers started again.
-        load_s: seconds from starting a worker to its being ready, the longest.
-        wall_s: seconds during which there was something to do.
-        busy_share: the part of that time in which the workers were at a task, 0 to 1.
-        throughput_per_s: tasks without failure for each second of wall time.
-        wall: where the workers' time went.
+        retries: tasks that ran again because their worker died.
+        restarts: workers that were restarted.
+        load_s: seconds from the start of a worker until it was ready; the longest of all workers.
+        wall_s: seconds during which there were unfinished tasks.
+        busy_share: the share of that time in which the workers had a task, 0 to 1.
+        throughput_per_s: successful tasks for each second of wall time.
+        wall: how the workers spent their time.
     """
 
     tasks: int
@@ -93,7 +93,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class WorkerLine:
-    """One worker's place."""
+    """The state of one worker."""
 
     pid: int | None
     device: int
@@ -103,7 +103,7 @@ class WorkerLine:
 
 @dataclass(frozen=True)
 class Memory:
-    """A device's memory in bytes, when its worker had loaded the model."""
+    """A device's memory in bytes, after its worker had loaded the model."""
 
     free: int
     total: int
@@ -111,11 +111,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Fallback:
-    """Nodes that a provider has left to the processor.
+    """The nodes that run on the processor because the provider does not support them.
 
     Attributes:
-        nodes: of the model as it runs.
-        on_the_cpu: those on the processor, as "MatMul 'name'".
+        nodes: the number of nodes of the optimised model.
+        on_the_cpu: the nodes on the processor, as "MatMul 'name'".
     """
 
     nodes: int
@@ -130,18 +130,18 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Report:
-    """`str()` is a table, `to_dict()` is ready for JSON.
+    """The counts and times of a session. `str()` is a table, `to_dict()` is ready for JSON.
 
-    `memory` has the devices whose runtime tells of theirs: NPUs. `ends` says how accepted tasks ended, whatever the device:
-    "accepted" is the sum of "done", "failed", "cancelled", "timed_out", "refused" (no device could take it any more) and
-    "outstanding". `hedged` counts the tasks that were run a second time beside the first run (see the setting `hedge`), and
-    `hedges_won` those of them where the second answer came first. `preprocess` is about the CPU workers of
-    `preprocess_workers`, numbered from 0: their `preprocess_ms` is the callable's time, and nothing of them is in `total`.
+    `memory` has the devices whose runtime reports it: NPUs. `ends` says how accepted tasks ended, on any device: "accepted" is
+    the sum of "done", "failed", "cancelled", "timed_out", "refused" (no device could take the task) and "outstanding".
+    `hedged` counts the tasks that ran a second time beside the first run (see the setting `hedge`); `hedges_won` counts those
+    whose second answer came first. `preprocess` describes the CPU workers of `preprocess_workers`, numbered from 0: their
+    `preprocess_ms` is the callable's time, and `total` does not include them.
     `host_memory` says by device how an NPU's worker copies feeds and outputs: "registered" (the NPU copies from and to the
-    memory shared with this process) or "page-locked" and why (the worker's processor copies in between); it is empty for
-    CPU devices. `shared_weights` says by device whether its workers map weights that were prepared once ("shared"), or why
-    they do not; it is empty if that was not tried. `provider` is the execution provider, "" for the processor and for NPUs, and
-    `fallback` says by device which nodes it has left to the processor; None if ONNX Runtime does not tell.
+    memory shared with this process), or "page-locked" and why (the worker's processor copies in between). It is empty for CPU
+    devices. `shared_weights` says by device whether its workers share prepared weights ("shared"), or why they do not. It is
+    empty if sharing was not tried. `provider` is the execution provider, "" for the processor and for NPUs. `fallback` has by
+    device the nodes that run on the processor; None if ONNX Runtime does not report them.
     """
 
     devices: dict[int, Counts]
@@ -158,7 +158,7 @@ class Report:
     fallback: dict[int, Fallback | None] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dicts and lists of numbers and texts."""
+        """Return nested dicts and lists of numbers and texts."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -215,7 +215,7 @@ def make_report(
     hedged: tuple[int, int] = (0, 0),
     shared_weights: Mapping[int, str] | None = None,
 ) -> Report:
-    """A report of a pool's records. `memory` is free and total bytes of devices, None where that is unknown."""
+    """Return a report of a pool's records. `memory` has free and total bytes of devices, None for an unknown device."""
     both = Stats()
     for info in devices:
         both.add(info.stats)

@@ -1,4 +1,4 @@
-"""From what callers pass to lists that can be handed out. Pure functions."""
+"""Turn the arguments of callers into lists of feeds for the pool. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ais_bench.options import as_device_id, as_int, as_iterable, as_mode, check_
 
 
 def is_by_device(feeds: Any) -> bool:
-    """Whether this is the guide's form {device id: [feeds, ...]}; a mapping by input name has texts for keys."""
+    """Return whether this is the form {device id: [feeds, ...]}. The keys of a mapping by input name are texts."""
     if type(feeds) is list:
-        return False  # the usual case; asking an abstract class takes its time
+        return False  # the usual case; a check against an abstract class is slow
     return (
         isinstance(feeds, Mapping)
         and len(feeds) > 0
@@ -27,7 +27,7 @@ def is_by_device(feeds: Any) -> bool:
 
 
 def by_device(feeds: Mapping[Any, Any]) -> dict[int, list[Any]]:
-    """{device id: [feeds, ...]} with plain ints and lists. Raises ConfigError."""
+    """Return {device id: [feeds, ...]} with plain ints and lists. Raises ConfigError."""
     lists: dict[int, list[Any]] = {}
     for device, several in feeds.items():
         lists[as_device_id(device)] = list(as_iterable(f"the feeds of device {device}", several, "feeds, one for each run"))
@@ -35,15 +35,15 @@ def by_device(feeds: Mapping[Any, Any]) -> dict[int, list[Any]]:
 
 
 def as_feeds(feeds: Any, inputs: Sequence[tensor_desc]) -> Sequence[Any]:
-    """The feeds of one run as a list or tuple in the model's order. Raises FeedError."""
+    """Return the feeds of one run as a list or tuple in the model's order. Raises FeedError."""
     if type(feeds) is list or type(feeds) is tuple:
         return feeds
     return to_sequence(feeds, [desc.name for desc in inputs], [rank_of(desc) for desc in inputs])
 
 
 def by_name(feeds: Any, inputs: Sequence[tensor_desc], overridable: Sequence[str]) -> dict[str, Any] | None:
-    """The feeds of one run by name, if a list in the model's order cannot say what they are: an optional input is left out, or
-    a constant gets another value. None for all others. Raises FeedError."""
+    """Return the feeds of one run by name, if a list in the model's order is not enough: an optional input is left out, or a
+    constant gets another value. Return None otherwise. Raises FeedError."""
     optional = [desc.name for desc in inputs if desc.optional]
     if not (optional or overridable) or (not optional and not is_by_name(feeds)):
         return None
@@ -51,57 +51,57 @@ def by_name(feeds: Any, inputs: Sequence[tensor_desc], overridable: Sequence[str
     if type(feeds) is not list and type(feeds) is not tuple:
         feeds = to_sequence(feeds, names, [rank_of(desc) for desc in inputs], optional, overridable)
     if len(feeds) not in (len(names), len(names) + len(overridable)):
-        return None  # the task says what is wrong with them
+        return None  # the task reports what is wrong with the feeds
     every = dict(zip([*names, *overridable], feeds, strict=False))
     given = {name: value for name, value in every.items() if value is not None or (name in names and name not in optional)}
     return None if list(given) == names else given
 
 
 def numpy_name(desc: tensor_desc) -> str:
-    """How numpy spells the type of an input: "np.float32"."""
+    """Return numpy's spelling of an input's type: "np.float32"."""
     return f"{'np' if desc.dtype.isbuiltin == 1 else 'ml_dtypes'}.{desc.dtype.name}"
 
 
 def rank_of(desc: tensor_desc) -> int:
-    """The number of dimensions; -1 for an input of any rank, which has neither a shape nor a size."""
+    """Return the number of dimensions; -1 for an input of any rank, which has neither a shape nor a size."""
     return len(desc.shape) if desc.shape or desc.size else -1
 
 
 def sets(feeds_list: Iterable[Any], listed: bool) -> Iterator[Any]:
-    """The sets of feeds in a pipeline's list. `listed`: a bare array comes as a list of it, as a preprocess takes it."""
+    """Yield the sets of feeds in a pipeline's list. `listed`: yield a single array as a list, as a preprocess takes it."""
     for element in feeds_list:
         for feeds in sets_of(element):
             yield [feeds] if listed and is_one_array(feeds) else feeds
 
 
 def sets_by_device(feeds: Mapping[Any, Any], listed: bool) -> dict[int, list[list[Any]]]:
-    """{device id: [feeds_list, ...]} with the sets of each list. Raises ConfigError."""
+    """Return {device id: [feeds_list, ...]} with the sets of each list. Raises ConfigError."""
     return {device: [list(sets(one, listed)) for one in several] for device, several in by_device(feeds).items()}
 
 
 class DataSet(NamedTuple):
-    """A whole data set: an array for each input that is given, all with the same length along axis 0, and values of constants,
-    which every run is given as they are."""
+    """A whole data set: one array for each given input, all with the same length along axis 0, and the values of constants,
+    which every run gets unsplit."""
 
     arrays: dict[str, NDArray[Any]]
     constants: dict[str, Any]
-    inputs: list[tensor_desc]  # those that are given
-    in_order: bool  # all inputs are given, and no constants
+    inputs: list[tensor_desc]  # the inputs that are given
+    in_order: bool  # whether all inputs are given, and no constants
 
     @property
     def samples(self) -> int:
-        """How many there are."""
+        """The number of samples."""
         return len(next(iter(self.arrays.values())))
 
     def runs(self, size: int, pad: bool) -> Iterator[list[NDArray[Any]] | dict[str, Any]]:
-        """The feeds of runs of `size` samples: a list in the model's order, or a mapping if that cannot say what is given."""
+        """Yield the feeds of runs of `size` samples: a list in the model's order, or a mapping if a list is not enough."""
         for chunk in batches(list(self.arrays.values()), size, pad):
             yield chunk if self.in_order else dict(zip(self.arrays, chunk, strict=True)) | self.constants
 
 
 def as_data_set(arrays: Any, inputs: Sequence[tensor_desc], overridable: Sequence[str] = ()) -> DataSet:
-    """The whole data set. Optional inputs may be None, or missing from a mapping, which may have values for the constants in
-    `overridable`. Raises FeedError."""
+    """Return the whole data set. Optional inputs may be None, or missing from a mapping; a mapping may have values for the
+    constants in `overridable`. Raises FeedError."""
     names, optional = [desc.name for desc in inputs], [desc.name for desc in inputs if desc.optional]
     several = [arrays] if isinstance(arrays, np.ndarray) and len(inputs) == 1 else arrays
     if type(several) is not list and type(several) is not tuple:
@@ -129,10 +129,10 @@ def as_data_set(arrays: Any, inputs: Sequence[tensor_desc], overridable: Sequenc
 def batch_size_for(
     inputs: Sequence[tensor_desc], asked: int | None, samples: int, workers: int, gears: Sequence[int] = ()
 ) -> tuple[int, bool]:
-    """How many samples a run takes, and whether a short last batch has to be padded. Raises ConfigError.
+    """Return the number of samples of a run, and whether a short last batch must be padded. Raises ConfigError.
 
-    A model with a fixed batch decides by itself. An open one takes `asked`, or what gives each worker a few runs: the smallest
-    of its batch gears (ascending) that is as much, or the largest.
+    A fixed batch of the model decides. If the batch is open, `asked` decides, or else a size that gives each worker a few runs:
+    the smallest batch gear (ascending) of at least this size, or the largest gear.
     """
     asked = as_int("batch_size", asked, 1, optional=True)
     fixed = {desc.shape[0] for desc in inputs if desc.shape and desc.shape[0] > 0}
@@ -152,7 +152,7 @@ def batch_size_for(
 
 
 def batches(arrays: Sequence[NDArray[Any]], size: int, pad: bool) -> Iterator[list[NDArray[Any]]]:
-    """Slices of `size` samples, views where they are whole. The last one is short, or padded with its last sample."""
+    """Yield slices of `size` samples; full slices are views. The last one is short, or padded with its last sample."""
     samples = arrays[0].shape[0]
     for start in range(0, samples, size):
         chunk = [array[start : start + size] for array in arrays]
@@ -163,7 +163,7 @@ def batches(arrays: Sequence[NDArray[Any]], size: int, pad: bool) -> Iterator[li
 
 
 def mode_number(mode: str, custom_sizes: Any = None) -> int:
-    """The number by which a mode travels. Raises ConfigError."""
+    """Return the number that stands for a mode in a task. Raises ConfigError."""
     number = as_mode(mode)
     if mode == "dymshape":
         check_custom_sizes(custom_sizes)

@@ -1,7 +1,7 @@
-"""Whether a function may be called by several threads at a time, as far as can be seen from outside.
+"""Decide whether several threads may call a function at the same time.
 
-Functions that keep nothing from one call to the next may. So this looks for what a function could keep something in. It is
-cautious: what it cannot tell counts as state, and costs only that one thread calls the function instead of two.
+A function may be called so if it keeps no state between calls. So this file looks for places in which a function could keep
+state. It is conservative: anything unknown counts as state. The only cost is that one thread calls the function instead of two.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEEPS = ("STORE_GLOBAL", "DELETE_GLOBAL")
 
 
 def threads_for(function: Callable[..., Any] | None, asked: int | None) -> int:
-    """Return how many threads call a callable of a session. Raises ConfigError for what is not a number of threads."""
+    """Return how many threads call a callable of a session. Raises ConfigError if `asked` is not a number of threads."""
     if asked is not None:
         asked = as_int("callable_threads", asked, 0, 64)
     if function is None:
@@ -35,12 +35,12 @@ def threads_for(function: Callable[..., Any] | None, asked: int | None) -> int:
 
 
 def keeps_no_state(function: Any) -> bool:
-    """Whether this is a function that uses nothing but its arguments, modules, classes, constants and functions like it."""
+    """Return whether a function uses only its arguments, modules, classes, constants and functions of the same kind."""
     return _is_harmless(function, set())
 
 
 def _is_harmless(value: Any, seen: set[int]) -> bool:
-    if id(value) in seen:  # a function that calls itself, say
+    if id(value) in seen:  # for example a function that calls itself
         return True
     seen.add(id(value))
     if isinstance(value, functools.partial):

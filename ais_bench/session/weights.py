@@ -1,8 +1,8 @@
-"""Weights that the workers of a pool have together: the side of the process that holds the pool.
+"""Weights that the workers of a pool share: the side of the process that holds the pool.
 
-Every worker on a CPU device would hold a copy of the model's weights, and have ONNX Runtime optimise the same graph. Instead a
-helper process does that once (ais_bench.worker.prepare), and the workers map what it has written
-(ais_bench.wire.prepared). The files are removed by `close`, and by the helper if this process ends in another way.
+Without this, every worker on a CPU device would hold a copy of the model's weights and optimise the same graph. Instead a
+helper process does this once (ais_bench.worker.prepare), and the workers map its files (ais_bench.wire.prepared). `close`
+removes the files. If this process ends in another way, the helper removes them.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ class SharedWeights:
     """The prepared weights of one session's pool. Every method may be called from any thread.
 
     Attributes:
-        folder: where workers look for them. It need not be there; "": there is no folder for temporary files.
-        why: why nothing is shared although it was wanted; "": it is shared, or it was not wanted.
+        folder: the folder in which workers search the weights. It may not exist; "": there is no folder for temporary files.
+        why: the reason if nothing is shared although sharing was wanted; "": weights are shared, or sharing was not wanted.
     """
 
     def __init__(self, wanted: bool | None, cache: str | None) -> None:
         try:
             self.folder = os.path.join(os.path.abspath(tempfile.gettempdir()), f"{PREFIX}{uuid.uuid4().hex}")
-        except OSError:  # a root that cannot be written to: pools work there, too
+        except OSError:  # a read-only root: pools work there, too
             self.folder = ""
         self.why = ""
         self.started = False
         self._wanted, self._cache = wanted, cache
         self._process = OwnProcess()
-        self._lock = Lock()  # guards what follows
+        self._lock = Lock()  # guards the next attributes
         self._child: _native.Child | None = None
-        self._line: _socket.socket | None = None  # the helper's standard input: it ends when this does
+        self._line: _socket.socket | None = None  # the helper's standard input: the helper ends when this ends
         self._closed = False
 
     def refuse(self, why: str) -> None:
-        """Share nothing, for a reason that the report gives to those who asked for it."""
+        """Share nothing, and record the reason for the report."""
         self.why, self.started, self._wanted = why, self._wanted is True, False
 
     def is_worth_it(self, model: Any, workers: int) -> bool:
-        """Whether so many workers shall share the weights of this model."""
+        """Return whether this many workers share the weights of this model."""
         if self._wanted is not None:
             return self._wanted
         return self._cache is not None or (workers - 1) * model_bytes(model) >= WORTH_SHARING
 
     def start(self, parcel: Parcel, threads: int) -> None:
-        """Start the helper, once, and wait until workers may look for the weights, not until these are prepared.
+        """Start the helper once. Wait until workers may wait for the weights, but not until the weights are prepared.
 
-        `parcel` has the session's factory; `threads` are those of a worker.
+        `parcel` has the session's factory; `threads` is the number of threads of a worker.
         """
         if self.started:
             return
@@ -84,7 +84,7 @@ class SharedWeights:
             self.why = f"the process that prepares the weights did not start: {last}"
 
     def _launch(self, parcel: Parcel, threads: int) -> bytes:
-        """Start the helper; return READY, or the last that it wrote."""
+        """Start the helper. Return READY, or the last text that it wrote."""
         with contextlib.ExitStack() as stack:
             mine, its = connection()  # the helper's standard input and output, and its errors
             stack.callback(its.close)
@@ -111,7 +111,7 @@ class SharedWeights:
         return READY
 
     def close(self) -> None:
-        """End the helper and remove the files; workers go on with theirs. Idempotent; of no effect in a forked child."""
+        """End the helper and remove the files. Workers keep their mappings. Idempotent; no effect in a forked child."""
         if not self._process.is_here():
             return
         with self._lock:
