@@ -1,6 +1,6 @@
-"""A data set through a model on all devices, and its score. See docs/evaluate.md.
+"""Run a data set through a model on all devices and compute its scores. See docs/evaluate.md.
 
-The names are looked up when they are used, so that the command line's help imports none of this.
+The names are imported on first use, so the command line's help imports none of this.
 """
 
 from __future__ import annotations

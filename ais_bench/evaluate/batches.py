@@ -1,7 +1,7 @@
-"""What runs in a worker around the model: samples are read, prepared, joined to a batch; outputs are split and finished.
+"""The code around the model in a worker: read and preprocess samples, join them to a batch, split and postprocess outputs.
 
 The two callables are the `preprocess` and the `postprocess` of a MultiDeviceSession. One task is one batch. `Reader` makes its
-feeds; `Finisher` makes a list of (sample's place in the batch, outcome).
+feeds. `Finisher` makes a list of (sample's position in the batch, outcome).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ais_bench.wire.carry import Carry
 
 __all__ = ["Batch", "Finisher", "Inputs", "Reader", "SampleOutcome", "SamplesFailed", "failure_of"]
 
-TARGETS = ("label", "labels", "target", "targets")  # where a sample that is a mapping has its true answer
+TARGETS = ("label", "labels", "target", "targets")  # keys of the true answer in a sample that is a mapping
 
 
 class Inputs(NamedTuple):
-    """What a batch has to know of the model's inputs: names, ranks (-1: any), element types."""
+    """The description of the model's inputs for a batch: names, ranks (-1: any), element types."""
 
     names: tuple[str, ...]
     ranks: tuple[int, ...]
@@ -33,9 +33,9 @@ class Batch(NamedTuple):
     """One task on its way to a worker.
 
     Attributes:
-        size: the samples that the model is given; places without a sample are filled with copies.
-        entries: (place, index, sample) each; the sample is None where the worker reads it by its index.
-        inputs: of the model.
+        size: number of samples that the model gets; positions without a sample are filled with copies.
+        entries: tuples (position, index, sample); the sample is None if the worker reads it by its index.
+        inputs: the inputs of the model.
     """
 
     size: int
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
 
 class SampleOutcome(NamedTuple):
-    """What became of one sample: a result and a target, or a failure as a record has it."""
+    """The outcome of one sample: a result and a target, or a failure in the form of a record."""
 
     result: Any = None
     target: Any = None
@@ -52,7 +52,7 @@ class SampleOutcome(NamedTuple):
 
 
 class SamplesFailed(AisBenchError):
-    """No sample of a batch could be read. `outcomes` has the place and the failure of each."""
+    """No sample of a batch could be read. `outcomes` has the position and the failure of each sample."""
 
     def __init__(self, outcomes: list[tuple[int, SampleOutcome]]) -> None:
         super().__init__("no sample of the batch could be read")
@@ -63,10 +63,10 @@ class SamplesFailed(AisBenchError):
 
 
 def failure_of(error: BaseException) -> dict[str, str]:
-    """What a record says of an error: its type, its message, and where it came from."""
+    """Return a record's form of an error: its type, its message, and its origin."""
     try:
         message = str(error)
-    except Exception:  # it is the caller's class
+    except Exception:  # the class is the caller's
         message = "its str() raised an error"
     remote = error.__cause__
     if remote is not None and type(remote).__name__ == "RemoteTraceback":
@@ -79,13 +79,13 @@ def failure_of(error: BaseException) -> dict[str, str]:
 
 
 class Reader:
-    """From a batch's indexes to feeds, and what `Finisher` must know.
+    """Make feeds, and the data for `Finisher`, from the indexes of a batch.
 
     Args:
-        data: the data set, or None where samples come with the batch.
-        target, preprocess: the caller's, of a sample.
-        seed: where it is given, `random` and numpy's generator start anew for each sample, from the seed and its index.
-        fails_alone: a sample that cannot be read fails alone. Otherwise its error is the task's.
+        data: the data set, or None if samples come with the batch.
+        target, preprocess: the caller's functions of a sample.
+        seed: if given, `random` and numpy's generator are seeded again for each sample, from the seed and its index.
+        fails_alone: whether a sample that cannot be read fails alone. Otherwise its error fails the task.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Reader:
         self._seed, self._fails_alone = seed, fails_alone
 
     def __call__(self, batch: Batch) -> Carry:
-        """Return the feeds of a batch, with (size, targets by place, failures by place)."""
+        """Return the feeds of a batch, with (size, targets by position, failures by position)."""
         feeds: dict[int, list[Any]] = {}
         targets: dict[int, Any] = {}
         failures: list[tuple[int, SampleOutcome]] = []
@@ -140,10 +140,10 @@ class Reader:
 
 
 def _feeds_and_target(sample: Any, inputs: Inputs) -> tuple[Any, Any]:
-    """Tell the true answer in a sample from what the model takes.
+    """Split a sample into the model's feeds and the true answer.
 
-    Of a tuple: (feeds, target), or one more entry than the model has inputs. Of a mapping: what is called as in TARGETS. Where
-    it is neither, all of the sample is feeds.
+    A tuple is (feeds, target), or has one entry more than the model has inputs. In a mapping the true answer has a key in
+    TARGETS. In all other cases the whole sample is feeds.
     """
     count = len(inputs.names)
     if isinstance(sample, Mapping):
@@ -158,7 +158,7 @@ def _feeds_and_target(sample: Any, inputs: Inputs) -> tuple[Any, Any]:
 
 
 def _listed(feeds: Any, inputs: Inputs) -> list[Any]:
-    """One array for each input, with the batch axis where the model's rank shows that it is missing. Raises FeedError."""
+    """Return one array for each input. Add the batch axis if the model's rank shows that it is missing. Raises FeedError."""
     count = len(inputs.names)
     if isinstance(feeds, Mapping):
         missing = [name for name in inputs.names if name not in feeds]
@@ -190,7 +190,7 @@ def _array(value: Any, inputs: Inputs, index: int) -> Any:
 
 
 def _join(parts: list[Any], batch: Batch, index: int) -> Any:
-    """One input of all samples of a batch."""
+    """Return one input of all samples of a batch."""
     if batch.size == 1:
         return parts[0]
     arrays = [_numpy(part) for part in parts]
@@ -214,11 +214,11 @@ def _numpy(value: Any) -> Any:
 
 
 class Finisher:
-    """From a batch's outputs to [(place, SampleOutcome), ...]: split, without the copies that filled it, and postprocessed.
+    """Make [(position, SampleOutcome), ...] from a batch's outputs: split them, drop the copies, and postprocess.
 
     Args:
-        postprocess: the caller's, of the outputs of one sample; None: the outputs themselves.
-        wanted: whether anybody looks at results and targets; otherwise they stay here.
+        postprocess: the caller's function of the outputs of one sample; None: the outputs themselves.
+        wanted: whether results and targets are needed; otherwise they are not sent back.
         fails_alone: as for Reader.
     """
 
@@ -226,7 +226,7 @@ class Finisher:
         self._postprocess, self._wanted, self._fails_alone = postprocess, wanted, fails_alone
 
     def __call__(self, outputs: list[Any], extra: tuple[int, dict[int, Any], list[Any]]) -> list[tuple[int, SampleOutcome]]:
-        """Return the outcomes in the order of the places."""
+        """Return the outcomes in the order of the positions."""
         size, targets, failures = extra
         outcomes = list(failures)
         parts = _split(outputs, size) if self._wanted or self._postprocess is not None else None
@@ -245,7 +245,7 @@ class Finisher:
 
 
 def _split(outputs: list[Any], size: int) -> list[list[Any]]:
-    """Outputs of a batch as outputs of its samples, the batch axis kept. Raises FeedError."""
+    """Split the outputs of a batch into outputs of its samples, and keep the batch axis. Raises FeedError."""
     if size == 1:
         return [outputs]
     for index, array in enumerate(outputs):

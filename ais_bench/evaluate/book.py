@@ -1,4 +1,4 @@
-"""The one who writes: records, scores, counts and run.json."""
+"""The writer of a run: records, scores, counts and run.json."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Book", "write_pictures"]
 
 
 class Done:
-    """Which samples have a record: a byte each."""
+    """The set of samples that have a record: one byte for each sample."""
 
     def __init__(self) -> None:
         self._marks = bytearray()
@@ -49,17 +49,17 @@ class Done:
 
 
 class Book:
-    """The one who writes: records, scores, counts, and run.json.
+    """The writer of a run: records, scores, counts, and run.json.
 
-    `done` says which samples have a record of an earlier turn. `add` is called in the order of the data set; records of an
-    earlier turn are scored when their place in that order comes.
+    `done` has the samples with a record of an earlier turn. `add` must be called in the order of the data set. Records of an
+    earlier turn are scored at their position in that order.
     """
 
     def __init__(self, scorer: Scorer, keep: bool, again: bool) -> None:
         self._scorer, self._keep, self._again = scorer, keep, again
         self.done = Done()
         self._folder: RunFolder | None = None
-        self._spare: Any = None  # where records go without a folder
+        self._spare: Any = None  # the file of records if there is no folder
         self._tally = Tally()
         self._earlier: Iterator[dict[str, Any]] = iter(())
         self._next: dict[str, Any] | None = None
@@ -75,7 +75,7 @@ class Book:
     def open(
         self, path: str, resume: bool, settings: dict[str, Any], model: dict[str, Any], count: int | None, notes: Any
     ) -> None:
-        """Make the folder, or take up the one that is there. Raises ConfigError, OSError."""
+        """Make the run folder, or open the existing one to resume. Raises ConfigError, OSError."""
         if resume and os.path.exists(os.path.join(path, "run.json")):
             self._folder = RunFolder.resume(path)
             self._check(settings, model, count)
@@ -101,7 +101,7 @@ class Book:
         run, path = self._folder.run, self._folder.path
         digests = run["model"].get("sha256"), model.get("sha256")
         for what, before, now in (
-            *((("model's SHA-256", *digests),) if None not in digests else ()),  # not every session says
+            *((("model's SHA-256", *digests),) if None not in digests else ()),  # not every session provides it
             ("number of samples", run["samples"], count),
             *((name, run["settings"].get(name), value) for name, value in settings.items() if name != "dataset"),
         ):
@@ -114,7 +114,7 @@ class Book:
             )
 
     def begin(self, devices: list[int]) -> None:
-        """The clock starts."""
+        """Start the clock of this turn."""
         if self._folder is None:
             self._spare = tempfile.TemporaryFile(prefix="ais_bench-records-")  # noqa: SIM115  # the result reads it
         else:
@@ -127,7 +127,7 @@ class Book:
         self._began = time.monotonic()
 
     def _take_up(self) -> None:
-        """Count the records of earlier turns; their scores follow in order."""
+        """Count the records of earlier turns. They are scored later, in order."""
         assert self._folder is not None
         turns = self._folder.run["turns"]
         self._old = Records.of_folder(self._folder.path)
@@ -147,7 +147,7 @@ class Book:
 
     @contextlib.contextmanager
     def ends_well(self) -> Iterator[None]:
-        """Write down how the block ended."""
+        """Record how the block ended."""
         try:
             yield
             self._score_earlier(None)
@@ -156,7 +156,7 @@ class Book:
             self._status = "success"
         except BaseException as error:
             self._status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
-            with contextlib.suppress(Exception):  # the first error is the one to tell
+            with contextlib.suppress(Exception):  # the first error is the one to raise
                 self._end(f"{type(error).__name__}: {error}" if self._status == "error" else None)
             raise
         self._end(None)
@@ -179,7 +179,7 @@ class Book:
     # ---- samples ----
 
     def add(self, index: int, name: str, outcome: SampleOutcome, item: Any, first: bool, padded: int) -> None:
-        """Write one sample down, and score it."""
+        """Write the record of one sample, and score it."""
         record: dict[str, Any] = {"index": index, "id": name, **stages_of(item, self._clock), "error": outcome.failure}
         if not first:
             record["first"] = False
@@ -217,7 +217,7 @@ class Book:
             record["bytes_end"] = ends[-1]
 
     def _score_earlier(self, before: int | None) -> None:
-        """Score the records of earlier turns that come before a sample; all of them for None."""
+        """Score the records of earlier turns that come before a sample; None: all of them."""
         while self._next is not None and (before is None or self._next["index"] < before):
             record = self._next
             self._next = next(self._earlier, None)
@@ -227,7 +227,7 @@ class Book:
 
     @contextlib.contextmanager
     def notes_restarts(self, session: Any) -> Iterator[None]:
-        """Write down when workers were started again, while the block runs. A thread looks at the session's counts."""
+        """Record the restarts of workers while the block runs. A thread checks the session's counts."""
         if not hasattr(session, "report"):
             yield
             return
@@ -249,7 +249,7 @@ class Book:
     # ---- the end ----
 
     def result(self, session: Any) -> Result:
-        """The result of a run that ended well."""
+        """Return the result of a successful run."""
         metrics = self._scorer.compute()
         report: dict[str, Any] = {
             "status": self._status,
@@ -263,7 +263,7 @@ class Book:
             report["session"] = session.report().to_dict()
         if self._folder is None:
             self._spare.flush()
-            records, self._spare = Records(self._spare), None  # the result reads it, and closes it
+            records, self._spare = Records(self._spare), None  # the result reads and closes it
             return Result(metrics, records, report, None, {})
         self._folder.write_report(json_ready(report))
         found = Result(metrics, Records.of_folder(self._folder.path), report, self._folder.path, self._folder.run)
@@ -275,7 +275,7 @@ class Book:
         return [one for turn in turns for one in turn.get("restarts", ())] + self._restarts
 
     def close(self) -> None:
-        """Let the files go."""
+        """Close the files."""
         if self._old is not None:
             self._old.close()
         if self._folder is not None:
@@ -285,7 +285,7 @@ class Book:
 
 
 def write_pictures(result: Result) -> None:
-    """Write report.html and trace.json.gz into the run folder. A picture that cannot be made costs nothing but itself."""
+    """Write report.html and trace.json.gz into the run folder. If one cannot be made, the run is not affected."""
     from ais_bench.evaluate.page.page import write_page
     from ais_bench.evaluate.page.trace import write_trace
 

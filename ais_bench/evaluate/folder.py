@@ -1,12 +1,12 @@
-"""The run folder: what a run writes as it goes, and what is left of it when it is cut off anywhere.
+"""The run folder: the files that a run writes as it goes. They are valid after an interruption at any byte.
 
     run.json       settings, versions, the model's digest, status: replaced as a whole, never written in place
-    records.jsonl  one line a sample, appended
-    outputs.bin    bytes of large results, appended before the line that names them
-    report.json    what came of it, written at the end
+    records.jsonl  one line for each sample, appended
+    outputs.bin    bytes of large results, appended before the line that refers to them
+    report.json    the results, written at the end
 
-A record counts if its line ends with a newline and the bytes that it names are there. Whatever follows the last such line is
-cut off when the folder is opened again, and its samples run again.
+A record is valid if its line ends with a newline and the bytes to which it refers exist. Everything after the last valid record
+is removed when the folder is opened again, and its samples run again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["RunFolder", "read_json", "write_json"]
 
 FORMAT = 1
 RUN, RECORDS, OUTPUTS, REPORT = "run.json", "records.jsonl", "outputs.bin", "report.json"
-REPLACED = (RUN, REPORT, "report.html", "trace.json.gz")  # written beside as NAME.PID.tmp, then renamed
+REPLACED = (RUN, REPORT, "report.html", "trace.json.gz")  # written as NAME.PID.tmp, then renamed
 
 
 def write_json(path: str, content: Any) -> None:
@@ -57,17 +57,17 @@ def read_json(path: str) -> Any:
 
 
 class _Log:
-    """A file that is appended to: whole entries, or none of an entry that did not fit the disk."""
+    """A file to which whole entries are appended. If an entry does not fit the disk, nothing of it is kept."""
 
     def __init__(self, path: str, end: int | None = None) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self.path = path
-        self.end = os.fstat(self._fd).st_size if end is None else end  # of what was written
+        self.end = os.fstat(self._fd).st_size if end is None else end  # end of the written data
         os.ftruncate(self._fd, self.end)
         self._dirty = False
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write everything, at the end. Raises OSError, and then nothing of it is there."""
+        """Append all of `data`. If this raises OSError, nothing of it is in the file."""
         view, at = memoryview(data), self.end
         try:
             while view:
@@ -92,7 +92,7 @@ class _Log:
 
 
 class RunFolder:
-    """A run folder that is written to. One process at a time.
+    """A run folder that is open for writing, by one process at a time.
 
     Use `create` or `resume`. `run` is the content of run.json; `save()` writes it.
     """
@@ -119,7 +119,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str, run: dict[str, Any]) -> RunFolder:
-        """Make a folder for a new run. Raises ConfigError where one is already there, FileError."""
+        """Make a folder for a new run. Raises ConfigError if it already has a run, and FileError."""
         try:
             os.makedirs(path, exist_ok=True)
         except OSError as error:
@@ -137,7 +137,7 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: str) -> RunFolder:
-        """Open the folder of a run that was cut off. Raises ConfigError."""
+        """Open the folder of an interrupted run. Raises ConfigError."""
         run = read_json(os.path.join(path, RUN))
         if run.get("format") != FORMAT:
             raise ConfigError(f"{path} was written in format {run.get('format')!r}; this version reads {FORMAT}")
@@ -160,7 +160,7 @@ class RunFolder:
 
     @property
     def records_path(self) -> str:
-        """The file of records."""
+        """The path of the file of records."""
         return os.path.join(self.path, RECORDS)
 
     def save(self) -> None:
@@ -176,7 +176,7 @@ class RunFolder:
         return offset
 
     def add(self, line: bytes) -> None:
-        """Append one record, a line with its newline. Raises OSError; what was written before stays."""
+        """Append one record, a line with its newline. Raises OSError; earlier records stay."""
         self._buffer.append(line)
         self._buffered += len(line)
         now = time.monotonic()
@@ -188,7 +188,7 @@ class RunFolder:
                 self._synced = time.monotonic()
 
     def flush(self) -> None:
-        """Hand buffered records to the operating system. Of a full disk, keeps the records that fit. Raises OSError."""
+        """Hand buffered records to the operating system. If the disk is full, keep the records that fit and raise OSError."""
         assert self._records is not None
         lines, self._buffer, self._buffered = self._buffer, [], 0
         if not lines:
@@ -196,13 +196,13 @@ class RunFolder:
         try:
             self._records.write(b"".join(lines))
         except OSError:
-            with contextlib.suppress(OSError):  # the same again
+            with contextlib.suppress(OSError):  # the same error again
                 for line in lines:
                     self._records.write(line)
             raise
 
     def sync(self) -> None:
-        """Wait until everything is on the disk, outputs before the records that name them."""
+        """Wait until everything is on the disk, outputs before the records that refer to them."""
         self.flush()
         for log in (self._outputs, self._records):
             if log is not None:
@@ -223,7 +223,7 @@ class RunFolder:
 
 
 def _sweep(path: str) -> None:
-    """Take away what a process left that was killed while it replaced a file. The caller has the folder's lock."""
+    """Remove temporary files of a process that was killed while it replaced a file. The caller holds the folder's lock."""
     for name in os.listdir(path):
         if name.endswith(".tmp") and name.split(".tmp")[0].rpartition(".")[0] in REPLACED:
             with contextlib.suppress(OSError):
@@ -231,7 +231,7 @@ def _sweep(path: str) -> None:
 
 
 def _sound_part(path: str, outputs_there: int) -> tuple[int, int]:
-    """How many bytes of the records, and of the outputs, count."""
+    """Return how many bytes of the records, and of the outputs, are valid."""
     end = used = 0
     if not os.path.exists(path):
         return 0, 0
@@ -249,7 +249,7 @@ def _sound_part(path: str, outputs_there: int) -> tuple[int, int]:
 
 
 def _lines(path: str) -> Iterator[bytes]:
-    """The lines that end."""
+    """Yield the lines that end with a newline."""
     with open(path, "rb") as file:
         for line in file:
             if line.endswith(b"\n"):

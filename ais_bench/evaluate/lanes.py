@@ -1,7 +1,7 @@
-"""How batches get through a model and come back in order, whichever kind of session it is.
+"""Run batches through a model and return them in order, for each kind of session.
 
-A lane is called with batches and yields (batch, answer, item) for each, in order: the answer is what `Finisher` returned, or an
-exception; the item says where and how long it ran, see `ais_bench.session`; None where the session does not say.
+A lane is called with batches and yields (batch, answer, item) for each, in order. The answer is the result of `Finisher`, or an
+exception. The item has the device and the times, see `ais_bench.session`; it is None if the session does not provide them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Lane = Callable[[Iterable[Batch]], Iterator[Answer]]
 
 
 def _map(session: Any, items: Iterable[Any], mode: str) -> Iterator[tuple[Any, Any]]:
-    """(outputs or exception, item) of each, in order, from anything that has `map`."""
+    """Yield (outputs or exception, item) of each item, in order, from a session that has `map`."""
     if "details" in inspect.signature(session.map).parameters:
         yield from session.map(items, mode=mode, on_error="return", details=True)
     else:
@@ -32,7 +32,7 @@ def _map(session: Any, items: Iterable[Any], mode: str) -> Iterator[tuple[Any, A
 
 
 def in_the_workers(session: Any, mode: str) -> Lane:
-    """The lane of a session that has `Reader` and `Finisher` for its callables."""
+    """Return the lane of a session whose callables are `Reader` and `Finisher`."""
 
     def lane(batches: Iterable[Batch]) -> Iterator[Answer]:
         under_way: deque[Batch] = deque()
@@ -49,7 +49,7 @@ def in_the_workers(session: Any, mode: str) -> Lane:
 
 
 def in_this_process(session: Any, mode: str, reader: Reader, finisher: Finisher) -> Lane:
-    """The lane of a session of the caller's: samples are read and finished here."""
+    """Return the lane of the caller's own session: samples are read and postprocessed in this process."""
     through = _map if hasattr(session, "map") else _one_by_one
 
     def finished(outputs: Any, extra: Any) -> Any:
@@ -61,7 +61,7 @@ def in_this_process(session: Any, mode: str, reader: Reader, finisher: Finisher)
             return error
 
     def lane(batches: Iterable[Batch]) -> Iterator[Answer]:
-        under_way: deque[tuple[Batch, Any]] = deque()  # with the extra of Carry, or why there are no feeds
+        under_way: deque[tuple[Batch, Any]] = deque()  # with the extra of Carry, or the error if there are no feeds
 
         def sent() -> Iterator[Any]:
             for batch in batches:
@@ -88,7 +88,7 @@ def in_this_process(session: Any, mode: str, reader: Reader, finisher: Finisher)
 
 
 def _one_by_one(session: Any, items: Iterable[Any], mode: str) -> Iterator[tuple[Any, Any]]:
-    """What `_map` does, for an InferSession."""
+    """Do the same as `_map` for an InferSession."""
     for index, feeds in enumerate(items):
         started_ns = time.monotonic_ns()
         try:
@@ -110,7 +110,7 @@ def _one_by_one(session: Any, items: Iterable[Any], mode: str) -> Iterator[tuple
 
 
 def inputs_of(descriptions: Iterable[Any]) -> Inputs:
-    """What batches have to know of the inputs that a session describes."""
+    """Return the description of a session's inputs for batches."""
     several = list(descriptions)
     return Inputs(
         tuple(desc.name for desc in several),

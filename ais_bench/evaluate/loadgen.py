@@ -1,4 +1,4 @@
-"""MLPerf LoadGen with a session as the system under test: its clock, its rules, its verdict, its logs."""
+"""Run MLPerf LoadGen with a session as the system under test. The clock, the rules, the verdict and the logs are LoadGen's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["SCENARIOS", "run_scenario"]
 
 SCENARIOS = ("offline", "single-stream", "multi-stream", "server")
 _NAMES = {"offline": "Offline", "single-stream": "SingleStream", "multi-stream": "MultiStream", "server": "Server"}
-LIBRARY = 1024  # samples that LoadGen draws from; all are the same made-up data
+LIBRARY = 1024  # number of samples from which LoadGen draws; all have the same generated data
 
 
 def _loadgen() -> Any:
@@ -39,19 +39,19 @@ def run_scenario(
     find_peak: bool = False,
     mode: str = "static",
 ) -> dict[str, Any]:
-    """Run a scenario, and return LoadGen's verdict and figures. Its logs lie in `folder`.
+    """Run a scenario, and return LoadGen's verdict and figures. The logs are in `folder`.
 
     Args:
         session: a MultiDeviceSession whose workers are ready.
-        feeds: of one query sample.
+        feeds: the feeds of one query sample.
         scenario: one of SCENARIOS.
-        rate: queries a second: what a server gets, and what an offline run is expected to do.
-        latency_ms: the bound of a server's 99th percentile.
-        seconds: at least so long; MLPerf wants 600.
-        queries: at least so many; None: LoadGen's own rule.
-        find_peak: let LoadGen search the highest rate of a server that holds the bound.
+        rate: queries per second: the load of a server, and the expected rate of an offline run.
+        latency_ms: the limit of a server's 99th percentile.
+        seconds: minimum duration; MLPerf requires 600.
+        queries: minimum number of queries; None: LoadGen's own rule.
+        find_peak: let LoadGen search the highest rate of a server within the limit.
 
-    Raises ConfigError, UnsupportedError without LoadGen, and the first error of a run.
+    Raises ConfigError, UnsupportedError if LoadGen is not installed, and the first error of a run.
     """
     lg = _loadgen()
     settings = _settings(lg, scenario, rate, latency_ms, seconds, queries, find_peak)
@@ -96,7 +96,7 @@ def _log_settings(lg: Any, folder: str) -> Any:
 
 
 class _Pending:
-    """Queries without an answer."""
+    """The queries that have no answer yet."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -146,7 +146,7 @@ def _settings(
 
 
 def _verdict(summary: str) -> dict[str, Any]:
-    """What LoadGen's summary says: valid or not, why not, and its figures by name."""
+    """Return the contents of LoadGen's summary: valid or not, the reason, and its figures by name."""
     result = re.search(r"Result is\s*:\s*(\w+)", summary)
     figures: dict[str, Any] = {}
     measured, _, _ = summary.partition("Test Parameters Used")

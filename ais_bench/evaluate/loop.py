@@ -1,4 +1,4 @@
-"""`evaluate()`: every sample of a data set through a model, in order, with its record and its scores."""
+"""`evaluate()`: run every sample of a data set through a model, in order, and make records and scores."""
 
 from __future__ import annotations
 
@@ -51,20 +51,22 @@ def evaluate(
     """Run a data set through a model on all devices, score it, and return a Result. docs/evaluate.md explains each argument.
 
     Args:
-        model_or_session: a path or bytes; or an open session without callables, which stays open: samples are then read here.
-        dataset: what has `__len__` and `__getitem__`, or `__iter__`; or a folder, or a list, of files.
-        target, preprocess: functions of a sample: its true answer, and its feeds. None: by the kind of the sample.
-        postprocess: of the outputs of one sample, with a batch axis of 1: what the metrics see. None: the outputs.
+        model_or_session: a path or bytes; or an open session without callables. The session stays open, and samples are read
+            in this process.
+        dataset: an object with `__len__` and `__getitem__`, or with `__iter__`; or a folder, or a list, of files.
+        target, preprocess: functions of a sample that return its true answer, and its feeds. None: by the sample's kind.
+        postprocess: function of the outputs of one sample, with a batch axis of 1; its result goes to the metrics. None: the
+            outputs.
         metrics, final: one metric, several, or a mapping by name; a function of all outputs and all targets.
-        batch_size: samples of one run. None: what the model was built for, or 1. Copies fill a short last batch.
-        devices, session_options: as for MultiDeviceSession, or for what `session` makes.
-        limit, seed: run the first `limit` samples, with a seed some at random. The seed also restarts `random` for each sample.
-        progress: show on stderr how far it is; or a class like tqdm.
-        output, resume: the run folder; go on with the run in it, with "failed" also with its failed samples.
-        on_error, mode: "record" a sample that fails, and go on, or "raise" its error; the mode of the runs, as for `infer`.
-        keep_outputs: keep outputs and targets in the run folder. None: if anything is scored.
+        batch_size: samples of one run. None: the model's own batch size, or 1. Copies fill a short last batch.
+        devices, session_options: as for MultiDeviceSession, or for the class in `session`.
+        limit, seed: run the first `limit` samples; with a seed, random samples. `random` is seeded again for each sample.
+        progress: whether to show the progress on stderr; or a class like tqdm.
+        output, resume: the run folder; whether to continue the run in it. "failed": also run its failed samples again.
+        on_error, mode: "record" a failed sample and go on, or "raise" its error; the mode of the runs, as for `infer`.
+        keep_outputs: whether to keep outputs and targets in the run folder. None: if there is a metric.
         notes, watch: anything for run.json; a function of the session that returns a context around the run.
-        session: what makes the session of a model. None: MultiDeviceSession; on several servers: ais_bench.ray.ClusterSession.
+        session: the class of the session. None: MultiDeviceSession; on several servers: ais_bench.ray.ClusterSession.
 
     Raises ConfigError before anything runs; a sample's error with on_error="raise"; PoolBroken, WorkerStartError, OSError.
     """
@@ -85,7 +87,7 @@ def evaluate(
 
 @contextlib.contextmanager
 def _book(asked: _Asked, model: Any, output: Any, resume: bool | str, mode: str, notes: Any) -> Iterator[Book]:
-    """The records of the run, in its folder if it has one."""
+    """Open the records of the run, in its folder if it has one."""
     if resume and output is None:
         raise ConfigError("resume=True needs output=, the run folder to go on with")
     with contextlib.closing(Book(asked.scorer, asked.keep, again=resume == "failed")) as book:
@@ -107,7 +109,7 @@ def _run(
 
 
 def _facts(model_or_session: Any) -> dict[str, Any]:
-    """What the run folder says of the model; nothing of a session that does not say, or whose file is gone."""
+    """Return the run folder's facts about the model; empty if the session does not provide them, or the file is gone."""
     if not hasattr(model_or_session, "infer"):
         return model_facts(model_or_session)
     model = getattr(model_or_session, "model_path", None)
@@ -117,20 +119,20 @@ def _facts(model_or_session: Any) -> dict[str, Any]:
 
 
 class _Asked(NamedTuple):
-    """What was asked for, checked."""
+    """The checked arguments of `evaluate`."""
 
     source: Source
     scorer: Scorer
     batch_size: int | None
     limit: int | None
     seed: int | None
-    alone: bool  # a sample that fails costs no other
-    keep: bool  # outputs and targets stay in the run folder
+    alone: bool  # whether a failed sample leaves the others running
+    keep: bool  # whether outputs and targets are kept in the run folder
     reader: Reader
     finisher: Finisher
 
     def settings(self) -> dict[str, Any]:
-        """What decides which samples run together, as run.json has it."""
+        """The settings that decide which samples run together, in the form of run.json."""
         return {"batch_size": self.batch_size, "limit": self.limit, "seed": self.seed, "dataset": self.source.kind}
 
 
@@ -147,7 +149,7 @@ def _checked(
     output: Any,
     keep_outputs: bool | None,
 ) -> _Asked:
-    """Raise ConfigError for what is no data set, no function, no number."""
+    """Return the checked arguments. Raises ConfigError for an invalid data set, function or number."""
     if on_error not in ("record", "raise"):
         raise ConfigError(f'on_error is "record" or "raise", not {on_error!r}')
     for name, function in (("target", target), ("preprocess", preprocess), ("postprocess", postprocess)):
@@ -166,8 +168,8 @@ def _checked(
 
 
 def _check_options(options: dict[str, Any], make: Callable[..., Any] | None) -> None:
-    """Raise ConfigTypeError for a name that is neither an argument of `evaluate` nor an option of the session to be made. What
-    somebody else's function takes only that function knows."""
+    """Raise ConfigTypeError for a name that is neither an argument of `evaluate` nor an option of the session. The options of a
+    foreign function are not checked, because they are not known."""
     if options and (make is None or hasattr(make, "_option_names")):
         from ais_bench.session import MultiDeviceSession
 
@@ -191,7 +193,7 @@ def _session(
     options: dict[str, Any],
     make: Callable[..., Any] | None,
 ) -> tuple[Any, bool]:
-    """The session to run on, and whether it was made here. Raises ConfigError."""
+    """Return the session to run on, and whether it was made here. Raises ConfigError."""
     if hasattr(model, "map") or hasattr(model, "infer"):
         given = [*(["devices"] if devices is not None else []), *(["session"] if make is not None else []), *options]
         if given:
@@ -206,14 +208,14 @@ def _session(
 
 
 class _Run:
-    """Batches out, outcomes in, in order."""
+    """Sends batches to the session, and handles their outcomes in order."""
 
     def __init__(self, lane: Lane, source: Source, size: int, inputs: Inputs, book: Book, alone: bool) -> None:
         self._lane, self._source, self._size, self._inputs = lane, source, size, inputs
         self._book, self._alone = book, alone
 
     def all(self, bar: Progress, devices: list[int]) -> None:
-        """Run what has no record yet."""
+        """Run all samples that have no record yet."""
         self._book.begin(devices)
         bar.count = len(self._book.done)
         for batch, answer, item in self._lane(self._batches()):
@@ -224,7 +226,7 @@ class _Run:
                 bar.failed += outcome.failure is not None
 
     def _batches(self) -> Iterator[Batch]:
-        """The samples of a batch depend on the data set alone, also when some of them are there already."""
+        """Yield batches. Their samples depend on the data set alone, even if some samples already have a record."""
         entries: list[tuple[int, int, Any]] = []
         for place, (index, sample) in enumerate(self._source.items()):
             if index not in self._book.done:
@@ -236,7 +238,7 @@ class _Run:
             yield Batch(self._size, tuple(entries), self._inputs)
 
     def _settle(self, batch: Batch, answer: Any, item: Any) -> Iterator[tuple[int, SampleOutcome, Any]]:
-        """(index, outcome, item) of every sample of a batch. Raises what is no sample's failure."""
+        """Yield (index, outcome, item) of every sample of a batch. Raises an error that is not a sample's failure."""
         if isinstance(answer, SamplesFailed):
             outcomes = answer.outcomes
         elif not isinstance(answer, BaseException):
@@ -251,7 +253,7 @@ class _Run:
             yield indexes[place], outcome, item
 
     def _again(self, batch: Batch, error: Exception, item: Any) -> Iterator[tuple[int, SampleOutcome, Any]]:
-        """A batch failed as a whole: its samples by themselves, each in its place, so that results keep their bits."""
+        """Run the samples of a failed batch one by one, each at its position in the batch, so that results keep their bits."""
         deadly = (WorkerDied, TaskTimeout)
         rounds = MORE_ROUNDS if isinstance(error, WorkerDied) else 0
         if len(batch.entries) > 1:

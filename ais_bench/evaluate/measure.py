@@ -1,4 +1,4 @@
-"""How fast a session is: windows until they agree, repeats, and what else the machine is doing."""
+"""Measure the speed of a session: windows of time until they agree, repeats, and the load of other programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FORMULAS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure. Seconds, and counts of runs; `agree` is the share by which windows may differ."""
+    """How long to measure, in seconds and in counts of runs. `agree` is the share by which windows may differ."""
 
     window_s: float = 0.5
     least_s: float = 2.0
@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass
 class _Window:
-    """Runs that ended within one stretch of time."""
+    """The runs that ended within one window of time."""
 
     runs: int = 0
     seconds: float = 0.0
@@ -63,12 +63,12 @@ class _Window:
 
     @property
     def rate(self) -> float:
-        """Runs a second."""
+        """Runs per second."""
         return self.runs / self.seconds if self.seconds else 0.0
 
 
 def feeds_of(inputs: Sequence[Any], shapes: Mapping[str, Sequence[int]] | None = None, kind: str = "random") -> list[Any]:
-    """Made-up feeds for a model. Raises ConfigError for open dimensions without a shape."""
+    """Return generated feeds for a model. Raises ConfigError for open dimensions without a shape."""
     feeds, rng = [], np.random.default_rng(0)
     unknown = sorted(set(shapes or ()) - {desc.name for desc in inputs})
     if unknown:
@@ -83,7 +83,7 @@ def feeds_of(inputs: Sequence[Any], shapes: Mapping[str, Sequence[int]] | None =
         if kind == "random" and wanted.kind == "f":
             feeds.append(rng.random(shape).astype(wanted))
         else:
-            feeds.append(np.zeros(shape, wanted))  # whole numbers may be indexes: only 0 is sure to be one
+            feeds.append(np.zeros(shape, wanted))  # integers may be indexes, and only 0 is always a valid index
     return feeds
 
 
@@ -97,9 +97,9 @@ def _numpy_kind(name: str) -> Any:
 
 
 def measure(session: Any, feeds: list[Any], plan: Plan, mode: str = "static", tick: Callable[[int], None] | None = None) -> Any:
-    """Keep a session busy until the last windows agree in rate and latency, and return the windows that do, and if they do.
+    """Keep a session busy until the last windows agree in rate and latency. Return these windows, and whether they agree.
 
-    Windows before them were the warm-up. `tick` is called with the runs so far after each window.
+    The windows before them are the warm-up. `tick` is called after each window with the number of runs so far.
     """
     ended = False
 
@@ -114,7 +114,7 @@ def measure(session: Any, feeds: list[Any], plan: Plan, mode: str = "static", ti
     began = opened = time.monotonic()
     for _, item in session.map_unordered(source(), mode=mode, details=True):
         if ended:
-            continue  # what was under way at the end belongs to no window
+            continue  # runs in progress at the end belong to no window
         now = time.monotonic()
         current.runs += 1
         total += 1
@@ -137,7 +137,7 @@ def measure(session: Any, feeds: list[Any], plan: Plan, mode: str = "static", ti
 
 
 def _agreeing(windows: list[_Window], share: float) -> list[_Window]:
-    """The newest windows that differ by no more than that share, in rate and in latency."""
+    """Return the newest windows that differ by at most this share, in rate and in latency."""
     for first in range(max(0, len(windows) - 1000), len(windows)):
         some = windows[first:]
         rates, latencies = [one.rate for one in some], [one.latency_ms for one in some]
@@ -147,7 +147,7 @@ def _agreeing(windows: list[_Window], share: float) -> list[_Window]:
 
 
 def repeat(session: Any, feeds: list[Any], plan: Plan, samples: int, mode: str = "static", tick: Any = None) -> dict[str, Any]:
-    """Measure several times, and return the figures of all, with a confidence interval, ready for JSON."""
+    """Measure several times. Return the figures of all measurements with a confidence interval, ready for JSON."""
     load = other_load()
     rates, every, stable, repeats = [], [], True, []
     for _ in range(plan.repeats):
@@ -202,7 +202,7 @@ def _by_device(windows: list[_Window], seconds: float) -> dict[str, Any]:
 
 
 def _interval(values: Sequence[float]) -> list[float] | None:
-    """The 95 % confidence interval of the mean; None of one value."""
+    """Return the 95 % confidence interval of the mean; None for one value."""
     if len(values) < 2:
         return None
     freedom = len(values) - 1
@@ -212,7 +212,7 @@ def _interval(values: Sequence[float]) -> list[float] | None:
 
 
 def other_load(seconds: float = 0.3) -> dict[str, float]:
-    """How many processors are busy while this process does nothing, of how many."""
+    """Return how many processors other programs keep busy, and how many there are. This process must be idle."""
     before, at = _busy_ticks(), time.monotonic()
     time.sleep(seconds)
     after, elapsed = _busy_ticks(), time.monotonic() - at
@@ -221,7 +221,7 @@ def other_load(seconds: float = 0.3) -> dict[str, float]:
 
 
 def _busy_ticks() -> int:
-    """Of all processors, since the machine started: user, nice, system, irq, softirq, steal."""
+    """Return the busy ticks of all processors since the machine started: user, nice, system, irq, softirq, steal."""
     with open("/proc/stat", encoding="ascii") as file:
         numbers = [int(number) for number in file.readline().split()[1:9]]
     return sum(numbers) - numbers[3] - numbers[4]

@@ -1,7 +1,7 @@
-"""Metrics of ours. Any object with `update` and `compute`, or a function, does as well: see docs/evaluate.md.
+"""The metrics of this library. Any object with `update` and `compute`, or a function, is a metric, too: see docs/evaluate.md.
 
-`update(outputs, target)` gets what postprocess returned of one sample: the outputs themselves, a list of arrays, where there is
-no postprocess. Targets are what the data set says.
+`update(outputs, target)` gets the result of postprocess for one sample; without postprocess the outputs, a list of arrays.
+Targets come from the data set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Collect", "EditDistance", "MeanError", "TopK"]
 
 
 def _only(outputs: Any, what: str) -> Any:
-    """The array that a metric of one array looks at. Raises ValueError where there are several."""
+    """Return the single array of the outputs. Raises ValueError if there are several."""
     if isinstance(outputs, (list, tuple)) and outputs and hasattr(outputs[0], "shape"):
         if len(outputs) > 1:
             raise ConfigError(f"{what} looks at one array and the model has {len(outputs)}; pick one in postprocess")
@@ -26,10 +26,10 @@ def _only(outputs: Any, what: str) -> Any:
 
 
 class TopK:
-    """The share of samples whose true class is among the k best scores. Of equal scores the lower class comes first.
+    """The share of samples whose true class is among the k best scores. If scores are equal, the lower class comes first.
 
-    `update` takes scores (any shape; flattened), or a class number, which is the best one, and the true class: a number, or an
-    array of one number. Raises ValueError for a class beyond the scores.
+    `update` takes scores (any shape; flattened), or the number of the best class, and the true class: a number, or an array of
+    one number. It raises ValueError if the class is beyond the scores.
     """
 
     def __init__(self, k: int = 1) -> None:
@@ -67,18 +67,18 @@ class TopK:
             self.count += other.count
 
     def compute(self) -> float:
-        """Return the share, 0 to 1; NaN of no samples."""
+        """Return the share, 0 to 1; NaN without samples."""
         return self.right / self.count if self.count else float("nan")
 
 
 class MeanError:
-    """The mean over samples of the error against reference outputs, computed in float64.
+    """The mean over samples of the error compared with reference outputs, computed in float64.
 
     Args:
-        kind: "absolute": mean of |output - target|; "relative": mean of |output - target| / |target| of targets that
-            are not 0; "cosine": 1 less the cosine between the two, 0 for equal directions.
+        kind: "absolute": mean of |output - target|; "relative": mean of |output - target| / |target| for targets that
+            are not 0; "cosine": 1 minus the cosine between the two, 0 for equal directions.
 
-    `update` takes an array and its reference, or equally long lists of them, whose errors are averaged.
+    `update` takes an array and its reference, or two lists of equal length, whose errors are averaged.
     """
 
     def __init__(self, kind: str = "absolute") -> None:
@@ -94,7 +94,7 @@ class MeanError:
         self.count = 0
 
     def update(self, outputs: Any, target: Any) -> None:
-        """Count one sample. Raises ValueError where shapes differ."""
+        """Count one sample. Raises ValueError if the shapes differ."""
         ours, theirs = _arrays(outputs), _arrays(target)
         if len(ours) != len(theirs):
             raise ConfigError(f"{self.name}: {len(ours)} arrays against {len(theirs)} references")
@@ -113,7 +113,7 @@ class MeanError:
             self.count += other.count
 
     def compute(self) -> float:
-        """Return the mean; NaN of no samples."""
+        """Return the mean; NaN without samples."""
         return self.total / self.count if self.count else float("nan")
 
 
@@ -142,10 +142,11 @@ _ERRORS: dict[str, Callable[[Any, Any], float]] = {"absolute": _absolute, "relat
 
 
 class EditDistance:
-    """Insertions, deletions and replacements between texts, or any sequences of hashable things.
+    """Insertions, deletions and replacements between texts, or any sequences of hashable objects.
 
-    `compute` returns `edit_distance`, their mean over samples; `error_rate`, their sum over the summed lengths of the targets
-    (the character error rate of texts; pass lists of words for that of words); `exact`, the share of samples without any.
+    `compute` returns `edit_distance`, their mean over samples; `error_rate`, their sum divided by the total length of the
+    targets (for texts the character error rate, for lists of words the word error rate); `exact`, the share of samples without
+    any.
     """
 
     name = "edit_distance"
@@ -192,7 +193,7 @@ def _distance(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
 
 
 def _plain_distance(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
-    """The distance row by row, over the shorter of the two."""
+    """Return the distance, computed row by row over the shorter sequence."""
     if len(one) < len(other):
         one, other = other, one
     row = list(range(len(other) + 1))
@@ -218,16 +219,16 @@ class Collect:
         self.targets: list[Any] = []
 
     def update(self, outputs: Any, target: Any) -> None:
-        """Keep one sample's."""
+        """Keep the outputs and the target of one sample."""
         self.outputs.append(outputs)
         self.targets.append(target)
 
     def merge_state(self, others: Sequence[Collect]) -> None:
-        """Append what others have kept."""
+        """Append the samples of others."""
         for other in others:
             self.outputs += other.outputs
             self.targets += other.targets
 
     def compute(self) -> dict[str, list[Any]]:
-        """Return what was kept."""
+        """Return all outputs and targets."""
         return {"outputs": list(self.outputs), "targets": list(self.targets)}

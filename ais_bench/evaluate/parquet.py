@@ -1,4 +1,4 @@
-"""Records as Parquet, for those who read them with pandas, polars, DuckDB or Arrow."""
+"""Write records as Parquet, for pandas, polars, DuckDB or Arrow."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["write_parquet"]
 
 
 def write_parquet(records: Iterable[dict[str, Any]], path: str) -> int:
-    """Write records to a file, as a whole or not at all, and return how many there are.
+    """Write records to a file, completely or not at all, and return their number.
 
-    Columns are those of a record; `error` is three, `output` and `target` are JSON texts. What is no UTF-8 in an id or a
-    message stands there escaped. Raises UnsupportedError without pyarrow, OSError.
+    The columns are the fields of a record. `error` becomes three columns; `output` and `target` are JSON texts. Bytes of an id
+    or a message that are not UTF-8 are escaped. Raises UnsupportedError if pyarrow is not installed, and OSError.
     """
     try:
         import pyarrow

@@ -1,4 +1,4 @@
-"""Something done again and again in a thread of its own, while a block runs."""
+"""Call a function periodically in a separate thread while a block runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["periodically"]
 
 @contextlib.contextmanager
 def periodically(work: Callable[[], None], seconds: float, name: str) -> Iterator[None]:
-    """Call `work` every so many seconds while the block runs. An error of it ends the thread, not the block."""
+    """Call `work` every `seconds` while the block runs. An error of `work` ends the thread, not the block."""
     ended = threading.Event()
 
     def run() -> None:

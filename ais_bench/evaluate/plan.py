@@ -1,4 +1,4 @@
-"""What is decided before the first sample runs: options checked, the model described, the batch size settled."""
+"""Decisions before the first sample runs: check options, describe the model, choose the batch size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["batch_size_for", "check_number", "model_facts", "versions"]
 
 
 def check_number(name: str, value: Any, least: int) -> int | None:
-    """Return an option that is a whole number or None. Raises ConfigError."""
+    """Return an option that is an integer or None. Raises ConfigError."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
@@ -27,7 +27,7 @@ def check_number(name: str, value: Any, least: int) -> int | None:
 
 
 def batch_size_for(asked: int | None, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """How many samples a run takes: what was asked for, else what the model was built for, else 1. Raises ConfigError."""
+    """Return the number of samples of a run: `asked`, otherwise the model's batch size, otherwise 1. Raises ConfigError."""
     first = {desc.shape[0] if desc.shape else 0 for desc in inputs}
     fixed = first.pop() if len(first) == 1 else 0
     if asked is None:
@@ -39,7 +39,7 @@ def batch_size_for(asked: int | None, inputs: Sequence[Any], outputs: Sequence[A
     if size > 1:
         whole = [desc for desc in outputs if not desc.shape or (desc.shape[0] >= 0 and desc.shape[0] % size)]
         if whole and asked is None:
-            return 1  # the first axis is no batch axis
+            return 1  # the first axis is not a batch axis
         if whole:
             raise ConfigError(
                 f"output {whole[0].name!r} has shape {list(whole[0].shape)}: no part of it for each of {size} samples; "
@@ -49,7 +49,7 @@ def batch_size_for(asked: int | None, inputs: Sequence[Any], outputs: Sequence[A
 
 
 def model_facts(model: Any) -> dict[str, Any]:
-    """What the run folder says of the model: where it is, how large, its SHA-256. Raises ConfigError."""
+    """Return the run folder's facts about the model: path, size and SHA-256. Raises ConfigError."""
     digest = hashlib.sha256()
     if isinstance(model, (bytes, bytearray, memoryview)):
         digest.update(model)
@@ -65,7 +65,7 @@ def model_facts(model: Any) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a run depended on."""
+    """Return the versions on which a run depends."""
     found = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
     for name in ("ais_bench", "numpy", "onnxruntime"):
         try:

@@ -1,4 +1,4 @@
-"""How far a run is, on stderr. A thread of its own looks at a counter; nothing is called for an item."""
+"""Show the progress of a run on stderr. A separate thread reads a counter, so items need no call."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """A context in which `count` says how many are done.
+    """A context that shows progress. Set `count` to the number of finished items.
 
     Args:
-        total: how many there will be; None where nobody knows.
-        title: what is being done.
-        show: False shows nothing. A class like `tqdm.tqdm` draws the bar instead of ours.
+        total: the number of items; None if it is not known.
+        title: the text that describes the work.
+        show: False shows nothing. A class like `tqdm.tqdm` draws the bar in place of this one.
     """
 
     def __init__(self, total: int | None, title: str, show: Any = True, unit: str = "samples") -> None:
@@ -46,7 +46,7 @@ class Progress:
     def _run(self, draw: Callable[[], None]) -> None:
         try:
             draw()
-        except Exception as error:  # a bar must not cost the run
+        except Exception as error:  # a progress bar must not end the run
             print(f"{self.title}: progress is not shown: {error}", file=sys.stderr)
 
     def _rich(self) -> None:
@@ -93,7 +93,7 @@ class Progress:
 
 
 def _can_move() -> bool:
-    """Whether stderr is a terminal of somebody who wants to see something move."""
+    """Return whether stderr is a terminal on which a line can be redrawn."""
     if os.environ.get("NO_COLOR") or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
         return False
     return sys.stderr is not None and sys.stderr.isatty()

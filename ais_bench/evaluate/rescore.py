@@ -1,4 +1,4 @@
-"""Scores of a run that is over, from what its folder keeps, without inference."""
+"""Score a finished run from the data in its folder, without inference."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def score(
     write: bool = False,
     **unknown: NoReturn,
 ) -> Result:
-    """Score a run folder again, with the same or other metrics, and return its Result with their scores.
+    """Score a run folder again, with the same or other metrics, and return its Result with these scores.
 
-    Metrics are as for `evaluate`, and so is their order. `write`: put the scores into report.json. Raises ConfigError where a
-    sample's output was not kept.
+    Metrics and their order are as for `evaluate`. `write`: write the scores into report.json. Raises ConfigError if a sample's
+    output was not kept.
     """
     if unknown:
         raise unknown_argument(unknown, score)

@@ -1,4 +1,4 @@
-"""What an evaluation returns, and what a run folder holds when it is opened again."""
+"""The result of an evaluation, from a run or from a run folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Records", "Result", "load"]
 
 
 class Records(Sequence[dict[str, Any]]):
-    """The records of a run, one dict a sample, in the order of the data set. They are read from their file when asked for.
+    """The records of a run, one dict for each sample, in the order of the data set. Each access reads them from their file.
 
-    A record's `target` and `output` are as JSON; `value_of(record)` gives them as they were.
+    A record has `target` and `output` as JSON; `value_of(record)` returns them with their types.
     """
 
     def __init__(self, file: BinaryIO, outputs: str | None = None) -> None:
@@ -37,7 +37,7 @@ class Records(Sequence[dict[str, Any]]):
             indexes.append(index)
             self._starts.append(start)
             start += len(line)
-        if not ordered:  # samples that ran again: the newest record of each counts
+        if not ordered:  # some samples ran again: the newest record of each counts
             newest_of = dict(zip(indexes, self._starts, strict=True))
             self._starts = array("Q", (newest_of[index] for index in sorted(newest_of)))
 
@@ -65,7 +65,7 @@ class Records(Sequence[dict[str, Any]]):
         return (self[i] for i in range(len(self)))
 
     def value_of(self, record: dict[str, Any]) -> tuple[Any, Any]:
-        """Return (output, target) of a record, with their types. Raises ConfigError where the run did not keep them."""
+        """Return (output, target) of a record, with their types. Raises ConfigError if the run did not keep them."""
         if "output" not in record:
             reason = record.get("not_kept", "the run was asked not to keep outputs, or nothing needed them")
             raise ConfigError(f"sample {record['id']!r} has no output in its record: {reason}")
@@ -79,16 +79,16 @@ class Records(Sequence[dict[str, Any]]):
             return file.read(number)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> int:
-        """Write the records to a Parquet file and return how many there are; results are columns of JSON.
+        """Write the records to a Parquet file and return their number. Results are columns of JSON.
 
-        Raises UnsupportedError without pyarrow (the extra `parquet`), OSError.
+        Raises UnsupportedError if pyarrow is not installed (the extra `parquet`), and OSError.
         """
         from ais_bench.evaluate.parquet import write_parquet
 
         return write_parquet(self, os.path.abspath(os.fspath(path)))
 
     def close(self) -> None:
-        """Close the file. The last reference does so, too."""
+        """Close the file. Dropping the last reference closes it, too."""
         self._file.close()
 
     __del__ = close
@@ -99,8 +99,8 @@ class Result:
 
     Attributes:
         metrics: scores by the names of the metrics.
-        metric_errors: what a metric raised, by its name; it has no score then.
-        records: one dict a sample, see Records.
+        metric_errors: the errors of metrics that raised, by name; such a metric has no score.
+        records: one dict for each sample, see Records.
         failures: the records of samples that failed.
         report: counts, times and rates, ready for JSON.
         path: the run folder, or None.
@@ -124,7 +124,7 @@ class Result:
         return [record for record in self.records if record["error"] is not None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the records, ready for JSON."""
+        """Return everything except the records, ready for JSON."""
         return {"path": self.path, "run": self.run, "report": self.report}
 
     def __repr__(self) -> str:
@@ -138,7 +138,7 @@ class Result:
 
 
 def load(path: str | os.PathLike[str]) -> Result:
-    """Open a run folder. A run that did not end has the report of nothing but its counts. Raises ConfigError."""
+    """Open a run folder. If the run did not end, its report has only counts. Raises ConfigError."""
     folder = os.path.abspath(os.fspath(path))
     run = read_json(os.path.join(folder, RUN))
     try:

@@ -1,4 +1,4 @@
-"""Metrics of any library by protocol, fed in the order of the data set. One that raises is out, and the run goes on."""
+"""Metrics of any library by protocol, updated in the order of the data set. If one raises, the others and the run go on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Scorer"]
 
 
 class _Metric(Protocol):
-    """What all kinds of metrics are made to look like."""
+    """The interface to which all kinds of metrics are adapted."""
 
     def update(self, outputs: Any, target: Any) -> None:
         """Count one sample."""
@@ -22,7 +22,7 @@ class _Metric(Protocol):
 
 
 class _InBatches:
-    """One with `add_batch(predictions=, references=)`, given batches of one sample."""
+    """Adapts a metric with `add_batch(predictions=, references=)`; each batch has one sample."""
 
     def __init__(self, metric: Any) -> None:
         self._metric = metric
@@ -35,7 +35,7 @@ class _InBatches:
 
 
 class _Mean:
-    """A function of (outputs, target): the mean of the numbers, or of each number of the dicts, that it returns."""
+    """Adapts a function of (outputs, target): the mean of its numbers, or of each number in its dicts."""
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self._function = function
@@ -80,9 +80,9 @@ class Scorer:
 
     Args:
         metrics: one, several, or a mapping from names to them.
-        final: a function of all outputs and all targets, for which everything is kept in memory.
+        final: a function of all outputs and all targets. It needs all of them in memory.
 
-    Raises ConfigError for what is no metric.
+    Raises ConfigError if an object is not a metric.
     """
 
     def __init__(self, metrics: Any = (), final: Callable[[list[Any], list[Any]], Any] | None = None) -> None:
@@ -102,12 +102,12 @@ class Scorer:
 
     @property
     def wanted(self) -> bool:
-        """Whether anything looks at results."""
+        """Whether any metric needs results."""
         return bool(self.metrics) or self._final is not None
 
     @property
     def names(self) -> list[str]:
-        """The metrics, as they are called."""
+        """The names of the metrics."""
         return [*self.metrics, *(["final"] if self._final is not None else [])]
 
     def update(self, index: int, outputs: Any, target: Any) -> None:
@@ -124,7 +124,7 @@ class Scorer:
             self._targets.append(target)
 
     def compute(self) -> dict[str, Any]:
-        """Return the scores by name: numbers where they can be, and whatever else a metric returns."""
+        """Return the scores by name: Python numbers if possible, otherwise the metric's own value."""
         scores: dict[str, Any] = {}
         for name, metric in self.metrics.items():
             if name not in self.errors:
@@ -163,7 +163,7 @@ def _numbered(name: str) -> Iterable[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy, torch and the like as Python's; dicts likewise."""
+    """Return numbers of numpy, torch and similar libraries as Python numbers, also inside dicts."""
     if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, (bool, int, float, str)):

@@ -1,7 +1,7 @@
-"""Data sets by protocol: what can be asked for a sample by index, what can only be walked through, and files.
+"""Data sets by protocol: objects that are read by index, iterables, and files.
 
-Nothing is imported for any library of data sets. An object with `__len__` and `__getitem__` is read by index, in the worker.
-Anything else with `__iter__` is walked through in the calling process, and its samples travel.
+No library of data sets is imported. An object with `__len__` and `__getitem__` is read by index, in the worker. Any other
+object with `__iter__` is iterated in the calling process, and its samples are sent to the workers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".p
 
 
 def natural_order(name: str) -> list[Any]:
-    """The key that sorts img2 before img10. Texts and numbers take turns, so that any two keys compare."""
+    """Return the key that sorts img2 before img10. Texts and numbers alternate in it, so any two keys can be compared."""
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)]
 
 
@@ -55,7 +55,7 @@ class Files:
 
 
 class MappedArray:
-    """An array in a file (`np.memmap`), which travels as the file's name."""
+    """An array in a file (`np.memmap`). Workers get the file's name."""
 
     def __init__(self, array: Any) -> None:
         self._where = (os.path.abspath(array.filename), array.dtype, array.offset, array.shape)
@@ -79,9 +79,9 @@ class Source:
     """The samples of one evaluation, in order.
 
     Attributes:
-        data: what the worker reads by index; None where samples travel.
-        count: how many samples; None where nobody knows before the end.
-        kind: what the run folder says of it.
+        data: the object that the worker reads by index; None if samples are sent.
+        count: the number of samples; None if it is not known before the end.
+        kind: the description in the run folder.
     """
 
     def __init__(self, data: Any, count: int | None, kind: str, walk: Iterable[Any] | None = None) -> None:
@@ -90,7 +90,7 @@ class Source:
         self._chosen: list[int] | None = None
 
     def choose(self, limit: int | None, seed: int | None) -> None:
-        """Keep `limit` samples: the first, or, with a seed, some drawn at random, in their own order. Raises ConfigError."""
+        """Keep `limit` samples: the first ones, or with a seed random ones, in their own order. Raises ConfigError."""
         if limit is None:
             return
         if seed is None:
@@ -105,11 +105,11 @@ class Source:
             self.count = limit
 
     def name(self, index: int) -> str:
-        """The id of a sample: its file's name, or its index."""
+        """Return the id of a sample: its file's name, or its index."""
         return os.path.basename(self.data.paths[index]) if isinstance(self.data, Files) else str(index)
 
     def items(self) -> Iterator[tuple[int, Any]]:
-        """(index, sample) in order. The sample is None where the worker reads it."""
+        """Yield (index, sample) in order. The sample is None if the worker reads it."""
         if self._walk is not None:
             yield from enumerate(self._walk)
         else:
@@ -117,7 +117,7 @@ class Source:
 
 
 def source_of(dataset: Any) -> Source:
-    """Return the samples of anything that is a data set. Raises ConfigError."""
+    """Return the samples of a data set. Raises ConfigError if the object is not a data set."""
     if isinstance(dataset, (str, os.PathLike)):
         return _files(_of_folder(os.fspath(dataset)), f"files of {os.path.abspath(os.fspath(dataset))}")
     if isinstance(dataset, Mapping):
@@ -171,7 +171,7 @@ def _files(paths: list[str], kind: str) -> Source:
 
 
 def _of_folder(path: str) -> list[str]:
-    """The samples of a folder, in natural order. A sub-folder beside them is said, not entered."""
+    """Return the files of a folder in natural order. Sub-folders are skipped with a warning."""
     if os.path.isfile(path):
         return [os.path.abspath(path)]
     if not os.path.isdir(path):

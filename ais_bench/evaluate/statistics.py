@@ -1,8 +1,8 @@
-"""Figures of many times: which percentiles a number of samples supports, and bounds for them.
+"""Statistics of many times: the percentiles that a number of samples supports, and their bounds.
 
-A percentile is quoted only where, with 99 % confidence, the true one is not above what is quoted: MLPerf's early-stopping rule
-with a tolerance of 0. What is quoted is an order statistic: of n times, the one that is left at the top after discarding the
-t - 1 highest, t the largest number with P[Bin(n, 1 - p) <= t] <= 0.01.
+A percentile is reported only if, with 99 % confidence, the true percentile is not above the reported one: MLPerf's
+early-stopping rule with a tolerance of 0. The reported value is an order statistic: the highest of n times after the t - 1
+highest are discarded, where t is the largest number with P[Bin(n, 1 - p) <= t] <= 0.01.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _log_pmf(n: int, q: float, k: int) -> float:
 
 
 def discarded(n: int, p: float) -> int | None:
-    """How many of the highest of n times are discarded for the bound of percentile p; None where n is too small for one."""
+    """Return how many of the highest of n times are discarded for the bound of percentile p; None if n is too small."""
     total, t = 0.0, -1
     for k in range(n + 1):
         total += math.exp(_log_pmf(n, 1 - p, k))
@@ -36,7 +36,7 @@ def discarded(n: int, p: float) -> int | None:
 
 
 def least_samples(p: float) -> int:
-    """From how many times on percentile p is quoted."""
+    """Return the least number of times for which percentile p is reported."""
     low, high = 1, 2
     while discarded(high, p) is None:
         low, high = high, high * 2

@@ -1,4 +1,4 @@
-"""Counts and times of a run, device by device, and the records that hold them."""
+"""Counts and times of a run for each device, and their form in records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ais_bench.evaluate.statistics import distribution
 
 __all__ = ["STAGES", "Clock", "Tally", "done_at", "stages_of"]
 
-# In the order in which a task meets them; a session may not say them all.
+# In the order in which a task passes them; a session may not report all of them.
 STAGES = (
     "queued_ms",
     "preprocess_ms",
@@ -24,7 +24,7 @@ _KEPT = ("execute_ms", "end_to_end_ms")
 
 
 class Clock:
-    """From the system's monotonic clock, which all processes share, to seconds since 1970: one difference for a whole turn."""
+    """Converts the monotonic clock, which all processes share, to seconds since 1970, with one offset for each turn."""
 
     def __init__(self) -> None:
         looks = []
@@ -33,7 +33,7 @@ class Clock:
             now = time.time_ns()
             after = time.monotonic_ns()
             looks.append((after - before, now - (before + after) // 2))
-        self._offset_ns = min(looks)[1]  # of the look that was interrupted least
+        self._offset_ns = min(looks)[1]  # of the reading with the shortest interruption
 
     def seconds(self, monotonic_ns: int) -> float:
         """Return seconds since 1970, to the microsecond."""
@@ -41,7 +41,7 @@ class Clock:
 
 
 def stages_of(item: Any, clock: Clock) -> dict[str, Any]:
-    """What a record says of where and how long a task ran."""
+    """Return a record's fields for the device and the times of a task."""
     if item is None:
         return {"device": None}
     device = item.device_id
@@ -61,13 +61,13 @@ def stages_of(item: Any, clock: Clock) -> dict[str, Any]:
 
 
 def done_at(record: dict[str, Any]) -> float:
-    """When the worker was done with a record's run, in seconds since 1970; 0 if nobody said."""
-    # end_to_end_ms would not do: it begins with the first attempt, and started_s with the last.
+    """Return when the worker finished a record's run, in seconds since 1970; 0 if it is not known."""
+    # end_to_end_ms cannot be used: it begins with the first attempt, but started_s belongs to the last one.
     return float(record.get("started_s", 0.0) + record.get("worker_ms", record.get("execute_ms", 0.0)) / 1e3)
 
 
 class Tally:
-    """Counts what records say."""
+    """Counts and times from records."""
 
     def __init__(self) -> None:
         self.samples = self.failed = self.runs = self.padded = 0
@@ -85,7 +85,7 @@ class Tally:
             counts[1] += 1
             self.failed += 1
             self.by_type[error["type"]] = self.by_type.get(error["type"], 0) + 1
-        if record.get("first", True):  # of the samples of a batch one speaks for its run
+        if record.get("first", True):  # one sample of a batch counts for the batch's run
             self.runs += 1
             self.padded += record.get("padded", 0)
             times = self._times.setdefault(device, {stage: array("d") for stage in _KEPT})
@@ -94,7 +94,7 @@ class Tally:
                     times[stage].append(record[stage])
 
     def to_dict(self, wall_s: float) -> dict[str, Any]:
-        """Return the counts and times as a report has them."""
+        """Return the counts and times in the form of a report."""
         devices = {}
         for device in sorted(self._counts, key=str):
             samples, failed = self._counts[device]

@@ -1,4 +1,4 @@
-"""A report as plain text, and what JSON takes. The command line's help imports this, so it imports nothing."""
+"""A report as plain text, and values ready for JSON. The command line's help imports this file, so it imports nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["json_ready", "report_text", "setting_of"]
 
 
 def report_text(report: dict[str, Any]) -> str:
-    """Return the lines that a person reads at the end of a run."""
+    """Return the text that is shown at the end of a run."""
     lines = [f"status      {report.get('status')}"]
     lines.append(f"samples     {report['samples']}, {report.get('scored', 0)} scored, {report['failed']} failed")
     if "wall_s" in report:
@@ -28,14 +28,14 @@ def report_text(report: dict[str, Any]) -> str:
 
 
 def setting_of(row: dict[str, Any]) -> str:
-    """Return the words for a setting that was measured: shapes, workers, devices."""
+    """Return the text for a measured setting: shapes, workers, devices."""
     shapes = ";".join(f"{name}:{','.join(map(str, dims))}" for name, dims in (row["shapes"] or {}).items()) or "fixed shapes"
     devices, workers = len(row["device_ids"]), row["workers_per_device"]
     return f"{shapes}, {devices} device{'s' * (devices != 1)}, {workers} worker{'s' * (workers != 1)} each"
 
 
 def json_ready(value: Any) -> Any:
-    """The same with texts in place of what JSON does not have: NaN as null, arrays as lists of numbers, the rest by repr."""
+    """Return the value in a form for JSON: NaN as null, arrays as lists of numbers, other objects by repr."""
     if isinstance(value, dict):
         return {str(key): json_ready(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

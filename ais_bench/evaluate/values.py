@@ -1,7 +1,8 @@
-"""Results and targets as JSON, and back, exactly: types, element types and bits stay.
+"""Convert results and targets to JSON and back exactly: types, element types and bits are kept.
 
-Plain JSON values stand for themselves. What JSON does not have is an object with one key that begins with "$". The bytes of
-large arrays lie in a file of their own, and the JSON says where. No pickle: a run folder can be opened without trusting it.
+Plain JSON values stay as they are. A value that JSON does not have is an object with one key that begins with "$". The bytes of
+large arrays are in a separate file, and the JSON has their offset. Pickle is not used, so you can open a run folder from an
+untrusted source.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ GetBytes = Callable[[int, int], bytes]  # offset, number
 
 
 class Unstorable(TypeError):
-    """A value of a type that a run folder does not hold."""
+    """A value whose type a run folder cannot store."""
 
 
 def encode_value(value: Any, put: PutBytes) -> Any:
-    """Return what `json.dumps` writes for a value. Raises Unstorable for a type without a form here."""
+    """Return the JSON form of a value, for `json.dumps`. Raises Unstorable for a type that has no such form."""
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
@@ -47,7 +48,7 @@ def encode_value(value: Any, put: PutBytes) -> Any:
 
 
 def decode_value(value: Any, get: GetBytes) -> Any:
-    """Return the value that `encode_value` was given."""
+    """Return the value that was given to `encode_value`."""
     if type(value) is list:
         return [decode_value(entry, get) for entry in value]
     if type(value) is not dict:
@@ -93,13 +94,13 @@ def _numpy_of(tensor: Any) -> Any:
 
 
 def _torch(content: list[Any], get: GetBytes) -> Any:
-    import torch  # only where the postprocess that made it had it, too
+    import torch  # only if the postprocess that made the value used torch, too
 
     return torch.from_numpy(_load_array(content, get))
 
 
 def _name_of(kind: Any) -> str:
-    """The name of an element type: numpy's for its own, with the byte order, and ml_dtypes' for the others."""
+    """Return the name of an element type: numpy's name with the byte order, or the name in ml_dtypes."""
     if kind.hasobject or kind.names is not None:
         raise Unstorable(f"an array of {kind} cannot be kept in a run folder")
     return str(kind.name if kind.kind == "V" else kind.str)

@@ -1,4 +1,4 @@
-"""A session watched while it works: a table on the terminal, a port for Prometheus. Both read the counters of its report."""
+"""Show a running session: a table on the terminal, or a port for Prometheus. Both read the counters of its report."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def _table(report: Any) -> Any:
 
 @contextlib.contextmanager
 def metrics_port(session: Any, port: int, address: str = "127.0.0.1") -> Iterator[int]:
-    """Serve the counters for Prometheus while the block runs. Yields the port, which is a free one for 0.
+    """Serve the counters for Prometheus while the block runs, and yield the port. Port 0 selects a free port.
 
-    Only this machine can ask, unless an address is given. Raises ConfigError where the port cannot be had, UnsupportedError
-    without prometheus-client.
+    The port is reachable only from this machine, unless another address is given. Raises ConfigError if the port is not
+    available, and UnsupportedError if prometheus-client is not installed.
     """
     try:
         import prometheus_client as prometheus
@@ -63,7 +63,7 @@ def metrics_port(session: Any, port: int, address: str = "127.0.0.1") -> Iterato
         raise UnsupportedError("a port for Prometheus needs prometheus-client: pip install 'ais_bench[metrics]'") from None
 
     class Collector:
-        """What the session's report says, when somebody asks."""
+        """Reads the session's report at each request."""
 
         def collect(self) -> Iterable[Any]:
             devices = session.report().devices.items()

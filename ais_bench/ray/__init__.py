@@ -1,4 +1,4 @@
-"""Several servers: one session over the nodes of a Ray cluster. Importing this imports Ray; nothing else here does.
+"""Several servers: one session over the nodes of a Ray cluster. Only this package imports Ray.
 
     from ais_bench.ray import ClusterSession
 

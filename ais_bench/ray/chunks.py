@@ -1,4 +1,4 @@
-"""What goes to a node and comes back: a chunk of items, and what became of each. Plain data."""
+"""The messages between the driver and a node: a chunk of items, and the outcome of each item. Plain data."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Order(NamedTuple):
     """How a node runs items."""
 
     mode: str = "static"
-    device: int | None = None  # the device of the node; None: any
-    outputs: tuple[str, ...] | None = None  # their names; None: all
+    device: int | None = None  # a device of the node; None: any device
+    outputs: tuple[str, ...] | None = None  # names of the wanted outputs; None: all
 
 
 class Outcome(NamedTuple):
-    """What became of one item. `error` is what ais_bench.wire.pickling.dumps_error made of an exception."""
+    """The outcome of one item. `error` is an exception as bytes, from ais_bench.wire.pickling.dumps_error."""
 
     outputs: Packed | None
     error: bytes | None
-    item: Packed | None  # of ais_bench.session.Item, its index within the chunk
+    item: Packed | None  # an ais_bench.session.Item, with its index within the chunk
 
 
 class Waiting:
-    """Whoever waits for chunks: a stream. The driver notifies, the caller waits."""
+    """A stream that waits for chunks. The driver notifies it, and the caller waits."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -37,15 +37,15 @@ class Waiting:
 
 @dataclass(eq=False)
 class Chunk:
-    """Some items that follow each other. The driver's thread alone changes it until `done`, and never after that."""
+    """Some consecutive items. Only the driver's thread changes a chunk, and never after `done`."""
 
     first: int  # index of the first item in the stream
     parcels: Sequence[Parcel]
     order: Order
     waiting: Waiting
-    node: int | None = None  # the number of the node that it must run on
-    then: Callable[[Chunk], None] | None = None  # called once it is done, in a thread for such calls
-    outcomes: Sequence[Outcome] | None = None  # once it is done, unless it failed as a whole
+    node: int | None = None  # the number of the node on which it must run
+    then: Callable[[Chunk], None] | None = None  # called once it is done, in a separate thread
+    outcomes: Sequence[Outcome] | None = None  # set once it is done, unless it failed as a whole
     error: BaseException | None = None
     done: bool = False
     wanted: bool = True
@@ -53,20 +53,20 @@ class Chunk:
     costs: list[str] = field(default_factory=list)  # nodes that were lost with it
     tries: int = 0  # nodes that were suspected while they had it
     sent_ns: int = 0
-    count: int = 0  # of the items
-    parts: list[Chunk] | None = None  # what it was split into
+    count: int = 0  # number of items
+    parts: list[Chunk] | None = None  # the chunks into which it was split
 
     def __post_init__(self) -> None:
         self.count = self.count or len(self.parcels)
 
     def leaves(self) -> list[Chunk]:
-        """The chunks that stand for it now, in order."""
+        """Return the chunks into which it was split, in order, or the chunk itself."""
         if self.parts is None:
             return [self]
         return [leaf for part in self.parts for leaf in part.leaves()]
 
     def split(self) -> list[Chunk]:
-        """Chunks of one item each in its place."""
+        """Split the chunk into chunks of one item each, and return them."""
         self.parts = [
             Chunk(self.first + place, [parcel], self.order, self.waiting, self.node, costs=list(self.costs))
             for place, parcel in enumerate(self.parcels)
@@ -74,5 +74,5 @@ class Chunk:
         return self.parts
 
     def finished(self) -> bool:
-        """Whether all that stands for it is done."""
+        """Return whether the chunk, or all its parts, are done."""
         return all(leaf.done for leaf in self.leaves())

@@ -58,12 +58,12 @@ __all__ = ["ClusterReport", "ClusterSession"]
 
 @dataclass(frozen=True)
 class ClusterReport:
-    """What the nodes did: a `Report` of each, and the counts of all.
+    """A `Report` of each node, and the counts of all nodes.
 
     Attributes:
         nodes: {node id: Report}.
-        tasks, failures: of all nodes.
-        throughput_per_s: tasks without failure a second, summed over the nodes.
+        tasks, failures: the sums over all nodes.
+        throughput_per_s: successful tasks per second, summed over the nodes.
     """
 
     nodes: dict[str, Report]
@@ -73,17 +73,17 @@ class ClusterReport:
 
     @property
     def devices(self) -> dict[str, Counts]:
-        """The counts of each device, by "node id/device id"."""
+        """Return the counts of each device, by "node id/device id"."""
         return {f"{name}/{id}": counts for name, report in self.nodes.items() for id, counts in report.devices.items()}
 
     @property
     def workers(self) -> list[WorkerLine]:
-        """The workers of all nodes, their devices called as in `devices`."""
+        """Return the workers of all nodes, with the device names of `devices`."""
         lines = [(name, line) for name, report in self.nodes.items() for line in report.workers]
         return [replace(line, device=f"{name}/{line.device}") for name, line in lines]  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dicts and lists of numbers and texts."""
+        """Return nested dicts and lists of numbers and texts."""
         return {
             "nodes": {name: report.to_dict() for name, report in self.nodes.items()},
             "tasks": self.tasks,
@@ -100,22 +100,26 @@ class ClusterReport:
 class ClusterSession:
     """One model on the devices of all nodes of a Ray cluster. Feeds and outputs are those of MultiDeviceSession.
 
-    An actor on each node holds a MultiDeviceSession. Items travel in chunks; a node that is lost costs no item: its chunks run
-    elsewhere, and results come in order, each once. An item may have been executed more than once. A chunk that costs two nodes
-    is split, and an item that costs two more fails alone, with WorkerDied. Methods may be called from any thread.
+    An actor on each node holds a MultiDeviceSession. Items are sent in chunks. If a node is lost, its chunks run on other
+    nodes. Results come in order, and each comes once. An item may be executed more than once. A chunk that is lost with two
+    nodes is split, and an item that is lost with two more nodes fails alone, with WorkerDied. Methods may be called from any
+    thread.
 
     Args:
-        model: a path that this machine and every node have, or the model's content as bytes, which travels to each node once.
-        address: of the cluster: "auto", or what `ray.init` takes. A program that has called `ray.init` keeps its connection.
+        model: a path that exists on this machine and on every node, or the model's content as bytes, which is sent to each node
+            once.
+        address: the address of the cluster: "auto", or what `ray.init` takes. A program that has called `ray.init` keeps its
+            connection.
         nodes: node ids, host names or addresses; None: all nodes with NPUs or GPUs, or, if there are none, with processors.
             Nodes that join later are used as well.
-        devices: the device ids to use on each node; None: all that Ray lets the actor see.
-        chunk: items in a chunk; None: as many as are 20 ms of a node's work, and at least one for each of its devices.
-        max_node_failures: a node whose actor fails more often than this in a row is not started again.
-        reserve: the actor asks Ray for the node's devices, so that nobody else gets them.
-        options: as for MultiDeviceSession: preprocess, postprocess, task_timeout and so on. They hold on each node.
+        devices: the device ids to use on each node; None: all devices that the actor sees.
+        chunk: number of items in a chunk; None: 20 ms of a node's work, and at least one item for each of its devices.
+        max_node_failures: if a node's actor fails more often than this in a row, the actor is not restarted.
+        reserve: whether the actor reserves the node's devices in Ray, so that no other job gets them.
+        options: as for MultiDeviceSession: preprocess, postprocess, task_timeout and so on. They apply on each node.
 
-    Raises ConfigError; WorkerStartError if no node gets ready.
+    Raises ConfigError and ModelLoadError before anything is started. Calls raise the errors of MultiDeviceSession, and
+    WorkerStartError if no node becomes ready.
     """
 
     def __init__(
@@ -142,7 +146,7 @@ class ClusterSession:
         asked = None if devices is None else as_device_ids(devices)
         if asked is not None:
             options["devices"] = list(asked)
-        # Wrong options, and a model that this machine has not, are found here, before anything is started.
+        # This finds wrong options, and a model that this machine does not have, before anything is started.
         MultiDeviceSession(self._model, **options).close()
         options.pop("on_error", None)
         limits = [options.get(name, getattr(PoolSettings(), name)) for name in ("start_timeout", "close_timeout")]
@@ -150,9 +154,9 @@ class ClusterSession:
         self._settings = Settings(pack(options), names, asked, reserve, failures, *limits)
         self._finishes = options.get("postprocess") is not None
         self._process = OwnProcess()
-        self._making = threading.RLock()  # guards the making of the driver
+        self._making = threading.RLock()  # guards making the driver
         self._made: Driver | None = None
-        self._ending: Any = None  # ends the driver if nobody refers to the session any more
+        self._ending: Any = None  # ends the driver if there is no reference to the session any more
         self._started = False
         self._closed = False
 
@@ -164,7 +168,7 @@ class ClusterSession:
 
     @property
     def _driver(self) -> Driver:
-        """The driver. Raises SessionClosed in a forked child, PoolClosed after `close`."""
+        """Return the driver. Raises SessionClosed in a forked child, PoolClosed after `close`."""
         self._process.check()
         with self._making:
             if self._closed:
@@ -172,13 +176,15 @@ class ClusterSession:
             if self._made is None:
                 self._made = Driver(self._model, self._settings)
                 self._ending = weakref.finalize(self, self._made.stop, force=True, wait=False)
-                self._ending.atexit = False  # the driver's module sees to that
+                self._ending.atexit = False  # the driver's module ends it
             return self._made
 
     def start(self) -> None:
-        """Load the model on all nodes, and wait until each is ready or known not to be. Raises WorkerStartError.
+        """Load the model on all nodes, and wait until each node is ready or has failed.
 
-        It does not wait for a node whose devices another job has, if others are ready. After an error it may be called again.
+        If other nodes are ready, it does not wait for a node whose devices another job has reserved. It may be called again
+        after an error. Raises WorkerStartError if no node becomes ready, ConfigError if the cluster or a node does not exist,
+        PoolClosed after `close`, and SessionClosed in a forked child.
         """
         driver = self._driver
         if self._started:
@@ -195,9 +201,10 @@ class ClusterSession:
         self._started = True
 
     def close(self, *, force: bool = False, **unknown: NoReturn) -> None:
-        """End the actors and their workers. Accepted work finishes first, for `close_timeout` seconds at most, unless `force`.
+        """End the actors and their workers. Accepted work finishes first, for at most `close_timeout` seconds. Idempotent.
 
-        May be called again, from any thread, and from the callback of a future.
+        `force`: do not wait; unfinished tasks fail with PoolClosed. May be called from any thread, and from the callback of a
+        future. Raises ConfigTypeError for an unknown argument.
         """
         if unknown:
             raise unknown_argument(unknown, ClusterSession.close)
@@ -229,16 +236,16 @@ class ClusterSession:
 
     @property
     def devices(self) -> list[tuple[str, int]]:
-        """The devices in use, as (node id, device id)."""
+        """The devices in use, as (node id, device id). Raises the errors of `start`."""
         self.start()
         return [(node.id, device) for node in self._driver.ready() for device in node.devices]
 
     def get_inputs(self) -> list[tensor_desc]:
-        """Describe the inputs. A node answers."""
+        """Return a description of the inputs. A node answers. Raises the errors of `start`."""
         return [tensor_desc._from_native(native) for native in self._described()[0]]
 
     def get_outputs(self) -> list[tensor_desc]:
-        """Describe the outputs."""
+        """Return a description of the outputs. Raises the errors of `start`."""
         return [tensor_desc._from_native(native) for native in self._described()[1]]
 
     def _described(self) -> Any:
@@ -246,7 +253,7 @@ class ClusterSession:
         return next(node.model for node in self._driver.nodes() if node.model is not None)
 
     def _wanted(self, outputs: Sequence[str] | None) -> tuple[str, ...] | None:
-        """The names of outputs that are asked for, checked."""
+        """Return the checked names of the wanted outputs. Raises FeedError for an unknown name, ConfigError."""
         if outputs is None:
             return None
         if self._finishes:
@@ -265,7 +272,10 @@ class ClusterSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Any:
-        """Run one set of feeds on any node, or on the device (node id, device id), and return its outputs."""
+        """Run one set of feeds on any node, or on the device (node id, device id), and return its outputs.
+
+        Raises the errors of `start`, ConfigError for an unknown device, the task's error, WorkerDied, TaskTimeout, PoolBroken.
+        """
         if unknown:
             raise unknown_argument(unknown, ClusterSession.infer)
         return self.submit(feeds, device, mode=mode, outputs=outputs).result()
@@ -282,7 +292,8 @@ class ClusterSession:
     ) -> Future[Any]:
         """Run one set of feeds and return a future of its outputs. The feeds may be reused at once.
 
-        `timeout`: seconds until the future fails with TaskTimeout. Cancelling frees what has not been sent to a node.
+        `timeout`: seconds until the future fails with TaskTimeout. A cancelled task that was not sent to a node does not run.
+        Raises the errors of `start`, and ConfigError for an unknown device. `result()` raises all other errors.
         """
         if unknown:
             raise unknown_argument(unknown, ClusterSession.submit)
@@ -297,7 +308,7 @@ class ClusterSession:
         return result
 
     def _place_of(self, device: Any) -> tuple[int, int]:
-        """The number of the node of a device, and its id there."""
+        """Return the number of a device's node, and the device's id on that node. Raises ConfigError."""
         for node in self._driver.ready():
             for id in node.devices:
                 if (node.id, id) == device:
@@ -314,7 +325,7 @@ class ClusterSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Any:
-        """The same for asyncio: `await session.infer_async(feeds)`."""
+        """Run one set of feeds from asyncio: `await session.infer_async(feeds)`. Raises the errors of `infer`."""
         if unknown:
             raise unknown_argument(unknown, ClusterSession.infer_async)
         if not self._started:
@@ -333,11 +344,13 @@ class ClusterSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Iterator[Any]:
-        """Run every item of any iterable, an endless one too, and yield the outputs in order.
+        """Run every item of any iterable, which may be endless, and yield the outputs in order.
 
-        `details`: yield (outputs, Item) instead; `device_id` of the item is (node id, device id). With on_error="return" an
-        error stands in the place of the outputs. `error.index` is the item's place in the whole stream. `outputs`: the names
-        of those to return.
+        `details`: yield (outputs, Item) instead; `device_id` of the Item is (node id, device id). With on_error="return" an
+        error takes the place of the outputs. `error.index` is the item's position in the whole stream. `outputs`: names of the
+        outputs to return.
+
+        Raises the errors of `start`, ConfigError, an item's error unless on_error="return", and any error of the iterable.
         """
         if unknown:
             raise unknown_argument(unknown, ClusterSession.map)
@@ -353,7 +366,10 @@ class ClusterSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> Iterator[tuple[Any, Any]]:
-        """The same, but yield (index, outputs), or (outputs, Item) with `details`, as chunks finish."""
+        """Like `map`, but yield (index, outputs), or (outputs, Item) with `details`, as chunks finish.
+
+        Raises the errors of `map`.
+        """
         if unknown:
             raise unknown_argument(unknown, ClusterSession.map_unordered)
         return self._results(iterable, mode, on_error, outputs, details=details, ordered=False)
@@ -368,7 +384,10 @@ class ClusterSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> list[NDArray[Any]]:
-        """Run a whole data set, split along axis 0 over all devices, and return whole arrays: see MultiDeviceSession."""
+        """Run a whole data set, split along axis 0 over all devices, and return whole arrays: see MultiDeviceSession.
+
+        Raises the errors of `map`, and FeedError if the arrays do not fit each other or the model.
+        """
         if unknown:
             raise unknown_argument(unknown, ClusterSession.infer_batch)
         inputs, every = self.get_inputs(), self.get_outputs()
@@ -419,7 +438,10 @@ class ClusterSession:
     # ---- times ----
 
     def report(self) -> ClusterReport:
-        """Counts and times since the start or the last reset: of each node and device, and in all."""
+        """Return counts and times since the start or the last reset: of each node and device, and in total.
+
+        Raises the errors of `start`.
+        """
         reports: dict[str, Report] = {}
         for name, report in self._of_each("report"):
             reports[name] = report
@@ -432,11 +454,11 @@ class ClusterSession:
         )
 
     def reset_summaryinfo(self) -> None:
-        """Start `report()` anew."""
+        """Restart the counts of `report()`. Raises the errors of `start`."""
         list(self._of_each("reset"))
 
     def _of_each(self, method: str) -> Iterator[tuple[str, Any]]:
-        """What a method of each node's actor returns. A node that does not answer is left out."""
+        """Yield the result of a method of each node's actor. A node that does not answer is left out."""
         self.start()
         driver = self._driver
         asked = driver.ask(lambda: [(node.id, getattr(node.actor, method).remote()) for node in driver.ready()])
@@ -446,7 +468,7 @@ class ClusterSession:
 
 
 class _Stream:
-    """One iterable on its way through the driver. For one thread."""
+    """One iterable whose items go through the driver. Only one thread may use it."""
 
     def __init__(self, driver: Driver, items: Iterator[Any], order: Order, chunk: int | None) -> None:
         self._driver, self._items, self._order, self._chunk = driver, items, order, chunk
@@ -454,17 +476,17 @@ class _Stream:
         self._under_way: deque[Chunk] = deque()
         self._next = 0
         self._ended = False
-        self._error: BaseException | None = None  # of the iterable
-        self._took_s = 0.0  # the last item of the iterable
+        self._error: BaseException | None = None  # the error of the iterable
+        self._took_s = 0.0  # time to read the last item of the iterable
 
     def next(self, ordered: bool) -> Chunk | None:
-        """The next chunk that is done; None at the end. Raises what the iterable raised, after what came before it."""
+        """Return the next finished chunk; None at the end. An error of the iterable is raised after the earlier results."""
         watch = Watch(self._driver)
         while True:
             ready = self._ready(ordered)
             if ready is not None:
                 return ready
-            # What is due never waits for this limit: it is under way, and runs again if its node is lost.
+            # A due chunk never waits for this limit: it is in progress, and runs again if its node is lost.
             if not self._ended and len(self._under_way) < self._driver.room():
                 self._draw()
                 continue
@@ -495,11 +517,11 @@ class _Stream:
         return chunk
 
     def _draw(self) -> None:
-        """Send one chunk of the next items."""
+        """Read the next items and send them as one chunk."""
         size = self._chunk or self._driver.chunk_size(WORK_S)
         parcels: list[Parcel] = []
         total, until = 0, None
-        # A source that is slow is not waited for with items in hand: its next item takes as long as the last one.
+        # Do not wait for a slow source while there are items to send: its next item takes as long as the last one.
         while len(parcels) < size and total < LARGEST_CHUNK and (until is None or time.monotonic() + self._took_s < until):
             began = time.monotonic()
             try:
@@ -514,7 +536,7 @@ class _Stream:
             self._took_s, until = now - began, now + PATIENCE_S if until is None else until
             try:
                 parcel, size_of = pack_item(item)
-            except Exception as error:  # this one cannot be sent; it stands in its place
+            except Exception as error:  # this item cannot be sent; its error takes its place
                 self._send(parcels)
                 parcels, total, until = [], 0, None
                 self._refused(error)
@@ -535,7 +557,7 @@ class _Stream:
         self._next += 1
 
     def close(self) -> None:
-        """Forget what is under way."""
+        """Cancel the chunks in progress."""
         left = [chunk for chunk in self._under_way if not chunk.finished()]
         self._under_way.clear()
         if left:
@@ -543,18 +565,18 @@ class _Stream:
 
 
 class _ChunkFuture(Future[Any]):
-    """The outputs of a chunk of one item. Its callbacks run in a thread of their own: they may call the session."""
+    """The future of a chunk of one item. Its callbacks run in a separate thread, so they may call the session."""
 
     def __init__(self, session: ClusterSession, driver: Driver, chunk: Chunk) -> None:
         super().__init__()
-        self._session: ClusterSession | None = session  # it stays until there is an answer
+        self._session: ClusterSession | None = session  # keeps the session until there is an answer
         self._driver, self._chunk = driver, chunk
         chunk.then = self._settle
 
     def _settle(self, chunk: Chunk) -> None:
         try:
             ((_, outputs, _),) = _answers(chunk)
-        except Exception as error:  # nobody may wait for ever
+        except Exception as error:  # no caller may wait without end
             outputs = error
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # it was cancelled
             if isinstance(outputs, BaseException):
@@ -564,7 +586,7 @@ class _ChunkFuture(Future[Any]):
         self._session = None
 
     def cancel(self) -> bool:
-        """Cancel it, unless its result is there."""
+        """Cancel the future and return True, or return False if it has a result."""
         cancelled = super().cancel()
         if cancelled:
             self._driver.cancel([self._chunk])
@@ -579,7 +601,7 @@ class _ChunkFuture(Future[Any]):
 
 
 def _answers(chunk: Chunk) -> Iterator[tuple[int, Any, Item]]:
-    """(index, outputs or exception, Item) of each item of a chunk that is done."""
+    """Yield (index, outputs or exception, Item) of each item of a finished chunk."""
     for leaf in chunk.leaves():
         if leaf.error is not None:
             for place in range(leaf.count):
@@ -598,7 +620,7 @@ def _outputs(outcome: Outcome, index: int) -> Any:
     assert outcome.outputs is not None
     try:
         return unpack(outcome.outputs, writable=True)
-    except Exception as error:  # of a class whose objects cannot be made again
+    except Exception as error:  # an object of its class cannot be unpickled
         return rename_task(error, index)
 
 
@@ -607,17 +629,17 @@ def _item(outcome: Outcome, index: int, node: str) -> Item:
         return Item(index, None, None)
     try:
         item = Item(*unpack(outcome.item))
-    except Exception:  # its key cannot be made again
+    except Exception:  # its key cannot be unpickled
         return Item(index, None, None)
     device: Any = None if item.device_id is None else (node, item.device_id)
     return item._replace(index=index, device_id=device)
 
 
 def _copy(error: BaseException) -> BaseException:
-    """One for each item that it is the error of."""
+    """Return a copy of an error, so that each item has its own."""
     try:
         made = type(error)(*error.args)
-    except Exception:  # its class wants other arguments than those it keeps
+    except Exception:  # its class needs other arguments than those in `args`
         made = AisBenchError(f"{type(error).__name__}: {error}")
     made.__dict__.update(error.__dict__)
     made.__cause__ = error.__cause__

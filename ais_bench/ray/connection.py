@@ -1,4 +1,4 @@
-"""The connection of this program to a Ray cluster: one for a program, which all its sessions share."""
+"""The connection of this program to a Ray cluster. All sessions of a program share one connection."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["connect"]
 
 
 def connect(address: Any) -> None:
-    """Connect to the cluster at `address`, unless this program is connected. Raises ConfigError.
+    """Connect to the cluster at `address`, unless this program is already connected. Raises ConfigError.
 
-    A program that has called `ray.init` keeps its connection, and so do later sessions of this program. An address of another
-    cluster is refused then.
+    If the program has called `ray.init` or has made a session, it keeps this connection. An address of another cluster is then
+    refused.
     """
     if not isinstance(address, str) or not address:
         raise ConfigError(f'address must be "auto" or a text such as "10.0.0.1:6379", got {address!r}')
@@ -28,7 +28,7 @@ def connect(address: Any) -> None:
     _reach(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
     try:
         ray.init(address=address, log_to_driver=False)
-    except (Exception, SystemExit) as error:  # Ray ends the program if what answers is no cluster
+    except (Exception, SystemExit) as error:  # Ray ends the program if the address does not belong to a cluster
         said = "what answers there is no Ray cluster" if isinstance(error, SystemExit) else str(error)
         raise ConfigError(
             f"cannot connect to a Ray cluster with address={address!r}: {said}; `ray start --head` starts one, and this "
@@ -50,7 +50,7 @@ def _refuse_another(address: str) -> None:
 
 
 def _reach(address: str) -> None:
-    """Raise ConfigError if nobody listens there. Ray itself tries for two minutes and then ends the program."""
+    """Raise ConfigError if nothing listens at the address. Ray itself tries for two minutes and then ends the program."""
     place = _host_and_port(address)
     if place is None:
         return
@@ -61,7 +61,7 @@ def _reach(address: str) -> None:
 
 
 def _host_and_port(address: str) -> tuple[str, int] | None:
-    """Of "host:port"; None for what Ray alone understands."""
+    """Return the host and port of "host:port"; None for an address in another form, which only Ray understands."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or "/" in host:
         return None

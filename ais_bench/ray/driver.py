@@ -1,16 +1,16 @@
-"""The thread that owns a cluster session's state: nodes, chunks under way, and the scheduler that places them.
+"""The thread that owns a cluster session's state: nodes, chunks in progress, and the scheduler that places them.
 
     callers   `submit`, `cancel`: events in a queue
     Ray       an answer, or an error, of a call: an event in the same queue
-    Head      what nodes there are (helpers.py): an event in the same queue
-    this      takes events; places chunks on nodes; sends pings to nodes that have work; starts actors, also again
+    Head      the list of nodes (helpers.py): an event in the same queue
+    this      takes events; places chunks on nodes; sends pings to nodes that have work; starts and restarts actors
 
-Every wait has a time limit: the queue's, after which nodes are looked at; those of callers, after which they ask whether this
-thread still moves. This thread itself waits for nothing else: what may take long is a helper's. No event is accepted once the
-thread has taken its last one. A chunk's outcome is taken once, whoever brings it first: a node that was suspected and had only
-been slow may still deliver.
+Every wait has a time limit. After the limit of the queue this thread checks the nodes. After the limit of a caller the caller
+checks whether this thread still makes progress. This thread waits for nothing else: a helper does everything that may take
+long. No event is accepted once the thread has taken its last one. A chunk's outcome is taken once, from the node that delivers
+first: a suspected node that was only slow may still deliver.
 
-The scheduler is the one that places tasks within a node (csrc/pool/scheduler.hpp); here a node is a worker that does several
+The scheduler is the one that places tasks within a node (csrc/pool/scheduler.hpp). Here a node is a worker that runs several
 chunks at a time.
 """
 
@@ -69,7 +69,7 @@ __all__ = ["Driver"]
 
 _logger = logging.getLogger("ais_bench.ray")
 
-# What Ray raises when a node or an actor is lost, or may be. What the user's code raises is a RayTaskError.
+# The errors of Ray if a node or an actor is lost, or may be lost. Errors of the user's code are RayTaskErrors.
 LOST = (
     RayActorError,  # with ActorUnavailableError
     ActorUnschedulableError,
@@ -81,53 +81,53 @@ LOST = (
 MAY_LIVE = (ActorUnavailableError, ObjectLostError, GetTimeoutError)  # the actor is not known to be dead
 UNBEGUN = (ActorUnavailableError, PoolClosed, SessionClosed)  # the chunk is not known to have been begun
 
-_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()  # that run
+_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()  # the running drivers
 
 
 class Driver:
-    """Own the nodes, the chunks under way and the scheduler, in a thread of its own. Any thread may call the public methods."""
+    """The owner of the nodes, the chunks in progress and the scheduler: one thread. Any thread may call the public methods."""
 
     def __init__(self, model: Any, settings: Settings) -> None:
         self._model = ray.put(model) if isinstance(model, bytes) else model
         self._settings = settings
         self._scheduler = _native.Scheduler(in_flight=CHUNKS_A_NODE, max_attempts=2, random=settings.random)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._gate = threading.RLock()  # guards `_ended` and what is put into `_events`; a signal handler may come in between
-        self._ended = False  # no event is taken any more
+        self._gate = threading.RLock()  # guards `_ended` and puts into `_events`; re-entrant for signal handlers
+        self._ended = False  # whether the thread takes no more events
         self._nodes: dict[str, Node] = {}
         self._at: dict[Any, Node] = {}  # by the scheduler's worker
         self._ready: list[Node] = []
         self._out: dict[int, Node] = {}  # by number
         self._free: dict[str, dict[str, float]] = {}
         self._job: str | None = None  # this program's connection to the cluster
-        self._kinds: Sequence[str] = ()  # of resources: a node that has one of them is used
+        self._kinds: Sequence[str] = ()  # resources; a node that has one of them is used
         self._numbers = 0
         self._open: set[Chunk] = set()  # accepted and not done
-        # Of chunks that wait or that a node has. A chunk must not refer to its task, which refers to the chunk.
+        # The tasks of chunks that wait or that a node has. A chunk must not refer to its task, which refers to the chunk.
         self._tasks: dict[Chunk, _native.ScheduledTask] = {}
-        self._deadlines: list[tuple[float, int, Chunk, float]] = []  # with the time that was allowed
+        self._deadlines: list[tuple[float, int, Chunk, float]] = []  # the last number is the time that was allowed
         self._looked_at = 0.0
         self._stopping = False
         self._force = False
-        self._end_by = 0.0  # work that is accepted may take so long, once it is stopping
-        self._settled = threading.Event()  # the first nodes are ready, or none will be
+        self._end_by = 0.0  # after `stop`: the time until which accepted work may run
+        self._settled = threading.Event()  # set once the first nodes are ready, or all have failed
         self._broken: BaseException | None = None
-        self._rate = 0.0  # items a second of one node
+        self._rate = 0.0  # items per second of one node
         self._done = 0
-        self._cost_s = 0.0  # of this thread's time, a chunk
-        self.beat = 0  # turns of the thread
+        self._cost_s = 0.0  # seconds of this thread's time for each chunk
+        self.beat = 0  # number of turns of the thread
         self._thread = threading.Thread(target=self._run, name="ais_bench cluster", daemon=True)
         self._head = Head(lambda found: self._post(lambda: self._find(found)), self._is_connected)
         self._ender = Ender(self._is_connected)
-        self._answers = Helper("ais_bench cluster answers")  # gives futures their results
-        self.calls = Helper("ais_bench cluster calls")  # the callbacks of futures
+        self._answers = Helper("ais_bench cluster answers")  # resolves futures
+        self.calls = Helper("ais_bench cluster calls")  # runs the callbacks of futures
 
     # ---- for callers ----
 
     def start(self, timeout_s: float) -> None:
-        """Start an actor on each node and wait until those that can be are ready. Raises WorkerStartError, ConfigError.
+        """Start an actor on each node and wait until every node is ready or has failed. Raises WorkerStartError, ConfigError.
 
-        May be called again after it was interrupted.
+        May be called again after an interruption.
         """
         if self._thread.ident is None:
             found = look()
@@ -151,13 +151,13 @@ class Driver:
             raise PoolClosed("the session was closed")
 
     def submit(self, chunk: Chunk, timeout: float | None = None) -> None:
-        """Have a chunk run on a node; for `timeout` seconds at most. Raises PoolClosed."""
+        """Run a chunk on a node, for at most `timeout` seconds. Raises PoolClosed."""
         until = None if timeout is None else (time.monotonic() + timeout, id(chunk), chunk, timeout)
         if self._stopping or not self._post(lambda: self._accept(chunk, until)):
             raise self._over()
 
     def cancel(self, chunks: Sequence[Chunk]) -> None:
-        """Nobody wants these any more."""
+        """Cancel chunks."""
         self._post(lambda: self._drop(chunks))
 
     def ask(self, question: Callable[[], Any]) -> Any:
@@ -183,17 +183,17 @@ class Driver:
         return list(self._nodes.values())
 
     def ready(self) -> list[Node]:
-        """Those that are ready."""
+        """The nodes that are ready."""
         return self._ready
 
     def room(self) -> int:
-        """How many chunks keep all nodes busy, and one more for each."""
+        """Return how many chunks keep all nodes busy, plus one for each node."""
         return (CHUNKS_A_NODE + 1) * max(1, len(self._ready))
 
     def chunk_size(self, work_s: float) -> int:
-        """How many items are so many seconds of one node's work, and at least one for each of its devices.
+        """Return how many items are `work_s` seconds of one node's work, at least one for each of its devices.
 
-        More than that with so many nodes that this thread would have no time for such chunks.
+        The number is larger if there are so many nodes that this thread has no time for chunks of that size.
         """
         ready = self._ready
         devices = max((len(node.devices) for node in ready), default=1)
@@ -201,11 +201,11 @@ class Driver:
         return max(devices, min(4096, int(self._rate * work_s)))
 
     def is_helper(self) -> bool:
-        """Whether the caller is one of this session's own threads."""
+        """Return whether the caller is one of this session's own threads."""
         return threading.current_thread() in (self._thread, *(helper.thread for helper in self._helpers()))
 
     def stop(self, *, force: bool, wait: bool = True) -> None:
-        """End the actors; chunks under way finish first unless `force`, for `close_timeout` seconds at most."""
+        """End the actors. Unless `force`, chunks in progress finish first, for at most `close_timeout` seconds."""
         self._stopping = True
         if self._thread.ident is None:
             return
@@ -222,14 +222,14 @@ class Driver:
         return self._head, self._ender, self._answers, self.calls
 
     def _is_connected(self) -> bool:
-        """Whether the program is still in the cluster. If not, a call of Ray's would start one of its own."""
+        """Return whether the program is still connected. If it is not, a call of Ray would start a new cluster."""
         return bool(ray.is_initialized() and ray.get_runtime_context().get_job_id() == self._job)
 
     def _over(self) -> BaseException:
         return self._broken or PoolClosed("the session is closed")
 
     def _post(self, event: Callable[[], None]) -> bool:
-        """Have something done in the thread. False: it has ended."""
+        """Call `event` in the thread. Return False if the thread has ended."""
         with self._gate:
             if not self._ended:
                 self._events.put(event)
@@ -249,7 +249,7 @@ class Driver:
                 self._expire()
                 self._look()
                 self._place()
-        except BaseException as error:  # a mistake of this file's: nobody may wait for ever
+        except BaseException as error:  # a defect in this file: no caller may wait without end
             _logger.exception("the cluster session failed")
             self._broken = error
         finally:
@@ -264,7 +264,7 @@ class Driver:
         self._end_by = self._end_by or time.monotonic() + self._settings.close_timeout
 
     def _wind_up(self) -> None:
-        """Leave nothing that anybody could wait for: no event, no chunk, no actor."""
+        """Finish everything for which a caller could wait: events, chunks, actors."""
         self._stopping = True
         with self._gate:
             self._ended = True
@@ -279,18 +279,18 @@ class Driver:
             self._end_sessions()
         for node in self.nodes():
             self._end_actor(node)
-        for helper in self._helpers():  # the actors end, futures get what they wait for
+        for helper in self._helpers():  # the actors end, and futures are resolved
             helper.end(CLOSE_S if helper is not self.calls else 0)
         _drivers.discard(self)
 
     def _end_sessions(self) -> None:
-        """Let the sessions end by themselves: workers release their devices and write their profiles."""
+        """Let the sessions end in order, so that workers release their devices and write their profiles."""
         actors = [node.actor for node in self.nodes() if node.state in (State.READY, State.LEAVING)]
         if actors and not self._force and self._is_connected():
             ray.wait([actor.close.remote(False) for actor in actors], num_returns=len(actors), timeout=CLOSE_S)
 
     def _take_events(self) -> None:
-        # The scheduler may want to decide anew although nothing happens.
+        # The scheduler may need a new decision although nothing happens.
         pause = min(TICK_S, (self._scheduler.look_again_ns - time.monotonic_ns()) / 1e9)
         if self._deadlines:
             pause = min(pause, self._deadlines[0][0] - time.monotonic())
@@ -302,7 +302,7 @@ class Driver:
         with contextlib.suppress(queue.Empty):
             while True:
                 event()
-                if self._done - done >= MOST_ANSWERS:  # others want to be sent meanwhile
+                if self._done - done >= MOST_ANSWERS:  # other chunks must be sent meanwhile
                     break
                 event = self._events.get_nowait()
         if self._done > done:
@@ -336,7 +336,7 @@ class Driver:
         self._scheduler.add(task, kind=kind, device=device)
 
     def _unqueue(self, chunk: Chunk) -> None:
-        """Nobody needs its answer any more. A node that has it keeps it until it answers."""
+        """Remove a chunk whose answer is not needed any more. A node that has it keeps it until it answers."""
         task = self._tasks.get(chunk)
         if task is not None:
             self._scheduler.drop(task)
@@ -357,7 +357,7 @@ class Driver:
         )
 
     def _call(self, call: Callable[[], Any], then: Callable[[Any, BaseException | None], None]) -> None:
-        """Call an actor's method, and have `then(value, error)` called in this thread once Ray has the answer."""
+        """Call an actor's method. `then(value, error)` is called in this thread once Ray has the answer."""
 
         def told(future: Future[Any]) -> None:
             error = future.exception()
@@ -391,7 +391,7 @@ class Driver:
             self._let_go(node)
         if chunk.done:
             return
-        if not current:  # a node that was given up has been faster than the one that does it again
+        if not current:  # a node that was given up was faster than its replacement
             self._unqueue(chunk)
         if error is not None:
             self._finish(chunk, None, cause or error, node)
@@ -401,7 +401,7 @@ class Driver:
         self._finish(chunk, outcomes, None, node)
 
     def _learn(self, items: int, took_ns: int) -> None:
-        # Chunks overlap in a node, so this is less than its rate, by at most the number of chunks in its hand.
+        # Chunks overlap in a node, so this is less than its rate, by at most a factor of its chunks in flight.
         rate = items * CHUNKS_A_NODE / max(1e-6, took_ns / 1e9)
         self._rate = rate if self._rate == 0 else self._rate + (rate - self._rate) / 4
 
@@ -414,7 +414,7 @@ class Driver:
         self._done += 1
         self._open.discard(chunk)
         then, chunk.then = chunk.then, None
-        if then is not None:  # it may call functions of the program's
+        if then is not None:  # it may call functions of the program
             self._answers.do(lambda: then(chunk))
 
     def _drop(self, chunks: Sequence[Chunk]) -> None:
@@ -432,7 +432,7 @@ class Driver:
             self._finish(chunk, None, error, None)
 
     def _fail_what_cannot_run(self) -> None:
-        """No chunk waits for a node that is out."""
+        """Fail the chunks that wait for a node that is not used any more."""
         out = self._out
         if not out:
             return
@@ -481,7 +481,7 @@ class Driver:
         self._settle()
 
     def _find(self, found: Found) -> None:
-        """Nodes join and leave."""
+        """Handle nodes that join and leave."""
         self._free = found.free
         usable = find_nodes(found.nodes, self._settings.nodes, self._kinds)
         for id, told in usable.items():
@@ -528,7 +528,7 @@ class Driver:
         )
 
     def _hold(self, node: Node, free: str, wanted: float, now: float) -> None:
-        """Somebody else has its devices."""
+        """Wait for a node whose devices another job has reserved."""
         node.pause_until = now + TICK_S
         node.held_since = node.held_since or now
         if now - node.held_since > HELD_S and not node.held:
@@ -549,7 +549,7 @@ class Driver:
             there, here = value.get("version"), ais_bench.__version__
             said = f"node {node.name} has ais_bench {there}, and this program {here}: they must be equal"
             self._give_up(node, WorkerStartError(said), again=False)
-        elif isinstance(error, RayTaskError):  # what the session raised would be raised again
+        elif isinstance(error, RayTaskError):  # the session would raise the same error again
             self._give_up(node, getattr(error, "cause", None) or error, again=False)
         else:
             self._give_up(node, error)
@@ -561,14 +561,14 @@ class Driver:
         self._move(node, State.READY)
 
     def _suspect(self, node: Node, error: BaseException, *, dead: bool, begun: bool, of: Chunk | None = None) -> None:
-        """Nothing more for this node; what it had in hand runs elsewhere.
+        """Send nothing more to this node, and run its chunks on other nodes.
 
-        `begun`: it had begun with the chunk `of`, or, if it is dead, with any.
+        `begun`: the node had begun the chunk `of`, or, if it is dead, any chunk.
         """
         _logger.warning("node %s is suspected: %s", node.name, _first_line(error))
         chunks = list(node.in_hand)
         node.in_hand.clear()
-        # The fault is the chunk's if that has cost a node before and was alone.
+        # A chunk is the reason if it was lost with a node before and was alone on this node.
         node.spared = dead and len(chunks) == 1 and bool(chunks[0].costs)
         worker, node.worker = node.worker, None
         if worker is not None:
@@ -614,9 +614,9 @@ class Driver:
         self._finish(chunk, None, error, node)
 
     def _give_up(self, node: Node, error: BaseException, *, again: bool = True) -> None:
-        """Its actor is dead, or useless. `again`: another may be of use."""
+        """Give up a node's actor, which is dead or unusable. `again`: whether a new actor may work."""
         self._end_actor(node)
-        if node.worker is not None:  # the scheduler has forgotten it otherwise
+        if node.worker is not None:  # otherwise the scheduler has already removed it
             self._suspect(node, error, dead=True, begun=False)
             return
         node.error = error
@@ -629,7 +629,7 @@ class Driver:
         self._move(node, State.OUT)
 
     def _drain(self, node: Node) -> None:
-        """It is to leave: it gets nothing more, and goes when it has done what it has."""
+        """Drain a node: send it nothing more, and remove it when it has finished its chunks."""
         if node.state is State.READY:
             _logger.info("node %s leaves", node.name)
             self._scheduler.close_worker(node.worker)
@@ -641,7 +641,7 @@ class Driver:
             self._move(node, State.OUT)
 
     def _let_go(self, node: Node) -> None:
-        """End a node that leaves once it has nothing in hand."""
+        """End a leaving node once it has no chunks."""
         if node.state is not State.LEAVING or node.in_hand:
             return
         self._scheduler.remove_worker(node.worker)
@@ -681,7 +681,7 @@ class Driver:
             self._suspect(node, error, dead=False, begun=False)
 
     def _settle(self) -> None:
-        """Whether waiting for the first nodes is over."""
+        """End the wait for the first nodes if each of them is ready or has failed."""
         if self._settled.is_set() or not self._nodes:
             return
         waited_for = [node for node in self.nodes() if node.state in (State.STARTING, State.RESTING)]
@@ -697,7 +697,7 @@ class Driver:
 
 
 class Watch:
-    """Look whether a driver still works, for somebody who waits for it: call `check` after each wait that brought nothing."""
+    """Checks, for a caller that waits for a driver, whether the driver still works. Call `check` after each wait in vain."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -712,13 +712,13 @@ class Watch:
         if driver.beat != self._seen:
             self._seen, self._waits = driver.beat, 0
             return
-        self._waits += 1  # counted in waits, as a program that was stopped did not wait
+        self._waits += 1  # counted in waits, because a stopped program does not wait
         if self._waits * TICK_S > STALL_S:
             raise PoolBroken(f"the cluster session has not moved for {STALL_S:g} seconds: Ray does not answer")
 
 
 def _end_all() -> None:
-    """At the end of the program, before Ray's own: sessions that nobody closed. Futures are finished."""
+    """Close the open sessions at the end of the program, before Ray ends. Futures are finished first."""
     for driver in list(_drivers):
         driver.stop(force=not any(chunk.then is not None for chunk in list(driver._open)))
 

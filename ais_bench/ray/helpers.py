@@ -1,4 +1,4 @@
-"""Threads beside the driver's, for what may take long: questions to Ray's head, and calls of the program's own functions."""
+"""Threads beside the driver's, for calls that may take long: queries to Ray's head, and functions of the program."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _logger = logging.getLogger("ais_bench.ray")
 
 
 class Helper:
-    """A thread that does one job after the other. What a job raises is logged."""
+    """A thread that runs one job after the other. Errors of jobs are logged."""
 
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._gate = threading.RLock()  # guards `_ended` and what is put into `_jobs`
+        self._gate = threading.RLock()  # guards `_ended` and puts into `_jobs`
         self._ended = False
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def do(self, job: Callable[[], None]) -> bool:
-        """Have this done. False: the thread has ended, and it is not."""
+        """Queue a job. Return False if the thread has ended; the job then does not run."""
         with self._gate:
             if not self._ended:
                 self._jobs.put(job)
             return not self._ended
 
     def end(self, wait_s: float) -> None:
-        """End the thread after the jobs that it has, and wait so long for that."""
+        """End the thread after its queued jobs, and wait up to `wait_s` seconds for the end."""
         with self._gate:
             self._ended = True
             self._jobs.put(None)
@@ -59,26 +59,26 @@ class Helper:
             self._idle()
 
     def _idle(self) -> None:
-        """Called between jobs, and at least twice a second."""
+        """Run between jobs, and at least twice a second."""
 
 
 class Found(NamedTuple):
-    """What Ray's head says of the nodes."""
+    """The state of the nodes, from Ray's head."""
 
     nodes: list[dict[str, Any]]
-    draining: set[str]  # ids of those that leave
-    free: dict[str, dict[str, float]]  # resources that nobody has, by node id
+    draining: set[str]  # ids of nodes that leave
+    free: dict[str, dict[str, float]]  # free resources, by node id
 
 
 class Ender(Helper):
-    """Ends actors. That waits as long as Ray's head is away, and nobody waits for it."""
+    """Ends actors. This blocks while Ray's head does not answer, but no caller waits for it."""
 
     def __init__(self, is_connected: Callable[[], bool]) -> None:
         super().__init__("ais_bench cluster ends")
         self._is_connected = is_connected
 
     def kill(self, actor: Any) -> None:
-        """End an actor. The handle is kept until then."""
+        """End an actor. The helper keeps the handle until then."""
 
         def job() -> None:
             with contextlib.suppress(Exception):
@@ -89,7 +89,7 @@ class Ender(Helper):
 
 
 class Head(Helper):
-    """Asks Ray's head for the nodes again and again, which waits as long as the head is away."""
+    """Asks Ray's head periodically for the nodes. This blocks while the head does not answer."""
 
     def __init__(self, tell: Callable[[Found], object], is_connected: Callable[[], bool]) -> None:
         super().__init__("ais_bench cluster nodes")
@@ -101,7 +101,7 @@ class Head(Helper):
             return
         try:
             found = look()
-        except Exception as error:  # the head is away for a moment
+        except Exception as error:  # the head does not answer at the moment
             _logger.debug("cannot ask for nodes: %s", error)
         else:
             self._tell(found)
@@ -109,11 +109,11 @@ class Head(Helper):
 
 
 def look() -> Found:
-    """Ask Ray's head. Raises what Ray raises."""
+    """Return the state of the nodes from Ray's head. Raises errors of Ray."""
     return Found(ray.nodes(), _draining(), _free())
 
 
-# Ray tells these by functions that are not for everybody, and that other versions may lack.
+# Ray provides these by internal functions, which other versions may lack.
 
 
 def _draining() -> set[str]:

@@ -1,4 +1,4 @@
-"""What runs on a node: an actor with a MultiDeviceSession over the node's devices."""
+"""The actor on a node, with a MultiDeviceSession for the node's devices."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["NodeActor"]
 
 
 class NodeActor:
-    """One node's session. Several chunks run at a time, each in a thread of the actor's."""
+    """One node's session. Several chunks run at a time, each in a thread of the actor."""
 
     def __init__(self) -> None:
         self._session: Any = None
 
     def start(self, model: Any, options: Packed) -> dict[str, Any]:
-        """Load the model on every device and say what there is. Raises what `MultiDeviceSession.start` raises."""
+        """Load the model on every device and return its description. Raises the errors of `MultiDeviceSession.start`."""
         session = self._session = MultiDeviceSession(model, **unpack(options))
         session.start()
         described = session._ready_pool(None).description()
@@ -37,11 +37,11 @@ class NodeActor:
         }
 
     def ping(self) -> int:
-        """Answer: the node is there."""
+        """Answer, to show that the node is alive."""
         return time.monotonic_ns()
 
     def run(self, parcels: Sequence[Parcel], order: Order) -> tuple[list[Outcome], int]:
-        """Run the items of a chunk. Returns an outcome for each, and how many nanoseconds that took."""
+        """Run the items of a chunk. Return an outcome for each item, and the time of the chunk in nanoseconds."""
         began = time.monotonic_ns()
         entries = unpack_items(parcels)
         answers = self._answers([item for item, error in entries if error is None], order)
@@ -61,11 +61,11 @@ class NodeActor:
             yield _outcome(outputs, None)
 
     def report(self) -> Any:
-        """The session's report."""
+        """Return the session's report."""
         return self._session.report()
 
     def reset(self) -> None:
-        """Start the session's report anew."""
+        """Restart the counts of the session's report."""
         self._session.reset_summaryinfo()
 
     def close(self, force: bool) -> None:
@@ -79,6 +79,6 @@ def _outcome(outputs: Any, item: Any) -> Outcome:
         where = None if item is None else pack(tuple(item))
         if not isinstance(outputs, BaseException):
             return Outcome(pack(outputs), None, where)
-    except Exception as error:  # it came from a worker, and still cannot go further
+    except Exception as error:  # it came from a worker, but cannot be sent further
         return Outcome(None, dumps_error(error), None)
     return Outcome(None, dumps_error(outputs), where)

@@ -1,15 +1,16 @@
 """The nodes of a cluster that a session uses, and what each of them is doing.
 
-A node's states, and who moves it:
+The states of a node, and its transitions:
 
     state      meaning                                   becomes
     STARTING   its actor loads the model                 READY: `start` answered; RESTING: it failed
-    READY      it gets chunks                            SUSPECT: an error of Ray's, or no answer to a ping; LEAVING: Ray
+    READY      it gets chunks                            SUSPECT: an error of Ray, or no answer to a ping; LEAVING: Ray
                                                          drains it
-    SUSPECT    it gets none; it is asked whether it      READY: it answered; RESTING: its actor is dead, or has not answered
-               is there                                  for long
-    LEAVING    it gets none; it does what it has         OUT: it has nothing left; SUSPECT, as above
-    RESTING    no actor; one is started when its pause   STARTING
+    SUSPECT    it gets no chunks; it is sent pings       READY: it answered; RESTING: its actor is dead, or has not answered
+                                                         for too long
+    LEAVING    it gets no chunks, and finishes those     OUT: it has no chunks left; SUSPECT, as above
+               that it has
+    RESTING    no actor; one is started when the pause   STARTING
                is over and its devices are free
     OUT        it failed too often in a row, or left     RESTING: it left and has joined again
 """
@@ -32,7 +33,7 @@ KINDS = ("NPU", "GPU")  # resources of Ray that are devices
 
 
 class State(enum.Enum):
-    """What a node is doing; the table at the top of this file has the transitions."""
+    """The state of a node. The table at the top of this file has the transitions."""
 
     STARTING = "starting"
     READY = "ready"
@@ -44,7 +45,7 @@ class State(enum.Enum):
 
 @dataclass(eq=False)
 class Node:
-    """One node. The driver's thread alone changes it."""
+    """One node. Only the driver's thread changes it."""
 
     number: int  # the scheduler's device
     id: str
@@ -55,26 +56,26 @@ class Node:
     worker: Any = None  # the scheduler's, while READY
     devices: list[int] = field(default_factory=list)
     model: Any = None
-    in_hand: dict[Chunk, Any] = field(default_factory=dict)  # with the reference to its answer
-    failures: int = 0  # in a row, without a chunk answered
+    in_hand: dict[Chunk, Any] = field(default_factory=dict)  # with the references to their answers
+    failures: int = 0  # consecutive failures without an answered chunk
     pause_until: float = 0.0
-    convicted: int = 0  # deaths in a row that were the fault of a chunk
-    spared: bool = False  # its last death was
-    held: str = ""  # what is to be said of it if somebody else has its devices
+    convicted: int = 0  # consecutive deaths that a chunk caused
+    spared: bool = False  # whether a chunk caused its last death
+    held: str = ""  # the message if another job has reserved its devices
     held_since: float = 0.0
     started_at: float = 0.0
     suspected_at: float = 0.0
-    asked_at: float = 0.0  # when the ping under way was sent; 0: none is
+    asked_at: float = 0.0  # when the present ping was sent; 0: no ping in progress
     heard_at: float = 0.0
     error: BaseException | None = None
 
     @property
     def name(self) -> str:
-        """How people call it."""
+        """The node's name in messages."""
         return f"{self.host} ({self.id[:8]})"
 
     def rest(self) -> None:
-        """Wait before the next start, longer each time. A death that was a chunk's fault does not count."""
+        """Set the pause before the next start, longer each time. A death that a chunk caused does not count."""
         spared, self.spared = self.spared and self.convicted < MOST_CONVICTED, False
         if spared:
             self.convicted += 1
@@ -85,7 +86,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a driver was asked for."""
+    """The settings of a driver."""
 
     options: Any  # of each node's session, packed
     nodes: Sequence[str] | None
@@ -98,9 +99,9 @@ class Settings:
 
 
 def reservation(node: Node, settings: Settings) -> tuple[dict[str, Any], tuple[str, float] | None]:
-    """What Ray is to reserve for a node's actor: options of the actor, and (resource, amount); None: nothing.
+    """Return what Ray must reserve for a node's actor: options of the actor, and (resource, amount); None: nothing.
 
-    Ray picks which devices an actor sees, and they are numbered from 0. So `devices` needs as many as its largest id says.
+    Ray picks the devices that an actor sees, and they are numbered from 0. So `devices` needs its largest id plus one.
     """
     kind = resource_of(node.resources)
     if not settings.reserve or kind is None:
@@ -116,7 +117,7 @@ def reservation(node: Node, settings: Settings) -> tuple[dict[str, Any], tuple[s
 
 
 def resource_of(resources: dict[str, float]) -> str | None:
-    """The resource that is a node's devices; None if it has nothing to compute with."""
+    """Return the resource for a node's devices; None if the node has no devices and no processors."""
     for kind in (*KINDS, "CPU"):
         if resources.get(kind, 0) > 0:
             return kind
@@ -124,9 +125,9 @@ def resource_of(resources: dict[str, float]) -> str | None:
 
 
 def kinds_of(nodes: Sequence[dict[str, Any]], wanted: Sequence[str] | None) -> Sequence[str]:
-    """Which resources make a node of use: those of devices, or, if no node has any, the processors. For `find_nodes`.
+    """Return the resources of usable nodes for `find_nodes`: those of devices, or processors if no node has devices.
 
-    Raises ConfigError if there is no such node, or if one that is wanted is not there.
+    Raises ConfigError if there is no such node, or if a wanted node does not exist.
     """
     living = [node for node in nodes if node.get("Alive")]
     if wanted is not None:
@@ -144,7 +145,7 @@ def kinds_of(nodes: Sequence[dict[str, Any]], wanted: Sequence[str] | None) -> S
 def find_nodes(
     nodes: Sequence[dict[str, Any]], wanted: Sequence[str] | None, kinds: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Which of Ray's nodes to use, by id: living ones with such resources; of those the wanted, by id, host name or address."""
+    """Return the nodes to use, by id: living nodes with such resources that are wanted by id, host name or address."""
     found = {node["NodeID"]: node for node in nodes if node.get("Alive")}
     if wanted is not None:
         return {id: node for id, node in found.items() if _names(node) & set(wanted)}

@@ -1,8 +1,8 @@
-"""Items on their way to a node, and results on their way back, as bytes.
+"""Items that are sent to a node, and results that come back, as bytes.
 
-ais_bench.wire.travel decides what goes by name and what by value, as between a session and its workers: a class of the
-program's own is the same class when it comes back. Small ones are bytes. Large ones are put into Ray's object store, once,
-whichever and however many nodes get them.
+As between a session and its workers, ais_bench.wire.travel decides what is sent by name and what by value: a class of the
+program is the same class when it comes back. Small objects are sent as bytes. Large objects are put into Ray's object store
+once, for any number of nodes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Packed", "Parcel", "pack", "pack_item", "unpack", "unpack_items"]
 
 
 class Packed(NamedTuple):
-    """A pickle, and the buffers that it left out."""
+    """A pickle, and its out-of-band buffers."""
 
     data: bytes
     buffers: list[Any]
 
     def size(self) -> int:
-        """Bytes in all."""
+        """The total number of bytes."""
         return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
 
@@ -34,7 +34,7 @@ Parcel = Any  # Packed, or the reference to one in Ray's store
 
 
 def pack(value: Any) -> Packed:
-    """The value as bytes. Large arrays are not copied. Raises what pickling raises."""
+    """Return the value as bytes. Large arrays are not copied. Raises errors of pickling."""
     buffers: list[pickle.PickleBuffer] = []
 
     def begin() -> Any:
@@ -52,24 +52,24 @@ def pack(value: Any) -> Packed:
 
 
 def pack_item(item: Any) -> tuple[Parcel, int]:
-    """An item as it is now, whatever its source does with its buffers, and its size in bytes. Raises what pickling raises."""
+    """Return a copy of an item, so that its source may reuse its buffers, and its size in bytes. Raises errors of pickling."""
     packed = pack(item)
     size = packed.size()
-    if size > STORED_BYTES and ray.is_initialized():  # a program that has left the cluster is told so by the driver
+    if size > STORED_BYTES and ray.is_initialized():  # if the program has left the cluster, the driver reports it
         return ray.put(packed), size
     return Packed(packed.data, [bytes(memoryview(buffer)) for buffer in packed.buffers]), size
 
 
 def unpack(packed: Packed, *, writable: bool = False) -> Any:
-    """The value again. Its large arrays lie in the parcel's memory, unless they are to be `writable`."""
+    """Return the unpickled value. Its large arrays are in the parcel's memory, unless they must be `writable`."""
     buffers: list[Any] = [bytearray(buffer) for buffer in packed.buffers] if writable else packed.buffers
     return travel.loads(packed.data, buffers)
 
 
 def unpack_items(parcels: Sequence[Parcel]) -> list[tuple[Any, Exception | None]]:
-    """(item, None) of each, on a node; (None, exception) for one that cannot be made again.
+    """Return (item, None) of each item, on a node; (None, exception) for an item that cannot be unpickled.
 
-    Raises what Ray raises for lost objects, and for those that do not come in time.
+    Raises Ray's errors for lost objects, and for objects that do not arrive in time.
     """
     stored = [parcel for parcel in parcels if isinstance(parcel, ray.ObjectRef)]
     fetched = iter(ray.get(stored, timeout=FETCH_S) if stored else [])

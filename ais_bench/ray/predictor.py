@@ -24,16 +24,18 @@ class Predictor:
             num_gpus=1,  # or resources={"NPU": 1}; neither for CPU devices
         )
 
-    Each actor of Ray Data's holds one InferSession on the device that Ray gave it, device 0 of what it sees.
+    Each actor of Ray Data holds one InferSession on the device that Ray assigned to it: device 0 of those that it sees.
 
     Args:
         model: a path that every node has, or the model's content as bytes.
-        inputs: {input name: column}; inputs that are not named take the column of their own name.
-        outputs: {output name: column}; outputs that are not named get a column of their own name.
+        inputs: {input name: column}; an input that is not in it takes the column of its own name.
+        outputs: {output name: column}; an output that is not in it gets a column of its own name.
         keep: columns that are passed on. None: all. Ray Data needs an id column to resume from a checkpoint.
         mode: as for `infer`.
-        device_id: of the device, if it is not the first one.
+        device_id: the device id, if it is not the first device.
         options: as for InferSession.
+
+    Raises the errors of InferSession.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Predictor:
         self._mode = mode
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Run one batch. Raises FeedError for a column that is missing."""
+        """Run one batch. Raises FeedError for a missing column, and the errors of `InferSession.infer`."""
         missing = [column for column in self._inputs.values() if column not in batch]
         if missing:
             raise FeedError(f"the batch must have columns {missing} for the model's inputs; it has {sorted(batch)}")
@@ -66,6 +68,6 @@ class Predictor:
 
 
 def _as_array(column: Any, dtype: Any) -> Any:
-    """A column of arrays of one shape comes from Ray Data as an array of objects."""
+    """Return a column as one array. Ray Data passes a column of arrays of one shape as an array of objects."""
     array = np.asarray(column)
     return np.stack([np.asarray(one, dtype) for one in array]) if array.dtype == object else array

@@ -1,1 +1,1 @@
-"""Pictures of runs: a page of one file, and a trace. uPlot (MIT, its licence beside it) draws what moves over time."""
+"""Pictures of runs: an HTML page in one file, and a trace. uPlot (MIT, licence in this folder) draws the curves over time."""

@@ -1,4 +1,4 @@
-"""A report as a page: one file, which needs no network."""
+"""A report as an HTML page: one file that needs no network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEMPLATES = ("page.html", "page.css", "evaluation.html", "measurement.html")
 
 
 def write_page(results: Sequence[Any], path: str) -> None:
-    """Write the page of a run, or of several that are laid over each other. Raises OSError."""
+    """Write the page of one run, or of several runs in the same pictures. Raises OSError."""
     import jinja2
 
     texts = {name: resources.files(__package__).joinpath(name).read_text("utf-8") for name in (*SCRIPTS, *TEMPLATES)}
@@ -54,14 +54,14 @@ def write_page(results: Sequence[Any], path: str) -> None:
 
 
 def _raw(text: str) -> Any:
-    """Text that is a part of the page. Never what comes from a run."""
+    """Return text that is inserted into the page unescaped. Never use it for text that comes from a run."""
     import markupsafe
 
     return markupsafe.Markup(text)
 
 
 def _in_script(content: Any) -> str:
-    """JSON that no text in it can end early."""
+    """Return JSON for a script element. No text in it can end the element early."""
     text = json.dumps(json_ready(content))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -72,12 +72,12 @@ def _about(result: Any) -> dict[str, Any]:
 
 
 def _evaluation(result: Any) -> dict[str, Any]:
-    """What the template shows of a data set's run."""
+    """Return the template's values for an evaluation."""
     return {**_about(result), "kind": "evaluation", "metrics": _flat(result.report.get("metrics", {})), **story_of(result)}
 
 
 def _measurement(result: Any) -> dict[str, Any]:
-    """What the template shows of `bench` and `scaling`: a row and a bar for each setting, and the curve."""
+    """Return the template's values for `bench` and `scaling`: a row and a bar for each setting, and the curve."""
     from ais_bench.evaluate.text import setting_of
 
     rows = result.report.get("results") or result.report.get("curve") or []

@@ -1,4 +1,4 @@
-"""What the page of an evaluation shows beside its report, from one pass over the records."""
+"""The contents of an evaluation's page besides its report, from one pass over the records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAILURES = 100
 
 
 def story_of(result: Any) -> dict[str, Any]:
-    """Return the curve over time with its marks, the parts of the wall time, the latencies as bars, and some failures."""
+    """Return the curve over time with its marks, the parts of the wall time, the histogram of latencies, and some failures."""
     turns = result.run.get("turns", [])
     clock, rates = RunTime(turns), Rates()
     stages: dict[str, StageTimes] = {}
@@ -60,11 +60,11 @@ def _shares(parts: dict[str, float], wall_s: float) -> dict[str, Any]:
 
 
 def _histograms(latencies: dict[str, array[float]]) -> dict[str, list[dict[str, Any]]]:
-    """How often runs took how long, end to end, of all and of each device, over the same edges."""
+    """Return histograms of the end-to-end times, of all devices and of each device, with the same edges."""
     if not latencies:
         return {}
     every = np.concatenate([np.asarray(values) for values in latencies.values()])
-    low, high = float(every.min()), float(np.quantile(every, 0.995))  # the last bar holds what is above
+    low, high = float(every.min()), float(np.quantile(every, 0.995))  # the last bar has everything above
     width = (high - low) / BARS or 1.0
     groups = {"all": every}
     if 1 < len(latencies) <= DEVICES_WITH_BARS:

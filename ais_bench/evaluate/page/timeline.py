@@ -1,4 +1,4 @@
-"""Where the time of each device went, from the records, in one pass and in memory that does not grow with them."""
+"""The time of each device by stage, from the records, in one pass and in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ais_bench.tuning import REORDER
 
 __all__ = ["PARTS", "STAGES", "Attribution", "Rates", "RunTime", "StageTimes"]
 
-# In the order in which a task meets them once a worker has it.
+# In the order in which a task passes them once a worker has it.
 STAGES = ("copy_in", "preprocess", "execute", "postprocess", "copy_out")
-# Of stages that overlap, the time belongs to the first of these.
+# If stages overlap, the time counts for the first of these.
 PARTS = ("execute", "preprocess", "postprocess", "copy_in", "copy_out")
 POINTS = 240  # of a curve: so many to twice as many
 
@@ -22,17 +22,17 @@ Stage = tuple[str, float, float]
 
 
 class StageTimes:
-    """Says when the stages of records were, for the records of one device in their order.
+    """Computes the times of the stages, for the records of one device in their order.
 
-    A record has the time at which its worker took it, the length of each stage, and when the worker was done. A worker takes
-    the next task while it executes one, so an execution begins when the one before has ended.
+    A record has the time at which its worker took it, the length of each stage, and the time at which the worker finished. A
+    worker takes the next task while it executes one, so an execution begins when the previous one has ended.
     """
 
     def __init__(self) -> None:
         self._free_at = 0.0
 
     def of(self, record: dict[str, Any]) -> list[Stage]:
-        """Return (stage, start, end) of those that took time, in seconds since 1970."""
+        """Return (stage, start, end) of the stages that took time, in seconds since 1970."""
         at = record.get("started_s")
         if at is None:
             return []
@@ -52,7 +52,7 @@ class StageTimes:
 
 
 class Attribution:
-    """The seconds of a device, each given to one stage or to idleness."""
+    """The seconds of a device; each second counts for one stage or as idle."""
 
     def __init__(self) -> None:
         self._seconds, self._active = dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 0)
@@ -77,18 +77,18 @@ class Attribution:
         self._before = at
 
     def parts(self, wall_s: float) -> dict[str, float]:
-        """Return the seconds of each stage, and idle ones, after the last record; they sum up to the wall time."""
+        """Return the seconds of each stage and the idle seconds. Call it after the last record. The sum is the wall time."""
         while self._events:
             self._take()
         seconds, busy = dict(self._seconds), sum(self._seconds.values())
-        if busy > wall_s > 0:  # clocks of turns differ by a little
+        if busy > wall_s > 0:  # clocks of turns differ slightly
             seconds = {name: value * wall_s / busy for name, value in seconds.items()}
             busy = wall_s
         return {**seconds, "idle": max(0.0, wall_s - busy)}
 
 
 class RunTime:
-    """From seconds since 1970 to seconds of the run: the time between two of its turns does not count."""
+    """Converts seconds since 1970 to seconds of the run. The time between two turns does not count."""
 
     def __init__(self, turns: Sequence[dict[str, Any]]) -> None:
         self._starts, self._offsets = array("d"), array("d")
@@ -113,7 +113,7 @@ class RunTime:
 
 
 class Rates:
-    """Samples a second over time, of each device and of all."""
+    """Samples per second over time, of each device and of all devices."""
 
     def __init__(self) -> None:
         self._step = 1e-3
@@ -122,7 +122,7 @@ class Rates:
         self._any = False
 
     def add(self, at: float, device: str) -> None:
-        """Count a sample that was done at that second of the run."""
+        """Count a sample that was finished at this second of the run."""
         place = int(at / self._step)
         self._first = place if not self._any else min(self._first, place)
         self._last = place if not self._any else max(self._last, place)
@@ -142,7 +142,7 @@ class Rates:
             self._counts[device] = halved
 
     def curve(self) -> dict[str, Any]:
-        """Return {"x": seconds, "series": {device or "all": samples a second}}."""
+        """Return {"x": seconds, "series": {device or "all": samples per second}}."""
         if not self._any:
             return {"x": [], "series": {}}
         places = range(self._first, self._last + 1)

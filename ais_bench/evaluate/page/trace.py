@@ -1,7 +1,7 @@
-"""A run as a trace that Perfetto, chrome://tracing and MindStudio Insight open: a process a device, a lane a stage.
+"""A run as a trace for Perfetto, chrome://tracing and MindStudio Insight: a process for each device, a track for each stage.
 
-What waits in a queue overlaps with others that wait, so the queue is shown as asynchronous events. An arrow leads from the
-caller, at the moment at which it handed a run over, to its execution.
+Waiting tasks overlap, so the queue is shown as asynchronous events. An arrow leads from the caller, at the moment at which it
+handed a run over, to the run's execution.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["write_trace"]
 
 CALLER = 0  # the process of the caller
 LANES = ("queued", *STAGES)
-MARK_US = 1.0  # the caller's side of an arrow: a mark, since nobody measures it
+MARK_US = 1.0  # the caller's end of an arrow: a mark, because its length is not measured
 
 
 def write_trace(result: Any, path: str) -> int:
-    """Write the trace of a run, and return how many runs it shows: the first 100,000. Raises OSError."""
+    """Write the trace of a run, and return the number of runs in it: at most the first 100,000. Raises OSError."""
     temporary = f"{path}.{os.getpid()}.tmp"
     shown = 0
     with gzip.open(temporary, "wt", encoding="utf-8", compresslevel=4) as file:
@@ -53,7 +53,7 @@ def _write(file: Any, events: list[dict[str, Any]]) -> None:
 
 
 class _Device:
-    """A process of the trace: a lane for each stage, and more lanes for a stage that overlaps with itself."""
+    """A process of the trace: one track for each stage, and more tracks if a stage overlaps with itself."""
 
     def __init__(self, pid: int, device: Any) -> None:
         self.pid = pid
@@ -69,7 +69,7 @@ class _Device:
         )
 
     def lane(self, stage: str, start: float, end: float) -> int:
-        """Return the number of a lane of that stage that is free then."""
+        """Return the number of a track of this stage that is free at this time."""
         ends = self._ends.setdefault(stage, [])
         place = next((place for place, taken in enumerate(ends) if taken <= start + 1e-7), len(ends))
         if place == len(ends):
@@ -81,7 +81,7 @@ class _Device:
 
 
 def _events(record: dict[str, Any], device: _Device, origin: float, flow: int) -> list[dict[str, Any]]:
-    """The stages of a run, and an arrow from the caller to its execution."""
+    """Return the events of a run: its stages, and an arrow from the caller to its execution."""
 
     def us(seconds: float) -> float:
         return round((seconds - origin) * 1e6, 1)
