@@ -83,8 +83,10 @@ CALLS = ("plain(feeds)", "exchange.run(task)", "exchange.run_all(tasks)", "for t
 seen, inside = set(), []
 
 def profile(frame, event, _argument):
-    caller = frame if event == "c_call" else frame.f_back
-    if caller is None or event not in ("call", "c_call"):
+    if event not in ("call", "c_call", "c_return"):  # Python 3.12 tells of the end of some native calls only
+        return
+    caller = frame.f_back if event == "call" else frame
+    if caller is None:
         return
     line = linecache.getline(caller.f_code.co_filename, caller.f_lineno)
     found = [call for call in CALLS if call in line]

@@ -42,9 +42,11 @@ class Walk:
         if event in ("call", "c_call"):
             self.moves += file != self._files[-1]
             self._files.append(file)
-        else:
+        elif file == self._files[-1]:
             self._files.pop()
             self.moves += file != self._files[-1]
+        else:  # Python 3.12 tells of the end of some native calls only
+            self.moves += 2
 
 
 @pytest.fixture
