@@ -1,4 +1,4 @@
-"""A pool of worker processes on devices. It knows nothing of models. Runs in the caller's process."""
+"""A pool of worker processes on devices. It knows nothing about models. This package runs in the caller's process."""
 
 from ais_bench.pool.device_pool import DeviceInfo, DevicePool, WorkerInfo
 from ais_bench.pool.interpreter import freeze_support

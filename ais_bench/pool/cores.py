@@ -1,4 +1,4 @@
-"""Splitting the processors this process may use among workers. Pure, but for reading the topology."""
+"""Split the processors of this process among workers. Pure functions, except for reading the topology."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ais_bench import _native
 
 
 class CoreShare(NamedTuple):
-    """What one worker may use: the processors it is pinned to (empty: not pinned) and how many threads fit."""
+    """The share of one worker: the processors to which it is pinned (empty: not pinned), and its number of threads."""
 
     cpus: tuple[int, ...]
     threads: int
 
 
 def split_cores(cpus: Sequence[int], usable: int, workers: int) -> list[CoreShare]:
-    """`workers` shares of `cpus`, as even as can be and without overlap while there are enough processors.
+    """Return `workers` shares of `cpus`, as even as possible, and without overlap if there are enough processors.
 
-    `usable` is how many processors' worth of time there is (a cgroup quota may allow less than len(cpus)); it bounds the
-    threads, so that the workers together do not start more threads than can run.
+    `usable` is the number of processors whose time is available (a cgroup quota may allow less than len(cpus)). It limits the
+    threads, so the workers together do not start more threads than can run.
     """
     usable = max(1, min(usable, len(cpus)))
     if workers >= len(cpus):
@@ -35,19 +35,19 @@ def split_cores(cpus: Sequence[int], usable: int, workers: int) -> list[CoreShar
 
 
 def allowed_cpus() -> list[int]:
-    """Processors of the calling thread's affinity mask, hardware threads of one core side by side."""
+    """Return the processors of the calling thread's affinity mask, with the hardware threads of one core side by side."""
     return sorted(os.sched_getaffinity(0), key=_core_of)
 
 
 def usable_cpu_count() -> int:
-    """Processors' worth of time: the affinity mask, lowered by a cgroup quota."""
+    """Return the number of processors whose time is available: the affinity mask, reduced by a cgroup quota."""
     return _native.usable_cpu_count()
 
 
 def _core_of(cpu: int) -> tuple[int, int, int]:
     try:
         return _topology(cpu, "physical_package_id"), _topology(cpu, "core_id"), cpu
-    except (OSError, ValueError):  # not every kernel and container shows the topology; the plain order is good then
+    except (OSError, ValueError):  # not every kernel and container shows the topology; then the plain order is used
         return 0, cpu, cpu
 
 

@@ -1,14 +1,14 @@
-"""DevicePool: one handler in a process of its own for each device, and tasks for whichever has room.
+"""DevicePool: a worker process with a handler for each device, and tasks that run on any of them.
 
     caller's thread                              worker process (one or more for each device)
     ---------------                              --------------------------------------------
     submit / run / ordered                       handler = factory(context)
-       feeds are copied into shared memory  -->  native loop: feeds seen in place, executed,
-       arrays over shared memory            <--  outputs written in place
-    supervisor's thread: starts workers, sees deaths, restarts, enforces deadlines, carries logs
+       feeds are copied into shared memory  -->  native loop: feeds are read in place and executed,
+       arrays over shared memory            <--  outputs are written in place
+    supervisor's thread: starts workers, detects deaths, restarts workers, enforces deadlines, passes on logs
     resolver's thread: only while futures are pending
 
-It knows nothing of models: the factory brings the handler, see ais_bench.wire.protocol.
+The pool knows nothing about models: the factory makes the handler, see ais_bench.wire.protocol.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_native.load_numpy()  # here, in the thread that imports, and not at the first array, which may be a daemon thread's
+_native.load_numpy()  # here, in the importing thread: the first array may be in a daemon thread
 
 
 class WorkerInfo(NamedTuple):
-    """One worker's place. `pid` is None while nobody is there; states are those of ais_bench.pool.seats."""
+    """The state of one worker. `pid` is None while there is no process. ais_bench.pool.seats has the states."""
 
     pid: int | None
     device: int
@@ -51,7 +51,7 @@ class WorkerInfo(NamedTuple):
 
 
 class DeviceInfo(NamedTuple):
-    """One device over all of its workers. `stats` go on counting."""
+    """The records of one device, over all of its workers. `stats` continue to count."""
 
     device: int
     stats: Stats
@@ -63,16 +63,17 @@ class DeviceInfo(NamedTuple):
 
 
 class DevicePool:
-    """Workers on devices. A context manager: leaving it closes the pool, at once if by an exception.
+    """Worker processes on devices. A context manager: leaving it closes the pool, after an exception without waiting.
 
     Args:
         factory: makes the handler in each worker; any callable that can be sent (ais_bench.wire.travel), or a Parcel of it.
         devices: device ids.
         settings: see PoolSettings.
-        called: what a device is called in errors and logs.
+        called: the word for a device in errors and logs.
 
-    Every method may be called from any thread. In a process forked from the one that made the pool every method raises
-    SessionClosed, but for `close`, which does nothing there.
+    Every method may be called from any thread. In a forked child of the process that made the pool every method raises
+    SessionClosed, except `close`, which does nothing there. The constructor raises ConfigError, and UnsupportedError if the
+    kernel is too old.
     """
 
     def __init__(
@@ -109,16 +110,16 @@ class DevicePool:
         return self._settled and not self._engine.closed
 
     def start(self) -> None:
-        """Starts the workers that are not there yet and waits until they are ready.
+        """Start the missing workers and wait until they are ready.
 
-        Raises WorkerStartError as soon as fewer than `min_devices` devices can become ready (its cause is what a factory
-        raised), and closes the pool; PoolClosed.
+        As soon as fewer than `min_devices` devices can become ready, raises WorkerStartError (its cause is the error of a
+        factory) and closes the pool. Raises PoolClosed after `close`.
         """
         engine = self._owned()
         if self._settled:
             return
         try:
-            with engine.supervisor.changed:  # who starts it as well must not find half of the devices: they would look lost
+            with engine.supervisor.changed:  # a concurrent start() must not see a partial device list
                 if not self._begun:
                     self._begun = True
                     for device in self._devices:
@@ -130,8 +131,8 @@ class DevicePool:
         self._settled = True
 
     def close(self, *, force: bool = False, **unknown: NoReturn) -> None:
-        """Lets accepted tasks finish, for `close_timeout` seconds at most, and ends the workers. `force`: does not wait;
-        unfinished tasks fail with PoolClosed. May be called twice, from any thread, and from a future's callback."""
+        """Let accepted tasks finish, for at most `close_timeout` seconds, and end the workers. `force`: do not wait; unfinished
+        tasks fail with PoolClosed. Idempotent. May be called from any thread, and from a future's callback."""
         if unknown:
             raise unknown_argument(unknown, DevicePool.close)
         self._engine.close(force=force)
@@ -155,11 +156,11 @@ class DevicePool:
 
     @property
     def devices(self) -> tuple[int, ...]:
-        """Device ids in use."""
+        """The device ids in use."""
         return tuple(self._devices)
 
     def add_device(self, device: int) -> None:
-        """Starts workers on one more device and waits until they are ready. Raises WorkerStartError, ConfigError."""
+        """Start workers on one more device and wait until they are ready. Raises ConfigError, WorkerStartError, PoolClosed."""
         device = as_device_id(device)
         engine = self._owned()
         if device in self._devices:
@@ -174,7 +175,7 @@ class DevicePool:
         self._devices.append(device)
 
     def remove_device(self, device: int) -> None:
-        """Takes a device out: what its workers have in hand is finished, then they end. Raises ConfigError."""
+        """Remove a device: its workers finish their tasks and end. Raises ConfigError, PoolClosed."""
         device = as_device_id(device)
         engine = self._owned()
         if device not in self._devices:
@@ -193,8 +194,9 @@ class DevicePool:
     ) -> Future[Any]:
         """Return a future of the outputs. The feeds may be reused as soon as this returns.
 
-        `device`: the one to run on; None: whichever is expected to be done first. `timeout` seconds from now, wherever the task
-        is then, the future fails with TaskTimeout. Cancelling works until the result is there; what was not begun is not run.
+        `device`: the device to run on; None: the one that is expected to finish first. After `timeout` seconds the future fails
+        with TaskTimeout, in any state of the task. Cancelling works until the result has arrived; a task that has not begun
+        does not run. Raises ConfigError, WorkerStartError, PoolBroken, PoolClosed. `result()` raises the task's error.
         """
         if unknown:
             raise unknown_argument(unknown, DevicePool.submit)
@@ -212,9 +214,10 @@ class DevicePool:
         return future
 
     def map(self, items: Iterable[Sequence[Any]], *, ordered: bool = True, **unknown: NoReturn) -> Iterator[Any]:
-        """Run feeds out of any iterable, an endless one too, and yield the outputs: in order, or as they are done.
+        """Run feeds from any iterable, which may be endless, and yield the outputs: in order, or as they are finished.
 
-        Memory stays bounded: see `window` in ais_bench.pool.settings. Raises an item's error in its place.
+        Memory is bounded: see `window` in ais_bench.pool.settings. Raises WorkerStartError, PoolBroken, PoolClosed; the
+        iteration raises an item's error when its turn comes, and ends.
         """
         if unknown:
             raise unknown_argument(unknown, DevicePool.map)
@@ -222,28 +225,28 @@ class DevicePool:
         return (task.result() for task in tasks)
 
     def run(self, task: Task) -> Task:
-        """Run one task and return it when it is done."""
-        if not self._settled:  # else the exchange refuses it if the pool is closed, or another process's
+        """Run one task and return it when it is done. Raises WorkerStartError, PoolBroken, PoolClosed."""
+        if not self._settled:  # otherwise the exchange refuses it if the pool is closed or belongs to another process
             self.start()
         self._engine.exchange.run(task)
         return task
 
     def plain_runner(self, rule: FeedRule) -> Callable[[Any], Task | None]:
-        """Return what runs feeds without Python on the way, once the pool has started; see `Exchange.run_plain`."""
+        """Return a function that runs feeds without Python code, once the pool has started; see `Exchange.run_plain`."""
         return functools.partial(self._engine.exchange.run_plain, rule)
 
     def run_all(self, tasks: Sequence[Task]) -> Sequence[Task]:
-        """Run tasks, and return them when all are done. Their buffers must not change meanwhile."""
+        """Run tasks, and return them when all are done. Their buffers must not change before. Raises the errors of `run`."""
         self.start()
         self._engine.exchange.run_all(tasks)
         return tasks
 
     def ordered(self, items: Iterable[T], make: Callable[[T, int], Task], **how: Any) -> Stream:
-        """Tasks that `make(item, index)` makes, each yielded when it is done, in order."""
+        """Return a stream that runs the tasks of `make(item, index)` and yields them in order."""
         return self._stream(items, make, ordered=True, **how)
 
     def unordered(self, items: Iterable[T], make: Callable[[T, int], Task], **how: Any) -> Stream:
-        """Tasks that `make(item, index)` makes, each yielded when it is done."""
+        """Return a stream that runs the tasks of `make(item, index)` and yields each one when it is done."""
         return self._stream(items, make, ordered=False, **how)
 
     def _stream(
@@ -255,8 +258,8 @@ class DevicePool:
         lists: int | None = None,
         rule: FeedRule | None = None,
     ) -> Stream:
-        """`lists`: the mode of items that are lists of feeds, for which `make` is not called; None: it is called for all.
-        `rule`: it is called for lists, too, of which the rule may have something to say."""
+        """Return a stream. `lists`: the mode of items that are lists of feeds, for which `make` is not called; None: call it
+        for all items. `rule`: call `make` also for lists for which the rule may have a warning or an error."""
         self.start()
         settings = self._settings
         return Stream(
@@ -271,22 +274,22 @@ class DevicePool:
         )
 
     def name_feeds(self, names: Sequence[str]) -> None:
-        """Says what errors call the arrays of a task, one after the other; without it they are numbered."""
+        """Set the names of a task's arrays in errors. Without names errors number the arrays."""
         self._owned().exchange.name_feeds(names)
 
     def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[np.ndarray[Any, Any]]:
-        """Arrays of these shapes and dtypes in memory that a worker sees: a task of them is not copied. They must not change
-        before its result is there."""
+        """Return arrays of these shapes and dtypes in memory that a worker shares: a task of them is not copied. Do not change
+        them until you have the task's result. Raises WorkerStartError, PoolBroken, PoolClosed."""
         self.start()
         return self._engine.exchange.new_feeds(specs)
 
     def share_arenas(self) -> None:
-        """Keeps the descriptors of the workers' arenas open, for `place_of`. Call before `start`."""
+        """Keep the descriptors of the workers' arenas open, for `place_of`. Call it before `start`."""
         self._engine.supervisor.shares_arenas = True
 
     def place_of(self, array: np.ndarray[Any, Any]) -> tuple[int, int] | None:
-        """Where an array of a result lies: the descriptor of its worker's arena and the offset in it. None if it is a copy, or
-        its worker is gone. The descriptor stays open while the array is about."""
+        """Return the position of a result's array: the descriptor of its worker's arena, and the offset in the arena. Return
+        None if the array is a copy, or its worker has ended. The descriptor stays open while the array exists."""
         for seat in self._engine.supervisor.seats:
             lane = seat.worker.ready.lane if isinstance(seat.worker, RunningWorker) else None
             if lane is not None and lane.fd >= 0 and lane.owns(array):
@@ -296,7 +299,7 @@ class DevicePool:
     # ---- about it ----
 
     def description(self) -> Any:
-        """What a handler said about itself."""
+        """Return the description of a handler."""
         self.start()
         for device in self._engine.supervisor.devices.values():
             if device.description is not None:
@@ -304,16 +307,16 @@ class DevicePool:
         raise PoolClosed("no worker has become ready")
 
     def descriptions(self) -> dict[int, Any]:
-        """What the newest handler on each device said about itself; devices that had none yet are left out."""
+        """Return the description of the newest handler on each device; devices that had no handler yet are left out."""
         devices = self._engine.supervisor.devices.values()
         return {device.id: device.description for device in devices if device.description is not None}
 
     def workers(self) -> list[WorkerInfo]:
-        """A line for each worker's place."""
+        """Return the state of each worker."""
         return [WorkerInfo(seat.pid, seat.device.id, seat.state, seat.restarts) for seat in self._engine.supervisor.seats]
 
     def device_infos(self) -> list[DeviceInfo]:
-        """A record for each device, with the replies that are there by now."""
+        """Return the records of each device, including all replies that have arrived."""
         if not self._engine.foreign:
             self._engine.exchange.progress()
         supervisor, counts = self._engine.supervisor, self._engine.exchange.counts()
@@ -331,15 +334,15 @@ class DevicePool:
         ]
 
     def counts(self) -> dict[str, Any]:
-        """How many tasks were accepted, and how each ended: done, failed, cancelled, timed out or refused. Cheap."""
+        """Return how many tasks were accepted, and how they ended: done, failed, cancelled, timed out or refused. Cheap."""
         return self._engine.exchange.counts()
 
     def wall_s(self) -> float:
-        """Seconds during which the pool had something to do."""
+        """Return the seconds during which the pool had unfinished tasks."""
         return self._engine.exchange.wall_s()
 
     def reset_times(self) -> None:
-        """Starts all times and counts anew."""
+        """Restart all times and counts."""
         for device in self._engine.supervisor.devices.values():
             device.stats.reset()
         self._engine.exchange.reset_times()

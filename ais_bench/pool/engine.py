@@ -1,7 +1,7 @@
 """Exchange, supervisor and resolver of one pool, from the first worker to the last descriptor.
 
-DevicePool is the object that callers hold; this is what runs. They are two, because the threads in here must not keep the
-caller's object alive: when it is dropped without `close`, the engine finishes what was accepted and ends by itself.
+Callers hold a DevicePool; the Engine has the running parts. They are two objects, because the threads here must not keep the
+caller's object alive: if it is dropped without `close`, the engine finishes the accepted tasks and ends by itself.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _live: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class Engine:
-    """Hold what outlives the pool's face: exchange, supervisor and the thread of futures. Any thread may call its methods."""
+    """The parts that outlive DevicePool: exchange, supervisor and the thread of futures. Any thread may call its methods."""
 
     def __init__(self, settings: PoolSettings, factory: Parcel, planned_workers: int, called: str) -> None:
         self.settings = settings
-        self.foreign = False  # this process was forked from the one that owns the workers
+        self.foreign = False  # whether this process was forked from the owner of the workers
         self._cpus = allowed_cpus()
         self._usable = usable_cpu_count()
         self._shares = split_cores(self._cpus, self._usable, max(1, planned_workers))
@@ -50,7 +50,7 @@ class Engine:
         self.supervisor = Supervisor(settings, factory, place, self.exchange, bell, self._wake_fd, called)
         self._resolver: Resolver | None = None
         self._lock = Lock()
-        self.closed = False  # no new work
+        self.closed = False  # whether new work is refused
         self._ending = False
         _hook_once()
         _live.add(self)
@@ -64,7 +64,7 @@ class Engine:
     # ---- devices ----
 
     def add(self, device_id: int) -> None:
-        """Starts the workers of a device; `wait_until_settled` says how that went."""
+        """Start the workers of a device. `wait_until_settled` waits for the result."""
         self.supervisor.add(device_id, [self._share(device_id) for _ in range(self.settings.workers_per_device)])
 
     def _share(self, device_id: int) -> CoreShare:
@@ -80,8 +80,8 @@ class Engine:
         return CoreShare(chosen, self.settings.threads or len(chosen) or share.threads)
 
     def wait_until_settled(self, device_ids: Sequence[int], needed: int) -> None:
-        """Until every device has all of its workers ready or has failed. Raises WorkerStartError as soon as fewer than
-        `needed` can become ready."""
+        """Wait until every device has all of its workers ready or has failed. Raises WorkerStartError as soon as fewer than
+        `needed` devices can become ready."""
         changed = self.supervisor.changed
         with changed:
             while True:
@@ -92,7 +92,7 @@ class Engine:
                 changed.wait()
 
     def wait_until_gone(self, device_id: int) -> None:
-        """Until the last worker of a removed device has ended."""
+        """Wait until the last worker of a removed device has ended."""
         changed = self.supervisor.changed
         with changed:
             while not self.closed and any(seat.device.id == device_id for seat in self.supervisor.seats):
@@ -117,7 +117,7 @@ class Engine:
     # ---- futures ----
 
     def future(self) -> PoolFuture:
-        """Return a future that the resolver will see to."""
+        """Return a future that the resolver resolves."""
         from ais_bench.pool.resolver import PoolFuture, Resolver
 
         if self._resolver is None:
@@ -128,7 +128,7 @@ class Engine:
                         resolver.start()
                     except PoolError:  # no thread is to be had
                         raise
-                    except BaseException:  # interrupted; if it runs, there must not be a second one
+                    except BaseException:  # interrupted; if the thread runs, there must not be a second one
                         if _begins(resolver):
                             self._resolver = resolver
                         raise
@@ -136,11 +136,11 @@ class Engine:
         return PoolFuture(self.exchange)
 
     def finish_futures(self) -> None:
-        """Waits for every future that was accepted, and for its callbacks, which may submit more; for ever if need be."""
+        """Wait for every accepted future and its callbacks, which may submit more futures. There is no time limit."""
         exchange = self.exchange
         while not self.closed and not self.foreign:
             resolver = self._resolver
-            # Twice, as a callback that has just returned may have submitted one more.
+            # Twice, because a callback that has just returned may have submitted another future.
             if exchange.futures == 0 and (resolver is None or resolver.at_rest) and exchange.futures == 0:
                 return
             exchange.wait(FINISH_STEP_S)
@@ -148,7 +148,7 @@ class Engine:
     # ---- the end ----
 
     def abandon(self) -> None:
-        """The owner was dropped. Takes no lock, so it is safe in a destructor."""
+        """End the engine after its owner was dropped. It takes no lock, so it is safe in a destructor."""
         if self.foreign or self.closed:
             return
         self.exchange.wake_when_idle = True
@@ -156,9 +156,9 @@ class Engine:
         self.supervisor.wake()
 
     def close(self, *, force: bool) -> None:
-        """Ends everything. Without `force`, accepted tasks get `close_timeout` to finish. May be called twice, and from a
-        callback of a future; returns when no process and no thread is left (but the calling one). From a signal handler it may
-        return before that, and the process does not end before it is over."""
+        """End everything. Without `force`, accepted tasks have `close_timeout` to finish. Idempotent; may be called from a
+        callback of a future. It returns when no process and no thread is left, except the calling thread. From a signal handler
+        it may return earlier; the process then ends only after everything has ended."""
         if self.foreign:
             return
         self.exchange.close_door(closed_error)
@@ -184,16 +184,16 @@ class Engine:
             self._resolver.join()
 
     def _wind_up(self) -> None:
-        """No worker is left, and none will come."""
-        self.exchange.block(None, closed_error)  # what the last workers left behind
+        """Finish after the last worker has ended."""
+        self.exchange.block(None, closed_error)  # tasks that the last workers left
         self.exchange.silence()
         if self._resolver is not None:
             self._resolver.stop()
         _live.discard(self)
 
     def forget(self) -> None:
-        """In a forked child: never to be used, and nothing of it to be ended; only the descriptors are closed, so that the
-        workers' ends of them tell the truth."""
+        """Give up the engine in a forked child: end nothing, but close the descriptors, so that workers see end of file when
+        the parent exits."""
         self.foreign = True
         for seat in self.supervisor.seats:
             if seat.worker is not None:
@@ -205,8 +205,8 @@ class Engine:
 def make_exchange(settings: PoolSettings, bell: Doorbell, wake_fd: int, cores: int) -> Exchange:
     """Return the owner of a pool's state.
 
-    The environment variable AIS_BENCH_POOL_RANDOM, a number, has its scheduler decide by lot. That is for tests: what a pool
-    answers must not depend on who runs it.
+    If the environment variable AIS_BENCH_POOL_RANDOM is a number, the scheduler decides at random with this seed. Tests use it:
+    the answers of a pool must not depend on which worker runs a task.
     """
     return Exchange(
         bell,
@@ -223,23 +223,23 @@ def make_exchange(settings: PoolSettings, bell: Doorbell, wake_fd: int, cores: i
 
 
 def _begins(resolver: Resolver) -> bool:
-    """Whether the thread runs, or does within half a second."""
+    """Return whether the thread runs, or begins to run within half a second."""
     gate = Lock()
     gate.acquire()
     for _ in range(50):
         if resolver.is_alive():
             return True
-        gate.acquire(True, 0.01)  # nobody opens it
+        gate.acquire(True, 0.01)  # no thread opens it
     return False
 
 
 def closed_error(_task: object = None) -> PoolError:
-    """The error of every use after `close`."""
+    """Return the error of every use after `close`."""
     return PoolClosed("the pool is closed")
 
 
 def foreign_error() -> SessionClosed:
-    """The error of every use in a forked child."""
+    """Return the error of every use in a forked child."""
     return SessionClosed("this pool belongs to the process that this one was forked from; open a new one here")
 
 
@@ -247,7 +247,7 @@ _hooked = False
 
 
 def _hook_once() -> None:
-    """Importing this package registers nothing; the first engine does."""
+    """Register the hooks at fork and exit. The first engine does this, and not the import of this package."""
     global _hooked
     if not _hooked:
         _hooked = True
@@ -256,7 +256,7 @@ def _hook_once() -> None:
 
 
 def _close_all() -> None:
-    """The script has ended: futures are finished, as those of `concurrent.futures` are."""
+    """Finish all futures and close all pools at the end of the script, as `concurrent.futures` does."""
     for engine in list(_live):
         try:
             engine.finish_futures()

@@ -1,9 +1,9 @@
-"""The Python that workers run, and what they run first.
+"""The Python interpreter of workers, and the first code that it runs.
 
-Usually that is `sys.executable`. It is not where Python is a part of another program: in a frozen one (PyInstaller, Nuitka,
-cx_Freeze) and where Python is embedded (uWSGI and others). Such a program must never be started as if it were Python: it would
-run itself again, and so would each of its copies. So a frozen program takes part by calling `freeze_support` first of all, and
-where Python is embedded the interpreter of the same installation is used; without either nothing is started.
+Usually the interpreter is `sys.executable`. This is wrong if Python is a part of another program: a frozen program
+(PyInstaller, Nuitka, cx_Freeze), or one that embeds Python (uWSGI and others). Such a program must never be started as if it
+were Python: it would run itself again, and so would each copy. So a frozen program must call `freeze_support` at its start. If
+Python is embedded, the interpreter of the same installation is used. Without one of these, nothing is started.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ais_bench.wire import travel
 LEAST_KERNEL = (3, 10)
 FLAG = "--ais-bench-process"
 
-# Without the working directory, whose modules may be called like the library's.
+# Without the working directory, whose modules may have the names of library modules.
 _OFF_THE_WORKING_DIRECTORY = """\
 import sys
 if sys.path[0] == "": del sys.path[0]
 """
 
-# What a fresh interpreter runs, by role. A worker must not import ais_bench before it has the parent's sys.path, which comes
-# first on the control connection.
+# The first code of a fresh interpreter, by role. A worker must not import ais_bench before it has the parent's sys.path, which
+# is the first message on the control connection.
 CODE = {
     "worker": _OFF_THE_WORKING_DIRECTORY
     + """\
@@ -73,7 +73,7 @@ devices = [memory(device) if opened else None for device in range(_native.device
 print("about", json.dumps([_native.runtime_about(runtime), devices]))
 _native.finalize()
 """,
-    # The function `main` of a module, with texts.
+    # Calls the function `main` of a module, with texts.
     "call": _OFF_THE_WORKING_DIRECTORY
     + """\
 import importlib, json
@@ -104,20 +104,20 @@ if spec is not None: print("found", json.dumps(spec.origin or ""))
 
 
 class Place(NamedTuple):
-    """Where the parent stood when the pool was made: what a worker needs to import the same modules and find the same files."""
+    """The parent's environment when the pool was made, so that a worker imports the same modules and finds the same files."""
 
     path: tuple[str, ...]
-    cwd: str  # empty: it was deleted
+    cwd: str  # empty: the folder was deleted
 
     @classmethod
     def here(cls) -> Place:
-        """As of now."""
+        """Return the present environment of this process."""
         try:
             cwd = os.getcwd()
         except FileNotFoundError:
             cwd = ""
         path = [cwd if entry == "" else entry for entry in travel.texts(sys.path)]
-        # These find ais_bench itself if the parent found it in a way that sys.path does not show.
+        # These paths find ais_bench itself if the parent found it in a way that sys.path does not show.
         path += [root for root in (os.path.dirname(folder) for folder in ais_bench.__path__) if root not in path]
         return cls(tuple(path), cwd)
 
@@ -128,10 +128,10 @@ _supported = False
 
 
 def freeze_support() -> None:
-    """Let a frozen program (PyInstaller, Nuitka, cx_Freeze) have workers. Call it first of all in the main script.
+    """Allow a frozen program (PyInstaller, Nuitka, cx_Freeze) to have workers. Call it at the start of the main script.
 
-    In a process that the pool has started it never returns. In all others it returns at once. Without this call a frozen
-    program gets a ConfigError before anything is started. A program that is not frozen needs no such call.
+    In a process that the pool has started it never returns. In all other processes it returns at once. Without this call a
+    frozen program gets a ConfigError before anything is started. A program that is not frozen does not need it.
     """
     global _supported
     _supported = True
@@ -146,9 +146,9 @@ def _serve(role: str) -> NoReturn:
 
 
 def is_frozen() -> bool:
-    """Whether the program was made into an executable file of its own."""
+    """Return whether the program is a frozen executable file."""
     main = vars(sys.modules["__main__"]) if "__main__" in sys.modules else {}
-    # Nuitka says `__compiled__` in each module, and whether an interpreter is still needed beside them.
+    # Nuitka defines `__compiled__` in each module, and says whether an interpreter is still needed.
     compiled: Any = main.get("__compiled__")
     return bool(getattr(sys, "frozen", False)) or bool(getattr(compiled, "standalone", False))
 
@@ -171,12 +171,12 @@ _PYTHON_NAME = re.compile(r"(python|pypy)(\d+(\.\d+)*)?[a-z]{0,2}(-\w+)?")
 
 
 def python_executable() -> str:
-    """The interpreter that workers run. Raises ConfigError where there is none.
+    """Return the interpreter that workers run. Raises ConfigError if there is none.
 
-    What multiprocessing was told comes first (`multiprocessing.set_executable`), then `sys.executable` if it is a Python, then
-    the Python of this installation.
+    The order is: the one given to `multiprocessing.set_executable`, then `sys.executable` if it is a Python, then the Python of
+    this installation.
     """
-    spawn = sys.modules.get("multiprocessing.spawn")  # where nobody imported it, nobody has chosen another one
+    spawn = sys.modules.get("multiprocessing.spawn")  # if it is not imported, no other executable was set
     chosen = os.fsdecode(spawn.get_executable() or "") if spawn is not None else ""
     if chosen and chosen != sys.executable:
         return chosen
@@ -195,23 +195,23 @@ def python_executable() -> str:
 
 
 def _is_python(path: str) -> bool:
-    """Judged by names, because running another program to see what it is might do anything."""
+    """Return whether a file is a Python, judged by its name, because running an unknown program is not safe."""
     return any(_PYTHON_NAME.fullmatch(os.path.basename(name)) for name in (path, os.path.realpath(path)))
 
 
 def command(role: str, *arguments: str) -> list[str]:
-    """The command line of a fresh interpreter in this role. Raises ConfigError where there is none."""
+    """Return the command line of a fresh interpreter in this role. Raises ConfigError if there is no interpreter."""
     if is_frozen():
         return [_frozen_executable(), FLAG, role, *arguments]
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     if sys.version_info >= (3, 11) and "-P" not in flags:
-        # The working directory is not on the path, not even at first; Python 3.13 fails in it if it has been deleted.
+        # The working directory is never on the path. With a deleted working directory on it, Python 3.13 fails.
         flags = [*flags, "-P"]
     return [python_executable(), *flags, "-c", CODE[role], *arguments]
 
 
 def run(role: str, *arguments: str) -> tuple[int | None, str, str]:
-    """Runs a fresh interpreter in this role to its end: its exit code, None if nobody can tell, and what it wrote. Raises
+    """Run a fresh interpreter in this role to its end. Return its exit code (None if it is not known) and its output. Raises
     TimeoutError."""
     words = [os.fsencode(word) for word in command(role, *arguments)]
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -237,7 +237,7 @@ def run(role: str, *arguments: str) -> tuple[int | None, str, str]:
 
 
 def _read_all(fds: list[int], child: _native.Child) -> tuple[str, str]:
-    """What comes until both ends are closed or the process has ended."""
+    """Return the output until both ends are closed or the process has ended."""
     deadline = _native.monotonic_ns() + int(ASK_TIMEOUT_S * 1e9)
     parts = {fd: b"" for fd in fds}
     open_fds = set(fds)
@@ -247,7 +247,7 @@ def _read_all(fds: list[int], child: _native.Child) -> tuple[str, str]:
         if left <= 0:
             raise TimeoutError
         ready = dict(_native.poll([(fd, 1) for fd in (*open_fds, child.watch_fd)], left))
-        ended = child.watch_fd in ready  # something that it started may hold the pipes for ever
+        ended = child.watch_fd in ready  # its children may hold the pipes open
         for fd in [fd for fd in open_fds if fd in ready]:
             data = os.read(fd, 1 << 16)
             parts[fd] += data
@@ -259,12 +259,12 @@ def _read_all(fds: list[int], child: _native.Child) -> tuple[str, str]:
 
 
 def found_in_worker(name: str) -> str | None:
-    """The file of a module as a worker would find it, "" for one without a file, None where it would find none."""
+    """Return the file of a module as a worker would find it, "" for a module without a file, None if it would find none."""
     import json
 
     try:
         _code, out, _err = run("find", json.dumps(Place.here().path), name)
-    except Exception:  # then no worker can be started either, which others will say
+    except Exception:  # then no worker can be started either, and the pool reports that
         return None
     found = [line[6:] for line in out.splitlines() if line.startswith("found ")]
     return str(json.loads(found[-1])) if found else None
@@ -277,7 +277,7 @@ travel.ask_with(found_in_worker)
 
 
 def check_kernel(release: str | None = None) -> None:
-    """Raises UnsupportedError for a Linux older than what the pool needs."""
+    """Raise UnsupportedError if the Linux kernel is too old for the pool."""
     release = os.uname().release if release is None else release
     numbers = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
     if numbers and numbers < LEAST_KERNEL:

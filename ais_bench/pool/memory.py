@@ -1,4 +1,4 @@
-"""How much memory this process may use: the machine's, or less by the cgroups it is in."""
+"""The memory that this process may use: the machine's memory, or the lower limit of its cgroups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def memory_limit() -> int:
-    """Return bytes. A limit that cannot be read does not count."""
+    """Return the limit in bytes. A limit that cannot be read is ignored."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for line in _read(Path("/proc/self/cgroup")).splitlines():
         _, controllers, path = line.split(":", 2)

@@ -1,9 +1,8 @@
-"""One worker process as the parent sees it: started, watched, listened to, killed, reaped.
+"""The parent's side of one worker process: start, watch, read, kill and reap it.
 
-A worker is a fresh interpreter (exec): nothing of the caller's `__main__` runs in it, and it inherits three descriptors and
-nothing else: its end of the control connection, the arena and the doorbell. It leads a session of its own, so that Ctrl-C at
-the terminal reaches the parent alone, which then ends the workers. Everything here belongs to the supervisor's thread,
-`kill`, `pid` and `tail` excepted.
+A worker is a fresh interpreter (exec), so nothing of the caller's `__main__` runs in it. It inherits only three descriptors:
+its end of the control connection, the arena and the doorbell. It leads its own session, so Ctrl-C at the terminal reaches only
+the parent, which then ends the workers. Only the supervisor's thread may use this file, except `kill`, `pid` and `tail`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ais_bench.wire.connection import ParentEnd
 
 
 class Exit(NamedTuple):
-    """How a process ended: `signal` or `exit_code`; neither when somebody else reaped it."""
+    """How a process ended: `signal` or `exit_code`; neither if other code reaped it."""
 
     signal: int | None
     exit_code: int | None
@@ -36,8 +35,8 @@ class Exit(NamedTuple):
 
 
 def above_stdio(fd: int, stack: contextlib.ExitStack) -> int:
-    """`fd`, or a duplicate that lasts as long as `stack` where it is 0, 1 or 2, which a child has other uses for. A process
-    whose own standard descriptors are closed, such as a daemon, gets such numbers."""
+    """Return `fd`. If it is 0, 1 or 2, return a duplicate that lasts as long as `stack`, because a child uses these numbers. A
+    process with closed standard descriptors, such as a daemon, gets such numbers."""
     if fd > 2:
         return fd
     higher = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -46,8 +45,8 @@ def above_stdio(fd: int, stack: contextlib.ExitStack) -> int:
 
 
 def connection() -> tuple[_socket.socket, _socket.socket]:
-    """Two connected sockets of the system. `socket` may be another library's, whose sockets belong to one thread, and
-    `socket.setdefaulttimeout` makes all new ones non-blocking."""
+    """Return two connected sockets of the system. The module `socket` may have been replaced by a library whose sockets belong
+    to one thread, and `socket.setdefaulttimeout` would make new sockets non-blocking."""
     mine, its = _socket.socketpair()
     mine.setblocking(False)
     its.setblocking(True)
@@ -55,7 +54,7 @@ def connection() -> tuple[_socket.socket, _socket.socket]:
 
 
 class WorkerProcess:
-    """A running worker process and the parent's descriptors for it. `inherited`: the numbers of descriptors there."""
+    """A running worker process and the parent's descriptors for it. `inherited`: the descriptor numbers in the worker."""
 
     def __init__(self, place: Place, inherited: tuple[int, ...]) -> None:
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
@@ -69,7 +68,7 @@ class WorkerProcess:
             theirs.callback(os.close, nothing)
             control, *self.inherited = [above_stdio(fd, theirs) for fd in (its.fileno(), *inherited)]
             words = [os.fsencode(word) for word in command("worker", str(control))]
-            # Not `subprocess`: some programs replace it, and others ignore or take the signals that it relies on.
+            # Not `subprocess`: some programs replace it, and others ignore or handle the signals that it needs.
             self._child = _native.Child(words, nothing, its_output, its_output, [control, *self.inherited])
             ours.pop_all()
         self.pid: int = self._child.pid
@@ -83,16 +82,16 @@ class WorkerProcess:
         self.control.send({"path": list(place.path), "cwd": place.cwd})
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Sends a signal, to this process for certain. Any thread; too late is fine."""
+        """Send a signal to this process and to no other one. No effect once the process is gone. Any thread may call it."""
         self._child.kill(number)
 
     def reap(self) -> Exit:
-        """Waits for the end of the process. Call when `watch_fd` is readable."""
+        """Wait for the end of the process. Call it when `watch_fd` is readable."""
         self.exit = Exit(*self._child.reap())
         return self.exit
 
     def read_output(self) -> list[str]:
-        """Lines the worker has written since the last call, stdout and stderr alike. Raises EOFError when no more can come."""
+        """Return the lines that the worker wrote since the last call to stdout and stderr. Raises EOFError at the end."""
         try:
             data = os.read(self.output_fd, 1 << 16)
         except BlockingIOError:
@@ -106,7 +105,7 @@ class WorkerProcess:
         return self._remember(lines)
 
     def read_last_output(self) -> list[str]:
-        """What is left after the process died, an unfinished line included. Processes it started may hold the pipe open."""
+        """Return the rest of the output after the process died, and an unfinished line. Its children may hold the pipe open."""
         lines: list[str] = []
         with contextlib.suppress(EOFError):
             while more := self.read_output():
@@ -121,7 +120,7 @@ class WorkerProcess:
         return texts
 
     def close(self) -> None:
-        """Closes the parent's descriptors. The process must have been reaped."""
+        """Close the parent's descriptors. The process must have been reaped."""
         self.control.close()
         if self.output_fd >= 0:
             os.close(self.output_fd)

@@ -1,7 +1,7 @@
 """The thread that resolves futures.
 
-It alone runs the callbacks of futures, so that a callback may do anything: use the pool, close it, take locks that a thread
-waiting in the pool holds. It also collects replies while futures are pending and no caller collects.
+Only this thread runs the callbacks of futures. So a callback may use the pool, close it, and take locks that a thread holds
+while it waits in the pool. This thread also collects replies while futures are pending and no caller collects.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ log = logging.getLogger("ais_bench.pool")
 
 
 class PoolFuture(Future[Any]):
-    """A future of a task. Cancelling takes the task back at once, unless a worker has begun it: then its answer is dropped."""
+    """A future of a task. Cancelling takes back a task that has not begun; otherwise the run is ended or its answer dropped."""
 
     def __init__(self, exchange: Exchange) -> None:
         super().__init__()
         self._exchange = exchange
-        self.task: Task | None = None  # until it is resolved
+        self.task: Task | None = None  # None once it is resolved
 
     def cancel(self) -> bool:
-        """Return whether that worked; it does until the result is there."""
+        """Cancel the task. Return False if the result has already arrived."""
         cancelled = super().cancel()
         task = self.task
         if cancelled and task is not None:
@@ -35,7 +35,7 @@ class PoolFuture(Future[Any]):
 
 
 class Resolver(Thread):
-    """Started with the first future of a pool; ends when told to and every future it knows of is resolved."""
+    """The thread starts with the first future of a pool. It ends after `stop`, when every future is resolved."""
 
     def __init__(self, exchange: Exchange) -> None:
         super().__init__("ais_bench futures")
@@ -43,19 +43,19 @@ class Resolver(Thread):
 
     @property
     def at_rest(self) -> bool:
-        """Whether every future of a task that is done is resolved, and its callbacks have returned."""
+        """Return whether every future of a finished task is resolved and its callbacks have returned."""
         return self._exchange.unresolved == 0
 
     def stop(self) -> None:
-        """Ask it to end; no future may be pending any more."""
+        """Ask the thread to end. No future may be pending."""
         self._exchange.stop_resolving()
 
     def run(self) -> None:
-        """The loop."""
+        """Run the loop of the thread."""
         while (task := self._exchange.next_resolved()) is not None:
             try:
                 _resolve(task)
-            except BaseException:  # a SystemExit out of a callback, say; the other futures wait for this thread
+            except BaseException:  # for example SystemExit from a callback; other futures need this thread
                 log.exception("calling callbacks of a future")
             del task
 

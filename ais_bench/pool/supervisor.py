@@ -1,11 +1,11 @@
-"""The thread that owns the worker processes: starts them, hears them, sees them die, and starts them again.
+"""The thread that owns the worker processes: it starts them, reads their messages, detects deaths, and restarts them.
 
-It waits for everything at once: each worker's process (it died), control connection (ready, failed, log records)
-and output pipe, and an eventfd by which other threads ask for something. Its timeout is the next thing due: a restart, a start
-or a stop that takes too long, a task past its deadline. So nobody polls, and an idle pool sleeps.
+It waits for all events at once: each worker's process (its death), control connection (ready, failed, log records) and output
+pipe, and an eventfd with which other threads send requests. Its timeout is the next due event: a restart, a start or a stop
+that takes too long, a task past its deadline. So no thread polls, and an idle pool sleeps.
 
-Workers are started by this thread and no other, because the kernel kills them when the thread that started them ends
-(PR_SET_PDEATHSIG), and this one lives as long as they do.
+Only this thread starts workers, because the kernel kills them when the thread that started them ends (PR_SET_PDEATHSIG), and
+this thread lives as long as the workers.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Supervisor(Thread):
         super().__init__("ais_bench supervisor")
         self.devices: dict[int, Device] = {}
         self.seats: list[Seat] = []
-        self.shares_arenas = False  # other processes open the arenas of these workers
-        self.changed = Condition()  # notified when a seat has changed its state
+        self.shares_arenas = False  # whether other processes open the arenas of these workers
+        self.changed = Condition()  # notified when a seat changes its state
         self._settings = settings
         self._factory = factory
         self._called = called
@@ -68,30 +68,30 @@ class Supervisor(Thread):
         self._watch = Watch()
         self._wake_fd = wake_fd  # the exchange writes to it, too
         self._watch.add(self._wake_fd, self._on_wake)
-        self._waking = RLock()  # re-entrant: a destructor may run, and wake, inside of `wake`
+        self._waking = RLock()  # re-entrant: a destructor may run inside `wake` and call it
         self._asked: deque[Callable[[], None]] = deque()
         self._check_deadlines_at: float | None = None
         self._tidy_at = now_s() + IDLE_S
         self._done_before = 0
         self._epochs = itertools.count(1)
         self._stopping = False
-        self.abandoned: Callable[[], None] | None = None  # what to call at the end, once nobody holds the pool any more
+        self.abandoned: Callable[[], None] | None = None  # called at the end of an abandoned pool
 
     # ---- any thread ----
 
     def wake(self) -> None:
-        """Makes the thread look at what is due. Safe in a destructor."""
+        """Wake the thread, so that it checks due events. Safe in a destructor."""
         with self._waking:
-            if self._wake_fd >= 0:  # else the thread has ended
+            if self._wake_fd >= 0:  # otherwise the thread has ended
                 os.eventfd_write(self._wake_fd, 1)
 
     def ask(self, action: Callable[[], None]) -> None:
-        """Has the thread do something."""
+        """Call `action` in the thread."""
         self._asked.append(action)
         self.wake()
 
     def add(self, device_id: int, shares: Sequence[CoreShare]) -> None:
-        """One worker for each share starts on the device."""
+        """Start one worker for each share on the device."""
         with self.changed:
             device = self.devices.setdefault(device_id, Device(device_id, self._called))
             device.removed = False
@@ -100,7 +100,7 @@ class Supervisor(Thread):
         self.wake()
 
     def remove(self, device_id: int) -> None:
-        """The workers of the device finish what they have and end; they are not replaced."""
+        """End the workers of the device after their tasks. They are not replaced."""
 
         def refusal(_task: object = None) -> PoolError:
             return PoolError(f"device {device_id} was removed from the pool")
@@ -116,7 +116,7 @@ class Supervisor(Thread):
         self.ask(action)
 
     def stop(self, *, force: bool) -> None:
-        """All workers end, then the thread. Without `force` they finish what they have been handed."""
+        """End all workers, then the thread. Without `force` the workers first finish their tasks."""
 
         def action() -> None:
             self._stopping = True
@@ -128,7 +128,7 @@ class Supervisor(Thread):
     # ---- this thread ----
 
     def run(self) -> None:
-        """The loop."""
+        """Run the loop of the thread."""
         try:
             while not (self._stopping and all(seat.worker is None for seat in self.seats)):
                 self._watch.wait(self._timeout())
@@ -145,7 +145,7 @@ class Supervisor(Thread):
                 self.abandoned()
 
     def close_descriptors(self) -> None:
-        """Closes the eventfd and the parcel, and lets the doorbell go."""
+        """Close the eventfd and the parcel, and release the doorbell."""
         self._factory.close()
         self._bell = None
         self._exchange.forget_supervisor()
@@ -155,12 +155,12 @@ class Supervisor(Thread):
             os.close(wake_fd)
 
     def forget(self) -> None:
-        """In a forked child, where this thread does not exist and its locks may be held for ever."""
+        """Give up everything in a forked child, in which this thread does not exist and its locks may stay locked."""
         self._waking = RLock()
         self.close_descriptors()
 
     def _fail(self, error: BaseException) -> None:
-        """A defect in here must not leave callers waiting: everything fails, and the workers die with this thread."""
+        """Fail all tasks after a defect in this thread, so that no caller waits. The workers die with this thread."""
 
         def make(_task: object = None) -> PoolBroken:
             failure = PoolBroken(f"the supervisor of the pool failed: {error!r}")
@@ -196,13 +196,13 @@ class Supervisor(Thread):
         self._check_deadlines_at = 0.0
 
     def _look_at_deadlines(self) -> float | None:
-        """Fail tasks past their time, have workers killed that are at one; return in how many seconds to look again."""
+        """Fail tasks past their deadline and mark their workers to be killed. Return the seconds until the next check."""
         missed, late, stops, pause = self._exchange.overdue()
         for worker, task, of_the_pool, took_s in late:
             limit_s = self._settings.task_timeout
             if of_the_pool and limit_s is not None:
                 self._exchange.condemn(worker, too_late(task, "task_timeout", limit_s, took_s))
-            elif task.error is not None:  # it was told to end, and goes on
+            elif task.error is not None:  # it was told to end, but continues
                 self._exchange.condemn(worker, task.error)
         for worker, task_id in stops:
             for seat in self.seats:
@@ -230,7 +230,7 @@ class Supervisor(Thread):
                 self._act(seat)
 
     def _tidy(self, now: float) -> None:
-        """Give the memory of free slots back, but for a little, once nothing has been done for a while."""
+        """Release most of the memory of free slots once there were no tasks for a while."""
         lanes = [seat.worker.ready.lane for seat in self.seats if isinstance(seat.worker, RunningWorker)]
         done = sum(device.stats.tasks for device in self.devices.values())
         idle, self._done_before = done == self._done_before and not any(lane.in_flight for lane in lanes), done
@@ -255,9 +255,9 @@ class Supervisor(Thread):
     def _start(self, seat: Seat) -> None:
         try:
             worker = self._launch(seat)
-        except (OSError, MemoryError, AisBenchError) as error:  # no descriptor or process is to be had, say: perhaps later
+        except (OSError, MemoryError, AisBenchError) as error:  # for example no more descriptors or processes
             failure = start_error(seat.device, error, f"the worker cannot be started: {error}")
-            error.__traceback__ = None  # its frames hold shared memory, and whoever logs keeps errors for long
+            error.__traceback__ = None  # its frames hold shared memory, and loggers keep errors for long
             self._after_death(seat, failure, answered=0, final=False, excused=False)
             return
         if seat.last_error is not None:
@@ -370,13 +370,13 @@ class Supervisor(Thread):
         process = worker.process
         ended = process.reap()
         if process.control.fileno() in self._watch:
-            self._on_control(seat, READ)  # its last words: why it did not start, log records
-        worker = seat.worker  # it may have said that it was ready before it died
+            self._on_control(seat, READ)  # its last messages: why it did not start, log records
+        worker = seat.worker  # it may have become ready before it died
         assert worker is not None
         for source in (process.watch_fd, process.output_fd, process.control.fileno()):
             self._watch.discard(source)
         if isinstance(worker, RunningWorker):
-            # First of all the tasks run elsewhere; then there is time for what it wrote.
+            # First send its tasks to other workers; then read its output.
             verdict = worker.ready.kill_reason
             self._log_output(seat, process.read_last_output())
             make = died(seat.device, process.pid, ended, list(process.tail), verdict)
@@ -402,7 +402,7 @@ class Supervisor(Thread):
             if seat.state == "aside":
                 self._set_aside(seat)
             else:
-                # What it wrote has been logged line by line.
+                # Its output was already logged line by line.
                 log.warning("%s; it is started again", str(error).split("; the last")[0], extra={"device_id": seat.device.id})
         self._notify()
 
@@ -438,7 +438,7 @@ class Supervisor(Thread):
         self._notify()
 
     def _close_if_abandoned(self) -> None:
-        """Nobody holds the pool any more: what was accepted is finished, then everything ends."""
+        """If the pool was abandoned, finish the accepted tasks, then end everything."""
         if self.abandoned is None or self._stopping:
             return
         if self._exchange.unfinished == 0:
@@ -452,12 +452,12 @@ class Supervisor(Thread):
 
 
 def now_s() -> float:
-    """Seconds of the monotonic clock."""
+    """Return the seconds of the monotonic clock."""
     return _native.monotonic_ns() / 1e9
 
 
 def _culprit_error(make: Callable[[Task], BaseException], verdict: BaseException | None, task: Task) -> BaseException:
-    """A task that was killed for its time fails with that; one whose worker died, with the death."""
+    """Return the error of a failed task: its time-out if it was killed for that, otherwise the death of its worker."""
     return verdict if isinstance(verdict, TaskTimeout) else make(task)
 
 

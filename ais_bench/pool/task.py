@@ -1,4 +1,4 @@
-"""Tasks in Python's words: what they answered, and the errors that the pool makes for them. The record itself is native."""
+"""The Python side of tasks: their answers, and the errors that the pool makes for them. The record itself is native."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["Task", "answer_of", "too_late"]
 
 
 def answer_of(task: Task) -> Any:
-    """Return the object that the handler answered with, or raise the task's error. Native code calls it.
+    """Return the object with which the handler answered, or raise the task's error. Native code calls this function.
 
-    The error has `index` and `device_id` in it.
+    The error has `index` and `device_id`.
     """
     if task.error is not None:
         _raise_named(task, task.error)

@@ -1,7 +1,7 @@
-"""Threads and locks of the system, whatever a program has put in the place of Python's.
+"""Threads and locks of the system, even if a program has replaced those of Python.
 
-Libraries such as gevent replace what `threading` and `_thread` hold by cooperative versions of it, which all run in one thread.
-The pool waits in native code and watches processes meanwhile, so it needs real threads, and locks that threads understand. A
+Libraries such as gevent replace the contents of `threading` and `_thread` by cooperative versions, which all run in one thread.
+The pool waits in native code and watches processes meanwhile, so it needs real threads, and locks that work between threads. A
 second instance of the built-in module `_thread` has the originals, before and after such a replacement.
 """
 
@@ -39,7 +39,7 @@ else:
 
 
 class Condition:
-    """As `threading.Condition`, over an RLock of its own."""
+    """Like `threading.Condition` with its own RLock."""
 
     def __init__(self) -> None:
         self._lock = RLock()
@@ -52,7 +52,7 @@ class Condition:
         self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Let the lock go until `notify_all`, or for `timeout` seconds. Return False after the timeout."""
+        """Release the lock until `notify_all`, or for `timeout` seconds. Return False after the timeout."""
         gate = Lock()
         gate.acquire()
         self._gates.append(gate)
@@ -65,13 +65,13 @@ class Condition:
                 self._gates.remove(gate)
 
     def notify_all(self) -> None:
-        """Wake everybody. Call with the lock held."""
+        """Wake all waiting threads. Call it with the lock held."""
         while self._gates:
             self._gates.popleft().release()
 
 
 class Thread:
-    """As a daemon `threading.Thread`, which it is where nobody has replaced that."""
+    """Like a daemon `threading.Thread`. It is one, unless a library has replaced `threading`."""
 
     def __init__(self, name: str, target: Callable[[], None] | None = None) -> None:
         self.name = name
@@ -81,17 +81,17 @@ class Thread:
         self._listed: threading.Thread | None = None
 
     def run(self) -> None:
-        """What the thread does."""
+        """Do the work of the thread."""
         if self._target is not None:
             self._target()
 
     def start(self) -> None:
-        """Begin. Raise PoolError where the system refuses one more thread."""
+        """Start the thread. Raises PoolError if the system refuses another thread."""
         self._over.acquire()
         begun = Lock()
         begun.acquire()
         try:
-            # Python lists, names and profiles the threads that it starts itself.
+            # Python lists, names and profiles threads only if it starts them itself.
             if _python_starts_threads():
                 self._listed = threading.Thread(target=self._main, args=(begun,), name=self.name, daemon=True)
                 self._listed.start()
@@ -103,18 +103,18 @@ class Thread:
         begun.acquire()
 
     def is_alive(self) -> bool:
-        """Whether it has begun and not ended."""
+        """Return whether the thread has begun and not ended."""
         return self.ident is not None and self._over.locked()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, or for `timeout` seconds."""
+        """Wait until the thread has ended, or for `timeout` seconds."""
         if self._over.acquire(True, -1 if timeout is None else timeout):
             self._over.release()
             if self._listed is not None:
                 self._listed.join()
 
     def is_current(self) -> bool:
-        """Whether this very thread is the one that asks."""
+        """Return whether the calling thread is this thread."""
         return self.ident == get_ident()
 
     def _main(self, begun: LockType) -> None:
@@ -127,13 +127,13 @@ class Thread:
 
 
 def _python_starts_threads() -> bool:
-    """Whether `threading` still stands on the built-in functions."""
+    """Return whether `threading` still uses the built-in functions."""
     starts = [getattr(threading, name, None) for name in ("_start_joinable_thread", "_start_new_thread")]
     return all(isinstance(start, types.BuiltinFunctionType) for start in starts if start is not None)
 
 
 def limits_text() -> str:
-    """What limits the number of threads and processes here, for an error message."""
+    """Return the limits on the number of threads and processes, for an error message."""
     import resource
 
     soft, _hard = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -155,7 +155,7 @@ def _threads_here() -> str:
 
 
 def _group_limit() -> str | None:
-    """The lowest `pids.max` on the way from this process's control group to the root, with what is in use there."""
+    """Return the lowest `pids.max` from this process's cgroup up to the root, with the number in use there."""
     import os
 
     try:
