@@ -66,10 +66,10 @@ openvino: emulator ## run the tests of the OpenVINO provider, on any x86 process
 	$(VENV)-openvino/bin/python -m pip install --quiet --group openvino
 	$(VENV)-openvino/bin/python -m pip install --quiet $(OCR_MODELS)
 	echo $(CURDIR) > $$($(VENV)-openvino/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ais_bench.pth
-	$(VENV)-openvino/bin/python -m pytest -n $(JOBS) tests/test_openvino.py tests/test_providers.py $(ARGS)
+	$(VENV)-openvino/bin/python -m pytest -n $(JOBS) tests/providers/test_openvino.py tests/providers/test_providers.py $(ARGS)
 
 endurance: emulator $(VENV)/.test ## long evaluations: 100,000 samples with a worker killed every second, 1,000 interruptions (an hour)
-	AIS_BENCH_ENDURANCE=1 AIS_BENCH_INTERRUPTIONS=1000 $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/test_evaluate_endurance.py $(ARGS)
+	AIS_BENCH_ENDURANCE=1 AIS_BENCH_INTERRUPTIONS=1000 $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/evaluate/test_evaluate_endurance.py $(ARGS)
 
 native-test: ## the native tests, plain, under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer
 	$(MAKE) --directory tests/native --jobs $(JOBS) all
@@ -78,8 +78,8 @@ model: ## have a model checker try every order of steps of the claim protocol (n
 	tests/model/check.sh tests/model/claim.pml build/model
 
 # The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in an environment of its own. Leaks are not reported: the
-# interpreter keeps memory on purpose, and tests/test_memory_flat.py watches ours. Left out are tests that a sanitizer contradicts:
-# of memory that stays flat or is limited, of memory that nobody has, of crashes on purpose, and a fork of a process whose
+# interpreter keeps memory on purpose, and tests/one_device/test_memory_flat.py watches ours. Left out are tests that a sanitizer
+# contradicts: of memory that stays flat or is limited, of memory that nobody has, of crashes on purpose, and a fork of a process whose
 # threads allocate, which the sanitizer's allocator of gcc 12 does not survive every time. The tests run in an empty folder:
 # in this one their scripts would import the package that is built here, without the sanitizers. Ray starts programs of its own,
 # which are not ours to check.
@@ -112,7 +112,7 @@ tsan: emulator $(VENV)/.test ## sessions on the emulator from many threads, unde
 	  TSAN_OPTIONS="suppressions=tests/native/tsan.supp halt_on_error=1 second_deadlock_stack=1" build/tsan/acl_test $(ARGS)
 
 mutants: emulator $(VENV)/.test ## take what keeps each of CANN's rules out of the driver, and see its tests fail (set ARGS for names; takes long)
-	AIS_BENCH_CFLAGS=-O0 $(BIN)/python tests/driver_mutants.py $(ARGS)
+	AIS_BENCH_CFLAGS=-O0 $(BIN)/python tests/support/driver_mutants.py $(ARGS)
 
 lint: $(VENV)/.python ## formatting, lint and types; needs no compiled extension
 	$(PIP) --group lint
@@ -123,7 +123,7 @@ lint: $(VENV)/.python ## formatting, lint and types; needs no compiled extension
 
 stubs: library ## compare the type stubs with the extension
 	$(PIP) --group lint
-	$(BIN)/python -m mypy.stubtest ais_bench._native aclruntime --mypy-config-file pyproject.toml --allowlist tests/stubtest_allowlist.txt --ignore-unused-allowlist
+	$(BIN)/python -m mypy.stubtest ais_bench._native aclruntime --mypy-config-file pyproject.toml --allowlist tests/house/stubtest_allowlist.txt --ignore-unused-allowlist
 
 docs: $(VENV)/.python ## build the documentation as a site into build/site
 	$(PIP) --group docs

@@ -29,7 +29,7 @@ from ais_bench.ray import ClusterSession
 from ais_bench.session import MultiDeviceSession
 
 NPUS, MS = 4, 20.0
-HOST = Path(__file__).resolve().parent.parent / "tests" / "ray_host.py"  # a cluster in a process of its own
+HOST = Path(__file__).resolve().parent.parent / "tests" / "support" / "ray_host.py"  # a cluster in a process of its own
 
 
 def feeds(count: int | None = None) -> Any:
@@ -126,7 +126,7 @@ def after_a_kill(model: str, address: str) -> float:
 
 
 class Host:
-    """A cluster in a process of its own (tests/ray_host.py)."""
+    """A cluster in a process of its own (tests/support/ray_host.py)."""
 
     def __init__(self) -> None:
         command = [sys.executable, str(HOST), "2", str(NPUS), str(MS)]

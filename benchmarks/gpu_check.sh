@@ -28,7 +28,7 @@ export LD_LIBRARY_PATH
 
 echo "== tests ($(left) s left)"
 AIS_BENCH_GPU_PROVIDER=$provider timeout "$(($(left) / 3))" \
-  .venv-gpu/bin/python -m pytest -q tests/test_gpu.py || echo "the tests did not all pass, or not in time"
+  .venv-gpu/bin/python -m pytest -q tests/providers/test_gpu.py || echo "the tests did not all pass, or not in time"
 
 echo "== benchmark ($(left) s left)"
 models=$(mktemp -d)

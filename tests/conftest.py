@@ -15,13 +15,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from acl_support import BY_NAME, Packed, assert_clean
-from multi_device_support import make_models
-from runtimes import RUNTIMES, limit_of, model_file
 
 from ais_bench.emulator import Emulator, library_path, pack
 from ais_bench.emulator.machine import LIBRARY_VARIABLE, find_onnxruntime
 from ais_bench.session import InferSession
+from support.acl import BY_NAME, Packed, assert_clean
+from support.runtimes import RUNTIMES, limit_of, model_file
+from support.session import make_models
 
 os.environ["AIS_BENCH_CHECK_OUTPUTS"] = "1"  # every run looks whether the device wrote what was bound; read at the first
 
@@ -114,7 +114,7 @@ def runtime(request: pytest.FixtureRequest, model_folder: Path) -> str:
 
 @pytest.fixture
 def model(runtime: str, model_folder: Path) -> Callable[[str], str]:
-    """`model("add")` is a file of a small model for the test's runtime; tests/models.py says what each one is."""
+    """`model("add")` is a file of a small model for the test's runtime; tests/support/models.py says what each one is."""
     return lambda name: model_file(model_folder, name, runtime)
 
 
@@ -136,7 +136,7 @@ def multi_device_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 
 @pytest.fixture
 def models(runtime: str, multi_device_models: Callable[[str], dict[str, str]]) -> dict[str, str]:
-    """The models of tests/multi_device_support.py, as files for the test's runtime."""
+    """The models of tests/support/session.py, as files for the test's runtime."""
     return multi_device_models(runtime)
 
 

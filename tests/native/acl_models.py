@@ -7,9 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import emulator_models
-
 from ais_bench.emulator import pack
+from support import emulator_models
 
 folder = Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)

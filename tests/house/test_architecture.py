@@ -1,0 +1,332 @@
+"""The arrows of ARCHITECTURE.md, read from the sources: who may import and include whom."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import ROOT
+from support.scripts import run_script
+from support.session import add_model
+
+# Package of ais_bench -> the packages and modules of ais_bench that it imports. The parent's side is pool and session, the
+# child's is worker; wire is what crosses between them, and one_device runs on either side.
+PYTHON = {
+    "errors": set(),
+    "tuning": set(),
+    "options": {"_native", "errors"},
+    "libraries": {"errors"},
+    "providers": {"_native", "errors", "libraries"},
+    "wire": {"_native", "errors", "tuning"},
+    "shm": {"wire"},
+    "one_device": {"_native", "errors", "options", "providers", "tuning"},
+    "worker": {"_native", "errors", "one_device", "options", "providers", "wire"},
+    "pool": {"_native", "errors", "options", "tuning", "wire"},
+    "session": {"_native", "errors", "one_device", "options", "pool", "providers", "tuning", "wire"},
+    "_pyinstaller": set(),
+    "infer": {"errors", "options", "session"},
+    "emulator": {"errors", "libraries", "options"},
+    "evaluate": {"errors", "one_device", "options", "session", "tuning", "wire"},
+    "ray": {"_native", "errors", "one_device", "options", "pool", "session", "tuning", "wire"},
+    "cli": {"errors", "evaluate", "infer", "libraries", "one_device", "session", "tuning"},
+}
+# What runs in a worker, or may.
+CHILD = {"errors", "libraries", "one_device", "options", "providers", "tuning", "wire", "worker", "_native"}
+# Python that native code imports, and Python that is named in a text: file -> modules. Arrows that the tables
+# do not have; all files may name ais_bench.errors.
+NAMED = {
+    "csrc/bind/arrays.cpp": {"ais_bench.one_device.feeds"},
+    "csrc/bind/exchange.cpp": {"ais_bench.one_device.feeds"},
+    "csrc/bind/pool.cpp": {"ais_bench.pool.task"},
+    "csrc/bind/runtimes.cpp": {"ais_bench.libraries"},
+    "csrc/bind/session.cpp": {"ais_bench.options"},
+    "csrc/bind/time_span.cpp": {"ais_bench.one_device.times"},
+    "ais_bench/pool/interpreter.py": {"ais_bench.worker.main"},
+    "ais_bench/session/providers.py": {"ais_bench.worker.probe"},
+    "ais_bench/session/weights.py": {"ais_bench.worker.prepare"},
+    "ais_bench/wire/factories.py": {"ais_bench.worker.preprocess", "ais_bench.worker.session_handler"},
+}
+# Folder of csrc -> the folders it includes.
+CPP = {
+    "base": set(),
+    "device": {"base"},
+    "device/ort": {"base", "device"},
+    "device/acl": {"base", "device"},
+    "session": {"base", "device"},
+    "shm": {"base"},
+    "worker": {"base", "device", "session", "shm"},
+    "pool": {"base"},
+    "emulator": {"base", "device"},
+    "bind": {"base", "device", "pool", "session", "shm", "worker"},
+}
+LOGGERS = {"ais_bench.pool", "ais_bench.session", "ais_bench.ray", "ais_bench.evaluate", "ais_bench.worker"}
+# What only these folders may say, because it belongs to a vendor or to one concern.
+WORDS = {
+    r"\bOrt[A-Z]\w*": {"device/ort"},
+    r"\bacl(rt|mdl|Init|Finalize|Get|Create|Destroy)\w*": {"device/acl", "emulator"},
+    r"\bdl(open|sym)\s*\(": {"base"},
+    r"\bpy::|\bpybind11::": {"bind"},
+    r"\bSYS_futex\b": {"shm"},
+    r"\bmemfd_create\b": {"shm"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the arrows"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {parts[1] for parts in (name.split(".") for name in names) if parts[0] == "ais_bench" and len(parts) > 1}
+
+
+def sources(folder: str) -> list[Path]:
+    return [path for path in (ROOT / "csrc" / folder).iterdir() if path.suffix in {".cpp", ".hpp", ".inc"}]
+
+
+@pytest.mark.parametrize("package", sorted(PYTHON))
+def test_python_packages_import_what_the_table_says(package: str) -> None:
+    folder = ROOT / "ais_bench" / package
+    files = list(folder.rglob("*.py")) if folder.is_dir() else [ROOT / "ais_bench" / f"{package}.py"]
+    assert files
+    assert set().union(*map(imported, files)) - {package} == PYTHON[package]
+    for path in files:
+        assert imported(path) <= PYTHON[package] | {package}, path
+
+
+def test_the_low_level_module_needs_no_pool() -> None:
+    assert imported(ROOT / "aclruntime" / "__init__.py") == {"one_device"}
+
+
+def test_the_document_draws_the_same_arrows() -> None:
+    rows = re.findall(r"^\| `(\S+)` \|.*\|([^|]*)\|$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    drawn = {folder: set(re.findall(r"`([\w/]+)`", uses)) for folder, uses in rows if "/" in folder}
+    native = {f"csrc/{folder}": uses for folder, uses in CPP.items() if "/" not in folder}
+    python = {
+        f"ais_bench/{name}": uses - {"_native", "errors", "tuning"}
+        for name, uses in PYTHON.items()
+        if name[0] != "_" and name != "errors"
+    }
+    assert {folder.removesuffix(".py"): uses for folder, uses in drawn.items()} == native | python
+
+
+def below(package: str) -> set[str]:
+    return {package}.union(*(below(other) for other in PYTHON.get(package, ())))
+
+
+def test_no_arrow_goes_back_up() -> None:
+    for package in PYTHON:
+        assert all(package not in below(other) for other in PYTHON[package]), package
+
+
+def test_the_child_does_not_import_the_parent_nor_the_parent_the_child() -> None:
+    assert below("worker") <= CHILD
+    assert not {package for package in PYTHON if "worker" in below(package)} - {"worker"}
+
+
+def named(path: Path) -> set[str]:
+    """The modules of ais_bench that a file names in a text, to be imported when it runs."""
+    code = path.read_text()
+    if path.suffix == ".py":
+        texts = [
+            node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        found = {text for text in texts if re.fullmatch(r"ais_bench(\.[a-z]\w*)+", text) and importlib.util.find_spec(text)}
+        lines = "\n".join(text for text in texts if "sys.argv" in text)  # programs
+        found |= set(re.findall(r"^from (ais_bench\.[\w.]+) import", lines, re.MULTILINE))
+        return found - LOGGERS
+    found = set(re.findall(r'import\("(ais_bench[\w.]+)"\)', code)) | set(re.findall(r'"(ais_bench[\w.]+)\.[A-Z]\w+"', code))
+    return found - {"ais_bench.errors", "ais_bench._native"}
+
+
+def test_python_that_is_named_in_a_text_is_listed_and_there() -> None:
+    files = [*(ROOT / "csrc").rglob("*.?pp"), *(ROOT / "ais_bench").rglob("*.py")]
+    assert {str(path.relative_to(ROOT)): names for path in files if (names := named(path))} == NAMED
+    for module in set().union(*NAMED.values()):
+        importlib.import_module(module)
+
+
+def test_each_side_runs_without_the_code_of_the_other(tmp_path: Path) -> None:
+    """Arrays, callables, an iteration, and preprocess workers: what is imported in the workers, and in their parent."""
+    seen = tmp_path / "imported"
+    code = """
+    import sys
+    import numpy as np
+    from ais_bench.session import MultiDeviceSession
+    model, seen = sys.argv[1:]
+    def init():
+        import sys
+        def note(names):
+            with open(seen, "a") as file:
+                file.writelines(name + "\\n" for name in names)
+        note(list(sys.modules))
+        sys.addaudithook(lambda event, given: note([given[0]]) if event == "import" else None)
+    ones = [np.ones((2, 3), np.float32)] * 2
+    for more in ({}, {"preprocess": lambda item: ones}, {"preprocess": lambda item: ones, "preprocess_workers": 1}):
+        with MultiDeviceSession(model, devices=[0], init=init, **more) as session:
+            assert len(session.infer(ones)) == 1
+            if not more:
+                session.infer_iteration(ones, [0, -1], 2)
+    print([name for name in sys.modules if name.startswith("ais_bench.worker")])
+    """
+    model = add_model(tmp_path / "add.onnx", [2, 3])
+    assert run_script(code, model, str(seen)).strip() == "[]"
+    packages = {name.split(".")[1] for name in seen.read_text().split() if name.startswith("ais_bench.")}
+    assert packages == CHILD
+
+
+def test_every_python_package_has_a_rule() -> None:
+    packages = {path.stem for path in (ROOT / "ais_bench").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert packages - {"__init__", "__main__"} <= set(PYTHON)
+
+
+def test_a_worker_that_moves_arrays_imports_neither_numpy_nor_logging(tmp_path: Path) -> None:
+    code = """
+    import logging, sys
+    import numpy as np
+    from ais_bench.session import MultiDeviceSession
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    with MultiDeviceSession(sys.argv[1], devices=[0]) as session:
+        session.infer([np.ones((2, 3), np.float32)] * 2)
+    """
+    model = add_model(tmp_path / "add.onnx", [2, 3])
+    said = run_script(code, model, PYTHONPROFILEIMPORTTIME="1")  # what the worker writes comes as log lines
+    imports = set(re.findall(r"import time:.*\| +(\S+)", said))
+    assert "ais_bench.wire.carry" in imports  # the handler was made
+    assert not imports & {"numpy", "logging", "cloudpickle", "dataclasses", "ais_bench.one_device"}
+
+
+@pytest.mark.parametrize("folder", sorted(CPP))
+def test_native_folders_include_what_the_table_says(folder: str) -> None:
+    files = sources(folder)
+    assert files
+    used: set[str] = set()
+    for path in files:
+        for header in re.findall(r'#include "([^"]+)"', path.read_text()):
+            target = str(Path(header).parent)
+            runtimes = folder == "device" and header == "device/runtimes.hpp"
+            assert target in CPP[folder] | {folder} or runtimes, f"{path} includes {header}"
+            used.add(target)
+    assert CPP[folder] <= used
+
+
+@pytest.mark.parametrize("word", sorted(WORDS))
+def test_words_of_one_concern_stay_in_its_folder(word: str) -> None:
+    for folder in set(CPP) - WORDS[word]:
+        for path in sources(folder):
+            code = re.sub(r"//[^\n]*|\"(?:[^\"\\]|\\.)*\"", "", path.read_text())
+            assert not re.search(word, code), f"{path} says {re.search(word, code)}"
+
+
+def test_native_code_throws_only_at_the_edge() -> None:
+    for folder in set(CPP) - {"bind"}:
+        for path in sources(folder):
+            assert not re.search(r"\bthrow\b", re.sub(r"//[^\n]*", "", path.read_text())), path
+
+
+def test_importing_starts_nothing_and_loads_no_vendor_library() -> None:
+    program = """
+import sys, threading
+import ais_bench.infer.interface, ais_bench.infer.summary, aclruntime
+maps = open("/proc/self/maps").read()
+heavy = {"onnxruntime", "torch", "ml_dtypes", "onnx", "cloudpickle"} & set(sys.modules)
+print(threading.active_count(), sorted(heavy), "libonnxruntime" in maps, "libascendcl" in maps)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[0] == "1 [] False False", result.stdout
+
+
+def test_the_package_file_has_short_names_and_nothing_needs_it() -> None:
+    """Another distribution may overwrite it with an empty one."""
+    program = """
+import sys
+import ais_bench
+heavy = sorted(name for name in sys.modules if name.startswith("ais_bench.") or name == "numpy")
+assert heavy == [], heavy
+assert {"InferSession", "MemorySummary", "MultiDeviceSession", "__version__"} <= set(dir(ais_bench))
+if len(sys.argv) > 1:
+    for name in set(vars(ais_bench)) - {"__path__", "__name__", "__spec__", "__file__", "__loader__"}:
+        delattr(ais_bench, name)  # what an empty file leaves
+    try:
+        ais_bench.InferSession
+    except AttributeError:
+        print("empty")
+else:
+    from ais_bench import InferSession, MemorySummary, MultiDeviceSession, __version__
+    import ais_bench.session as session
+    assert (InferSession, MultiDeviceSession) == (session.InferSession, session.MultiDeviceSession)
+    assert {"InferSession", "MemorySummary", "MultiDeviceSession"} <= set(dir(session))
+    print(__version__)
+import ais_bench.infer.interface, ais_bench.infer.summary, ais_bench.emulator, aclruntime, ais_bench.session.multi_device
+"""
+    for arguments, words in (([], importlib.metadata.version("ais_bench")), (["empty"], "empty")):
+        result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stdout.strip()) == (0, words), result.stderr
+
+
+LONGEST_FUNCTION = 60
+
+
+def python_functions(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node.end_lineno - node.lineno + 1
+
+
+def native_functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Functions and methods, as clang-format indents them: from the signature's first line to the brace below its column."""
+    lines = path.read_text().split("\n")
+    other = r" *(namespace|class|struct|enum|union|extern|if|for|while|switch|do|else|case)\b"
+    for last, line in enumerate(lines):
+        if re.match(other, line) or not re.match(r" {0,2}[^\s}].*\{$", line):
+            continue
+        first = last
+        while lines[first - 1].strip() and not re.search(r"([;{}:>]|\*/|//.*)$", lines[first - 1]):
+            first -= 1
+        indent = re.match(" *", lines[first])[0]
+        end = next((at for at in range(last, len(lines)) if re.match(f"{indent}\\}}", lines[at])), None)
+        if end is not None and len(indent) <= 2 and "(" in "".join(lines[first : last + 1]):
+            yield f"{path.relative_to(ROOT)}:{first + 1} {lines[first].strip()}", end - first + 1
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    folders = ("ais_bench", "aclruntime", "benchmarks", "examples", "tests")
+    python = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    native = [path for folder in ("csrc", "tests/native") for path in (ROOT / folder).rglob("*.?pp")]
+    for files, functions in ((python, python_functions), (native, native_functions)):
+        lengths = {name: length for path in files for name, length in functions(path)}
+        assert len(lengths) > 1000
+        long = {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}
+        assert long == {}
+
+
+# Native classes of one name in two folders: one role of two vendors (Api), or still two things.
+DOUBLE = {"Api", "Handler", "Pipeline", "RunTimes", "Task"}
+
+
+def test_a_name_of_a_class_means_one_thing() -> None:
+    python: list[str] = []
+    for path in (ROOT / "ais_bench").rglob("*.py"):
+        public = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+        python += [name for name in public if not name.startswith("_") and "/ray/" not in str(path)]
+    assert len(python) > 100
+    assert {name for name in python if python.count(name) > 1} == set()
+    native: dict[str, set[str]] = {}
+    for path in (ROOT / "csrc").rglob("*.hpp"):
+        folder = str(path.parent.relative_to(ROOT / "csrc"))
+        for name in re.findall(r"^(?:class|struct) (\w+)[^;]*\{", path.read_text(), re.MULTILINE):
+            native.setdefault(name, set()).add(folder)
+    assert len(native) > 100
+    assert {name for name, folders in native.items() if len(folders - {"emulator"}) > 1} == DOUBLE

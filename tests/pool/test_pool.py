@@ -1,0 +1,408 @@
+"""The pool at work: order, choice of device, futures, streams, errors, logs. Handlers are fakes; nothing here dies."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, wait
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ais_bench.errors import FeedError, PoolClosed, TaskTimeout
+from ais_bench.pool import DevicePool, PoolSettings, Task
+from ais_bench.wire.pickling import RemoteTraceback
+from support.handlers import Echo, Obedient, order
+from support.waiting import by_policy, wait_until
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+
+
+@pytest.fixture(params=[Obedient, Echo], ids=["python", "native"])
+def echo_pool(request: pytest.FixtureRequest) -> Iterator[DevicePool]:
+    with DevicePool(request.param, [0, 1]) as pool:
+        yield pool
+
+
+@pytest.fixture
+def pool() -> Iterator[DevicePool]:
+    with DevicePool(Obedient, [0, 1]) as made:
+        yield made
+
+
+def one(pool: DevicePool, *what: int, **how: Any) -> Any:
+    return pool.run(Task(order(*what), **how)).result()
+
+
+def submit(pool: DevicePool, *what: int, timeout: float | None = None, **how: Any) -> Any:
+    return pool.submit(Task(order(*what), **how), timeout=timeout)
+
+
+def stream(pool: DevicePool, items: Any) -> Iterator[int]:
+    tasks = pool.ordered(items, lambda item, index: Task(order(0, item), index=index))
+    return (int(task.result()[0][1]) for task in tasks)
+
+
+def test_results_come_in_the_order_of_the_items(echo_pool: DevicePool) -> None:
+    assert list(stream(echo_pool, range(3000))) == list(range(3000))
+
+
+def test_unordered_delivers_each_once(echo_pool: DevicePool) -> None:
+    tasks = echo_pool.unordered(range(1000), lambda item, index: Task(order(0, item), index=index))
+    pairs = [(task.index, int(task.result()[0][1])) for task in tasks]
+    assert sorted(pairs) == [(index, index) for index in range(1000)]
+
+
+def test_every_dtype_and_shape_comes_back_as_it_went(echo_pool: DevicePool) -> None:
+    for dtype in ("float32", "float16", "int8", "int64", "uint64", "bool", "complex64"):
+        for shape in ((), (0,), (1,), (3, 0, 2), (2, 3, 5), (300, 400)):
+            feed = np.ones(shape, dtype)
+            wide = [np.zeros(2, np.int64), feed]  # the first is the order: echo
+            out = echo_pool.run(Task(wide)).result()[1]
+            assert (out.dtype, out.shape) == (feed.dtype, feed.shape)
+            np.testing.assert_array_equal(out, feed)
+
+
+def test_outputs_are_valid_after_close_and_independent() -> None:
+    with DevicePool(Echo, [0]) as pool:
+        big = np.arange(1_000_000, dtype=np.int64)
+        kept = [pool.run(Task([big + index])).result()[0] for index in range(20)]
+    for index, array in enumerate(kept):
+        assert array[0] == index
+        array[0] = -1  # writable
+    assert [int(array[1]) for array in kept] == [index + 1 for index in range(20)]
+
+
+def test_a_pinned_task_runs_on_its_device(pool: DevicePool) -> None:
+    for device in (0, 1, 1, 0):
+        task = pool.run(Task(order(Obedient.WHO), device=device))
+        assert task.result()[0][1] == device == task.ran_on
+
+
+def test_run_all_obeys_devices_and_keeps_the_order(pool: DevicePool) -> None:
+    done = pool.run_all([Task(order(0, n), device=n % 2, index=n) for n in range(200)])
+    assert [int(task.result()[0][1]) for task in done] == list(range(200))
+    assert [task.ran_on for task in done] == [n % 2 for n in range(200)]
+
+
+def test_a_slow_device_gets_less() -> None:
+    with DevicePool(Obedient, [0, 1], PoolSettings(tasks_in_flight=2)) as pool:
+        tasks = list(pool.ordered(range(100), lambda _item, _n: Task(order(Obedient.SLOW_ON_0, 200))))
+        assert 0 < sum(task.ran_on == 0 for task in tasks) < 40
+
+
+def test_an_error_of_the_handler_fails_that_task_only_and_keeps_its_type(pool: DevicePool) -> None:
+    with pytest.raises(LookupError, match="order 7") as caught:
+        one(pool, Obedient.RAISE, 7)
+    assert isinstance(caught.value.__cause__, RemoteTraceback)
+    assert "support/handlers.py" in str(caught.value.__cause__)
+    assert one(pool, 0, 1)[0][1] == 1
+    assert [worker.restarts for worker in pool.workers()] == [0, 0]
+
+
+def test_feeds_that_are_no_arrays_fail_that_task_only(pool: DevicePool) -> None:
+    with pytest.raises(FeedError, match="str"):
+        pool.run(Task(["text"])).result()
+    future = pool.submit(Task(["text"]))
+    with pytest.raises(FeedError, match="str"):
+        future.result(10)
+    assert one(pool, 0, 1)[0][1] == 1
+
+
+def test_lines_and_log_records_of_a_worker_reach_logging_with_the_device(
+    pool: DevicePool, caplog: pytest.LogCaptureFixture
+) -> None:
+    one(pool, Obedient.PRINT, 5, device=1)
+    one(pool, Obedient.LOG, 6, device=0)
+    wait_until(lambda: len([r for r in caplog.records if r.name in ("ais_bench.worker", "somebody")]) >= 3)
+    lines = {record.getMessage(): record for record in caplog.records}
+    assert lines["device 1: printed 5"].name == "ais_bench.worker"
+    assert lines["device 1: complained 5"].levelno == logging.WARNING
+    assert (lines["device 0: logged 6"].name, lines["device 0: logged 6"].levelno) == ("somebody", logging.ERROR)
+    assert lines["device 0: logged 6"].device_id == 0  # type: ignore[attr-defined]
+
+
+def test_the_description_comes_from_a_worker(pool: DevicePool) -> None:
+    assert pool.description()["pid"] in [worker.pid for worker in pool.workers()]
+
+
+def test_several_workers_share_a_device() -> None:
+    with DevicePool(Obedient, [3], PoolSettings(workers_per_device=3)) as pool:
+        pool.start()
+        pids = {int(submit(pool, Obedient.WHO).result(10)[0][0]) for _ in range(3)}
+        assert pids <= {worker.pid for worker in pool.workers()}
+        assert [worker.device for worker in pool.workers()] == [3, 3, 3]
+
+
+# ---- streams ----
+
+
+def test_an_endless_iterable_is_only_read_as_far_as_the_window(pool: DevicePool) -> None:
+    taken = itertools.count()
+    results = stream(pool, (next(taken) for _ in itertools.count()))
+    assert [next(results) for _ in range(100)] == list(range(100))
+    ahead = next(taken)
+    time.sleep(0.05)  # time in which it would go on reading if it did so by itself
+    assert next(taken) == ahead + 1 <= 100 + PoolSettings().window_items + 1
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_an_iterable_may_reuse_its_buffer(echo_pool: DevicePool) -> None:
+    buffer = np.zeros(50_000, np.int64)
+
+    def items() -> Iterator[Any]:
+        for index in range(200):
+            buffer[0], buffer[1:] = 0, index
+            yield [buffer]
+            buffer[1:] = -1
+
+    tasks = echo_pool.ordered(items(), lambda item, _index: Task(item))
+    assert [int(task.result()[0][-1]) for task in tasks] == list(range(200))
+
+
+def test_an_error_of_the_iterable_comes_after_the_results_before_it(pool: DevicePool) -> None:
+    def items() -> Iterator[int]:
+        yield from range(20)
+        raise ZeroDivisionError("from the iterable")
+
+    results = stream(pool, items())
+    assert [next(results) for _ in range(20)] == list(range(20))
+    with pytest.raises(ZeroDivisionError, match="from the iterable"):
+        next(results)
+
+
+def test_leaving_a_stream_early_frees_the_workers(pool: DevicePool) -> None:
+    for _ in range(20):
+        results = stream(pool, itertools.count())
+        next(results)
+        del results
+    assert one(pool, 0, 9)[0][1] == 9
+
+
+def test_an_iterable_that_uses_the_pool_itself_finds_room() -> None:
+    with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=1)) as pool:
+        assert list(stream(pool, (int(one(pool, 0, n)[0][1]) for n in range(50)))) == list(range(50))
+
+
+def test_an_iterable_that_waits_for_another_thread_stops_nobody() -> None:
+    with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=2)) as pool:
+        pool.start()
+        gate = threading.Event()
+
+        def items() -> Iterator[int]:
+            yield 1
+            assert gate.wait(20)
+            yield 2
+
+        other = threading.Thread(target=lambda: (one(pool, 0, 5), gate.set()))
+        results = stream(pool, items())
+        other.start()
+        assert list(results) == [1, 2]
+        other.join(20)
+
+
+def test_close_does_not_wait_for_an_iterable_that_does() -> None:
+    pool = DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=4))
+    asked, go_on = threading.Event(), threading.Event()
+    ended: list[BaseException] = []
+
+    def items() -> Iterator[int]:
+        yield 0
+        asked.set()
+        assert go_on.wait(20)
+        yield 1
+
+    def use() -> None:
+        try:
+            list(stream(pool, items()))
+        except PoolClosed as closed:
+            ended.append(closed)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert asked.wait(20)
+    pool.close()
+    assert pool.workers()[0].state == "empty"
+    assert not go_on.is_set()
+    go_on.set()  # into a place that was held open for it in a worker that is gone
+    thread.join(20)
+    assert [type(error) for error in ended] == [PoolClosed]
+
+
+def test_a_stream_inside_a_stream(pool: DevicePool) -> None:
+    outer = stream(pool, (sum(stream(pool, range(n))) for n in range(20)))
+    assert list(outer) == [n * (n - 1) // 2 for n in range(20)]
+
+
+# ---- futures ----
+
+
+def test_futures_from_many_threads(echo_pool: DevicePool) -> None:
+    echo_pool.start()
+    results: dict[int, list[int]] = {}
+
+    def work(thread: int) -> None:
+        futures = [submit(echo_pool, 0, thread * 1000 + n) for n in range(100)]
+        results[thread] = [int(future.result(30)[0][1]) for future in futures]
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == {t: [t * 1000 + n for n in range(100)] for t in range(16)}
+
+
+def test_callers_and_futures_at_the_same_time(echo_pool: DevicePool) -> None:
+    echo_pool.start()
+    failures: list[BaseException] = []
+
+    def calls() -> None:
+        try:
+            for n in range(300):
+                assert one(echo_pool, 0, n)[0][1] == n
+            assert list(stream(echo_pool, range(500))) == list(range(500))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=calls) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for n in range(300):
+        assert submit(echo_pool, 0, n).result(30)[0][1] == n
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+
+
+def test_the_feeds_of_a_future_may_be_reused_at_once(echo_pool: DevicePool) -> None:
+    buffer = np.zeros(3, np.int64)
+    futures = []
+    for n in range(500):
+        buffer[2] = n
+        futures.append(echo_pool.submit(Task([buffer])))
+    buffer[2] = -1
+    assert [int(future.result(30)[0][2]) for future in futures] == list(range(500))
+
+
+def test_a_cancelled_future_is_not_run() -> None:
+    with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=1)) as pool:
+        busy = submit(pool, Obedient.SLEEP_MS, 1000)
+        waiting = submit(pool, Obedient.RAISE, 1)
+        assert waiting.cancel()
+        with pytest.raises(CancelledError):
+            waiting.result(0)
+        assert busy.result(10)
+        assert one(pool, 0, 1)
+        assert pool.device_infos()[0].stats.failures == 0  # so RAISE never ran
+
+
+def test_a_future_past_its_timeout_fails_where_it_waits() -> None:
+    with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=1)) as pool:
+        busy = submit(pool, Obedient.SLEEP_MS, 2000)
+        with pytest.raises(TaskTimeout):
+            submit(pool, 0, 1, timeout=0.05).result(10)
+        assert not busy.done()
+        assert busy.result(10)
+
+
+def test_a_future_past_its_timeout_has_its_worker_killed() -> None:
+    with DevicePool(Obedient, [0]) as pool:
+        before = one(pool, Obedient.WHO)[0][0]
+        with pytest.raises(TaskTimeout) as caught:
+            submit(pool, Obedient.HANG, timeout=0.5).result(10)
+        assert caught.value.device_id == 0
+        assert one(pool, Obedient.WHO)[0][0] != before
+
+
+def test_callbacks_run_on_one_thread_and_may_use_the_pool(pool: DevicePool) -> None:
+    names: list[str] = []
+    values: list[int] = []
+    finished = threading.Event()
+
+    def callback(future: Any) -> None:
+        names.append(threading.current_thread().name)
+        values.append(int(one(pool, 0, 40)[0][1]))
+        finished.set()
+
+    submit(pool, 0, 2).add_done_callback(callback)
+    assert finished.wait(20)
+    assert (names, values) == (["ais_bench futures"], [40])
+
+
+def test_a_callback_that_wants_to_exit_stops_nobody(pool: DevicePool, caplog: pytest.LogCaptureFixture) -> None:
+    def leave(_future: object) -> None:
+        raise SystemExit(3)
+
+    gate = threading.Event()
+    first = submit(pool, Obedient.SLEEP_MS, 50)
+    first.add_done_callback(leave)
+    submit(pool, Obedient.SLEEP_MS, 50).add_done_callback(lambda _future: gate.set())
+    assert gate.wait(20)
+    assert first.result(20)
+    assert submit(pool, 0, 7).result(20)[0][1] == 7
+    assert any(record.exc_info and record.exc_info[0] is SystemExit for record in caplog.records)
+
+
+def test_waiting_for_many_futures(pool: DevicePool) -> None:
+    done, pending = wait([submit(pool, Obedient.SLEEP_MS, 1) for _ in range(50)], timeout=30)
+    assert (len(done), len(pending)) == (50, 0)
+
+
+# ---- devices come and go ----
+
+
+def test_adding_and_removing_devices(pool: DevicePool) -> None:
+    pool.start()
+    pool.add_device(5)
+    assert one(pool, Obedient.WHO, device=5)[0][1] == 5
+    pool.remove_device(0)
+    assert pool.devices == (1, 5)
+    assert {worker.device for worker in pool.workers()} == {1, 5}
+    assert list(stream(pool, range(100))) == list(range(100))
+    pool.add_device(0)
+    assert one(pool, Obedient.WHO, device=0)[0][1] == 0
+
+
+def test_removing_a_device_lets_it_finish(pool: DevicePool) -> None:
+    pool.start()
+    slow = [submit(pool, Obedient.SLEEP_MS, 100, device=0) for _ in range(2)]
+    pool.remove_device(0)
+    assert all(future.result(10) for future in slow)
+    assert pool.device_infos()[0].retries == 0
+
+
+def test_nothing_after_close(pool: DevicePool) -> None:
+    one(pool, 0, 1)
+    pool.close()
+    pool.close()
+    for use in (lambda: one(pool, 0, 1), lambda: submit(pool, 0, 1), lambda: list(stream(pool, [1])), pool.description):
+        with pytest.raises(PoolClosed):
+            use()
+
+
+def test_times_are_counted_and_can_be_reset(pool: DevicePool) -> None:
+    for _ in range(20):
+        one(pool, Obedient.SLEEP_MS, 2)
+    infos = pool.device_infos()
+    assert sum(info.stats.tasks for info in infos) == 20
+    execute = max(info.stats.to_dict()["execute_ms"]["p50"] for info in infos)
+    assert 2.0 <= execute < 1000
+    assert pool.wall_s() >= 0.04
+    pool.reset_times()
+    assert sum(info.stats.tasks for info in pool.device_infos()) == 0
+    assert pool.wall_s() == 0
+
+
+@by_policy
+@pytest.mark.parametrize("fewest", [2, 6])
+def test_a_few_long_tasks_of_a_stream_are_spread_over_the_devices(fewest: int) -> None:
+    with DevicePool(Obedient, [0, 1, 2], PoolSettings(fewest_in_flight=fewest)) as pool:
+        pool.start()
+        for _ in range(2):  # before anything is known of the tasks, and after
+            tasks = pool.ordered([100] * 3, lambda ms, index: Task(order(Obedient.SLEEP_MS, ms), index=index))
+            assert sorted(task.ran_on for task in tasks) == [0, 1, 2]

@@ -1,0 +1,136 @@
+"""A task that nobody wants any more, and that a worker has begun: its run ends, and the worker stays for the next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+
+from ais_bench.emulator import npus
+from ais_bench.errors import TaskTimeout
+from ais_bench.session import MultiDeviceSession
+from support.acl import Packed
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+
+FOR_EVER = [np.array(10**12), np.zeros(1, np.float32)]  # steps of the model `loop`: so many take hours
+BRIEFLY = [np.array(5), np.zeros(1, np.float32)]
+
+
+def pids(session: MultiDeviceSession) -> list[int | None]:
+    return [worker.pid for worker in session.report().workers]
+
+
+def under_way(session: MultiDeviceSession, count: int = 1) -> None:
+    """Wait until so many tasks have been in the workers for a while."""
+    wait_until(lambda: session.progress()["outstanding"] == count)
+    time.sleep(0.3)  # what a run takes to begin; were it longer, the task would be ended before, which is no fault
+
+
+def answers(session: MultiDeviceSession) -> None:
+    """All devices do their work again."""
+    for device in session.devices:
+        assert session.infer(BRIEFLY, device=device)[0][0] == 5
+
+
+def test_the_run_of_a_cancelled_future_ends(onnx_model: Callable[[str], str]) -> None:
+    with MultiDeviceSession(onnx_model("loop"), devices=[0, 1]) as session:
+        answers(session)
+        before = pids(session)
+        futures = [session.submit(FOR_EVER) for _ in range(2)]
+        under_way(session, 2)
+        assert all(future.cancel() for future in futures)
+        answers(session)  # it would take hours otherwise
+        assert pids(session) == before
+        assert session.progress()["cancelled"] == 2
+
+
+def test_a_call_that_is_given_up_ends_its_run(onnx_model: Callable[[str], str]) -> None:
+    async def give_up(session: MultiDeviceSession) -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(session.infer_async(FOR_EVER), 0.3)
+
+    with MultiDeviceSession(onnx_model("loop"), devices=[0]) as session:
+        answers(session)
+        before = pids(session)
+        asyncio.run(give_up(session))
+        answers(session)
+        assert pids(session) == before
+
+
+def test_a_task_past_its_own_time_ends_and_costs_no_worker(onnx_model: Callable[[str], str]) -> None:
+    with MultiDeviceSession(onnx_model("loop"), devices=[0]) as session:
+        answers(session)
+        before = pids(session)
+        with pytest.raises(TaskTimeout):
+            session.submit(FOR_EVER, timeout=0.3).result(20)
+        answers(session)
+        assert pids(session) == before
+        assert session.progress()["timed_out"] == 1
+
+
+def test_a_stream_that_is_left_ends_its_runs(onnx_model: Callable[[str], str]) -> None:
+    with MultiDeviceSession(onnx_model("loop"), devices=[0]) as session:
+        answers(session)
+        before = pids(session)
+        stream = session.map(iter([BRIEFLY, FOR_EVER, FOR_EVER]))
+        assert next(stream)[0][0] == 5
+        under_way(session, session.progress()["outstanding"])
+        stream.close()
+        answers(session)
+        assert pids(session) == before
+
+
+@pytest.mark.parametrize("callables", [{"preprocess": list}, {"postprocess": list}], ids=["preprocess", "postprocess"])
+def test_beside_callables_too(onnx_model: Callable[[str], str], callables: dict[str, Callable[..., object]]) -> None:
+    with MultiDeviceSession(onnx_model("loop"), devices=[0], **callables) as session:
+        assert session.infer(BRIEFLY)[0][0] == 5
+        before = pids(session)
+        future = session.submit(FOR_EVER)
+        under_way(session)
+        assert future.cancel()
+        assert session.infer(BRIEFLY)[0][0] == 5
+        assert pids(session) == before
+
+
+def hangs_at_times(item: int) -> list[np.ndarray]:
+    """A preprocess that hangs for items below 0."""
+    time.sleep(600 if item < 0 else 0.005)
+    return [np.array(item), np.zeros(1, np.float32)]
+
+
+def test_task_timeout_holds_while_other_threads_of_the_worker_answer(onnx_model: Callable[[str], str]) -> None:
+    settings = {"callable_threads": 2, "task_timeout": 1.0, "max_attempts": 1}
+    with MultiDeviceSession(onnx_model("loop"), devices=[0], preprocess=hangs_at_times, **settings) as session:
+        assert session.infer(3)[0][0] == 3
+        before = pids(session)
+        stuck = session.submit(-1)
+        deadline = time.monotonic() + 30
+        while not stuck.done() and time.monotonic() < deadline:
+            assert session.infer(4)[0][0] == 4
+        with pytest.raises(TaskTimeout):
+            stuck.result(0)
+        assert session.infer(5)[0][0] == 5
+        assert pids(session) != before
+
+
+def test_on_npus_tasks_beside_a_cancelled_one_are_answered_all_the_same(packed: Callable[[str], Packed]) -> None:
+    """They are under way at once, and the driver ends all of them."""
+    feeds = [np.ones((1, 3), np.float32)]
+    with npus(1, exec_ms=400), MultiDeviceSession(packed("batch").om, tasks_in_flight=4) as session:
+        wanted = session.infer(feeds, mode=packed("batch").case.mode)
+        before = pids(session)
+        futures = [session.submit(feeds, mode=packed("batch").case.mode) for _ in range(3)]
+        time.sleep(0.15)
+        assert futures[0].cancel()
+        with pytest.raises(CancelledError):
+            futures[0].result(0)
+        for future in futures[1:]:
+            assert np.array_equal(future.result(20)[0], wanted[0])
+        assert pids(session) == before
+        assert session.report().total.retries == 0

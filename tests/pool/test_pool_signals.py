@@ -1,0 +1,130 @@
+"""Signal handlers that use the pool whose work they interrupt."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.waiting import run_script
+
+SCRIPT = """
+import faulthandler, signal, sys, threading, time
+import numpy as np
+from ais_bench.errors import PoolClosed, PoolError
+from ais_bench.pool import DevicePool, PoolSettings, Task
+from support.handlers import Obedient, order
+
+pool = DevicePool(Obedient, [0, 1], PoolSettings(close_timeout=2.5))
+pool.start()
+seen = []
+
+def handler(_number, _frame):
+    seen.append(pool.counts()["outstanding"])
+    try:
+        pool.run(Task(order(Obedient.ECHO)))
+        print("ran")
+    except PoolError as error:
+        print(error)
+    began = time.monotonic()
+    pool.close()
+    print("closed in time" if time.monotonic() - began < 3 else "close took long")
+
+signal.signal(signal.SIGALRM, handler)
+"""
+SENDING = """
+class Feed:
+    # An array-like object, whose code runs while its task is sent.
+    def __dlpack_device__(self):
+        return 1, 0
+    def __dlpack__(self, **_options):
+        if not seen:
+            signal.raise_signal(signal.SIGALRM)
+            time.sleep(0)  # the handler has run by now
+        return np.array([Obedient.ECHO, 7], np.int64).__dlpack__()
+
+try:
+    print(pool.run(Task([Feed()])).result()[0][1])
+except PoolError as error:
+    print(type(error).__name__)
+assert len(seen) == 1, seen
+"""
+WAITING = """
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+try:
+    pool.run(Task(order(Obedient.SLEEP_MS, 1000)))
+    print("finished")
+except PoolClosed:
+    print("closed")
+assert seen == [1], seen
+"""
+STREAMING = """
+count = 0
+try:
+    for _ in pool.ordered(range(10**9), lambda n, i: Task(order(Obedient.ECHO))):
+        count += 1
+        if count == 1:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+except PoolClosed:
+    print("closed")
+assert count > 0 and len(seen) == 1, (count, seen)
+"""
+AFTER = """
+try:
+    pool.run(Task(order(Obedient.ECHO)))
+except PoolClosed:
+    print("the pool is closed")
+"""
+
+
+def output_of(statements: str) -> list[str]:
+    done = run_script("-c", SCRIPT + statements + AFTER)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_while_a_task_is_sent_a_handler_may_run_another_and_close() -> None:
+    lines = output_of(SENDING)
+    assert lines[0] == "ran"
+    assert lines[1].startswith("close")  # it waits for the task that it interrupted, for close_timeout at most
+    assert lines[-1] == "the pool is closed"
+
+
+def test_while_its_thread_waits_a_handler_may_run_a_task_and_close() -> None:
+    lines = output_of(WAITING)
+    assert lines == ["ran", "closed in time", "finished", "the pool is closed"]
+
+
+@pytest.mark.parametrize("_round", range(5))
+def test_in_the_middle_of_a_stream_closing_ends_it(_round: int) -> None:
+    lines = output_of(STREAMING)
+    assert lines == ["ran", "closed in time", "closed", "the pool is closed"]
+
+
+NESTED = """
+def run_another(_number, _frame):
+    seen.append(pool.counts()["outstanding"])
+    pool.run(Task(order(Obedient.SLEEP_MS, 1200)))
+    print("ran inside")
+
+def lead():
+    pool.run(Task(order(Obedient.SLEEP_MS, 600)))
+    print("leader gone")
+
+signal.signal(signal.SIGALRM, run_another)
+leader = threading.Thread(target=lead)
+leader.start()
+while pool.counts()["outstanding"] == 0:
+    time.sleep(0.001)
+faulthandler.dump_traceback_later(20, exit=True)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+pool.run(Task(order(Obedient.SLEEP_MS, 1800)))
+print("ran")
+leader.join()
+assert seen == [2], seen
+pool.close()
+"""
+
+
+def test_a_handler_that_interrupts_a_sleeping_thread_gets_the_lead_in_its_place() -> None:
+    done = run_script("-c", SCRIPT + NESTED)
+    assert (done.returncode, done.stdout) == (0, "leader gone\nran inside\nran\n"), done.stderr

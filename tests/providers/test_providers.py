@@ -1,0 +1,323 @@
+"""Execution providers as devices: counted, chosen, refused; and run, on a stand-in for a provider library."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from ais_bench import _native, libraries
+from ais_bench.errors import AisBenchError, ConfigError, DeviceMemoryError, DeviceUnavailable, ModelLoadError, WorkerStartError
+from ais_bench.infer.interface import InferSession
+from ais_bench.providers import PREFERENCE, choose, probe
+from ais_bench.session import MultiDeviceSession
+from ais_bench.session.providers import ask_for_provider, list_providers
+from support import TESTS
+from support import models as small
+
+STANDIN = "StandInExecutionProvider"
+NATIVE = TESTS / "native"
+
+
+@pytest.fixture(scope="session")
+def standin_library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("there is no C++ compiler that could build the stand-in for a provider library")
+    if tuple(map(int, _native.runtime_version("ort").split(".")[:2])) < (1, 23):
+        pytest.skip(f"ONNX Runtime {_native.runtime_version('ort')} takes no provider libraries with memory of their own")
+    library = tmp_path_factory.mktemp("standin") / "libstandin.so"
+    source = NATIVE / "standin_provider.cpp"
+    subprocess.run([compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-pthread", source, "-o", library], check=True)
+    return str(library)
+
+
+@pytest.fixture
+def standin(standin_library: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """The stand-in for this process and those that it starts; `standin(devices=8, exec_ms=5)` sets what it is like."""
+    monkeypatch.setenv(libraries.PLUGINS, standin_library)
+    monkeypatch.setenv("STANDIN_LOG", str(tmp_path / "standin.log"))
+
+    def settings(**values: object) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(f"STANDIN_{name.upper()}", str(value))
+
+    settings(devices=2)
+    return settings
+
+
+def logged(tmp_path: Path) -> list[str]:
+    log = tmp_path / "standin.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.fixture
+def negative(tmp_path: Path) -> str:
+    """y = -x over float32 [n, 4]."""
+    path = tmp_path / "negative.onnx"
+    onnx.save(small.build("batch"), path)
+    return str(path)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> str:
+    """y = relu(-x): the stand-in does not know Relu."""
+    nodes = [
+        helper.make_node("Neg", ["x"], ["m"], name="first"),
+        helper.make_node("Relu", ["m"], ["y"], name="second"),
+    ]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy"]
+    graph = helper.make_graph(nodes, "mixed", infos[:1], infos[1:])
+    path = tmp_path / "mixed.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return str(path)
+
+
+def feeds_of(number: int) -> list[Any]:
+    return [np.full((3, 4), number, np.float32)]
+
+
+# ---- on the stand-in ----
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_devices_are_counted_and_used_and_nothing_of_them_is_in_this_process(
+    standin: Callable[..., None], negative: str, tmp_path: Path
+) -> None:
+    standin(devices=5)
+    with MultiDeviceSession(negative, provider=STANDIN) as session:
+        assert session.devices == [0, 1, 2, 3, 4]
+        outputs = session.infer({device: [feeds_of(device + 1)] for device in range(5)})
+        assert {device: got[0][0][0, 0] for device, got in outputs.items()} == {d: -(d + 1) for d in range(5)}
+        report = session.report()
+        assert report.provider == STANDIN
+        assert "all 1 nodes run on the device" in str(report)
+        assert report.shared_weights == {}
+    pids = {line for line in logged(tmp_path) if line.isdigit()}
+    assert len(pids) == 6, "five workers, and the process that was asked"
+    assert str(os.getpid()) not in pids
+    assert "libstandin" not in Path("/proc/self/maps").read_text()
+
+
+def test_copies_overlap_executions(standin: Callable[..., None], negative: str, tmp_path: Path) -> None:
+    standin(devices=1, exec_ms=20, copy_ms=20)
+    with MultiDeviceSession(negative, provider=STANDIN) as session:
+        results = list(session.map([feeds_of(n) for n in range(12)]))
+    assert [got[0][0, 0] for got in results] == [-n for n in range(12)]
+    assert logged(tmp_path).count("overlap 0") > 4, "of 24 copies; one run after the other has none"
+
+
+def test_a_device_that_is_lost_is_set_aside_and_named_and_its_work_done_elsewhere(
+    standin: Callable[..., None], negative: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    standin(devices=3, exec_ms=2, lost="1:4")
+    with MultiDeviceSession(negative, provider=STANDIN, max_attempts=3) as session:
+        results = list(session.map([feeds_of(n) for n in range(120)]))
+        report = session.report()
+    assert [got[0][0, 0] for got in results] == [-n for n in range(120)]
+    assert report.devices[1].failures or report.devices[1].retries
+    assert report.devices[0].tasks + report.devices[2].tasks > 100
+
+
+def test_a_task_that_no_device_can_do_fails_with_the_provider_s_words(standin: Callable[..., None], negative: str) -> None:
+    standin(devices=1, lost="0:0")
+    with MultiDeviceSession(negative, provider=STANDIN) as session, pytest.raises(AisBenchError, match="device 0 is lost"):
+        session.infer(feeds_of(1))
+
+
+def test_memory_that_runs_out_is_a_memory_error_and_the_session_goes_on(standin: Callable[..., None], negative: str) -> None:
+    standin(devices=1, bytes=1 << 20)
+    with MultiDeviceSession(negative, provider=STANDIN) as session:
+        with pytest.raises(DeviceMemoryError):
+            session.infer([np.zeros((1 << 20, 4), np.float32)])
+        assert session.infer(feeds_of(7))[0][0, 0] == -7
+
+
+def test_nodes_that_stay_on_the_processor_are_reported_and_logged_once(
+    standin: Callable[..., None], mixed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.WARNING, logger="ais_bench.session"),
+        MultiDeviceSession(mixed, provider=STANDIN) as session,
+    ):
+        x = np.array([[1, -2, 3], [-4, 5, -6]], np.float32)
+        for _ in range(3):
+            np.testing.assert_array_equal(session.infer([x])[0], np.maximum(-x, 0))
+        report = session.report()
+    assert report.fallback[0] is not None
+    assert report.fallback[0].nodes == 2
+    assert report.fallback[0].on_the_cpu == ["Relu 'second'"]
+    said = [record.getMessage() for record in caplog.records if record.name == "ais_bench.session"]
+    assert said == [f"{STANDIN}: 1 of 2 nodes run on the CPU: Relu 'second'"]
+    assert said[0].partition(": ")[2] in str(report)
+
+
+def test_fallback_can_be_refused(standin: Callable[..., None], mixed: str, negative: str) -> None:
+    with (
+        MultiDeviceSession(mixed, provider=STANDIN, fallback="error") as session,
+        pytest.raises(WorkerStartError, match="fallback"),
+    ):
+        session.start()
+    with pytest.raises(ModelLoadError, match="fallback"):
+        InferSession(0, mixed, provider=STANDIN, fallback="error")
+    with MultiDeviceSession(negative, provider=STANDIN, fallback="error") as session:
+        assert session.infer(feeds_of(1))[0][0, 0] == -1
+
+
+def test_one_session_of_one_device(standin: Callable[..., None], negative: str, mixed: str) -> None:
+    session = InferSession(1, negative, provider=STANDIN)
+    assert session.placement == (1, [])
+    np.testing.assert_array_equal(session.infer(feeds_of(3))[0], np.full((3, 4), -3, np.float32))
+    many = session.infer_pipeline([feeds_of(n) for n in range(9)], "dymshape")
+    assert [got[0][0, 0] for got in many] == [-n for n in range(9)]
+    (last,) = session.infer_iteration(feeds_of(2), [0], 3)
+    np.testing.assert_array_equal(last, np.full((3, 4), -2, np.float32))
+    (kept,) = session.infer(feeds_of(4), out_array=False)
+    kept.to_host()
+    np.testing.assert_array_equal(np.array(kept), np.full((3, 4), -4, np.float32))
+    session.free_resource()
+    assert InferSession(0, mixed, provider=STANDIN).placement == (2, ["Relu 'second'"])
+    with pytest.raises(DeviceUnavailable, match="StandInExecutionProvider has 2 devices, 0 to 1, and 9 was asked for"):
+        InferSession(9, negative, provider=STANDIN)
+    with (
+        MultiDeviceSession(negative, provider=STANDIN, devices=[0, 4]) as session,
+        pytest.raises(DeviceUnavailable, match="has 2 devices, 0 to 1, and 4 was asked for"),
+    ):
+        session.start()
+
+
+def test_weights_of_a_provider_are_its_own(standin: Callable[..., None], negative: str) -> None:
+    with MultiDeviceSession(negative, provider=STANDIN, devices=[0], share_weights=True) as session:
+        session.infer(feeds_of(1))
+        assert session.report().shared_weights == {0: f"not shared: {STANDIN} has the weights in memory of its own"}
+
+
+# ---- providers that are not here ----
+
+
+@pytest.mark.parametrize("name", PREFERENCE)
+def test_a_provider_that_is_not_here_is_an_error_that_says_what_was_tried(name: str, negative: str) -> None:
+    if probe(name).devices:
+        pytest.skip(f"{name} is here")
+    for ask in (
+        lambda: MultiDeviceSession(negative, provider=name),
+        lambda: InferSession(0, negative, provider=name),
+        lambda: ask_for_provider(name),
+    ):
+        with pytest.raises(DeviceUnavailable) as caught:
+            ask()
+        text = str(caught.value)
+        assert f"provider {name!r} cannot be used" in text
+        assert "built in: " in text
+        assert libraries.PLUGINS in text
+        assert "pip install onnxruntime-" in text
+
+
+def test_auto_takes_the_processor_if_there_is_nothing_else(negative: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if any(found.devices for found in list_providers()):
+        pytest.skip("there is a provider here")
+    found = choose("auto")
+    assert found.name == "cpu"
+    assert all(f"{name}: " in found.why for name in PREFERENCE)
+    with MultiDeviceSession(negative, provider="auto", devices=[0]) as session:
+        assert session.infer(feeds_of(1))[0][0, 0] == -1
+        assert session.report().provider == ""
+
+
+def test_names_that_are_none(negative: str) -> None:
+    for make in (MultiDeviceSession, lambda model, **options: InferSession(0, model, **options)):
+        with pytest.raises(ConfigError, match="provider must be one of 'tensorrt', 'cuda'"):
+            make(negative, provider="coda")
+        with pytest.raises(ConfigError, match="provider must be the name"):
+            make(negative, provider=3)
+        with pytest.raises(ConfigError, match="fallback must be one of 'cpu', 'error'"):
+            make(negative, provider="cpu", fallback="never")
+        assert make(negative, provider="cpu")
+
+
+# ---- which library ----
+
+
+def site_with(folder: Path, libraries_there: list[str], **distributions: str) -> str:
+    capi = folder / "onnxruntime" / "capi"
+    capi.mkdir(parents=True)
+    (capi.parent / "__init__.py").touch()
+    for name in libraries_there:
+        (capi / name).touch()
+    for name, library in distributions.items():
+        info = folder / f"{name}-1.dist-info"
+        info.mkdir()
+        (info / "RECORD").write_text(f"onnxruntime/capi/{library},sha256=x,1\n")
+    return str(folder)
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Look for onnxruntime in this folder alone."""
+
+    def set_path(site: str) -> None:
+        monkeypatch.delenv("AIS_BENCH_ORT_LIBRARY", raising=False)
+        monkeypatch.setattr("sys.path", [site])
+        monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda _name: None)
+
+    return set_path
+
+
+def found_in(site: str) -> list[str]:
+    return [os.path.basename(path) for path in libraries.candidates("ort") if path.startswith(site)]
+
+
+def test_the_newest_library_by_number(only: Callable[[str], None], tmp_path: Path) -> None:
+    site = site_with(tmp_path, ["libonnxruntime.so.1.9.0", "libonnxruntime.so.1.24.1", "libonnxruntime.so.1.10.2"])
+    only(site)
+    assert found_in(site) == [f"libonnxruntime.so.{version}" for version in ("1.24.1", "1.10.2", "1.9.0")]
+
+
+def test_the_library_of_the_distribution_that_is_installed(only: Callable[[str], None], tmp_path: Path) -> None:
+    left_over, its_own = "libonnxruntime.so.1.32.0", "libonnxruntime.so.1.24.1"
+    site = site_with(tmp_path, [left_over, its_own], onnxruntime_openvino=its_own)
+    only(site)
+    assert found_in(site) == [its_own]
+
+
+def test_a_mixture_is_an_error_that_says_how_to_get_out(
+    only: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["libonnxruntime.so.1.32.0", "libonnxruntime.so.1.24.1"]
+    site = site_with(tmp_path, names, onnxruntime=names[0], onnxruntime_openvino=names[1], onnxruntime_ep_openvino="x.so")
+    only(site)
+    with pytest.raises(DeviceUnavailable) as caught:
+        libraries.candidates("ort")
+    text = str(caught.value)
+    assert "onnxruntime 1 and onnxruntime-openvino 1 are installed together" in text
+    assert "pip uninstall -y onnxruntime onnxruntime-openvino && pip install onnxruntime-openvino" in text
+    monkeypatch.setenv("AIS_BENCH_ORT_LIBRARY", "/some/libonnxruntime.so")
+    assert libraries.candidates("ort") == ["/some/libonnxruntime.so"]
+
+
+def test_plugins_are_found_in_packages_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "onnxruntime_ep_other"
+    package.mkdir()
+    (package / "libother.so").write_bytes(b"\x7fELF...CreateEpFactories\0")
+    (package / "libother.so.1").write_bytes(b"\x7fELF...CreateEpFactories\0")
+    (package / "libhelper.so").write_bytes(b"\x7fELF...")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.setenv(libraries.PLUGINS, f"/a/liba.so{os.pathsep}/b/libb.so")
+    assert libraries.plugins() == ["/a/liba.so", "/b/libb.so", str(package / "libother.so")]
+
+
+def test_the_command_line_lists_providers(standin: Callable[..., None], tmp_path: Path) -> None:
+    from support.scripts import run_script
+
+    said = run_script("import sys; sys.argv = ['ais-bench', 'devices']; from ais_bench.cli.main import main; sys.exit(main())")
+    for name in PREFERENCE:
+        assert name in said

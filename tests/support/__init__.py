@@ -1,0 +1,8 @@
+"""What tests share. Tests and the processes that they start import it by name, since tests/ is on their path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent.parent
+ROOT = TESTS.parent
