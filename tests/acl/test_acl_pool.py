@@ -16,8 +16,8 @@ from ais_bench.errors import AisBenchError, ConfigError, DeviceLost, DeviceUnava
 from ais_bench.session import InferSession, MultiDeviceSession, count_devices
 from support import emulator_models
 from support.acl import Packed, equal, floats
-from support.scripts import run_script
-from support.waiting import environment, gone, wait_until
+from support.scripts import environment, run_script
+from support.waiting import gone, wait_until
 
 
 @pytest.mark.parametrize("name", ["batch", "shape"])

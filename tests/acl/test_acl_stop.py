@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from ais_bench.errors import ConfigError, InferenceCancelled, SessionClosed
 from ais_bench.session import InferSession, MultiDeviceSession
 from support.acl import Packed, equal, floats
 from support.scripts import run_script
+from support.waiting import wait_until
 
 PRELUDE = """
 import faulthandler, os, signal, sys, threading
@@ -34,13 +34,6 @@ def interrupt_at(emulator, function, count, number=signal.SIGINT):
 """
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 @pytest.mark.parametrize("pipeline", [False, True])
 @pytest.mark.parametrize("name", ["static", "shape"])
 def test_cancel_ends_a_hang(npu: Emulator, packed: Callable[[str], Packed], name: str, pipeline: bool) -> None:
@@ -56,7 +49,7 @@ def test_cancel_ends_a_hang(npu: Emulator, packed: Callable[[str], Packed], name
             return session.infer_pipeline(feeds, mode) if pipeline else [session.infer(one, mode) for one in feeds]
 
         running = thread.submit(run)
-        wait_for(lambda: npu.faults_fired() > 0)
+        wait_until(lambda: npu.faults_fired() > 0, 30)
         assert npu.call_count("aclmdlExecuteAsync") > before
         assert not running.done()
         session.cancel()
@@ -75,7 +68,7 @@ def test_a_pipeline_that_is_left_drops_what_hangs(npu: Emulator, packed: Callabl
 
     def sets() -> Iterator[list[np.ndarray]]:
         yield from model.case.feeds[:2]
-        wait_for(lambda: npu.faults_fired() > 0)
+        wait_until(lambda: npu.faults_fired() > 0, 30)
         raise KeyError("no more")
 
     with InferSession(0, model.om) as session:

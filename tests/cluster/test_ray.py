@@ -1,100 +1,25 @@
 """A session over several nodes: raylets on this machine, each with emulated NPUs. Skipped without Ray.
 
-One cluster serves all tests of this file; each test is a program of its own that joins it.
+One cluster serves all tests of this file (the fixture `host`); each test is a program of its own that joins it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from ais_bench.emulator import pack
-from support.waiting import environment, run_script, wait_until
+from support.cluster import BEGIN, ON_A_CLUSTER, Host, own_lines, run
+from support.scripts import environment, run_python
+from support.waiting import wait_until
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
-    pytest.mark.xdist_group("ray"),
-]
-
-BEGIN = """
-import os, sys, time
-import numpy as np
-from ais_bench.ray import ClusterSession
-model, address, marks = sys.argv[1:4]
-
-def said(text):
-    print("said:", text, flush=True)
-
-def feeds(n):
-    return [np.full((2, 3), n, np.float32), np.zeros((2, 3), np.float32)]
-"""
-
-
-class Host:
-    """The cluster, in a process of its own."""
-
-    def __init__(self, nodes: int, npus: int, milliseconds: float) -> None:
-        command = [sys.executable, "-m", "support.ray_host", str(nodes), str(npus), str(milliseconds)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
-        )
-        self.address = self._line()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        assert line, "the cluster did not start"
-        return line
-
-    def tell(self, command: str) -> str:
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self._line()
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(30)
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host(2, 4, 20)
-    yield host
-    host.close()
-
-
-@pytest.fixture(scope="module")
-def model_on_npus(multi_device_models: Callable[[str], dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(pack(multi_device_models("ort")["add"], tmp_path_factory.mktemp("ray") / "add.om"))
-
-
-def run(host: Host, model: str, marks: Path, program: str) -> str:
-    done = run_script("-c", BEGIN + program, model, host.address, str(marks), seconds=150)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return own_lines(done.stdout)
-
-
-def own_lines(text: str) -> str:
-    """What the program `said`: Ray writes notes about lost processes between the lines."""
-    return "".join(line.partition(": ")[2] for line in text.splitlines(keepends=True) if line.startswith("said: "))
+pytestmark = ON_A_CLUSTER
+NPUS = 4  # of a node
 
 
 def test_results_come_in_order_from_all_devices(host: Host, model_on_npus: str, tmp_path: Path) -> None:
@@ -231,7 +156,7 @@ for n, _ in enumerate(session.map(feeds(n) for n in range(100000))):
             for report in session.report().nodes.values() for worker in report.workers))
         os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = run_script("-c", BEGIN + program, model_on_npus, host.address, str(tmp_path), seconds=120)
+    done = run_python("-c", BEGIN + program, model_on_npus, host.address, str(tmp_path), seconds=120)
     assert done.returncode == -9, done.stderr
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) >= 4
@@ -349,7 +274,7 @@ said("columns")
 
 
 def test_importing_the_library_never_imports_ray() -> None:
-    done = run_script(
+    done = run_python(
         "-c", "import sys, ais_bench.session, ais_bench.evaluate; import ais_bench.pool; print('ray' in sys.modules)"
     )
     assert done.stdout == "False\n", done.stderr

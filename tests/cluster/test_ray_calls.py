@@ -5,36 +5,20 @@ The first tests need no cluster; the others are programs that join one, several 
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_ray import BEGIN, Host, own_lines, run
 
-from ais_bench.emulator import pack
-from support.waiting import environment, run_script, wait_until
+from support.cluster import BEGIN, ON_A_CLUSTER, Host, own_lines, run
+from support.scripts import environment, run_python
+from support.waiting import wait_until
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
-    pytest.mark.xdist_group("ray"),
-]
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    host = Host(2, 2, 20)
-    yield host
-    host.close()
-
-
-@pytest.fixture(scope="module")
-def model_on_npus(multi_device_models: Callable[[str], dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(pack(multi_device_models("ort")["add"], tmp_path_factory.mktemp("ray") / "add.om"))
+pytestmark = ON_A_CLUSTER
+NPUS = 2  # of a node
 
 
 def test_what_is_wrong_is_told_before_anything_starts(model_on_npus: str) -> None:
@@ -61,7 +45,7 @@ except AisBenchError as error:
 import ray
 assert not ray.is_initialized()
 """
-    done = run_script("-c", program, model_on_npus, seconds=100)
+    done = run_python("-c", program, model_on_npus, seconds=100)
     assert done.returncode == 0, done.stderr
     lines = [line.split()[:2] for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == [
@@ -70,7 +54,7 @@ assert not ray.is_initialized()
     ], done.stdout
     assert (
         "did you mean 'max_node_failures'"
-        in run_script(
+        in run_python(
             "-c",
             "import sys; from ais_bench.ray import ClusterSession; ClusterSession(sys.argv[1], max_node_failure=3)",
             model_on_npus,
@@ -79,7 +63,7 @@ assert not ray.is_initialized()
 
 
 def test_without_ray_it_says_what_to_install() -> None:
-    done = run_script("-c", "import sys; sys.modules['ray'] = None; import ais_bench.ray")
+    done = run_python("-c", "import sys; sys.modules['ray'] = None; import ais_bench.ray")
     assert "ais_bench.ray needs Ray, which is not installed: pip install 'ais_bench[ray]'" in done.stderr
 
 
@@ -393,7 +377,7 @@ os.wait()
 assert next(stream)[0][0, 0] == 1
 said("the end")
 """
-    done = run_script("-c", BEGIN + program, model_on_npus, host.address, str(tmp_path), seconds=100)
+    done = run_python("-c", BEGIN + program, model_on_npus, host.address, str(tmp_path), seconds=100)
     assert (done.returncode, own_lines(done.stdout)) == (0, "SessionClosed\nthe end\n"), done.stderr
     assert "Traceback" not in done.stderr
 
@@ -417,7 +401,7 @@ with ClusterSession(model, address=address) as session:
     said("drained")
 """
     node = host.tell("add")
-    done = run_script("-c", BEGIN + program, model_on_npus, host.address, str(tmp_path), node, seconds=150)
+    done = run_python("-c", BEGIN + program, model_on_npus, host.address, str(tmp_path), node, seconds=150)
     host.tell("kill")
     assert host._line() == "killed"
     assert (done.returncode, own_lines(done.stdout)) == (0, "drained\n"), done.stdout + done.stderr

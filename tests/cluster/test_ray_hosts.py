@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_ray import BEGIN, own_lines
 
 from ais_bench.emulator import pack
 from ais_bench.emulator.binary import library_path
 from ais_bench.emulator.machine import find_onnxruntime
-from support.waiting import environment, wait_until
+from support.cluster import BEGIN, own_lines
+from support.scripts import environment
+from support.waiting import wait_until
 
 HOSTS = {"aisb-a": "10.77.31.1", "aisb-b": "10.77.31.2"}
 PORT = 6399

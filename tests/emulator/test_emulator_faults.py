@@ -13,17 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ais_bench.emulator import library_path, library_without, npus, pack
+from ais_bench.emulator import library_path, library_without, npus
 from ais_bench.emulator.binary import OPTIONAL
 from ais_bench.emulator.machine import LIBRARY_VARIABLE
 from support import TESTS
-from support import emulator_models as models
 from support.emulator_abi import H2D, Acl, AclError, Dataset
-
-
-@pytest.fixture
-def om(tmp_path: Path) -> Path:
-    return pack(models.add(tmp_path), tmp_path / "add.om")
 
 
 def _script(body: str, opened: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -135,7 +129,7 @@ class TestRules:
         assert [_script(code, **rules).stdout.strip() for _ in range(3)] == ["0", "207001", "0"]
 
 
-def _session(acl: Acl, om: Path) -> list[float]:
+def _session(acl: Acl, static_om: Path) -> list[float]:
     """Everything from the first call to the last, giving back on every way out."""
     undo = []
     stream = None
@@ -148,7 +142,7 @@ def _session(acl: Acl, om: Path) -> list[float]:
         pinned = acl.malloc_host(16)
         undo.append(lambda: acl.aclrtFreeHost(pinned))
         model_id = ctypes.c_uint32()
-        acl.ok("aclmdlLoadFromFile", os.fspath(om).encode(), ctypes.byref(model_id))
+        acl.ok("aclmdlLoadFromFile", os.fspath(static_om).encode(), ctypes.byref(model_id))
         undo.append(lambda: acl.aclmdlUnload(model_id))
         desc = acl.aclmdlCreateDesc()
         if desc is None:
@@ -181,11 +175,11 @@ def _session(acl: Acl, om: Path) -> list[float]:
             step()
 
 
-def test_failing_every_call_at_every_occurrence(bare_acl, om):
+def test_failing_every_call_at_every_occurrence(bare_acl, static_om):
     """The sweep that a runtime is proved with, run on a program that is known to be right: each failure is seen, none leaks."""
     acl = bare_acl
     acl.emulator.start_recording()
-    assert len(_session(acl, om)) == 4
+    assert len(_session(acl, static_om)) == 4
     calls = [call["call"] for call in acl.emulator.stop_recording()]
     giving_back = ("Destroy", "Free", "Reset", "Unload", "Finalize")
     swept = 0
@@ -199,7 +193,7 @@ def test_failing_every_call_at_every_occurrence(bare_acl, om):
             acl.emulator.clear_report()
             text = ""
             try:
-                _session(acl, om)
+                _session(acl, static_om)
             except AclError as error:
                 text = str(error)
             if acl.emulator.faults_fired() == 0:
@@ -213,16 +207,16 @@ def test_failing_every_call_at_every_occurrence(bare_acl, om):
 
 
 class TestRecording:
-    def test_names_do_not_depend_on_addresses(self, acl, om):
+    def test_names_do_not_depend_on_addresses(self, acl, static_om):
         def record():
             acl.emulator.start_recording()
-            model = acl.load(om)
+            model = acl.load(static_om)
             feeds, results = Dataset(acl, [16, 16]), Dataset(acl, [16])
             assert model.run(feeds, results) == 0
             return [(call["call"], call["args"], call["result"], call["device"]) for call in acl.emulator.stop_recording()]
 
         calls = record()
-        assert calls[0] == ("aclmdlLoadFromFile", [str(om), 1], 0, 0)
+        assert calls[0] == ("aclmdlLoadFromFile", [str(static_om), 1], 0, 0)
         assert ("aclmdlCreateDesc", [], "model desc#1", 0) in calls
         assert ("aclrtMalloc", ["device 0 memory#1", 16, 0], 0, 0) in calls
         assert ("aclmdlAddDatasetBuffer", ["dataset#1", "data buffer#1"], 0, 0) in calls
@@ -296,13 +290,13 @@ class TestSettings:
         assert text in result.stdout
 
     @pytest.mark.parametrize("text", ["uniform:4,6", "normal:5,1", "lognormal:5,0.2", "exponential:5"])
-    def test_distributions(self, make_acl, om, text):
+    def test_distributions(self, make_acl, static_om, text):
         """Draws differ from each other and have the mean they should: never less, and more only where the machine is busy."""
         acl = make_acl(exec_ms=text)
         times = []
         for device in (0, 0):
             acl.ok("aclrtSetDevice", device)
-            model, stream = acl.load(om), acl.stream()
+            model, stream = acl.load(static_om), acl.stream()
             feeds, results = Dataset(acl, [16, 16]), Dataset(acl, [16])
             events = [acl.event() for _ in range(31)]
             acl.ok("aclrtRecordEvent", events[0], stream)
@@ -331,9 +325,9 @@ class TestLibraries:
         assert [name for name in OPTIONAL if not hasattr(library, name)] == [hidden]
         assert hasattr(library, "aclrtMalloc")
 
-    def test_it_works_without(self, tmp_path, om):
+    def test_it_works_without(self, tmp_path, static_om):
         acl = Acl(library_without(OPTIONAL, tmp_path))
-        assert len(_session(acl, om)) == 4
+        assert len(_session(acl, static_om)) == 4
 
     def test_none_hidden_and_unknown_ones(self, tmp_path):
         assert library_without([]) == library_path()

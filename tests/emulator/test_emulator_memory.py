@@ -8,22 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 
 from support import TESTS
-from support.emulator_abi import D2D, D2H, DEFAULT, H2D, H2H, AclError
-
-
-def _in_thread(work):
-    """Runs `work` in a thread without a context and returns its result."""
-    results = []
-    thread = threading.Thread(target=lambda: results.append(work()))
-    thread.start()
-    thread.join()
-    return results[0]
+from support.emulator_abi import D2D, D2H, DEFAULT, H2D, H2H, AclError, in_thread
 
 
 class TestMemory:
@@ -109,7 +99,7 @@ class TestMemory:
 
     def test_free_needs_no_context(self, acl):
         address, host = acl.malloc(64), acl.malloc_host(64)
-        assert _in_thread(lambda: (acl.aclrtFree(address), acl.aclrtFreeHost(host))) == (0, 0)
+        assert in_thread(lambda: (acl.aclrtFree(address), acl.aclrtFreeHost(host))) == (0, 0)
 
     def test_freed_memory_is_known_as_freed(self, acl):
         address = acl.malloc(64)

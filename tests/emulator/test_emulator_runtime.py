@@ -11,16 +11,7 @@ import pytest
 
 from ais_bench.emulator import library_path
 from ais_bench.emulator.binary import _dynamic_strings
-from support.emulator_abi import SIGNATURES, Acl
-
-
-def _in_thread(work):
-    """Runs `work` in a thread without a context and returns its result."""
-    results = []
-    thread = threading.Thread(target=lambda: results.append(work()))
-    thread.start()
-    thread.join()
-    return results[0]
+from support.emulator_abi import SIGNATURES, Acl, in_thread
 
 
 def test_every_function_of_the_abi_is_exported_and_known():
@@ -193,8 +184,8 @@ class TestContexts:
     def test_each_thread_has_its_own(self, acl):
         made = acl.context(1)
         pointer = ctypes.c_void_p()
-        assert _in_thread(lambda: acl.aclrtMalloc(ctypes.byref(pointer), 64, 0)) == 107002
-        assert _in_thread(lambda: (acl.aclrtSetCurrentContext(made), acl.aclrtMalloc(ctypes.byref(pointer), 64, 0))) == (0, 0)
+        assert in_thread(lambda: acl.aclrtMalloc(ctypes.byref(pointer), 64, 0)) == 107002
+        assert in_thread(lambda: (acl.aclrtSetCurrentContext(made), acl.aclrtMalloc(ctypes.byref(pointer), 64, 0))) == (0, 0)
 
     def test_destroyed_while_current_elsewhere(self, acl):
         made = acl.context(0)
@@ -220,7 +211,7 @@ class TestErrorText:
     def test_it_is_the_threads_own_and_cleared_by_reading(self, acl):
         assert acl.text() is None
         assert acl.aclrtFree(None) == 100000
-        assert _in_thread(acl.text) is None
+        assert in_thread(acl.text) is None
         assert acl.text().startswith("E100000: ACL_ERROR_INVALID_PARAM: ")
         assert acl.text() is None
 
@@ -229,7 +220,7 @@ class TestErrorText:
         path.write_text('{"err_msg_mode": "1"}')
         bare_acl.ok("aclInit", str(path).encode())
         bare_acl.aclrtFree(None)
-        assert "NULL" in _in_thread(bare_acl.text)
+        assert "NULL" in in_thread(bare_acl.text)
         assert bare_acl.text() is None
         bare_acl.ok("aclFinalize")
 

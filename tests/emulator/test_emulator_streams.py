@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +14,6 @@ from support import emulator_models as models
 from support.emulator_abi import D2H, H2D, H2H, Dataset
 
 SLOW = "device.copy=delay(150)"  # a copy that is surely still running when the next line of a test is
-
-
-@pytest.fixture
-def om(tmp_path: Path) -> Path:
-    return pack(models.add(tmp_path), tmp_path / "add.om")
 
 
 def _done(acl, stream) -> bool:
@@ -89,8 +83,8 @@ def test_pinned_copies_run_behind_and_pageable_ones_do_not(acl):
     acl.ok("aclrtFreeHost", pinned)
 
 
-def test_work_is_in_order_and_the_results_are_right(acl, om):
-    model, stream = acl.load(om), acl.stream()
+def test_work_is_in_order_and_the_results_are_right(acl, static_om):
+    model, stream = acl.load(static_om), acl.stream()
     inputs, outputs = Dataset(acl, [16, 16]), Dataset(acl, [16])
     source, target = acl.malloc_host(32), acl.malloc_host(16)
     np.ctypeslib.as_array((ctypes.c_float * 8).from_address(source))[:] = range(8)
@@ -105,8 +99,8 @@ def test_work_is_in_order_and_the_results_are_right(acl, om):
         acl.ok("aclrtFreeHost", address)
 
 
-def test_asynchronous_executions_do_not_allocate(acl, om):
-    model = acl.load(om)
+def test_asynchronous_executions_do_not_allocate(acl, static_om):
+    model = acl.load(static_om)
     inputs, outputs = Dataset(acl, [16, 16]), Dataset(acl, [(None, 0)])
     assert acl.aclmdlExecuteAsync(model.id, inputs.handle, outputs.handle, None) == 100000
     assert acl.aclmdlExecuteV2(model.id, inputs.handle, outputs.handle, None, None) == 0
@@ -138,10 +132,10 @@ def test_events(acl):
     acl.ok("aclrtFreeHost", pinned)
 
 
-def test_times_of_events(make_acl, om):
+def test_times_of_events(make_acl, static_om):
     acl = make_acl(exec_ms="40")
     acl.ok("aclrtSetDevice", 0)
-    model, stream = acl.load(om), acl.stream()
+    model, stream = acl.load(static_om), acl.stream()
     inputs, outputs = Dataset(acl, [16, 16]), Dataset(acl, [16])
     start, end, untimed = acl.event(), acl.event(), ctypes.c_void_p()
     acl.ok("aclrtRecordEvent", start, stream)
@@ -185,8 +179,8 @@ def test_copies_overlap_executions_and_not_each_other(make_acl, tmp_path):
     acl.ok("aclrtFreeHost", pinned)
 
 
-def test_timeouts(acl, om):
-    model, stream = acl.load(om), acl.stream()
+def test_timeouts(acl, static_om):
+    model, stream = acl.load(static_om), acl.stream()
     inputs, outputs = Dataset(acl, [16, 16]), Dataset(acl, [16])
     config = acl.aclmdlCreateExecConfigHandle()
     timeout = ctypes.c_int32(20)
@@ -234,8 +228,8 @@ def test_a_failure_comes_with_the_synchronisation(acl):
     acl.ok("aclrtFreeHost", pinned)
 
 
-def test_a_device_exception_on_a_stream_tells_its_cause_first(acl, om):
-    model, stream = acl.load(om), acl.stream()
+def test_a_device_exception_on_a_stream_tells_its_cause_first(acl, static_om):
+    model, stream = acl.load(static_om), acl.stream()
     host = np.ones(4, np.float32)
     feeds, results = Dataset(acl, [16, (host.ctypes.data, 16)]), Dataset(acl, [16])
     acl.ok("aclmdlExecuteAsync", model.id, feeds.handle, results.handle, stream)
@@ -260,10 +254,10 @@ def test_memory_freed_under_a_task(acl):
 
 
 @pytest.mark.parametrize("change", ["destroy dataset", "destroy buffer", "update buffer", "unload", "destroy stream"])
-def test_changes_under_an_execution_are_noted(make_acl, om, change):
+def test_changes_under_an_execution_are_noted(make_acl, static_om, change):
     acl = make_acl(exec_ms="150")
     acl.ok("aclrtSetDevice", 0)
-    model, stream = acl.load(om), acl.stream()
+    model, stream = acl.load(static_om), acl.stream()
     inputs, outputs = Dataset(acl, [np.ones(4, np.float32)] * 2), Dataset(acl, [16])
     acl.ok("aclmdlExecuteAsync", model.id, inputs.handle, outputs.handle, stream)
     if change == "destroy dataset":

@@ -24,9 +24,8 @@ from ais_bench.evaluate import Result, evaluate, load, score
 from ais_bench.evaluate.folder import RunFolder
 from ais_bench.evaluate.statistics import discarded, distribution, least_samples
 from ais_bench.evaluate.values import Unstorable, decode_value, encode_value
-from support import TESTS
 from support.evaluate import Order, Rows
-from support.scripts import run_script
+from support.scripts import environment, run_script
 from support.session import DEVICES, save
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -151,7 +150,6 @@ print(result.metrics["order"])
 def test_interrupted_again_and_again_every_sample_is_there_once(negative: str, tmp_path: Path) -> None:
     expected = run(negative, tmp_path / "expected", 400).metrics["order"]
     folder, rng = tmp_path / "run", random.Random(0)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
     done, turns = 0, 0
     while done < 400:
         turns += 1
@@ -161,7 +159,7 @@ def test_interrupted_again_and_again_every_sample_is_there_once(negative: str, t
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=environment(),
         )
         try:
             wanted = done + rng.randrange(40, 150)  # records that come before it is interrupted

@@ -19,6 +19,7 @@ from ais_bench import _native
 from ais_bench.errors import ConfigError, InferenceCancelled, SessionClosed
 from ais_bench.session import InferSession
 from support.scripts import in_child, run_script
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 ModelPath = Callable[[str], str]
@@ -33,21 +34,14 @@ def threads_of_process() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.002)
-
-
 def test_dropping_the_last_reference_frees_the_device(model: ModelPath) -> None:
     before = threads_of_process()
     session = InferSession(0, model("batch"), threads=3)
-    wait_until(lambda: threads_of_process() == before + 2, "the session has its threads")
+    wait_until(lambda: threads_of_process() == before + 2, 30, "the session has its threads")
     gone = weakref.ref(session)
     del session
     assert gone() is None, "a cycle keeps it alive until the garbage collector runs"
-    wait_until(lambda: threads_of_process() == before, "its threads are gone")
+    wait_until(lambda: threads_of_process() == before, 30, "its threads are gone")
 
 
 def test_free_twice_and_load_again(model: ModelPath) -> None:
@@ -218,7 +212,7 @@ def test_free_during_a_run_lets_the_run_end(model: ModelPath) -> None:
     session = InferSession(0, model("loop"))
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(session.infer, [np.int64(200_000), START])
-        wait_until(lambda: run.running() or run.done(), "the run began")
+        wait_until(lambda: run.running() or run.done(), 30, "the run began")
         session.free_resource()
         error = run.exception()
         assert error is None or isinstance(error, SessionClosed)  # closed before it began

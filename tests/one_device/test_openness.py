@@ -22,6 +22,7 @@ from ais_bench.errors import AisBenchError, ConfigError, FeedError
 from ais_bench.one_device.descriptors import ModelMetadata
 from ais_bench.session import InferSession, MultiDeviceSession
 from support import models
+from support.reference import on_host
 from support.session import DEVICES
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -176,12 +177,6 @@ def test_an_output_subset_in_the_place_of_errors_and_after_a_cancel(model: Model
         ):
             with pytest.raises(ConfigError, match="outputs must be None if there is a postprocess"):
                 call()
-
-
-def on_host(tensors: list[Any]) -> list[Any]:
-    for tensor in tensors:
-        tensor.to_host()
-    return tensors
 
 
 def test_a_profile_is_written_when_the_session_ends(onnx_model: ModelPath, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ais_bench.emulator import pack
 from ais_bench.errors import AisBenchError, FeedError, FeedWarning
 from ais_bench.session import InferSession, MultiDeviceSession
 from support.partial_models import SCALE, SHIFT, affine, handed_through, save, with_optional
+from support.reference import on_host
 from support.session import DEVICES
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -54,12 +55,6 @@ MANY: dict[str, Callable[[MultiDeviceSession, Any], Any]] = {
     "infer_pipeline": lambda session, feeds: session.infer_pipeline([feeds])[0],
     "infer_iteration": lambda session, feeds: session.infer_iteration(feeds, [-1], 2),
 }
-
-
-def on_host(tensors: list[Any]) -> list[Any]:
-    for tensor in tensors:
-        tensor.to_host()
-    return tensors
 
 
 @pytest.mark.parametrize("call", ONE)

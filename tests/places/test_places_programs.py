@@ -16,8 +16,8 @@ import pytest
 from ais_bench import _native
 from ais_bench.errors import ConfigError, UnsupportedError
 from ais_bench.pool import interpreter
+from support.scripts import environment, run_python
 from support.session import add_model
-from support.waiting import environment, run_script
 
 # Tells all processes that were started from it.
 USE = """
@@ -113,14 +113,14 @@ def test_a_zipped_program(tmp_path: Path) -> None:
     (source / "helper.py").write_text(HELPER)
     (source / "__main__.py").write_text(FROZEN)
     zipapp.create_archive(source, tmp_path / "app.pyz")
-    done = run_script(str(tmp_path / "app.pyz"), add_model(tmp_path / "add.onnx", [2, 3]))
+    done = run_python(str(tmp_path / "app.pyz"), add_model(tmp_path / "add.onnx", [2, 3]))
     assert done.stdout == "started\nTrue 6.0\n", done.stderr
 
 
 def test_python_embedded_in_another_program_uses_the_python_of_its_installation() -> None:
-    done = run_script("-c", "import sys; sys.executable = '/usr/sbin/uwsgi'\n" + USE)
+    done = run_python("-c", "import sys; sys.executable = '/usr/sbin/uwsgi'\n" + USE)
     assert done.stdout == "7\n", done.stderr
-    done = run_script("-c", "import sys; sys.executable = ''\n" + USE)
+    done = run_python("-c", "import sys; sys.executable = ''\n" + USE)
     assert done.stdout == "7\n", done.stderr
 
 
@@ -203,5 +203,5 @@ except ImportError as error:
 
 
 def test_the_interface_of_the_installed_numpy_is_checked_by_the_import() -> None:
-    done = run_script("-c", OTHER_NUMPY)
+    done = run_python("-c", OTHER_NUMPY)
     assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ais_bench.session import MultiDeviceSession
+from support.scripts import run_python
 from support.session import DEVICES
-from support.waiting import run_script
 
 MakeModels = Callable[[str], dict[str, str]]
 
@@ -69,7 +69,7 @@ SETTINGS = {
 
 def in_a_program(before: str, model: str, *, after: str = "") -> str:
     code = f"{before}\nDEVICES = {DEVICES}\n{USE}\nimport sys\nuse(sys.argv[1])\n{after}"
-    done = run_script("-c", code, model, seconds=110)
+    done = run_python("-c", code, model, seconds=110)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -113,7 +113,7 @@ with MultiDeviceSession(sys.argv[1], devices=DEVICES) as session:
     assert [job.value for job in jobs] == [2.0 * number for number in range(20)], [job.value for job in jobs]
 print("done")
 """
-    done = run_script("-c", f"DEVICES = {DEVICES}\n{program}", multi_device_models("ort")["add"], seconds=110)
+    done = run_python("-c", f"DEVICES = {DEVICES}\n{program}", multi_device_models("ort")["add"], seconds=110)
     assert done.stdout == "done\n", done.stderr
 
 
@@ -128,7 +128,7 @@ from ais_bench.session.count_devices import count_devices
 with emulator.npus(3):
     print(count_devices("acl"))
 """
-    done = run_script("-c", program)
+    done = run_python("-c", program)
     assert done.stdout == "3\n", done.stderr
 
 
@@ -161,7 +161,7 @@ except FileNotFoundError:
     use(sys.argv[1])
 else: print("no way: there is still", tempfile.gettempdir())
 """
-    done = run_script("-c", f"DEVICES = {DEVICES}\n{USE}\n{program}", str(model), seconds=110)
+    done = run_python("-c", f"DEVICES = {DEVICES}\n{USE}\n{program}", str(model), seconds=110)
     if done.stdout.startswith("no way"):
         pytest.skip(done.stdout)
     assert done.stdout == "done\n", done.stderr
@@ -192,7 +192,7 @@ session.close()
 
 
 def test_without_a_thread_the_limits_are_told(multi_device_models: MakeModels) -> None:
-    done = run_script("-c", THREADS, multi_device_models("ort")["add"])
+    done = run_python("-c", THREADS, multi_device_models("ort")["add"])
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stdout + done.stderr
     for line in lines:
@@ -275,7 +275,7 @@ for number in range(30):
 """
     if end != "del session":
         program += "submit(100).add_done_callback(lambda future: submit(101))\n"  # from a callback, after the script's end
-    done = run_script("-c", f"DEVICES = {DEVICES}\n{program}\n{end}\n", multi_device_models("ort")["add"])
+    done = run_python("-c", f"DEVICES = {DEVICES}\n{program}\n{end}\n", multi_device_models("ort")["add"])
     expected = {2 * number for number in range(30)} | (set() if end == "del session" else {200, 202})
     assert {int(line) for line in done.stdout.splitlines()} == expected, done.stderr
     assert done.returncode == (1 if "raise" in end else 0)
@@ -298,6 +298,6 @@ import atexit
 atexit.register(lambda: open(MARK, "w").close())  # called first
 """
     mark = tmp_path / "ending"
-    done = run_script("-c", program.replace("MARK", repr(str(mark))), seconds=30)
+    done = run_python("-c", program.replace("MARK", repr(str(mark))), seconds=30)
     assert mark.exists(), done.stderr
     assert "KeyboardInterrupt" in done.stderr

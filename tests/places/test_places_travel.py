@@ -16,7 +16,7 @@ import pytest
 
 from ais_bench.wire import travel
 from ais_bench.wire.pickling import dumps_error, loads_error
-from support.waiting import environment, run_script
+from support.scripts import environment, run_python
 
 # A module with all that can travel, and a pool that takes it there and back. `PLACE` is what `__name__` must be.
 DEFINITIONS = """
@@ -68,7 +68,7 @@ def test_a_child_of_multiprocessing_sends_what_its_script_defines(tmp_path: Path
         "        process = multiprocessing.get_context(how).Process(target=child)\n"
         "        process.start(); process.join(); print(how, process.exitcode)\n"
     )
-    done = run_script(str(script))
+    done = run_python(str(script))
     assert (done.stdout, done.returncode) == ("spawn 0\nforkserver 0\n", 0), done.stderr
 
 
@@ -99,7 +99,7 @@ def test_a_module_that_was_loaded_from_a_path_travels(how: str, tmp_path: Path) 
         "with DevicePool(by_script, [0]) as pool: pool.start()\n"
         "print('done')\n"
     )
-    done = run_script(str(script))
+    done = run_python(str(script))
     assert done.stdout == "done\n", done.stderr
 
 

@@ -17,7 +17,8 @@ from ais_bench.errors import FeedError, PoolClosed, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.wire.pickling import RemoteTraceback
 from support.handlers import Echo, Obedient, order
-from support.waiting import by_policy, wait_until
+from support.pool import by_policy, one, submit
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -32,14 +33,6 @@ def echo_pool(request: pytest.FixtureRequest) -> Iterator[DevicePool]:
 def pool() -> Iterator[DevicePool]:
     with DevicePool(Obedient, [0, 1]) as made:
         yield made
-
-
-def one(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.run(Task(order(*what), **how)).result()
-
-
-def submit(pool: DevicePool, *what: int, timeout: float | None = None, **how: Any) -> Any:
-    return pool.submit(Task(order(*what), **how), timeout=timeout)
 
 
 def stream(pool: DevicePool, items: Any) -> Iterator[int]:

@@ -18,18 +18,12 @@ from typing import Any
 import pytest
 
 from ais_bench.pool import DevicePool, Task
-from support.handlers import Obedient, order
-from support.waiting import environment, run_script, wait_until
+from support.handlers import Obedient
+from support.pool import one
+from support.scripts import environment, run_python
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-
-
-def one(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.run(Task(order(*what), **how)).result()
-
-
-def submit(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.submit(Task(order(*what), **how))
 
 
 # ---- kinds of callers ----
@@ -56,17 +50,17 @@ ANSWER = "3675"
 def test_a_script_without_main_guard(tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
-    done = run_script(str(path), cwd=tmp_path)
+    done = run_python(str(path), cwd=tmp_path)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
 
 
 def test_a_program_on_the_command_line() -> None:
-    done = run_script("-c", SCRIPT)
+    done = run_python("-c", SCRIPT)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
 
 
 def test_a_program_on_standard_input() -> None:
-    done = run_script("-", stdin=SCRIPT)
+    done = run_python("-", stdin=SCRIPT)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
 
 
@@ -117,7 +111,7 @@ class Screen:
 
 def test_a_process_that_runs_threads_and_has_loaded_onnxruntime() -> None:
     assert importlib.util.find_spec("onnxruntime") is not None
-    done = run_script(
+    done = run_python(
         "-c", "import threading, time, onnxruntime\nthreading.Thread(target=time.sleep, args=(0.5,)).start()\n" + SCRIPT
     )
     assert (done.returncode, done.stdout.split()) == (0, [ANSWER])
@@ -129,7 +123,7 @@ def test_modules_in_the_working_directory_do_not_hide_those_of_the_library(tmp_p
     (tmp_path / "scripts").mkdir()
     path = tmp_path / "scripts" / "script.py"
     path.write_text(SCRIPT)
-    done = run_script(str(path), cwd=tmp_path)
+    done = run_python(str(path), cwd=tmp_path)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
 
 
@@ -137,7 +131,7 @@ def test_workers_run_the_interpreter_that_multiprocessing_was_given(tmp_path: Pa
     chosen, mark = tmp_path / "python", tmp_path / "mark"
     chosen.write_text(f'#!/bin/sh\necho started >> "{mark}"\nexec "{sys.executable}" "$@"\n')
     chosen.chmod(0o755)
-    done = run_script("-c", f"import multiprocessing\nmultiprocessing.set_executable({str(chosen)!r})\n" + SCRIPT)
+    done = run_python("-c", f"import multiprocessing\nmultiprocessing.set_executable({str(chosen)!r})\n" + SCRIPT)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
     assert mark.read_text().split() == ["started"] * 2
 
@@ -151,7 +145,7 @@ def test_beside_children_of_the_user(tmp_path: Path, method: str) -> None:
         f"if __name__ == '__main__':\n    process = multiprocessing.get_context('{method}').Process(target=child)\n"
         "    process.start()\n" + "\n".join("    " + line for line in SCRIPT.splitlines()) + "\n    process.join()\n"
     )
-    done = run_script(str(path), cwd=tmp_path)
+    done = run_python(str(path), cwd=tmp_path)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
 
 
@@ -172,7 +166,7 @@ def test_a_module_beside_the_script_and_a_relative_path_are_found_by_workers(tmp
     script = SCRIPT.replace("task.feeds[0] * FACTOR", "beside.triple(task.feeds[0]) * len(open('data.txt').read()) // 5")
     path = tmp_path / "script.py"
     path.write_text("import beside\n" + script)
-    done = run_script(str(path), cwd=tmp_path)
+    done = run_python(str(path), cwd=tmp_path)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [ANSWER], "")
 
 
@@ -181,7 +175,7 @@ def test_a_process_without_standard_descriptors_and_working_directory(tmp_path: 
     answer = tmp_path / "answer"
     # numpy first: a Python 3.13 that was started with -c cannot import it where the working directory is gone.
     before = f"import os, sys, numpy\nsys.stdout = open({str(answer)!r}, 'w')\nos.rmdir(os.getcwd())\nos.closerange(0, 3)\n"
-    assert run_script("-c", before + SCRIPT, cwd=tmp_path / "gone").returncode == 0
+    assert run_python("-c", before + SCRIPT, cwd=tmp_path / "gone").returncode == 0
     assert answer.read_text().split() == [ANSWER]
 
 

@@ -22,18 +22,11 @@ from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.seats import Device, Seat
 from ais_bench.tuning import EXCUSED_IN_A_ROW
 from support.handlers import Marking, Obedient, Unwilling, order
+from support.pool import one, submit
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 PATIENT = PoolSettings(max_restarts=1000, restart_backoff=0, task_timeout=30)
-
-
-def one(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.run(Task(order(*what), **how)).result()
-
-
-def submit(pool: DevicePool, *what: int, timeout: float | None = None, **how: Any) -> Any:
-    return pool.submit(Task(order(*what), **how), timeout=timeout)
 
 
 def restarts(pool: DevicePool) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.waiting import run_script
+from support.scripts import run_python
 
 SCRIPT = """
 import random, signal, sys
@@ -69,7 +69,7 @@ print("as if nothing had been")
 
 @pytest.mark.parametrize("seed", range(2))
 def test_interrupts_leave_no_place_taken_and_no_task_behind(models: dict[str, str], seed: int) -> None:
-    done = run_script("-c", SCRIPT, models["add"], str(seed))
+    done = run_python("-c", SCRIPT, models["add"], str(seed))
     assert (done.returncode, done.stdout) == (0, "as if nothing had been\n"), done.stdout + done.stderr
 
 
@@ -129,5 +129,5 @@ print(inside)
 
 def test_no_python_runs_inside_a_call_of_the_exchange(models: dict[str, str]) -> None:
     """Not at the first reply of a process, either: an interrupt in there would lose it, and its place in the worker."""
-    done = run_script("-c", NATIVE, models["add"])
+    done = run_python("-c", NATIVE, models["add"])
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stdout + done.stderr

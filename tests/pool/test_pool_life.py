@@ -11,26 +11,19 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed
-from ais_bench.pool import DevicePool, PoolSettings, Task
+from ais_bench.pool import DevicePool, PoolSettings
 from ais_bench.pool.engine import Engine
-from support.handlers import Marking, Obedient, order
-from support.waiting import environment, gone, wait_until
+from support.handlers import Marking, Obedient
+from support.pool import one, submit
+from support.scripts import environment
+from support.waiting import gone, wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-
-
-def one(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.run(Task(order(*what), **how)).result()
-
-
-def submit(pool: DevicePool, *what: int, **how: Any) -> Any:
-    return pool.submit(Task(order(*what), **how))
 
 
 # ---- close ----

@@ -17,7 +17,8 @@ from ais_bench.pool.cores import split_cores
 from ais_bench.wire.connection import ParentEnd, WorkerEnd, frame
 from ais_bench.wire.pickling import RemoteTraceback, dumps_by_value, dumps_error, loads, loads_error
 from support.handlers import LogsWhenUnpickled, Obedient
-from support.waiting import environment, wait_until
+from support.scripts import environment
+from support.waiting import wait_until
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ import pytest
 from ais_bench.errors import ConfigError, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from support.handlers import Marking, Obedient, order
-from support.waiting import by_policy, run_script, wait_until
+from support.pool import by_policy
+from support.scripts import run_python
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -265,7 +267,7 @@ print("right")
 
 @pytest.mark.parametrize("seed", ["1", "2", "3"])
 def test_answers_do_not_depend_on_who_runs_what(tmp_path: Path, seed: str) -> None:
-    done = run_script("-c", f"import os; os.environ['AIS_BENCH_POOL_RANDOM'] = {seed!r}\n" + RANDOM, str(tmp_path))
+    done = run_python("-c", f"import os; os.environ['AIS_BENCH_POOL_RANDOM'] = {seed!r}\n" + RANDOM, str(tmp_path))
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stdout + done.stderr
 
 

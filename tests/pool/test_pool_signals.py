@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.waiting import run_script
+from support.scripts import run_python
 
 SCRIPT = """
 import faulthandler, signal, sys, threading, time
@@ -76,7 +76,7 @@ except PoolClosed:
 
 
 def output_of(statements: str) -> list[str]:
-    done = run_script("-c", SCRIPT + statements + AFTER)
+    done = run_python("-c", SCRIPT + statements + AFTER)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
     return done.stdout.splitlines()
@@ -126,5 +126,5 @@ pool.close()
 
 
 def test_a_handler_that_interrupts_a_sleeping_thread_gets_the_lead_in_its_place() -> None:
-    done = run_script("-c", SCRIPT + NESTED)
+    done = run_python("-c", SCRIPT + NESTED)
     assert (done.returncode, done.stdout) == (0, "leader gone\nran inside\nran\n"), done.stderr

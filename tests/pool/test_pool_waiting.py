@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.waiting import run_script
+from support.scripts import run_python
 
 SCRIPT = """
 import faulthandler, sys, threading, time
@@ -65,5 +65,5 @@ WAYS = ["run", "run_all", "stream", "streams_out_of_order"]
 @pytest.mark.parametrize("next_one", WAYS)
 @pytest.mark.parametrize("last", ["run", "stream"])
 def test_one_that_is_woken_to_collect_and_finds_its_own_answer_passes_that_on(last: str, next_one: str) -> None:
-    done: Any = run_script("-c", SCRIPT, last, next_one)
+    done: Any = run_python("-c", SCRIPT, last, next_one)
     assert (done.returncode, done.stdout) == (0, "leader next last\n"), done.stdout + done.stderr

@@ -18,18 +18,10 @@ from ais_bench.errors import ConfigError, FeedError, TaskTimeout, WorkerDied, Wo
 from ais_bench.session import Carry, MultiDeviceSession
 from ais_bench.session.stateless import keeps_no_state, threads_for
 from support.scripts import run_script
-from support.session import DEVICES, Feeds, add_model, pair, same, total
+from support.session import DEVICES, Feeds, add_model, feeds_of, number_of, pair, same, total
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-
-
-def feeds_of(number: int) -> Feeds:
-    return [np.full((1, 3), number, np.float32), np.zeros((1, 3), np.float32)]
-
-
-def number_of(outputs: Feeds) -> int:
-    return int(outputs[0][0, 0])
 
 
 def meet(folder: Path, mine: str, other: str) -> bool:

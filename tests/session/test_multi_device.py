@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,6 @@ from support.session import DEVICES, Feeds, pair, same, total
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-
-
-@pytest.fixture
-def session(models: dict[str, str]) -> Iterator[MultiDeviceSession]:
-    with MultiDeviceSession(models["open"], devices=DEVICES) as made:
-        yield made
 
 
 # ---- the same answers ----

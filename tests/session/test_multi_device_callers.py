@@ -21,12 +21,6 @@ from support.waiting import wait_until
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
-@pytest.fixture
-def session(models: dict[str, str]) -> Iterator[MultiDeviceSession]:
-    with MultiDeviceSession(models["open"], devices=DEVICES) as made:
-        yield made
-
-
 def test_infer_on_one_device(session: MultiDeviceSession) -> None:
     for device in [*DEVICES, *reversed(DEVICES)]:
         same(session.infer(pair(3), device=device), [total(pair(3))])

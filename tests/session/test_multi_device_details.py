@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,6 @@ from support.acl import Packed
 from support.session import DEVICES, Feeds, pair, same, total
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-
-
-@pytest.fixture
-def session(models: dict[str, str]) -> Iterator[MultiDeviceSession]:
-    with MultiDeviceSession(models["open"], devices=DEVICES) as made:
-        yield made
 
 
 def slowly(item: Any) -> Feeds:

@@ -28,16 +28,11 @@ from ais_bench.errors import (
 )
 from ais_bench.pool import DevicePool
 from ais_bench.session import InferSession, MultiDeviceSession
+from support.scripts import run_python
 from support.session import DEVICES, Feeds, pair, same, save, total
-from support.waiting import run_script, wait_until
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-
-
-@pytest.fixture
-def session(models: dict[str, str]) -> Iterator[MultiDeviceSession]:
-    with MultiDeviceSession(models["open"], devices=DEVICES) as made:
-        yield made
 
 
 # ---- errors ----
@@ -373,7 +368,7 @@ with MultiDeviceSession({models["bytes"]!r}, devices=[0]) as session:
 print(sizes[-1] - sizes[0], next(drawn) - 2000)
 print(*details, sep="\\n")
 """
-    done = run_script("-c", script)
+    done = run_python("-c", script)
     assert done.returncode == 0, done.stderr
     first, *details = done.stdout.splitlines()
     growth, ahead = map(int, first.split())
@@ -393,7 +388,7 @@ with MultiDeviceSession({models["bytes"]!r}, devices=[0]) as session:
             sizes.append(psutil.Process().memory_info().rss >> 10)
     print(sizes[-1] - sizes[0], len(os.listdir("/proc/self/fd")))
 """
-    done = run_script("-c", script, seconds=300)
+    done = run_python("-c", script, seconds=300)
     assert done.returncode == 0, done.stderr
     growth, descriptors = map(int, done.stdout.split())
     # KiB. The times of 100,000 to 200,000 tasks are kept, 32 bytes each: 60,000 more of them are 1,900. 80,000 tasks that
@@ -411,7 +406,7 @@ def test_a_script_without_main_guard(tmp_path: Path, models: dict[str, str]) -> 
         "results = list(session.map([np.full((1, 3), n, np.float32)] * 2 for n in range(10)))\n"
         "print(all(isinstance(r, Result) for r in results), sum(r.value for r in results))\n"
     )
-    done = run_script(str(path))
+    done = run_python(str(path))
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["True", "270.0"], "")
 
 
@@ -425,5 +420,5 @@ def test_an_error_of_a_class_of_the_script_is_of_that_class(tmp_path: Path, mode
         "try:\n    session.infer('this one')\n"
         "except Refused as refused:\n    print(refused.args, 'in refuse' in str(refused.__cause__))\n"
     )
-    done = run_script(str(path))
+    done = run_python(str(path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "('this one',) True\n", "")

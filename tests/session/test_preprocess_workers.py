@@ -18,18 +18,10 @@ import pytest
 from ais_bench.errors import ConfigError, FeedError, PoolClosed, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.session import Carry, InferSession, MultiDeviceSession
 from support.partial_models import affine, with_optional
-from support.session import DEVICES, Feeds, pair, same, total
+from support.session import DEVICES, Feeds, feeds_of, number_of, pair, same, total
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
-
-
-def feeds_of(number: int) -> Feeds:
-    return [np.full((1, 3), number, np.float32), np.zeros((1, 3), np.float32)]
-
-
-def number_of(outputs: Feeds) -> int:
-    return int(outputs[0][0, 0])
 
 
 def test_every_method_gives_what_it_gives_without(models: dict[str, str]) -> None:

@@ -26,7 +26,8 @@ from ais_bench.wire.parcel import pack
 from ais_bench.wire.prepared import MODEL, Prepared, Request
 from ais_bench.worker import prepare
 from support import weighted_models
-from support.waiting import environment, gone, wait_until
+from support.scripts import environment
+from support.waiting import gone, wait_until
 from support.weighted_models import KINDS, save
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")

@@ -10,6 +10,8 @@ import ctypes
 import os
 import shutil
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +274,12 @@ class Dataset:
             self.acl.ok("aclDestroyDataBuffer", buffer)
         for address in self.owned:
             self.acl.ok("aclrtFree", address)
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    """Runs `work` in a thread without a context and returns its result."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    thread.join()
+    return results[0]

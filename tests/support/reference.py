@@ -73,3 +73,10 @@ def same(ours: Array, theirs: Array) -> bool:
 
 def describe(arrays: Sequence[Array]) -> str:
     return ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
+
+
+def on_host(tensors: list[Any]) -> list[Any]:
+    """The same tensors, after a copy to the host."""
+    for tensor in tensors:
+        tensor.to_host()
+    return tensors

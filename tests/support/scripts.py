@@ -6,21 +6,37 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from support import TESTS
 
 
-def run_script(code: str, *arguments: str, seconds: float = 60, **environment: str) -> str:
-    """Run `code` with the tests' modules at hand, and return what it printed; it must end with exit code 0 in time."""
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "error::DeprecationWarning", "-c", textwrap.dedent(code), *arguments],
+def environment(**variables: str) -> dict[str, str]:
+    """Return the environment of a process that finds `support`, the tests, and ais_bench as this process does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)]), **variables}
+
+
+def run_python(
+    *arguments: str, stdin: str | None = None, seconds: float = 60, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `python ARGUMENTS` and return what it printed and its exit code, whatever that is; it must end in time."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=seconds,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)]), **environment},
+        cwd=cwd,
+        env=environment(**variables),
         check=False,
     )
+
+
+def run_script(code: str, *arguments: str, seconds: float = 60, **variables: str) -> str:
+    """Run `code` and return what it printed; it must end with exit code 0 in time."""
+    strict = ("-X", "faulthandler", "-W", "error::DeprecationWarning")
+    done = run_python(*strict, "-c", textwrap.dedent(code), *arguments, seconds=seconds, **variables)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr  # exceptions that were only printed, in __del__ and atexit
     return done.stdout

@@ -65,6 +65,16 @@ def pair(n: int, rows: int = 2) -> Feeds:
     return [np.full((rows, 3), n, np.float32), np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)]
 
 
+def feeds_of(number: int) -> Feeds:
+    """One row whose total is the number, three times."""
+    return [np.full((1, 3), number, np.float32), np.zeros((1, 3), np.float32)]
+
+
+def number_of(outputs: Feeds) -> int:
+    """The number of such a total."""
+    return int(outputs[0][0, 0])
+
+
 def total(feeds: Feeds) -> Any:
     return feeds[0] + feeds[1]
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ais_bench.shm import OBJECT, RAISED, Channel, Doorbell, EchoHandler, Lane, Reply, SessionHandler, decode, encode
-from support.waiting import environment
+from support.scripts import environment
 
 PATIENCE_S = 60.0
 

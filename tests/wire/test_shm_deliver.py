@@ -10,6 +10,7 @@ import numpy as np
 
 from ais_bench._native import Exchange, PoolTask, PoolWorker
 from support.shm_peer import PATIENCE_S, Peer, peer
+from support.waiting import wait_until
 
 
 def handler_name(array: np.ndarray[Any, Any] | None = None) -> str | None:
@@ -62,9 +63,7 @@ def test_a_task_that_is_cancelled_stays_so_whatever_arrives_for_it() -> None:
     with peer("native") as other:
         desk = Desk(other)
         task = desk.send([np.zeros(1)])
-        deadline = time.monotonic() + PATIENCE_S
-        while desk.lane.oldest() is not None and time.monotonic() < deadline:  # until it is answered
-            time.sleep(0.001)
+        wait_until(lambda: desk.lane.oldest() is None, PATIENCE_S)  # it is answered
         desk.exchange.cancel([task])
         assert task.outcome == "cancelled"
         desk.exchange.progress()

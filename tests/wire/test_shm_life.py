@@ -18,6 +18,7 @@ from ais_bench import errors
 from ais_bench.shm import ERROR, OBJECT, TENSORS, Doorbell, Lane, Stats, take
 from support import TESTS
 from support.shm_peer import PATIENCE_S, Peer, peer
+from support.waiting import wait_until
 
 
 def test_failures_are_the_exceptions_of_their_code() -> None:
@@ -121,9 +122,7 @@ def test_waiting_ends_with_a_ring_a_timeout_or_a_signal() -> None:
 
 
 def signal_when_asleep(tid: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while " S " not in Path(f"/proc/self/task/{tid}/stat").read_text():
-        assert time.monotonic() < deadline
+    wait_until(lambda: " S " in Path(f"/proc/self/task/{tid}/stat").read_text(), PATIENCE_S)
     signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
 
