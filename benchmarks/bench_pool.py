@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,9 +175,8 @@ def _slow(seconds: float) -> Any:
 
 
 def _is_at_work(pid: int | None) -> bool:
-    """In its sleep inside the task, not on the doorbell."""
-    with open(f"/proc/{pid}/wchan") as file:
-        return "nanosleep" in file.read()
+    """A thread of it is in the sleep inside the task, not on the doorbell."""
+    return any("nanosleep" in path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/wchan"))
 
 
 def _kill_and_wait(pid: int | None, future: Any) -> float:
