@@ -1,1 +1,1 @@
-"""The import paths of the API guide: names only."""
+"""The import paths of the API guide. This package has only names."""

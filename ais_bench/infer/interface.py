@@ -1,4 +1,4 @@
-"""The API guide's classes, under the path it gives."""
+"""The classes of the API guide, under the guide's import path."""
 
 from ais_bench.session import InferSession, MemorySummary, MultiDeviceSession
 

@@ -1,4 +1,4 @@
-"""The figures of a benchmark run: computing time, copy times, throughput; printed, and kept in a JSON file."""
+"""The figures of a benchmark run: computing time, copy times, throughput. They are printed and written to a JSON file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PERCENTILE = 99
 
 @dataclass
 class ListInfo:
-    """Statistics of a list of times, in milliseconds. All zero for an empty list."""
+    """Statistics of a list of times, in milliseconds. For an empty list all are zero."""
 
     min: float = 0.0
     max: float = 0.0
@@ -31,7 +31,7 @@ class ListInfo:
 
     @classmethod
     def of(cls, times: Sequence[Any]) -> ListInfo:
-        """Compute them. An entry is a number, or a (start, end) pair that stands for its difference."""
+        """Return the statistics of a list. An entry is a number, or a pair (start, end) that counts as its difference."""
         values = np.asarray([_milliseconds(entry) for entry in times], np.float64)
         if values.size == 0:
             return cls()
@@ -46,12 +46,12 @@ class ListInfo:
 
 
 class Summary:
-    """Collects the times of a run. The three lists may be assigned; it pickles.
+    """Collects the times of a run. The three lists may be assigned. It can be pickled.
 
     Attributes:
         npu_compute_time_list: milliseconds, or (start, end) pairs in milliseconds, of every execution.
         h2d_latency_list, d2h_latency_list: milliseconds of every copy to and from the device.
-        infodict: what the JSON file will hold; `add_args` and the file lists go in here.
+        infodict: the content of the JSON file, with `add_args` and the file lists.
     """
 
     def __init__(self) -> None:
@@ -70,21 +70,21 @@ class Summary:
         self.infodict["args"] = args
 
     def add_batchsize(self, batchsize: int) -> None:
-        """Note the batch size of one run, where it varies."""
+        """Record the batch size of one run, if it varies."""
         self._batchsizes.append(batchsize)
 
     @property
     def batchsizes(self) -> list[int]:
-        """The batch sizes that were noted."""
+        """The recorded batch sizes."""
         return list(self._batchsizes)
 
     def add_sample_id_infiles(self, sample_id: int, infiles: Any) -> None:
-        """Note the input files of one run, a list; the first call counts."""
+        """Record the input files of one run, a list. Only the first call for a run counts."""
         noted = self.infodict["filesinfo"].setdefault(sample_id, {"infiles": [], "outfiles": []})
         noted["infiles"] = noted["infiles"] or list(infiles)
 
     def append_sample_id_outfile(self, sample_id: int, outfile: Any) -> None:
-        """Note an output file of one run."""
+        """Record an output file of one run."""
         self.infodict["filesinfo"].setdefault(sample_id, {"infiles": [], "outfiles": []})["outfiles"].append(outfile)
 
     def report(
@@ -97,9 +97,9 @@ class Summary:
     ) -> None:
         """Print the figures, and write them to `<output_prefix>_summary.json` unless the prefix is None.
 
-        `batchsize` is what the throughput counts per run, unless batch sizes were noted: then it is their mean. With
-        `multi_threads` executions may overlap, and the throughput is taken from the time that at least one was running. The
-        lines of `more` come before that of the throughput.
+        The throughput counts `batchsize` samples for each run, or the mean of the recorded batch sizes, if there are any. With
+        `multi_threads` executions may overlap, and the throughput uses the time during which at least one execution ran. The
+        lines of `more` come before the line of the throughput. Raises FileError.
         """
         if not self._batchsizes and not isinstance(batchsize, numbers.Real):
             raise wrong_type("batchsize", "a number", batchsize)
@@ -141,7 +141,7 @@ class Summary:
             self.write(target)
 
     def write(self, path: str) -> None:
-        """Write the JSON file: one line, readable by the group, whole or not at all. Raises FileError."""
+        """Write the JSON file: one line, readable by the group, completely or not at all. Raises FileError."""
         temporary = f"{path}.tmp"
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
@@ -152,7 +152,10 @@ class Summary:
             raise file_error(error, "write the summary") from None
 
     def _busy_mean(self, plain_mean: float) -> float:
-        """Time with at least one execution running, per execution; the plain mean where the entries are no pairs."""
+        """Return the time during which at least one execution ran, per execution.
+
+        If the entries are not (start, end) pairs, return their mean.
+        """
         pairs = sorted(pair for pair in map(_pair, self.npu_compute_time_list) if pair is not None)
         if not pairs or len(pairs) != len(self.npu_compute_time_list):
             return plain_mean
@@ -165,24 +168,24 @@ class Summary:
 
 
 def _figures(info: ListInfo, times: Sequence[Any]) -> dict[str, float]:
-    """The statistics of `times` under the names that readers of the JSON file know."""
+    """Return the statistics of `times` under the names in the JSON file."""
     figures = asdict(info)
     figures[f"percentile({PERCENTILE}%)"] = figures.pop("percentile")
     return figures | {"count": len(times)}
 
 
 def figures_of(times: Sequence[Any]) -> dict[str, float]:
-    """The statistics of `times` as the JSON file has them."""
+    """Return the statistics of `times` in the form of the JSON file."""
     return _figures(ListInfo.of(times), times)
 
 
 def _mean_alone(info: ListInfo, times: Sequence[Any]) -> dict[str, float]:
-    """What is known of executions that overlap."""
+    """Return the only statistics that are known for overlapping executions."""
     return {"mean": info.mean, "count": len(times)}
 
 
 def _entries(times: Sequence[Any], as_pairs: bool) -> list[Any]:
-    """The times as the JSON file has them: as they were noted, or [start, end] where executions overlap."""
+    """Return the times in the form of the JSON file: as recorded, or [start, end] if executions overlap."""
     if not as_pairs:
         return list(times)
     pairs = [_pair(entry) for entry in times]

@@ -1,4 +1,4 @@
-"""One model on one device: InferSession, the low-level session of `aclruntime`, and what both take and give.
+"""One model on one device: InferSession, the low-level session of `aclruntime`, and their feeds, tensors and times.
 
-It runs in the process of the caller; in a worker when a task needs Python. So it imports nothing of either.
+This package runs in the caller's process, and in a worker if a task needs Python. So it imports nothing of either side.
 """

@@ -1,4 +1,4 @@
-"""InferSession: one model on one device, arrays in, arrays out. The class most programs use."""
+"""InferSession: one model on one device, arrays in, arrays out. Most programs use this class."""
 
 from __future__ import annotations
 
@@ -53,47 +53,50 @@ class InferSession:
     """One model, loaded on one device of this process.
 
     Feeds: any iterable with one entry for each input, a mapping by input name, or an array whose first axis runs over the
-        inputs. An entry is a numpy array or scalar, a torch CPU tensor, an `aclruntime.Tensor` or anything with DLPack. Its
-        bytes are read as the model's element type; nothing is cast. Of a fixed shape only the byte size is compared; where the
-        model leaves dimensions open they are the array's own. What had to be guessed, and a type that is not the model's, give
-        a FeedWarning (docs/feeds.md has the rules as a table). An optional input may be None, or missing from a mapping; a
-        mapping may also have entries for `get_overridable_initializers`. Feeds may be overwritten as soon as a call returns.
+        inputs. An entry is a numpy array or scalar, a torch CPU tensor, an `aclruntime.Tensor` or an object with DLPack. Its
+        bytes are read as the model's element type; nothing is cast. If the shape is fixed, only the number of bytes is
+        compared. If the model leaves dimensions open, the array's own shape counts. A guess, or a type that is not the model's,
+        gives a FeedWarning (docs/feeds.md has the rules as a table). An optional input may be None, or missing from a mapping;
+        a mapping may also have entries for `get_overridable_initializers`. Feeds may be overwritten as soon as a call returns.
 
-    Outputs: a list of new arrays of the model's element types and true shapes, independent of the session and of each other.
+    Outputs: a list of new arrays with the model's element types and their actual shapes, independent of the session and of
+        each other.
 
-    Errors are those of `ais_bench.errors`, all of them RuntimeErrors; after one from a run the session is still usable.
+    Errors are those of `ais_bench.errors`, all of them RuntimeErrors. After an error of a run the session is still usable.
     Threads may share a session, and the GIL is released while the device works. A session does not work in a forked child
     of the process that made it. Dropping the last reference frees the device.
 
     Args:
-        device_id: the device, an int or its text. CPU devices are 0 to the number of processors the process may use, less 1.
-        model_path: a path, or the model's content as bytes. The content decides what it is, not the suffix.
-        acl_json_path: AscendCL's profiling and dump settings, one file per process; of no effect on a CPU device.
+        device_id: the device, an int or its text, from 0. There is a CPU device for each processor that the process may use.
+        model_path: a path, or the model's content as bytes. The content decides the model's kind, not the suffix.
+        acl_json_path: a file with AscendCL's profiling and dump settings, one per process; no effect on a CPU device.
         debug: log the model's description and more at DEBUG, to the logger "ais_bench.session". Sets the level of the logger
-            "ais_bench" unless the program has set one; handlers are the program's (`logging.basicConfig()`).
-        loop: executions per call, at least 1; the outputs are the last one's.
-        threads: threads that compute one run on a CPU device; default all processors the process may use.
+            "ais_bench" unless the program has set one; the program adds handlers (`logging.basicConfig()`).
+        loop: executions of each call, at least 1; the outputs are those of the last execution.
+        threads: threads that compute one run on a CPU device; default: one for each processor that the process may use.
         graph_optimization_level: "disable", "basic", "extended", "layout" or "all" (the default), for ONNX models.
         provider_options: further options of the runtime by name; an unknown name raises ConfigError with the known ones.
-        weight_dir: the folder of the weights that the model keeps in files of their own, where that is not the one that the
-            model was saved with: `weight` beside a compiled model (ATC's --external_weight), or the ONNX file's own. On an NPU
-            such weights are loaded once for all sessions of the process on a device.
-        share_workspace: work, on an NPU, in memory that all sessions of this process on the device have together which say so.
-            Their runs take turns. For chains of models that never run at the same time; open the largest first.
-        profile: the beginning of the path of a profile by ONNX Runtime, a JSON file for chrome://tracing that is written when
-            the session is freed; ONNX Runtime adds the time to it. Not on an NPU, which has acl_json_path.
+        weight_dir: the folder of the weights that are in separate files, if it is not the default: `weight` beside a compiled
+            model (ATC's --external_weight), or the folder of the ONNX file. On an NPU such weights are loaded once for all
+            sessions of the process on a device.
+        share_workspace: on an NPU, share one work memory with all sessions of this process on the device that set this option.
+            Their runs take turns. For chains of models that never run at the same time; open the largest model first.
+        profile: path prefix of a profile by ONNX Runtime, a JSON file for chrome://tracing that is written when the session is
+            freed; ONNX Runtime adds the time to the name. Not on an NPU, which has acl_json_path.
         custom_ops: libraries of custom operators, a path or a list of paths; each exports ONNX Runtime's RegisterCustomOps. Not
             on an NPU.
-        runtime: "ort" or "acl", to override what the content says.
+        runtime: "ort" or "acl", if the content must not decide.
         provider: the execution provider of ONNX Runtime that runs the model: "cuda", "tensorrt", "migraphx", "cann", "qnn",
-            "openvino", ONNX Runtime's name of another one, "auto" (the best that has a device here, else the processor), or
-            "cpu". Device ids are then the provider's; what `provider_options` has and no session of ONNX Runtime knows is the
-            provider's. One that cannot be used is an error that says what was tried (docs/devices.md).
-        fallback: "cpu": nodes that the provider does not take run on the processor, and `placement` tells which; "error": a
+            "openvino", ONNX Runtime's name of another one, "auto" (the best one that has a device here, otherwise the
+            processor), or "cpu". Device ids are then the provider's. It gets the `provider_options` that ONNX Runtime's
+            sessions do not know. If it cannot be used, the error says what was tried (docs/devices.md).
+        fallback: "cpu": nodes that the provider does not support run on the processor, and `placement` lists them; "error": a
             model with such nodes does not load.
-        host_register: for an NPU, whether memory of the host that many copies use is registered with it: "auto" where product
-            and kernel can, "off", or "on" for those who know. It matters to the workers of a MultiDeviceSession; a session of
-            one device copies through page-locked memory.
+        host_register: for an NPU, whether host memory that many copies use is registered with it: "auto" if the product and
+            the kernel support it, "off", or "on" if you know that it works. The workers of a MultiDeviceSession use it; a
+            session of one device copies through page-locked memory.
+
+    Raises ConfigError before anything is opened, DeviceUnavailable, ModelLoadError, UnsupportedError, DeviceMemoryError.
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class InferSession:
 
     @classmethod
     def _over(cls, native: _native.Session, model_path: str | bytes, acl_json_path: str | None, debug: bool) -> InferSession:
-        """Make a session of a model that is open already."""
+        """Make a session for an open model."""
         self = cls.__new__(cls)
         options = _options(acl_json_path, debug, native.loop)
         self._take(InferenceSession._over(native, options), model_path, acl_json_path, debug)
@@ -158,39 +161,39 @@ class InferSession:
         if debug and _package_logger.level == logging.NOTSET:
             _package_logger.setLevel(logging.DEBUG)
         if _logger.isEnabledFor(logging.DEBUG):
-            _logger.debug("loaded %s", str(self.session))  # as text: whoever keeps records must not keep the device
+            _logger.debug("loaded %s", str(self.session))  # as text: a log handler that keeps records must not keep the device
         if acl_json_path and self._native.runtime != "acl":
             _logger.warning("acl_json_path has no effect: %s runs on a CPU device", self.model_path)
 
     # What the model looks like
 
     def get_inputs(self) -> list[tensor_desc]:
-        """Describe the inputs, in the model's order."""
+        """Return a description of the inputs, in the model's order."""
         self.intensors_desc = self.session.get_inputs()
         return self.intensors_desc
 
     def get_outputs(self) -> list[tensor_desc]:
-        """Describe the outputs, in the model's order."""
+        """Return a description of the outputs, in the model's order."""
         self.outtensors_desc = self.session.get_outputs()
         return self.outtensors_desc
 
     def get_overridable_initializers(self) -> list[tensor_desc]:
-        """Describe the constants of the model that a run may be given other values for, by their names.
+        """Return a description of the constants that a run may override by name.
 
-        They are those of an ONNX model that are among its graph's inputs, too; `infer({"x": x, "scale": s})` feeds one.
+        These are the initializers of an ONNX model that are also inputs of its graph; `infer({"x": x, "scale": s})` feeds one.
         """
         return self.session.get_overridable_initializers()
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What the model says about itself; on an NPU nothing, as AscendCL does not tell."""
+        """The model's metadata. Empty on an NPU, because AscendCL does not provide it."""
         return metadata_of(self._native.metadata())
 
     @property
     def placement(self) -> tuple[int, list[str]] | None:
-        """How many nodes the model has as it runs, and those that a provider has left to the processor, "MatMul 'name'" each.
+        """The number of nodes of the optimised model, and the nodes that run on the processor, as "MatMul 'name'".
 
-        None without a provider, and if ONNX Runtime does not tell: it does since 1.24.
+        None without a provider, and with ONNX Runtime before 1.24, which does not report it.
         """
         return self._native.placement()
 
@@ -237,21 +240,22 @@ class InferSession:
 
         Args:
             feeds: see the class.
-            mode: "static", "dymbatch", "dymhw", "dymdims" or "dymshape". Models with gears hold the three in the middle to
-                them.
+            mode: "static", "dymbatch", "dymhw", "dymdims" or "dymshape". In the three modes in the middle, a model with gears
+                accepts only its gears.
             custom_sizes: bytes of each output, or a list of them, for "dymshape": a hint that never limits a result. On an NPU
-                it is the memory that the first run brings for outputs of unknown size, up to 64 MiB each.
+                it is the memory that the first run provides for outputs of unknown size, up to 64 MiB each.
             out_array: True for numpy arrays on the host, False for `aclruntime.Tensor`s on the device.
-            outputs: names of the outputs to return, in that order; None: all. The model computes all of them either way.
+            outputs: names of the outputs to return, in that order; None: all. The model computes all outputs in both cases.
 
-        Returns a list with one entry for each output. Raises FeedError, InferenceError and others.
+        Returns a list with one entry for each output. Raises FeedError, ConfigError, InferenceError, InferenceCancelled,
+        DeviceMemoryError, DeviceLost, SessionClosed.
         """
         if unknown:
             raise unknown_argument(unknown, InferSession.infer)
         self._expect_in(mode, custom_sizes)
         out_array = as_bool("out_array", out_array)
         pick = picker(outputs, self.outputs_names)
-        try:  # the hot path: nothing is made for what rarely happens
+        try:  # the hot path: no objects are made for rare cases
             found = pick(self._native.infer(feeds, mode, out_array))
         except AisBenchError as error:
             name_task(error, device_id=self.device_id)
@@ -270,12 +274,12 @@ class InferSession:
     ) -> list[Any]:
         """Run many sets of feeds and return their outputs in order. Shapes may differ from set to set.
 
-        For a model of one input an element may be the bare input instead of a list; a list of sets counts as those sets. On an
-        NPU several sets are under way at once: the copies of one overlap with the execution of another. `feeds_list` may be a
-        generator; it is asked for the next set as there is room, and a set may be overwritten when it is asked.
+        For a model of one input an element may be the input itself instead of a list. If an element is a list of sets, each set
+        is run. On an NPU several sets run at once: the copies of one overlap with the execution of another. `feeds_list` may be
+        a generator. You may overwrite a set as soon as the generator is asked for the next one.
 
-        `on_error`: "raise" the error of a set, or "return" it in the place of the set's outputs. It has `index`, the set's
-        place, and `device_id`. An error of `feeds_list` itself is always raised. `outputs` as for `infer`.
+        `on_error`: "raise" the error of a set, or "return" it in place of the set's outputs. The error has `index`, the set's
+        position, and `device_id`. `outputs` as for `infer`. Raises the errors of `infer`, and any error of `feeds_list`.
         """
         if unknown:
             raise unknown_argument(unknown, InferSession.infer_pipeline)
@@ -297,11 +301,11 @@ class InferSession:
         outputs: Sequence[str] | None = None,
         **unknown: NoReturn,
     ) -> list[NDArray[Any]]:
-        """Run `iteration_times` times, each run taking inputs from the outputs of the one before; return the last outputs.
+        """Run the model `iteration_times` times, with inputs from the previous run's outputs, and return the last outputs.
 
-        `in_out_list[i]` is the output that input i takes from the second run on, -1 to keep what was fed. What is handed on
-        never leaves the device. Results are the same for either value of `mem_copy`. `outputs` as for `infer`; the numbers in
-        `in_out_list` count all outputs of the model.
+        `in_out_list[i]` is the number of the output that becomes input i from the second run on; -1 keeps the fed input. These
+        outputs never leave the device. Results are the same for both values of `mem_copy`. `outputs` as for `infer`; the
+        numbers in `in_out_list` count all outputs of the model. Raises the errors of `infer`.
         """
         if unknown:
             raise unknown_argument(unknown, InferSession.infer_iteration)
@@ -318,19 +322,22 @@ class InferSession:
         return found
 
     def _expect_in(self, mode: Any, custom_sizes: Any) -> None:
-        """Take the hint of the outputs' sizes in the one mode that has it."""
+        """Pass on the hint of the outputs' sizes, in the only mode that uses it."""
         if isinstance(mode, str) and mode == "dymshape":
             self._expect(custom_sizes)
 
     def _expect(self, custom_sizes: Any) -> None:
-        """Pass a hint of the outputs' sizes on, when it is another one than before."""
+        """Pass on a hint of the outputs' sizes, if it has changed."""
         sizes = check_custom_sizes(custom_sizes, len(self.outputs_names))
         if sizes != self._expected:
             self._native.expect_outputs(sizes)
             self._expected = sizes
 
     def run(self, feeds: Any, out_array: bool = False, **unknown: NoReturn) -> list[Any]:
-        """Run with the shapes that the newest `set_*` call fixed. Returns tensors on the device, or arrays with `out_array`."""
+        """Run with the shapes that the last `set_*` call fixed. Return tensors on the device, or arrays with `out_array`.
+
+        Raises the errors of `infer`.
+        """
         if unknown:
             raise unknown_argument(unknown, InferSession.run)
         out_array = as_bool("out_array", out_array)
@@ -351,7 +358,10 @@ class InferSession:
         extra_session: Sequence[Any] | None = None,
         **unknown: NoReturn,
     ) -> None:
-        """Run lists of files, one file an input, and write the results to files in the folder `output` ("" writes none)."""
+        """Run lists of files, one file for each input, and write the results into the folder `output` ("": write nothing).
+
+        Raises the errors of `infer`, FileError, and ConfigError if two results would have the same name.
+        """
         if unknown:
             raise unknown_argument(unknown, InferSession.run_pipeline)
         from ais_bench.one_device.file_pipeline import infer_options
@@ -365,7 +375,10 @@ class InferSession:
     def first_inner_run(
         self, feeds: Any, mode: str = "static", custom_sizes: Any = 100000, **unknown: NoReturn
     ) -> list[Tensor]:
-        """Run once and keep inputs and outputs on the device for `inner_run`. Returns an empty list."""
+        """Run once and keep inputs and outputs on the device for `inner_run`. Return an empty list.
+
+        Raises the errors of `infer`.
+        """
         if unknown:
             raise unknown_argument(unknown, InferSession.first_inner_run)
         self._expect_in(mode, custom_sizes)
@@ -375,9 +388,10 @@ class InferSession:
     def inner_run(
         self, in_out_list: Sequence[int], get_outputs: bool = False, mem_copy: bool = True, **unknown: NoReturn
     ) -> list[Tensor] | None:
-        """Run again, inputs taken from the outputs of the run before.
+        """Run again, with inputs from the previous run's outputs.
 
-        Returns tensors on the device with `get_outputs`, else None.
+        Return tensors on the device with `get_outputs`, otherwise None. Raises the errors of `infer`, and ConfigError if
+        `first_inner_run` was not called before.
         """
         if unknown:
             raise unknown_argument(unknown, InferSession.inner_run)
@@ -387,9 +401,9 @@ class InferSession:
         return outputs if get_outputs else None
 
     def cancel(self) -> None:
-        """Ask the runs that are executing now, in other threads, to stop; each raises InferenceCancelled.
+        """Cancel the runs that are in progress in other threads. Each of them raises InferenceCancelled.
 
-        Some NPUs cannot stop a run. There a warning is logged, and a run raises when it has ended by itself.
+        Some NPUs cannot stop a run. In this case a warning is logged, and the run raises after it has ended by itself.
         """
         why_not = self._native.cancel()
         if why_not:
@@ -398,34 +412,35 @@ class InferSession:
     # Shapes for run()
 
     def set_staticbatch(self) -> None:
-        """Go back to the model's own shapes."""
+        """Return to the model's own shapes. Raises SessionClosed."""
         self.session.set_staticbatch()
 
     def set_dynamic_batchsize(self, dymBatch: Any) -> None:
-        """Fix the batch size of `run`."""
+        """Fix the batch size of `run`. Raises FeedError if it is not a gear, ConfigError, SessionClosed."""
         self.session.set_dynamic_batchsize(dymBatch)
 
     def set_dynamic_hw(self, w: Any, h: Any) -> None:
         """Fix the image size of `run`, in the order of the model's dynamic dimensions.
 
-        Whatever they are called, the first number is the first of these dimensions: the height of an NCHW model.
+        In spite of its name, the first argument is the first of these dimensions: the height of an NCHW model. Raises FeedError
+        if the size is not a gear, ConfigError, SessionClosed.
         """
         self.session.set_dynamic_hw(w, h)
 
     def set_dynamic_dims(self, dym_dims: str) -> None:
-        """Fix the shapes of `run` to a gear: "name:d0,d1;name2:d0"."""
+        """Fix the shapes of `run` to a gear: "name:d0,d1;name2:d0". Raises FeedError, ConfigError, SessionClosed."""
         self.session.set_dynamic_dims(dym_dims)
 
     def set_dynamic_shape(self, dym_shape: str) -> None:
-        """Fix the shapes of `run`: "name:d0,d1;name2:d0"."""
+        """Fix the shapes of `run`: "name:d0,d1;name2:d0". Raises FeedError, ConfigError, SessionClosed."""
         self.session.set_dynamic_shape(dym_shape)
 
     def set_custom_outsize(self, custom_sizes: Any) -> None:
-        """Accept a hint about output sizes in bytes; results are never limited by it."""
+        """Set a hint about output sizes in bytes. It never limits a result. Raises ConfigError."""
         self._expect(custom_sizes)
 
     def set_loop_count(self, loop: Any) -> None:
-        """Set the executions per call, at least 1."""
+        """Set the number of executions of each call, at least 1. Raises ConfigError."""
         self.loop = as_int("loop", loop, 1)
         self._native.loop = self.loop
 
@@ -438,8 +453,8 @@ class InferSession:
     ) -> None:
         """Set how the NPU preprocesses pictures (dynamic AIPP), from an INI file with one section [aipp_op].
 
-        `batchsize` is the model's batch; with batch gears, the largest. `input`: name or number of the picture, where the model
-        has several; otherwise the file's related_input_rank says which. Raises ConfigError, UnsupportedError.
+        `batchsize` is the model's batch, or its largest batch gear. `input`: name or number of the picture, if the model has
+        several; otherwise the file's related_input_rank decides. Raises ConfigError, UnsupportedError.
         """
         if unknown:
             raise unknown_argument(unknown, InferSession.load_aipp_config_file)
@@ -454,13 +469,16 @@ class InferSession:
         self.session.check_dym_aipp_input_exist()
 
     def get_max_dym_batchsize(self) -> int:
-        """Return the largest batch gear, 0 where the model has none."""
+        """Return the largest batch gear; 0 if the model has none."""
         return self.session.get_max_dym_batchsize()
 
     # Tensors
 
     def create_tensor_from_arrays_to_device(self, arrays: Any) -> Any:
-        """Copy an array to the device and return the tensor; a list of arrays gives a list of tensors."""
+        """Copy an array to the device and return the tensor. For a list of arrays return a list of tensors.
+
+        Raises FeedTypeError, DeviceMemoryError, SessionClosed.
+        """
         if isinstance(arrays, (list, tuple)):
             return [self.create_tensor_from_arrays_to_device(array) for array in arrays]
         tensor = Tensor(arrays)
@@ -468,12 +486,15 @@ class InferSession:
         return tensor
 
     def create_tensor_from_fileslist(self, desc: tensor_desc, files: Sequence[str]) -> Tensor:
-        """Return a tensor on the device with the bytes of raw files, one after the other; they must fill it exactly."""
+        """Return a tensor on the device with the bytes of raw files, one after the other. They must fill it exactly.
+
+        Raises FeedError, FileError, DeviceMemoryError, SessionClosed.
+        """
         return self.session.create_tensor_from_fileslist(desc, files)
 
     @staticmethod
     def convert_tensors_to_host(tensors: Iterable[Tensor]) -> None:
-        """Move tensors to the host, in place."""
+        """Move tensors to the host in place."""
         for tensor in _tensors(tensors):
             tensor.to_host()
 
@@ -487,14 +508,15 @@ class InferSession:
     def summary(self) -> sumary:
         """Return the times of all executions since the session was made or reset, in milliseconds, oldest first.
 
-        It is a list of floats, and its `exec_time_list` is the same; an entry also unpacks into (start, end).
+        The result is a list of floats, and its `exec_time_list` is the same list. An entry can also be unpacked into (start,
+        end). Raises SessionClosed in a forked child.
         """
         return self.session.sumary()
 
     sumary = summary
 
     def reset_summaryinfo(self) -> None:
-        """Forget the times."""
+        """Delete the recorded times."""
         self.session.reset_sumaryinfo()
 
     reset_sumaryinfo = reset_summaryinfo
@@ -502,7 +524,7 @@ class InferSession:
     # Life
 
     def set_context(self) -> None:
-        """Do nothing: every call finds its device by itself, from any thread."""
+        """Do nothing: every call selects its device itself, in any thread."""
 
     def free_resource(self) -> None:
         """Free the model. Idempotent; a later run raises SessionClosed."""
@@ -512,9 +534,9 @@ class InferSession:
 
     @staticmethod
     def finalize() -> None:
-        """Free every session of this process and what the runtimes hold besides.
+        """Free every session of this process and all other resources of the runtimes.
 
-        Idempotent; new sessions may be made after it.
+        Idempotent; new sessions may be made afterwards.
         """
         InferenceSession.finalize()
 
@@ -533,7 +555,7 @@ class InferSession:
 
 
 class _Naming:
-    """A block whose errors name the device."""
+    """A context whose errors name the device."""
 
     def __init__(self, device_id: int) -> None:
         self._device_id = device_id

@@ -1,4 +1,4 @@
-"""The low-level session, as the `aclruntime` module offers it: tensors in, tensors out, shapes set beforehand."""
+"""The low-level session of the module `aclruntime`: tensors in, tensors out, with shapes that are set before a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["InferenceSession", "infer_options", "model", "session_options"]
 class session_options:
     """Options of a session: `loop` (runs per call, at least 1), `log_level` (1 debug to 4 error), and texts that may be "":
 
-    `acl_json_path`, and `weight_dir`, both as for InferSession, and so is the switch `share_workspace`.
+    `acl_json_path` and `weight_dir`, both as for InferSession. The switch `share_workspace` is also as for InferSession.
     """
 
     def __init__(self) -> None:
@@ -71,9 +71,9 @@ infer_options = file_pipeline.infer_options
 class InferenceSession(AippMethods):
     """One model on one device.
 
-    `run` executes with the shapes that the newest `set_*` call fixed, or the model's own; an input's bytes are read as that
-    shape, and only their number is checked. Errors are those of `ais_bench.errors`, all RuntimeErrors. Threads may share a
-    session.
+    `run` executes with the shapes that the last `set_*` call fixed, or with the model's own shapes. An input's bytes are read
+    in that shape, and only their number is checked. Errors are those of `ais_bench.errors`, all RuntimeErrors. Threads may
+    share a session.
     """
 
     def __init__(
@@ -114,33 +114,33 @@ class InferenceSession(AippMethods):
 
     @classmethod
     def _over(cls, native: _native.Session, options: session_options) -> InferenceSession:
-        """Make a session of a model that is open already."""
+        """Make a session for an open model."""
         self = cls.__new__(cls)
         self._take(native, options)
         return self
 
     def options(self) -> session_options:
-        """Return the live options: assigning `loop` takes effect."""
+        """The live options: assigning `loop` takes effect on the next run."""
         return self._options
 
     def get_inputs(self) -> list[tensor_desc]:
-        """Describe the inputs; `realsize` reflects the newest `set_*` call."""
+        """Return a description of the inputs. `realsize` reflects the last `set_*` call."""
         sizes = self._native.real_sizes()
         return [tensor_desc._from_native(native, size) for native, size in zip(self._native.inputs(), sizes, strict=True)]
 
     def get_outputs(self) -> list[tensor_desc]:
-        """Describe the outputs."""
+        """Return a description of the outputs."""
         return [tensor_desc._from_native(native) for native in self._native.outputs()]
 
     def get_overridable_initializers(self) -> list[tensor_desc]:
-        """Describe the constants of the model that a run may be given other values for, by their names."""
+        """Return a description of the constants that a run may override by name."""
         return [tensor_desc._from_native(native) for native in self._native.overridable()]
 
     def run(self, output_names: Sequence[str], feeds: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
         """Run once (`loop` times) and return one tensor on the device for each name.
 
         `feeds` is a list in the model's order or a mapping by input name, of `Tensor` or `BaseTensor`. Tensors on the host are
-        taken as they are. An array raises TypeError: `Tensor(array)` copies it.
+        used without a copy. Raises TypeError for an array (`Tensor(array)` copies it), and the errors of `InferSession.infer`.
         """
         given = feeds.values() if isinstance(feeds, Mapping) else feeds
         if isinstance(given, np.ndarray) or (isinstance(given, Sized) and any(isinstance(feed, np.ndarray) for feed in given)):
@@ -153,28 +153,28 @@ class InferenceSession(AippMethods):
         return [Tensor(output) for output in picked(outputs, indexes)]
 
     def run_from_tensors(self, output_names: Sequence[str], feeds: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
-        """`run`, by the name that programs use whose tensors stay on the device."""
+        """Do the same as `run`. Programs use this name if their tensors stay on the device."""
         return self.run(output_names, feeds)
 
     def run_setinputs(self, feeds: Sequence[Any] | Mapping[str, Any]) -> None:
-        """Keep the feeds for `run_execute`; they are `run`'s, which is cut in three steps here."""
+        """Keep the feeds for `run_execute`. This method and the next two are the steps of `run`."""
         self._set_inputs = feeds
 
     def run_execute(self, loop: Any = 1) -> None:
-        """Run the feeds kept, `loop` times."""
+        """Run the kept feeds `loop` times."""
         if self._set_inputs is None:
             raise ConfigError("run_execute runs what was given before; call run_setinputs before it")
         for _ in range(as_int("loop", loop, 1)):
             self._last_outputs = self._native.run(self._set_inputs)
 
     def run_getoutputs(self, output_names: Sequence[str]) -> list[Tensor]:
-        """Return what `run_execute` computed: one tensor on the device for each name."""
+        """Return the outputs of `run_execute`: one tensor on the device for each name."""
         if not self._last_outputs:
             raise ConfigError("run_getoutputs returns what a run computed; call run_execute before it")
         return [Tensor(self._last_outputs[index]._copied()) for index in self._indexes(output_names)]
 
     def first_inner_run(self, output_names: Sequence[str], feeds: Sequence[Any]) -> list[Tensor]:
-        """Run once and keep inputs and outputs on the device for `inner_run`. Returns an empty list."""
+        """Run once and keep inputs and outputs on the device for `inner_run`. Return an empty list."""
         return self._first_inner_run(output_names, feeds, None)
 
     def _first_inner_run(self, output_names: Sequence[str], feeds: Any, mode: str | None) -> list[Tensor]:
@@ -187,11 +187,11 @@ class InferenceSession(AippMethods):
     def inner_run(
         self, in_out_list: Sequence[int], output_names: Sequence[str], get_outputs: bool, mem_copy: bool
     ) -> list[Tensor]:
-        """Run again with inputs taken from the outputs of the run before.
+        """Run again with inputs from the previous run's outputs.
 
-        `in_out_list[i]` is the output that input i takes, -1 to leave the input. With `get_outputs` the outputs are
-        returned, in memory of their own. Nothing leaves the device in between, and no input shares memory with an output of
-        the same run, for either value of `mem_copy`.
+        `in_out_list[i]` is the number of the output that becomes input i; -1 keeps the input. With `get_outputs` the outputs
+        are returned in separate memory. Nothing leaves the device between the runs, and no input shares memory with an output
+        of the same run, for both values of `mem_copy`.
         """
         if self._iteration is None:
             raise ConfigError("inner_run goes on from a first run; call first_inner_run before it")
@@ -205,10 +205,11 @@ class InferenceSession(AippMethods):
     def run_pipeline(self, *arguments: Any) -> list[list[Tensor]] | None:
         """Run many items, in one of these forms.
 
-        `(infiles, infer_options, extra_sessions)`: each item is a list of files, one an input; results are written to files.
-        `(infiles, output_dir, auto_shape, auto_dims, out_format="BIN")`: the same, as it was before there were infer_options.
-        `(names, inputs_list, shapes_list, auto_shape, auto_dims)`: each item is a list of inputs; returns host tensors per
-        item.
+        `(infiles, infer_options, extra_sessions)`: each item is a list of files, one for each input; results are written to
+        files.
+        `(infiles, output_dir, auto_shape, auto_dims, out_format="BIN")`: the same, without infer_options.
+        `(names, inputs_list, shapes_list, auto_shape, auto_dims)`: each item is a list of inputs; returns the host tensors of
+        each item.
         """
         if len(arguments) == 3:
             infiles, options, extra_sessions = arguments
@@ -228,7 +229,7 @@ class InferenceSession(AippMethods):
         )
 
     def set_staticbatch(self) -> int:
-        """Go back to the model's own shapes."""
+        """Return to the model's own shapes."""
         self._native.set_static()
         return 0
 
@@ -253,13 +254,13 @@ class InferenceSession(AippMethods):
         return 0
 
     def set_custom_outsize(self, sizes: Iterable[int]) -> int:
-        """Give a hint about output sizes in bytes, one an output. Results are never limited by it."""
+        """Set a hint about output sizes in bytes, one for each output. It never limits a result."""
         sizes = as_list("sizes", sizes, "numbers of bytes, one for each output")
         self._native.expect_outputs([as_int("output size", size, 0, 2**62) for size in sizes])
         return 0
 
     def get_max_dym_batchsize(self) -> int:
-        """Return the largest batch gear, 0 where the model has none."""
+        """Return the largest batch gear; 0 if the model has none."""
         kind, gears = self._native.gears()
         return max((gear[0] for gear in gears), default=0) if kind == "dymbatch" else 0
 
@@ -268,14 +269,14 @@ class InferenceSession(AippMethods):
         return self._times.read()
 
     def reset_sumaryinfo(self) -> int:
-        """Forget the times."""
+        """Delete the recorded times."""
         self._times.clear()
         return 0
 
     summary, reset_summaryinfo = sumary, reset_sumaryinfo
 
     def set_context(self) -> int:
-        """Do nothing: every call makes the device current by itself. Programs call it before they share a session."""
+        """Do nothing: every call makes the device current itself. Programs call this before they share a session."""
         return 0
 
     def create_tensor_from_fileslist(self, desc: tensor_desc, files: Sequence[str]) -> Tensor:
@@ -293,7 +294,7 @@ class InferenceSession(AippMethods):
 
     @staticmethod
     def finalize() -> int:
-        """Free every session of this process and what the runtimes hold besides. Idempotent."""
+        """Free every session of this process and all other resources of the runtimes. Idempotent."""
         _native.finalize()
         return 0
 
@@ -316,5 +317,5 @@ class InferenceSession(AippMethods):
 
 
 def model(modelPath: Any, deviceId: Any = 0, options: session_options | None = None) -> InferenceSession:
-    """Open a session; the same as `InferenceSession` with default options."""
+    """Open a session, like `InferenceSession` with default options."""
     return InferenceSession(modelPath, deviceId, options if options is not None else session_options())

@@ -1,4 +1,4 @@
-"""Tensors with memory of their own, on the host or on a device: what `infer(out_array=False)` returns."""
+"""Tensors that own their memory, on the host or on a device: the results of `infer(out_array=False)`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ais_bench.options import as_bool, as_device_id, as_int, as_list
 
 __all__ = ["BaseTensor", "Tensor", "batch", "type"]
 
-_native.load_numpy()  # here, in the thread that imports, and not at the first array, which may be a daemon thread's
+_native.load_numpy()  # here, in the importing thread: the first array may be in a daemon thread
 
 
 class type(enum.IntEnum):
-    """Where a tensor's memory is."""
+    """The kind of a tensor's memory."""
 
     memory_host = 0
     memory_device = 1
@@ -30,11 +30,11 @@ class type(enum.IntEnum):
 class Tensor(_native.Tensor):
     """A tensor on the host (`device` is -1) or on a device.
 
-    `Tensor(array)` copies a numpy array, anything else an input can be, or any object with the buffer protocol to host memory,
-    `Tensor(array, device_id)` to a device; `Tensor(tensor)` shares its memory. `to_device(id)` and `to_host()` move it, in
-    place, and do nothing where it is there already. On the host it offers the buffer protocol and converts with
-    `numpy.array(tensor)`; on a device both raise RuntimeError. Its memory is freed with it, whatever became of the session it
-    came from. Any thread may use it, one at a time.
+    `Tensor(array)` copies a numpy array, any other valid input, or any object with the buffer protocol to host memory.
+    `Tensor(array, device_id)` copies it to a device. `Tensor(tensor)` shares the memory of `tensor`. `to_device(id)` and
+    `to_host()` move the tensor in place, and do nothing if it is already there. On the host it has the buffer protocol, and
+    `numpy.array(tensor)` converts it; on a device both raise RuntimeError. Its memory is freed with it, even if the session was
+    freed before. Any thread may use it, one at a time.
     """
 
     def __init__(self, array: Any, device_id: Any = None) -> None:
@@ -49,15 +49,15 @@ class Tensor(_native.Tensor):
 
     @property
     def type(self) -> type:
-        """Where the memory is."""
+        """The kind of memory: on the host or on a device."""
         return type.memory_host if self.device < 0 else type.memory_device
 
     def to_device(self, device_id: Any) -> None:
-        """Move to a device. Raises DeviceUnavailable, or ConfigError for what is no device id."""
+        """Move to a device. Raises DeviceUnavailable, or ConfigError if the value is not a device id."""
         super().to_device(as_device_id(device_id))
 
     def to_dvpp(self, device_id: Any) -> None:
-        """Move to a device's media memory, which is ordinary device memory here."""
+        """Move to a device's media memory, which is ordinary device memory here. Raises the errors of `to_device`."""
         self.to_device(device_id)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
@@ -71,7 +71,7 @@ class Tensor(_native.Tensor):
 
 
 class BaseTensor:
-    """Host memory that somebody else keeps alive: an address and a number of bytes. Only for feeding it to a run at once."""
+    """Host memory that the caller keeps alive: an address and a number of bytes. Use it only as a feed of an immediate run."""
 
     def __init__(self, address: int, nbytes: int) -> None:
         self.buf: int = as_int("address", address, 0, 2**64 - 1)
@@ -85,7 +85,7 @@ class BaseTensor:
 
 
 def _readable(value: Any) -> Any:
-    """`value`, or, where it is none of what an input can be but has the buffer protocol, an array over it."""
+    """Return `value`, or an array over it if it is not a valid input but has the buffer protocol."""
     if isinstance(value, (np.ndarray, np.generic, _native.Tensor, BaseTensor)) or hasattr(value, "__dlpack__"):
         return value
     try:
@@ -95,7 +95,7 @@ def _readable(value: Any) -> Any:
 
 
 def batch(inputs: Sequence[Tensor], keep_dims: bool = False) -> Tensor:
-    """Join host tensors of one dtype: on a new axis 0, or, with `keep_dims`, along the axis 0 they have."""
+    """Join host tensors of one dtype on a new axis 0, or, with `keep_dims`, along their own axis 0."""
     inputs = as_list("inputs", inputs, "tensors")
     keep_dims = as_bool("keep_dims", keep_dims)
     if not inputs:
@@ -103,5 +103,5 @@ def batch(inputs: Sequence[Tensor], keep_dims: bool = False) -> Tensor:
     arrays: list[NDArray[Any]] = [np.asarray(tensor) for tensor in inputs]
     try:
         return Tensor(np.concatenate(arrays) if keep_dims else np.stack(arrays))
-    except (TypeError, ValueError) as error:  # their shapes, or types that have none in common
+    except (TypeError, ValueError) as error:  # different shapes, or types without a common type
         raise FeedError(f"the tensors cannot be joined: {error}") from error

@@ -13,28 +13,28 @@ from ais_bench.tuning import FILLED_AT_ONCE
 __all__ = ["ExecTimes", "MemorySummary", "TimeSpan", "sumary"]
 
 
-# The milliseconds of one execution, a float. It also unpacks and indexes as the pair (start, end), in milliseconds since the
-# session was made, and has both as attributes; json writes the number, and numpy and torch take it for one: it is no sequence
-# to them.
+# The milliseconds of one execution, a float. It can also be unpacked and indexed as the pair (start, end), in milliseconds
+# since the session was made, and has both as attributes. json, numpy and torch treat it as a number, because it is not a
+# sequence for them.
 TimeSpan = _native.TimeSpan
 
 
 class _Later:
-    """Stands in a list that is not filled yet, for code in C that would look into it past its methods: it fails."""
+    """The entry of a list that is not filled yet. C code that reads the list without its methods gets an error from it."""
 
 
 class sumary(list[TimeSpan]):
-    """The times of a session: a list, one entry an execution, oldest first; `exec_time_list` is the same as a plain list.
+    """The times of a session: a list with one entry for each execution, oldest first. `exec_time_list` is the same list.
 
-    The newest 1,048,576 executions are kept. A long list is filled when more is asked of it than single entries and its
-    length, so that `summary().exec_time_list[-1]` costs the same after a million executions. What looks into it past its
-    methods before that fails.
+    The newest 1,048,576 executions are kept. A long list is filled only if an operation needs more than single entries and its
+    length. So `summary().exec_time_list[-1]` costs the same after a million executions. Before that, C code that reads the list
+    without its methods fails.
     """
 
     __slots__ = ("_from", "_source", "_stop")
 
     def __init__(self, source: list[TimeSpan], start: int, stop: int) -> None:
-        """Of source[start:stop]; the source may grow, and is not changed otherwise."""
+        """Make the list of source[start:stop]. The source may grow, but must not change otherwise."""
         self._source: list[TimeSpan] | None = None
         if stop - start <= FILLED_AT_ONCE:
             super().__init__(source[start:stop])
@@ -91,7 +91,7 @@ def _refill(times: list[TimeSpan]) -> sumary:
 
 
 def _filled_first(name: str) -> Any:
-    """The method of list of that name, after the list was filled."""
+    """Return the list method of this name, which fills the list before it runs."""
     plain = getattr(list, name)
 
     @functools.wraps(plain)
@@ -111,19 +111,19 @@ for _name in (
 
 
 class ExecTimes:
-    """Reads a native session's log, fetching only what is new since the last read."""
+    """Reads a native session's log, and fetches only the entries since the last read."""
 
     def __init__(self, session: _native.Session) -> None:
         self._session = session
         self._lock = threading.Lock()
-        self._known: list[TimeSpan] = []  # guarded by the lock, like the rest; only ever grows, lists are made of parts of it
+        self._known: list[TimeSpan] = []  # guarded by the lock, like the rest; only grows, because lists use parts of it
         self._total = 0  # executions that it covers
         self._clears = 0  # of the log before it
 
     def read(self) -> sumary:
-        """Return all times that are kept. Raises SessionClosed in a forked child."""
+        """Return all recorded times. Raises SessionClosed in a forked child."""
         session = self._session
-        session.check_process()  # before the lock, which another thread may have held when the process was forked
+        session.check_process()  # before the lock, which another thread may have held during a fork
         with self._lock:
             new, total, clears = session.exec_times(self._total)
             if clears != self._clears:
@@ -138,16 +138,16 @@ class ExecTimes:
             return sumary(self._known, max(0, len(self._known) - _native.TIMES_KEPT), len(self._known))
 
     def clear(self) -> None:
-        """Forget all times."""
+        """Delete all recorded times."""
         self._session.clear_exec_times()
 
 
 class MemorySummary:
-    """Times of the copies between host and device, of all sessions of this process: milliseconds, one entry a transfer.
+    """Times of the copies between host and device, of all sessions of this process: milliseconds, one entry for each transfer.
 
-    On a CPU device, which reads host memory, an entry is the time it took to hand the memory over, copying included where the
-    array had to be copied. Every function works on the class and on an instance, in both spellings. The newest 1,048,576 of
-    each direction are kept. Any thread may call them.
+    A CPU device reads host memory directly, so an entry is the time to hand over the memory, including a copy if the array had
+    to be copied. Every function works on the class and on an instance, in both spellings. The newest 1,048,576 entries of each
+    direction are kept. Any thread may call the functions.
     """
 
     @staticmethod
@@ -162,7 +162,7 @@ class MemorySummary:
 
     @staticmethod
     def reset() -> None:
-        """Forget the times of both directions."""
+        """Delete the times of both directions."""
         _native.clear_memory_times()
 
     get_H2D_time_list = get_h2d_time_list

@@ -1,13 +1,13 @@
-"""What crosses between a process and its workers. Both sides import this; it imports neither.
+"""Everything that crosses between a process and its workers. Both sides import this package; it imports neither.
 
     objects        Python objects as buffers in shared memory
-    travel         what goes by name and what by value
+    travel         the rule for what is sent by name and what by value
     pickling       callables and exceptions as bytes
-    parcel         one object for many workers, its large parts in memory that all of them map
-    protocol       the messages of the control connection, and what a factory has to make
+    parcel         one object for many workers, with its large parts in memory that all of them map
+    protocol       the messages of the control connection, and the interface of handlers
     connection     both ends of that connection
-    factories      what a session sends: the model with its settings, and items that are more than arrays
-    carry, lent    what a preprocess hands on; arrays that stay in another worker's memory
+    factories      the data that a session sends: the model with its settings, and items that are more than arrays
+    carry, lent    a preprocess's extra object; arrays that stay in another worker's memory
 
 The ends of the shared memory are native (csrc/shm):
 
@@ -16,8 +16,8 @@ The ends of the shared memory are native (csrc/shm):
     Lane     ---- feeds in a slot, a descriptor -> Channel
     Lane     <- a descriptor, outputs in a slot -- Channel
 
-A `Lane` is the parent's end of one worker's arena, a `Channel` the worker's. The memory is an anonymous memfd that the
-worker is given as a descriptor. Layout, ownership and ordering are stated in csrc/shm/layout.hpp and docs/memory-model.md.
+A `Lane` is the parent's end of one worker's arena, and a `Channel` is the worker's end. The memory is an anonymous memfd; the
+worker gets its descriptor. csrc/shm/layout.hpp and docs/memory-model.md define layout, ownership and ordering.
 """
 
 from __future__ import annotations

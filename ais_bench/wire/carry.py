@@ -1,4 +1,4 @@
-"""What a preprocess hands to the postprocess of the same item."""
+"""The object that a preprocess passes to the postprocess of the same item."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["LENT", "Carry", "carried", "ready_made"]
 class Carry:
     """A `preprocess` may return this instead of feeds: the `postprocess` is then called as `postprocess(outputs, extra)`.
 
-    So a postprocess knows the size of the picture it was, the name or the true answer of the item. `extra` is any picklable
-    object. Without a postprocess it is dropped.
+    So a postprocess can know the size of the original picture, or the name or the true answer of the item. `extra` is any
+    picklable object. Without a postprocess it is dropped.
     """
 
     __slots__ = ("extra", "feeds")
@@ -31,15 +31,15 @@ class Carry:
 
 
 def carried(made: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the feeds of what a preprocess made, and the further arguments of the postprocess."""
+    """Return the feeds in the result of a preprocess, and the further arguments of the postprocess."""
     return (made.feeds, (made.extra,)) if isinstance(made, Carry) else (made, ())
 
 
-LENT = 1 << 32  # in the option of a task: its arrays are what ais_bench.wire.lent.lend returned
+LENT = 1 << 32  # in the option of a task: its arrays come from ais_bench.wire.lent.lend
 
 
 def ready_made(arrays: Sequence[Any], option: int, borrower: Borrower | None = None) -> tuple[Sequence[Any], tuple[Any, ...]]:
-    """Return the same of what a CPU worker made. `option`: of the task, one more than there are feeds if `extra` follows."""
+    """Return the same for arrays of a CPU worker. `option`: the task's; the number of feeds plus one if `extra` follows."""
     if option & LENT:
         assert borrower is not None
         arrays = borrower.arrays(arrays)

@@ -1,7 +1,7 @@
-"""The control connection: pickled messages over a stream socket, each behind its length (8 bytes, little-endian).
+"""The control connection: pickled messages over a stream socket, each after its length (8 bytes, little-endian).
 
-The parent's end never blocks, because the supervisor serves all workers from one thread: what the socket does not take now
-is kept and sent when it is writable again. The worker's end blocks, and may be used from several threads there.
+The parent's end never blocks, because the supervisor serves all workers from one thread: bytes that the socket does not accept
+are kept, and sent when it is writable again. The worker's end blocks, and several threads may use it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     import _socket
 
 HEADER_BYTES = 8
-LONGEST = 1 << 40  # a longer frame is nonsense, not a message
+LONGEST = 1 << 40  # a longer frame is invalid
 
 
 def frame(message: Any) -> bytes:
-    """One message as it travels."""
+    """Return the bytes of one message."""
     body = pickle.dumps(message, protocol=5)
     return len(body).to_bytes(HEADER_BYTES, "little") + body
 
 
 class ParentEnd:
-    """The end of the parent. One thread only."""
+    """The parent's end. Only one thread may use it."""
 
     def __init__(self, sock: _socket.socket) -> None:
         sock.setblocking(False)
@@ -35,21 +35,21 @@ class ParentEnd:
         self._outgoing = bytearray()
 
     def fileno(self) -> int:
-        """For a selector; -1 when closed."""
+        """Return the descriptor; -1 if closed."""
         return self._socket.fileno()
 
     @property
     def wants_to_write(self) -> bool:
-        """Part of a message still waits for the socket to take it: call `flush` when it is writable."""
+        """Whether a part of a message still waits. If so, call `flush` when the socket is writable."""
         return bool(self._outgoing)
 
     def send(self, message: Any) -> None:
-        """Queues the message and sends what the socket takes at once."""
+        """Queue the message, and send as much as the socket accepts at once."""
         self._outgoing += frame(message)
         self.flush()
 
     def flush(self) -> None:
-        """Sends what the socket takes. A worker that is gone loses its messages: its death is seen elsewhere."""
+        """Send as much as the socket accepts. If the worker has ended, drop the messages; the supervisor sees its death."""
         try:
             while self._outgoing:
                 del self._outgoing[: self._socket.send(self._outgoing)]
@@ -59,14 +59,14 @@ class ParentEnd:
             self._outgoing.clear()
 
     def receive(self) -> Iterator[Any]:
-        """The messages that have arrived whole. Raises EOFError after the last one when the worker has hung up."""
+        """Yield the complete messages that have arrived. Raises EOFError after the last one if the worker has hung up."""
         ended = False
         try:
             while data := self._socket.recv(1 << 16):
                 self._incoming += data
             ended = True
         except BlockingIOError:
-            pass  # all there is for now
+            pass  # no more data for now
         except ConnectionResetError:
             ended = True
         while len(self._incoming) >= HEADER_BYTES:
@@ -83,27 +83,27 @@ class ParentEnd:
             raise EOFError("the worker closed its control connection")
 
     def close(self) -> None:
-        """Hangs up: the worker reads end of file and ends."""
+        """Close the connection: the worker reads end of file and ends."""
         self._socket.close()
 
 
 class WorkerEnd:
-    """The end of the worker, a descriptor. `send` from any thread, `receive` from one."""
+    """The worker's end, a descriptor. Any thread may call `send`, only one thread `receive`."""
 
     def __init__(self, fd: int) -> None:
-        os.set_blocking(fd, True)  # whatever the parent's sockets are by default
+        os.set_blocking(fd, True)  # the parent's sockets may be non-blocking by default
         self._fd = fd
         self._sending = threading.Lock()
 
     def send(self, message: Any) -> None:
-        """Blocks until the message is in the socket. Raises OSError when the parent is gone."""
+        """Block until the message is in the socket. Raises OSError if the parent has ended."""
         data = memoryview(frame(message))
         with self._sending:
             while data:
                 data = data[os.write(self._fd, data) :]
 
     def receive(self) -> Any:
-        """The next message. Raises EOFError when the parent is gone."""
+        """Return the next message. Raises EOFError if the parent has ended."""
         length = int.from_bytes(self._exactly(HEADER_BYTES), "little")
         return pickle.loads(self._exactly(length))
 

@@ -1,6 +1,7 @@
-"""What a MultiDeviceSession sends: the model with its settings, and items that are more than arrays.
+"""The data that a MultiDeviceSession sends: the model with its settings, and items that are more than arrays.
 
-The factories are data. What makes a handler of them is named here and lies in `ais_bench.worker`, which only workers import.
+The factories are data. This file names the functions that make a handler from them. These functions are in `ais_bench.worker`,
+which only workers import.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ class SessionFactory(NamedTuple):
 
     model: Any  # a path, or the content as anything with the buffer protocol
     runtime: str
-    options: dict[str, str]  # the runtime's, checked
+    options: dict[str, str]  # the checked options of the runtime
     acl_json_path: str | None
-    debug: bool  # what InferSession logs is wanted
+    debug: bool  # whether InferSession logs at DEBUG
     loop: int
     warmup: int
     device_count: int
     callables: Packed | None
-    callable_threads: tuple[int, int]  # of preprocess and postprocess; 0: see ais_bench.worker.callables
-    borrows: bool  # feeds may lie in the memory of CPU workers
-    prepared: str = ""  # a folder that a helper prepares the model's weights in, if it is there (ais_bench.wire.prepared)
+    callable_threads: tuple[int, int]  # for preprocess and postprocess; 0: see ais_bench.worker.callables
+    borrows: bool  # whether feeds may be in the memory of CPU workers
+    prepared: str = ""  # folder of the weights that a helper prepares, if it exists (ais_bench.wire.prepared)
 
     @property
     def begins_logging(self) -> bool:
@@ -39,7 +40,7 @@ class SessionFactory(NamedTuple):
         return True
 
     def __call__(self, context: WorkerContext) -> Handler:
-        """Load the model on the worker's device. Raises what InferSession raises."""
+        """Load the model on the worker's device. Raises the errors of InferSession."""
         return _made_by(SESSION_HANDLER, self, context)
 
 
@@ -54,7 +55,7 @@ class PreprocessFactory(NamedTuple):
         return True
 
     def __call__(self, context: WorkerContext) -> Handler:
-        """Raises what `init` raises."""
+        """Make the handler. Raises the errors of `init`."""
         return _made_by(PREPROCESS, self, context)
 
 
@@ -64,7 +65,7 @@ def _made_by(module: str, factory: Any, context: WorkerContext) -> Handler:
 
 
 class Iterate(NamedTuple):
-    """An `infer_iteration` on its way to a worker."""
+    """The data of an `infer_iteration` for a worker."""
 
     feeds: Any
     in_out_list: Sequence[int] | None
@@ -73,22 +74,22 @@ class Iterate(NamedTuple):
 
 
 class Named(NamedTuple):
-    """Feeds by name on their way to a worker: those that a list in the model's order cannot be made of."""
+    """Feeds by name for a worker, for which a list in the model's order is not enough."""
 
     feeds: dict[str, Any]
     extra: tuple[Any, ...] = ()  # further arguments of the postprocess
 
 
 class FeedHeader(NamedTuple):
-    """What the arrays behind it are, in the answer of a worker that preprocesses."""
+    """The description of the arrays that follow it, in the answer of a worker that preprocesses."""
 
-    feeds: int  # how many; the rest is `extra`, encoded, if `carries`
-    names: tuple[str, ...] | None  # of a mapping
+    feeds: int  # the number of feeds; the rest is the encoded `extra`, if `carries`
+    names: tuple[str, ...] | None  # the names of a mapping
     carries: bool
-    bare: bool = False  # it is an array, and no list of one
-    absent: tuple[int, ...] = ()  # the places of None in a list, whose other entries are there
+    bare: bool = False  # whether it is an array, and not a list of one
+    absent: tuple[int, ...] = ()  # the positions of None in a list
 
 
 def read_header(array: Any) -> FeedHeader:
-    """The first array of an answer."""
+    """Return the header from the first array of an answer."""
     return FeedHeader(*pickle.loads(array))

@@ -1,12 +1,12 @@
-"""Arrays that one worker made, read by another one where they lie: feeds from the CPU workers to the devices' workers.
+"""Arrays of one worker that another worker reads without a copy: feeds from the CPU workers to the devices' workers.
 
-    parent    lend(arrays, place_of)   large arrays become places (file, offset, type, shape); the parent keeps the arrays,
-                                       and with them their slots, until the task is done
-    worker    Borrower.arrays(given)   the arrays again, over the same memory, which it maps read-only
+    parent    lend(arrays, place_of)   replaces large arrays by their positions (file, offset, type, shape); the parent keeps
+                                       the arrays, and with them their slots, until the task is done
+    worker    Borrower.arrays(given)   makes the arrays again, over the same memory, which it maps read-only
 
-The file is the arena of the CPU worker. The parent holds its descriptor as long as anybody has arrays in it, and the worker
-opens it through /proc/<parent>/fd; the inode says that the number still means the same file. Without /proc, or where it may not
-be read (`can_borrow`), arrays are copied instead.
+The file is the arena of the CPU worker. The parent holds its descriptor as long as there are arrays in it. The worker opens it
+through /proc/<parent>/fd; the inode proves that the number still means the same file. If /proc does not exist or must not be
+read (`can_borrow`), arrays are copied instead.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ais_bench.tuning import LENT_BYTES, MOST_MAPPED
 
 
 class LentArray(NamedTuple):
-    """Where an array lies."""
+    """The position of an array."""
 
-    fd: int  # in the parent
+    fd: int  # the descriptor in the parent
     inode: int
     offset: int
     dtype: Any
@@ -34,7 +34,7 @@ class LentArray(NamedTuple):
 
 
 def can_borrow() -> bool:
-    """Whether this worker can open what its parent has open."""
+    """Return whether this worker can open the parent's descriptors."""
     try:
         return bool(os.listdir(f"/proc/{os.getppid()}/fd"))
     except OSError:
@@ -42,7 +42,10 @@ def can_borrow() -> bool:
 
 
 def lend(arrays: Sequence[NDArray[Any]], place_of: Callable[[Any], tuple[int, int] | None]) -> list[Any] | None:
-    """Return what `Borrower.arrays` takes; None if there is nothing to lend. `place_of`: descriptor and offset of an array."""
+    """Return the argument for `Borrower.arrays`; None if there is nothing to lend.
+
+    `place_of` returns the descriptor and offset of an array.
+    """
     places: list[tuple[Any, ...] | None] = []
     rest: list[Any] = []
     for array in arrays:
@@ -59,14 +62,14 @@ def lend(arrays: Sequence[NDArray[Any]], place_of: Callable[[Any], tuple[int, in
 
 
 class Borrower:
-    """The arenas that this worker has mapped. One thread at a time."""
+    """The arenas that this worker has mapped. Only one thread at a time may use it."""
 
     def __init__(self) -> None:
         self._parent = os.getppid()
         self._mapped: dict[int, mmap.mmap] = {}  # by inode; the oldest first
 
     def arrays(self, given: Sequence[Any]) -> list[Any]:
-        """The arrays that were given to `lend`. Raises OSError if they cannot be reached."""
+        """Return the arrays that were given to `lend`. Raises OSError if they cannot be reached."""
         rest = iter(given[1:])
         return [next(rest) if place is None else self._array(LentArray(*place)) for place in pickle.loads(given[0])]
 

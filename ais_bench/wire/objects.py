@@ -1,7 +1,7 @@
 """Python objects as buffers that fit into a slot, and back.
 
 An object becomes one pickle (protocol 5) and, out of band, the memory of its large arrays, which is copied once instead
-of being pickled. What goes by value is decided in ais_bench.wire.travel.
+of being pickled. ais_bench.wire.travel decides what is sent by value.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["decode", "encode"]
 def encode(obj: object) -> list[npt.NDArray[np.uint8]]:
     """Return the buffers of one object, for `Lane.try_submit(..., kind=OBJECT)` or `Channel.reply(..., kind=OBJECT)`.
 
-    The first is the pickle; the rest are views of the object's own memory, so submit them before the object changes.
-    Raises what pickling raises for an object that cannot be sent.
+    The first buffer is the pickle. The others are views of the object's own memory, so submit them before the object changes.
+    Raises errors of pickling if the object cannot be sent.
     """
-    import numpy as np  # it costs more than all the rest of a worker's start
+    import numpy as np  # it takes longer than the rest of a worker's start
 
     buffers: list[npt.NDArray[np.uint8]] = []
 
@@ -46,6 +46,6 @@ def encode(obj: object) -> list[npt.NDArray[np.uint8]]:
 
 
 def decode(buffers: Sequence[npt.NDArray[Any]]) -> Any:
-    """Return the object that `encode` was given. It owns its memory: the buffers may be reused afterwards."""
+    """Return the object that was given to `encode`. It owns its memory, so the buffers may be reused afterwards."""
     first, *rest = buffers
     return travel.loads(first.data, [bytearray(buffer) for buffer in rest])

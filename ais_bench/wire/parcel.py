@@ -1,10 +1,10 @@
-"""An object for many workers: pickled once, and its large parts kept once, in memory that all of them map.
+"""An object for many workers: pickled once, with its large parts once in memory that all workers map.
 
-    pack(obj)    a Packed: a pickle, and beside it the memory of large arrays, and of what is wrapped in a pickle.PickleBuffer
-    Parcel       an object on its way: a small one goes with the start message, another one in a sealed memfd
-    receive      the Packed, in a worker. Arrays lie in the memfd; what a worker writes to them is its own.
+    pack(obj)    makes a Packed: a pickle, and the memory of large arrays and of objects in a pickle.PickleBuffer
+    Parcel       an object to send: a small one goes with the start message, a large one in a sealed memfd
+    receive      returns the Packed, in a worker. Arrays are in the memfd; a worker's writes to them are private.
 
-A Packed may be part of an object that is packed again; nothing of it is copied for that.
+A Packed may be a part of an object that is packed again, without a copy.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ais_bench.errors import ConfigError, DeviceMemoryError
 from ais_bench.tuning import APART_BYTES, CARRIED_BYTES
 from ais_bench.wire import travel
 
-_PAGE = 4096  # parts begin at pages: writing to one copies nothing of another
+_PAGE = 4096  # parts begin at pages, so a write to one part copies no page of another
 
 
 class Packed(NamedTuple):
-    """What `load` makes the object of."""
+    """The data from which `load` makes the object."""
 
-    data: Any  # the pickle, as anything with the buffer protocol
+    data: Any  # the pickle, an object with the buffer protocol
     buffers: list[Any]
 
     def load(self) -> Any:
-        """The object. It may lie in the memory of the buffers."""
+        """Return the object. Its arrays may be in the memory of the buffers."""
         return travel.loads(self.data, self.buffers)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -37,7 +37,10 @@ class Packed(NamedTuple):
 
 
 def pack(obj: Any) -> Packed:
-    """Raises ConfigError when the object, or one of the values of a dict, cannot be sent. The buffers are its own memory."""
+    """Return the Packed of an object. The buffers are the object's own memory.
+
+    Raises ConfigError if the object, or a value of a dict, cannot be sent.
+    """
     buffers: list[Any] = []
 
     def goes_in_band(buffer: pickle.PickleBuffer) -> bool:
@@ -54,22 +57,22 @@ def pack(obj: Any) -> Packed:
         return Packed(travel.dump(obj, begin), buffers)
     except Exception as error:
         for part in obj.values() if type(obj) is dict else ():
-            pack(part)  # names the one that it is
+            pack(part)  # raises an error that names the part
         raise ConfigError(f"{obj!r} cannot be sent to a worker: {error}") from error
 
 
 class Parcel:
-    """An object as it is now, for any number of workers."""
+    """A snapshot of an object, for any number of workers."""
 
     def __init__(self, inline: Packed | None, sizes: tuple[int, ...], fd: int, begins_logging: bool = False) -> None:
-        self.inline = inline  # a small one
+        self.inline = inline  # the Packed of a small object
         self.sizes = sizes
-        self.fd = fd  # the memory of another one
+        self.fd = fd  # the memory of a large object
         self.begins_logging = begins_logging  # see ais_bench.wire.protocol.Factory
 
     @classmethod
     def of(cls, obj: Any) -> Parcel:
-        """Raises ConfigError when the object cannot be pickled, DeviceMemoryError when it needs more memory than there is."""
+        """Make a parcel. Raises ConfigError if the object cannot be pickled, DeviceMemoryError if memory runs out."""
         packed, begins = pack(obj), getattr(obj, "begins_logging", False) is True
         parts = [memoryview(packed.data).cast("B"), *(pickle.PickleBuffer(buffer).raw() for buffer in packed.buffers)]
         sizes = tuple(part.nbytes for part in parts)
@@ -78,18 +81,18 @@ class Parcel:
         return cls(None, sizes, _in_memory(parts), begins)
 
     def share(self) -> Parcel:
-        """Another one of the same memory, to be closed by itself."""
+        """Return another parcel of the same memory, which must be closed separately."""
         return Parcel(self.inline, self.sizes, os.dup(self.fd) if self.fd >= 0 else -1, self.begins_logging)
 
     def close(self) -> None:
-        """Gives the memory up; whoever shares it, and a worker that has it, keeps it."""
+        """Release the memory. Other parcels that share it, and workers that have it, keep it."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
 
 def receive(fd: int, sizes: Sequence[int]) -> Packed:
-    """The Packed of a parcel's memory, in a worker. Takes the descriptor."""
+    """Return the Packed of a parcel's memory, in a worker. Takes ownership of the descriptor."""
     import mmap
 
     try:
@@ -109,7 +112,7 @@ def _starts(sizes: Sequence[int]) -> list[int]:
 
 
 def _in_memory(parts: Sequence[memoryview]) -> int:
-    """The descriptor of sealed memory with the parts."""
+    """Return the descriptor of sealed memory with the parts."""
     needed = sum(part.nbytes for part in parts)
     limit, left, whose = _native.memory_room()
     if limit and needed > left:
@@ -132,10 +135,10 @@ def _in_memory(parts: Sequence[memoryview]) -> int:
 
 
 def _new_memory() -> tuple[int, bool]:
-    """A descriptor of empty memory, and whether it can be sealed."""
+    """Return a descriptor of empty memory, and whether it can be sealed."""
     try:
         return os.memfd_create("ais_bench-parcel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), True
-    except (OSError, AttributeError):  # an old kernel, or a container that refuses it: a file without a name
+    except (OSError, AttributeError):  # an old kernel or a restricted container: use a file without a name
         import tempfile
 
         with tempfile.TemporaryFile() as file:
@@ -143,7 +146,7 @@ def _new_memory() -> tuple[int, bool]:
 
 
 def _seal(fd: int) -> None:
-    """From here on nobody can change the memory, so that workers may trust what they map."""
+    """Seal the memory, so that no process can change it and workers can trust it."""
     import fcntl
 
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

@@ -1,4 +1,4 @@
-"""Callables and exceptions as bytes. What goes by value is decided in ais_bench.wire.travel."""
+"""Callables and exceptions as bytes. ais_bench.wire.travel decides what is sent by value."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ais_bench.wire import travel
 
 
 class RemoteTraceback(Exception):
-    """The cause of an exception that came from a worker: the traceback there, as text."""
+    """The cause of an exception from a worker: the worker's traceback as text."""
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
 
 
 def dumps_by_value(obj: Any) -> bytes:
-    """Bytes that `loads` turns back into `obj` in a worker. Raises ConfigError when it cannot be pickled."""
+    """Return bytes from which `loads` makes `obj` in a worker. Raises ConfigError if it cannot be pickled."""
     try:
         return travel.dumps(obj)
     except Exception as error:
@@ -26,12 +26,12 @@ def dumps_by_value(obj: Any) -> bytes:
 
 
 def loads(data: bytes) -> Any:
-    """The object again."""
+    """Return the object of `dumps_by_value`."""
     return travel.loads(data)
 
 
 def dumps_error(error: BaseException) -> bytes:
-    """An exception and its traceback as bytes, for `loads_error`. Never raises."""
+    """Return an exception and its traceback as bytes, for `loads_error`. Never raises."""
     import traceback
 
     pickled = b""
@@ -46,7 +46,7 @@ def dumps_error(error: BaseException) -> bytes:
 
 
 def _dumps_what_can_be(error: BaseException) -> bytes:
-    """The exception, without those of its attributes that cannot be sent, such as an open file."""
+    """Return the exception as bytes, without the attributes that cannot be sent, such as an open file."""
     try:
         return travel.dumps(error)
     except Exception:
@@ -64,7 +64,7 @@ def _can_be_sent(value: Any) -> bool:
 
 
 def loads_error(data: bytes) -> BaseException:
-    """The exception again, its remote traceback as the cause; an AisBenchError that names it where it does not unpickle."""
+    """Return the exception, with the remote traceback as its cause; an AisBenchError that names it if unpickling fails."""
     pickled, name, text = pickle.loads(data)
     error: object = None
     with contextlib.suppress(Exception):  # it was not pickled, or its class cannot be found or made here
