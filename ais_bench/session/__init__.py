@@ -1,4 +1,4 @@
-"""Sessions: one model on one device (`InferSession`), or on all of them (`MultiDeviceSession`)."""
+"""Sessions: one model on one device (`InferSession`), or on all devices (`MultiDeviceSession`)."""
 
 from ais_bench.one_device.infer_session import InferSession
 from ais_bench.one_device.times import MemorySummary

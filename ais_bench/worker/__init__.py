@@ -1,4 +1,4 @@
-"""The worker's side: what runs in the processes that a pool starts. Nothing in the parent imports it.
+"""The worker's side: the code in the processes that a pool starts. The parent never imports it.
 
 main               prepares the process, makes the handler, serves tasks
 log                carries log records to the parent

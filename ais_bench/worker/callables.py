@@ -1,14 +1,14 @@
-"""Runs preprocess and postprocess in a worker, beside the device.
+"""Run preprocess and postprocess in a worker, beside the device.
 
-    main thread, and more of its kind     takes a task, decodes the item, preprocess         -> executor
+    main thread, and others like it       takes a task, decodes the item, preprocess         -> executor
     device thread (native, no GIL)        executes, answers tasks without postprocess        -> executor
     postprocess threads                   takes outputs, postprocess, encodes, answers
 
-With one thread a callable is never called by two threads at a time, and preprocess always by the main thread; with N threads
-up to N call it at a time. Everything in one thread, one task after the other, is `ModelHandler.run`.
+With one thread no two calls of a callable overlap, and the main thread always calls preprocess. With N threads up to N of them
+call it at the same time. `ModelHandler.run` does everything in one thread, one task after the other.
 
-All threads begin with a copy of the main thread's context, so what `init` set in a contextvars.ContextVar (numpy.errstate,
-decimal) holds in them.
+All threads begin with a copy of the main thread's context, so settings of `init` in a contextvars.ContextVar (numpy.errstate,
+decimal) hold in them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Stages:
-    """Serves one channel, see the top of the file. Made and used once, in the main thread."""
+    """Serves one channel with threads for the callables and the device. Made and used once, in the main thread."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Stages:
         leave: Callable[[BaseException], None],
         borrower: Borrower | None = None,
     ) -> None:
-        """`threads`: for each callable. `fail` and `leave`: see ais_bench.wire.protocol.Handler."""
+        """Make the stages. `threads`: number for each callable. `fail` and `leave`: see ais_bench.wire.protocol.Handler."""
         self._channel = channel
         self._executor = _native.Executor(channel, session)
         self._preprocess = preprocess
@@ -58,11 +58,11 @@ class Stages:
         self._borrower = borrower
 
     def cancel(self, task_id: int) -> None:
-        """End the run of this task, if it is at the device. What callables do cannot be ended."""
+        """End the run of this task, if the device has it. Callables cannot be ended."""
         self._executor.cancel(task_id)
 
     def serve(self, other: Callable[[Task, Any], bool]) -> None:
-        """Until the channel is closed and drained. `other` is given each item first, and says whether it has answered it."""
+        """Serve until the channel is closed and drained. `other` gets each item first, and returns whether it answered it."""
         device = self._start("device", self._executor.run)
         takers = [self._start("preprocess", lambda: self._take_all(other)) for _ in range(1, self._takers)]
         finishers = [self._start("postprocess", self._finish_all) for _ in range(self._finishers)]
@@ -77,7 +77,7 @@ class Stages:
         def run() -> None:
             try:
                 work()
-            except BaseException as error:  # the device is lost, say: as if it had been raised in the main thread
+            except BaseException as error:  # for example a lost device: handle it as in the main thread
                 self._leave(error)
 
         thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name, daemon=True)
@@ -108,12 +108,12 @@ class Stages:
             elif self._preprocess is not None:
                 feeds, extra = carried(self._call(self._preprocess, item))
             else:
-                with self._turn:  # the borrower is for one thread
+                with self._turn:  # only one thread may use the borrower
                     feeds, extra = ready_made(item, task.option, self._borrower)
             carry = None if self._postprocess is None else extra
             self._executor.submit(task, feeds, carry, _native.monotonic_ns() - began_ns)
         except DeviceLost:
-            raise  # this process is of no use any more; the pool runs the task elsewhere
+            raise  # this process is unusable; the pool runs the task elsewhere
         except Exception as error:
             self._stay_alone(error)
             self._fail(task, error, began_ns)
@@ -152,7 +152,7 @@ class Stages:
         return result
 
     def _stay_alone(self, error: BaseException | None) -> None:
-        """End a process that a callable forked and that has come out of it: the task is its parent's."""
+        """End a child that a callable forked and that returned from the callable: its parent answers the task."""
         if os.getpid() != self._pid:
             self._leave(
                 error

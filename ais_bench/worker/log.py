@@ -1,7 +1,7 @@
-"""Carries what a worker logs to the parent.
+"""Send a worker's log records to the parent.
 
-Importing `logging` is a part of a worker's start that a worker without Python in its tasks never needs. So whatever brings the
-first such code in calls `begin` before.
+A worker whose tasks need no Python never needs `logging`, whose import takes time. So code that loads the first Python code of
+the user calls `begin` before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _waiting: tuple[WorkerEnd, int] | None = None
 
 
 def carry(connection: WorkerEnd, level: int, *, now: bool) -> None:
-    """From `begin` on records of at least `level` go to the parent, as text: their arguments need not pickle. `now`: begin."""
+    """Send records of at least `level` to the parent once `begin` is called. They are sent as text. `now`: call `begin`."""
     global _waiting
     _waiting = (connection, level)
     if now or "logging" in sys.modules:
@@ -29,7 +29,7 @@ def carry(connection: WorkerEnd, level: int, *, now: bool) -> None:
 
 
 def begin() -> None:
-    """Code that may log follows. Idempotent; nothing happens in a process that is no worker."""
+    """Start to send log records. Call it before code that may log. Idempotent; no effect outside of a worker."""
     global _waiting
     if _waiting is None:
         return
@@ -41,7 +41,7 @@ def begin() -> None:
             try:
                 connection.send(LogLine(record.name, record.levelno, self.format(record), record.created))
             except OSError:
-                os._exit(0)  # the parent is gone
+                os._exit(0)  # the parent has ended
             except Exception:
                 self.handleError(record)
 
@@ -51,6 +51,6 @@ def begin() -> None:
 
 
 def end() -> None:
-    """Flush the handlers that anybody added."""
+    """Flush the handlers that user code added."""
     if "logging" in sys.modules:
         sys.modules["logging"].shutdown()

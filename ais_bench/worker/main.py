@@ -2,14 +2,14 @@
 
     main thread      makes the handler, serves tasks from the channel, closes the handler, exits; a handler that works in
                      stages serves by itself, with threads of its own
-    control thread   reads the control connection: Cancel ends a task early, where the handler can; Stop closes the channel, so
-                     that the main thread finishes what was handed over; end of file means that the parent is gone, and
-                     ends the process on the spot
+    control thread   reads the control connection: Cancel ends a task early, if the handler can; Stop closes the channel, so
+                     that the main thread finishes its tasks; end of file means that the parent has ended, and ends the process
+                     at once
 
-Runs only in a worker. It leaves with os._exit, because nothing of an interpreter's orderly end is needed and device runtimes
-are known to hang in it.
+This runs only in a worker. It exits with os._exit, because the interpreter's normal exit is not needed, and device runtimes
+may hang in it.
 
-What it imports is what a pool's first result waits for: nothing that a worker whose handler is native does not need.
+A pool's first result waits for these imports. So this file imports nothing that a worker with a native handler does not need.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from ais_bench.wire import Task
     from ais_bench.wire.protocol import Answer, Handler
 
-PARENT_GONE = 0  # the exit code nobody is left to read
+PARENT_GONE = 0  # the exit code; no parent is left to read it
 
 
 def main(control: int) -> NoReturn:
-    """Serves one pool over this descriptor of the control connection. Never returns."""
+    """Serve one pool over this descriptor of the control connection. Never returns."""
     connection = WorkerEnd(control)
     travel.returning()
     code = 1
@@ -71,7 +71,7 @@ def _receive_start(connection: WorkerEnd) -> Start:
 def _prepare(start: Start, connection: WorkerEnd) -> None:
     if not _native.die_with_parent(start.parent_pid):
         os._exit(PARENT_GONE)
-    _native.ignore_interrupts()  # Ctrl-C is the parent's to answer
+    _native.ignore_interrupts()  # the parent handles Ctrl-C
     faulthandler.enable()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     log.carry(connection, start.log_level, now=start.logs)
@@ -101,7 +101,7 @@ def _serve(start: Start, connection: WorkerEnd) -> int:
     elif handler.native is not None:
         channel.serve(handler.native, lambda task: answer(channel, handler, task))
     else:
-        with contextlib.suppress(EOFError):  # closed, and everything handed over is answered
+        with contextlib.suppress(EOFError):  # closed, and all tasks are answered
             while True:
                 task = channel.next_task()
                 if task is not None:
@@ -111,7 +111,7 @@ def _serve(start: Start, connection: WorkerEnd) -> int:
 
 
 def _make_handler(start: Start) -> Handler:
-    """Nothing of what was packed is kept but by the handler itself: it may be large."""
+    """Make the handler. Only the handler keeps the packed data, because it may be large."""
     packed = receive(start.factory_fd, start.factory_sizes) if start.factory is None else start.factory
     handler: Handler = packed.load()(WorkerContext(start.device_id, start.threads, start.spin))
     return handler
@@ -127,8 +127,8 @@ def _pin(cpus: Sequence[int], yields: bool) -> None:
 
 
 def answer(channel: Channel, handler: Handler, task: Task) -> None:
-    """Runs one task in Python and publishes what came of it. A process that the handler forked may come out of it, too: it
-    must not answer, and ends."""
+    """Run one task in Python and publish its result. A child that the handler forked may return from it, too: it must not
+    answer, and ends."""
     began_ns, here = _native.monotonic_ns(), os.getpid()
     try:
         result: Answer = handler.run(task)
@@ -146,7 +146,7 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
             postprocess_ns=result.postprocess_ns,
         )
     except DeviceLost:
-        raise  # this process is of no use any more; the pool runs the task elsewhere
+        raise  # this process is unusable; the pool runs the task elsewhere
     except Exception as error:
         if os.getpid() != here:
             raise
@@ -154,13 +154,13 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
 
 
 def _fail(channel: Channel, handler: Handler, task: Task, error: BaseException, began_ns: int) -> None:
-    """Answers a task with what was raised. The parent's side of it: pickling.loads_error over the decoded bytes."""
+    """Answer a task with an exception. The parent decodes it with pickling.loads_error."""
     kind = RETRY if isinstance(error, getattr(handler, "retry_on", ())) else RAISED
     channel.reply(task, encode(dumps_error(error)), kind=kind, execute_ns=_native.monotonic_ns() - began_ns)
 
 
 def _leave(error: BaseException) -> NoReturn:
-    """Ends the process from a thread that is not the main one, as `main` does."""
+    """End the process from another thread than the main thread, in the same way as `main`."""
     sys.excepthook(type(error), error, error.__traceback__)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -174,6 +174,6 @@ def _watch(connection: WorkerEnd, channel: Channel, cancels: Sequence[Callable[[
             for cancel in cancels if isinstance(message, Cancel) else ():
                 cancel(message.task_id)
         channel.close()
-        connection.receive()  # nothing follows Stop but the parent's end
+        connection.receive()  # after Stop only the parent's end follows
     except EOFError:
         os._exit(PARENT_GONE)

@@ -1,11 +1,11 @@
 """The helper process that prepares a model's weights for all workers of a pool, and removes them at the pool's end.
 
-It is a process of its own, because preparing takes several times the memory of the model, and because somebody has to remove
-the files when the pool's process was killed. It makes the folder, says so, loads the model once and has ONNX Runtime save it:
-optimised, and with the weights as the kernels want them. Then it becomes a small interpreter (`guard` in
+It is a separate process for two reasons: preparing needs several times the memory of the model, and the files must be removed
+even if the pool's process is killed. It makes the folder, reports that, loads the model once and lets ONNX Runtime save it
+after optimisation, with the weights in the layout of the kernels. Then it becomes a small interpreter (`guard` in
 ais_bench.pool.interpreter) that only waits for the end of the pool.
 
-Its standard input carries a request and then stays open as long as the pool does; its standard output carries READY.
+Its standard input has a request and then stays open as long as the pool exists. Its standard output has READY.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from ais_bench.errors import AisBenchError
 from ais_bench.wire.parcel import receive
 from ais_bench.wire.prepared import LOCK, MODEL, PREFIX, READY, Prepared, Request, model_bytes, remove, write_result
 
-LEAST_VERSION = (1, 21)  # the first that saves weights as kernels want them
-# What a session says of itself and not of its model: it changes no weight.
+LEAST_VERSION = (1, 21)  # the first version that saves weights in the layout of the kernels
+# Options of a session that do not concern its model: they change no weight.
 _NOT_OF_THE_MODEL = ("profile", "devices", "session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
 
 
 def main(folder: str, parent: str, guard: str) -> None:
-    """Prepare what the request on standard input says, into `folder`, for the process `parent`.
+    """Prepare the model of the request on standard input, into `folder`, for the process `parent`.
 
     `guard` is the command of the interpreter that this process becomes, as JSON.
     """
     os.mkdir(folder, 0o700)
     try:
-        # Held as long as this process lives, whatever it becomes: what nobody holds is left over and may be removed.
+        # Held for the life of this process, also after exec. A folder whose lock is free is left over and may be removed.
         os.set_inheritable(_locked(folder, os.O_RDONLY | os.O_DIRECTORY), True)
         lock = _locked(os.path.join(folder, LOCK), os.O_RDONLY | os.O_CREAT)
         os.write(1, READY)
@@ -50,7 +50,7 @@ def main(folder: str, parent: str, guard: str) -> None:
         threading.Thread(target=_guard, args=(folder, int(parent)), name="guard", daemon=True).start()
         write_result(folder, _prepare(request, folder))
         os.close(lock)
-    finally:  # also after an error: the folder must go
+    finally:  # also after an error: the folder must be removed
         words = json.loads(guard)
         os.execvp(words[0], words)
 
@@ -69,14 +69,14 @@ def _be_quiet() -> None:
 
 
 def _guard(folder: str, parent: int) -> None:
-    """What the guard does afterwards: at the end of the pool or of its process, remove the folder and end."""
+    """Do the work of the guard: at the end of the pool or of its process, remove the folder and exit."""
     watched: list[int] = [0]
     try:
         watched.append(os.pidfd_open(parent))
     except ProcessLookupError:
         watched.clear()
     except (AttributeError, OSError):
-        pass  # an old kernel: the open input has to do
+        pass  # an old kernel: only the open input shows the end
     if watched:
         select.select(watched, [], [])
     while os.path.isdir(folder):  # the other thread may be writing new files
@@ -85,7 +85,7 @@ def _guard(folder: str, parent: int) -> None:
 
 
 def _remove_left_over() -> None:
-    """Remove the folders of guards that were killed themselves."""
+    """Remove the folders of guards that were killed."""
     for folder in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), PREFIX + "*")):
         with contextlib.suppress(OSError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -115,16 +115,16 @@ def _prepare(request: Request, folder: str) -> Prepared:
 
 
 def _save(model: Any, options: dict[str, str], folder: str) -> None:
-    """Have ONNX Runtime load the model and save it into the folder."""
+    """Let ONNX Runtime load the model and save it into the folder."""
     _check_room(model, options, folder)
     _native.Session(model, 0, 1, {**options, "prepare": os.path.join(folder, MODEL)}, "ort").close()
     found = os.stat(os.path.join(folder, "weights"))
-    if found.st_blocks * 512 < found.st_size:  # written with holes: the disk was full
+    if found.st_blocks * 512 < found.st_size:  # the file has holes: the disk was full
         raise OSError(f"there is not enough room in {folder} for {found.st_size} bytes of weights")
 
 
 def _check_room(model: Any, options: dict[str, str], folder: str) -> None:
-    """Raise OSError if a model and its weights as kernels want them have no room: about twice the model."""
+    """Raise OSError if there is no room for a model and its prepared weights: about twice the size of the model."""
     free = os.statvfs(folder)
     needed = 2 * model_bytes(model) + (64 << 20)
     if free.f_bavail * free.f_frsize < needed:
@@ -137,7 +137,7 @@ def _check_room(model: Any, options: dict[str, str], folder: str) -> None:
 
 
 def _prepare_in_cache(model: Any, options: dict[str, str], version: str, cache: str) -> Prepared:
-    """Prepare into a folder of the cache that is named after all that the result depends on, unless it is there."""
+    """Prepare into a folder of the cache, unless it exists. Its name includes everything on which the result depends."""
     os.makedirs(cache, exist_ok=True)
     place = os.path.join(cache, _digest(model, options, version))
     path = os.path.join(place, MODEL)
@@ -145,9 +145,9 @@ def _prepare_in_cache(model: Any, options: dict[str, str], version: str, cache: 
         made = tempfile.mkdtemp(prefix="making-", dir=cache)
         try:
             _save(model, options, made)
-            os.rename(made, place)  # all of it appears at once
+            os.rename(made, place)  # all files appear at once
         except OSError:
-            if not os.path.exists(path):  # else another process was faster
+            if not os.path.exists(path):  # otherwise another process was faster
                 raise
         finally:
             remove(made)
@@ -164,7 +164,7 @@ def _digest(model: Any, options: dict[str, str], version: str) -> str:
 
 
 def _parts_of(model: Any, options: dict[str, str]) -> Iterator[Any]:
-    """The content of the model's file and of the files with its weights."""
+    """Yield the content of the model's file and of the files with its weights."""
     if not isinstance(model, str):
         yield model
         return
@@ -186,7 +186,7 @@ def _mapped(path: str) -> Iterator[Any]:
 
 
 def _processor() -> list[str]:
-    """What the processors can: kernels want their weights in other orders for it."""
+    """Return the features of the processors, because the layout of weights depends on them."""
     wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
     with open("/proc/cpuinfo") as file:
         return sorted({line for line in file if line.split("\t")[0].split(":")[0].strip() in wanted})

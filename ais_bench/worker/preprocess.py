@@ -1,7 +1,7 @@
-"""What runs in a CPU worker of MultiDeviceSession: preprocess, for whichever device.
+"""The code in a CPU worker of MultiDeviceSession: preprocess, for any device.
 
-The answer is a list of arrays: a header, the feeds, and what `Carry` hands on. The header (a pickle, as bytes) says how many of
-them are feeds, and their names if preprocess returned a mapping.
+The answer is a list of arrays: a header, the feeds, and the extra of `Carry`. The header (a pickle, as bytes) has the number of
+feeds, and their names if preprocess returned a mapping.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ais_bench.worker import log
 
 
 def make(factory: PreprocessFactory, _context: WorkerContext) -> PreprocessHandler:
-    """Raises what `init` raises."""
+    """Make the handler. Raises the errors of `init`."""
     log.begin()
     callables = factory.callables.load()
     if "init" in callables:
@@ -31,7 +31,7 @@ def make(factory: PreprocessFactory, _context: WorkerContext) -> PreprocessHandl
 
 
 class PreprocessHandler:
-    """A handler as the pool wants it, see ais_bench.wire.protocol."""
+    """A handler for the pool, see ais_bench.wire.protocol."""
 
     native = None
 
@@ -40,10 +40,10 @@ class PreprocessHandler:
         self.retry_on = retry_on
 
     def describe(self) -> None:
-        """Nothing."""
+        """Return None: there is no description."""
 
     def run(self, task: Task) -> Answer:
-        """One item."""
+        """Preprocess one item."""
         began_ns = _native.monotonic_ns()
         feeds, extra = carried(self._preprocess(decode(task.feeds)))
         names, bare = None, is_one_array(feeds)
@@ -60,4 +60,4 @@ class PreprocessHandler:
         return Answer([header, *arrays, *more], execute_ns=1, preprocess_ns=spent_ns)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the handler holds no resources."""

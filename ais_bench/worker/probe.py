@@ -1,4 +1,4 @@
-"""What a process of its own is asked about providers: its drivers are never loaded in the one that asks."""
+"""Probe providers in a separate process, so that the process that asks never loads their drivers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What runs in a worker of MultiDeviceSession: one model, and the user's callables around it.
+"""The code in a worker of MultiDeviceSession: one model, and the user's callables around it.
 
-Without callables a task is arrays in, arrays out, and never meets Python: the pool serves it with `native`. Three things come
-here instead: tasks of a session with a `preprocess` (an object in) or a `postprocess` (an object out), and iterations.
-For these there is an InferSession around the model. It is made when the first of them comes: with numpy, which it needs, it
-would take two thirds of a worker's start.
+Without callables a task is arrays in, arrays out, and needs no Python: the pool serves it with `native`. Three kinds of tasks
+come here instead: those of a session with a `preprocess` (an object in) or a `postprocess` (an object out), and iterations.
+They use an InferSession around the model. It is made for the first such task, because with numpy, which it needs, it would take
+two thirds of a worker's start.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 def make(factory: SessionFactory, context: WorkerContext) -> ModelHandler:
-    """Load the model on the worker's device. Raises what InferSession raises."""
+    """Load the model on the worker's device. Raises the errors of InferSession."""
     options = dict(factory.options)
     if factory.acl_json_path:
         options["acl_json_path"] = factory.acl_json_path
-    if "profile" in options:  # each worker's own: ONNX Runtime adds nothing but the time
+    if "profile" in options:  # one for each worker: ONNX Runtime adds only the time
         options["profile"] += f"_device{context.device_id}_{os.getpid()}"
     if factory.runtime == "ort":
         # A worker sees only its share of the processors, but the ids are those of the whole machine.
@@ -44,17 +44,17 @@ def make(factory: SessionFactory, context: WorkerContext) -> ModelHandler:
     if "init" in callables:
         callables["init"]()
     native, weights = _open(factory, context.device_id, options)
-    # The content of the model, and what callables were made of, is not needed any more.
+    # The content of the model, and the packed callables, are not needed any more.
     model = factory.model if isinstance(factory.model, str) else f"<{len(factory.model)} bytes>"
     handler = ModelHandler(native, factory._replace(model=model, callables=None), callables, weights)
     if factory.debug or factory.acl_json_path:
-        handler.session()  # has something to say about them
+        handler.session()  # may warn about them
     handler.warm_up(factory.warmup)
     return handler
 
 
 def _open(factory: SessionFactory, device_id: int, options: dict[str, str]) -> tuple[_native.Session, str]:
-    """The session, and whether its weights are shared; "": nobody prepared them."""
+    """Return the session, and whether its weights are shared; "": no weights were prepared."""
     why = ""
     if factory.prepared and os.path.isdir(factory.prepared):
         from ais_bench.wire.prepared import await_prepared
@@ -64,21 +64,21 @@ def _open(factory: SessionFactory, device_id: int, options: dict[str, str]) -> t
             shared = {**options, "prepared": found}
             try:
                 return _native.Session(factory.model, device_id, factory.loop, shared, factory.runtime), "shared"
-            except AisBenchError as error:  # the model itself may be as good as ever
+            except AisBenchError as error:  # the model itself may still load
                 why = f"the prepared model does not load: {error}"
         why = f"not shared: {why}"
     return _native.Session(factory.model, device_id, factory.loop, options, factory.runtime), why
 
 
 class ModelHandler:
-    """A handler as the pool wants it, see ais_bench.wire.protocol."""
+    """A handler for the pool, see ais_bench.wire.protocol."""
 
     def __init__(self, native: _native.Session, factory: SessionFactory, callables: dict[str, Any], weights: str = "") -> None:
         self._native = native
         self._weights = weights
         self._factory = factory
         self._session: InferSession | None = None
-        self._running: int | None = None  # the task for which the model runs from Python
+        self._running: int | None = None  # the task of the present run from Python
         self._cancels: Callable[[int], None] | None = None  # of the stages
         self._preprocess = callables.get("preprocess")
         self._postprocess = callables.get("postprocess")
@@ -89,7 +89,7 @@ class ModelHandler:
 
             self._borrower = Borrower() if can_borrow() else None
         self.native: NativeSession | None = None
-        # How it is served if there are callables around the model; see ais_bench.wire.protocol.
+        # Serves the tasks if there are callables around the model; see ais_bench.wire.protocol.
         self.stages: Callable[..., None] | None = None
         if self._preprocess is None and self._postprocess is None and self._borrower is None:
             self.native = NativeSession(native)
@@ -99,7 +99,7 @@ class ModelHandler:
             self.stages = self._stages if in_threads else None
 
     def session(self) -> InferSession:
-        """The model as Python uses it."""
+        """Return the InferSession around the model."""
         if self._session is None:
             log.begin()
             from ais_bench.one_device.infer_session import InferSession
@@ -109,11 +109,11 @@ class ModelHandler:
         return self._session
 
     def describe(self) -> tuple[Any, ...]:
-        """Inputs and outputs of the model, for `tensor_desc._from_native`, its gears, the device's memory, whether it borrows
-        feeds, how its slots are copied, the model's metadata, the constants that may be overridden, whether its weights
-        are shared, and which nodes run elsewhere."""
+        """Return inputs and outputs of the model, for `tensor_desc._from_native`, its gears, the device's memory, whether it
+        borrows feeds, how its slots are copied, the model's metadata, the constants that a run may override, whether its
+        weights are shared, and which nodes run on the processor."""
         native, borrows = self._native, self._borrower is not None
-        host_memory = "" if self.native is None else native.host_memory()  # Python reads and writes memory of its own
+        host_memory = "" if self.native is None else native.host_memory()  # Python uses its own memory
         return (
             native.inputs(),
             native.outputs(),
@@ -128,12 +128,12 @@ class ModelHandler:
         )
 
     def announces(self, tell: Callable[[], None]) -> None:
-        """`tell` is called when the device has refused to take more slots: `describe()` says so from then on."""
+        """Call `tell` once the device has refused to register more slots: from then on `describe()` reports it."""
         if self.native is not None:
             self.native.when_slots_are_refused(tell)
 
     def warm_up(self, runs: int) -> None:
-        """Runs on zeros, where all shapes are known; the times do not count."""
+        """Run the model on zeros, if all shapes are known. The times do not count."""
         inputs = self._native.inputs()
         if runs and all(dim >= 0 for _, _, _, shape, *_ in inputs for dim in shape):
             import numpy as np
@@ -165,8 +165,8 @@ class ModelHandler:
             self._running = None
 
     def cancel(self, task_id: int) -> None:
-        """End the model's run for this task, if there is one. A run that has not begun does not hear of it."""
-        native, cancels = self.native, self._cancels  # `close` lets go of them in another thread
+        """End the model's run for this task, if there is one. A run that has not begun does not notice it."""
+        native, cancels = self.native, self._cancels  # `close` resets them in another thread
         if native is not None:
             native.cancel(task_id)
         if cancels is not None:
@@ -176,7 +176,7 @@ class ModelHandler:
             self._native.cancel()
 
     def run(self, task: Task) -> Answer:
-        """One task that needs Python."""
+        """Run one task that needs Python."""
         from ais_bench.options import MODES
 
         session, mode = self.session(), MODES[task.mode]
@@ -210,6 +210,6 @@ class ModelHandler:
         )
 
     def close(self) -> None:
-        """Frees the model, and what its runs have on the device: the process ends without destructors."""
+        """Free the model and its resources on the device, because the process ends without destructors."""
         self._native.close()
         self.native = self._cancels = None

@@ -1,12 +1,12 @@
-// The one owner of the pool's state: tasks, workers, waiters, the account. Each call is atomic towards Ctrl-C, because Python's
-// signal handlers run between bytecodes, and no bytecode runs inside.
+// The owner of the pool's state: tasks, workers, waiters and counts. Ctrl-C cannot interrupt a call, because Python runs signal
+// handlers between bytecodes, and no bytecode runs inside a call.
 //
-// The GIL is its lock. A call gives it away in two places only: while it copies large feeds (the task is kPlaced then, see
-// pool/scheduler.hpp, and whatever happens to it meanwhile is found afterwards), and while it waits. In both all is in order,
-// so a signal handler, a destructor or another thread may use the exchange meanwhile, and so may a finalizer that Python runs
-// while an array is made. No Python object is dropped in the middle of a change: what is to go waits in `trash_`.
+// The GIL is its lock. A call releases it in two places only: while it copies large feeds (the task is then kPlaced, see
+// pool/scheduler.hpp, and changes that happen meanwhile are handled afterwards), and while it waits. The state is consistent in
+// both places, so a signal handler, a destructor, another thread or a finalizer may use the exchange meanwhile. No Python
+// object is dropped in the middle of a change: such objects wait in `trash_`.
 //
-// The life of a task; "place" is the scheduler's, who wins says the last column:
+// The states of a task; "place" is the scheduler's state, and the last column names the function that makes the transition:
 //
 //   state      place            becomes                    by
 //   new        kOut             queued                     start
@@ -14,20 +14,21 @@
 //                               done (error)               cancel, deadline, block, close_door
 //   placed     kPlaced          sent                       pump: its feeds are in shared memory, and published
 //                               queued                     pump: no room after all; remove_worker
-//                               done (error)               pump: what is wrong with its feeds; cancel, deadline
+//                               done (error)               pump: its feeds are invalid; cancel, deadline
 //   sent       kSent            done (outputs or error)    drain: its reply
 //                               queued                     pump: taken back; drain: its device failed; remove_worker
 //                               done (error)               cancel, deadline; drain, remove_worker: too many attempts
-//   done       any              done                       for ever: whatever arrives for it is dropped
+//   done       any              done                       final: everything that arrives for it is dropped
 //
-// A task that is done while a worker has it stays in the worker's hand (`unwanted`) until it is withdrawn or answered.
+// If a task is done while a worker has it, it stays with the worker (`unwanted`) until it is withdrawn or answered.
 //
-// Waiting is Leader/Followers (Schmidt et al., POSA2): handing a reply from one thread to another costs more than most small
-// tasks, so of the threads that wait one leads: it waits on the doorbell of all workers and delivers to all. The others, the
-// followers, sleep on gates of their own until their tasks are done or the lead is free. Whoever stops leading promotes the
-// follower that came last: of several waits of one thread that is the one of a signal handler, which the others wait for. A
-// follower that wakes and finds nobody leading leads, or promotes the next: followers never sleep unless somebody leads or one
-// of them has been woken. The background, which collects for futures, gives way to every caller.
+// Waiting uses the Leader/Followers pattern (Schmidt et al., POSA2), because handing a reply from one thread to another costs
+// more than most small tasks. One of the waiting threads leads: it waits on the doorbell of all workers and delivers to all
+// waiters. The others, the followers, sleep on their own gates until their tasks are done or there is no leader. A thread that
+// stops leading promotes the newest follower: if one thread waits several times, this is the wait of a signal handler, for
+// which the outer waits must wait. A follower that wakes and finds no leader leads, or promotes the next one. So followers
+// never sleep unless there is a leader, or one of them has been woken. The background thread, which collects for futures,
+// yields to every caller.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -53,12 +54,12 @@ struct PoolTask;
 
 // A call that waits for tasks.
 struct Waiter {
-  std::uint64_t finished = 0;  // of its tasks; only grows
+  std::uint64_t finished = 0;  // number of its finished tasks; only grows
   bool asleep = false;         // as a follower
   bool collects = false;       // counts the bytes of its tasks
   bool unordered = false;      // finished tasks go to `ready`, in that order
   std::deque<std::shared_ptr<PoolTask>> ready;
-  std::uint64_t bytes = 0;  // of the feeds of its tasks under way, and of outputs not yet fetched
+  std::uint64_t bytes = 0;  // bytes of the feeds of its tasks in progress, and of outputs not yet fetched
   std::atomic<std::uint64_t> word{0};
   shm::Doorbell gate{&word};
 };
@@ -73,8 +74,8 @@ struct PoolWorker : pool::Worker, std::enable_shared_from_this<PoolWorker> {
   std::uint64_t seen = 0;  // answered, when the caller's processor was looked at last
   bool gone = false;
   std::int64_t cost_ns = 0;                                   // of the last task
-  py::object kill_reason;                                     // why it is given up, if that is the pool's doing
-  std::deque<std::pair<std::int64_t, std::int64_t>> covered;  // when it was busy, of late: in order, disjoint
+  py::object kill_reason;                                     // why the pool kills it, if it does
+  std::deque<std::pair<std::int64_t, std::int64_t>> covered;  // its recent busy intervals: in order, disjoint
 };
 
 struct PoolTask : pool::Task, std::enable_shared_from_this<PoolTask> {
@@ -84,30 +85,30 @@ struct PoolTask : pool::Task, std::enable_shared_from_this<PoolTask> {
   std::uint64_t option = 0;
   std::optional<std::int64_t> index;
   py::object key;
-  py::object kept;  // what must live until the task is done
+  py::object kept;  // objects that must live until the task is done
   py::object future;
   bool done = false;
   bool accepted = false;
-  bool taken = false;  // the caller's buffers are not needed any more
+  bool taken = false;  // whether the caller's buffers are not needed any more
   Outcome outcome = Outcome::kNone;
   shm::Kind answer = shm::Kind::kTensors;
   py::object outputs;
-  py::object error;  // an exception, or what makes it when asked for, given the task
+  py::object error;  // an exception, or a function of the task that makes it
   bool error_made = true;
   int ran_on = pool::kAnyDevice;
   std::uint64_t seq = 0;
   std::int64_t accepted_ns = 0;
-  std::int64_t dropped_ns = 0;  // when nobody wanted it any more
+  std::int64_t dropped_ns = 0;  // when it became unwanted
   std::int64_t picked_ns = 0;
   std::int64_t done_ns = 0;
   shm::TaskTimes times;
-  std::uint64_t held = 0;          // bytes that count in the waiter's
+  std::uint64_t held = 0;          // its part of the waiter's bytes
   int moved = 0;                   // how often it was taken back
-  std::int64_t begun_seen_ns = 0;  // when the parent saw first that its worker had begun it; looked for where that matters
-  int stops = 0;                   // how often it ended with another task that was told to stop
+  std::int64_t begun_seen_ns = 0;  // when the parent first saw that its worker had begun it; set only if needed
+  int stops = 0;                   // how often it ended because another task was stopped
   std::shared_ptr<Waiter> waiter;
   std::shared_ptr<PoolTask> self;  // while a queue or a worker has it
-  // A second run of a task is a task of its own, which nobody waits for and no count knows; its answer becomes the first one's.
+  // A second run of a task is a separate task without a waiter, and no count includes it. Its answer becomes that of the first.
   std::shared_ptr<PoolTask> first;  // set in the second
   std::weak_ptr<PoolTask> second;   // set in the first, from then on
 };
@@ -128,39 +129,39 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   ~Exchange();
 
   // ---- tasks ----
-  // Sends the task or queues it. Throws what a block or the door says; what is wrong with its feeds becomes its error.
+  // Sends the task or queues it. Throws the error of a block or a closed pool. If its feeds are invalid, the task fails.
   void start(const std::shared_ptr<PoolTask>& task, std::optional<double> timeout_s);
   void run(const std::shared_ptr<PoolTask>& task);
   void run_all(const std::vector<std::shared_ptr<PoolTask>>& tasks);
-  // Nobody wants them any more: they leave queues and, if they were not begun, workers at once.
-  // `send_on`: other tasks are sent to the free places at once; not in a destructor, as that may run any code.
+  // Cancels tasks: they leave queues and, if they were not begun, workers at once.
+  // `send_on`: send other tasks to the free places at once; not in a destructor, because that may run any code.
   void cancel(const std::vector<std::shared_ptr<PoolTask>>& tasks, bool send_on = true);
-  // The same for one, with the error that it ends with. `send_on`: other tasks may be sent to the free places at once.
+  // The same for one task, with its error. `send_on`: other tasks may be sent to the free places at once.
   void end(PoolTask* task, Outcome outcome, py::object error, bool error_made, bool send_on);
-  // Errors call the arrays of a task so from now on.
+  // Sets the names of a task's arrays in errors.
   void name_feeds(FeedNames names) { feed_names_ = std::move(names); }
   py::list new_feeds(const std::vector<std::pair<Shape, py::object>>& specs);
 
   // ---- waiting ----
-  // Returns when `waiter->finished` is not `seen`, when anything else may have changed, or at `deadline_ns`.
+  // Returns if `waiter->finished` is not `seen`, if anything else may have changed, or at `deadline_ns`.
   void wait(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns, std::optional<std::uint32_t> ticket = std::nullopt);
-  // Returns when no accepted task is unfinished, or after the time; whether that is so.
+  // Waits until all accepted tasks are finished, or for the given time. Returns whether they are.
   bool wait_until_idle(double timeout_s);
-  // Until anything may have changed, or for so long.
+  // Waits until anything may have changed, or for the given time.
   void wait_for_change(double timeout_s);
-  // The next task with a future that is done; null once `stop_resolving` was called and none is left.
+  // Returns the next finished task with a future; null once `stop_resolving` was called and none is left.
   std::shared_ptr<PoolTask> next_resolved();
   void stop_resolving();
   void ring();
-  // No worker is left that could ring: the doorbell's memory can go, although somebody may keep the closed pool.
+  // Frees the doorbell's memory once no worker is left that could ring, although a caller may keep the closed pool.
   void silence();
 
-  // Runs the task, which holds up a stream, a second time if that pays (P8 of the policy). Returns when to ask again.
+  // Runs the task, which delays a stream, a second time if that pays (P8 of the policy). Returns when to ask again.
   std::int64_t hedge(PoolTask* task);
   bool accepts() const { return !forked() && !door_; }
   bool hedges() const { return options_.scheduler.hedge > 0; }
 
-  // Books the replies that are there; how many. Then sends what can be sent.
+  // Records the replies that have arrived, and returns their number. Then sends the tasks that can be sent.
   std::size_t progress();
 
   // ---- workers ----
@@ -168,12 +169,12 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void retire(int device);
   void condemn(const std::shared_ptr<PoolWorker>& worker, py::object reason);
   std::vector<std::shared_ptr<PoolWorker>> take_condemned();
-  // The process is dead. What it published counts, the rest runs elsewhere or fails with `died(task)`. Returns None if the
-  // device may be to blame, else how many earlier deaths the culprit explains with this one.
+  // Handles a dead worker. Its published replies count; its other tasks run elsewhere or fail with `died(task)`. Returns None
+  // if the device may be the reason, otherwise how many earlier deaths the failing task explains together with this one.
   py::object remove_worker(const std::shared_ptr<PoolWorker>& worker, const py::object& died);
-  // Tasks past their own time as (task, seconds given, taken), workers at a task for too long as (worker, task, whether that is
-  // `task_timeout`, seconds taken), what workers shall end as (worker, number of the task there), and in how many seconds to
-  // look again, or None.
+  // Returns tasks past their deadline as (task, seconds given, seconds taken), workers with a task for too long as (worker,
+  // task, whether the limit is `task_timeout`, seconds taken), tasks that workers must end as (worker, number of the task
+  // there), and the seconds until the next check, or None.
   py::tuple overdue();
 
   // ---- who gets in ----
@@ -184,7 +185,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   // ---- questions ----
   std::size_t unfinished() const { return outstanding_; }
   std::size_t futures() const { return futures_; }
-  // Futures of tasks that are done whose callbacks have not returned.
+  // Number of futures of finished tasks whose callbacks have not returned.
   std::size_t unresolved() const { return resolved_.size() + (calling_ ? 1 : 0); }
   bool at_rest() const;
   py::dict counts() const;
@@ -212,7 +213,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::uint32_t ticket() const;
   void accept(const std::shared_ptr<PoolTask>& task);
   void finish(PoolTask* task, Outcome outcome, py::object outputs, py::object error, bool error_made = true);
-  void drop_run(PoolTask* task);  // of which the answer is not needed any more
+  void drop_run(PoolTask* task);  // its answer is not needed any more
   void book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer);
   void release(PoolTask* task);  // no queue or worker has it any more
   void pump();
@@ -236,7 +237,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void wake_supervisor();
   void watch(std::int64_t deadline_ns);
   const py::object* blocked(const PoolTask& task) const;
-  // What makes the error of a task that is not taken; null: it is.
+  // Returns a function that makes the error of a refused task; null: the task is accepted.
   const py::object* refusal_of(const PoolTask& task) const {
     return door_ ? &door_ : (blocks_.empty() ? nullptr : blocked(task));
   }
@@ -261,15 +262,15 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   pool::Source callers_;
   std::vector<pool::Source*> streams_;
   std::unordered_map<int, double> weights_;
-  bool prefer_home_ = false;                          // arrays of new_feeds are about: look where feeds lie
-  std::map<const std::uint8_t*, PoolWorker*> homes_;  // by where their memory begins
+  bool prefer_home_ = false;                          // whether arrays of new_feeds exist: check whose memory has the feeds
+  std::map<const std::uint8_t*, PoolWorker*> homes_;  // by the start of their memory
 
   std::shared_ptr<Waiter> background_;
   Waiter* leader_ = nullptr;
   std::vector<Waiter*> followers_;
   std::deque<std::shared_ptr<PoolTask>> resolved_;
   bool resolving_ = true;
-  bool calling_ = false;  // what `next_resolved` gave out last is being resolved
+  bool calling_ = false;  // whether the last result of `next_resolved` is being resolved
   std::uint32_t drained_ticket_ = 0;
   std::int64_t look_again_ = pool::kNever;
 
@@ -281,7 +282,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
     bool operator>(const Deadline& other) const { return at_ns != other.at_ns ? at_ns > other.at_ns : order > other.order; }
   };
   std::vector<Deadline> deadlines_;  // a heap
-  // Tasks that nobody wants any more, and that a worker has begun.
+  // Unwanted tasks that a worker has begun.
   struct Stopping {
     std::weak_ptr<PoolTask> task;
     std::weak_ptr<PoolWorker> worker;
@@ -293,7 +294,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::int64_t look_at_stopping(std::int64_t now, py::list* stops, py::list* late);
   std::size_t prune_at_ = 1000;
   std::uint64_t order_ = 0;
-  std::int64_t looks_ns_ = pool::kNever;  // when the supervisor looks by itself; 0: it has been woken
+  std::int64_t looks_ns_ = pool::kNever;  // when the supervisor will next check; 0: it has been woken
 
   py::object ended_call_;  // makes the error of a task whose call has ended
   py::object door_;        // null: open
@@ -310,7 +311,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::unordered_map<int, std::uint64_t> lost_;
   std::int64_t since_ns_ = -1;  // -1: at rest
   std::int64_t wall_ns_ = 0;
-  bool spins_ = true;  // as a processor is free for it
+  bool spins_ = true;  // whether a processor is free for it
 
   int caller_core_ = pool::kNoCpu;
   std::int64_t look_around_ns_ = 0;

@@ -1,14 +1,14 @@
 // Many tasks through an exchange, one iterator in and one out, in bounded memory. An iterator for Python.
 //
-// Read-ahead: another item is drawn only when a worker has room for it, so what is under way is what keeps the workers busy;
-// behind a task that holds up the order that may be much, up to `window_items` and `window_bytes` (of feeds under way and
-// outputs not yet fetched). The pool has taken what it needs of an item before the next one is drawn, so a source may reuse its
-// buffers.
+// Read-ahead: the stream draws another item only if a worker has room for it, so there are just enough tasks in progress to
+// keep the workers busy. Behind a task that delays the order there may be many more, up to `window_items` and `window_bytes`
+// (of feeds in progress and outputs not yet fetched). The pool has copied an item before the next one is drawn, so a source may
+// reuse its buffers.
 //
-// What is ready comes first: it is yielded before an item is drawn that might keep the caller waiting. A source that took its
-// time lately is slow; one that keeps its own time, as a camera does, is live: pausing before a draw makes the draw shorter.
-// Before drawing from a live source the stream waits for results until the next item is due. That is tried now and then, and
-// kept while it holds.
+// Finished results come first: they are yielded before the stream draws an item that might make the caller wait. A source is
+// slow if its recent draws took long. A source is live if it produces items at a fixed rate, as a camera does: a pause before a
+// draw makes the draw shorter. Before drawing from a live source the stream waits for results until the next item is due. It
+// tries such a pause from time to time, and keeps it while it helps.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -25,22 +25,22 @@ struct StreamOptions {
   bool ordered = true;
   std::size_t window_items = 0;
   std::uint64_t window_bytes = 0;
-  int mode = 0;                    // of items that are lists, if there is no `make` for them
-  bool lists = false;              // items that are lists are feeds; `make` is asked for others
-  std::shared_ptr<FeedRule> rule;  // `make` is asked for those, too, of which there may be something to say; null: nothing is
+  int mode = 0;                    // mode of items that are lists, if `make` is not called for them
+  bool lists = false;              // whether items that are lists are feeds; `make` is called for others
+  std::shared_ptr<FeedRule> rule;  // calls `make` also for lists that may need a warning or an error; null: never
 };
 
 class Stream {
  public:
-  // `make(item, index)`: the item's task. What it raises is that item's error.
+  // `make(item, index)` returns the item's task. If it raises, this is the item's error.
   Stream(std::shared_ptr<Exchange> exchange, const py::object& items, py::object make, const StreamOptions& options);
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  // The next task that is done. Throws StopIteration at the end, and what the source raised after the tasks before it.
+  // Returns the next finished task. Throws StopIteration at the end, and an error of the source after the earlier tasks.
   std::shared_ptr<PoolTask> next();
-  // Forgets what is under way. Idempotent.
+  // Cancels the tasks in progress. Idempotent.
   void close();
 
  private:
@@ -62,24 +62,24 @@ class Stream {
   const std::shared_ptr<Waiter> waiter_;
   pool::Source source_;
   std::deque<std::shared_ptr<PoolTask>> under_way_;
-  std::uint64_t fetched_ = 0;  // of the waiter's finished tasks
+  std::uint64_t fetched_ = 0;  // how many of the waiter's finished tasks were fetched
   std::shared_ptr<PoolTask> latest_;
   std::int64_t index_ = 0;
   std::int64_t expected_items_ = -1;
-  bool open_ = true;  // the source has more
+  bool open_ = true;  // whether the source has more items
   bool ended_ = false;
   bool begun_ = false;
-  py::object error_;  // of the source
+  py::object error_;  // the error of the source
 
-  // What is known of the source's pace.
+  // The pace of the source.
   std::int64_t draw_ns_ = 0;   // the last draw
   std::int64_t usual_ns_ = 0;  // draws without a pause before them
   std::int64_t drawn_at_ = 0;  // when the last draw ended
   std::int64_t interval_ns_ = 0;
-  std::int64_t paused_ns_ = 0;  // before the draw to come
-  int live_ = 0;                // above 0: pausing pays; below: it does not
+  std::int64_t paused_ns_ = 0;  // the pause before the next draw
+  int live_ = 0;                // above 0: a pause helps; below 0: it does not
   std::int64_t try_again_ = 0;  // the item at which to try a pause again
-  int missed_ = 0;              // short waits in a row that brought nothing
+  int missed_ = 0;              // consecutive short waits without a result
   std::int64_t wait_again_ = 0;
 };
 
