@@ -1,13 +1,14 @@
-// Workers in the order in which they would be done with one more task of a kind. Choosing looks at a few heaps' first entries
-// instead of at every worker: at the start of a task and at its end one worker changes its place, and no other.
+// Workers in the order in which they would finish one more task of a kind. A choice checks the first entries of a few heaps
+// instead of every worker: the start or the end of a task changes the position of one worker only.
 //
-// When a worker would be done is one of these functions of the time, and in each the order of workers does not depend on it:
+// The time at which a worker would finish is one of these functions of the current time. Under each of them the order of
+// workers does not depend on the current time:
 //
-//   kIdle     now + key           it has nothing to do
-//   kLoose    now + key * mean    the same, but what it takes is only known by the times of all workers, which change
-//   kPlaced   now + key           what it has in hand first is on its way there
-//   kDue      key                 that should be done at a known time
-//   kOverdue  2 * now + key       and that is over: the longer it takes, the longer it is expected to
+//   kIdle     now + key           it holds no task
+//   kLoose    now + key * mean    the same, but its time is only known from the times of all workers, which change
+//   kPlaced   now + key           its first task is on its way to it
+//   kDue      key                 its first task should be finished at a known time
+//   kOverdue  2 * now + key       that time is over: the longer the task takes, the longer it is expected to take
 #pragma once
 
 #include <cstddef>
@@ -24,20 +25,20 @@ constexpr Nanos kUnknown = -1;
 constexpr Nanos kNever = INT64_MAX;
 constexpr int kNoCpu = -1;
 
-// Of one worker, whatever the kind of task.
+// The load of one worker, for all kinds of tasks.
 struct Glance {
-  Nanos due = kUnknown;  // when the oldest task in hand should be done; unknown: it is on its way there
-  Nanos whole = 0;       // what that one is expected to take
-  Nanos rest = 0;        // and the others
+  Nanos due = kUnknown;  // when the oldest held task should be finished; unknown: it is on its way to the worker
+  Nanos whole = 0;       // the expected time of that task
+  Nanos rest = 0;        // the expected time of the others
   std::uint32_t in_hand = 0;
   int only_cpu = kNoCpu;
   bool usable = false;
   bool open = false;
   bool full = false;
-  bool unknown = false;  // something in hand is of unknown time
+  bool unknown = false;  // a held task has an unknown time
   bool overdue = false;
 
-  // When it is expected to be through with what it has.
+  // When it is expected to finish the tasks that it holds.
   Nanos free_at(Nanos now) const {
     if (in_hand == 0) return now;
     if (due == kUnknown) return now + whole + rest;
@@ -46,12 +47,12 @@ struct Glance {
   }
 };
 
-// What is known of a worker and a kind.
+// The estimate for a worker and a kind.
 struct Outlook {
   Nanos expected = kUnknown;
   double factor = 0;    // not 0: `expected` is this times the mean of all workers
-  int limit = 1;        // how many it is handed at a time
-  bool queues = false;  // it gets more than one although their time is unknown
+  int limit = 1;        // how many it holds at a time
+  bool queues = false;  // whether it gets more than one although their time is unknown
 };
 
 class Ranking {
@@ -61,9 +62,9 @@ class Ranking {
   std::uint32_t kind() const { return kind_; }
   void reset(std::size_t workers);
   void put(std::size_t position, const Glance& glance, const Outlook& outlook, int skip, int shun);
-  // What all workers take on average, once that is known.
+  // The mean time of all workers, once it is known.
   void set_mean(double mean) { mean_ = mean; }
-  // Workers whose place depends on the mean and has not followed it.
+  // Workers whose position depends on the mean and was not updated with it.
   std::vector<std::uint32_t> take_loose();
 
   struct Choice {
@@ -74,14 +75,14 @@ class Ranking {
     bool found() const { return finish != kNever; }
   };
   struct Choices {
-    Choice any;        // that would finish it first
-    Choice with_room;  // of those that can take it now
-    Choice idle;       // of those that have nothing to do
+    Choice any;        // the worker that would finish it first
+    Choice with_room;  // the first among those that can take it now
+    Choice idle;       // the first among those without tasks
   };
   Choices choose(Nanos now) const;
-  // Workers that have room for one more, wherever they are pinned.
+  // Workers that have room for one more, on any processor.
   std::size_t roomy() const { return roomy_; }
-  // How many tasks of this kind all workers do in a nanosecond, and have in hand.
+  // How many tasks of this kind all workers finish in a nanosecond, and how many they hold.
   double rate() const { return rate_ + (mean_ > 0 ? loose_rate_ / mean_ : 0); }
   double backlog(Nanos now) const { return fixed_ + slope_ * static_cast<double>(now - base_); }
 

@@ -1,38 +1,36 @@
-// Which worker gets which task, what is taken back, and what becomes of a task whose worker or device failed. Pure: no lock, no
-// clock, no I/O; times are handed in, and the caller serialises. The exchange (csrc/bind/exchange.hpp) and the simulator
-// (simulator.hpp) drive this very code.
+// Decides which worker gets which task, which task is taken back, and what happens to a task whose worker or device failed.
+// Pure code: no lock, no clock, no I/O. The caller passes times and serialises calls. The exchange (csrc/bind/exchange.hpp) and
+// the simulator (simulator.hpp) use the same code.
 //
-// Where a task is, and who moves it:
+// The places of a task, and the functions that move it:
 //
 //   place    where it is                                left by
 //   kOut     not here: not added, or done               add -> kQueued
 //   kQueued  in its source's queue                      next -> kPlaced; drop -> kOut
-//   kPlaced  a worker keeps a place, feeds are copied   sent -> kSent; not_sent -> kQueued (kOut if unwanted)
+//   kPlaced  has a place in a worker, feeds are copied  sent -> kSent; not_sent -> kQueued (kOut if unwanted)
 //   kSent    published to the worker                    answered -> kOut; withdrawn -> kQueued (kOut if unwanted);
 //                                                       faulted, lose -> kQueued or kOut
 //
-// A task that nobody wants any more (cancelled, too late) is `unwanted`: it leaves the queue at once, and a place in a worker
-// when that is known to be free. Only `answered` and `lose` free the place of a task that a worker has begun.
+// A cancelled task, or one past its deadline, is `unwanted`: it leaves the queue at once, and its place in a worker when this
+// place is known to be free. Only `answered` and `lose` free the place of a task that a worker has begun.
 //
 // The policy:
-//   P1  A task goes to the worker that is expected to finish it first. A worker's expected time is what it has in hand, plus
-//   its
-//       recent time for a task of this kind, weighted. The oldest task in hand counts with what is left of it; one that takes
-//       longer than expected counts with as much again as it is over.
-//   P2  A worker that would finish first but has no room is waited for, unless an idle one can finish the task before the
-//   others
-//       would be through with everything that waits or is still to come (P1 at the end of a stream, work conservation before).
-//   P3  Tasks whose time is unknown, or recently uneven, are handed out one by one (a worker that does several at a time gets
-//   as
-//       many as it can do): known short ones queue up in the worker, as
-//       many as WORK_IN_HAND covers.
-//   P4  What a worker has not begun is taken back when an idle worker would finish it sooner, by more than moving it costs.
-//   P5  Sources (each stream is one; single calls share one) take turns by the time that their tasks take, so none starves.
-//   P6  A task that a worker died with runs alone, so that a second death names it for certain.
-//   P7  A task that failed for its device runs elsewhere if another device works, `max_attempts` times in all.
-//   P8  With `hedge`: the task that holds up an ordered stream runs a second time, on an idle worker of another device, once it
-//   has
-//       taken `hedge` times what it would take there, and if it would be done there first.
+// P1  A task goes to the worker that is expected to finish it first. The estimate is the time for the tasks that the worker
+//     holds, plus its weighted recent time for a task of this kind. The oldest held task counts with its remaining time. If it
+//     takes longer than expected, the time by which it is late is expected again.
+// P2  If the worker that would finish first has no room, the task waits for it, unless an idle worker can finish the task
+//     before the others would finish everything that waits or is still to come (P1 at the end of a stream, work conservation
+//     before).
+// P3  Tasks whose time is unknown, or recently uneven, are handed out one by one (a worker that runs several at a time gets as
+//     many as it can run). Tasks that are known to be short queue up in the worker, as many as WORK_IN_HAND covers.
+// P4  A task that a worker has not begun is taken back if an idle worker would finish it sooner, by more than the cost of the
+//     move.
+// P5  Sources (each stream is one; single calls share one) share the workers by the time that their tasks take, so no source
+//     starves.
+// P6  A task whose worker died runs alone on a worker, so a second death proves that the task is the reason.
+// P7  A task that failed because of its device runs on another device if one works, at most `max_attempts` times in all.
+// P8  With `hedge`: if the task that delays an ordered stream has taken `hedge` times as long as an idle worker of another
+//     device would take, and that worker would finish first, the task runs there a second time.
 #pragma once
 
 #include <cstddef>
@@ -49,11 +47,11 @@ namespace ais::pool {
 constexpr int kAnyDevice = -1;
 
 struct Options {
-  int in_flight = 0;  // tasks handed to one worker at a time; 0: `fewest`, more of short ones
+  int in_flight = 0;  // tasks that one worker holds at a time; 0: `fewest`, and more if they are short
   int fewest = 2;
   int max_attempts = 2;
-  double hedge = 0;          // 0: no task runs a second time beside the first
-  std::uint64_t random = 0;  // not 0: every decision that is not wrong is drawn by lot, from this seed
+  double hedge = 0;          // 0: no task runs a second time
+  std::uint64_t random = 0;  // not 0: every free choice is random, with this seed
 };
 
 enum class Place : std::uint8_t { kOut, kQueued, kPlaced, kSent };
@@ -65,14 +63,14 @@ struct Source;
 struct Task {
   // Set by the owner before add().
   int device = kAnyDevice;
-  std::uint32_t kind = 0;  // tasks of a kind are expected to take alike
+  std::uint32_t kind = 0;  // tasks of one kind are expected to take the same time
   std::uint64_t bytes = 0;
   Source* source = nullptr;
-  Worker* home = nullptr;  // its feeds lie in this worker's memory already
+  Worker* home = nullptr;  // its feeds are already in this worker's memory
   // The scheduler's; others read.
   Place place = Place::kOut;
   bool unwanted = false;
-  bool claimed = false;  // found to have been begun when it was to be taken back
+  bool claimed = false;  // an attempt to take it back found that it had begun
   Worker* worker = nullptr;
   int crashes = 0;  // workers that died with it
   int faults = 0;   // devices that failed with it
@@ -99,10 +97,10 @@ class TaskList {
   std::size_t size_ = 0;
 };
 
-// Where tasks come from: a stream, or all single calls.
+// A source of tasks: a stream, or all single calls.
 struct Source {
   double weight = 1.0;
-  // How many tasks follow those that were added; kEndless where nobody knows.
+  // How many tasks follow those that were added; kEndless if it is not known.
   static constexpr std::int64_t kEndless = -1;
   std::int64_t to_come = 0;
   // The scheduler's.
@@ -115,15 +113,15 @@ struct Source {
   };
   TaskList tasks;                         // for any device
   std::unordered_map<int, Queue> pinned;  // by device
-  std::vector<Queue*> ready;              // of those, the ones to look at
+  std::vector<Queue*> ready;              // the queues among them that must be checked
   std::size_t waiting = 0;
-  std::size_t under_way = 0;  // waiting or in a worker's hand
+  std::size_t under_way = 0;  // tasks that wait or that a worker holds
   std::uint32_t latest_kind = 0;
-  std::uint32_t salt = 0;  // for the owner: what makes its kinds its own
+  std::uint32_t salt = 0;  // for the owner: makes its kinds distinct from those of other sources
   double served = 0;       // virtual time
 };
 
-// What is known of the time that tasks of one kind take.
+// The estimated time of tasks of one kind.
 struct Estimate {
   std::uint32_t kind = 0;
   double mean = 0;
@@ -135,16 +133,16 @@ struct Estimate {
 struct Worker {
   // Set by the owner.
   int device = 0;
-  int only_cpu = kNoCpu;  // the processor it is pinned to, where that is just one
+  int only_cpu = kNoCpu;  // the processor to which it is pinned, if it is only one
   double weight = 1.0;
-  bool several = false;  // it works on several tasks at a time, in any order
+  bool several = false;  // it runs several tasks at a time, in any order
   // The scheduler's; others read.
   bool open = true;       // false: no new tasks
   TaskList hand;          // placed and sent, in this order
-  bool isolated = false;  // it works on a suspect, and on nothing else
-  bool full = false;      // its memory had no room; until the next answer
+  bool isolated = false;  // it runs a task that had a crash, and no other task
+  bool full = false;      // its memory has no room until the next answer
   std::uint64_t answered = 0;
-  int faults = 0;       // of its device, in a row; they are not answers
+  int faults = 0;       // consecutive failures of its device; they do not count as answers
   Nanos hand_ns = 0;    // expected of all in hand
   int unknown = 0;      // in hand, of unknown time
   Nanos last_done = 0;  // when it published its last answer
@@ -164,18 +162,18 @@ class Scheduler {
   void add(Worker* worker);
   // No new tasks for it.
   void close(Worker* worker);
-  // Places a task that waits for this worker's device, whatever it has in hand, as it gets no more afterwards. Null: none
-  // waits, or it has as many as it may.
+  // Places a task that waits for this worker's device, also if the worker holds tasks, because it gets no more afterwards.
+  // Null: no task waits, or the worker holds as many as it may.
   Task* next_for(Worker* worker);
   // Its memory has no room, or has again.
   void set_full(Worker* worker, bool full);
-  // The worker is gone. What it had in hand comes back in order, out of its hands, and for the caller to `lose` one by one.
+  // Removes a worker, and returns the tasks that it held, in order. The caller must `lose` each of them.
   std::vector<Task*> remove(Worker* worker);
   const std::vector<Worker*>& workers() const { return workers_; }
 
   // ---- sources ----
   void add(Source* source);
-  // Nothing of it waits, and nothing of it is wanted. What workers still have of it no longer points to it.
+  // Removes a source without waiting or wanted tasks. Tasks of it that workers still hold no longer refer to it.
   void remove(Source* source);
 
   // ---- tasks ----
@@ -184,54 +182,54 @@ class Scheduler {
   // pinned to processor `skip` gets none; one pinned to `shun` has to wait until the caller leaves it, which counts.
   Task* next(Nanos now, int skip = kNoCpu, int shun = kNoCpu);
   void sent(Task* task, Nanos now);
-  // There was no room in the worker's memory. The task is the next of its source again, or kOut if unwanted.
+  // The worker's memory had no room. The task is the next of its source again, or kOut if unwanted.
   void not_sent(Task* task);
-  // A task that should be taken back from its worker, for an idle one that `next` would give it to. Null: none. The caller
-  // tries, and reports.
+  // Returns a task that should be taken back from its worker, for an idle worker to which `next` would give it. Null: none. The
+  // caller tries, and reports the result.
   Task* take_back(Nanos now, int skip = kNoCpu, int shun = kNoCpu);
-  void withdrawn(Task* task);      // it is queued again, first of all; kOut if unwanted
+  void withdrawn(Task* task);      // it is queued again, at the front; kOut if unwanted
   void not_withdrawn(Task* task);  // the worker had begun it
-  // Whether a second run of this task, which holds up others, should be added now (P8), as a task of its own that avoids the
-  // device. `look_again`: when to ask the next time; kNever: when something has happened.
+  // Returns whether a second run of this task, which delays others, should be added now (P8), as a separate task that avoids
+  // the device. `look_again`: when to ask again; kNever: after the next change.
   bool hedge(const Task& task, Nanos now, Nanos* look_again, int skip = kNoCpu);
   // The worker answered. `began`, `done`: when the worker took the task and published.
   void answered(Task* task, Nanos began, Nanos done);
-  // The worker's device failed with it. True: it is queued again; false: it is out, and the failure its own.
+  // The worker's device failed with the task. True: it is queued again; false: it is out, and fails with this error.
   bool faulted(Task* task);
-  // It was told to stop, perhaps for another task's sake: nothing is learned from it. It is queued again, or kOut if unwanted.
+  // The task was stopped, perhaps because of another task. Its time is ignored. It is queued again, or kOut if unwanted.
   void stopped(Task* task);
-  // It raised what another run may spare it, which is not the device's fault. It runs elsewhere if there is another device. The
-  // same answer.
+  // The task raised an error that another run may avoid, and the device is not the reason. It runs on another device if there
+  // is one. Returns as `faulted`.
   bool raised(Task* task, Nanos began, Nanos done);
-  // A task of a worker that died. `begun`: the worker was at it; `certain`: and at no other. True: it is queued again; false:
+  // A task of a dead worker. `begun`: the worker had begun it; `certain`: and no other task. True: it is queued again; false:
   // it is out, and fails.
   bool lose(Task* task, bool begun, bool certain, bool can_run_again);
-  // Nobody wants it any more. It leaves its queue now, and its worker as said above.
+  // Makes a task unwanted. It leaves its queue now, and its worker as described at the top of this file.
   void drop(Task* task);
-  // Every queued task of the device (kAnyDevice: of all), out of the queues.
+  // Removes every queued task of the device (kAnyDevice: of all devices) from the queues, and returns them.
   std::vector<Task*> take_queued(int device);
 
   // ---- questions ----
   std::size_t waiting() const { return waiting_; }  // queued
-  // Whether a worker has room for one more task like the source's latest, and none of it waits.
+  // Whether a worker has room for one more task like the source's latest, and no task of the source waits.
   bool wants_more(const Source& source);
-  // When a decision may change although nothing happens; kNever.
+  // When a decision may change although nothing happens, or kNever.
   Nanos look_again() const { return look_again_; }
-  // How many tasks a worker is handed at a time, of this kind.
+  // How many tasks of this kind a worker holds at a time.
   int limit(const Worker& worker, std::uint32_t kind) const;
-  // When the worker is expected to be through with what it has.
+  // When the worker is expected to finish the tasks that it holds.
   Nanos free_at(const Worker& worker, Nanos now) const;
-  // What the task is expected to take there; kUnknown.
+  // The expected time of the task on this worker, or kUnknown.
   Nanos expected(const Worker& worker, const Task& task) const;
-  // Whether another device takes tasks, and does not just fail with them.
+  // Whether another device takes tasks without failing.
   bool others_than(int device) const;
-  // Whether another device has shown that it can do what it is given.
+  // Whether another device has finished a task.
   bool others_work(int device) const;
-  int busy() const { return busy_; }  // workers with something in hand
-  // Of these, those that are pinned to this processor.
+  int busy() const { return busy_; }  // workers that hold tasks
+  // Workers among these that are pinned to this processor.
   int busy_at(int cpu) const;
   int full() const { return full_; }  // workers whose memory has no room
-  // What is wrong if the books contradict each other; empty: nothing. For tests and the simulator.
+  // Returns a description of an inconsistent state; empty: the state is consistent. For tests and the simulator.
   std::string check() const;
 
  private:

@@ -1,16 +1,16 @@
-// Runs whose inputs are outputs of the run before, without leaving the device.
+// Runs whose inputs are outputs of the previous run, without leaving the device.
 //
-// Two sets of output buffers take turns, A and B: a step reads the set the step before wrote and writes the other. So no input
-// ever shares memory with an output of the same run, whatever the chain of outputs and inputs, and nothing is copied. What a
-// step needs of the runtime is bound once for each turn and kept while the chain stays the same.
+// Two sets of output buffers alternate, A and B: a step reads the set that the previous step wrote, and writes the other one.
+// So no input shares memory with an output of the same run, for any chain of outputs and inputs, and nothing is copied. The
+// memory of each step is bound once for each set and kept while the chain stays the same.
 //
 //   first:  feeds      -> A
 //   step 1: feeds + A  -> B          step 2: feeds + B -> A          step 3 as step 1, ...
 //
-// An input that is not chained keeps the memory it had. Outputs of unknown shape come from the runtime, new in each run. What
-// is chained is checked like feeds (feeds.hpp): types, shapes, gears. A run that fails leaves everything as it was after the
-// last that did not; only what lay in the memory that it was to write can then no longer be kept as an input. Threads: calls
-// from several threads take turns. Once the session is closed, or in a forked child, every call fails.
+// An input that is not chained keeps its memory. The runtime allocates outputs of unknown shape in each run. A chained output
+// is checked like feeds (feeds.hpp): types, shapes, gears. A failed run leaves the state of the last successful run; only the
+// contents of the memory that it would have written can no longer be kept as an input. Threads: calls from several threads take
+// turns. Once the session is closed, or in a forked child, every call fails.
 #pragma once
 
 #include <memory>

@@ -1,7 +1,7 @@
-// Many runs of one session, several under way at once where the runtime can overlap them.
+// Many runs of one session, several of them at once if the runtime can overlap them.
 //
-// Results come in the order of submission. What cannot be overlapped (a runtime or model without pipelines, loop > 1, feeds on
-// a device, memory too small for several runs) is run when it is submitted, and waits here for its turn.
+// Results come in the order of submission. If a run cannot overlap (a runtime or model without pipelines, loop > 1, feeds on a
+// device, memory too small for several runs), it runs when it is submitted, and its result waits here for its turn.
 #pragma once
 
 #include <cstdint>
@@ -21,15 +21,15 @@ class Pipeline {
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
 
-  // How many runs can be under way, and are. One thread at a time.
+  // How many runs can be in progress, and how many are. One thread at a time.
   std::size_t depth() const { return runs_ != nullptr ? runs_->depth() : 1; }
   std::size_t under_way() const { return pending_.size(); }
 
-  // Starts a run; fewer than depth() are under way. The feeds are free when it returns; `sink` is used until finish() of this
-  // run. With `lasting`, the feeds and the memory that the sink reserves stay until then, so that a device which was told of
-  // them (Device::register_host) copies from and to them by itself. On a failure nothing was started.
+  // Starts a run. Fewer than depth() runs may be in progress. The feeds are free when it returns; `sink` is used until finish()
+  // of this run. With `lasting`, the feeds and the memory that the sink reserves stay valid until then, so that a device with
+  // which they are registered (Device::register_host) copies directly from and to them. On a failure nothing was started.
   Status submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink, bool lasting = false);
-  // Waits for the oldest run and delivers its outputs. `times` may be null; they are the device's own.
+  // Waits for the oldest run and delivers its outputs. `times` may be null; the device measures them.
   Status finish(RunTimes* times);
 
  private:

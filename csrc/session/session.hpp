@@ -1,9 +1,10 @@
 // One model on one device: feeds checked and staged, run, outputs delivered, everything timed.
 //
-// Memory: feeds belong to the caller and are only read until the call returns. On a host-visible device they are the model's
-// inputs as they are, and outputs of known shape are written straight into the caller's memory; otherwise they are copied.
-// Threads: every call from any thread, runs concurrently. A run holds the model, so close() during a run takes effect after it.
-// Processes: in a forked child every call answers ForkedChild, without touching a lock that the parent may have held (Guarded).
+// Memory: feeds belong to the caller and are only read until the call returns. A host-visible device uses them without a copy,
+// and writes outputs of known shape directly into the caller's memory. Other devices copy both.
+// Threads: any thread may make any call, and runs may be concurrent. A run holds the model, so close() during a run takes
+// effect after it. Processes: in a forked child every call returns ForkedChild, without touching a lock that the parent may
+// have held (Guarded).
 #pragma once
 
 #include <atomic>
@@ -25,23 +26,23 @@
 
 namespace ais::session {
 
-// An input as the caller has it: on the host, or (a tensor) on a device.
+// An input of the caller: on the host, or (a tensor) on a device.
 struct Feed {
   TensorView view;
   std::shared_ptr<device::Device> device;  // null: on the host
 };
 
-// Where outputs go: host memory of the caller's.
+// The destination of outputs: host memory of the caller.
 class OutputSink {
  public:
   virtual ~OutputSink() = default;
-  // Memory for at least `bytes` of output `index`. Called once an output: before the run where the shape is known, else after
-  // it. Null refuses, and the run fails with OutOfMemory.
+  // Returns memory for at least `bytes` of output `index`. Called once for each output: before the run if the shape is known,
+  // otherwise after it. If it returns null, the run fails with OutOfMemory.
   virtual void* reserve(std::size_t index, const device::TensorDesc& desc, const Shape& shape, std::size_t bytes) = 0;
 };
 
-// What one run cost, in nanoseconds of CLOCK_MONOTONIC; with loop > 1 the execution covers all of them.
-// What a device did not tell takes no time here, and is marked.
+// The times of one run, in nanoseconds of CLOCK_MONOTONIC. With loop > 1 the execution includes all loops.
+// A time that the device did not report is 0 here, and is marked.
 struct RunTimes {
   std::int64_t start_ns = 0;
   std::int64_t staged_ns = 0;
@@ -52,7 +53,7 @@ struct RunTimes {
   bool copy_out_known = true;
 };
 
-// How the shapes of a run are found: by mode from the feeds, or by the setting made before (see setting.hpp).
+// How the shapes of a run are found: by mode from the feeds, or by an earlier setting (see setting.hpp).
 struct ShapeRule {
   Mode mode = Mode::kStatic;
   bool use_setting = false;
@@ -77,26 +78,26 @@ class Session : public std::enable_shared_from_this<Session> {
   const device::ModelInfo& info() const { return info_; }
   const std::shared_ptr<device::Device>& device() const { return device_; }
 
-  // Runs `loop` times and delivers the outputs of the last. `times` may be null.
+  // Runs `loop` times and delivers the outputs of the last run. `times` may be null.
   Status run(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink, RunTimes* times = nullptr);
   // The same, with the outputs left on the device.
   Result<std::vector<Tensor>> run_on_device(const std::vector<Feed>& feeds, ShapeRule rule);
 
-  // Asks every run that is executing now to stop; each answers Cancelled. Returns Model::cancel's word.
+  // Cancels every run in progress; each of them returns Cancelled. Returns the result of Model::cancel.
   Result<std::string> cancel();
 
-  // How many bytes outputs of unknown size may have: a hint, which limits nothing.
+  // Sets the expected bytes of outputs of unknown size: a hint, which limits nothing.
   Status expect_outputs(const std::vector<std::size_t>& bytes);
 
-  // Settings of a picture that the device preprocesses, for the runs that start after it.
+  // Sets how the device preprocesses a picture, for runs that start afterwards.
   Status set_aipp(const device::Aipp& settings);
 
-  // Frees the model. Idempotent. Runs that are executing finish first; later ones answer Closed.
+  // Frees the model. Idempotent. Runs in progress finish first; later runs return Closed.
   void close();
   bool closed() const;
-  // Closed or ForkedChild where calls would answer that.
+  // Returns Closed or ForkedChild if calls would return it.
   Status check_open() const { return model().take_status(); }
-  // ForkedChild in a child of the process that made it.
+  // Returns ForkedChild in a child of the process that made it.
   Status check_process() const { return inherited() ? forked_child() : Status(); }
   // Closes every session of this process.
   static void close_all();
@@ -104,7 +105,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void set_loop(int loop) { loop_ = loop; }
   int loop() const { return loop_; }
 
-  // The shapes that runs with use_setting take; nullopt goes back to the model's own.
+  // Sets the shapes of runs with use_setting; nullopt returns to the model's own shapes.
   Status set_shapes(std::optional<std::vector<Shape>> shapes);
   Result<std::optional<std::vector<Shape>>> shapes() const;
 
@@ -112,15 +113,15 @@ class Session : public std::enable_shared_from_this<Session> {
   // Adds the executions of another session from its entry `since` on, in this session's time.
   Status append_times(const Session& other, std::uint64_t since);
 
-  // What the caller should be told, since the last call: what feeds were taken for (feeds.hpp), once for an input, type and
-  // rank in a session's life, and once that the device did not tell its times.
+  // Returns the new warnings since the last call: how feeds were read (feeds.hpp), once for each input, type and rank of a
+  // session, and once that the device did not report its times.
   struct Notice {
     enum class Kind { kFeed, kTimes };
     Kind kind;
     std::string text;
   };
   std::vector<Notice> take_notices();
-  // What feeds were taken for is told anew: it was made an error, and the same feeds must not pass the next time.
+  // Repeats a warning about feeds: a filter made it an error, and the same feeds must raise again.
   void tell_again();
   // In a worker: what it writes, the parent logs.
   void print_notices();
@@ -133,9 +134,9 @@ class Session : public std::enable_shared_from_this<Session> {
   Session(std::shared_ptr<device::Device> device, std::shared_ptr<device::Model> model, int loop);
 
   Result<std::shared_ptr<device::Model>> model() const;
-  // Feeds as inputs where they lie, with the model's types and exact shapes.
+  // Returns feeds as inputs without a copy, with the model's types and exact shapes.
   Status fit_feeds(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs);
-  // Feeds as inputs on the device. `held` keeps the copies alive that had to be made.
+  // Returns feeds as inputs on the device. `held` keeps the necessary copies alive.
   Status stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs,
                std::vector<device::Buffer>* held);
   Status place_outputs(OutputSink* sink, std::vector<device::Output>* outputs, std::vector<device::Buffer>* held,
@@ -144,17 +145,17 @@ class Session : public std::enable_shared_from_this<Session> {
   Status execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs);
   Status fill_unwritten(const std::vector<device::Output>& placed);
   Status check_written(const std::vector<device::Output>& placed, const std::vector<device::Output>& outputs);
-  // Times one call of `once` and logs it.
+  // Measures one call of `once` and logs its times.
   template <typename Once>
   Status timed(Once once);
-  // Logs a run that was timed elsewhere, as far as its times are known; `why` one of them is not.
+  // Logs a run that was measured elsewhere, as far as its times are known; `why`: the reason if one is not known.
   void note_run(const RunTimes& times, const std::string& why);
-  // What close() releases besides the model.
+  // Objects that close() releases besides the model.
   void add_iteration(const std::shared_ptr<Iteration>& iteration);
-  // A runtime's pipeline that nobody uses now, if there is one, and for the next who does.
+  // Takes an unused pipeline of the runtime, if there is one, and puts it back for the next user.
   std::unique_ptr<device::Pipeline> take_pipeline();
   void keep_pipeline(std::unique_ptr<device::Pipeline> pipeline);
-  // The exact shapes of `inputs`, whose types are those that were fed. `pattern`: as for fit_all.
+  // Returns the exact shapes of `inputs`, which have the types that were fed. `pattern`: as for fit_all.
   Result<std::vector<Shape>> fit_views(const std::vector<TensorView>& inputs, Mode mode, const std::vector<Shape>* pattern);
   void keep_notes(const std::vector<Note>& notes, const std::vector<TensorView>& inputs, const std::vector<Shape>& shapes);
   bool inherited() const { return generation_ != fork_generation(); }
@@ -173,7 +174,7 @@ class Session : public std::enable_shared_from_this<Session> {
     std::optional<std::vector<Shape>> shapes;
     std::set<NoteKey> noted;
     std::vector<Notice> notices;
-    bool times_missed = false;  // it was said
+    bool times_missed = false;  // it was reported
   };
   Guarded<State> state_;
   std::atomic<bool> notices_pending_{false};

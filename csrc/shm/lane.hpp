@@ -1,11 +1,11 @@
-// The parent's end of one arena: submits tasks to one incarnation of one worker and takes its replies.
+// The parent's end of one arena: submits tasks to one process of one worker and takes its replies.
 //
-//   submit:  begin (both slots, a place in flight) -> the caller fills the feed slot -> publish, or cancel by destroying
-//   take:    next reply, checked, with its slots still on loan -> the caller reads the views -> the leases go
+//   submit:  begin (both slots, a place in flight) -> the caller fills the feed slot -> publish, or destroy to cancel
+//   take:    next reply, checked, with its slots on loan -> the caller reads the views -> the leases are destroyed
 //
-// Threads: any; a private mutex makes the parent the single producer and consumer of its rings. It is held for a few hundred
-// nanoseconds, never while a slot is filled or read, and never while code of the caller runs.
-// Processes: the object belongs to the process that made it. In a forked child every call answers ForkedChild.
+// Threads: any thread; a private mutex makes the parent the single producer and consumer of its rings. It is held for a few
+// hundred nanoseconds, never while a slot is filled or read, and never while code of the caller runs.
+// Processes: the object belongs to the process that made it. In a forked child every call returns ForkedChild.
 #pragma once
 
 #include <atomic>
@@ -32,15 +32,15 @@ struct LaneOptions {
   std::size_t result_bytes = 0;  // virtual, of one result slot; 0: a 1024th of the arena, at least 1 MiB
 };
 
-// What the caller wants back with a reply. The lane never looks at them.
+// Values that the caller gets back with a reply. The lane does not use them.
 struct Token {
   void* task = nullptr;
-  void* keep = nullptr;  // what must live until the worker is done with the task
+  void* keep = nullptr;  // an object that must live until the worker has finished the task
 };
 
 class Lane {
  public:
-  // A task that has its slots and a place in flight, but is not published. Destroying it gives all back.
+  // A task that has its slots and a place in flight, but is not published. Destroying it releases them.
   class Draft {
    public:
     Draft() = default;
@@ -75,7 +75,7 @@ class Lane {
     Lease feeds_lease;  // empty where they cannot be read
   };
 
-  // A task that a dead worker left, or that was withdrawn, with its feeds as they lie in the feed slot.
+  // A task that a dead worker left, or that was withdrawn, with its feeds in the feed slot.
   struct Unfinished {
     Token token;
     Kind kind = Kind::kTensors;
@@ -89,33 +89,33 @@ class Lane {
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
 
-  // Slots for feeds of `bytes` in all (table included). nullopt: no room now. OutOfMemory if they need more memory than this
-  // process may use; Closed, Corrupt or ForkedChild otherwise.
+  // Returns slots for feeds of `bytes` in total (including the table). nullopt: no room now. OutOfMemory if they need more
+  // memory than this process may use; Closed, Corrupt or ForkedChild.
   Result<std::optional<Draft>> begin(std::size_t bytes);
   // Publishes the frame that was written into the draft's feed slot, and rings the worker. `begun_ns`: when submit began.
   Status publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
                  std::int64_t begun_ns, Token token, std::uint64_t* seq = nullptr);
 
-  // Takes back the task that was published as `seq` (see publish), unless the worker has claimed it: it is not run, and has no
-  // reply. False: the worker has it, or it is over.
+  // Takes back the task that was published as `seq` (see publish), unless the worker has claimed it. The task does not run and
+  // has no reply. False: the worker has it, or it has ended.
   Result<bool> withdraw(std::uint64_t seq, Unfinished* left);
-  // The feeds of a task that the worker has and did not answer yet, where they lie, until the next call. False: there is none.
+  // Returns the feeds, in place, of a task that the worker has not answered; valid until the next call. False: no such task.
   Result<bool> look_at_feeds(std::uint64_t seq, std::vector<TensorView>* out);
 
-  // The next reply into `out` (whose vectors are reused); false where there is none. Works after close and after the worker's
-  // death. On Corrupt the lane is closed.
+  // Writes the next reply into `out` (whose vectors are reused); false if there is none. Works after close and after the
+  // worker's death. On Corrupt the lane is closed.
   Result<bool> take(Reply* out);
-  // Whether there may be one: a load, and no lock, so only for whoever serialises its calls of `take`.
+  // Whether there may be a reply: a load without a lock, so only for a caller that serialises its calls of `take`.
   bool may_take() const { return results_.has_more(); }
 
-  // Closes, and returns all tasks without a reply, in the order of submission. The worker must be dead, or its late replies are
-  // lost.
+  // Closes the lane, and returns all tasks without a reply, in the order of submission. The worker must be dead; otherwise its
+  // late replies are lost.
   std::vector<Unfinished> abandon();
 
-  // Closes, and forgets one task without a reply; false: there is none. For destructors: it needs no memory.
+  // Closes the lane, and drops one task without a reply; false: there is none. For destructors: it allocates no memory.
   bool discard_one(Token* token);
 
-  // The task submitted first that has no published reply, and since when the worker can have been at it.
+  // Returns the oldest task without a published reply, and the earliest time at which the worker can have begun it.
   struct Oldest {
     void* task = nullptr;
     std::int64_t since_ns = 0;
@@ -126,23 +126,23 @@ class Lane {
   // Whether the worker has claimed the task that was published as `seq`, which it has not answered.
   bool claimed(std::uint64_t seq);
 
-  // A slot for feeds that the caller fills before it submits. Empty: the arena is used up for now. OutOfMemory as for begin.
+  // Returns a slot for feeds that the caller fills before it submits. Empty: the arena is full now. OutOfMemory as for begin.
   Result<Lease> lease_feeds(std::size_t bytes);
 
-  // Makes slots for `tasks` tasks of these sizes exist, so that the first ones do not pay for it.
+  // Prepares slots for `tasks` tasks of these sizes, so that the first tasks do not take the time for it.
   Status warm(std::size_t feed_bytes, std::size_t result_bytes, std::size_t tasks);
 
-  // Gives back the memory of slots that are not in use, but for `keep` bytes.
+  // Releases the memory of slots that are not in use, except `keep` bytes.
   void trim(std::uint64_t keep = 0);
 
   void close();
   bool closed() const;
-  // Whether half of the ring is full of what the worker has not passed: no task can be begun.
+  // Whether half of the ring is full of entries that the worker has not passed: then no task can begin.
   bool crowded();
   std::size_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   void set_spin_ns(std::uint32_t ns);
   std::uint32_t spin_ns() const;
-  // While a stream of short tasks is under way: how long the worker naps when it has done what there was (see Port).
+  // During a stream of short tasks: how long an idle worker sleeps before it blocks, to coalesce wake-ups (see Port).
   void set_nap_ns(std::uint32_t ns);
   std::uint32_t nap_ns() const;
 

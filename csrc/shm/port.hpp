@@ -2,8 +2,8 @@
 //
 //   next -> the task and its feeds, over the slot -> write outputs with task.writer -> finish
 //
-// Threads: one at a time, close() from any. Several tasks may be taken before the first is finished, and be finished in any
-// order.
+// Threads: one at a time; any thread may call close(). Several tasks may be taken before the first one is finished, and they
+// may be finished in any order.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct RunTimes {
   std::int64_t copy_in_ns = 0;
   std::int64_t execute_ns = 0;
   std::int64_t copy_out_ns = 0;
-  std::int64_t preprocess_ns = 0;  // of the caller's functions around the model
+  std::int64_t preprocess_ns = 0;  // time of the caller's functions around the model
   std::int64_t postprocess_ns = 0;
   std::uint16_t unknown = 0;  // bits of UnknownTime
 };
@@ -35,7 +35,7 @@ struct Task {
   Kind kind = Kind::kTensors;
   std::uint64_t option = 0;
   std::int64_t picked_ns = 0;
-  // How often the parent had given memory behind slots back: until this task is answered, none of its slots.
+  // How often the parent has released memory of slots. It releases none of this task's slots until the task is answered.
   std::uint64_t punched = 0;
   std::vector<TensorView> feeds;
   FrameWriter writer;  // over the result slot
@@ -46,18 +46,18 @@ enum class Next { kTask, kTimeout, kInterrupted, kClosed };
 
 class Port {
  public:
-  // Takes both descriptors over. Corrupt, with both values, where the arena is not one that this code can serve.
+  // Takes ownership of both descriptors. Corrupt, with both values, if this code cannot serve the arena.
   static Result<std::unique_ptr<Port>> attach(Fd arena, Fd parent_bell);
 
-  // Waits for the next task until `deadline_ns` of CLOCK_MONOTONIC. `out` is reused to spare allocations. kClosed once the lane
-  // is closed and everything published was taken. Corrupt: the parent wrote what it cannot; the lane is closed then.
+  // Waits for the next task until `deadline_ns` of CLOCK_MONOTONIC. `out` is reused to save allocations. kClosed once the lane
+  // is closed and everything published was taken. Corrupt: the parent wrote invalid data; the lane is then closed.
   Result<Next> next(std::int64_t deadline_ns, Task* out);
 
-  // Publishes what task->writer holds. OutOfMemory, with nothing published, where it found no room.
+  // Publishes the contents of task->writer. OutOfMemory if there is no room; then nothing is published.
   Status finish(Task* task, Kind kind, const RunTimes& times);
-  // Publishes a failure; a long text is cut.
+  // Publishes a failure. A long text is truncated.
   Status fail(Task* task, Code code, std::string_view text, std::int64_t vendor_code, const RunTimes& times);
-  // Publishes that the outputs need `needed_bytes`; the parent submits the task again with that much room.
+  // Publishes that the outputs need `needed_bytes`. The parent then submits the task again with that much room.
   Status too_large(Task* task, std::uint64_t needed_bytes);
 
   void close();

@@ -1,20 +1,20 @@
 // A single-producer, single-consumer ring of 64-byte descriptors in memory that two processes map. Either process may be killed
-// at any instruction; the other loses nothing that was published, sees nothing torn, and never hangs.
+// at any instruction. The other process then loses no published entry, sees no torn entry, and never hangs.
 //
-//   write_pos   how many were ever published       written by the producer alone
-//   read_pos    how many were ever taken           written by the consumer alone
-//   slots       entry i lies at i mod kRingSlots
+//   write_pos   number of published entries        only the producer writes it
+//   read_pos    number of taken entries            only the consumer writes it
+//   slots       entry i is at i mod kRingSlots
 //
 // I1  0 <= write_pos - read_pos <= kRingSlots; both only grow; 64 bits, no wrap.
 // I2  Entries [read_pos, write_pos) belong to the consumer, the rest to the producer.
 // I3  SYNC(publish): the slots' memory and the entry, then write_pos (release) | write_pos (acquire), then entry and memory.
 // I4  SYNC(recycle): the last read of an entry, then read_pos (release) | read_pos (acquire), then overwriting the entry.
-// I5  Each side keeps its own position and the last it saw of the other's in private memory: its own is never read back from
-//     where the peer could change it, and a new peer cannot see a stale cache.
-// I6  A position of the peer that breaks I1 means that somebody wrote where they must not: Corrupt.
+// I5  Each side keeps its own position and the last seen position of the peer in private memory. It never reads its own
+//     position from memory that the peer can change, and a new peer cannot see a stale cache.
+// I6  If a position of the peer breaks I1, the memory was corrupted: Corrupt.
 //
-// I7  A task's entry has a claim word (claim.hpp), which both sides change while the entry lies in the ring; the rest of it is
-//     copied without that word. Whoever takes a task claims it in the same step, and passes withdrawn ones by.
+// I7  A task's entry has a claim word (claim.hpp), which both sides change while the entry is in the ring. The rest of the
+//     entry is copied without that word. The consumer claims a task when it takes it, and skips withdrawn tasks.
 //
 // "Single" means one at a time: each side serialises its own threads (Lane with a mutex, Port by being used from one thread).
 #pragma once
@@ -65,19 +65,19 @@ class Producer {
     return true;
   }
 
-  // Takes back the entry that was pushed as number `position`, unless the consumer has claimed it.
+  // Withdraws the entry that was pushed as number `position`, unless the consumer has claimed it.
   bool withdraw(std::uint64_t position, std::uint64_t seq) {
     return settle_claim(entries_ + (position % kRingSlots) * sizeof(Entry), seq, Claim::kWithdrawn);
   }
 
-  // Whether the consumer has claimed that entry. One that is not there any more has been passed, so it was claimed.
+  // Whether the consumer has claimed that entry. An entry that is no longer in the ring was passed, so it was claimed.
   bool claimed(std::uint64_t position, std::uint64_t seq) const {
     const std::uint64_t word =
         claim_of(entries_ + (position % kRingSlots) * sizeof(Entry))->load(std::memory_order_acquire);  // SYNC(claim)
     return word != claim_word(seq, Claim::kOffered) && word != claim_word(seq, Claim::kWithdrawn);
   }
 
-  // How many entries lie in the ring, as far as `enough` of them matter: more may be counted than there are.
+  // How many entries are in the ring, as far as `enough` of them matter: the count may be too high.
   std::uint64_t unread(std::uint64_t enough) {
     if (written_ - read_seen_ >= enough) {
       const std::uint64_t seen = read_pos_->load(std::memory_order_acquire);  // SYNC(recycle)
@@ -86,7 +86,7 @@ class Producer {
     return written_ - read_seen_;
   }
 
-  // How many entries the consumer says that it has taken, ever.
+  // How many entries the consumer has taken in total, by its own account.
   std::uint64_t taken() const { return read_pos_->load(std::memory_order_acquire); }  // SYNC(recycle)
 
  private:
@@ -103,10 +103,10 @@ class Consumer {
   Consumer(std::atomic<std::uint64_t>* write_pos, std::atomic<std::uint64_t>* read_pos, void* entries)
       : write_pos_(write_pos), read_pos_(read_pos), entries_(static_cast<std::uint8_t*>(entries)) {}
 
-  // Whether there may be an entry: one load. Serialised with try_pop, as all of a side is.
+  // Whether there may be an entry: one load. Calls must be serialised with try_pop, like all calls of one side.
   bool has_more() const { return write_pos_->load(std::memory_order_relaxed) != read_; }
 
-  // Calls `look` with a copy of each entry that is published and not taken, oldest first. Takes none.
+  // Calls `look` with a copy of each entry that is published and not taken, oldest first. It takes none of them.
   template <typename Look>
   Status each_unread(Look look) {
     const std::uint64_t seen = write_pos_->load(std::memory_order_acquire);  // SYNC(publish)
@@ -120,7 +120,7 @@ class Consumer {
     return Status();
   }
 
-  // False: nothing is published that was not taken. Else a copy of the oldest entry, which is then the producer's again.
+  // False: there is no published entry left. Otherwise copies the oldest entry, which then belongs to the producer again.
   Result<bool> try_pop(Entry* out) {
     while (true) {
       if (read_ == write_seen_) {

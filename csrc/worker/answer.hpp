@@ -1,4 +1,4 @@
-// What a run becomes for the parent. The only place that turns what came of a task into a reply.
+// Turns the result of a task into a reply to the parent. No other code does this.
 #pragma once
 
 #include "base/status.hpp"
@@ -6,8 +6,7 @@
 
 namespace ais::worker {
 
-// Publishes the outputs that task->writer holds, or the failure `run`. A failure of this call means that the lane cannot be
-// used any more.
+// Publishes the outputs in task->writer, or the failure `run`. If this call fails, the lane cannot be used any more.
 Status answer(shm::Port* port, shm::Task* task, const Status& run, const shm::RunTimes& times);
 
 }  // namespace ais::worker

@@ -1,12 +1,12 @@
-// Runs a model in a thread of its own on feeds that other threads made, while they make the next ones and take the last
-// outputs. Knows nothing of Python: the device never waits for an interpreter lock between two jobs.
+// Runs a model in a separate thread on feeds that other threads made, while these threads make the next feeds and take the last
+// outputs. It knows nothing about Python: the device never waits for the GIL between two jobs.
 //
 //   submit(job)   any thread      -> waiting_ ->   run()   one thread
 //                                                    |-- outputs in the task's slot: answered here, then spent_
 //                                                    `-- outputs elsewhere:          done_ -> next_done()   any thread
 //
-// A job belongs to whoever holds it; none is shared. Both queues are short, so that tasks wait in the lane, where the parent
-// can still give them to another worker.
+// A job belongs to the thread that holds it; no job is shared. Both queues are short, so that tasks wait in the lane, where the
+// parent can still give them to another worker.
 #pragma once
 
 #include <condition_variable>
@@ -38,18 +38,18 @@ class Executor {
   // `replies` guards the port's side of answering; the port and it outlive the executor.
   Executor(std::shared_ptr<session::Session> session, shm::Port* port, std::mutex* replies);
 
-  // Hands a job over; waits while enough are waiting. After a failure of run() the job is dropped, as the process ends.
+  // Hands over a job. Blocks while enough jobs wait. After a failure of run() the job is dropped, because the process ends.
   void submit(JobPtr job);
-  // No job comes any more.
+  // Declares that no more jobs come.
   void end();
   // See Handler::cancel.
   void cancel(std::uint64_t seq);
-  // Executes until end() and the last job. `idle` is called when nothing is under way and none waits. A failure means that the
+  // Executes jobs until end() and the last job. Calls `idle` when no job is in progress and none waits. After a failure the
   // lane, or (DeviceLost) the device, cannot be used any more.
   Status run(const std::function<void()>& idle);
-  // The next job with its outputs in its sink, in the order of execution; null after the last.
+  // Returns the next job with its outputs in its sink, in the order of execution; null after the last.
   JobPtr next_done();
-  // Jobs that are answered: their feeds may need a lock to be freed.
+  // Returns answered jobs, because freeing their feeds may need a lock.
   std::vector<JobPtr> take_spent();
 
  private:

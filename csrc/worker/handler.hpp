@@ -1,4 +1,4 @@
-// What a worker does with a task, without Python.
+// Runs the tasks of a worker without Python.
 #pragma once
 
 #include <cstdint>
@@ -14,21 +14,22 @@ class Handler {
  public:
   virtual ~Handler() = default;
 
-  // How many tasks can be under way.
+  // How many tasks can be in progress.
   virtual std::size_t depth() const { return 1; }
 
-  // Begins a task, from its feeds where they lie. `task` stays where it is until it is finished. Cannot fail: finish tells.
+  // Begins a task with its feeds in place. `task` must not move until it is finished. It cannot fail: finish reports errors.
   virtual void start(shm::Task* task) = 0;
-  // Ends the oldest task: its outputs are written with task->writer. A failure fails this task only. Where the writer had no
-  // room (full()) the status does not matter: the task is run again with more.
+  // Ends the oldest task: its outputs are written with task->writer. A failure fails this task only. If the writer had no room
+  // (full()), the status does not matter: the task runs again with more room.
   virtual Status finish(shm::RunTimes* times) = 0;
-  // Has the task with this number end soon, if it is under way. Any thread. Others may end with it, as Cancelled.
+  // Ends the task with this number soon, if it is in progress. Any thread may call it. Other tasks may end with it, as
+  // Cancelled.
   virtual void cancel(std::uint64_t /*seq*/) {}
-  // No task comes any more, and none is under way: the arena's addresses mean nothing after it.
+  // Called after the last task, when none is in progress: the arena's addresses are invalid afterwards.
   virtual void leave() {}
 };
 
-// For handlers that do one task after the other.
+// For handlers that run one task after the other.
 class PlainHandler : public Handler {
  public:
   virtual Status run(const shm::Task& task, shm::FrameWriter* out, shm::RunTimes* times) = 0;
@@ -39,8 +40,8 @@ class PlainHandler : public Handler {
   shm::Task* task_ = nullptr;
 };
 
-// Outputs are copies of the feeds, in mode 1 there are none; task.option is how many microseconds of work to simulate. For
-// tests and measurements.
+// Outputs are copies of the feeds; in mode 1 there are no outputs. task.option is the number of microseconds of simulated work.
+// For tests and measurements.
 class EchoHandler : public PlainHandler {
  public:
   Status run(const shm::Task& task, shm::FrameWriter* out, shm::RunTimes* times) override;

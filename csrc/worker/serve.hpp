@@ -1,4 +1,4 @@
-// The worker's steady state: wait, run, publish. No Python, no allocation for a task of a size that was seen before.
+// The worker's steady state: wait, run, publish. It uses no Python, and allocates nothing for a task of a known size.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,9 @@ namespace ais::worker {
 
 enum class Stopped { kClosed, kInterrupted, kObject };
 
-// Serves tasks until the lane is closed and drained, a signal handler ran in this thread, or `task` holds a Python object,
-// which the caller handles and answers; call again to go on after the latter two. `served` counts up. A failure means that the
-// lane, or (DeviceLost) the device, can not be used any more.
+// Serves tasks until the lane is closed and drained, a signal handler ran in this thread, or `task` holds a Python object. In
+// the last case the caller handles and answers the task. In the last two cases call it again to continue. `served` counts
+// tasks. After a failure the lane, or (DeviceLost) the device, cannot be used any more.
 Result<Stopped> serve(shm::Port* port, Handler* handler, shm::Task* task, std::uint64_t* served);
 
 }  // namespace ais::worker

@@ -1,4 +1,4 @@
-// Runs a model on tasks: feeds are read from their slot, outputs of known shape are written by the device into theirs.
+// Runs a model on tasks. Feeds are read from their slot, and the device writes outputs of known shape into the result slot.
 #pragma once
 
 #include <deque>
@@ -15,7 +15,7 @@
 
 namespace ais::worker {
 
-// Where the runtime overlaps the copies of one task with the execution of another, several are under way at once.
+// If the runtime overlaps the copies of one task with the execution of another, several tasks are in progress at once.
 class SessionHandler : public Handler {
  public:
   explicit SessionHandler(std::shared_ptr<session::Session> session);
@@ -24,12 +24,12 @@ class SessionHandler : public Handler {
   Status finish(shm::RunTimes* times) override;
   void cancel(std::uint64_t seq) override;
   void leave() override { slots_.forget(); }
-  // Called in the thread that serves, when the device stops taking slots of the arena: Device::host_memory() says more.
+  // Called in the serving thread when the device stops registering slots of the arena: Device::host_memory() has the reason.
   void when_slots_are_refused(std::function<void()> tell) { slots_.when_refused(std::move(tell)); }
 
  private:
-  // A small output of a device that reads host memory is computed in memory of the worker's own and copied over at the end:
-  // the slot's lines are in the cache of the parent's processor, and a kernel would fetch them one by one.
+  // A small output of a device that reads host memory is computed in the worker's private memory and copied at the end: the
+  // slot's cache lines are in the cache of the parent's processor, and a kernel would fetch them one by one.
   struct Bounce {
     void* slot = nullptr;  // null: this output is written where it belongs
     std::size_t bytes = 0;

@@ -1,13 +1,14 @@
-// Slots of the arena that the device was told of (Device::register_host), so that it copies from and to them by itself.
+// Slots of the arena that are registered with the device (Device::register_host), so that it copies directly from and to them.
 //
-// A worker does not know where slots begin and end, only which ranges tasks use. Ranges are whole pages; slots are, too, so
-// ranges of two slots never overlap, and of overlapping ones the union belongs to one slot.
+// A worker does not know where slots begin and end; it knows only the ranges that tasks use. Ranges and slots are whole pages.
+// So ranges of two slots never overlap, and the union of overlapping ranges belongs to one slot.
 //
-// R1  A range is registered when a third task uses it: telling the device costs more than one copy, and slots whose outputs
-//     the caller keeps do not come back.
-// R2  What the parent gave memory of back (Header::punched) has other pages than the device knows. A slot that a task uses is
-//     the worker's, so nothing of it is given back meanwhile; a range that was registered before the newest count begins anew.
-// R3  Nothing is unregistered while a task uses it.
+// R1  A range is registered when a third task uses it: registering costs more than one copy, and a slot whose outputs the
+//     caller keeps is not used again.
+// R2  If the parent has released memory of a slot (Header::punched), the slot has other pages than the device knows. A slot
+//     that a task uses belongs to the worker, so it is not released meanwhile. A range that was registered before the newest
+//     count is registered again.
+// R3  A range is never unregistered while a task uses it.
 //
 // Not thread-safe.
 #pragma once
@@ -36,12 +37,12 @@ class SlotRegistry {
     std::uint64_t punched = 0;
     std::vector<std::uintptr_t> ranges;  // registered ones that it uses, by their begin
   };
-  // Notes that the task uses this memory, and registers it where that pays. Before anybody asks whether it is registered.
+  // Records that the task uses this memory, and registers it if that pays. Call it before a query whether it is registered.
   void use(User* user, const void* data, std::size_t bytes);
   void end(const User& user);
-  // `tell` is called once, when the device has refused to register more, or to let go of what it registered.
+  // `tell` is called once, when the device has refused to register more memory or to unregister memory.
   void when_refused(std::function<void()> tell) { tell_ = std::move(tell); }
-  // Unregisters everything; no task is under way. The arena may go after it.
+  // Unregisters everything. No task may be in progress. The arena may be unmapped afterwards.
   void forget();
 
  private:
