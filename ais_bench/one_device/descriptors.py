@@ -1,4 +1,4 @@
-"""What a model says of its inputs and outputs, and the numbering of element types."""
+"""The descriptions of a model's inputs and outputs, and the numbering of element types."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["ModelMetadata", "dtype", "format", "tensor_desc"]
 
 
 class dtype(enum.IntEnum):
-    """An element type. The numbers are AscendCL's `aclDataType`, so a member indexes tables laid out by them.
+    """An element type. The numbers are those of AscendCL's `aclDataType`, so a member can index tables of AscendCL.
 
-    `name` is numpy's name of the type (ml_dtypes' from bfloat16 on). The two "fnuz" kinds and the integers of 4 and 2 bits but
-    int4 are not in AscendCL and have numbers from 100 on.
+    `name` is numpy's name of the type (from bfloat16 on the name in ml_dtypes). AscendCL does not have the two "fnuz" kinds and
+    the integers of 4 and 2 bits, except int4. They have numbers from 100 on.
     """
 
     float32 = 0
@@ -51,12 +51,12 @@ class dtype(enum.IntEnum):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The numpy type; numpy looks for it, so `np.zeros(3, descriptor.datatype)` works."""
+        """The numpy type. numpy uses this attribute, so `np.zeros(3, descriptor.datatype)` works."""
         import numpy as np  # here, because a worker that only moves arrays never needs it
 
         try:
             return np.dtype(self.name)
-        except TypeError:  # one of those that numpy itself does not have
+        except TypeError:  # a type that numpy itself does not have
             import ml_dtypes
 
             made: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.name))
@@ -64,7 +64,7 @@ class dtype(enum.IntEnum):
 
 
 class format(enum.IntEnum):
-    """How the dimensions of a tensor are ordered. The numbers are AscendCL's `aclFormat`; ONNX models are ND."""
+    """The order of a tensor's dimensions. The numbers are those of AscendCL's `aclFormat`; ONNX models are ND."""
 
     undefined = -1
     NCHW = 0
@@ -85,16 +85,16 @@ class format(enum.IntEnum):
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What a model says about itself. Texts are empty, and the version is 0, if the model does not say.
+    """The metadata of a model. If the model does not have a value, a text is empty and the version is 0.
 
-    Of a compiled model on an NPU all of them are: AscendCL does not tell.
+    For a compiled model on an NPU all values are empty, because AscendCL does not provide them.
 
     Attributes:
         producer: the program that made the model.
         version: the model's own version.
         domain: the model's name space, such as "com.example".
         graph: the name of its graph.
-        description: what its author says about it.
+        description: the author's description.
         custom: further entries by name (ONNX `metadata_props`).
     """
 
@@ -107,7 +107,7 @@ class ModelMetadata:
 
 
 def metadata_of(native: tuple[str, int, str, str, str, dict[str, str]] | None) -> ModelMetadata:
-    """Return a native session's metadata; None is of a runtime that does not tell."""
+    """Return a native session's metadata. None comes from a runtime that does not provide it."""
     if native is None:
         return ModelMetadata()
     producer, version, domain, graph, description, custom = native
@@ -117,12 +117,12 @@ def metadata_of(native: tuple[str, int, str, str, str, dict[str, str]] | None) -
 
 @dataclass
 class tensor_desc:
-    """One input or output of a model. Plain data: it pickles and compares.
+    """One input or output of a model. Plain data that can be pickled and compared.
 
-    `shape` is a list of ints, -1 where a dimension is dynamic. `size` is the bytes of the largest shape the model declares, 0
-    when open; `realsize` the bytes that the next run with the shapes set expects, equal to `size` until something is set.
-    `dim_names` are the model's names of the dimensions ("" for one without), where it names any: ["batch", "", "height"].
-    `optional`: a run may leave it out.
+    `shape` is a list of ints, -1 for a dynamic dimension. `size` is the number of bytes of the largest shape that the model
+    declares, 0 if a dimension is open. `realsize` is the number of bytes that the next run with the set shapes expects; it is
+    equal to `size` until shapes are set. `dim_names` are the model's names of the dimensions, if it has any ("" for a dimension
+    without a name): ["batch", "", "height"]. `optional`: whether a run may omit it.
     """
 
     name: str = ""
@@ -136,7 +136,7 @@ class tensor_desc:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The numpy type of arrays for this input or output; numpy looks for it, so `np.zeros(shape, descriptor)` works."""
+        """The numpy type for this input or output. numpy uses this attribute, so `np.zeros(shape, descriptor)` works."""
         return self.datatype.dtype
 
     @classmethod

@@ -1,8 +1,8 @@
-"""From what callers feed to plain arrays: C-contiguous, native byte order.
+"""Convert feeds to plain arrays: C-contiguous, native byte order.
 
-The native code calls these for everything that is not such an array already. torch is never imported: its tensors are
-recognised by their module and read through DLPack, or, for bfloat16 and float8, which numpy's DLPack cannot read, as integers
-of the same width that are viewed as the ml_dtypes type.
+Native code calls these functions for feeds that are not such arrays already. torch is never imported: its tensors are
+recognised by their module and read through DLPack. numpy's DLPack cannot read bfloat16 and float8, so these are read as
+integers of the same size and viewed as the ml_dtypes type.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DLPACK_HOST = {1, 3, 11, 13}  # kDLCPU, and the host memory kinds of CUDA, ROCm
 
 
 def is_by_name(feeds: Any) -> bool:
-    """Whether the feeds of one run are given by input name."""
+    """Return whether the feeds of one run are given by input name."""
     return isinstance(feeds, Mapping)
 
 
@@ -40,9 +40,9 @@ def to_sequence(
     """Turn the feeds of one run into a list in the model's order.
 
     `feeds` is a mapping from input names, an array or tensor (its first axis runs over the inputs, unless the model has one
-    input and the array is that), or any other iterable. `ranks` are the model's, -1 for an input of any rank. A mapping may
-    leave out the inputs in `optional`: None stands in their places. It may have entries for the constants in `overridable`:
-    their values follow the inputs then, None for those that it does not have. Raises FeedError.
+    input and the array is this input), or any other iterable. `ranks` are those of the model, -1 for an input of any rank. A
+    mapping may omit the inputs in `optional`; None takes their places. It may have entries for the constants in `overridable`;
+    their values then follow the inputs, with None for those that it does not have. Raises FeedError.
     """
     if is_by_name(feeds):
         missing = [name for name in names if name not in feeds and name not in optional]
@@ -72,12 +72,12 @@ def to_sequence(
 
 
 def is_one_array(value: Any) -> bool:
-    """Whether this is an array or tensor, of whichever library, and no list of them."""
+    """Return whether this is an array or tensor of any library, and not a list of them."""
     return isinstance(value, (np.ndarray, np.generic, Tensor)) or (hasattr(value, "__dlpack__") and hasattr(value, "shape"))
 
 
 def sets_of(element: Any) -> Sequence[Any]:
-    """The sets of feeds in an element of a pipeline's list: itself, or, as no input is a list, all those in a list of lists."""
+    """Return the sets of feeds in an element of a pipeline's list: the sets in a list of lists, otherwise the element."""
     several = isinstance(element, (list, tuple)) and element and all(isinstance(entry, (list, tuple)) for entry in element)
     return element if several else [element]
 
@@ -92,7 +92,7 @@ def to_array(value: Any, label: str, wanted: str = "") -> NDArray[Any]:
         raise FeedTypeError(f"{label} is a masked array, and a device knows no masks; pass x.filled(value)")
     if isinstance(value, (np.ndarray, np.generic, BaseTensor)):
         plain = np.asarray(value)
-        if plain.dtype.type is np.void and plain.dtype.names is None:  # bytes of no type at all
+        if plain.dtype.type is np.void and plain.dtype.names is None:  # bytes without a type
             plain = np.frombuffer(plain.tobytes(), np.uint8)
     elif _is_torch_tensor(value):
         plain = _from_torch(value, label)
@@ -119,7 +119,7 @@ def to_array(value: Any, label: str, wanted: str = "") -> NDArray[Any]:
 
 
 def _is_raw(value: Any) -> bool:
-    """Whether this is host memory by the buffer protocol, and no array of a library. Not `bytes`: they are a text as often."""
+    """Return whether this is host memory with the buffer protocol, and not an array. Not `bytes`, which are often a text."""
     return isinstance(value, (bytearray, memoryview, array.array, mmap.mmap))
 
 
@@ -130,7 +130,7 @@ def _type_name(value: Any) -> str:
 
 
 def _remedy(value: Any, wanted: str) -> str:
-    """Return how to make the array that is wanted, if numpy can make it of this value, else ""."""
+    """Return how to make the wanted array, if numpy can make it from this value, otherwise ""."""
     if not wanted or value is None or isinstance(value, (str, bytes)):
         return ""
     try:

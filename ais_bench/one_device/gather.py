@@ -1,4 +1,4 @@
-"""From single outputs to what callers asked for. Pure."""
+"""Turn single outputs into the form that callers asked for. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from ais_bench.options import as_list, nearest
 class BatchAxes:
     """Which axis of each output runs over the samples.
 
-    `asked` says it: one number for all outputs, or one for each, in a list or by name. Otherwise the model does: by the name of
-    its batch dimension, by a fixed batch that only one axis can be, or because only one axis is open. Then a run's lengths
-    have to agree, and where they leave a choice it is an error: a wrong axis gives wrong numbers in the right shape.
+    `asked` decides: one number for all outputs, or one for each, in a list or by name. Otherwise the model decides: by the name
+    of its batch dimension, by a fixed batch that fits only one axis, or because only one axis is open. The lengths of a run
+    must then agree. If several axes are possible, this is an error, because a wrong axis gives wrong numbers in the right
+    shape.
     """
 
     def __init__(
         self, inputs: Sequence[tensor_desc], outputs: Sequence[tensor_desc], asked: Any = None, *, declared: bool = True
     ) -> None:
-        """`declared` is False for outputs of a postprocess, of which the model says nothing: their axis 0."""
+        """Find the axes. `declared` is False for outputs of a postprocess, which the model does not describe: axis 0."""
         self._outputs = outputs
         self._asked = _axes_asked(asked, [desc.name for desc in outputs])
         self._declared = declared
@@ -37,7 +38,7 @@ class BatchAxes:
         self._other_names = {name for desc in inputs for name in desc.dim_names[1:] if name} - self._batch_names
 
     def axis_of(self, index: int, shape: tuple[int, ...], samples: int) -> int:
-        """The axis of an output that came with this shape from a run of so many samples. Raises FeedError."""
+        """Return the axis of an output with this shape from a run of `samples` samples. Raises FeedError."""
         asked = self._asked.get(index)
         if asked is not None:
             axis = asked + len(shape) if asked < 0 else asked
@@ -67,7 +68,7 @@ class BatchAxes:
         )
 
     def _says(self, index: int, axis: int, shape: tuple[int, ...]) -> bool:
-        """Whether the model itself says that this axis, not the first, is the batch: an equal length may be chance."""
+        """Return whether the model itself declares that this axis is the batch: an equal length may be a coincidence."""
         desc = self._outputs[index] if index < len(self._outputs) else None
         if desc is None or len(desc.shape) != len(shape):
             return False
@@ -93,7 +94,7 @@ class BatchAxes:
 
 
 def _axes_asked(asked: Any, names: Sequence[str]) -> dict[int, int]:
-    """{output: axis} from what a caller passed as batch_axis. Raises ConfigError."""
+    """Return {output: axis} from a caller's batch_axis. Raises ConfigError."""
     if asked is None:
         return {}
     wanted = f"batch_axis is {asked!r}; it is a whole number, a list of one for each output, or {{output name: number}}"
@@ -121,10 +122,10 @@ def whole_arrays(
     outputs: Sequence[tensor_desc],
     axes: BatchAxes | None = None,
 ) -> list[NDArray[Any]]:
-    """Outputs of runs over consecutive batches as one array for each output, padding trimmed.
+    """Return one array for each output from runs over consecutive batches, without the padding.
 
-    The arrays are allocated once, at the first run, and filled. Raises FeedError for an output without one entry for each
-    sample, or whose other dimensions change from run to run.
+    The arrays are allocated once, at the first run, and filled. Raises FeedError if an output does not have one entry for each
+    sample, or its other dimensions change from run to run.
     """
     axes = axes or BatchAxes([], outputs, declared=False)
     whole: list[NDArray[Any]] = []
@@ -149,7 +150,7 @@ def whole_arrays(
 
 
 def indexes_of(wanted: Any, names: Sequence[str]) -> list[int]:
-    """The places of the outputs named in `wanted`, in its order. Raises FeedError for a name that the model does not have."""
+    """Return the positions of the outputs in `wanted`, in its order. Raises FeedError for an unknown name."""
     asked = as_list("outputs", wanted, "output names")
     for name in asked:
         if name not in names:
@@ -158,8 +159,8 @@ def indexes_of(wanted: Any, names: Sequence[str]) -> list[int]:
 
 
 def picker(wanted: Any, names: Sequence[str]) -> Callable[[Any], Any]:
-    """Return what makes the outputs in `wanted` of a list of all outputs (None: the list itself). What stands in the place of a
-    list, an error say, stays. Raises as `indexes_of` does."""
+    """Return a function that picks the outputs in `wanted` from a list of all outputs (None: the list itself). A value that is
+    not a list, such as an error, stays. Raises the errors of `indexes_of`."""
     if wanted is None:
         return lambda result: result
     indexes = indexes_of(wanted, names)
@@ -167,8 +168,8 @@ def picker(wanted: Any, names: Sequence[str]) -> Callable[[Any], Any]:
 
 
 def picked(outputs: Sequence[Any], indexes: Sequence[int]) -> list[Any]:
-    """The outputs at these places. One that is asked for twice is a copy the second time: outputs are independent of each
-    other."""
+    """Return the outputs at these positions. If an output is wanted twice, the second is a copy, because outputs must be
+    independent of each other."""
     found = []
     for place, index in enumerate(indexes):
         one = outputs[index]
@@ -179,7 +180,7 @@ def picked(outputs: Sequence[Any], indexes: Sequence[int]) -> list[Any]:
 
 
 def _place(array: NDArray[Any], whole: NDArray[Any], axis: int, start: int, stop: int, expected: int, name: str) -> None:
-    """Put one run's output where it belongs. Raises FeedError."""
+    """Copy one run's output to its position. Raises FeedError."""
     rest = (*whole.shape[:axis], *whole.shape[axis + 1 :])
     if array.ndim != whole.ndim or array.shape[axis] != expected:
         raise FeedError(f"output {name} has shape {array.shape} for a batch of {expected}: not one entry a sample")
@@ -192,13 +193,13 @@ def _place(array: NDArray[Any], whole: NDArray[Any], axis: int, start: int, stop
 
 
 def regroup(items: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
-    """A flat list cut into lists of these lengths."""
+    """Return a flat list as lists of these lengths."""
     edges = [0, *itertools.accumulate(lengths)]
     return [list(items[low:high]) for low, high in itertools.pairwise(edges)]
 
 
 def no_samples(outputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:
-    """What `whole_arrays` gives for no samples at all: empty arrays, open dimensions as 0."""
+    """Return the result of `whole_arrays` without samples: empty arrays, with open dimensions as 0."""
     return [np.empty((0, *(max(0, dim) for dim in desc.shape[1:])), desc.dtype) for desc in outputs]
 
 

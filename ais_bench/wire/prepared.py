@@ -1,7 +1,8 @@
-"""A model that was prepared for the workers of a pool: what is asked of the helper, where the files lie, how a worker waits.
+"""A model that is prepared for the workers of a pool: the request to the helper, the files, and how a worker waits.
 
-A helper process (ais_bench.worker.prepare) makes the folder, takes the lock in it, prepares, writes the result and lets the
-lock go, which the kernel does for it if it dies. So a worker that gets the lock finds a result or knows that there is none.
+A helper process (ais_bench.worker.prepare) makes the folder, takes the lock in it, prepares the model, writes the result and
+releases the lock. If the helper dies, the kernel releases the lock. So a worker that gets the lock finds a result, or knows
+that there is none.
 
 Every worker imports this file, so it imports little.
 """
@@ -17,29 +18,29 @@ from ais_bench.wire.parcel import Packed
 PREFIX = "ais_bench-weights-"
 LOCK = "lock"
 RESULT = "result"
-MODEL = "model.onnx"  # its weights are the file "weights" beside it
-READY = b"ready\n"  # the helper's word that workers may come and wait
+MODEL = "model.onnx"  # its weights are in the file "weights" beside it
+READY = b"ready\n"  # the helper's message that workers may wait
 
 
 class Request(NamedTuple):
-    """What to prepare: the session's factory, as in the workers' start message (ais_bench.wire.parcel), and how."""
+    """What to prepare, and how: the session's factory as in the workers' start message (ais_bench.wire.parcel), and options."""
 
     packed: Packed | None
     fd: int
     sizes: tuple[int, ...]
     threads: int
-    cache: str | None  # a folder that keeps what was prepared
+    cache: str | None  # a folder that keeps the prepared files
 
 
 class Prepared(NamedTuple):
-    """The path of the prepared model; None where there is none, and why."""
+    """The path of the prepared model; None if there is none, with the reason."""
 
     path: str | None
     why: str = ""
 
 
 def write_result(folder: str, result: Prepared) -> None:
-    """Say what came of it. The caller holds the lock."""
+    """Write the result. The caller holds the lock."""
     with open(os.path.join(folder, RESULT), "wb") as file:
         file.write(os.fsencode(f"{result.path or ''}\n{result.why}"))
 
@@ -66,7 +67,7 @@ def await_prepared(folder: str) -> Prepared:
 
 
 def model_bytes(model: Any) -> int:
-    """Return the size of a model, the weights that it keeps in other files included; 0 for one that cannot be read."""
+    """Return the size of a model, including its weights in other files; 0 if it cannot be read."""
     if not isinstance(model, str):
         return memoryview(model).nbytes
     try:
@@ -77,10 +78,10 @@ def model_bytes(model: Any) -> int:
 
 
 def remove(folder: str) -> None:
-    """Remove a folder of files, as far as it is there."""
+    """Remove a folder of files, if it exists."""
     try:
         for name in os.listdir(folder):
             os.unlink(os.path.join(folder, name))
         os.rmdir(folder)
-    except OSError:  # it is gone, or somebody else is at it
+    except OSError:  # it does not exist, or another process removes it
         pass
