@@ -1,4 +1,4 @@
-"""Where the vendors' libraries may be, best first. Looking imports none of their Python packages."""
+"""The possible paths of the vendors' libraries, best first. The search imports none of their Python packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ais_bench.errors import DeviceUnavailable
 __all__ = ["candidates", "plugins"]
 
 PLUGINS = "AIS_BENCH_PROVIDER_LIBRARY"
-# Distributions that own the package `onnxruntime`, as their folders in site-packages are called.
+# Distributions that contain the package `onnxruntime`, by the names of their folders in site-packages.
 _FLAVOURS = (
     "",
     "_azure",
@@ -30,7 +30,7 @@ _FLAVOURS = (
 
 
 def candidates(runtime: str) -> list[str]:
-    """Return the paths to try for a runtime, `"ort"` or `"acl"`; an explicit one in the environment replaces the search."""
+    """Return the paths to try for a runtime, `"ort"` or `"acl"`. An explicit path in the environment replaces the search."""
     return {"ort": _onnxruntime, "acl": _ascendcl}.get(runtime, lambda: [])()
 
 
@@ -54,15 +54,15 @@ def _onnxruntime() -> list[str]:
 
 
 def _version(name: str) -> list[int]:
-    """A library's version as numbers: 1.9 is older than 1.24."""
+    """Return a library's version as numbers: 1.9 is older than 1.24."""
     return [int(digits) for digits in re.findall(r"\d+", name)]
 
 
 def _of_the_distribution(site: str, libraries: list[str]) -> list[str]:
-    """Those of the libraries that the one installed distribution has brought; all of them if it does not say.
+    """Return the libraries of the one installed distribution; all of them if it does not list its files.
 
-    Raises DeviceUnavailable if several distributions are installed: each has overwritten files of the others, so that a library
-    meets another version's providers.
+    Raises DeviceUnavailable if several distributions are installed: they overwrite each other's files, so a library may load
+    providers of another version.
     """
     flavours = {f"onnxruntime{suffix}" for suffix in _FLAVOURS}
     installed = sorted(

@@ -1,7 +1,7 @@
-"""Execution providers of ONNX Runtime: which there are, and whether one can be used here.
+"""Execution providers of ONNX Runtime: which exist, and whether one can be used here.
 
-Asking loads drivers. So a process that holds a pool asks in another one (ais_bench.session.providers), and a process that opens
-a session of its own asks in itself.
+A probe loads drivers. So a process that holds a pool probes in another process (ais_bench.session.providers), and a process
+that opens its own session probes in itself.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["PREFERENCE", "ProviderInfo", "check_devices", "choose", "probe", "pr
 
 
 class _Known(NamedTuple):
-    provider: str  # as ONNX Runtime calls it
-    install: str  # the distribution that has it
+    provider: str  # its name in ONNX Runtime
+    install: str  # the distribution that contains it
 
 
 _KNOWN = {  # in the order in which "auto" tries them
@@ -39,10 +39,10 @@ class ProviderInfo(NamedTuple):
         name: "cuda", "openvino" and so on, or ONNX Runtime's name of another one.
         provider: its name in ONNX Runtime, "CUDAExecutionProvider".
         library: the file of a plugin; "": it is built into ONNX Runtime.
-        devices: what each of its devices is called.
-        why: why it cannot be used, all that was tried; "": it can.
-        install: how to get it.
-        version: of ONNX Runtime; "" if there is none.
+        devices: the names of its devices.
+        why: the reason if it cannot be used, with everything that was tried; "": it can be used.
+        install: how to install it.
+        version: the version of ONNX Runtime; "" if there is none.
     """
 
     name: str
@@ -55,7 +55,7 @@ class ProviderInfo(NamedTuple):
 
 
 def provider_name(name: str) -> tuple[str, str]:
-    """Return our name and ONNX Runtime's name of a provider, given either. Raises ConfigError."""
+    """Return this library's name and ONNX Runtime's name of a provider, given one of them. Raises ConfigError."""
     for ours, known in _KNOWN.items():
         if name.lower() in (ours, known.provider.lower()):
             return ours, known.provider
@@ -68,7 +68,7 @@ def provider_name(name: str) -> tuple[str, str]:
 
 
 def probe(name: str) -> ProviderInfo:
-    """Look whether a provider can be used in this process. Loads its library and driver. Raises ConfigError for the name."""
+    """Probe a provider in this process. This loads its library and driver. Raises ConfigError for an unknown name."""
     ours, provider = provider_name(name)
     if ours == "cpu":
         return ProviderInfo("cpu", CPU, devices=tuple(f"processor {cpu}" for cpu in _native.allowed_cpus()))
@@ -97,10 +97,10 @@ def probe(name: str) -> ProviderInfo:
 
 
 def choose(name: str) -> ProviderInfo:
-    """Return the provider of that name, for "auto" the best that is here.
+    """Return the provider of this name; for "auto" the best available one.
 
-    Raises DeviceUnavailable with all that was tried if the one that is asked for cannot be used. "auto" ends with the
-    processor, and `why` then says what there was of the others.
+    Raises DeviceUnavailable, with everything that was tried, if the named provider cannot be used. The last choice of "auto" is
+    the processor; `why` then has the reasons for the others.
     """
     if name != "auto":
         return usable(probe(name))
@@ -114,7 +114,7 @@ def choose(name: str) -> ProviderInfo:
 
 
 def usable(found: ProviderInfo) -> ProviderInfo:
-    """Return a provider that can be used. Raises DeviceUnavailable for another one."""
+    """Return the provider if it can be used, otherwise raise DeviceUnavailable."""
     if found.devices:
         return found
     how = ""
@@ -127,7 +127,7 @@ def usable(found: ProviderInfo) -> ProviderInfo:
 
 
 def check_devices(found: ProviderInfo, ids: Iterable[int]) -> None:
-    """Raise DeviceUnavailable for an id that the provider has no device for."""
+    """Raise DeviceUnavailable for an id for which the provider has no device."""
     strange = sorted(id for id in set(ids) if id >= len(found.devices))
     if strange:
         have = f"{len(found.devices)} devices, 0 to {len(found.devices) - 1}" if len(found.devices) > 1 else "one device, 0"
@@ -135,7 +135,7 @@ def check_devices(found: ProviderInfo, ids: Iterable[int]) -> None:
 
 
 def provider_options_of(found: ProviderInfo, options: dict[str, str], fallback: str) -> dict[str, str]:
-    """Return session options with the provider in them; those that are not ONNX Runtime's own become the provider's."""
+    """Return session options with the provider. Options that ONNX Runtime does not know become the provider's."""
     if found.name == "cpu":
         return options
     mine = {name if _is_of_the_session(name) else f"provider:{name}": value for name, value in options.items()}

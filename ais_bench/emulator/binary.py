@@ -1,8 +1,8 @@
-"""Where the emulator's library is, and copies of it that lack some symbols.
+"""The path of the emulator's library, and copies of it that lack some symbols.
 
-A program that resolves AscendCL with dlsym must get along without the functions that its CANN does not have. `library_without`
-makes a library that really lacks them: it copies the file and changes the first letter of each name in the table of dynamic
-symbols, so that the loader does not find it, as if it had never been there.
+A program that resolves AscendCL with dlsym must work without the functions that its CANN does not have. `library_without` makes
+a library that lacks them: it copies the file and changes the first letter of each name in the table of dynamic symbols, so that
+the loader does not find the function.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NEW_IN_1_17 = (
     "aclsysGetCANNVersion",
     "aclsysGetVersionStr",
 )
-#: Functions that live in libraries of their own, and not on every product.
+#: Functions in separate libraries, which not every product has.
 MEDIA = ("acldvppFree", "acldvppMalloc")
 PROFILING = (
     "aclprofCreateConfig",
@@ -69,7 +69,7 @@ RARE = (
     "aclmdlSetConfigOpt",
     "aclrtGetMemInfo",
 )
-#: Every function that a program must be able to do without.
+#: Every function without which a program must work.
 OPTIONAL = tuple(sorted(NEW_IN_1_17 + MEDIA + PROFILING + RARE))
 
 _SHT_DYNSYM = 11
@@ -77,15 +77,15 @@ _HIDDEN_LETTER = b"~"
 
 
 def library_path() -> Path:
-    """The emulator's library as it was installed, with every symbol."""
+    """Return the path of the emulator's installed library, with every symbol."""
     return Path(__file__).with_name("libascendcl_emulator.so")
 
 
 def library_without(symbols: Iterable[str], folder: str | os.PathLike[str] | None = None) -> Path:
-    """A copy of the library that lacks `symbols`; the library itself when there are none.
+    """Return the path of a copy of the library that lacks `symbols`; without symbols, of the library itself.
 
-    The copy is made once per content and set of symbols, in `folder` or in one of this user's in the temporary folder, and may
-    be shared by processes. Raises ConfigError for a symbol that the library does not have.
+    The copy is made once for each content and set of symbols, in `folder` or in the user's folder for temporary files.
+    Processes may share it. Raises ConfigError for a symbol that the library does not have.
     """
     hidden = sorted({as_text("a symbol", symbol) for symbol in as_list("without", symbols, "symbols")})
     if not hidden:

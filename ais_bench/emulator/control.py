@@ -1,7 +1,7 @@
-"""The emulator's own functions, for tests and tools: faults, recordings, and what is still alive.
+"""The emulator's own functions, for tests and tools: faults, recordings, and live objects.
 
-They act on this process. The workers of a pool are other processes: give them faults, a recording or a report file through
-`npus` or the environment.
+They act on this process only. The workers of a pool are other processes: set their faults, recording or report file with `npus`
+or the environment.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Call(TypedDict):
 
 
 class Emulator:
-    """The emulator as it is loaded in this process. Any number of these refer to the same one. Thread-safe.
+    """The emulator that is loaded in this process. All objects of this class refer to the same emulator. Thread-safe.
 
-    `path`: the library, when it is not the one that is installed (see `library_without`): a copy is an emulator of its own.
+    `path`: the library, if it is not the installed one (see `library_without`). A copy is a separate emulator.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -59,24 +59,24 @@ class Emulator:
         return self._text("aisEmulatorConfigure", ctypes.c_int(new_process))
 
     def set_faults(self, rules: str = "") -> None:
-        """Replace all fault rules (docs/emulator.md has their form) and count calls anew.
+        """Replace all fault rules (docs/emulator.md has their form) and restart the counts of calls.
 
-        Raises ConfigError for what is no rule.
+        Raises ConfigError for an invalid rule.
         """
         complaint = self._text("aisEmulatorSetFaults", as_text("rules", rules).encode())
         if complaint:
             raise ConfigError(complaint)
 
     def faults_fired(self) -> int:
-        """How many times a rule did something since the last `set_faults`."""
+        """Return how many times a rule took effect since the last `set_faults`."""
         return int(self._library.aisEmulatorFaultsFired())
 
     def call_count(self, function: str) -> int:
-        """How often this function of AscendCL was called in this process."""
+        """Return how often this function of AscendCL was called in this process."""
         return int(self._library.aisEmulatorCallCount(as_text("function", function).encode()))
 
     def start_recording(self) -> None:
-        """Forget earlier recorded calls and record from here on."""
+        """Delete earlier recorded calls and start to record."""
         self._library.aisEmulatorStartRecording(None)
 
     def stop_recording(self) -> list[Call]:
@@ -84,29 +84,29 @@ class Emulator:
         return [cast(Call, json.loads(line)) for line in self._text("aisEmulatorStopRecording").splitlines()]
 
     def report(self) -> list[str]:
-        """Violations of AscendCL's rules, leaks and waits that timed out, in words, since `clear_report`."""
+        """Return violations of AscendCL's rules, leaks and timed-out waits since `clear_report`, as texts."""
         return self._text("aisEmulatorReport").splitlines()
 
     def violations(self) -> int:
-        """How many violations the report holds."""
+        """Return the number of violations in the report."""
         return int(self._library.aisEmulatorViolations())
 
     def leaks(self) -> int:
-        """How many leaks the report holds."""
+        """Return the number of leaks in the report."""
         return int(self._library.aisEmulatorLeaks())
 
     def timeouts(self) -> int:
-        """How many waits timed out. CANN logs each of them as an error, so a program should have none."""
+        """Return how many waits timed out. CANN logs each of them as an error, so a program should have none."""
         return int(self._library.aisEmulatorTimeouts())
 
     def clear_report(self) -> None:
-        """Forget violations, leaks and time-outs."""
+        """Delete violations, leaks and time-outs from the report."""
         self._library.aisEmulatorClearReport()
 
     def living(self) -> list[str]:
-        """Names of everything that a program made and has not given back: memory, streams, models, datasets..."""
+        """Return the names of all live objects of the program: memory, streams, models, datasets..."""
         return self._text("aisEmulatorLiving").splitlines()
 
     def memory_used(self, device: int) -> int:
-        """Bytes of device memory in use on `device`, with padding, weights and workspaces."""
+        """Return the bytes of device memory in use on `device`, with padding, weights and workspaces."""
         return int(self._library.aisEmulatorMemoryUsed(as_device_id(device)))

@@ -1,4 +1,4 @@
-"""`npus`: emulated NPUs for a block of code, and for every process started in it."""
+"""`npus`: emulated NPUs for a block of code, and for every process that starts in it."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ def npus(
     seed: int = 0,
     **unknown: NoReturn,
 ) -> Iterator[Path]:
-    """Make AscendCL the emulator with `count` NPUs within the block, and yield the library's path.
+    """Replace AscendCL by the emulator with `count` NPUs inside the block, and yield the library's path.
 
-    It works by environment variables, which are put back at the end, so start worker processes inside the block. A process may
-    enter it any number of times, also within itself, as long as no NPU is in use: open sessions keep what they have, and while
-    there are any, the NPUs cannot become others. A process loads one AscendCL for good, so sessions under another library
-    (`without`) need another process. Not for two threads at once.
+    This sets environment variables and restores them at the end, so start worker processes inside the block. A process may
+    enter it any number of times, also nested, while no NPU is in use. Open sessions keep their NPUs, and while there are any,
+    the NPUs cannot change. A process loads only one AscendCL, so sessions with another library (`without`) need another
+    process. Only one thread at a time may use it.
 
     Args:
-        count: NPUs, numbered from 0.
+        count: number of NPUs; they are numbered from 0.
         exec_ms: milliseconds of one execution: a number, a distribution such as "normal:5,0.5" (docs/emulator.md), or
-            `{device: either}`. Default: as long as the CPU takes.
-        copy_gbps: 1e9 bytes a second of one direction of copying, or `{device: number}`. Default: as fast as the host copies.
+            `{device: either}`. Default: the time that the CPU takes.
+        copy_gbps: 1e9 bytes per second in each direction, or `{device: number}`. Default: as fast as the host copies.
         memory_mb: MiB of device memory, a number or `{device: number}`. Default 32768.
-        faults: rules like "aclmdlExecute:3=507011@2" (docs/emulator.md): the calls that fail, hang or crash.
-        faults_across_processes: count calls over all processes of the block, so that a restarted worker does not meet it again.
-        without: symbols that the library shall lack; see `ais_bench.emulator.binary.OPTIONAL`.
-        product: what decides which functions work (docs/emulator.md): "310P3", "910", "910B", "A2", "A3", "310B", "950", a SoC.
-        soc: the answer of aclrtGetSocName, if it does not follow from `product`. Models packed for another one are refused.
-        kernel: the release of the host's kernel, such as "5.10": older ones cannot register every memory. Default: this host's.
-        record: a file that every call of every process is appended to, a JSON object a line; "%p" becomes the process id.
+        faults: rules like "aclmdlExecute:3=507011@2" (docs/emulator.md): calls that fail, hang or crash.
+        faults_across_processes: count calls over all processes of the block, so that a restarted worker does not fail again.
+        without: symbols that the library must lack; see `ais_bench.emulator.binary.OPTIONAL`.
+        product: decides which functions work (docs/emulator.md): "310P3", "910", "910B", "A2", "A3", "310B", "950", a SoC.
+        soc: the answer of aclrtGetSocName, if it does not follow from `product`. Models packed for another SoC are refused.
+        kernel: the release of the host's kernel, such as "5.10": old kernels cannot register all memory. Default: this host's.
+        record: a file to which every call of every process is appended as a line of JSON; "%p" becomes the process id.
         report: a file for violations and leaks, as `record`. Default: stderr.
         on_violation: "report", or "abort" to end the process at a violation of AscendCL's rules.
-        threads, seed: ONNX Runtime threads of one model; of the distributions.
+        threads, seed: ONNX Runtime threads of one model; the seed of the distributions.
 
-    Raises ConfigError, and changes nothing, for wrong settings and for others than those of NPUs that this process uses.
+    Raises ConfigError, and changes nothing, for invalid settings, or if this process uses NPUs with other settings.
     """
     if unknown:
         raise unknown_argument(unknown, npus)
@@ -101,7 +101,7 @@ def _machine_settings(
 
 
 def _fault_settings(faults: str | Iterable[str], folder: str | None) -> dict[str, str | None]:
-    """`folder`: where all processes count their calls together; None: each counts its own."""
+    """Return the settings of faults. `folder`: all processes count calls together there; None: each process counts its own."""
     rules = (
         [faults] if isinstance(faults, str) else [as_text("a fault rule", one) for one in as_list("faults", faults, "rules")]
     )
@@ -136,13 +136,13 @@ def _emulated(settings: Mapping[str, str | None]) -> Iterator[Path]:
             complaint = Emulator(library)._configure()
             if not complaint:
                 yield library
-    finally:  # back to the settings around the block; sessions that are still open keep the NPUs that they have
+    finally:  # restore the settings around the block; open sessions keep their NPUs
         Emulator(library)._configure()
     if complaint:
         raise ConfigError(complaint)
 
 
-#: Products by the names that people use, and a SoC of each.
+#: Products by their usual names, and a SoC of each.
 PRODUCTS = {
     "310": "Ascend310",
     "310P": "Ascend310P3",
@@ -159,7 +159,7 @@ _KNOWN_SOCS = ("Ascend310", "Ascend910", "Ascend950")
 
 
 def _soc(product: str | None, soc: str | None) -> str | None:
-    """What aclrtGetSocName answers, None for the default."""
+    """Return the answer of aclrtGetSocName; None for the default."""
     if soc is not None:
         return as_text("soc", soc)
     if product is None:
@@ -177,7 +177,7 @@ def find_onnxruntime() -> str | None:
 
 
 def _per_device(name: str, value: PerDevice | None, count: int) -> str | None:
-    """A setting in the environment's form: "default;device=value;..."."""
+    """Return a setting in the form of the environment: "default;device=value;..."."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -191,7 +191,7 @@ def _per_device(name: str, value: PerDevice | None, count: int) -> str | None:
 
 @contextmanager
 def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
-    """Sets variables (None: unsets) and puts the old ones back."""
+    """Set variables (None: unset them) and restore the old values."""
     for name, value in settings.items():
         if value is not None and "\0" in value:
             raise ConfigError(f"a setting must hold no NUL character, got {value!r} for {name}")

@@ -1,19 +1,19 @@
-"""What goes to another process by name, and what by value. The one rule, for callables, items, results and exceptions.
+"""The rule for what is sent to another process by name, and what by value: for callables, items, results and exceptions.
 
-A class, a function or a module goes by name if the other process could import it and would find the same one there. It goes by
-value otherwise: what is defined in `__main__` (a script, a notebook, `python -c`) or, in a child of multiprocessing, in
-`__mp_main__`; what a function made; modules that were loaded from a path, as `pytest --import-mode=importlib` does, or made by
-hand. By value means that the definition itself is sent, with the globals that it uses. cloudpickle does that. It is imported
-only if something goes by value, because a worker that needs nothing of the kind starts in half the time.
+A class, a function or a module is sent by name if the other process can import it and finds the same one. Otherwise it is sent
+by value: definitions in `__main__` (a script, a notebook, `python -c`) or, in a child of multiprocessing, in `__mp_main__`;
+objects that a function made; modules that were loaded from a path, as `pytest --import-mode=importlib` does, or made by hand.
+By value means that cloudpickle sends the definition itself, with the globals that it uses. cloudpickle is imported only if it
+is needed, because a worker without it starts in half the time.
 
-"Could import" is decided without importing anything: the module's file is looked for on the path that workers get, and is
-compared with the one that is in use here. If only a special finder knows a module (some editable installations have one),
-`ask` says what a fresh interpreter would find.
+This is decided without an import: the module's file is searched on the path of the workers, and compared with the file that is
+in use here. If only a special finder knows a module (some editable installations have one), `ask` returns what a fresh
+interpreter would find.
 
-A class that has gone by value is the same class again when it comes back, and functions are found by name again in the process
-that they come from. So `isinstance` holds for results and errors.
+A class that was sent by value is the same class when it comes back, and functions are found by name again in the process from
+which they come. So `isinstance` holds for results and errors.
 
-Exceptions keep their type whatever their constructor takes: they are made again without calling it.
+Exceptions keep their type, for any constructor: they are made again without calling it.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ __all__ = ["Keep", "dump", "dumps", "error_again", "give_path", "loads", "return
 Keep = Callable[[pickle.PickleBuffer], bool]
 
 _NEVER_IMPORTED = ("__main__", "__mp_main__")
-_HEAP_TYPE = 1 << 9  # of a type's __flags__: it was made by Python code, and not by the interpreter or an extension
+_HEAP_TYPE = 1 << 9  # in a type's __flags__: made by Python code, not by the interpreter or an extension
 
-_lock = _thread.RLock()  # guards cloudpickle's list of modules that go by value, while something is pickled
-_path: tuple[str, ...] | None = None  # sys.path of the workers; None: there have been none
+_lock = _thread.RLock()  # guards cloudpickle's list of modules to send by value, during pickling
+_path: tuple[str, ...] | None = None  # sys.path of the workers; None: no workers yet
 _verdicts: dict[tuple[str, str | None, tuple[str, ...]], bool] = {}
 _returning = False
 _by_value_first = False
 
 
 def texts(path: Iterable[Any]) -> tuple[str, ...]:
-    """A `sys.path` as texts. Importing passes over what is neither text nor bytes; programs put Path objects there as well."""
+    """Return a `sys.path` as texts. Imports ignore other objects than texts and bytes, but programs also add Path objects."""
     return tuple(os.fsdecode(entry) for entry in path if isinstance(entry, str | bytes | os.PathLike))
 
 
 def give_path(path: Sequence[str]) -> None:
-    """Workers have this `sys.path` from now on."""
+    """Set the `sys.path` of workers."""
     global _path
     _path = tuple(path)
 
 
 def returning() -> None:
-    """This process is a worker: what it sends goes home."""
+    """Declare that this process is a worker, so everything that it sends returns to its parent."""
     global _returning
     _returning = True
 
 
 def _found_here(name: str) -> str | None:
-    """The file of a module as the finders of this process find it, without importing it; "" for one without a file."""
+    """Return the file of a module by the finders of this process, without an import; "" for a module without a file."""
     for finder in sys.meta_path:
         with contextlib.suppress(Exception):
             spec = finder.find_spec(name, None, None)
@@ -75,33 +75,33 @@ ask: Callable[[str], str | None] = _found_here  # a process that has workers ask
 
 
 def ask_with(found: Callable[[str], str | None]) -> None:
-    """Let `found` name the file of a module that only a special finder knows. A worker goes on looking by itself."""
+    """Let `found` return the file of a module that only a special finder knows. A worker continues to search by itself."""
     global ask
     if not _returning:
         ask = found
 
 
 def dumps(obj: Any) -> bytes:
-    """Bytes of `obj` that `loads` turns back in another process. Raise what pickling raises."""
+    """Return bytes from which `loads` makes `obj` in another process. Raises errors of pickling."""
     return dump(obj, lambda: None)
 
 
 def dump(obj: Any, begin: Callable[[], Keep | None]) -> bytes:
-    """The same, with buffers out of band. `begin` is called before each attempt, and makes the callback for buffers."""
+    """Like `dumps`, with buffers out of band. `begin` is called before each attempt, and returns the callback for buffers."""
     global _by_value_first
     if not _by_value_first:
         stream = io.BytesIO()
         try:
             _ByName(stream, protocol=5, buffer_callback=begin()).dump(obj)
             return stream.getvalue()
-        except Exception as error:  # whatever speaks against it, the other way has the last word
+        except Exception as error:  # on any error the other way decides
             _by_value_first = isinstance(error, _GoesByValue)
     with _lock:
         return _dump_by_value(obj, begin())
 
 
 def loads(data: Any, buffers: Sequence[Any] = ()) -> Any:
-    """The object again."""
+    """Return the object of `dumps` or `dump`."""
     return pickle.loads(data, buffers=buffers)
 
 
@@ -109,17 +109,17 @@ def loads(data: Any, buffers: Sequence[Any] = ()) -> Any:
 
 
 def goes_by_name(obj: Any) -> bool:
-    """Whether another process would find this class, function or module under its name."""
+    """Return whether another process would find this class, function or module under its name."""
     if isinstance(obj, ModuleType):
         return _importable(obj.__name__)
     module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str):
-        return True  # pickle looks for it, and has the better message
+        return True  # pickle searches for it, and has the better message
     return _is_there(obj, module, name) and _importable(module)
 
 
 def _is_there(obj: Any, module: str, name: str) -> bool:
-    """Whether this very thing has its name here."""
+    """Return whether this name leads to this object here."""
     try:
         return functools.reduce(getattr, name.split("."), sys.modules[module]) is obj
     except (KeyError, AttributeError):
@@ -194,7 +194,7 @@ class _ByName(pickle.Pickler):
 
 
 def _recipe_of_error(error: BaseException) -> Any:
-    """How to make an exception again without its constructor, if that is its own and pickle would call it."""
+    """Return how to make an exception without its constructor, if it has its own one and pickle would call it."""
     kind = type(error)
     if not kind.__flags__ & _HEAP_TYPE:
         return NotImplemented
@@ -205,7 +205,7 @@ def _recipe_of_error(error: BaseException) -> Any:
 
 
 def error_again(kind: type[BaseException], args: tuple[Any, ...], made_of: tuple[Any, ...] | None = None) -> BaseException:
-    """An exception of this type with these `args`, without its constructor. `made_of`: what its built-in base takes."""
+    """Return an exception of this type with these `args`, without its constructor. `made_of`: arguments of its base."""
     made_of = args if made_of is None else made_of
     builtin = _builtin_base(kind)
     try:
@@ -244,7 +244,7 @@ def _by_value_pickler() -> Any:
             self._known: set[str] = set()
 
         def end(self) -> None:
-            """Leave cloudpickle's list as it was."""
+            """Restore cloudpickle's list."""
             for module in self._listed:
                 cloudpickle.unregister_pickle_by_value(module)
 
@@ -264,7 +264,7 @@ def _by_value_pickler() -> Any:
             return super().reducer_override(obj)
 
         def _decide(self, obj: Any) -> None:
-            """Have cloudpickle send it by value, if it would not by itself."""
+            """Make cloudpickle send the object by value, if it would not do so by itself."""
             name = obj.__name__ if isinstance(obj, ModuleType) else getattr(obj, "__module__", None)
             if not isinstance(name, str) or name in self._known or name == "__main__":
                 return
@@ -289,7 +289,7 @@ def _native_code(obj: Any) -> pickle.PicklingError:
 
 
 def _function_at_home(module: str, qualname: str, value: bytes) -> Any:
-    """This process's own function of that name, or the one that was sent."""
+    """Return this process's own function of that name, or the function that was sent."""
     try:
         return functools.reduce(getattr, qualname.split("."), sys.modules[module])
     except (KeyError, AttributeError):
