@@ -26,12 +26,12 @@ FILLED_AT_ONCE = 1 << 14
 
 # ---- the pool (ais_bench/pool) ----
 
-# For a fresh interpreter to answer: a hung driver is seen late against a busy machine taken for one. A guess.
+# Time for a fresh interpreter to answer: too long detects a hung driver late, too short fails on a busy machine. A guess.
 ASK_TIMEOUT_S = 60.0
-# Of what a worker writes, lines that errors quote, and bytes of a line without an end. A guess: a traceback fits.
+# Lines of a worker's output that errors quote, and the most bytes of an unfinished line. A guess: a traceback fits.
 TAIL_LINES = 20
 LONGEST_LINE = 8192
-# At the end of a script, between two looks whether callbacks of futures are done: they end without telling anybody. A guess.
+# At the end of a script, the time between two checks for finished callbacks of futures, which send no signal. A guess.
 FINISH_STEP_S = 0.05
 # Workers that have answered nothing for so long give the memory of their free slots back, but for these bytes each, which small
 # tasks find warm; then nobody looks for so long. Page faults of the next large task against memory that others lack. Guesses.
@@ -43,7 +43,7 @@ LOOK_AGAIN_S = 60.0
 STOP_GRACE_S = 4.0
 # The longest pause before a worker is started again: processor time on a broken device against its absence. A guess.
 LONGEST_BACKOFF_S = 5.0
-# Deaths in a row that are put down to tasks; after so many, and no task done, it is the device all the same. A guess.
+# Consecutive deaths that failing tasks may explain; after this many without a finished task the device counts. A guess.
 EXCUSED_IN_A_ROW = 30
 
 # ---- sessions (ais_bench/session) ----
@@ -71,8 +71,8 @@ INLINE_BYTES = 1024
 # Bytes of plain arrays that go to each worker as a whole; of more, each sample goes by itself. Memory of all workers against
 # copies. A guess.
 TRAVELS_AS_ONE = 64 << 20
-# How often a sample whose workers died runs again by itself before it counts as the culprit: workers may also be killed by
-# somebody else, again and again. A guess.
+# How often a sample whose workers died runs again alone before it fails: another program may also kill workers repeatedly.
+# A guess.
 MORE_ROUNDS = 2
 # Between two looks: at the counts of restarts, at what the line of progress says (the second one where no line can move), and
 # at the table of `live`. News against processor time. Guesses.
