@@ -182,6 +182,9 @@ def runtime_library(name: str, /) -> str: ...
 def built_in_providers() -> list[str]:
     """Return the execution providers that are built into ONNX Runtime, by its names."""
 
+def is_ort_option(name: str, /) -> bool:
+    """Return whether an option is of ONNX Runtime's sessions; another one may be a provider's. Loads no library."""
+
 def provider_devices(options: Mapping[str, str], /) -> list[str]:
     """Return what the devices of the provider in `options` are called. Loads drivers: for a process that was made for it."""
 

@@ -138,24 +138,6 @@ def provider_options_of(found: ProviderInfo, options: dict[str, str], fallback: 
     """Return session options with the provider. Options that ONNX Runtime does not know become the provider's."""
     if found.name == "cpu":
         return options
-    mine = {name if _is_of_the_session(name) else f"provider:{name}": value for name, value in options.items()}
+    mine = {name if _native.is_ort_option(name) else f"provider:{name}": value for name, value in options.items()}
     library = {"provider_library": found.library} if found.library else {}
     return {**mine, "provider": found.provider, "fallback": fallback, **library}
-
-
-_OF_THE_SESSION = {
-    "custom_ops",
-    "devices",
-    "enable_cpu_mem_arena",
-    "enable_mem_pattern",
-    "execution_mode",
-    "graph_optimization_level",
-    "inter_op_num_threads",
-    "profile",
-    "threads",
-    "weight_dir",
-}
-
-
-def _is_of_the_session(name: str) -> bool:
-    return name in _OF_THE_SESSION or name.startswith(("session.", "optimization.", "mlas."))

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 __all__ = ["ModelMetadata", "dtype", "format", "tensor_desc"]
 
 
-class dtype(enum.IntEnum):
+class _Numbered(enum.IntEnum):
+    """Numbers of AscendCL that print as what they stand for: dtype.float32."""
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
+
+
+class dtype(_Numbered):
     """An element type. The numbers are those of AscendCL's `aclDataType`, so a member can index tables of AscendCL.
 
     `name` is numpy's name of the type (from bfloat16 on the name in ml_dtypes). AscendCL does not have the two "fnuz" kinds and
@@ -46,9 +53,6 @@ class dtype(enum.IntEnum):
     int2 = 103
     uint2 = 104
 
-    def __str__(self) -> str:
-        return f"dtype.{self.name}"
-
     @property
     def dtype(self) -> np.dtype[Any]:
         """The numpy type. numpy uses this attribute, so `np.zeros(3, descriptor.datatype)` works."""
@@ -63,7 +67,7 @@ class dtype(enum.IntEnum):
             return made
 
 
-class format(enum.IntEnum):
+class format(_Numbered):
     """The order of a tensor's dimensions. The numbers are those of AscendCL's `aclFormat`; ONNX models are ND."""
 
     undefined = -1
@@ -78,9 +82,6 @@ class format(enum.IntEnum):
     NCDHW = 30
     NDC1HWC0 = 32
     FRACTAL_Z_3D = 33
-
-    def __str__(self) -> str:
-        return f"format.{self.name}"
 
 
 @dataclass(frozen=True)

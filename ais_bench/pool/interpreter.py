@@ -19,6 +19,7 @@ from ais_bench import _native
 from ais_bench.errors import ConfigError, UnsupportedError
 from ais_bench.tuning import ASK_TIMEOUT_S
 from ais_bench.wire import travel
+from ais_bench.wire.prepared import GUARD
 
 LEAST_KERNEL = (3, 10)
 FLAG = "--ais-bench-process"
@@ -81,17 +82,10 @@ sys.path[:] = json.loads(sys.argv[1])
 importlib.import_module(sys.argv[2]).main(*sys.argv[3:])
 """,
     # Waits for the end of process argv[2], or of standard input, and removes the folder argv[1].
-    "guard": """\
-import os, select, sys
-watched = [0]
-try: watched.append(os.pidfd_open(int(sys.argv[2])))
-except ProcessLookupError: watched.clear()
-except (AttributeError, OSError): pass
-if watched: select.select(watched, [], [])
-try:
-    for name in os.listdir(sys.argv[1]): os.unlink(os.path.join(sys.argv[1], name))
-    os.rmdir(sys.argv[1])
-except OSError: pass
+    "guard": GUARD
+    + """\
+import sys
+guard(sys.argv[1], int(sys.argv[2]))
 """,
     "find": _OFF_THE_WORKING_DIRECTORY
     + """\

@@ -395,14 +395,13 @@ class ClusterSession:
         wanted: list[tensor_desc] = gather.picker(names, [desc.name for desc in every])(every)
         kind, gears = self._described()[2]
         data = scatter.as_data_set(arrays, inputs, [native[0] for native in self._described()[7]])
-        samples = data.samples
         batches = sorted(gear[0] for gear in gears) if kind == "dymbatch" else []
-        size, pad = scatter.batch_size_for(data.inputs, batch_size, samples, len(self.devices), batches)
-        axes = gather.BatchAxes(data.inputs, wanted, batch_axis, declared=not self._finishes)
-        if samples == 0:
-            return gather.no_samples(wanted)
-        runs = self.map(data.runs(size, pad), mode, on_error="raise", outputs=names)
-        return gather.whole_arrays(runs, samples, size, pad, wanted, axes)
+        size = scatter.batch_size_for(data.inputs, batch_size, data.samples, len(self.devices), batches)
+
+        def run(sets: Iterator[Any]) -> Iterator[Any]:
+            return self.map(sets, mode, on_error="raise", outputs=names)
+
+        return scatter.infer_whole(run, data, wanted, batch_axis, size, finishes=self._finishes)
 
     def _results(
         self,

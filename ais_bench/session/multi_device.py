@@ -841,15 +841,13 @@ class MultiDeviceSession:
         pool = self._ready_pool(None)
         description = self._description(pool)
         data = scatter.as_data_set(arrays, description.inputs, self._overridable)
-        samples = data.samples
-        size, pad = scatter.batch_size_for(data.inputs, batch_size, samples, len(pool.workers()), description.batches)
-        declared = not self._finishes
+        size = scatter.batch_size_for(data.inputs, batch_size, data.samples, len(pool.workers()), description.batches)
         wanted: list[tensor_desc] = self._picker(outputs)(description.outputs)
-        axes = gather.BatchAxes(data.inputs, wanted, batch_axis, declared=declared)
-        if samples == 0:
-            return gather.no_samples(wanted)
-        runs = self.map(data.runs(size, pad), mode, on_error="raise", outputs=outputs)
-        return gather.whole_arrays(runs, samples, size, pad, wanted, axes)
+
+        def run(sets: Iterator[Any]) -> Iterator[Any]:
+            return self.map(sets, mode, on_error="raise", outputs=outputs)
+
+        return scatter.infer_whole(run, data, wanted, batch_axis, size, finishes=self._finishes)
 
     def infer_pipeline(
         self,

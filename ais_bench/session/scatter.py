@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench.errors import ConfigError, FeedError
+from ais_bench.one_device import gather
 from ais_bench.one_device.descriptors import tensor_desc
 from ais_bench.one_device.feeds import is_by_name, is_one_array, sets_of, to_array, to_sequence
 from ais_bench.options import as_device_id, as_int, as_iterable, as_mode, check_custom_sizes, wrong
@@ -149,6 +150,26 @@ def batch_size_for(
     if gears:
         return next((gear for gear in gears if gear >= size), gears[-1]), True
     return size, False
+
+
+def infer_whole(
+    run: Callable[[Iterator[Any]], Iterable[Any]],
+    data: DataSet,
+    wanted: Sequence[tensor_desc],
+    batch_axis: Any,
+    size_and_pad: tuple[int, bool],
+    *,
+    finishes: bool,
+) -> list[NDArray[Any]]:
+    """Return whole arrays, one for each output in `wanted`, of a data set that `run` runs in batches, in order.
+
+    `finishes`: a postprocess makes the outputs. Raises ConfigError for the axis, FeedError for outputs that do not fit.
+    """
+    size, pad = size_and_pad
+    axes = gather.BatchAxes(data.inputs, wanted, batch_axis, declared=not finishes)
+    if data.samples == 0:
+        return gather.no_samples(wanted)
+    return gather.whole_arrays(run(data.runs(size, pad)), data.samples, size, pad, wanted, axes)
 
 
 def batches(arrays: Sequence[NDArray[Any]], size: int, pad: bool) -> Iterator[list[NDArray[Any]]]:

@@ -1,41 +1,4 @@
 """Arrays and objects between one process and its workers, under the path for handlers of a DevicePool: names only."""
 
-from ais_bench.wire import (
-    ERROR,
-    OBJECT,
-    RAISED,
-    RETRY,
-    TENSORS,
-    Channel,
-    Doorbell,
-    EchoHandler,
-    Lane,
-    NativeHandler,
-    Reply,
-    SessionHandler,
-    Stats,
-    Task,
-    decode,
-    encode,
-    take,
-)
-
-__all__ = [
-    "ERROR",
-    "OBJECT",
-    "RAISED",
-    "RETRY",
-    "TENSORS",
-    "Channel",
-    "Doorbell",
-    "EchoHandler",
-    "Lane",
-    "NativeHandler",
-    "Reply",
-    "SessionHandler",
-    "Stats",
-    "Task",
-    "decode",
-    "encode",
-    "take",
-]
+from ais_bench.wire import *  # noqa: F403
+from ais_bench.wire import __all__ as __all__

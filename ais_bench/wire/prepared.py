@@ -19,6 +19,21 @@ PREFIX = "ais_bench-weights-"
 LOCK = "lock"
 RESULT = "result"
 MODEL = "model.onnx"  # its weights are in the file "weights" beside it
+# What guards such a folder until the end of a process, or of standard input, and then removes it. A text, because the helper
+# becomes a small interpreter that has nothing of this library; until then a thread of the helper runs it, too.
+GUARD = """\
+import os, select
+def guard(folder, parent):
+    watched = [0]
+    try: watched.append(os.pidfd_open(parent))
+    except ProcessLookupError: watched.clear()
+    except (AttributeError, OSError): pass  # an old kernel: only the open input shows the end
+    if watched: select.select(watched, [], [])
+    try:
+        for name in os.listdir(folder): os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except OSError: pass
+"""
 READY = b"ready\n"  # the helper's message that workers may wait
 
 

@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import pickle
-import select
 import sys
 import tempfile
 import threading
@@ -27,7 +26,7 @@ from typing import Any
 from ais_bench import _native
 from ais_bench.errors import AisBenchError
 from ais_bench.wire.parcel import receive
-from ais_bench.wire.prepared import LOCK, MODEL, PREFIX, READY, Prepared, Request, model_bytes, remove, write_result
+from ais_bench.wire.prepared import GUARD, LOCK, MODEL, PREFIX, READY, Prepared, Request, model_bytes, remove, write_result
 
 LEAST_VERSION = (1, 21)  # the first version that saves weights in the layout of the kernels
 # Options of a session that do not concern its model: they change no weight.
@@ -70,15 +69,9 @@ def _be_quiet() -> None:
 
 def _guard(folder: str, parent: int) -> None:
     """Do the work of the guard: at the end of the pool or of its process, remove the folder and exit."""
-    watched: list[int] = [0]
-    try:
-        watched.append(os.pidfd_open(parent))
-    except ProcessLookupError:
-        watched.clear()
-    except (AttributeError, OSError):
-        pass  # an old kernel: only the open input shows the end
-    if watched:
-        select.select(watched, [], [])
+    scope: dict[str, Any] = {}
+    exec(GUARD, scope)
+    scope["guard"](folder, parent)
     while os.path.isdir(folder):  # the other thread may be writing new files
         remove(folder)
     os._exit(0)

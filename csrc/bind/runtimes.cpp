@@ -15,6 +15,7 @@
 #include "base/process.hpp"
 #include "bind/bind.hpp"
 #include "device/onnx_file.hpp"
+#include "device/runtimes.hpp"
 #include "session/session.hpp"
 
 namespace ais::bind {
@@ -94,6 +95,22 @@ void finalize_runtimes() {
   raise_if_error(status);
 }
 
+namespace {
+
+void register_providers(py::module_& module) {
+  module.def("built_in_providers", [] { return value_or_raise(runtime_named("ort")->built_in()); });
+  module.def("is_ort_option", &device::is_ort_option);
+  module.def("provider_devices", [](const device::Options& options) {
+    device::Runtime* runtime = runtime_named("ort");
+    return value_or_raise([&] {
+      const NoGil nogil;
+      return runtime->devices_of(options);
+    }());
+  });
+}
+
+}  // namespace
+
 void register_runtimes(py::module_& module) {
   module.def("finalize", &finalize_runtimes);
   module.def("usable_cpu_count", &usable_cpu_count);
@@ -135,14 +152,6 @@ void register_runtimes(py::module_& module) {
     return py::make_tuple(runtime->version(), runtime->toolkit(), runtime->chip());
   });
   module.def("runtime_library", [](const std::string& name) { return runtime_named(name)->library(); });
-  module.def("built_in_providers", [] { return value_or_raise(runtime_named("ort")->built_in()); });
-  module.def("provider_devices", [](const device::Options& options) {
-    device::Runtime* runtime = runtime_named("ort");
-    return value_or_raise([&] {
-      const NoGil nogil;
-      return runtime->devices_of(options);
-    }());
-  });
   module.def("device_memory", [](const std::string& name, int device_id) {
     device::Runtime* runtime = runtime_named(name);
     const device::MemoryInfo memory = value_or_raise([&]() -> Result<device::MemoryInfo> {
@@ -153,6 +162,7 @@ void register_runtimes(py::module_& module) {
     return py::make_tuple(memory.free, memory.total);
   });
   module.def("device_count", [](const std::string& name) { return value_or_raise(runtime_named(name)->device_count()); });
+  register_providers(module);
 }
 
 }  // namespace ais::bind

@@ -12,6 +12,7 @@
 #include "base/process.hpp"
 #include "base/words.hpp"
 #include "device/ort/ort_provider.hpp"
+#include "device/runtimes.hpp"
 
 namespace ais::ort {
 namespace {
@@ -170,3 +171,16 @@ Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Op
 }
 
 }  // namespace ais::ort
+
+namespace ais::device {
+
+// Of configuration entries the part before the first dot counts, so that one that a session has no use for is refused as such.
+bool is_ort_option(const std::string& name) {
+  if (ort::kOwnOptions.count(name) != 0) return true;
+  const std::string group = name.substr(0, name.find('.') + 1);
+  if (group.empty()) return false;
+  const auto first = ort::kConfigEntries.lower_bound(group);
+  return first != ort::kConfigEntries.end() && first->compare(0, group.size(), group) == 0;
+}
+
+}  // namespace ais::device

@@ -1,0 +1,53 @@
+"""Rules that two places follow stand in one of them, and the other one asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import ais_bench.shm
+import ais_bench.wire
+from ais_bench import _native
+from ais_bench.errors import ConfigError
+from ais_bench.providers import ProviderInfo, provider_options_of
+from ais_bench.session import InferSession
+
+GPU = ProviderInfo("cuda", "CUDAExecutionProvider", devices=("a GPU",))
+
+
+def own_options(model: str) -> set[str]:
+    """The options that a session names when it is given one that nobody knows."""
+    with pytest.raises(ConfigError, match="use ") as refused:
+        InferSession(0, model, provider_options={"xyzzy_of_nobody": "1"})
+    return set(str(refused.value).split("; use ")[1].replace("'", "").replace(" or ", ", ").replace(",,", ",").split(", "))
+
+
+def test_options_of_sessions_stay_and_all_others_go_to_the_provider(
+    onnx_model: Callable[[str], str],
+) -> None:
+    own = own_options(onnx_model("add"))
+    assert {"threads", "weight_dir", "session.dynamic_block_base"} <= own
+    options = {name: "1" for name in [*own, "gpu_mem_limit", "provider", "", ".", "session"]}
+    made = provider_options_of(GPU, options, "refuse")
+    assert own <= set(made)
+    assert {name for name in made if name.startswith("provider:")} == {
+        "provider:gpu_mem_limit",
+        "provider:provider",
+        "provider:",
+        "provider:.",
+        "provider:session",
+    }
+    assert (made["provider"], made["fallback"]) == ("CUDAExecutionProvider", "refuse")
+
+
+def test_an_entry_that_a_session_has_no_use_for_is_not_the_providers() -> None:
+    for name in ("session.of_nobody", "optimization.of_nobody", "mlas.of_nobody"):
+        assert _native.is_ort_option(name)
+        assert name in provider_options_of(GPU, {name: "1"}, "cpu")
+
+
+def test_the_two_paths_of_the_handlers_names_have_the_same() -> None:
+    assert ais_bench.shm.__all__ == ais_bench.wire.__all__
+    for name in ais_bench.wire.__all__:
+        assert getattr(ais_bench.shm, name) is getattr(ais_bench.wire, name)
