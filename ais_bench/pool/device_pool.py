@@ -42,7 +42,7 @@ _native.load_numpy()  # here, in the importing thread: the first array may be in
 
 
 class WorkerInfo(NamedTuple):
-    """The state of one worker. `pid` is None while there is no process. ais_bench.pool.seats has the states."""
+    """The state of one worker. `pid` is None while there is no process. ais_bench.pool.seats.SeatState has the states."""
 
     pid: int | None
     device: int
@@ -313,7 +313,7 @@ class DevicePool:
 
     def workers(self) -> list[WorkerInfo]:
         """Return the state of each worker."""
-        return [WorkerInfo(seat.pid, seat.device.id, seat.state, seat.restarts) for seat in self._engine.supervisor.seats]
+        return [WorkerInfo(seat.pid, seat.device.id, seat.state.value, seat.restarts) for seat in self._engine.supervisor.seats]
 
     def device_infos(self) -> list[DeviceInfo]:
         """Return the records of each device, including all replies that have arrived."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -49,19 +50,47 @@ class Device:
         return f"{self.called} {self.id}"
 
 
+class SeatState(enum.Enum):
+    """The states of a seat. `WorkerInfo.state` has their values.
+
+    | state | is left for |
+    | --- | --- |
+    | waiting: a worker is started when it is due | loading; waiting or aside if it cannot be started; empty at a stop |
+    | loading: it has been started | ready when it says so; waiting or aside when it dies; stopping at a stop |
+    | ready: it serves tasks | waiting or aside when it dies; stopping at a stop |
+    | aside: the device is quarantined and gets no tasks | as waiting, but later |
+    | stopping: it has been told to stop | empty when it has ended; stopping at another stop |
+    | empty: nobody comes any more | empty at a stop |
+
+    If the supervisor fails, all seats become empty.
+    """
+
+    WAITING = "waiting"
+    LOADING = "loading"
+    READY = "ready"
+    ASIDE = "aside"
+    STOPPING = "stopping"
+    EMPTY = "empty"
+
+
+# The table of SeatState.
+MOVES = {
+    SeatState.WAITING: {SeatState.LOADING, SeatState.WAITING, SeatState.ASIDE, SeatState.EMPTY},
+    SeatState.LOADING: {SeatState.READY, SeatState.WAITING, SeatState.ASIDE, SeatState.STOPPING, SeatState.EMPTY},
+    SeatState.READY: {SeatState.WAITING, SeatState.ASIDE, SeatState.STOPPING, SeatState.EMPTY},
+    SeatState.ASIDE: {SeatState.LOADING, SeatState.WAITING, SeatState.ASIDE, SeatState.EMPTY},
+    SeatState.STOPPING: {SeatState.STOPPING, SeatState.EMPTY},
+    SeatState.EMPTY: {SeatState.EMPTY},
+}
+
+
 @dataclass(eq=False)
 class Seat:
-    """The position of one worker: its device, its share of the processors, and its present process.
-
-    waiting --(due)--> loading --Ready--> ready --death--> waiting ... after too many in a row: aside --(due)--> loading
-    any of them --stop--> stopping --death--> empty
-
-    In the state "aside" the device is quarantined: it gets no tasks until `due`.
-    """
+    """The position of one worker: its device, its share of the processors, and its present process."""
 
     device: Device
     share: CoreShare
-    state: str = "waiting"
+    state: SeatState = SeatState.WAITING  # changed by `move` alone
     worker: StartingWorker | RunningWorker | None = None
     due: float | None = 0.0  # now_s() at which the supervisor acts: starts, gives up on a start, or kills
     failures: int = 0  # consecutive deaths, without a finished task, that no failing task explains
@@ -75,7 +104,12 @@ class Seat:
     @property
     def hopeful(self) -> bool:
         """Whether the seat has a worker, or gets one before the device is quarantined."""
-        return self.state in ("waiting", "loading", "ready")
+        return self.state in (SeatState.WAITING, SeatState.LOADING, SeatState.READY)
+
+    def move(self, state: SeatState) -> None:
+        """Enter a state, which MOVES has for the one before."""
+        assert state in MOVES[self.state], f"{self.device}: from {self.state.value} to {state.value}"
+        self.state = state
 
     def excuse(self, deaths: int) -> None:
         """Stop counting `deaths` failures of this seat, because a failing task has caused them."""
@@ -94,11 +128,13 @@ class Seat:
         else:
             self.failures += 1
         if final or self.failures > settings.max_restarts:
-            self.state, self.due, self.settled = "aside", now + settings.retry_device_after, True
+            self.move(SeatState.ASIDE)
+            self.due, self.settled = now + settings.retry_device_after, True
             self.failures = settings.max_restarts  # one attempt when the device is tried again
             return
         pause = 0.0 if self.failures <= 1 else settings.restart_backoff * 2 ** (self.failures - 2)
-        self.state, self.due = "waiting", now + min(pause, LONGEST_BACKOFF_S)
+        self.move(SeatState.WAITING)
+        self.due = now + min(pause, LONGEST_BACKOFF_S)
 
 
 def died(

@@ -23,7 +23,7 @@ from ais_bench.errors import AisBenchError, PoolBroken, PoolError, TaskTimeout
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.interpreter import Place
 from ais_bench.pool.process import WorkerProcess
-from ais_bench.pool.seats import Device, RunningWorker, Seat, StartingWorker, broken, died, start_error
+from ais_bench.pool.seats import Device, RunningWorker, Seat, SeatState, StartingWorker, broken, died, start_error
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, too_late
 from ais_bench.pool.threads import Condition, RLock, Thread
@@ -178,7 +178,8 @@ class Supervisor(Thread):
                 if isinstance(seat.worker, RunningWorker):
                     self._exchange.remove_worker(seat.worker.ready, lambda _task: make())
                 process.close()
-            seat.worker, seat.state = None, "empty"
+            seat.worker = None
+            seat.move(SeatState.EMPTY)
         self._exchange.block(None, make)
 
     def _timeout(self) -> float | None:
@@ -239,7 +240,7 @@ class Supervisor(Thread):
             lane.trim(KEPT_BYTES)
 
     def _act(self, seat: Seat) -> None:
-        if seat.state in ("waiting", "aside"):
+        if seat.state in (SeatState.WAITING, SeatState.ASIDE):
             self._start(seat)
             return
         assert seat.worker is not None
@@ -264,7 +265,8 @@ class Supervisor(Thread):
             seat.restarts += 1
             seat.device.restarts += 1
         process, seat.worker = worker.process, worker
-        seat.pid, seat.state, seat.due = process.pid, "loading", worker.began + self._settings.start_timeout
+        seat.move(SeatState.LOADING)
+        seat.pid, seat.due = process.pid, worker.began + self._settings.start_timeout
         self._watch.add(process.watch_fd, lambda _events: self._on_death(seat))
         self._watch.add(process.output_fd, lambda _events: self._on_output(seat))
         self._watch.add(process.control.fileno(), lambda events: self._on_control(seat, events), self._wanted_events(process))
@@ -306,13 +308,14 @@ class Supervisor(Thread):
 
     def _on_ready(self, seat: Seat, message: Ready) -> None:
         starting = seat.worker
-        if not isinstance(starting, StartingWorker) or seat.state != "loading":
+        if not isinstance(starting, StartingWorker) or seat.state is not SeatState.LOADING:
             return  # it is being stopped
         cpus = seat.share.cpus
         only_cpu = cpus[0] if len(cpus) == 1 else None
         ready = PoolWorker(seat.device.id, starting.lane, only_cpu, several=message.several)
         seat.worker = RunningWorker(starting.process, ready)
-        seat.state, seat.due, seat.ever_ready, seat.settled = "ready", None, True, True
+        seat.move(SeatState.READY)
+        seat.due, seat.ever_ready, seat.settled = None, True, True
         seat.device.load_s = max(seat.device.load_s, now_s() - starting.began)
         seat.device.description = message.description
         self._exchange.unblock(None)
@@ -395,11 +398,11 @@ class Supervisor(Thread):
         self._after_death(seat, error, answered=answered, final=final, excused=explained is not None)
 
     def _after_death(self, seat: Seat, error: BaseException, *, answered: int, final: bool, excused: bool) -> None:
-        if seat.state == "stopping":
+        if seat.state is SeatState.STOPPING:
             self._empty(seat)
         else:
             seat.after_death(self._settings, now_s(), error, answered=answered, final=final, excused=excused)
-            if seat.state == "aside":
+            if seat.state is SeatState.ASIDE:
                 self._set_aside(seat)
             else:
                 # Its output was already logged line by line.
@@ -421,7 +424,7 @@ class Supervisor(Thread):
         if worker is None:
             self._empty(seat)
             return
-        seat.state = "stopping"
+        seat.move(SeatState.STOPPING)
         if grace_s == 0 or isinstance(worker, StartingWorker):
             worker.process.kill()
             seat.due = None
@@ -431,7 +434,8 @@ class Supervisor(Thread):
             seat.due = now_s() + grace_s
 
     def _empty(self, seat: Seat) -> None:
-        seat.worker, seat.pid, seat.state, seat.due, seat.settled = None, None, "empty", None, True
+        seat.move(SeatState.EMPTY)
+        seat.worker, seat.pid, seat.due, seat.settled = None, None, None, True
         if seat.device.removed:
             with self.changed:
                 self.seats = [other for other in self.seats if other is not seat]

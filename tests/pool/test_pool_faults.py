@@ -19,7 +19,7 @@ import pytest
 from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.pool import DevicePool, PoolSettings, Task, seats
 from ais_bench.pool.cores import CoreShare
-from ais_bench.pool.seats import Device, Seat
+from ais_bench.pool.seats import Device, Seat, SeatState
 from ais_bench.tuning import EXCUSED_IN_A_ROW
 from support.handlers import Marking, Obedient, Unwilling, order
 from support.pool import one, submit
@@ -97,7 +97,7 @@ def test_a_device_on_which_every_task_is_a_culprit_is_set_aside_in_the_end() -> 
     seat = Seat(Device(0), CoreShare((), 1))
     settings = PoolSettings(max_restarts=2)
     rounds = 0
-    while seat.state != "aside":
+    while seat.state is not SeatState.ASIDE:
         seat.after_death(settings, 0.0, PoolBroken("died"), answered=0, final=False, excused=True)
         rounds += 1
     assert rounds == EXCUSED_IN_A_ROW + settings.max_restarts + 1

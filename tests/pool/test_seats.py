@@ -1,0 +1,53 @@
+"""The states of a seat: the moves that the table has are made, and no others."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+
+from ais_bench.errors import PoolBroken
+from ais_bench.pool.cores import CoreShare
+from ais_bench.pool.seats import MOVES, Device, Seat, SeatState
+from ais_bench.pool.settings import PoolSettings
+
+
+def seat_in(state: SeatState) -> Seat:
+    return Seat(Device(0), CoreShare((), 1), state)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(SeatState, SeatState)))
+def test_a_seat_moves_as_the_table_says(before: SeatState, after: SeatState) -> None:
+    seat = seat_in(before)
+    if after in MOVES[before]:
+        seat.move(after)
+        assert seat.state is after
+        return
+    with pytest.raises(AssertionError, match=f"device 0: from {before.value} to {after.value}"):
+        seat.move(after)
+    assert seat.state is before
+
+
+def test_the_table_in_words_has_the_same_moves_but_for_the_end_of_all() -> None:
+    """Its rows name what they are left for; "as waiting" stands for that row."""
+    rows = dict(re.findall(r"^ *\| (\w+): [^|]*\| ([^|]*) \|$", SeatState.__doc__ or "", re.MULTILINE))
+    assert list(rows) == [state.value for state in SeatState]
+    rows["aside"] = rows["aside"].replace("as waiting", rows["waiting"])
+    names = "|".join(rows)
+    for state, words in rows.items():
+        told = {SeatState(name) for name in re.findall(rf"\b({names})\b", words)}
+        assert told | {SeatState.EMPTY} == MOVES[SeatState(state)], state
+
+
+@pytest.mark.parametrize("state", [SeatState.WAITING, SeatState.LOADING, SeatState.READY, SeatState.ASIDE])
+def test_a_death_leads_to_another_try_and_too_many_set_the_device_aside(state: SeatState) -> None:
+    settings = PoolSettings(max_restarts=2)
+    seat = seat_in(state)
+    seen = []
+    for _ in range(3):
+        seat.after_death(settings, 100.0, PoolBroken("died"), answered=0, final=False, excused=False)
+        seen.append(seat.state)
+    assert seen == [SeatState.WAITING, SeatState.WAITING, SeatState.ASIDE]
+    assert seat.due == 100.0 + settings.retry_device_after
+    assert not seat.hopeful
