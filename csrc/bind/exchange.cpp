@@ -897,7 +897,8 @@ void Exchange::wait(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns
   waiter->asleep = false;
   if (leader_ == nullptr) {
     // The lead may have been offered to this one. It takes it, or offers it on: the caller may have no reason to wait again.
-    if (waiter->finished == seen && wake == shm::Wake::kRung) {
+    // With nothing outstanding no reply would end the lead, and what waits until all is done has to see that.
+    if (waiter->finished == seen && wake == shm::Wake::kRung && outstanding_ > 0) {
       lead(waiter, seen, deadline_ns, std::nullopt);
       return;
     }
