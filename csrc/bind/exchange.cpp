@@ -896,9 +896,9 @@ void Exchange::wait(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns
   followers_.erase(std::find(followers_.rbegin(), followers_.rend(), waiter).base() - 1);
   waiter->asleep = false;
   if (leader_ == nullptr) {
-    // The lead may have been offered to this one. It takes it, or offers it on: the caller may have no reason to wait again.
-    // With nothing outstanding no reply would end the lead, and what waits until all is done has to see that.
-    if (waiter->finished == seen && wake == shm::Wake::kRung && outstanding_ > 0) {
+    // The lead may have been offered to this waiter. It takes the lead or offers it on: its caller may not wait again. A waiter
+    // for any change only offers it on, because the change may be there.
+    if (waiter->finished == seen && wake == shm::Wake::kRung && !waiter->for_any_change) {
       lead(waiter, seen, deadline_ns, std::nullopt);
       return;
     }
@@ -957,11 +957,13 @@ std::uint32_t Exchange::ticket() const { return bell_ == nullptr ? 0 : bell_->do
 
 void Exchange::wait_for_change(double timeout_s) {
   const auto waiter = std::make_shared<Waiter>();
+  waiter->for_any_change = true;
   wait(waiter.get(), 0, monotonic_ns() + static_cast<std::int64_t>(std::min(timeout_s, 1e9) * 1e9));
 }
 
 bool Exchange::wait_until_idle(double timeout_s) {
   const auto waiter = std::make_shared<Waiter>();
+  waiter->for_any_change = true;
   const std::int64_t deadline = monotonic_ns() + static_cast<std::int64_t>(std::min(timeout_s, 1e9) * 1e9);
   while (outstanding_ > 0) {
     if (monotonic_ns() >= deadline) return false;

@@ -54,10 +54,11 @@ struct PoolTask;
 
 // A call that waits for tasks.
 struct Waiter {
-  std::uint64_t finished = 0;  // number of its finished tasks; only grows
-  bool asleep = false;         // as a follower
-  bool collects = false;       // counts the bytes of its tasks
-  bool unordered = false;      // finished tasks go to `ready`, in that order
+  std::uint64_t finished = 0;   // number of its finished tasks; only grows
+  bool asleep = false;          // as a follower
+  bool collects = false;        // counts the bytes of its tasks
+  bool for_any_change = false;  // has no tasks: waits for whatever may change
+  bool unordered = false;       // finished tasks go to `ready`, in that order
   std::deque<std::shared_ptr<PoolTask>> ready;
   std::uint64_t bytes = 0;  // bytes of the feeds of its tasks in progress, and of outputs not yet fetched
   std::atomic<std::uint64_t> word{0};
