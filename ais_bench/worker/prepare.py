@@ -28,7 +28,7 @@ from ais_bench.errors import AisBenchError
 from ais_bench.wire.parcel import receive
 from ais_bench.wire.prepared import GUARD, LOCK, MODEL, PREFIX, READY, Prepared, Request, model_bytes, remove, write_result
 
-LEAST_VERSION = (1, 21)  # the first version that saves weights in the layout of the kernels
+LEAST_VERSION = (1, 32)  # older ones can save prepared weights, from 1.21 on, but each process that loads them has a copy
 # Options of a session that do not concern its model: they change no weight.
 _NOT_OF_THE_MODEL = ("profile", "devices", "session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
 
@@ -98,7 +98,7 @@ def _prepare(request: Request, folder: str) -> Prepared:
         options["threads"] = str(request.threads)
         version = _native.runtime_version("ort")
         if tuple(map(int, version.split(".")[:2])) < LEAST_VERSION:
-            return Prepared(None, f"ONNX Runtime {version} cannot save weights as its kernels want them, 1.21 and newer can")
+            return Prepared(None, f"ONNX Runtime {version} copies prepared weights into each process, 1.32 and newer map them")
         if request.cache is not None:
             return _prepare_in_cache(factory.model, options, version, request.cache)
         _save(factory.model, options, folder)

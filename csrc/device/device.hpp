@@ -204,7 +204,9 @@ struct ModelSource {
   std::string path;
   const void* bytes = nullptr;
   std::size_t size = 0;
-  std::string name() const { return bytes == nullptr ? path : "<" + std::to_string(size) + " bytes in memory>"; }
+  std::string name() const {
+    return bytes == nullptr || !path.empty() ? path : "<" + std::to_string(size) + " bytes in memory>";
+  }
 };
 
 // Options of one runtime, by name; open and load get the same set. An unknown name is InvalidArgument and lists the known ones.

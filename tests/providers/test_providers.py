@@ -23,9 +23,11 @@ from ais_bench.session import MultiDeviceSession
 from ais_bench.session.providers import ask_for_provider, list_providers
 from support import TESTS
 from support import models as small
+from support.versions import ONNXRUNTIME
 
 STANDIN = "StandInExecutionProvider"
 NATIVE = TESTS / "native"
+TELLS_NODES = ONNXRUNTIME >= (1, 24)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +35,7 @@ def standin_library(tmp_path_factory: pytest.TempPathFactory) -> str:
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("there is no C++ compiler that could build the stand-in for a provider library")
-    if tuple(map(int, _native.runtime_version("ort").split(".")[:2])) < (1, 23):
+    if ONNXRUNTIME < (1, 23):
         pytest.skip(f"ONNX Runtime {_native.runtime_version('ort')} takes no provider libraries with memory of their own")
     library = tmp_path_factory.mktemp("standin") / "libstandin.so"
     source = NATIVE / "standin_provider.cpp"
@@ -100,7 +102,8 @@ def test_devices_are_counted_and_used_and_nothing_of_them_is_in_this_process(
         assert {device: got[0][0][0, 0] for device, got in outputs.items()} == {d: -(d + 1) for d in range(5)}
         report = session.report()
         assert report.provider == STANDIN
-        assert "all 1 nodes run on the device" in str(report)
+        placement = "all 1 nodes run on the device" if TELLS_NODES else "ONNX Runtime does not tell who runs which node"
+        assert placement in str(report)
         assert report.shared_weights == {}
     pids = {line for line in logged(tmp_path) if line.isdigit()}
     assert len(pids) == 6, "five workers, and the process that was asked"
@@ -142,6 +145,7 @@ def test_memory_that_runs_out_is_a_memory_error_and_the_session_goes_on(standin:
         assert session.infer(feeds_of(7))[0][0, 0] == -7
 
 
+@pytest.mark.skipif(not TELLS_NODES, reason="this ONNX Runtime does not tell who runs which node, 1.24 and newer do")
 def test_nodes_that_stay_on_the_processor_are_reported_and_logged_once(
     standin: Callable[..., None], mixed: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,7 +179,7 @@ def test_fallback_can_be_refused(standin: Callable[..., None], mixed: str, negat
 
 def test_one_session_of_one_device(standin: Callable[..., None], negative: str, mixed: str) -> None:
     session = InferSession(1, negative, provider=STANDIN)
-    assert session.placement == (1, [])
+    assert session.placement == ((1, []) if TELLS_NODES else None)
     np.testing.assert_array_equal(session.infer(feeds_of(3))[0], np.full((3, 4), -3, np.float32))
     many = session.infer_pipeline([feeds_of(n) for n in range(9)], "dymshape")
     assert [got[0][0, 0] for got in many] == [-n for n in range(9)]
@@ -185,7 +189,7 @@ def test_one_session_of_one_device(standin: Callable[..., None], negative: str, 
     kept.to_host()
     np.testing.assert_array_equal(np.array(kept), np.full((3, 4), -4, np.float32))
     session.free_resource()
-    assert InferSession(0, mixed, provider=STANDIN).placement == (2, ["Relu 'second'"])
+    assert InferSession(0, mixed, provider=STANDIN).placement == ((2, ["Relu 'second'"]) if TELLS_NODES else None)
     with pytest.raises(DeviceUnavailable, match="StandInExecutionProvider has 2 devices, 0 to 1, and 9 was asked for"):
         InferSession(9, negative, provider=STANDIN)
     with (

@@ -28,6 +28,13 @@ std::string unfit(const Dylib& library) {
   return "";
 }
 
+// 32 of "1.32.0". It is the newest version of the API that the library has.
+std::uint32_t minor_of(const std::string& version) {
+  const std::size_t dot = version.find('.');
+  if (dot == std::string::npos) return 0;
+  return static_cast<std::uint32_t>(std::strtoul(version.c_str() + dot + 1, nullptr, 10));
+}
+
 // X(ours, ONNXTensorElementDataType)
 #define AIS_ORT_TYPES(X) \
   X(Float32, 1)          \
@@ -135,13 +142,15 @@ Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries)
   const ApiBase* base = api_base(api->library);
   api->base = base;
   api->version = base->GetVersionString();
+  api->minor = minor_of(api->version);
   const void* const* table = base->GetApi(kApiVersion);
 #define ORT_FN(slot, ret, name, params) api->name = reinterpret_cast<decltype(api->name)>(const_cast<void*>(table[slot]));
 #include "device/ort/ort_api.inc"
 #undef ORT_FN
-#define ORT_NEWER(slot, since, ret, name, params)                                      \
-  if (const void* const* newer = base->GetApi(since); newer != nullptr) {              \
-    api->name = reinterpret_cast<decltype(api->name)>(const_cast<void*>(newer[slot])); \
+  // An older library writes a line to standard error if it is asked for an API that it does not have.
+#define ORT_NEWER(slot, since, ret, name, params)                                                          \
+  if (const void* const* newer = api->minor < (since) ? nullptr : base->GetApi(since); newer != nullptr) { \
+    api->name = reinterpret_cast<decltype(api->name)>(const_cast<void*>(newer[slot]));                     \
   }
 #include "device/ort/ort_newer.inc"
 #undef ORT_NEWER

@@ -55,6 +55,7 @@ struct Api {
   Dylib library;
   const void* base = nullptr;  // OrtApiBase, for libraries of custom operators
   std::string version;         // of the library, "1.32.0"
+  std::uint32_t minor = 0;     // 32 of that
   OrtEnv* env = nullptr;       // one a process, never released: sessions may end after static destructors
   OrtMemoryInfo* cpu_memory = nullptr;
   OrtAllocator* allocator = nullptr;

@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/file.hpp"
 #include "base/interrupt.hpp"
 #include "base/process.hpp"
 #include "base/tuning.hpp"
@@ -38,6 +39,9 @@ std::string advice(const Status& status) {
   return "";
 }
 
+// Older versions look for the weights of a model that is a file beside that file only, whatever folder the option names.
+constexpr std::uint32_t kWeightDirOfFiles = 28;
+
 }  // namespace
 
 // A bound run: the same state for every run.
@@ -56,6 +60,11 @@ class OrtBinding final : public device::Binding {
 
 Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::shared_ptr<device::Device> device,
                                                       const device::ModelSource& source, const device::Options& options) {
+  const bool beside = source.bytes == nullptr && options.count(kPrepared) == 0 && options.count("weight_dir") != 0;
+  if (beside && api.minor < kWeightDirOfFiles) {
+    AIS_ASSIGN(const MappedFile file, MappedFile::open(source.path));
+    return load(api, std::move(device), {source.path, file.data(), file.size()}, options);
+  }
   AIS_ASSIGN(OrtSessionOptions * session_options, make_session_options(api, options, device->id()));
   OrtSession* session = nullptr;
   const auto prepared = options.find(kPrepared);
