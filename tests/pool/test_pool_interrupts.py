@@ -122,7 +122,8 @@ with MultiDeviceSession(sys.argv[1], devices=DEVICES) as session:
         assert (output == 2).all()
     session.infer({device: [feeds] for device in DEVICES})
     sys.setprofile(None)
-assert {"exchange.run(task)", "exchange.run_all(tasks)"} <= seen, seen
+# Python 3.10 does not tell of these calls; that Python runs inside of them it would tell.
+assert sys.version_info < (3, 11) or {"exchange.run(task)", "exchange.run_all(tasks)"} <= seen, seen
 print(inside)
 """
 
