@@ -14,6 +14,7 @@
 
 namespace {
 
+namespace tuning = ais::tuning;
 using namespace ais::pool;
 
 struct Found {
