@@ -1,4 +1,4 @@
 """The command line: `ais-bench`, `python -m ais_bench`. See docs/command-line.md.
 
-Nothing heavy is imported before it is known what to do: help and version take as long as the interpreter.
+The package imports heavy modules only after it has parsed the arguments, so help and version are printed at once.
 """

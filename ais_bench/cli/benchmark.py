@@ -1,4 +1,4 @@
-"""The benchmark: rules of options, then one device, several, a range of shapes, or a profiler around it."""
+"""The benchmark command: check the options, then run on one device, on several, over a range of shapes, or under a profiler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAMP = "%Y_%m_%d-%H_%M_%S"
 
 
 def run(options: Any) -> int:
-    """Run the command and return its exit code. Raises CliError, and what sessions raise."""
+    """Run the command and return its exit code. Raises CliError and the errors of sessions."""
     set_debug(options.debug)
     options.argv = list(sys.argv)
     try:
@@ -55,15 +55,15 @@ def _run(options: Any) -> int:
 
 
 def _check_rules(options: Any) -> None:
-    """Which options go together. Raises CliError."""
+    """Check which options are given together. Raises CliError."""
     if options.profiler and options.dump:
-        raise CliError("--profiler and --dump do not go together")
+        raise CliError("--profiler and --dump cannot be used together")
     if options.output_dirname and os.path.isabs(options.output_dirname):
-        raise CliError(f"--output_dirname is a name below --output, not the absolute path {options.output_dirname!r}")
+        raise CliError(f"--output_dirname must be a relative path below --output, got {options.output_dirname!r}")
     if (options.profiler or options.dump) and options.output is None:
         raise CliError("--profiler and --dump need --output")
     if options.output is None and options.output_dirname is not None:
-        raise CliError("--output_dirname is a folder below --output, which is missing")
+        raise CliError("--output_dirname is a folder below --output: give --output too")
     if options.profiler and options.warmup_count and options.input is not None:
         info("profiler mode with input change warmup_count to 0")
         options.warmup_count = 0
@@ -72,11 +72,11 @@ def _check_rules(options: Any) -> None:
         options.threads = 1
     devices = options.device if isinstance(options.device, list) else [options.device]
     if options.energy_consumption and isinstance(options.npu_id, list) and len(options.npu_id) != len(devices):
-        raise CliError(f"--npu_id names {len(options.npu_id)} NPUs for {len(devices)} devices; one for each is wanted")
+        raise CliError(f"--npu_id names {len(options.npu_id)} NPUs for {len(devices)} devices; name one for each")
 
 
 def _run_once(options: Any, stamp: str) -> tuple[int, float]:
-    """One device or several; the exit code and the throughput."""
+    """Run on one device or several. Return the exit code and the throughput."""
     acl_json = profiling.acl_settings(options)
     dump = profiling.dump_folder(acl_json) if acl_json and options.dump_npy else None
     before = profiling.dumped(dump) if dump else set()
@@ -94,7 +94,7 @@ def _run_once(options: Any, stamp: str) -> tuple[int, float]:
 
 
 def _run_range(options: Any) -> int:
-    """Every shape by itself; 1 if one failed."""
+    """Run each shape separately. Return exit code 1 if one failed."""
     results: list[tuple[float, str, str]] = []
     for shape in shapes_of(options.dym_shape_range):
         one = copy.copy(options)
@@ -120,7 +120,7 @@ def _run_range(options: Any) -> int:
 
 
 def _free_stamp(options: Any) -> str:
-    """The time as a name that no earlier shape has taken: shapes that run within one second have folders of their own."""
+    """Return the time as an unused folder name. Shapes that run within the same second need different folders."""
     moment = time.time()
     while True:
         stamp = time.strftime(STAMP, time.localtime(moment))
@@ -130,14 +130,14 @@ def _free_stamp(options: Any) -> str:
 
 
 def shapes_of(text: str) -> list[str]:
-    """The shapes of a range, or of every line of an .info file. Raises CliError."""
+    """Return the shapes of a range, or of every line of an .info file. Raises CliError."""
     lines = [text]
     if os.path.isfile(text):
         with open(text, encoding="utf-8") as file:
             lines = [line.strip() for line in file if line.strip()]
     found = [shape for line in lines for shape in _combinations(line)]
     if not found:
-        raise CliError(f"--dymShape_range {text} holds no shape")
+        raise CliError(f"--dymShape_range {text} contains no shape")
     return found
 
 
@@ -148,13 +148,13 @@ def _combinations(line: str) -> list[str]:
         try:
             dims = [_choices(part) for part in shape.split(",")]
         except ValueError:
-            raise CliError(f"--dymShape_range: {entry!r} is no range; one is name:1,3,200~224,224-230") from None
+            raise CliError(f"--dymShape_range: invalid range {entry!r}; write name:1,3,200~224,224-230") from None
         inputs.append([f"{name}:{','.join(one)}" for one in itertools.product(*dims)])
     return [";".join(one) for one in itertools.product(*inputs)]
 
 
 def _choices(part: str) -> list[str]:
-    """200~224 and 200~224~8 are ranges, 224-230 is a choice, 224 is itself. Raises ValueError."""
+    """Return the values of 200~224 or 200~224~8 (a range), 224-230 (a choice) or 224. Raises ValueError."""
     if "~" in part:
         bounds = [int(bound) for bound in part.split("~")]
         if len(bounds) > 3 or (len(bounds) == 3 and bounds[2] < 1):

@@ -1,4 +1,4 @@
-"""The power of an NPU, as npu-smi says it."""
+"""Read the power of an NPU from npu-smi."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["power_of"]
 
 
 def power_of(npu: int) -> float:
-    """Watts of an NPU now. Raises CliError."""
+    """Return the present power of an NPU in watts. Raises CliError."""
     command = ["npu-smi", "info", "-t", "power", "-i", str(npu)]
     shown = " ".join(command)
     try:
@@ -22,8 +22,8 @@ def power_of(npu: int) -> float:
     except subprocess.TimeoutExpired:
         raise CliError(f"{shown!r} did not answer within {POWER_TIMEOUT_S:g} s") from None
     if done.returncode != 0:
-        raise CliError(f"{shown!r} ended with {done.returncode}; 'npu-smi info' lists the NPUs for --npu_id")
+        raise CliError(f"{shown!r} exited with {done.returncode}; 'npu-smi info' lists the NPUs for --npu_id")
     found = re.search(r"Power Dissipation\(W\)[^\d\n]*([\d.]+)", done.stdout.decode(errors="replace"))
     if found is None:
-        raise CliError(f"{shown!r} says no power dissipation")
+        raise CliError(f"the output of {shown!r} contains no power dissipation")
     return float(found[1])

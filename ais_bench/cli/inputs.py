@@ -1,4 +1,4 @@
-"""From `--input` to runs: which files each takes, all of them checked before the first run."""
+"""Turn `--input` into runs: assign files to each run, and check all files before the first run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["BadInput", "InputPlan", "NoShare", "file_lists", "made_up", "plan_of
 
 SUFFIXES = (".npy", ".NPY", ".bin", ".BIN")
 PURE = "pure_infer_data"
-Run = list[list[str | None]]  # for each input its files; None: a copy of the run's first file, to fill it
+Run = list[list[str | None]]  # for each input its files; None: a copy of the run's first file fills the run
 
 
 class InputPlan(NamedTuple):
-    """What a device shall run.
+    """The runs of a device.
 
     Attributes:
         runs: the files of each run, by input.
         per_run: files of one input in one run.
-        samples: files of one input in all runs, without those that only fill.
+        samples: files of one input in all runs, without copies that fill a run.
     """
 
     runs: list[Run]
@@ -33,44 +33,46 @@ class InputPlan(NamedTuple):
 
     @property
     def padded(self) -> int:
-        """Copies that fill the last run."""
+        """The number of copies that fill the last run."""
         return len(self.runs) * self.per_run - self.samples
 
 
 class NoShare(Exception):
-    """There are fewer files than devices, and none is left for this one."""
+    """There are fewer files than devices, so this device has none."""
 
 
 class BadInput(CliError):
-    """The files do not fit the model, or each other: found before anything runs."""
+    """The files do not fit the model, or each other. Raised before anything runs."""
 
 
 def file_lists(given: str, inputs: int) -> list[list[str]]:
-    """The files of `--input`, a list for each input of the model. Raises BadInput."""
+    """Return the files of `--input`, a list for each input of the model. Raises BadInput."""
     paths = given.split(",")
     if os.path.isfile(paths[0]):
         others = [path for path in paths if not os.path.isfile(path)]
         if others:
-            raise BadInput(f"--input begins with a file, so all of it are files; {others[0]!r} is none")
+            raise BadInput(f"--input begins with a file, so every path must be a file, got {others[0]!r}")
         if len(paths) % inputs or len(paths) < inputs:
-            raise BadInput(f"the model has {inputs} inputs; {len(paths)} files cannot be shared out equally among them")
+            raise BadInput(f"the model has {inputs} inputs; {len(paths)} files cannot be divided equally among them")
         each = len(paths) // inputs
         return [paths[start : start + each] for start in range(0, len(paths), each)]
     if not os.path.isdir(paths[0]):
         raise BadInput(f"--input: {paths[0]!r} is neither a file nor a folder")
     if len(paths) != inputs:
-        raise BadInput(f"the model has {inputs} inputs, so --input takes as many folders; {len(paths)} were given")
+        raise BadInput(f"the model has {inputs} inputs, so --input must have {inputs} folders, got {len(paths)}")
     lists = [_of_folder(path) for path in paths]
     counts = {path: len(files) for path, files in zip(paths, lists, strict=True)}
     if len(set(counts.values())) > 1:
-        raise BadInput(f"the folders hold different numbers of files: {', '.join(f'{p}: {n}' for p, n in counts.items())}")
+        raise BadInput(
+            f"the folders must have the same number of files, got: {', '.join(f'{p}: {n}' for p, n in counts.items())}"
+        )
     return lists
 
 
 def _of_folder(folder: str) -> list[str]:
-    """The samples of a folder, in natural order of their paths."""
+    """Return the samples of a folder, in natural order of their paths."""
     if not os.path.isdir(folder):
-        raise BadInput(f"--input begins with a folder, so all of it are folders; {folder!r} is none")
+        raise BadInput(f"--input begins with a folder, so every path must be a folder, got {folder!r}")
     names = sorted(os.listdir(folder))
     skipped = [name for name in names if os.path.isdir(os.path.join(folder, name))]
     found = [os.path.join(folder, name) for name in names if name.endswith(SUFFIXES) and name not in skipped]
@@ -86,7 +88,7 @@ def _natural(path: str) -> list[Any]:
 
 
 def share_of(lists: list[list[str]], part: int, parts: int) -> list[list[str]]:
-    """One of so many consecutive parts; the first ones have one file more if it does not come out even. Raises NoShare."""
+    """Return one of `parts` consecutive parts. The first parts have one more file if needed. Raises NoShare."""
     each, more = divmod(len(lists[0]), parts)
     low = part * each + min(part, more)
     mine = [files[low : low + each + (part < more)] for files in lists]
@@ -96,7 +98,7 @@ def share_of(lists: list[list[str]], part: int, parts: int) -> list[list[str]]:
 
 
 def plan_of(lists: list[list[str]], descs: Sequence[Any], options: Any) -> InputPlan:
-    """The runs of these files. Says how many files make a run. Raises BadInput for any file that does not fit."""
+    """Return the runs of these files, and print how many files a run takes. Raises BadInput for a file that does not fit."""
     by_shape = options.auto_set_dymshape_mode or options.auto_set_dymdims_mode
     per_run = 1
     if not options.pipeline:
@@ -116,8 +118,8 @@ def plan_of(lists: list[list[str]], descs: Sequence[Any], options: Any) -> Input
 def _files_of_a_run(first: str, size: int, desc: Any) -> int:
     if size == 0 or desc.realsize == 0 or desc.realsize % size:
         raise BadInput(
-            f"input {desc.name!r} takes {desc.realsize} bytes, shape {tuple(desc.shape)}; {first} has {size}, "
-            "and no whole number of such files fills it"
+            f"input {desc.name!r} takes {desc.realsize} bytes, shape {tuple(desc.shape)}; {first} has {size} bytes, "
+            "and {desc.realsize} is not a multiple of that"
         )
     return int(desc.realsize // size)
 
@@ -147,11 +149,11 @@ def _refuse_npy(lists: list[list[str]]) -> None:
     for files in lists:
         for file in files:
             if file.endswith((".npy", ".NPY")):
-                raise BadInput(f"--run_mode files takes no .npy files, as their bytes go to the device as they are: {file}")
+                raise BadInput(f"--run_mode files sends a file's bytes unchanged, so it cannot use .npy files, got {file}")
 
 
 def _bytes_of(path: str) -> int:
-    """The bytes of a file's content; of .npy without its header. Raises BadInput."""
+    """Return the number of bytes of a file; for .npy without the header. Raises BadInput."""
     try:
         if not path.endswith((".npy", ".NPY")):
             return os.path.getsize(path)
@@ -164,23 +166,23 @@ def _bytes_of(path: str) -> int:
 
 
 def read_file(path: str) -> Any:
-    """The array of an .npy file, the bytes of any other. Raises OSError, ValueError."""
+    """Return the array of an .npy file, or the bytes of any other file. Raises OSError, ValueError."""
     return np.load(path, allow_pickle=False) if path.endswith((".npy", ".NPY")) else np.fromfile(path, np.int8)
 
 
 def read_group(files: Sequence[str | None]) -> Any:
-    """The files of one input in one run, one after the other along axis 0. Raises CliError."""
+    """Return the files of one input in one run, joined along axis 0. Raises CliError."""
     parts = [read_file(file or str(files[0])) for file in files]
     if len(parts) == 1:
         return parts[0]
     try:
         return np.concatenate(parts)
     except (ValueError, TypeError) as error:
-        raise CliError(f"the files {[file for file in files if file]} do not make one array: {error}") from None
+        raise CliError(f"the files {[file for file in files if file]} cannot be joined to one array: {error}") from None
 
 
 def made_up(desc: Any, kind: str) -> Any:
-    """Bytes for one input: zeros, or random ones."""
+    """Return generated bytes for one input: zeros or random bytes."""
     if kind == "random":
         return np.random.default_rng().integers(0, 256, desc.realsize, np.uint8)
     return np.zeros(desc.realsize, np.uint8)

@@ -1,4 +1,4 @@
-"""Lines on stdout, in the form that scripts look for."""
+"""Print lines in the form that scripts search for."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ _debug = False
 
 
 class CliError(Exception):
-    """The command cannot do what was asked: exit code 1, and the message is the last line."""
+    """The command failed. It exits with code 1, and the message is its last line."""
 
 
 def set_debug(on: bool) -> None:
-    """Let `debug` print."""
+    """Switch the lines of `debug` on or off."""
     global _debug
     _debug = on
 
 
 def info(text: str) -> None:
-    """Say what is."""
+    """Print an [INFO] line."""
     print(f"[INFO] {text}", flush=True)
 
 
 def warning(text: str) -> None:
-    """Say what may be a mistake."""
+    """Print a [WARNING] line about a possible mistake."""
     print(f"[WARNING] {text}", flush=True)
 
 
 def debug(text: str) -> None:
-    """Say more, with --debug."""
+    """Print a [DEBUG] line, if --debug is given."""
     if _debug:
         print(f"[DEBUG] {text}", flush=True)
 
 
 def error(text: str) -> None:
-    """Say what went wrong, on stderr."""
+    """Print an [ERROR] line on stderr."""
     sys.stdout.flush()
     print(f"[ERROR] {text}", file=sys.stderr, flush=True)

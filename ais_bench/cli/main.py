@@ -1,4 +1,4 @@
-"""What is asked for: a subcommand, or, without one, the benchmark as the original has it."""
+"""The entry point: run a subcommand, or, without one, the benchmark of the original tool."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["main"]
 DESCRIPTION = "One model on every accelerator of a machine."
 USAGE = "ais-bench --model MODEL [options]\n       ais-bench COMMAND [options]\n       ais-bench -h | --version"
 EPILOG = """\
-commands (ais-bench COMMAND -h says more):
+commands (ais-bench COMMAND -h shows the options):
 {commands}
 
 examples:
-  ais-bench --model m.om --input data --output out           every file of a folder, results and times into out/
-  ais-bench --model m.onnx --loop 100                        made-up data, on a CPU device
+  ais-bench --model m.om --input data --output out           every file of a folder; writes results and times to out/
+  ais-bench --model m.onnx --loop 100                        generated data, on a CPU device
   ais-bench --model m.om --device 0,1,2,3 --input data --divide_input
                                                              a quarter of the files on each of four devices
   ais-bench --model m.om --dymShape_range "x:1~8,3,224,224"  eight shapes, one after the other
 
-Options take a space or "=", names take "-" or "_". Switches are --x, --no-x, or --x followed by 1, 0, true, false, yes, no.
-exit codes: 0 success; 1 a run failed; 2 an unknown option, or a value that is none; 130 interrupted
+Write "--x 1" or "--x=1"; names may use "-" or "_". Switches are --x, --no-x, or --x followed by 1, 0, true, false, yes, no.
+exit codes: 0 success; 1 a run failed; 2 an unknown option or an invalid value; 130 interrupted
 """
 
 
@@ -37,7 +37,7 @@ def _version() -> str:
 
 
 class _Version(argparse.Action):
-    """Print the version, which takes a moment to find."""
+    """Print the version. The action looks it up only if it is needed, because this takes a while."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         print(_version())
@@ -45,7 +45,7 @@ class _Version(argparse.Action):
 
 
 def benchmark_parser() -> argparse.ArgumentParser:
-    """The parser of the benchmark command."""
+    """Return the parser of the benchmark command."""
     from ais_bench.cli.options import add_benchmark_options
 
     parser = argparse.ArgumentParser(
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # names of files may be anything
+            stream.reconfigure(errors="backslashreplace")  # file names may have any bytes
     try:
         if words[:1] and words[0] in SUBCOMMANDS:
             code = run_subcommand(words[0], words[1:])
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from ais_bench.cli.benchmark import run
 
             code = run(options)
-        sys.stdout.flush()  # so that a full disk or a closed pipe is met here
+        sys.stdout.flush()  # raises here if the disk is full or the pipe is closed
         return code
     except CliError as failed:
         error(str(failed))
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         error("interrupted")
         return 130
-    except BrokenPipeError:  # whoever reads has read enough
+    except BrokenPipeError:  # the reader closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as failed:

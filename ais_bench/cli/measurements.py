@@ -1,4 +1,4 @@
-"""The run folders of `bench` and `scaling`, and how their figures are shown."""
+"""Write the run folders of `bench` and `scaling`, and print their figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["BENCH", "KINDS", "SCALING", "SCENARIO", "figures_of", "measured_run"
 
 BENCH, SCALING, SCENARIO = "bench", "scaling", "scenario"
 KINDS = (BENCH, SCALING, SCENARIO)
-BUSY = 0.25  # processors at work for others from which on it is said
+BUSY = 0.25  # report other programs from this number of busy processors on
 _SETTINGS = (
     "devices",
     "shape",
@@ -37,7 +37,7 @@ _OF_SCENARIO = ("scenario", "rate", "latency_ms", "find_peak", "queries")
 
 @contextlib.contextmanager
 def measured_run(options: Any, kind: str) -> Iterator[dict[str, Any]]:
-    """Yields the report to fill. At the end it is in the run folder, if --output names one, with its page. Raises CliError."""
+    """Yield the report to fill, and write it to the run folder of --output, with its page, at the end. Raises CliError."""
     report: dict[str, Any] = {}
     if options.output is None:
         yield report
@@ -48,7 +48,7 @@ def measured_run(options: Any, kind: str) -> Iterator[dict[str, Any]]:
     path = os.path.join(options.output, RUN)
     os.makedirs(options.output, exist_ok=True)
     if os.path.exists(path):
-        raise CliError(f"{options.output} holds a run already; name another folder")
+        raise CliError(f"{options.output} holds a run already; use another folder")
     given = {name: getattr(options, name, None) for name in (*_SETTINGS, *_OF_SCENARIO)}
     settings = {name: value for name, value in given.items() if value not in (None, False)}
     run = {
@@ -69,7 +69,7 @@ def measured_run(options: Any, kind: str) -> Iterator[dict[str, Any]]:
     except BaseException as error:
         run["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
         run["error"] = f"{type(error).__name__}: {error}"
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # the first error is the one to raise
             write_json(path, run)
         raise
     write_json(path, run)
@@ -88,7 +88,7 @@ def _write_report(folder: str, run: dict[str, Any], report: dict[str, Any]) -> N
 
 
 def rows_of(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The settings that were measured, with their figures."""
+    """Return the measured settings with their figures."""
     rows: list[dict[str, Any]] = report.get("results") or report.get("curve") or []
     return rows
 
@@ -124,9 +124,9 @@ def _show_results(results: list[dict[str, Any]]) -> None:
         print(f"{name}: {formula}")
     busy = max(one["other_load"]["busy_processors"] for one in results)
     if busy > BUSY:
-        print(f"other programs kept {busy:.1f} of {results[0]['other_load']['processors']:.0f} processors busy before it began")
+        print(f"other programs kept {busy:.1f} of {results[0]['other_load']['processors']:.0f} processors busy beforehand")
     if not all(one["stable"] for one in results):
-        print("windows that did not agree are marked NO: their figures are of the last half of the time")
+        print("a row with NO did not become stable; its figures are those of the second half of the time")
 
 
 def _show_curve(report: dict[str, Any]) -> None:
@@ -134,9 +134,9 @@ def _show_curve(report: dict[str, Any]) -> None:
     heads = ("devices", "runs/s", "times one", "efficiency")
     table("scaling (efficiency: runs/s / (devices x runs/s of one))", heads, rows)
     for device, times in report["stragglers"].items():
-        print(f"device {device} is the straggler: it takes {times:.2f} times as long for a run as the middle one")
+        print(f"device {device} is the straggler: a run takes {times:.2f} times as long as on the median device")
     if not report["stragglers"] and len(rows) > 1:
-        print(f"no straggler: no device takes more than {report['slower']} times as long as the middle one")
+        print(f"no straggler: no device takes more than {report['slower']} times as long as the median device")
 
 
 def _show_scenario(report: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ def _show_scenario(report: dict[str, Any]) -> None:
 
 
 def figures_of(report: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a report by name, for a comparison."""
+    """Return the numbers of a report by name, for a comparison."""
     found = {name: value for name, value in report.get("figures", {}).items()}
     for row in rows_of(report):
         label = setting_of(row)

@@ -1,4 +1,4 @@
-"""The benchmark on one device: a session, the runs, the figures."""
+"""Run the benchmark on one device: open a session, run, and write the figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["DeviceOutcome", "run_device"]
 
 
 class DeviceOutcome(NamedTuple):
-    """What a device did: the figures of its JSON file, when, and the times of its copies to and from the device."""
+    """The result of one device: the figures of its JSON file, the time span, and the times of its copies."""
 
     figures: dict[str, Any]
     start_s: float
@@ -44,14 +44,14 @@ def run_device(
     """Run everything on one device.
 
     Args:
-        options: of the command line.
+        options: the options of the command line.
         prefix: the folder for results, and the beginning of the JSON file's name; None: nothing is written.
         acl_json: AscendCL's settings.
         share: (part, parts) of the input for this device; None: all of it.
-        npu: the NPU whose energy is measured.
-        ready: called when the session is open and the files are checked, and before anything is written.
+        npu: the NPU whose energy is measured, by npu-smi's number.
+        ready: called after the session is open and the files are checked, before anything is written.
 
-    Raises CliError, and what a session raises.
+    Raises CliError and the errors of a session.
     """
     with contextlib.ExitStack() as stack:
         sessions = [_open(options, device, acl_json) for _ in range(options.threads if options.pipeline else 1)]
@@ -99,7 +99,7 @@ def _set_shapes(session: InferSession, options: Any) -> None:
     elif options.dym_hw is not None:
         sides = options.dym_hw.split(",")
         if len(sides) != 2 or not all(side.isdigit() for side in sides):
-            raise CliError(f"--dymHW is two numbers, such as 300,500, not {options.dym_hw!r}")
+            raise CliError(f"--dymHW must be two numbers such as 300,500, got {options.dym_hw!r}")
         session.set_dynamic_hw(*map(int, sides))
     elif options.dym_dims is not None:
         session.set_dynamic_dims(options.dym_dims)
@@ -110,7 +110,7 @@ def _set_shapes(session: InferSession, options: Any) -> None:
     by_shape = options.dym_shape is not None or options.auto_set_dymshape_mode
     pictures = 0 if by_shape else session.get_dym_aipp_input_exist()
     if pictures and options.aipp_config is None:
-        raise CliError("the model has an input with dynamic AIPP; --aipp_config has its settings")
+        raise CliError("the model has an input with dynamic AIPP; give its settings with --aipp_config")
     if pictures:
         batch = aipp_batch if aipp_batch > 0 else options.batchsize or session.get_inputs()[0].shape[0]
         session.load_aipp_config_file(options.aipp_config, batch)
@@ -119,7 +119,7 @@ def _set_shapes(session: InferSession, options: Any) -> None:
 
 
 def _batch_size(session: InferSession, options: Any) -> int:
-    """What the throughput counts for a run: what was asked for, or the first dimension of the first input."""
+    """Return the batch size for the throughput: --batchsize, or the first dimension of the first input."""
     if options.batchsize is not None:
         return int(options.batchsize)
     first = session.get_inputs()[0]
@@ -133,12 +133,12 @@ def _batch_size(session: InferSession, options: Any) -> int:
     info(f"try get model batchsize:{batch}")
     by_shape = options.auto_set_dymshape_mode or options.auto_set_dymdims_mode
     if batch < 0 and not by_shape and not (options.dym_dims or options.dym_shape):
-        raise CliError("the model's batch is open; --dymBatch, --dymDims or --dymShape says what it shall be")
+        raise CliError("the model's batch is open; set it with --dymBatch, --dymDims or --dymShape")
     return int(batch)
 
 
 def _plan(options: Any, descs: Sequence[Any], share: tuple[int, int] | None) -> InputPlan:
-    """The runs, checked. Raises BadInput, NoShare."""
+    """Return the checked runs. Raises BadInput, NoShare."""
     if options.input is None:
         if options.run_mode == "files" and not options.pipeline:
             raise CliError("--run_mode files needs --input with .bin files")
@@ -166,7 +166,7 @@ class _Work:
         )
 
     def warm_up(self) -> None:
-        """Run the first inputs, and forget the times."""
+        """Run the first inputs, and drop their times."""
         for session in self._sessions:
             feeds = self._feeds(self._plan.runs[0])
             if self._options.run_mode == "tensor":
@@ -219,7 +219,7 @@ class _Work:
             self._save(number, run, outputs[number])
 
     def _pipeline(self) -> Iterator[None]:
-        """Session k of n takes the runs k, k+n, ... on a thread; reading and writing have threads of their own."""
+        """Run in a pipeline: session k of n executes runs k, k+n, ... in its own thread; two more threads read and write."""
         info(f"run in pipeline mode with computing threadsnumber:{self._options.threads}")
         count = len(self._sessions)
         extras = [extra.session for extra in self._sessions[1:]]
@@ -276,7 +276,7 @@ class _Work:
         return run
 
     def report(self, batch: int, wall_s: float) -> dict[str, Any]:
-        """Print the figures and write the JSON file, and return what it holds."""
+        """Print the figures, write the JSON file, and return its content."""
         summary, options = self._summary, self._options
         summary.add_args(getattr(options, "argv", sys.argv))
         summary.npu_compute_time_list = self._session.summary().exec_time_list
@@ -292,11 +292,11 @@ class _Work:
         return summary.infodict
 
     def copies(self) -> tuple[list[float], list[float]]:
-        """The times of copies to and from the device."""
+        """Return the times of copies to and from the device."""
         return self._summary.h2d_latency_list, self._summary.d2h_latency_list
 
     def _samples(self, batch: int) -> tuple[int, int]:
-        """How many samples ran, and how many copies that only filled a run. A file is a sample, or a run's share of a batch."""
+        """Return the number of samples, and of copies that filled a run. A file is one sample, or its run's part of a batch."""
         plan, sizes = self._plan, self._summary.batchsizes
         if sizes:
             return sum(sizes), 0
@@ -314,7 +314,7 @@ _WAYS: dict[str, Callable[[_Work], Iterator[None]]] = {
 
 
 def prefix_of(options: Any, stamp: str, part: str | None = None) -> str | None:
-    """The folder for results: below --output, the given name or the time, and the device's part; None without --output."""
+    """Return the folder for results: --output / given name or time / the device's part. None without --output."""
     if options.output is None:
         return None
     folder = os.path.join(options.output, stamp if options.output_dirname is None else options.output_dirname)

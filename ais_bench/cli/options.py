@@ -1,4 +1,4 @@
-"""The options of the benchmark command, under every name that the original, its successors and their scripts use."""
+"""The options of the benchmark command, with every name that the original tool and its successors use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _boolean(text: str) -> bool:
         return True
     if text.lower() in _FALSE:
         return False
-    raise argparse.ArgumentTypeError(f"{text!r} is no boolean; it is one of {', '.join((*_TRUE, *_FALSE))}, in any case")
+    raise argparse.ArgumentTypeError(f"must be one of {', '.join((*_TRUE, *_FALSE))}, in upper or lower case, got {text!r}")
 
 
 def _whole(least: int) -> Callable[[str], int]:
@@ -37,7 +37,7 @@ def _ids(highest: int) -> Callable[[str], int | list[int]]:
         numbers = [int(part) for part in text.split(",")]
         for number in numbers:
             if not 0 <= number <= highest:
-                raise argparse.ArgumentTypeError(f"{number} is out of range; it is 0 to {highest}")
+                raise argparse.ArgumentTypeError(f"must be from 0 to {highest}, got {number}")
         return numbers if "," in text else numbers[0]
 
     ids.__name__ = "id, or list of ids,"
@@ -49,20 +49,20 @@ def _of_characters(allowed: str, what: str) -> Callable[[str], str]:
 
     def text_of(text: str) -> str:
         if not pattern.fullmatch(text):
-            raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
+            raise argparse.ArgumentTypeError(f"must be a {what}, got {text!r}")
         return text
 
     return text_of
 
 
 _shapes = _of_characters(r"_A-Za-z0-9,;:/.\-", "list of shapes, such as data:1,600;info:1,600")
-_ranges = _of_characters(r"_A-Za-z0-9,;:/.\-~", "list of ranges, such as data:1,600~700;info:1,600-700, and no .info file")
+_ranges = _of_characters(r"_A-Za-z0-9,;:/.\-~", "list of ranges, such as data:1,600~700;info:1,600-700, or an .info file")
 _numbers = _of_characters(r"0-9,;", "list of numbers")
 
 
 def _file(text: str) -> str:
     if text and not os.path.isfile(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no file")
+        raise argparse.ArgumentTypeError(f"the file {text!r} does not exist")
     if text and not os.access(text, os.R_OK):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be read")
     return text
@@ -94,13 +94,13 @@ def _range_or_file(text: str) -> str:
 
 
 class _Adder:
-    """Adds an option under its names, each long one with underscores and with hyphens."""
+    """Adds options to a parser, each long name with underscores and with hyphens."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._parser = parser
 
     def group(self, title: str) -> _Adder:
-        """A heading for the options that follow."""
+        """Return an adder for a group of options with a heading."""
         other = _Adder(self._parser)
         other._target = self._parser.add_argument_group(title)
         return other
@@ -108,11 +108,11 @@ class _Adder:
     _target: Any
 
     def value(self, names: str, help_text: str, **how: Any) -> None:
-        """An option with a value."""
+        """Add an option with a value."""
         self._target.add_argument(*_spellings(names), help=help_text, **how)
 
     def switch(self, names: str, help_text: str, default: bool = False) -> None:
-        """An option that is on or off: --x, --no-x, --x=1, --x false."""
+        """Add a switch: --x, --no-x, --x=1, --x false."""
         spellings = _spellings(names)
         dest = spellings[0].lstrip("-").replace("-", "_")
         self._target.add_argument(
@@ -123,7 +123,7 @@ class _Adder:
 
 
 def _spellings(names: str) -> list[str]:
-    """The names of an option: those given, and for each long one the other spelling."""
+    """Return the names of an option: the given ones, and the other spelling of each long one."""
     found: dict[str, None] = {}
     for name in names.split():
         found[name] = None
@@ -134,18 +134,18 @@ def _spellings(names: str) -> list[str]:
 
 
 def add_benchmark_options(parser: argparse.ArgumentParser) -> None:
-    """Add all of them. The values have the names of the original's options."""
+    """Add all options of the benchmark command. The values have the names of the original's options."""
     adder = _Adder(parser)
     _add_files(adder.group("model, input, output"))
-    _add_runs(adder.group("how it runs"))
+    _add_runs(adder.group("execution"))
     _add_shapes(adder.group("models with dynamic shapes"))
-    _add_measuring(adder.group("what is measured besides"))
+    _add_measuring(adder.group("additional measurements"))
 
 
 def _add_files(group: _Adder) -> None:
     group.value(
         "--model -m --om_model -om",
-        "the model: an .om for an NPU, an .onnx for the CPU",
+        "the model: an .om file for an NPU, an .onnx file for the CPU",
         dest="model",
         type=_model,
         required=True,
@@ -153,10 +153,10 @@ def _add_files(group: _Adder) -> None:
     group.value(
         "--input -i",
         "files or folders of .npy and .bin, comma-separated: all files of the first input, then all of the second; or one "
-        "folder for each input. Without it, data is made up",
+        "folder for each input. Default: generated data",
         type=_inputs,
     )
-    group.value("--output -o", "the folder for results; they go into a subfolder named by the time", type=_output)
+    group.value("--output -o", "the folder for results; a subfolder named by the time is made in it", type=_output)
     group.value("--output_dirname -od", "the name of that subfolder", type=_output)
     group.value("--outfmt", "the format of results (%(default)s)", choices=("NPY", "BIN", "TXT"), default="BIN")
     group.value(
@@ -167,41 +167,41 @@ def _add_files(group: _Adder) -> None:
         metavar="AXIS",
     )
     group.switch("--keep_suffix", "name results by the whole name of the input file instead of its part before the first dot")
-    group.value("--pure_data_type -pdt", "data that is made up (%(default)s)", choices=("zero", "random"), default="zero")
+    group.value("--pure_data_type -pdt", "generated data (%(default)s)", choices=("zero", "random"), default="zero")
 
 
 def _add_runs(group: _Adder) -> None:
     group.value(
         "--device -d", "the device, or a comma-separated list, 0 to 255 (%(default)s)", type=_ids(255), default=0, metavar="ID"
     )
-    group.switch("--divide_input", "with several devices: share the input out, instead of giving all of it to each")
+    group.switch("--divide_input", "with several devices: divide the input among them; otherwise each device gets all of it")
     group.value("--loop -l", "executions for each set of inputs (%(default)s)", type=_whole(1), default=1, metavar="N")
     group.value(
         "--warmup_count -wcount",
-        "executions before the first that counts (%(default)s)",
+        "executions before the measurement (%(default)s)",
         type=_whole(0),
         default=1,
         metavar="N",
     )
     group.value(
         "--run_mode -rm",
-        "array: from memory; files: .bin files to the device; tensor: copied to the device first; full: all of them first "
+        "array: feeds in host memory; files: .bin files; tensor: feeds copied to the device first; full: all copied first "
         "(%(default)s)",
         choices=("array", "files", "tensor", "full"),
         default="array",
     )
-    group.switch("--pipeline", "read, run and write at the same time, one file for each input a run")
+    group.switch("--pipeline", "read, run and write at the same time, with one file for each input in a run")
     group.value(
         "--threads", "with --pipeline: threads that run the model (%(default)s)", type=_whole(1), default=1, metavar="N"
     )
     group.value(
         "--batchsize --batch_size",
-        "what the throughput counts for each run; by default the model's first dimension",
+        "samples in each run, for the throughput; default: the model's first dimension",
         dest="batchsize",
         type=_whole(1),
         metavar="N",
     )
-    group.switch("--debug", "say more")
+    group.switch("--debug", "print more lines")
 
 
 def _add_shapes(group: _Adder) -> None:
@@ -214,7 +214,7 @@ def _add_shapes(group: _Adder) -> None:
     group.value(
         "--dymShape_range --dymShape-range --dym_shape_range -dr",
         'many shapes one after the other, such as "data:1,600~700;info:1,600-700" (~ a range, ~ again its step, - a choice), '
-        "or an .info file with one such text a line",
+        "or an .info file with one such text in each line",
         dest="dym_shape_range",
         type=_range_or_file,
     )
@@ -228,19 +228,23 @@ def _add_shapes(group: _Adder) -> None:
 
 def _add_measuring(group: _Adder) -> None:
     group.switch("--display_all_summary -das", "also print the times of copies to and from the device")
-    group.switch("--profiler -pf", "profile, with msprof where there is one (AIT_NO_MSPROF_MODE=1: without)")
+    group.switch("--profiler -pf", "profile, with msprof if it is installed (AIT_NO_MSPROF_MODE=1: without msprof)")
     group.switch("--profiler_rename", "add the model's name to the names of the profile's files", default=True)
-    group.switch("--dump", "let AscendCL dump the operators' data")
+    group.switch("--dump", "dump the operators' data with AscendCL")
     group.switch("--dump_npy", "convert the dump to .npy")
-    group.value("--acl_json_path -acl", "AscendCL's settings of profiling and dump", type=_file)
-    group.switch("--energy_consumption -ec", "measure energy, with npu-smi")
+    group.value("--acl_json_path -acl", "AscendCL's settings for profiling and dump", type=_file)
+    group.switch("--energy_consumption -ec", "measure energy with npu-smi")
     group.value(
-        "--npu_id", "the NPU of npu-smi, or one for each device (%(default)s)", type=_ids(2048), default=0, metavar="ID"
+        "--npu_id",
+        "the NPU's number in npu-smi, or a list with one for each device (%(default)s)",
+        type=_ids(2048),
+        default=0,
+        metavar="ID",
     )
-    group.value("--backend", "another engine, for --perf", choices=("trtexec",))
-    group.switch("--perf", "measure that engine")
+    group.value("--backend", "the other engine for --perf", choices=("trtexec",))
+    group.switch("--perf", "measure the engine of --backend")
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the values. Ends the process with code 2 for what is no option or no value."""
+    """Return the values. Exit with code 2 for an unknown option or an invalid value."""
     return parser.parse_args(list(arguments))

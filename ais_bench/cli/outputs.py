@@ -1,4 +1,4 @@
-"""Results as files, with the names, bytes and modes that readers know."""
+"""Write results to files, with the names, bytes and modes of the original tool."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOLDER_MODE, FILE_MODE = 0o750, 0o640
 
 
 def make_folder(path: str, output: str | None = None) -> None:
-    """Make a folder of results; it and `--output` are closed to others. Raises OSError."""
+    """Make a folder for results. Other users have no access to it and to `--output`. Raises OSError."""
     if not os.path.exists(path):
         os.makedirs(path, FOLDER_MODE)
     if output is not None:
@@ -28,8 +28,8 @@ class Saver:
     """Writes the results of runs into a folder.
 
     Args:
-        folder: where.
-        options: of the command line.
+        folder: the folder to write to.
+        options: the options of the command line.
         note_in, note_out: called with a sample's number and its input files, or an output file.
     """
 
@@ -47,13 +47,11 @@ class Saver:
         for index, output in enumerate(outputs):
             array = np.asarray(output)
             if self._axis >= array.ndim:
-                raise CliError(
-                    f"output {index} has shape {array.shape}; --output_batchsize_axis {self._axis} is none of its axes"
-                )
+                raise CliError(f"output {index} has shape {array.shape}; --output_batchsize_axis {self._axis} is out of range")
             if per_run > 1 and array.shape[self._axis] % per_run:
                 raise CliError(
-                    f"output {index} has shape {array.shape}; its axis {self._axis} cannot be split into {per_run}, the files "
-                    "of a run; another --output_batchsize_axis may"
+                    f"output {index} has shape {array.shape}; its axis {self._axis} cannot be split into {per_run} parts, "
+                    "one for each file of a run; choose another --output_batchsize_axis"
                 )
             for place, part in enumerate(np.array_split(array, per_run, self._axis)):
                 if run[0][place] is not None:
@@ -73,7 +71,7 @@ class Saver:
 
 
 def stem_of(path: str, pipeline: bool, whole: bool) -> str:
-    """What a result is called after: a file's name up to its first dot; in a pipeline up to its suffix."""
+    """Return the stem of a result's name: the file's name up to its first dot; in a pipeline, up to its suffix."""
     name = os.path.basename(path)
     if whole:
         return name
@@ -81,7 +79,7 @@ def stem_of(path: str, pipeline: bool, whole: bool) -> str:
 
 
 def check_names(plan: InputPlan, options: Any) -> None:
-    """Raise BadInput for two files whose results would have one name."""
+    """Raise BadInput if the results of two files would have the same name."""
     seen: dict[str, str] = {}
     for run in plan.runs:
         for file in run[0]:
@@ -89,7 +87,9 @@ def check_names(plan: InputPlan, options: Any) -> None:
                 continue
             other = seen.setdefault(stem_of(file, options.pipeline, options.keep_suffix), file)
             if os.path.abspath(other) != os.path.abspath(file):
-                raise BadInput(f"the results of {other} and {file} would have the same names; --keep_suffix keeps them apart")
+                raise BadInput(
+                    f"the results of {other} and {file} would have the same names; --keep_suffix makes them different"
+                )
 
 
 def _bin(file: BinaryIO, part: Any) -> None:

@@ -1,4 +1,4 @@
-"""Profiling and dumping: AscendCL's settings file, msprof around the command, a dump as .npy."""
+"""Profile and dump: make AscendCL's settings file, run the command under msprof, convert a dump to .npy."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ais_bench.cli.outputs import FILE_MODE, make_folder
 
 __all__ = ["EXIT_FILE", "acl_settings", "convert_dump", "msprof", "run_under_msprof", "takes_over"]
 
-EXIT_FILE = "AIS_BENCH_EXIT_FILE"  # names a file in which the profiled command leaves its exit code
+EXIT_FILE = "AIS_BENCH_EXIT_FILE"  # names a file to which the profiled command writes its exit code
 _WITHOUT = ("AIT_NO_MSPROF_MODE", "MSIT_NO_MSPROF_MODE")
-# What msprof takes of a settings file, and what else each of these switches on.
+# The keys of a settings file for which msprof has options, and the options that each key switches on.
 _OF_JSON = (
     "output",
     "storage_limit",
@@ -52,19 +52,19 @@ _TOOLKIT = "/usr/local/Ascend/ascend-toolkit/latest"
 
 
 def read_settings(path: str) -> dict[str, Any]:
-    """AscendCL's settings file. Raises CliError."""
+    """Return the content of AscendCL's settings file. Raises CliError."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (OSError, ValueError) as failed:
         raise CliError(f"--acl_json_path {path} cannot be read: {failed}") from None
     if not isinstance(content, dict):
-        raise CliError(f"--acl_json_path {path} holds no JSON object")
+        raise CliError(f"--acl_json_path {path} must contain a JSON object")
     return content
 
 
 def takes_over(options: Any) -> None:
-    """Let the settings file decide whether this is a profiled run."""
+    """Set --profiler if the settings file asks for it."""
     if options.acl_json_path:
         settings = read_settings(options.acl_json_path)
         if isinstance(settings.get("profiler"), dict) and settings["profiler"].get("switch") == "on":
@@ -74,7 +74,7 @@ def takes_over(options: Any) -> None:
 
 
 def acl_settings(options: Any) -> str | None:
-    """The settings file for the sessions: the one given, or one made in --output for --profiler and --dump."""
+    """Return the settings file for the sessions: the given one, or one made in --output for --profiler and --dump."""
     if options.acl_json_path:
         return str(options.acl_json_path)
     if not options.profiler and not options.dump:
@@ -95,7 +95,7 @@ def acl_settings(options: Any) -> str | None:
 
 
 def msprof() -> str | None:
-    """The profiler to run under; None where there is none, or none is wanted."""
+    """Return the path of msprof; None if it is not installed, or switched off."""
     found = shutil.which("msprof")
     if found is None:
         info("find no msprof continue use acl.json mode, result won't be parsed as csv")
@@ -131,7 +131,7 @@ def run_under_msprof(options: Any, binary: str, words: list[str]) -> int:
         code = process.wait()
         info(f"msprof cmd:{shlex.join(command)} end run ret:{code}")
         if code != 0:
-            raise CliError(f"msprof ended with {code}")
+            raise CliError(f"msprof exited with {code}")
         _check_exit(exit_file)
     if options.profiler_rename and profile:
         _rename(os.path.join(options.output, "profiler", profile), options.model)
@@ -139,14 +139,14 @@ def run_under_msprof(options: Any, binary: str, words: list[str]) -> int:
 
 
 def _check_exit(path: str) -> None:
-    """msprof ends with 0 also if what it ran did not."""
+    """Raise CliError if the profiled command failed. msprof exits with 0 even then."""
     try:
         with open(path, encoding="ascii") as file:
             code = int(file.read())
     except (OSError, ValueError):
-        raise CliError("the profiled run did not end by itself") from None
+        raise CliError("the profiled run was killed before it could report its exit code") from None
     if code != 0:
-        raise CliError(f"the profiled run ended with {code}")
+        raise CliError(f"the profiled run exited with {code}")
 
 
 def _msprof_options(settings: dict[str, Any]) -> list[str]:
@@ -159,7 +159,7 @@ def _msprof_options(settings: dict[str, Any]) -> list[str]:
 
 
 def _rename(folder: str, model: str) -> None:
-    """Add the model and the profile to the names of its files, so that several can lie together."""
+    """Add the model and the profile to the file names, so that the files of several profiles can be in one folder."""
     name, tag = os.path.basename(model).split(".")[0], folder.rsplit("_", 1)[-1]
     for place, _, files in os.walk(folder):
         for file in files:
@@ -169,13 +169,13 @@ def _rename(folder: str, model: str) -> None:
 
 
 def convert_dump(acl_json: str, before: set[str]) -> None:
-    """Convert what was dumped since `before` to .npy, in a folder beside it that ends with _npy."""
+    """Convert the dumps that are not in `before` to .npy, in a folder beside each dump whose name ends with _npy."""
     dump = dump_folder(acl_json)
     tool = os.path.join(os.environ.get("ASCEND_TOOLKIT_HOME") or _TOOLKIT, _MSACCUCMP)
     if dump is None:
         return
     if not os.path.exists(tool):
-        error(f"the dump is not converted: {tool} is not there; ASCEND_TOOLKIT_HOME names the toolkit")
+        error(f"cannot convert the dump: {tool} does not exist; set ASCEND_TOOLKIT_HOME to the toolkit's folder")
         return
     for name in sorted(dumped(dump) - before):
         for place, _, files in os.walk(os.path.join(dump, name)):
@@ -183,16 +183,16 @@ def convert_dump(acl_json: str, before: set[str]) -> None:
                 target = os.path.join(dump, f"{name}_npy", os.path.relpath(place, os.path.join(dump, name)))
                 done = subprocess.run([sys.executable, tool, "convert", "-d", place, "-out", target], check=False)
                 if done.returncode != 0:
-                    error(f"{tool} ended with {done.returncode} for {place}")
+                    error(f"{tool} exited with {done.returncode} for {place}")
 
 
 def dump_folder(acl_json: str) -> str | None:
-    """Where AscendCL dumps to."""
+    """Return the folder to which AscendCL writes dumps."""
     settings = read_settings(acl_json).get("dump")
     path = settings.get("dump_path") if isinstance(settings, dict) else None
     return path if path and os.path.isdir(path) else None
 
 
 def dumped(folder: str) -> set[str]:
-    """The dumps that are there."""
+    """Return the dumps in the folder."""
     return {name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name)) and not name.endswith("_npy")}

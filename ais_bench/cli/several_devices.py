@@ -1,4 +1,4 @@
-"""The benchmark on several devices: a process for each, all of which begin together."""
+"""Run the benchmark on several devices, with a process for each. All processes begin at the same time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ START = (
 
 
 class _Process:
-    """The process of one device, and the line to it."""
+    """The process of one device, and the connection to it."""
 
     def __init__(self, place: int, device: int, task: Mapping[str, Any]) -> None:
         self.place, self.device = place, device
@@ -41,22 +41,22 @@ class _Process:
         self.send(task)
 
     def send(self, message: Any) -> None:
-        """Send a message; one that is gone does not hear it."""
+        """Send a message; do nothing if the process has exited."""
         with contextlib.suppress(OSError):
             self._lines.write(json.dumps(message) + "\n")
             self._lines.flush()
 
     def receive(self) -> dict[str, Any]:
-        """The next message, or that the process ended without one."""
+        """Return the next message; if the process has exited, a message that says so."""
         with contextlib.suppress(OSError, ValueError):
             line = self._lines.readline()
             if line.endswith("\n"):
                 message: dict[str, Any] = json.loads(line)
                 return message
-        return {"failed": f"its process ended with {self._process.wait()}", "input": False}
+        return {"failed": f"its process exited with {self._process.wait()}", "input": False}
 
     def end(self) -> None:
-        """Let it go, or make it."""
+        """Wait until the process exits, and kill it if it does not."""
         with contextlib.suppress(OSError):
             self._lines.close()
         self._socket.close()
@@ -68,7 +68,7 @@ class _Process:
 
 
 def run_devices(options: Any, acl_json: str | None, stamp: str) -> tuple[int, float]:
-    """Run on every device of --device; the exit code, 1 if one failed, and the sum of their throughputs. Raises CliError."""
+    """Run on all devices. Return the exit code (1 if a device failed) and the sum of the throughputs. Raises CliError."""
     devices: list[int] = options.device
     info(f"multidevice:{devices} run begin")
     divided = options.divide_input and options.input is not None
@@ -93,7 +93,7 @@ def run_devices(options: Any, acl_json: str | None, stamp: str) -> tuple[int, fl
 
 
 def _all_together(processes: list[_Process]) -> tuple[dict[int, DeviceOutcome], bool]:
-    """Wait until all are ready, let them begin, and collect what they did. Raises BadInput."""
+    """Wait until all processes are ready, start the runs, and collect the results. Raises BadInput."""
     failed, ready = False, []
     for process in processes:
         message = process.receive()
@@ -128,7 +128,7 @@ def _say(outcomes: dict[int, DeviceOutcome], devices: list[int], failed: bool) -
 
 
 def _write_whole(options: Any, devices: list[int], outcomes: dict[int, DeviceOutcome], path: str) -> None:
-    """One JSON file for all devices: the same keys, and which devices, and the time from the first start to the last end."""
+    """Write one JSON file for all devices: the usual keys, the devices, and the time from the first start to the last end."""
     every = list(outcomes.values())
     whole = Summary()
     samples: dict[str, Any] = {}
@@ -171,7 +171,7 @@ def _write_whole(options: Any, devices: list[int], outcomes: dict[int, DeviceOut
 
 
 def _mean_of(every: list[DeviceOutcome]) -> dict[str, float]:
-    """Of executions that overlap there is only a mean."""
+    """Return the mean times. Executions of several devices overlap, so other statistics have no meaning."""
     parts = [one.figures["NPU_compute_time"] for one in every]
     count = sum(part["count"] for part in parts)
     return {"mean": sum(part["mean"] * part["count"] for part in parts) / count if count else 0.0, "count": count}
@@ -181,7 +181,7 @@ def _mean_of(every: list[DeviceOutcome]) -> dict[str, float]:
 
 
 class _Options:
-    """The options of the command line, as they came over the line."""
+    """The options of the command line, as received from the parent."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.__dict__.update(values)
@@ -191,7 +191,7 @@ class _Options:
 
 
 def main(fd: int) -> None:
-    """Run one device as the other end says."""
+    """Run one device as the parent says."""
     from ais_bench.cli.log import set_debug
 
     line = socket.socket(fileno=fd)
@@ -207,7 +207,7 @@ def main(fd: int) -> None:
 
     def ready() -> None:
         send({"ready": True})
-        if not lines.readline():  # somebody else's input was bad, or the other end is gone
+        if not lines.readline():  # another device's input was bad, or the parent has exited
             os._exit(1)
         threading.Thread(target=_end_with_the_other_end, args=(line,), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Results on stdout: one JSON object, or tables."""
+"""Print results: one JSON object, or tables."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ais_bench.evaluate.text import json_ready
 
 __all__ = ["figure", "lines", "print_json", "table"]
 
-WIDE = 200  # where nobody says how wide it is
+WIDE = 200  # columns of the output if it is not a terminal
 
 
 def print_json(content: Any) -> None:
-    """Print one object."""
+    """Print one JSON object."""
     print(json.dumps(json_ready(content), indent=2))
 
 
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table. What is in it is text, never markup."""
+    """Print a table. Its cells are plain text, not markup."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # What others wrote must not move the cursor.
+    # Control characters in names and messages must not move the cursor.
     shown = Table(header_style="bold", box=None, pad_edge=False)
     for index, head in enumerate(heads):
         shown.add_column(Text(head), justify="left" if index == 0 else "right", overflow="fold")
@@ -33,13 +33,13 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> No
         shown.add_row(*(Text(_printable(figure(cell))) for cell in row))
     terminal = sys.stdout.isatty()
     console = Console(highlight=False, width=None if terminal else WIDE)
-    console.print(Text(title, style="bold"))  # a table's own title is wrapped to the table's width
+    console.print(Text(title, style="bold"))  # a Table wraps its title to the table's width
     console.print(shown)
     print()
 
 
 def lines(pairs: Iterable[tuple[str, Any]]) -> None:
-    """Print names and values, one pair a line."""
+    """Print names and values, one pair in each line."""
     several = [(name, value) for name, value in pairs if value is not None]
     width = max((len(name) for name, _ in several), default=0)
     for name, value in several:
@@ -47,7 +47,7 @@ def lines(pairs: Iterable[tuple[str, Any]]) -> None:
 
 
 def figure(value: Any) -> str:
-    """A figure as people read it: four digits that count."""
+    """Return a value as text; numbers with four significant digits."""
     if value is None:
         return "-"
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Python objects on the command line: data sets, functions and metrics, as `module:name` or `file.py:name`."""
+"""Load Python objects that the command line names as `module:name` or `file.py:name`: data sets, functions, metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Labelled", "dataset_of", "load_object", "metric_of", "settled"]
 
 
 def settled(spec: str | None) -> str | None:
-    """A specification that means the same from any working directory."""
+    """Return the specification with an absolute path, so that it does not depend on the working directory."""
     if spec is None:
         return None
     if os.path.exists(spec):
@@ -27,13 +27,13 @@ def settled(spec: str | None) -> str | None:
 
 
 def load_object(spec: str) -> Any:
-    """The object of that name. A worker finds it in the same way, so the file's folder joins sys.path. Raises CliError."""
+    """Return the named object. The file's folder is added to sys.path, because workers import it, too. Raises CliError."""
     place, colon, name = spec.rpartition(":")
     if not colon or not name:
-        raise CliError(f"{spec!r} is no Python object; one is module:name or file.py:name")
+        raise CliError(f"a Python object must be module:name or file.py:name, got {spec!r}")
     if place.endswith(".py"):
         if not os.path.isfile(place):
-            raise CliError(f"{spec!r}: there is no file {place}")
+            raise CliError(f"{spec!r}: the file {place} does not exist")
         folder, place = os.path.split(os.path.abspath(place[:-3]))
         if folder not in sys.path:
             sys.path.insert(0, folder)
@@ -44,7 +44,7 @@ def load_object(spec: str) -> Any:
 
 
 class Labelled:
-    """Files with their labels: samples are (content, label)."""
+    """A data set of files with labels. A sample is (content, label)."""
 
     def __init__(self, files: Any, labels: list[Any]) -> None:
         self._files, self._labels = files, labels
@@ -58,7 +58,7 @@ class Labelled:
 
 
 def dataset_of(spec: str, labels: str | None) -> Any:
-    """A folder, files, or an object; a function without arguments, or a class, is called. Raises CliError."""
+    """Return a data set: a folder, files, or an object. A function or a class is called without arguments. Raises CliError."""
     from ais_bench.evaluate.sources import Files, source_of
 
     if all(os.path.exists(path) for path in spec.split(",")):
@@ -67,16 +67,16 @@ def dataset_of(spec: str, labels: str | None) -> Any:
         assert isinstance(files, Files)
         return files if labels is None else Labelled(files, _labels(labels, files.paths))
     if labels is not None:
-        raise CliError("--labels belongs to a folder or a list of files")
+        raise CliError("--labels needs a folder or a list of files as the data set")
     if ":" not in spec:
-        raise CliError(f"the data set {spec!r} is neither a file or folder nor a Python object, module:name or file.py:name")
+        raise CliError(f"the data set must be an existing file or folder, module:name or file.py:name, got {spec!r}")
     found = load_object(spec)
     plain = hasattr(found, "__getitem__") or hasattr(found, "__iter__")
     return found() if inspect.isclass(found) or (callable(found) and not plain) else found
 
 
 def _labels(path: str, files: list[str]) -> list[Any]:
-    """The label of each file: of a JSON object by name, or of lines "name label". Raises CliError."""
+    """Return the label of each file, from a JSON object by name or from lines "name label". Raises CliError."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -100,7 +100,7 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
 
 
 def metric_of(spec: str) -> Any:
-    """A metric of ours by its name, or an object; a class is called. Raises CliError."""
+    """Return a built-in metric by its name, or an object. A class is called without arguments. Raises CliError."""
     from ais_bench.evaluate.metrics import EditDistance, MeanError, TopK
 
     name = spec.lower().replace("_", "-")

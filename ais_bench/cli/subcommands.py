@@ -1,4 +1,4 @@
-"""The subcommands by name, and what is the same for all of them. Importing this imports none of them."""
+"""The names of the subcommands, and their common options. Importing this module imports no subcommand."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Sequence
 
 __all__ = ["SUBCOMMANDS", "run_subcommand"]
 
-# name -> what it does, in one line
+# name -> one line of help
 SUBCOMMANDS = {
-    "devices": "which devices there are, why not others, and versions",
-    "inspect": "what a model looks like: inputs, outputs, gears, digest",
-    "bench": "how fast a model is: until the figures are stable",
-    "scaling": "how the speed grows with the number of devices",
-    "evaluate": "a data set through a model, scored, into a run folder",
-    "resume": "go on with a run that was cut off",
+    "devices": "list the devices, why others are missing, and versions",
+    "inspect": "describe a model: inputs, outputs, gears, digest",
+    "bench": "measure a model's speed until the figures are stable",
+    "scaling": "measure how the speed grows with the number of devices",
+    "evaluate": "run a data set through a model, score it, write a run folder",
+    "resume": "continue an evaluation that was interrupted",
     "score": "score a run again, without inference",
-    "report": "what came of a run",
-    "compare": "runs side by side",
+    "report": "print the results of a run",
+    "compare": "compare several runs side by side",
 }
 EXIT_CODES = """\
-exit codes: 0 success; 1 it failed; 2 an unknown option, or a value that is none; 3 it finished, but samples failed, a metric
+exit codes: 0 success; 1 failure; 2 an unknown option or an invalid value; 3 finished, but samples failed, a metric
 raised, or the figures did not become stable; 130 interrupted
 """
 
 
 def run_subcommand(name: str, words: Sequence[str]) -> int:
-    """Run a subcommand and return its exit code. Raises what it raises."""
+    """Run a subcommand and return its exit code. Raises the errors of the subcommand."""
     module = importlib.import_module(f"ais_bench.cli.commands.{name}")
     parser = argparse.ArgumentParser(
         prog=f"ais-bench {name}",
@@ -37,8 +37,8 @@ def run_subcommand(name: str, words: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     module.add_options(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object with every figure instead of text")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with every figure, no text")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     options = parser.parse_args(list(words))
     code: int = module.run(options)
     return code

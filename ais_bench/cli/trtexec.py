@@ -1,4 +1,4 @@
-"""Another engine: trtexec runs, and what it says of its speed is passed on."""
+"""Run trtexec, and print the speed that it measured."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["run_trtexec"]
 def run_trtexec(options: Any) -> int:
     """Run `trtexec` on the model, and print its figures. Raises CliError."""
     if options.backend is None:
-        raise CliError("--perf measures another engine; --backend trtexec names it")
+        raise CliError("--perf needs --backend trtexec")
     if shutil.which("trtexec") is None:
-        raise CliError("--backend trtexec needs trtexec, which was not found")
+        raise CliError("--backend trtexec needs the program trtexec, which was not found")
     device = options.device[0] if isinstance(options.device, list) else options.device
     command = ["trtexec", f"--onnx={options.model}", "--fp16", f"--device={device}", f"--iterations={options.loop}"]
     if options.batchsize is not None:
@@ -32,7 +32,7 @@ def run_trtexec(options: Any) -> int:
                 info(line.strip())
             _note(line, figures)
     if process.returncode != 0:
-        raise CliError(f"trtexec ended with {process.returncode}")
+        raise CliError(f"trtexec exited with {process.returncode}")
     info(f"perf info:{figures}")
     return 0
 

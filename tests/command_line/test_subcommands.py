@@ -233,7 +233,7 @@ def test_windows_that_never_agree_are_said(place: Path, shell: Shell) -> None:
     code, out, _ = shell(line)
     assert code == 3
     assert "NO" in out
-    assert "did not agree" in out
+    assert "did not become stable" in out
 
 
 def test_evaluate_and_what_follows(place: Path, shell: Shell) -> None:
@@ -355,7 +355,7 @@ def test_an_output_that_cannot_be_written_says_so(place: Path, shell: Shell) -> 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("evaluate m.onnx nowhere", "neither a file or folder nor a Python object"),
+        ("evaluate m.onnx nowhere", "must be an existing file or folder"),
         ("evaluate m.onnx mine.py:nothing", "'nothing'"),
         ("evaluate m.onnx mine.py:rows --metric top", "'top' is no metric"),
         ("report nowhere", "no file of a run folder"),

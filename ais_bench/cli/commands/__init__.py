@@ -1,1 +1,1 @@
-"""The subcommands: one module each, with `add_options(parser)`, `run(options)` and `EXAMPLES`."""
+"""The subcommands. Each module has `add_options(parser)`, `run(options)` and `EXAMPLES`."""

@@ -1,4 +1,4 @@
-"""How fast a model is: until the figures are stable."""
+"""Measure the speed of a model until the figures are stable."""
 
 from __future__ import annotations
 
@@ -26,51 +26,59 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is varied, and how long it is measured."""
+    """Add the options for what to vary and how long to measure."""
     parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
-    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all there are)")
+    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all devices)")
     parser.add_argument(
-        "--shape", action="append", type=_shapes, metavar="S", help='shapes of open inputs, "x:1,3,4;y:1"; several times: each'
+        "--shape", action="append", type=_shapes, metavar="S", help='shapes of open inputs, "x:1,3,4;y:1"; repeat for more rows'
     )
-    parser.add_argument("--batch", type=_numbers, metavar="N,N", help="batch sizes for open first dimensions: each")
-    parser.add_argument("--workers", type=_numbers, default=[1], metavar="N,N", help="processes for each device: each (1)")
-    parser.add_argument("--data", choices=("random", "zero"), default="random", help="what is made up (%(default)s)")
+    parser.add_argument("--batch", type=_numbers, metavar="N,N", help="batch sizes for open first dimensions, one row each")
+    parser.add_argument(
+        "--workers", type=_numbers, default=[1], metavar="N,N", help="processes for each device, one row each (1)"
+    )
+    parser.add_argument("--data", choices=("random", "zero"), default="random", help="the generated data (%(default)s)")
     parser.add_argument("--mode", default="static", help="as for infer (%(default)s)")
     add_measuring(parser)
     scenario = parser.add_argument_group("MLPerf LoadGen (pip install 'ais_bench[loadgen]')")
-    scenario.add_argument("--scenario", choices=("offline", "single-stream", "multi-stream", "server"), help="run it instead")
     scenario.add_argument(
-        "--rate", type=float, metavar="QPS", help="queries a second: a server's, or what offline is expected to do"
+        "--scenario", choices=("offline", "single-stream", "multi-stream", "server"), help="run this scenario instead"
     )
-    scenario.add_argument("--latency-ms", type=float, metavar="MS", help="the bound of a server's 99th percentile")
-    scenario.add_argument("--find-peak", action="store_true", help="search a server's highest rate within the bound")
-    scenario.add_argument("--queries", type=_whole(1), metavar="N", help="at least so many; --seconds: at least so long")
+    scenario.add_argument(
+        "--rate", type=float, metavar="QPS", help="queries per second: for server the load, for offline the expected rate"
+    )
+    scenario.add_argument("--latency-ms", type=float, metavar="MS", help="the bound for server's 99th percentile")
+    scenario.add_argument("--find-peak", action="store_true", help="search server's highest rate within the bound")
+    scenario.add_argument(
+        "--queries", type=_whole(1), metavar="N", help="the minimum number; --seconds is the minimum duration"
+    )
 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
-    """Add how long it is measured."""
+    """Add the options for how long to measure."""
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="minimum duration of each repeat (%(default)s)")
+    parser.add_argument("--most-seconds", type=float, default=60.0, metavar="S", help="maximum duration (%(default)s)")
+    parser.add_argument("--runs", type=_whole(1), default=50, metavar="N", help="minimum number of runs (%(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=2.0, metavar="S", help="at least so long, for each repeat (%(default)s)"
+        "--window", type=float, default=0.5, metavar="S", help="window; three in a row must agree (%(default)s)"
     )
-    parser.add_argument("--most-seconds", type=float, default=60.0, metavar="S", help="at most so long (%(default)s)")
-    parser.add_argument("--runs", type=_whole(1), default=50, metavar="N", help="at least so many runs (%(default)s)")
-    parser.add_argument("--window", type=float, default=0.5, metavar="S", help="three in a row must agree (%(default)s)")
-    parser.add_argument("--agree", type=float, default=10.0, metavar="PERCENT", help="to within so much (%(default)s)")
-    parser.add_argument("--repeats", type=_whole(1), default=3, metavar="N", help="for the confidence interval (%(default)s)")
+    parser.add_argument("--agree", type=float, default=10.0, metavar="PERCENT", help="the tolerance for windows (%(default)s)")
+    parser.add_argument(
+        "--repeats", type=_whole(1), default=3, metavar="N", help="repeats, for the confidence interval (%(default)s)"
+    )
     parser.add_argument("--output", "-o", metavar="DIR", help="the run folder: run.json, report.json, report.html")
-    parser.add_argument("--no-progress", action="store_true", help="do not show how far it is")
+    parser.add_argument("--no-progress", action="store_true", help="do not show the progress")
     add_watching(parser)
 
 
 def _numbers(text: str) -> list[int]:
     numbers = [int(part) for part in text.split(",")]
     if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: each is at least 1")
+        raise argparse.ArgumentTypeError(f"each number must be at least 1, got {text!r}")
     return numbers
 
 
 def plan_of(options: Any) -> Any:
-    """How long to measure. Raises ConfigError."""
+    """Return how long to measure. Raises ConfigError."""
     from ais_bench.evaluate.measure import Plan
 
     window = min(options.window, options.seconds / 3)
@@ -99,7 +107,7 @@ def _say(options: Any, report: dict[str, Any]) -> None:
 
 
 def _run_scenario(options: Any) -> int:
-    """LoadGen runs; 3 if it says INVALID."""
+    """Run LoadGen. Return exit code 3 if its verdict is INVALID."""
     from ais_bench.evaluate.loadgen import run_scenario
     from ais_bench.evaluate.measure import feeds_of
 
@@ -137,7 +145,7 @@ def _results(options: Any) -> Iterator[dict[str, Any]]:
 
 
 def open_session(options: Any, **more: Any) -> Any:
-    """A session whose workers are ready."""
+    """Return a session whose workers are ready."""
     from ais_bench.session import MultiDeviceSession
 
     session = MultiDeviceSession(options.model, devices=more.pop("devices", options.devices), **more)
@@ -150,7 +158,7 @@ def open_session(options: Any, **more: Any) -> Any:
 
 
 def measured(options: Any, session: Any, shapes: dict[str, list[int]]) -> dict[str, Any]:
-    """The figures of one setting."""
+    """Return the figures of one setting."""
     from ais_bench.evaluate.measure import feeds_of, repeat
     from ais_bench.evaluate.progress import Progress
 
@@ -163,7 +171,7 @@ def measured(options: Any, session: Any, shapes: dict[str, list[int]]) -> dict[s
         base = [0, 0]
 
         def tick(total: int) -> None:
-            if total < base[1]:  # the next repeat counts anew
+            if total < base[1]:  # the next repeat counts from 0
                 base[0] += base[1]
             base[1] = total
             bar.count = base[0] + total
@@ -172,7 +180,7 @@ def measured(options: Any, session: Any, shapes: dict[str, list[int]]) -> dict[s
 
 
 def _shapes_of(text: str | None, batch: int | None, inputs: list[Any]) -> dict[str, list[int]]:
-    """The shapes of one setting, by input. Raises CliError."""
+    """Return the shapes of one setting, by input. Raises CliError."""
     shapes: dict[str, list[int]] = {}
     for part in (text or "").split(";"):
         if part:
@@ -180,11 +188,11 @@ def _shapes_of(text: str | None, batch: int | None, inputs: list[Any]) -> dict[s
             try:
                 shapes[name or inputs[0].name] = [int(dim) for dim in dims.split(",")]
             except ValueError:
-                raise CliError(f"--shape {text!r} is no list of shapes; one is x:1,3,224,224;y:1") from None
+                raise CliError(f"--shape must be like x:1,3,224,224;y:1, got {text!r}") from None
     if batch is not None:
         for desc in inputs:
             shape = shapes.get(desc.name, list(desc.shape))
             if shape and desc.shape[0] >= 0 and desc.shape[0] != batch:
-                raise CliError(f"--batch {batch}: input {desc.name!r} was built for {desc.shape[0]}")
+                raise CliError(f"--batch must be {desc.shape[0]} for input {desc.name!r}, got {batch}")
             shapes[desc.name] = [batch, *shape[1:]]
     return shapes

@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""Compare several runs side by side."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the folders."""
-    parser.add_argument("--html", metavar="FILE", help="also lay the runs over each other on a page")
-    parser.add_argument("runs", nargs="+", metavar="run", help="run folders; the first is what the others are compared with")
+    """Add the options for the run folders."""
+    parser.add_argument("--html", metavar="FILE", help="also draw the runs in one picture on a page")
+    parser.add_argument("runs", nargs="+", metavar="run", help="run folders; the others are compared with the first")
 
 
 def run(options: Any) -> int:
-    """Print every figure of each run, and how it differs from the first one's."""
+    """Print every figure of each run, and its difference from the first run."""
     from ais_bench.evaluate import load
 
     runs = {path: load(path) for path in options.runs}
@@ -43,7 +43,7 @@ def run(options: Any) -> int:
         print_json({"runs": list(runs), "figures": rows, "differences": differ})
         return 0
     shown = [(row["figure"], *_cells(row)) for row in rows]
-    table("figures (change against the first run)", ("figure", *runs), shown)
+    table("figures (change from the first run)", ("figure", *runs), shown)
     if differ:
         table("settings that differ", ("setting", *runs), [(name, *values) for name, values in differ.items()])
     return 0
@@ -57,7 +57,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _figures(report: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a report that are worth a comparison, by name."""
+    """Return the numbers of a report that can be compared, by name."""
     found: dict[str, float] = {}
     for name, value in report.get("metrics", {}).items():
         parts = value.items() if isinstance(value, dict) else ((None, value),)
@@ -76,7 +76,7 @@ def _figures(report: dict[str, Any]) -> dict[str, float]:
 
 
 def _differences(runs: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Settings, model, devices and versions that are not the same for all."""
+    """Return the settings, model, devices and versions that differ between the runs."""
     flat = [
         {
             "model sha256": (run["model"].get("sha256") or "")[:12],

@@ -1,4 +1,4 @@
-"""Which devices there are, why not others, and versions."""
+"""List the devices, the reasons why others are missing, and versions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: Any) -> int:
-    """Print what is here."""
+    """Print the devices of this machine."""
     found = devices()
     if options.json:
         print_json(found)
@@ -33,7 +33,7 @@ def run(options: Any) -> int:
     providers = [
         (name, len(about["devices"]), ", ".join(about["devices"]) or "-") for name, about in found["providers"].items()
     ]
-    table("execution providers of ONNX Runtime", ("provider", "devices", "what they are"), providers)
+    table("execution providers of ONNX Runtime", ("provider", "devices", "description"), providers)
     for runtime, about in found["runtimes"].items():
         if about["reason"]:
             print(f"no {NAMES[runtime]}: {about['reason']}")
@@ -45,7 +45,7 @@ def run(options: Any) -> int:
 
 
 def devices() -> dict[str, Any]:
-    """What is here, as JSON has it."""
+    """Return the devices, providers and versions in the form of --json."""
     from ais_bench.errors import AisBenchError
     from ais_bench.evaluate.plan import versions
     from ais_bench.libraries import candidates
@@ -55,7 +55,7 @@ def devices() -> dict[str, Any]:
         count, reason = _count(runtime)
         try:
             looked_for = candidates(runtime)
-        except AisBenchError as error:  # it cannot be told which library it would be
+        except AisBenchError as error:  # the library could not be determined
             runtimes[runtime] = {"devices": [], "reason": str(error), "library": None, "tried": []}
             continue
         library = next((path for path in looked_for if os.path.exists(path)), None)
@@ -64,7 +64,7 @@ def devices() -> dict[str, Any]:
 
 
 def _providers() -> dict[str, Any]:
-    """Each provider that is known, asked in a process of its own."""
+    """Return the state of each known provider. Each is probed in its own process."""
     from ais_bench.session.providers import list_providers
 
     return {

@@ -1,4 +1,4 @@
-"""A data set through a model, scored, into a run folder."""
+"""Run a data set through a model, score it, and write a run folder."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ SPECS = ("dataset", "labels", "target", "preprocess", "postprocess", "final")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `ais_bench.evaluate.evaluate` takes. Functions are given as module:name or file.py:name."""
+    """Add the arguments of `ais_bench.evaluate.evaluate`. Functions are given as module:name or file.py:name."""
     parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
     parser.add_argument("dataset", help="a folder or files of .npy, .bin or images; or file.py:name of a data set")
     parser.add_argument("--labels", metavar="FILE", help='the true answers of files: lines "name label", or a JSON object')
-    parser.add_argument("--target", metavar="F", help="a function of a sample: its true answer")
-    parser.add_argument("--preprocess", metavar="F", help="a function of a sample: its feeds")
-    parser.add_argument("--postprocess", metavar="F", help="a function of a sample's outputs: what metrics see")
+    parser.add_argument("--target", metavar="F", help="a function of a sample that returns its true answer")
+    parser.add_argument("--preprocess", metavar="F", help="a function of a sample that returns its feeds")
+    parser.add_argument("--postprocess", metavar="F", help="a function of a sample's outputs; its result goes to the metrics")
     parser.add_argument(
         "--metric",
         action="append",
         default=[],
         metavar="M",
-        help="topN, mean-absolute-error, mean-relative-error, mean-cosine-error, edit-distance, or file.py:name; several times",
+        help="topN, mean-absolute-error, mean-relative-error, mean-cosine-error, edit-distance, or file.py:name; repeatable",
     )
     parser.add_argument("--final", metavar="F", help="a function of all outputs and all targets")
-    parser.add_argument("--batch-size", type=_whole(1), metavar="N", help="samples of a run (the model's batch, or 1)")
-    parser.add_argument("--limit", type=_whole(0), metavar="N", help="so many samples: the first, or, with --seed, drawn")
+    parser.add_argument("--batch-size", type=_whole(1), metavar="N", help="samples in each run (the model's batch, or 1)")
+    parser.add_argument(
+        "--limit", type=_whole(0), metavar="N", help="the number of samples: the first N, or random ones with --seed"
+    )
     parser.add_argument("--seed", type=_whole(0), metavar="N", help="for --limit, and for random numbers in preprocess")
-    parser.add_argument("--on-error", choices=("record", "raise"), default="record", help="what a sample that fails does")
+    parser.add_argument("--on-error", choices=("record", "raise"), default="record", help="what to do with a failed sample")
     parser.add_argument("--mode", default="static", help="as for infer (%(default)s)")
     parser.add_argument("--keep-outputs", action=argparse.BooleanOptionalAction, help="keep results in the run folder")
     parser.add_argument("--output", "-o", metavar="DIR", help="the run folder")
@@ -50,24 +52,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says where it runs."""
-    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all there are)")
+    """Add the options for devices and workers."""
+    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all devices)")
     parser.add_argument("--workers-per-device", type=_whole(1), metavar="N", help="processes for each device (1)")
-    parser.add_argument("--task-timeout", type=float, metavar="S", help="seconds after which a run is tried elsewhere")
-    parser.add_argument("--no-progress", action="store_true", help="do not show how far it is")
+    parser.add_argument("--task-timeout", type=float, metavar="S", help="seconds after which a run is tried on another device")
+    parser.add_argument("--no-progress", action="store_true", help="do not show the progress")
     add_watching(parser)
 
 
 def add_watching(parser: argparse.ArgumentParser) -> None:
-    """Add how others may look at it while it runs."""
-    parser.add_argument("--live", action="store_true", help="a table of the devices on the terminal, instead of a bar")
-    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="serve counters for Prometheus, to this machine alone")
-    parser.add_argument("--metrics-address", default="127.0.0.1", metavar="ADDRESS", help="of the port (%(default)s)")
+    """Add the options that show a run while it lasts."""
+    parser.add_argument("--live", action="store_true", help="show a table of the devices instead of a progress bar")
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="serve counters for Prometheus, to this machine only")
+    parser.add_argument(
+        "--metrics-address", default="127.0.0.1", metavar="ADDRESS", help="the address of that port (%(default)s)"
+    )
 
 
 @contextlib.contextmanager
 def watched(options: Any, session: Any) -> Iterator[None]:
-    """What those options ask for, while the block runs."""
+    """Show the live table and serve the counters, as the options say, while the block runs."""
     from ais_bench.evaluate.watch import live, metrics_port
 
     with contextlib.ExitStack() as stack:
@@ -80,7 +84,7 @@ def watched(options: Any, session: Any) -> Iterator[None]:
 
 
 def run(options: Any) -> int:
-    """Evaluate, and print what came of it."""
+    """Evaluate, and print the result."""
     asked: dict[str, Any] = {name: settled(getattr(options, name)) for name in SPECS}
     for name in CHOICES:
         asked[name] = getattr(options, name)
@@ -90,7 +94,7 @@ def run(options: Any) -> int:
 
 
 def evaluate_as(asked: dict[str, Any], options: Any, *, output: str | None, resume: Any) -> int:
-    """Evaluate what was asked for, now or when the run folder was made."""
+    """Evaluate with the arguments of this command line, or with those stored in the run folder."""
     from ais_bench.evaluate import evaluate
 
     if asked["cwd"] not in sys.path:

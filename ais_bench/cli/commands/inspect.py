@@ -1,4 +1,4 @@
-"""What a model looks like."""
+"""Describe a model: inputs, outputs, gears, size and digest."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the model, and where to load it."""
+    """Add the options for the model and the device that loads it."""
     parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
     parser.add_argument("--device", type=int, default=0, metavar="ID", help="the device that loads it (%(default)s)")
 
 
 def run(options: Any) -> int:
-    """Load the model and print what it says of itself."""
+    """Load the model and print its description."""
     found = describe(options.model, options.device)
     if options.json:
         print_json(found)
@@ -37,7 +37,7 @@ def run(options: Any) -> int:
 
 
 def describe(model: str, device: int) -> dict[str, Any]:
-    """What the model says, as JSON has it. Raises what a session raises."""
+    """Return the model's description in the form of --json. Raises the errors of a session."""
     from ais_bench.evaluate.plan import model_facts
     from ais_bench.session import InferSession
 

@@ -1,4 +1,4 @@
-"""What came of a run."""
+"""Print the results of a run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ TIMES = ("count", "mean", "p50", "p90", "p99", "max")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the folder."""
+    """Add the options for the run folder and the files to write."""
     parser.add_argument("run", help="the run folder")
-    parser.add_argument("--html", metavar="FILE", help="where the page goes (report.html in the run folder)")
-    parser.add_argument("--parquet", metavar="FILE", help="the records as Parquet, too (pip install 'ais_bench[parquet]')")
-    parser.add_argument("--trace", metavar="FILE", help="where the trace goes (trace.json.gz in the run folder)")
+    parser.add_argument("--html", metavar="FILE", help="the file of the page (report.html in the run folder)")
+    parser.add_argument(
+        "--parquet", metavar="FILE", help="also write the records as Parquet (pip install 'ais_bench[parquet]')"
+    )
+    parser.add_argument("--trace", metavar="FILE", help="the file of the trace (trace.json.gz in the run folder)")
 
 
 def run(options: Any) -> int:
@@ -66,7 +68,7 @@ def run(options: Any) -> int:
         every = [("all", report.get(stage, {})), *((device, one[stage]) for device, one in devices.items())]
         if report.get(stage, {}).get("count"):
             table(
-                f"{stage} (percentiles are bounds, with 99 % confidence)",
+                f"{stage} (percentiles are upper bounds, with 99 % confidence)",
                 ("device", *TIMES),
                 [(d, *map(t.get, TIMES)) for d, t in every],
             )
@@ -80,7 +82,7 @@ def run(options: Any) -> int:
 
 
 def _measurement(options: Any, found: Any) -> int:
-    """The same of a run folder of `bench` or `scaling`."""
+    """Print the report of a run folder of `bench` or `scaling`."""
     from ais_bench.evaluate.page.page import write_page
 
     page = options.html or os.path.join(options.run, "report.html")

@@ -1,4 +1,4 @@
-"""Go on with a run that was cut off."""
+"""Continue an evaluation that was interrupted."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the folder, and where it runs."""
+    """Add the options for the run folder and the devices."""
     parser.add_argument("run", help="the run folder")
-    parser.add_argument("--failed", action="store_true", help="run samples again that failed, too")
+    parser.add_argument("--failed", action="store_true", help="also run failed samples again")
     add_session_options(parser)
 
 
 def run(options: Any) -> int:
-    """Evaluate what the run folder says, from where it was cut off."""
+    """Continue the evaluation of the run folder."""
     from ais_bench.evaluate import load
 
     found = load(options.run).run
     if found.get("kind") in KINDS:
-        raise CliError(f"{options.run} is a run of {found['kind']}; only evaluations are resumed")
+        raise CliError(f"{options.run} is a run of {found['kind']}; only evaluations can be resumed")
     asked = found.get("notes", {}).get("command")
     if asked is None:
-        raise CliError(f"{options.run} was not made by this command, so only its own script can go on with it: resume=True")
+        raise CliError(f"{options.run} was made by a script; continue it there, with evaluate(resume=True)")
     return evaluate_as(asked, options, output=options.run, resume="failed" if options.failed else True)

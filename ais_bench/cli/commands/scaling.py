@@ -1,4 +1,4 @@
-"""How the speed grows with the number of devices."""
+"""Measure how the speed grows with the number of devices."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ EXAMPLES = """\
   ais-bench scaling m.om
   ais-bench scaling m.onnx --devices 0,1,2,3 --seconds 5 --json
 """
-SLOWER = 1.1  # times the median from which on a device is named
+SLOWER = 1.1  # a device is reported if it takes this many times the median
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the devices, and how long it is measured."""
+    """Add the options for the devices and how long to measure."""
     parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
-    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all there are)")
+    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all devices)")
     parser.add_argument("--shape", type=_shapes, metavar="S", help='shapes of open inputs, "x:1,3,4;y:1"')
-    parser.add_argument("--data", choices=("random", "zero"), default="random", help="what is made up (%(default)s)")
+    parser.add_argument("--data", choices=("random", "zero"), default="random", help="the generated data (%(default)s)")
     parser.add_argument("--mode", default="static", help="as for infer (%(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="computing threads of a CPU device, the same for any number")
+    parser.add_argument("--threads", type=int, metavar="N", help="computing threads of a CPU device, for any number of devices")
     add_measuring(parser)
 
 
 def run(options: Any) -> int:
-    """Measure with one device, two, ... all, and print the curve."""
+    """Measure with one device, with two, and so on up to all, and print the curve."""
     from ais_bench.session import MultiDeviceSession
 
     ids = [options.devices] if isinstance(options.devices, int) else options.devices
@@ -61,7 +61,7 @@ def run(options: Any) -> int:
 
 
 def _stragglers(devices: dict[str, Any]) -> dict[str, float]:
-    """Devices that take longer than the middle one, the slowest first, and how many times as long."""
+    """Return the devices that are slower than the median device, slowest first, each with its factor."""
     means = {device: one["execute_ms"]["mean"] for device, one in devices.items() if one["execute_ms"]["count"]}
     if len(means) < 2:
         return {}

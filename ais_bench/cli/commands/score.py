@@ -18,25 +18,25 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the folder and the metrics."""
+    """Add the options for the run folder and the metrics."""
     parser.add_argument("run", help="the run folder")
-    parser.add_argument("--metric", action="append", metavar="M", help="as for evaluate; by default those of the run")
+    parser.add_argument("--metric", action="append", metavar="M", help="as for evaluate; default: the metrics of the run")
     parser.add_argument("--final", metavar="F", help="a function of all outputs and all targets")
     parser.add_argument("--write", action="store_true", help="put the scores into the run's report")
 
 
 def run(options: Any) -> int:
-    """Score and print."""
+    """Score the run and print the scores."""
     from ais_bench.evaluate import load, score
 
     found = load(options.run)
     if found.run.get("kind") in KINDS:
-        raise CliError(f"{options.run} is a run of {found.run['kind']}; only evaluations are scored")
+        raise CliError(f"{options.run} is a run of {found.run['kind']}; only evaluations can be scored")
     metrics, final = options.metric, options.final
     if metrics is None and final is None:
         asked = found.run.get("notes", {}).get("command")
         if asked is None or not (asked["metric"] or asked["final"]):
-            raise CliError("--metric says by what to score; the run does not")
+            raise CliError("the run has no metrics; give --metric")
         metrics, final = asked["metric"], asked["final"]
         sys.path.insert(0, asked["cwd"])
     scored = score(
