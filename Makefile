@@ -123,7 +123,7 @@ lint: $(VENV)/.python ## formatting, lint and types; needs no compiled extension
 
 stubs: library ## compare the type stubs with the extension
 	$(PIP) --group lint
-	$(BIN)/python -m mypy.stubtest ais_bench._native aclruntime --mypy-config-file pyproject.toml --allowlist tests/house/stubtest_allowlist.txt --ignore-unused-allowlist
+	$(BIN)/python -m mypy.stubtest ais_bench._native aclruntime --mypy-config-file pyproject.toml --allowlist tests/project/stubtest_allowlist.txt --ignore-unused-allowlist
 
 docs: $(VENV)/.python ## build the documentation as a site into build/site
 	$(PIP) --group docs

@@ -43,8 +43,8 @@ LOOK_AGAIN_S = 60.0
 STOP_GRACE_S = 4.0
 # The longest pause before a worker is started again: processor time on a broken device against its absence. A guess.
 LONGEST_BACKOFF_S = 5.0
-# Consecutive deaths that failing tasks may explain; after this many without a finished task the device counts. A guess.
-EXCUSED_IN_A_ROW = 30
+# Consecutive deaths that are blamed on tasks. Further deaths without a finished task count against the device. A guess.
+TASK_DEATHS_IN_A_ROW = 30
 
 # ---- sessions (ais_bench/session) ----
 

@@ -86,7 +86,7 @@ class Engine:
         with changed:
             while True:
                 seats = [seat for seat in self.supervisor.seats if seat.device.id in device_ids]
-                self._check_hope(seats, device_ids, needed)
+                self._check_enough(seats, device_ids, needed)
                 if all(seat.settled for seat in seats):
                     return
                 changed.wait()
@@ -98,10 +98,10 @@ class Engine:
             while not self.closed and any(seat.device.id == device_id for seat in self.supervisor.seats):
                 changed.wait()
 
-    def _check_hope(self, seats: Sequence[Seat], device_ids: Sequence[int], needed: int) -> None:
+    def _check_enough(self, seats: Sequence[Seat], device_ids: Sequence[int], needed: int) -> None:
         if self.closed:
             raise PoolClosed("the pool was closed while it started")
-        lost = [device for device in device_ids if not any(s.hopeful for s in seats if s.device.id == device)]
+        lost = [device for device in device_ids if not any(s.may_become_ready for s in seats if s.device.id == device)]
         if len(device_ids) - len(lost) >= needed:
             return
         errors = {seat.device.id: seat.last_error for seat in seats if seat.device.id in lost and seat.last_error}

@@ -12,7 +12,7 @@ from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.process import Exit, WorkerProcess
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
-from ais_bench.tuning import EXCUSED_IN_A_ROW, LONGEST_BACKOFF_S
+from ais_bench.tuning import LONGEST_BACKOFF_S, TASK_DEATHS_IN_A_ROW
 from ais_bench.wire import Lane, Stats
 
 
@@ -55,12 +55,12 @@ class SeatState(enum.Enum):
 
     | state | is left for |
     | --- | --- |
-    | waiting: a worker is started when it is due | loading; waiting or aside if it cannot be started; empty at a stop |
-    | loading: it has been started | ready when it says so; waiting or aside when it dies; stopping at a stop |
-    | ready: it serves tasks | waiting or aside when it dies; stopping at a stop |
-    | aside: the device is quarantined and gets no tasks | as waiting, but later |
-    | stopping: it has been told to stop | empty when it has ended; stopping at another stop |
-    | empty: nobody comes any more | empty at a stop |
+    | waiting: a worker is started when it is due | loading; waiting or quarantined if it cannot be started; empty at a stop |
+    | loading: a worker has been started | ready when it says so; waiting or quarantined when it dies; stopping at a stop |
+    | ready: the worker serves tasks | waiting or quarantined when it dies; stopping at a stop |
+    | quarantined: the device gets no tasks | as waiting, but later |
+    | stopping: the worker has been told to stop | empty when it has exited; stopping at another stop |
+    | empty: no worker is started any more | empty at a stop |
 
     If the supervisor fails, all seats become empty.
     """
@@ -68,17 +68,17 @@ class SeatState(enum.Enum):
     WAITING = "waiting"
     LOADING = "loading"
     READY = "ready"
-    ASIDE = "aside"
+    QUARANTINED = "quarantined"
     STOPPING = "stopping"
     EMPTY = "empty"
 
 
 # The table of SeatState.
 MOVES = {
-    SeatState.WAITING: {SeatState.LOADING, SeatState.WAITING, SeatState.ASIDE, SeatState.EMPTY},
-    SeatState.LOADING: {SeatState.READY, SeatState.WAITING, SeatState.ASIDE, SeatState.STOPPING, SeatState.EMPTY},
-    SeatState.READY: {SeatState.WAITING, SeatState.ASIDE, SeatState.STOPPING, SeatState.EMPTY},
-    SeatState.ASIDE: {SeatState.LOADING, SeatState.WAITING, SeatState.ASIDE, SeatState.EMPTY},
+    SeatState.WAITING: {SeatState.LOADING, SeatState.WAITING, SeatState.QUARANTINED, SeatState.EMPTY},
+    SeatState.LOADING: {SeatState.READY, SeatState.WAITING, SeatState.QUARANTINED, SeatState.STOPPING, SeatState.EMPTY},
+    SeatState.READY: {SeatState.WAITING, SeatState.QUARANTINED, SeatState.STOPPING, SeatState.EMPTY},
+    SeatState.QUARANTINED: {SeatState.LOADING, SeatState.WAITING, SeatState.QUARANTINED, SeatState.EMPTY},
     SeatState.STOPPING: {SeatState.STOPPING, SeatState.EMPTY},
     SeatState.EMPTY: {SeatState.EMPTY},
 }
@@ -93,8 +93,8 @@ class Seat:
     state: SeatState = SeatState.WAITING  # changed by `move` alone
     worker: StartingWorker | RunningWorker | None = None
     due: float | None = 0.0  # now_s() at which the supervisor acts: starts, gives up on a start, or kills
-    failures: int = 0  # consecutive deaths, without a finished task, that no failing task explains
-    excused: int = 0  # consecutive deaths that a failing task explains
+    failures: int = 0  # consecutive deaths, without a finished task, that no failing task has caused
+    task_deaths: int = 0  # consecutive deaths that a failing task has caused
     ever_ready: bool = False
     settled: bool = False  # the first start has ended, with or without success
     last_error: BaseException | None = None
@@ -102,33 +102,33 @@ class Seat:
     restarts: int = 0
 
     @property
-    def hopeful(self) -> bool:
+    def may_become_ready(self) -> bool:
         """Whether the seat has a worker, or gets one before the device is quarantined."""
         return self.state in (SeatState.WAITING, SeatState.LOADING, SeatState.READY)
 
     def move(self, state: SeatState) -> None:
-        """Enter a state, which MOVES has for the one before."""
+        """Enter a state. MOVES must allow it after the present state."""
         assert state in MOVES[self.state], f"{self.device}: from {self.state.value} to {state.value}"
         self.state = state
 
-    def excuse(self, deaths: int) -> None:
+    def discount(self, deaths: int) -> None:
         """Stop counting `deaths` failures of this seat, because a failing task has caused them."""
-        if self.excused < EXCUSED_IN_A_ROW:  # without a limit a broken device would never be quarantined
+        if self.task_deaths < TASK_DEATHS_IN_A_ROW:  # without a limit a broken device would never be quarantined
             self.failures = max(0, self.failures - deaths)
 
     def after_death(
-        self, settings: PoolSettings, now: float, error: BaseException, *, answered: int, final: bool, excused: bool
+        self, settings: PoolSettings, now: float, error: BaseException, *, answered: int, final: bool, blamed_on_task: bool
     ) -> None:
-        """Decide what follows a death. `final`: an immediate restart cannot succeed. `excused`: a task caused the death."""
+        """Decide what follows a death. `final`: an immediate restart cannot succeed. `blamed_on_task`: a task caused the death."""
         self.worker, self.pid, self.last_error = None, None, error
         if answered:
-            self.failures = self.excused = 0
-        if excused and self.excused < EXCUSED_IN_A_ROW:
-            self.excused += 1
+            self.failures = self.task_deaths = 0
+        if blamed_on_task and self.task_deaths < TASK_DEATHS_IN_A_ROW:
+            self.task_deaths += 1
         else:
             self.failures += 1
         if final or self.failures > settings.max_restarts:
-            self.move(SeatState.ASIDE)
+            self.move(SeatState.QUARANTINED)
             self.due, self.settled = now + settings.retry_device_after, True
             self.failures = settings.max_restarts  # one attempt when the device is tried again
             return

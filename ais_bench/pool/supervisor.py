@@ -240,7 +240,7 @@ class Supervisor(Thread):
             lane.trim(KEPT_BYTES)
 
     def _act(self, seat: Seat) -> None:
-        if seat.state in (SeatState.WAITING, SeatState.ASIDE):
+        if seat.state in (SeatState.WAITING, SeatState.QUARANTINED):
             self._start(seat)
             return
         assert seat.worker is not None
@@ -259,7 +259,7 @@ class Supervisor(Thread):
         except (OSError, MemoryError, AisBenchError) as error:  # for example no more descriptors or processes
             failure = start_error(seat.device, error, f"the worker cannot be started: {error}")
             error.__traceback__ = None  # its frames hold shared memory, and loggers keep errors for long
-            self._after_death(seat, failure, answered=0, final=False, excused=False)
+            self._after_death(seat, failure, answered=0, final=False, blamed_on_task=False)
             return
         if seat.last_error is not None:
             seat.restarts += 1
@@ -394,27 +394,27 @@ class Supervisor(Thread):
             explained, answered, final = None, 0, reason is not None and not seat.ever_ready
         process.close()
         for other in self.seats:
-            other.excuse(explained or 0)
-        self._after_death(seat, error, answered=answered, final=final, excused=explained is not None)
+            other.discount(explained or 0)
+        self._after_death(seat, error, answered=answered, final=final, blamed_on_task=explained is not None)
 
-    def _after_death(self, seat: Seat, error: BaseException, *, answered: int, final: bool, excused: bool) -> None:
+    def _after_death(self, seat: Seat, error: BaseException, *, answered: int, final: bool, blamed_on_task: bool) -> None:
         if seat.state is SeatState.STOPPING:
             self._empty(seat)
         else:
-            seat.after_death(self._settings, now_s(), error, answered=answered, final=final, excused=excused)
-            if seat.state is SeatState.ASIDE:
-                self._set_aside(seat)
+            seat.after_death(self._settings, now_s(), error, answered=answered, final=final, blamed_on_task=blamed_on_task)
+            if seat.state is SeatState.QUARANTINED:
+                self._quarantine(seat)
             else:
                 # Its output was already logged line by line.
                 log.warning("%s; it is started again", str(error).split("; the last")[0], extra={"device_id": seat.device.id})
         self._notify()
 
-    def _set_aside(self, seat: Seat) -> None:
-        log.error("%s is set aside: %s", seat.device, seat.last_error, extra={"device_id": seat.device.id})
+    def _quarantine(self, seat: Seat) -> None:
+        log.error("%s is quarantined: %s", seat.device, seat.last_error, extra={"device_id": seat.device.id})
         mine = [other for other in self.seats if other.device is seat.device]
-        if not any(other.hopeful for other in mine):
+        if not any(other.may_become_ready for other in mine):
             self._exchange.block(seat.device.id, broken(mine))
-        if not any(other.hopeful for other in self.seats):
+        if not any(other.may_become_ready for other in self.seats):
             self._exchange.block(None, broken(self.seats))
 
     # ---- stopping ----

@@ -231,23 +231,23 @@ ALWAYS = {
 
 
 @pytest.mark.parametrize("name", ALWAYS)
-def test_a_device_that_always_fails_is_set_aside_and_the_others_finish(
+def test_a_device_that_always_fails_is_quarantined_and_the_others_finish(
     om: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     rule, reason = ALWAYS[name]
     with failing(rule) as met, MultiDeviceSession(om, max_restarts=1, restart_backoff=0, max_attempts=10) as session:
-        run_until(session, lambda: states(session) == {0: "ready", 1: "aside", 2: "ready"})
+        run_until(session, lambda: states(session) == {0: "ready", 1: "quarantined", 2: "ready"})
         assert met() >= 2  # at the first start and after a restart
         assert session.report().total.failures == 0
         with pytest.raises(PoolBroken, match="device 1"):
             session.infer({1: [feeds_of(0)]})
-    assert any("device 1 is set aside" in text and reason in text for text in caplog.messages), caplog.messages
+    assert any("device 1 is quarantined" in text and reason in text for text in caplog.messages), caplog.messages
 
 
-def test_a_device_set_aside_is_tried_again(om: str) -> None:
+def test_a_quarantined_device_is_tried_again(om: str) -> None:
     settings = {"max_restarts": 1, "restart_backoff": 0, "max_attempts": 10, "retry_device_after": 3.0}
     with failing("aclmdlExecuteAsync:1-2=507011@1", count=2) as met, MultiDeviceSession(om, **settings) as session:
-        run_until(session, lambda: states(session)[1] == "aside")
+        run_until(session, lambda: states(session)[1] == "quarantined")
         assert met() >= 2
         wait_until(lambda: states(session)[1] == "ready")
         ((outputs,),) = session.infer({1: [feeds_of(3)]}).values()
@@ -277,7 +277,7 @@ def test_a_device_that_cannot_load_is_named(om: str, name: str) -> None:
         assert met() == 1
         with MultiDeviceSession(om, min_devices=2, **settings) as session:
             assert all(right(n, outputs) for n, outputs in enumerate(session.map(feeds_of(n) for n in range(60))))
-            assert states(session) == {0: "ready", 1: "aside", 2: "ready"}
+            assert states(session) == {0: "ready", 1: "quarantined", 2: "ready"}
         assert met() == 2
 
 

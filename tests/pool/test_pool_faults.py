@@ -20,7 +20,7 @@ from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartErr
 from ais_bench.pool import DevicePool, PoolSettings, Task, seats
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.seats import Device, Seat, SeatState
-from ais_bench.tuning import EXCUSED_IN_A_ROW
+from ais_bench.tuning import TASK_DEATHS_IN_A_ROW
 from support.handlers import Marking, Obedient, Unwilling, order
 from support.pool import one, submit
 from support.waiting import wait_until
@@ -84,23 +84,25 @@ def test_futures_past_their_time_do_not_cost_the_device() -> None:
 
 
 @pytest.mark.parametrize("devices", [[0], [0, 1]])
-def test_devices_on_which_every_task_dies_are_set_aside_in_the_end(devices: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seats, "EXCUSED_IN_A_ROW", 3)
+def test_devices_on_which_every_task_dies_are_quarantined_in_the_end(
+    devices: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seats, "TASK_DEATHS_IN_A_ROW", 3)
     with DevicePool(Obedient, devices, PoolSettings(max_restarts=3, restart_backoff=0)) as pool:
         with pytest.raises(PoolBroken, match="SIGKILL"):
             list(pool.ordered([Obedient.KILL_SELF] * 40, lambda item, index: Task(order(item))))
-        assert {worker.state for worker in pool.workers()} == {"aside"}
+        assert {worker.state for worker in pool.workers()} == {"quarantined"}
         assert restarts(pool) >= 2 * 3  # it took its time
 
 
-def test_a_device_on_which_every_task_is_a_culprit_is_set_aside_in_the_end() -> None:
+def test_a_device_on_which_every_task_is_a_culprit_is_quarantined_in_the_end() -> None:
     seat = Seat(Device(0), CoreShare((), 1))
     settings = PoolSettings(max_restarts=2)
     rounds = 0
-    while seat.state is not SeatState.ASIDE:
-        seat.after_death(settings, 0.0, PoolBroken("died"), answered=0, final=False, excused=True)
+    while seat.state is not SeatState.QUARANTINED:
+        seat.after_death(settings, 0.0, PoolBroken("died"), answered=0, final=False, blamed_on_task=True)
         rounds += 1
-    assert rounds == EXCUSED_IN_A_ROW + settings.max_restarts + 1
+    assert rounds == TASK_DEATHS_IN_A_ROW + settings.max_restarts + 1
 
 
 def test_the_last_lines_of_a_worker_are_in_the_error(pool: DevicePool) -> None:
@@ -190,17 +192,17 @@ def test_an_idle_worker_that_dies_is_replaced(pool: DevicePool) -> None:
     assert one(pool, 0, 1, device=1)[0][1] == 1
 
 
-def test_a_device_that_fails_everything_is_set_aside_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_device_that_fails_everything_is_quarantined_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     settings = PoolSettings(max_restarts=1, restart_backoff=0, max_attempts=1, retry_device_after=4.0)
     with DevicePool(Obedient, [0, 1], settings) as pool:
         pool.start()
         for _ in range(3):
             with pytest.raises((WorkerDied, PoolBroken)):
                 one(pool, Obedient.KILL_SELF, device=1)
-            if any(worker.state == "aside" for worker in pool.workers()):
+            if any(worker.state == "quarantined" for worker in pool.workers()):
                 break
-        assert [worker.state for worker in pool.workers()] == ["ready", "aside"]
-        wait_until(lambda: any("device 1 is set aside" in record.getMessage() for record in caplog.records))
+        assert [worker.state for worker in pool.workers()] == ["ready", "quarantined"]
+        wait_until(lambda: any("device 1 is quarantined" in record.getMessage() for record in caplog.records))
         with pytest.raises(PoolBroken, match="device 1") as caught:
             one(pool, 0, 1, device=1)
         assert isinstance(caught.value.__cause__, WorkerDied)
@@ -244,7 +246,7 @@ def test_one_device_that_refuses_is_named() -> None:
 def test_the_others_go_on_if_min_devices_allows() -> None:
     with DevicePool(Unwilling((1,)), [0, 1], PoolSettings(min_devices=1)) as pool:
         assert one(pool, Obedient.WHO)[0][1] == 0
-        assert [worker.state for worker in pool.workers()] == ["ready", "aside"]
+        assert [worker.state for worker in pool.workers()] == ["ready", "quarantined"]
         with pytest.raises(PoolBroken, match="no device 1"):
             one(pool, 0, 1, device=1)
 

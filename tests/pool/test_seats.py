@@ -33,21 +33,21 @@ def test_the_table_in_words_has_the_same_moves_but_for_the_end_of_all() -> None:
     """Its rows name what they are left for; "as waiting" stands for that row."""
     rows = dict(re.findall(r"^ *\| (\w+): [^|]*\| ([^|]*) \|$", SeatState.__doc__ or "", re.MULTILINE))
     assert list(rows) == [state.value for state in SeatState]
-    rows["aside"] = rows["aside"].replace("as waiting", rows["waiting"])
+    rows["quarantined"] = rows["quarantined"].replace("as waiting", rows["waiting"])
     names = "|".join(rows)
     for state, words in rows.items():
         told = {SeatState(name) for name in re.findall(rf"\b({names})\b", words)}
         assert told | {SeatState.EMPTY} == MOVES[SeatState(state)], state
 
 
-@pytest.mark.parametrize("state", [SeatState.WAITING, SeatState.LOADING, SeatState.READY, SeatState.ASIDE])
-def test_a_death_leads_to_another_try_and_too_many_set_the_device_aside(state: SeatState) -> None:
+@pytest.mark.parametrize("state", [SeatState.WAITING, SeatState.LOADING, SeatState.READY, SeatState.QUARANTINED])
+def test_a_death_leads_to_another_try_and_too_many_quarantine_the_device(state: SeatState) -> None:
     settings = PoolSettings(max_restarts=2)
     seat = seat_in(state)
     seen = []
     for _ in range(3):
-        seat.after_death(settings, 100.0, PoolBroken("died"), answered=0, final=False, excused=False)
+        seat.after_death(settings, 100.0, PoolBroken("died"), answered=0, final=False, blamed_on_task=False)
         seen.append(seat.state)
-    assert seen == [SeatState.WAITING, SeatState.WAITING, SeatState.ASIDE]
+    assert seen == [SeatState.WAITING, SeatState.WAITING, SeatState.QUARANTINED]
     assert seat.due == 100.0 + settings.retry_device_after
-    assert not seat.hopeful
+    assert not seat.may_become_ready

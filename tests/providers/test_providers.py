@@ -119,7 +119,7 @@ def test_copies_overlap_executions(standin: Callable[..., None], negative: str, 
     assert logged(tmp_path).count("overlap 0") > 4, "of 24 copies; one run after the other has none"
 
 
-def test_a_device_that_is_lost_is_set_aside_and_named_and_its_work_done_elsewhere(
+def test_a_device_that_is_lost_is_quarantined_and_named_and_its_work_done_elsewhere(
     standin: Callable[..., None], negative: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     standin(devices=3, exec_ms=2, lost="1:4")

@@ -199,7 +199,7 @@ def test_a_device_that_is_not_there_is_named(models: dict[str, str]) -> None:
         MultiDeviceSession(models["add"], devices=[0, 99]).start()
     with MultiDeviceSession(models["add"], devices=[0, 99], min_devices=1) as session:
         same(session.infer([np.ones((2, 3), np.float32)] * 2), [np.full((2, 3), 2, np.float32)])
-        assert {line.device: line.state for line in session.report().workers} == {0: "ready", 99: "aside"}
+        assert {line.device: line.state for line in session.report().workers} == {0: "ready", 99: "quarantined"}
 
 
 def test_use_after_close(models: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 A test that uses the fixture `model` (or `runtime`) runs once on `ort`, with the ONNX file, and once on `acl`, with the same
 graph packed for the emulator. Where a row of CANNOT with a refusal names it, it must end with that exception, in those
 words; passing, or ending in another way, fails. docs/ascend.md has the same table, and
-tests/house/test_runtimes.py compares them.
+tests/project/test_runtimes.py compares them.
 """
 
 from __future__ import annotations
