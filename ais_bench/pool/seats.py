@@ -119,7 +119,7 @@ class Seat:
     def after_death(
         self, settings: PoolSettings, now: float, error: BaseException, *, answered: int, final: bool, blamed_on_task: bool
     ) -> None:
-        """Decide what follows a death. `final`: an immediate restart cannot succeed. `blamed_on_task`: a task caused the death."""
+        """Decide what follows a death. `final`: a restart now cannot succeed. `blamed_on_task`: a task caused the death."""
         self.worker, self.pid, self.last_error = None, None, error
         if answered:
             self.failures = self.task_deaths = 0

@@ -1,9 +1,9 @@
 // A child process: started by exec, watched, signalled and reaped.
 //
-// A signal must never reach another process that has got the child's number since. A pidfd sees to that. Without pidfds (Linux
-// before 5.3, containers that refuse them) the number is used, and it cannot be given away while the child is not reaped; if
-// something else in this process reaps children, the child's folder in /proc tells: it goes with the child, not with the
-// number.
+// A signal must never reach another process that has received the child's process id since. A pidfd ensures this. Without
+// pidfds (Linux before 5.3, containers that refuse them) the process id is used. The kernel does not assign it again before the
+// child is reaped. If something else in this process reaps children, the child's open folder in /proc shows it: the folder
+// belongs to the child, not to the process id.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@
 
 namespace ais {
 
-// How a process ended: by a signal or with an exit code; -1 for what it was not. Both -1: somebody else reaped it.
+// How a process ended: the signal or the exit code; the other is -1. Both are -1 if other code reaped the process.
 struct Ending {
   int signal = -1;
   int exit_code = -1;
@@ -25,9 +25,9 @@ struct Ending {
 
 class Child {
  public:
-  // Runs `argv` in a session of its own, with the standard descriptors given and, under their numbers, those in `keep`; every
-  // other descriptor is closed there. The program is looked up in PATH if its name has no slash. The kernel takes the calling
-  // thread for the parent (die_with_parent).
+  // Runs `argv` in a new session. The child gets the three standard descriptors, and those in `keep` under the same numbers;
+  // all others are closed. A program name without a slash is searched in PATH. For the kernel the calling thread is the parent
+  // (die_with_parent).
   static Result<std::unique_ptr<Child>> spawn(const std::vector<std::string>& argv, int in, int out, int err,
                                               const std::vector<int>& keep);
 
@@ -40,10 +40,10 @@ class Child {
   // A descriptor that is readable once the child has ended; -1 after close.
   int watch_fd() const { return watch_fd_; }
 
-  // Sends a signal. Any thread; too late is fine, and then nobody gets it.
+  // Sends a signal. Has no effect if the child has ended. Any thread.
   void kill(int signal);
 
-  // Waits until the child has ended, and says how.
+  // Waits until the child has ended, and returns how.
   Ending reap();
 
   // Closes the descriptors. The child must have been reaped, or this process is a fork of the one that started it.
@@ -58,11 +58,11 @@ class Child {
 
   const int pid_;
   const std::uint64_t generation_;
-  std::mutex mutex_;  // guards what follows
+  std::mutex mutex_;  // guards the members below
   bool has_pidfd_ = false;
   bool reaped_ = false;
   int watch_fd_ = -1;
-  int proc_fd_ = -1;  // in place of a pidfd: the child's folder in /proc
+  int proc_fd_ = -1;  // if there is no pidfd: the child's folder in /proc
 };
 
 }  // namespace ais

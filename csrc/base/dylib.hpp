@@ -1,4 +1,4 @@
-// A shared library opened at run time, and the story of how it was looked for.
+// A shared library opened at run time. If none can be opened, the error lists what was tried.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@
 
 namespace ais {
 
-// A dlopen handle that is never closed: the vendors' libraries leave threads behind that still run their code.
+// A dlopen handle that is never closed, because the vendors' libraries leave threads running.
 class Dylib {
  public:
   Dylib() = default;
@@ -18,11 +18,11 @@ class Dylib {
   bool loaded() const { return handle_ != nullptr; }
   const std::string& path() const { return path_; }
 
-  // The symbol's address, or nullptr.
+  // Returns the symbol's address, or nullptr.
   void* symbol(const char* name) const;
 
-  // Opens the first of `candidates` that loads and in which `accept` finds no fault (it returns the fault, or ""). On failure
-  // the status is Unavailable, names `what`, and lists every candidate with the reason.
+  // Opens the first of `candidates` that loads and that `accept` accepts (it returns "", or the reason for a refusal). The
+  // error is Unavailable, names `what`, and lists every candidate with the reason.
   static Result<Dylib> open_first(const std::string& what, const std::vector<std::string>& candidates,
                                   const std::function<std::string(const Dylib&)>& accept);
 

@@ -15,7 +15,7 @@ class MappedFile {
   MappedFile& operator=(MappedFile&&) = delete;
   ~MappedFile();
 
-  // A path that is missing, unreadable, a directory or empty is ModelLoad, with the reason and the path.
+  // Returns ModelLoad, with the reason and the path, if the file does not exist, is unreadable, a directory, or empty.
   static Result<MappedFile> open(const std::string& path);
 
   const std::uint8_t* data() const { return data_; }

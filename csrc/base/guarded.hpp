@@ -1,7 +1,7 @@
-// State that threads share, and that a forked child must leave alone.
+// State that threads share, and that a forked child must not touch.
 //
-// A lock that another thread held during a fork stays locked in the child for ever. So the state is reached in one way only,
-// and that way asks first: who wants the state has to say what happens in a child.
+// A lock that another thread held during a fork is never released in the child. So Access is the only way to the state, it is
+// false in a child, and every user must handle this case.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace ais {
 template <typename T>
 class Guarded {
  public:
-  // The state, locked as long as this lives; false in a forked child.
+  // Access to the state, which is locked while this object lives; false in a forked child.
   class Access {
    public:
     explicit operator bool() const { return value_ != nullptr; }

@@ -1,4 +1,4 @@
-// How much memory this process may use, and how much of it is left.
+// How much memory this process may use, and how much of it is available.
 #pragma once
 
 #include <cstdint>
@@ -8,22 +8,22 @@ namespace ais {
 
 // One limit: of a cgroup, or of the machine.
 struct MemoryRoom {
-  std::uint64_t limit = 0;      // bytes; 0: not known
-  std::uint64_t available = 0;  // bytes that can still be allocated; file caches, which the kernel gives up, count as free
-  std::string of;               // whose limit: "the memory limit of cgroup /a/b" or "the memory of this machine"
+  std::uint64_t limit = 0;      // bytes; 0: unknown
+  std::uint64_t available = 0;  // bytes that can still be allocated; file caches count as free
+  std::string of;               // the limit's name: "the memory limit of cgroup /a/b" or "the memory of this machine"
 };
 
-// Where the kernel tells about it; others are for tests.
+// The kernel's files with these numbers. Tests use other files.
 struct MemoryFiles {
   std::string cgroups = "/sys/fs/cgroup";
   std::string own = "/proc/self/cgroup";
   std::string machine = "/proc/meminfo";
 };
 
-// The limit that leaves least, of the machine and the cgroups (version 1 and 2) from this process's own up to the root.
+// Returns the limit with the least available memory: of the machine and of all cgroups (v1 and v2) from this process's own up.
 MemoryRoom memory_room(const MemoryFiles& files = MemoryFiles());
 
-// The lowest limit, in bytes.
+// Returns the lowest limit in bytes.
 std::uint64_t memory_limit(const MemoryFiles& files = MemoryFiles());
 
 }  // namespace ais

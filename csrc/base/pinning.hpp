@@ -1,9 +1,9 @@
-// Pinning this process to processors of its own, and leaving them while another program has them.
+// Pins this process to its own processors, and unpins it while another program uses them.
 //
-// A pinned process whose processor another program uses gets half of it, whatever is free elsewhere. So a process that is
-// pinned for speed looks from time to time for how long it had to wait for its processor. If that is much, and is not the doing
-// of its own parent, it takes any processor that it may use, and comes back later to look again; later each time that it was in
-// vain.
+// If another program uses the processor of a pinned process, each of them gets half of it, even if other processors are idle.
+// So a pinned process checks from time to time how long it waited for its processor. If the wait was long, and the parent did
+// not cause it, the process runs on any allowed processor and pins itself again later. The pause doubles after each failed
+// attempt.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +11,14 @@
 
 namespace ais {
 
-// Pins all threads of this process, and those to come. `yields`: see above; then look_around() does it. 0 or an errno.
+// Pins all present and future threads of this process. `yields`: look_around() may unpin them, as above. Returns 0 or an errno.
 int pin(const std::vector<int>& cpus, bool yields);
 
-// Call between two pieces of work: some tens of microseconds every 25 ms, next to nothing otherwise, and nothing at all without
-// pin(..., true). Any thread; one at a time looks.
+// Call this between two tasks. It takes some tens of microseconds every 25 ms, and almost nothing otherwise; without
+// pin(..., true) it does nothing. Any thread; one thread at a time does the check.
 void look_around();
 
-// Whether this process is on its own processors now.
+// Returns whether this process is pinned now.
 bool is_pinned();
 
 }  // namespace ais

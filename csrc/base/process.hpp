@@ -1,4 +1,4 @@
-// What this process is: which processors it may use, and whether it was forked since an object was made.
+// Facts about this process: its processors, its parent, and whether it was forked after an object was made.
 #pragma once
 
 #include <atomic>
@@ -7,12 +7,13 @@
 
 namespace ais {
 
-// Counts the forks between the first process and this one. An object that must not be used or released in a forked
-// child (a device session: its threads did not come along) stores the generation it was made in and compares.
+// Returns the number of forks between the first process and this one. An object that must not be used or released in a forked
+// child stores this number when it is made, and compares later. A device session is such an object: its threads do not exist in
+// the child.
 std::uint64_t fork_generation();
 
-// One T for each process: a forked child gets a fresh one at its first use, because a lock that another thread held during the
-// fork stays locked in the child for ever. The parent's T is left alone there, and none is ever destroyed.
+// One T for each process. A forked child makes a new one at its first use, because a lock that another thread held during the
+// fork is never released in the child. The child does not touch the parent's T. No T is destroyed.
 template <typename T>
 class PerProcess {
  public:
@@ -33,23 +34,23 @@ class PerProcess {
   std::atomic<Entry*> entry_{nullptr};
 };
 
-// Processors in this thread's affinity mask, in ascending order; never empty.
+// Returns the processors in this thread's affinity mask, in ascending order; never empty.
 std::vector<int> allowed_cpus();
 
-// The processor this thread runs on just now; -1 where the kernel does not say.
+// Returns the processor on which this thread runs; -1 if the kernel does not report it.
 int current_cpu();
 
-// How many processors' worth of time this process may use: the affinity mask, lowered by a cgroup quota (v2 `cpu.max` or v1
+// Returns how many processors this process may use: the affinity mask, limited by a cgroup quota (v2 `cpu.max` or v1
 // `cpu.cfs_quota_us`, rounded up). At least 1.
 int usable_cpu_count();
 
-// Asks the kernel to kill this process when the thread of `parent` that started it ends. False: that parent is gone already.
+// Makes the kernel kill this process when the thread of `parent` that started it ends. Returns false if the parent has ended.
 bool die_with_parent(int parent);
 
-// SIGINT does nothing any more.
+// Makes this process ignore SIGINT.
 void ignore_interrupts();
 
-// Nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share.
+// Returns nanoseconds of CLOCK_MONOTONIC, which is the same clock in all processes of a machine.
 std::int64_t monotonic_ns();
 
 }  // namespace ais

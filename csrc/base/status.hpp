@@ -1,7 +1,7 @@
-// How a call in csrc/ fails: a Status, or a Result<T> that holds a value or a Status.
+// The result of a call in csrc/ that can fail: a Status, or a Result<T> with a value or a Status.
 //
-// No function in csrc/ throws on purpose; only csrc/bind turns a Status into a Python exception. The codes are one list,
-// expanded into the enum and the names, so the two cannot drift. Choose a code by what the caller can do about it.
+// Functions in csrc/ do not throw; only csrc/bind turns a Status into a Python exception. One list of codes makes the enum and
+// the names. Choose a code by what the caller can do about the error.
 #pragma once
 
 #include <cstdint>
@@ -52,7 +52,7 @@ class [[nodiscard]] Status {
   Status() = default;  // Ok
   Status(Code code, std::string message) : code_(code), message_(std::move(message)) {}
 
-  // `vendor_code` is the number the vendor's library gave, 0 where there is none.
+  // `vendor_code`: the error number of the vendor's library; 0 if there is none.
   Status(Code code, std::string message, std::int64_t vendor_code)
       : code_(code), message_(std::move(message)), vendor_code_(vendor_code) {}
 
@@ -61,7 +61,7 @@ class [[nodiscard]] Status {
   const std::string& message() const { return message_; }
   std::int64_t vendor_code() const { return vendor_code_; }
 
-  // The same failure, with what the caller was doing in front of it.
+  // Returns the same error with `context` before its message.
   Status with_context(std::string_view context) && {
     if (!ok()) message_.insert(0, std::string(context) + ": ");
     return std::move(*this);
@@ -90,7 +90,7 @@ class [[nodiscard]] Result {
   std::variant<T, Status> state_;
 };
 
-// Return early on failure. `AIS_ASSIGN(auto x, f());` declares x from a Result.
+// Return on an error. `AIS_ASSIGN(auto x, f());` declares x from a Result.
 #define AIS_TRY(expr)                                            \
   do {                                                           \
     if (::ais::Status ais_status_ = (expr); !ais_status_.ok()) { \

@@ -1,4 +1,4 @@
-// Element types, shapes, and a tensor that somebody else owns.
+// Element types, shapes, and a view of a tensor.
 #pragma once
 
 #include <cstddef>
@@ -9,9 +9,8 @@
 
 namespace ais {
 
-// The numbers are AscendCL's aclDataType where it has one, because callers index tables with them. The float8 of the
-// two "fnuz" kinds and the small integers, which AscendCL lacks, start at 100. X(name, number, bits of one element, numpy's
-// name).
+// The numbers are those of AscendCL's aclDataType, because callers index tables with them. Types that AscendCL does not have
+// (the two "fnuz" kinds of float8, small integers) start at 100. X(name, number, bits of one element, numpy's name).
 #define AIS_DTYPES(X)                          \
   X(Float32, 0, 32, "float32")                 \
   X(Float16, 1, 16, "float16")                 \
@@ -70,7 +69,7 @@ constexpr std::string_view dtype_name(DType dtype) {
   }
 }
 
-// Whether numpy itself has the type. The others are those of ml_dtypes.
+// Returns whether numpy itself has the type; ml_dtypes has the others.
 constexpr bool numpy_has(DType dtype) {
   switch (dtype) {
     case DType::kBFloat16:
@@ -90,7 +89,7 @@ constexpr bool numpy_has(DType dtype) {
   }
 }
 
-using Shape = std::vector<std::int64_t>;  // -1 where a dimension is dynamic
+using Shape = std::vector<std::int64_t>;  // a dynamic dimension is -1
 
 // "(1, 3, -1)", as Python prints it.
 inline std::string shape_text(const Shape& shape) {
@@ -110,8 +109,8 @@ inline bool is_dynamic(const Shape& shape) {
   return false;
 }
 
-// Elements in a shape without dynamic dimensions; false when the product, taken over its non-zero dimensions, is above 2^56 (so
-// that a zero hides no overflow, and the bits of so many elements of any dtype, which packed_bytes counts, fit in 64 bits).
+// Counts the elements of a shape without dynamic dimensions. Returns false if the product of its non-zero dimensions is above
+// 2^56. So a zero hides no overflow, and the number of bits, which packed_bytes computes, fits in 64 bits for any dtype.
 inline bool count_elements(const Shape& shape, std::size_t* out) {
   constexpr std::uint64_t kLimit = std::uint64_t{1} << 56;
   std::uint64_t product = 1;
@@ -129,11 +128,11 @@ inline bool count_elements(const Shape& shape, std::size_t* out) {
   return true;
 }
 
-// Bytes of `elements` as a device holds them: types of 4 and 2 bits are packed, the first element in the lowest bits.
+// Returns the bytes of `elements` on a device. Types of 4 and 2 bits are packed, with the first element in the lowest bits.
 constexpr std::size_t packed_bytes(DType dtype, std::size_t elements) { return (elements * dtype_bits(dtype) + 7) / 8; }
 
-// A tensor over memory that somebody else owns and keeps alive. `bytes` is what the shape needs, packed. Without a type it
-// stands for an input that a run is not given.
+// A tensor over memory that another object owns and keeps alive. `bytes` is the packed size of the shape. A view without a type
+// stands for an input that is not given to a run.
 struct TensorView {
   void* data = nullptr;
   std::size_t bytes = 0;

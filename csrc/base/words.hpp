@@ -1,4 +1,4 @@
-// Words for messages about names: the nearest of those that exist, and lists of them.
+// Texts for messages about names: the nearest known name, and lists of names.
 #pragma once
 
 #include <string>
@@ -7,7 +7,8 @@
 
 namespace ais {
 
-// "; did you mean 'NAME'?" for the known name that is closest to `name`, if at most a third of its letters differ; else "".
+// Returns "; did you mean 'NAME'?" with the known name that is closest to `name`; "" if more than a third of the letters
+// differ.
 std::string nearest(std::string_view name, const std::vector<std::string>& known);
 
 // "'a', 'b', 'c'"

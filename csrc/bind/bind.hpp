@@ -1,4 +1,4 @@
-// What the files of csrc/bind share: one register_* function a file, and the way a Status becomes a Python exception.
+// Common declarations of csrc/bind: the register_* function of each file, exceptions from a Status, and the GIL.
 #pragma once
 
 #include <cxxabi.h>
@@ -13,10 +13,10 @@ namespace ais::bind {
 
 namespace py = pybind11;
 
-// Throws the exception of ais_bench.errors that stands for the status; returns when it is Ok. Needs the GIL.
+// Throws the exception of ais_bench.errors for the status; returns if it is Ok. Needs the GIL.
 void raise_if_error(const Status& status);
 
-// Throws what a signal handler raised during a call that was made without the GIL (base/interrupt.hpp).
+// Throws the exception that a signal handler raised during a call without the GIL (base/interrupt.hpp).
 inline void raise_if_interrupted() {
   if (PyErr_Occurred() != nullptr) throw py::error_already_set();
 }
@@ -27,9 +27,9 @@ T value_or_raise(Result<T> result) {
   return result.take();
 }
 
-// Releases the GIL for a scope. pybind11's own ends the process when a daemon thread wants the GIL back from an interpreter
-// that is shutting down: up to 3.13 CPython then ends the thread by unwinding it, which no destructor lets through. Here the
-// thread stays where it is until the process is gone, as CPython has it from 3.14 on.
+// Releases the GIL for a scope. pybind11's class would abort the process if a daemon thread reacquires the GIL while the
+// interpreter shuts down: up to 3.13 CPython then ends the thread by unwinding its stack, and a destructor does not permit
+// this. Here the thread blocks until the process exits, as in CPython from 3.14 on.
 class NoGil {
  public:
   NoGil() : state_(PyEval_SaveThread()), outer_(std::exchange(innermost_, this)) {}
@@ -51,11 +51,11 @@ class NoGil {
   }
   PyThreadState* state_;
   NoGil* outer_;
-  static inline thread_local NoGil* innermost_ = nullptr;  // that this thread is in
+  static inline thread_local NoGil* innermost_ = nullptr;  // of this thread
 };
 
-// Has the GIL again for a scope, within a NoGil of the same thread or without one. pybind11's own would ask a shutting
-// interpreter for the thread's state, which is gone by then.
+// Acquires the GIL for a scope, inside a NoGil of the same thread or without one. pybind11's class would use the thread's
+// state, which no longer exists while the interpreter shuts down.
 class Gil {
  public:
   Gil() : released_(std::exchange(NoGil::innermost_, nullptr)) {
@@ -72,8 +72,7 @@ class Gil {
   NoGil* released_;
 };
 
-// Runs Python code from within C++: there, too, a daemon thread may find the interpreter shutting down, and must not be unwound
-// through C++ frames.
+// Runs Python code from C++. Here, too, a daemon thread must not be unwound through C++ frames if the interpreter shuts down.
 template <typename Call>
 auto in_python(const Call& call) {
   try {

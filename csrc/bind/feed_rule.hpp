@@ -1,4 +1,4 @@
-// The rule of feeds for a process that has a model's description and not the model.
+// Checks feeds in a process that has a model's description, but not the model.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -17,16 +17,16 @@ namespace py = pybind11;
 // Needs the GIL.
 class FeedRule {
  public:
-  // `inputs` and the constants that may be overridden as Session.inputs and Session.overridable give them.
+  // `inputs`, `overridable`: as Session.inputs and Session.overridable.
   FeedRule(const py::list& inputs, const py::list& overridable);
 
-  // Whether nothing can be said of these feeds, a list: each is an array of the model's type and number of dimensions. False:
-  // it takes `notes` to tell.
+  // Returns whether these feeds, a list, need no note: each is an array of the model's type and rank. If it returns false, call
+  // `notes`.
   bool plain(PyObject* given) const;
 
-  // What a session would note of a set of feeds, a list in the model's order, the values of constants, if any, behind it; each
-  // note comes once, as from a session. Raises FeedError for another number of inputs, and for what cannot be one. Of feeds
-  // that do not fit there is none: whoever has the model says why.
+  // Returns the notes that a session would make about a set of feeds: a list in the model's order, followed by the values of
+  // constants, if any. Each note is returned once. Raises FeedError for a wrong number of inputs, or a value that cannot be an
+  // input. Feeds that do not fit the model have no note: the process with the model reports the error.
   std::vector<std::string> notes(const py::object& given);
 
   // As Session::tell_again.

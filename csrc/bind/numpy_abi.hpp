@@ -1,6 +1,6 @@
-// The part of numpy's C interface that pybind11 does not know: slots of its table, by number, and the layout of a data handler.
-// Nowhere else are they named. numpy appends to the table and raises its version when something changes meaning, so that is
-// checked once, when numpy is looked up. What pybind11 itself uses of Python and numpy it checks by itself.
+// The part of numpy's C interface that pybind11 does not declare: entries of its table, by number, and the layout of a data
+// handler. numpy only appends to the table, and increases its version if an entry changes. So the version is checked once, when
+// the table is imported. pybind11 checks its own part.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -47,7 +47,7 @@ inline Table look_up() {
           reinterpret_cast<decltype(Table::get_handler)>(slots[305])};
 }
 
-// Throws ImportError for a numpy whose interface is another one.
+// Throws ImportError if numpy's interface has another version.
 inline void check_versions(unsigned version, unsigned features, int handler) {
   std::string found;
   char number[16];
@@ -66,7 +66,7 @@ inline void check_versions(unsigned version, unsigned features, int handler) {
                          " is another one (" + found + "); install one of those, or a newer ais_bench");
 }
 
-// The table of the installed numpy, checked. Needs the GIL; runs Python code at the first call.
+// Returns the checked table of the installed numpy. Needs the GIL; the first call runs Python code.
 inline const Table& table() {
   static const Table found = [] {
     const Table made = look_up();

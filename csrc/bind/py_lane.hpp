@@ -1,4 +1,4 @@
-// The parent's end of a worker's arena in Python's terms: feeds go in as arrays, outputs come out as arrays. Needs the GIL.
+// The parent's end of a worker's arena for Python: takes feeds as arrays and returns outputs as arrays. Needs the GIL.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -35,13 +35,13 @@ struct Loan {
   Loans loans;
 };
 
-// The base of feeds that come back: their slot, and the arrays that were named in place.
+// The base of returned feeds: their slot, and the arrays that were used in place.
 struct FeedsLeft {
   shm::Lease lease;
   py::object kept;
 };
 
-// The exception that a status stands for, as an object.
+// Returns the exception for a status, as an object.
 inline py::object to_exception(const Status& status) {
   try {
     raise_if_error(status);
@@ -51,7 +51,7 @@ inline py::object to_exception(const Status& status) {
   return py::none();
 }
 
-// A MemoryError, which CPython has in store.
+// Returns a MemoryError. CPython keeps some of them, so this needs no memory.
 inline py::object memory_error() {
   PyErr_NoMemory();
   PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
@@ -62,7 +62,7 @@ inline py::object memory_error() {
   return py::reinterpret_steal<py::object>(value);
 }
 
-// The worker's kError frame as a status; what it holds is not trusted either.
+// Returns the worker's kError frame as a status. Its content is checked, too.
 inline Status reported_error(const std::vector<TensorView>& tensors) {
   if (tensors.size() != 2 || tensors[0].dtype != DType::kUInt8 || tensors[1].dtype != DType::kInt64 ||
       tensors[1].bytes != 2 * sizeof(std::int64_t)) {
@@ -97,10 +97,10 @@ class PyLane {
     }
   }
 
-  bool owns_tasks = false;  // they are Python objects, which the lane holds references to
+  bool owns_tasks = false;  // the tasks are Python objects, and the lane holds references
 
-  // Copies the feeds and publishes them; false where there is no room now. `task`: what the reply brings back. The GIL is
-  // released for large copies, and held from before the task is published on.
+  // Copies the feeds and publishes them. Returns false if there is no room now. `task`: the reply returns it. The GIL is
+  // released for large copies, and held again before the task is published.
   bool send(const FeedArrays& arrays, int mode, shm::Kind kind, std::uint64_t option, void* task, std::uint64_t* seq) {
     const std::int64_t begun_ns = monotonic_ns();
     auto draft = value_or_raise(lane_->begin(arrays.frame_bytes()));
@@ -115,7 +115,7 @@ class PyLane {
     };
     bool filled = false;
     if (arrays.copied_bytes() >= tuning::kLargeBytes) {
-      shm::FrameWriter writer;  // other threads send meanwhile
+      shm::FrameWriter writer;  // other threads may send meanwhile
       const NoGil release;
       filled = fill(&writer);
     } else {
@@ -129,7 +129,7 @@ class PyLane {
     return true;
   }
 
-  // A task that did not run, with its feeds as they lie in shared memory.
+  // A task that did not run, with its feeds in shared memory.
   struct Left {
     void* task = nullptr;
     py::object feeds;  // null: they cannot be read
@@ -150,7 +150,7 @@ class PyLane {
     return to_left(std::move(left));
   }
 
-  // Copies of the feeds of a task that the worker has not answered yet; null: there is none.
+  // Returns copies of the feeds of a task that the worker has not answered; null: there is no such task.
   py::object copy_feeds(std::uint64_t seq) {
     std::vector<TensorView> feeds;
     if (!value_or_raise(lane_->look_at_feeds(seq, &feeds))) return py::object();
@@ -163,7 +163,7 @@ class PyLane {
 
   bool owns(const py::array& array) const { return lane_->region()->contains(array.data()); }
 
-  // Where an array that this lane owns begins in the arena.
+  // Returns the offset in the arena of an array that this lane owns.
   std::int64_t offset_of(const py::array& array) const {
     return static_cast<const std::uint8_t*>(array.data()) - lane_->region()->data();
   }
@@ -174,25 +174,25 @@ class PyLane {
   shm::Stats& stats() { return *stats_; }
   bool holds(const void* data) const { return lane_->region()->contains(data); }
 
-  // A reply in Python's terms.
+  // A reply with Python objects.
   struct Answer {
     void* task = nullptr;
     py::object outputs = py::none();
     py::object error = py::none();
-    bool lost = false;     // the device is
-    bool retry = false;    // a callable raised what another run may spare it
-    bool stopped = false;  // its run was told to stop, for its own sake or another task's
-    py::object feeds;      // of a task that failed for its device, or to be run again, for another try; else null
+    bool lost = false;     // the device is lost
+    bool retry = false;    // a callable raised an error that another run may avoid
+    bool stopped = false;  // its run was stopped, because of this task or another one
+    py::object feeds;      // set if the task may run again: its device failed, or `retry`
     shm::Kind kind = shm::Kind::kTensors;
     shm::TaskTimes times;
-    std::int64_t begun_ns = 0;  // when its feeds began to be copied
+    std::int64_t begun_ns = 0;  // when the copy of its feeds began
     std::int64_t picked_ns = 0;
     std::int64_t done_ns = 0;
-    std::int64_t taken_ns = 0;  // when the parent had it
-    std::int64_t came_ns = 0;   // when it began to take it
+    std::int64_t taken_ns = 0;  // when the parent had taken the reply
+    std::int64_t came_ns = 0;   // when the parent began to take it
   };
 
-  // The next reply; false where there is none.
+  // Takes the next reply. Returns false if there is none.
   bool take(Answer* answer) {
     shm::Lane::Reply reply = std::move(spare_reply_);
     const bool taken = value_or_raise(lane_->take(&reply));
@@ -209,7 +209,7 @@ class PyLane {
     py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.keep));
     try {
       fill_outcome(reply, std::move(kept), answer);
-    } catch (py::error_already_set& failed) {  // out of memory: this task's failure, it must not be lost
+    } catch (py::error_already_set& failed) {  // out of memory: the task fails, but must not be lost
       answer->error = failed.value();
     } catch (const std::bad_alloc&) {
       answer->error = memory_error();
@@ -248,7 +248,7 @@ class PyLane {
     }
   }
 
-  // Small outputs are copied. Large ones are lent, or copied where the caller already holds many.
+  // Copies small outputs. Lends large outputs, or copies them if the caller already holds many.
   py::list to_arrays(shm::Lane::Reply* reply) {
     const bool lend = reply->used > tuning::kLargeBytes && loans_->load() < tuning::kLoans;
     py::object base;
@@ -278,7 +278,7 @@ class PyLane {
     py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(unfinished.token.keep));
     try {
       if (unfinished.readable.ok()) left.feeds = arrays_over(unfinished.feeds, std::move(unfinished.lease), std::move(kept));
-    } catch (const std::exception&) {  // out of memory: as if they could not be read, but the task must not be lost
+    } catch (const std::exception&) {  // out of memory: the feeds are not returned, but the task must not be lost
       PyErr_Clear();
       left.feeds = py::object();
     }
@@ -288,7 +288,7 @@ class PyLane {
   std::unique_ptr<shm::Lane> lane_;
   std::shared_ptr<shm::Stats> stats_;
   Loans loans_;
-  shm::FrameWriter spare_;        // keeps its memory; used only while no other thread can run
+  shm::FrameWriter spare_;        // reused for its memory; used only while no other thread can run
   shm::Lane::Reply spare_reply_;  // the same
 };
 

@@ -1,8 +1,8 @@
-// Memory for arrays that come in numbers and are dropped soon: kept when one goes, and used for the next.
+// Reuses the memory of arrays that are made in large numbers and dropped soon.
 //
-// The C library gives the top of its heap back to the kernel as soon as 128 KiB of it are free. A caller who reads small
-// outputs in a stream frees that much every few dozen, so the kernel would take the same pages away and clear them again all
-// the time. numpy knows whose memory an array has (its data handler, NEP 49), so such an array owns its data as any other.
+// The C library returns the top of its heap to the kernel as soon as 128 KiB of it are free. A caller that reads a stream of
+// small outputs frees this much every few dozen outputs, so the kernel would take the same pages away and clear them again each
+// time. An array has a data handler in numpy (NEP 49), so an array with recycled memory owns its data like any other.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -11,10 +11,11 @@ namespace ais::bind {
 
 namespace py = pybind11;
 
-// While it lives, arrays that numpy makes in this thread have such memory. Needs the GIL.
+// While this object lives, arrays that numpy makes in this thread use recycled memory. Needs the GIL.
 class Recycling {
  public:
-  // Looks up numpy's part in it, which runs Python code: in time, where an interrupt or a waiting thread does no harm.
+  // Imports numpy's functions, which runs Python code. Call it early, at a place where interrupts and thread switches are
+  // harmless.
   static void prepare();
 
   Recycling();

@@ -1,4 +1,4 @@
-// Which runtime and which device a Python call means.
+// Finds the runtime and the device of a Python call.
 #pragma once
 
 #include <memory>
@@ -8,17 +8,17 @@
 
 namespace ais::bind {
 
-// Opens it at the first call, from the paths that ais_bench.libraries gives. Needs the GIL.
+// Returns the runtime. The first call opens its library, from the paths of ais_bench.libraries. Needs the GIL.
 Result<device::Runtime*> find_runtime(const std::string& name);
 
-// The same; raises where there is none.
+// The same, but raises on an error.
 device::Runtime* runtime_named(const std::string& name);
 
-// A device of the runtime that the newest session of this process uses; of "ort" when there was none.
+// Opens a device of the runtime of this process's newest session; of "ort" if there was no session.
 std::shared_ptr<device::Device> open_current_device(int device_id);
 void set_current_runtime(const std::string& name);
 
-// Closes every session and releases what the opened runtimes hold.
+// Closes all sessions, and releases all resources of the opened runtimes.
 void finalize_runtimes();
 
 }  // namespace ais::bind

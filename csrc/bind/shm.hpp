@@ -1,4 +1,4 @@
-// What the two halves of the transport's binding share.
+// Common code of the bindings of shared memory.
 #pragma once
 
 #include <memory>
@@ -10,10 +10,10 @@
 
 namespace ais::bind {
 
-// Seconds from Python to a deadline of CLOCK_MONOTONIC; None is no deadline.
+// Returns a deadline of CLOCK_MONOTONIC for a time in seconds; None: no deadline.
 std::int64_t deadline_after(const std::optional<double>& timeout_s);
 
-// A capsule for the base of arrays over shared memory; what it holds goes with the last array.
+// Returns a capsule as the base of arrays over shared memory. Its content is destroyed with the last array.
 template <typename T>
 py::capsule keep_alive(T value) {
   return py::capsule(new T(std::move(value)), [](void* held) { delete static_cast<T*>(held); });

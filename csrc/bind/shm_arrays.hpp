@@ -1,4 +1,4 @@
-// numpy arrays to frames and back.
+// Converts numpy arrays to frames and back.
 #pragma once
 
 #include <cstdint>
@@ -11,23 +11,23 @@
 
 namespace ais::bind {
 
-// The arrays of one task or reply, on their way into a slot. Needs the GIL, but for write().
+// The arrays of one task or reply that are to be written into a slot. Needs the GIL, except for write().
 class FeedArrays {
  public:
-  // `given` is any iterable of inputs. Arrays that lie in `region` (may be null) already are named there instead of copied.
-  // Throws FeedError for what cannot be an input, and calls it by `names`.
+  // `given`: any iterable of inputs. Arrays that are already in `region` (may be null) are not copied. Throws FeedError for a
+  // value that cannot be an input; the error has its name from `names`.
   FeedArrays(py::handle given, const shm::Region* region, const FeedNames* names = nullptr);
 
-  // Bytes of a frame with these arrays; an upper bound.
+  // Returns an upper bound of the bytes of a frame with these arrays.
   std::size_t frame_bytes() const { return frame_bytes_; }
   std::size_t copied_bytes() const { return copied_bytes_; }
-  // What must live until the worker is done with the task: the arrays that are named in place. Null where there are none.
+  // Returns the arrays that are used in place, which must live until the worker has finished the task. Null: there are none.
   py::object kept() const;
-  // The arrays as new ones.
+  // Returns copies of the arrays.
   py::list copy() const;
 
-  // Copies into the writer's slot. False: no room. Call without the GIL where copied_bytes() is large. `checked`: see
-  // FrameWriter::reserve_checked.
+  // Copies into the writer's slot. Returns false if it has no room. Release the GIL first if copied_bytes() is large.
+  // `checked`: see FrameWriter::reserve_checked.
   bool write(shm::FrameWriter* writer, const shm::Region& region, bool checked = false) const;
 
  private:
@@ -40,11 +40,11 @@ class FeedArrays {
   bool any_in_place_ = false;
 };
 
-// A new array with a copy of the tensor.
+// Returns a new array with a copy of the tensor.
 py::array copy_tensor(const TensorView& tensor);
-// An array over the tensor's memory, which `base` keeps alive. A copy where numpy lays the type out differently (4-bit types).
+// Returns an array over the tensor's memory, which `base` keeps alive; a copy if numpy has another layout (4-bit types).
 py::array view_tensor(const TensorView& tensor, py::handle base, bool writable);
-// Whether view_tensor can do without a copy.
+// Returns whether view_tensor needs no copy.
 bool same_layout(DType dtype);
 
 }  // namespace ais::bind

@@ -1,16 +1,16 @@
-// Signals that come while the interpreter's main thread computes in a library that knows nothing of them.
+// Handles signals that arrive while the interpreter's main thread runs a model.
 //
-// Python's C handler only notes a signal; the handler written in Python runs when the main thread is back in the interpreter. A
-// run of a model on a CPU may keep it away for minutes. While runs go on, a handler in front of Python's counts the signals,
-// and a thread that sees the count grow ends the run (base/interrupt.hpp). Whoever ran it then lets the handlers run, and gives
-// up or, if none raised, runs again, in another thread.
+// Python's C handler only records a signal. The Python handler runs when the main thread is back in the interpreter, and a run
+// on a CPU may take minutes. So during runs another handler, installed before Python's, counts the signals. A thread sees the
+// count grow and ends the run (base/interrupt.hpp). The caller of the run then lets Python's handlers run. If one raises, the
+// call fails; if none does, the model runs again in another thread.
 //
-// The thread ends, and the handlers go back, a moment after the last run.
+// Shortly after the last run the thread ends, and the former handlers are installed again.
 #pragma once
 
 namespace ais::bind {
 
-// Does nothing but in the main thread, and inside another one.
+// Has an effect only in the main thread, and not inside another SignalWatch.
 class SignalWatch {
  public:
   SignalWatch();

@@ -1,4 +1,4 @@
-// The Python object around a session::Tensor.
+// The Python object of a session::Tensor.
 #pragma once
 
 #include <utility>
@@ -8,13 +8,13 @@
 
 namespace ais::bind {
 
-// The tensor changes under the GIL alone. A buffer that was exported keeps the memory alive by itself.
+// The tensor changes only with the GIL held. An exported buffer keeps its memory alive.
 struct PyTensor {
   session::Tensor tensor;
 };
 
-// Moves a copy, which shares the memory, without the GIL, and puts it in place of the tensor: whoever reads meanwhile sees the
-// whole old one, and of two threads that move it the last one's place stands.
+// Moves a copy, which shares the memory, without the GIL, and then replaces the tensor by it. A concurrent reader sees the old
+// tensor. If two threads move the tensor, the last one decides where it is.
 template <typename Move>
 void move(PyTensor* self, Move how) {
   session::Tensor moved = self->tensor;

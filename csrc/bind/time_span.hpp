@@ -1,11 +1,11 @@
-// The time of one execution as Python sees it.
+// The time of one execution, for Python.
 #pragma once
 
 #include "bind/bind.hpp"
 
 namespace ais::bind {
 
-// A float, end - start, that is also the pair of both.
+// Returns a float, end - start, that is also the pair (start, end).
 py::object time_span(double start_ms, double end_ms);
 
 }  // namespace ais::bind
