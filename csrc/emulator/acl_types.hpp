@@ -1,6 +1,6 @@
 // The types, numbers and layouts of the AscendCL ABI (version 1.10, and 1.17 where marked) that the emulator answers to.
 //
-// Handles are opaque: aclmdlDataset* and the like never point at anything here, see handles.hpp.
+// Handles are opaque: an aclmdlDataset* and similar pointers never point at an object, see handles.hpp.
 #pragma once
 
 #include <cstddef>

@@ -15,7 +15,7 @@
 
 namespace ais::emulator {
 
-// What may differ between the pictures of one batch.
+// The settings that may differ between the pictures of one batch.
 struct AippPicture {
   bool crop = false;
   int crop_x = 0, crop_y = 0, crop_w = 0, crop_h = 0;
@@ -46,21 +46,21 @@ struct AippSpec {
 
 Result<AippSpec> parse_aipp(const Json& description);
 
-// Bytes of one picture; 0 for a format that is not emulated.
+// Returns the bytes of one picture; 0 for a format that is not emulated.
 std::size_t picture_bytes(int format, int width, int height);
-// The program's side of a picture as GetInputDims (NHWC) and GetInputDimsV2 report it.
+// Returns a picture's dimensions before AIPP, as GetInputDims (NHWC) and GetInputDimsV2 (`physical`) report them.
 Shape picture_dims(int format, std::int64_t batch, int width, int height, bool physical);
 
-// The largest size of the parameters of `batch` pictures on the device, and their way there and back.
+// The largest size of the parameters of `batch` pictures on the device; the functions below write and read them.
 std::size_t aipp_data_size(std::uint64_t batch);
 void store_parameters(const AippParameters& parameters, void* to);
 Result<AippParameters> load_parameters(const void* from, std::size_t size);
 
-// Checks what can only be seen once everything is set: crop within the source, the result as large as the model's input.
+// Checks all settings together: the crop must lie in the source, and the result must have the size of the model's input.
 Status check_parameters(const AippParameters& parameters, std::int64_t batch, std::int64_t model_w, std::int64_t model_h);
 
-// Pictures (`batch` of them, one after the other) to a tensor of shape {batch, channels, h, w}, of `graph_dtype` (float32,
-// float16 or uint8). `parameters` passed check_parameters.
+// Converts `batch` consecutive pictures to a tensor of shape {batch, channels, h, w} and type `graph_dtype` (float32, float16
+// or uint8). `parameters` must have passed check_parameters.
 Status run_aipp(const AippParameters& parameters, const std::uint8_t* pictures, int graph_dtype, const Shape& shape, void* out);
 
 }  // namespace ais::emulator

@@ -1,12 +1,12 @@
-// What every function of the ABI does before and after its own work.
+// The common part of all functions of the ABI, before and after their own work.
 //
 //   ACL_API aclError aclrtFree(void* devPtr) {
 //     static Function fn(__func__, Need::kInit);
 //     return fn.call([&](const Scope&) { return ...; }, devPtr);
 //   }
 //
-// In order: refuse in a forked child; count the call; apply fault rules; check what the function needs; run it; record it. The
-// arguments after the body are only for the recording; `filled(p)` marks one that the call fills.
+// In this order: refuse in a forked child; count the call; apply fault rules; check what the function needs; run it; record it.
+// The arguments after the body are only for the recording; `filled(p)` marks an argument that the call writes.
 #pragma once
 
 #include <atomic>
@@ -26,19 +26,19 @@ namespace ais::emulator {
 enum class Need {
   kNothing,  // works before aclInit
   kInit,     // after aclInit
-  kContext,  // with a current context that is alive and in order
-  kRelease,  // with a current context, which may have had an exception: gives something back, or waits
+  kContext,  // with a current context that is alive and has had no exception
+  kRelease,  // with a current context, which may have had an exception: for calls that release something, or wait
 };
 
 struct Scope;
 
-// ACL_SUCCESS, or what every call that needs the device fails with since it was lost or the context had an exception.
+// Returns ACL_SUCCESS; after a lost device or an exception of the context, the code with which every later call fails.
 aclError usable(const Scope& scope);
 
-// 207000 for a function that this product does not have.
+// Returns 207000 for a function that this product does not have.
 aclError refused_by_product(const char* function);
 
-// The calling thread's context and device; empty and -1 where the function does not need them and there are none.
+// The calling thread's context and device; empty and -1 if there are none and the function does not need them.
 struct Scope {
   std::shared_ptr<Context> context;
   int device_id = -1;
@@ -54,7 +54,7 @@ Filled<T> filled(T* target) {
   return {target};
 }
 
-// Numbers in the caller's memory, written down as "2,3".
+// Numbers in the caller's memory, recorded as "2,3".
 struct Numbers {
   const std::int64_t* values;
   std::size_t count;
@@ -83,7 +83,7 @@ class Function {
     return call_on(-1, body, args...);
   }
 
-  // For functions that name their device in an argument: fault rules see that one.
+  // For functions with the device as an argument: fault rules use this device.
   template <typename Body, typename... Args>
   aclError call_on(int device_id, Body body, const Args&... args) {
     Scope scope;
@@ -93,7 +93,7 @@ class Function {
     return code;
   }
 
-  // For functions that return something else than a code: `otherwise` is what they return on a failure before the body.
+  // For functions that do not return a code: `otherwise` is the value that they return after a failure before the body.
   template <typename T, typename Body, typename... Args>
   T call_or(T otherwise, Body body, const Args&... args) {
     Scope scope;

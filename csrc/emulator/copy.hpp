@@ -1,4 +1,4 @@
-// Copies: what the addresses are, whether that may be copied, and the copy itself.
+// Copies: looks up the addresses, checks whether the copy is allowed, and makes it.
 #pragma once
 
 #include "emulator/call.hpp"
@@ -7,7 +7,7 @@
 
 namespace ais::emulator {
 
-// A copy of `height` rows of `width` bytes whose two sides were looked up and found in order. A plain copy has one row.
+// A checked copy of `height` rows of `width` bytes. A plain copy has one row.
 struct Copy {
   Range dst;
   Range src;
@@ -28,18 +28,18 @@ struct CopyRequest {
   aclrtMemcpyKind kind;
 };
 
-// Checks arguments, addresses, ranges and direction. A count of 0, or equal addresses, come out as a copy of nothing.
+// Checks arguments, addresses, ranges and direction. A count of 0, or equal addresses, give a copy of no bytes.
 aclError plan_copy(const Scope& scope, const CopyRequest& request, Copy* out);
 aclError plan_copy_2d(const Scope& scope, const CopyRequest& first_row, std::size_t dst_pitch, std::size_t src_pitch,
                       std::size_t height, Copy* out);
 
-// Copies now, taking as long as the device's bandwidth makes it.
+// Copies now, in the time that follows from the device's bandwidth.
 TaskResult run_copy(const Copy& copy, std::int64_t ready_ns);
 
-// A failure that is carried out of a task: the code, and the text that fail() left in this thread.
+// Returns a task's failure: the code, and the text that fail() stored for this thread.
 TaskResult task_failure(aclError code);
 
-// Memory that was freed while a task used it, in words; "" when `range` is in order.
+// Returns an error text if the memory of `range` was freed while a task used it; otherwise "".
 std::string freed_under_task(const Range& range);
 
 }  // namespace ais::emulator

@@ -1,4 +1,4 @@
-// Device exceptions: what the program's callback is told when an execution fails on the device.
+// Device exceptions: the information for the program's callback about an execution that failed on the device.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct Exception {
   std::uint32_t thread = 0;
   std::uint32_t device = 0;
   std::uint32_t code = 0;
-  // What aclmdlCreateAndGetOpDesc answers: the whole model stands for the operator that failed.
+  // The answer of aclmdlCreateAndGetOpDesc: the whole model takes the place of the failed operator.
   std::string op_name;
   std::vector<std::shared_ptr<TensorDesc>> inputs;
   std::vector<std::shared_ptr<TensorDesc>> outputs;
@@ -27,12 +27,12 @@ struct Exception {
 
 void set_exception_callback(aclrtExceptionInfoCallback callback);
 
-// Tells the callback, in this thread, and only while it runs the exception can be asked about.
+// Calls the callback in this thread. The exception can be queried only while the callback runs.
 void raise_exception(Exception exception);
 
-// The exception being told, or nullptr for any other pointer.
+// Returns the present exception, or nullptr for any other pointer.
 const Exception* exception_of(const aclrtExceptionInfo* info);
-// The same by what the callback read from it.
+// The same, by the numbers that the callback has read from it.
 const Exception* exception_at(std::uint32_t device, std::uint32_t stream, std::uint32_t task);
 
 }  // namespace ais::emulator

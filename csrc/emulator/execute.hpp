@@ -1,4 +1,4 @@
-// One execution: everything checked and looked up when it is submitted, and run now or on a stream.
+// One execution. It is checked when it is submitted, and runs at once or on a stream.
 #pragma once
 
 #include <memory>
@@ -16,13 +16,13 @@ struct ExecutionInput {
   Range memory;
   Shape shape;            // of the graph; empty for special inputs
   std::size_t bytes = 0;  // that the device reads
-  std::size_t given = 0;  // what the program says there is
+  std::size_t given = 0;  // the size that the program gave
 };
 
 struct ExecutionOutput {
-  Range memory;           // none: the library allocates
-  Shape shape;            // where known before the run
-  std::size_t bytes = 0;  // 0: not known before the run
+  Range memory;           // empty: the library allocates
+  Shape shape;            // if known before the run
+  std::size_t bytes = 0;  // 0: unknown before the run
   std::shared_ptr<DataBuffer> buffer;
   std::size_t given = 0;
   bool allocate = false;
@@ -30,8 +30,8 @@ struct ExecutionOutput {
 
 class Execution {
  public:
-  // Checks what AscendCL checks, and what goes wrong on the device where AscendCL does not (that is kept for run()).
-  // `stream` is where it will run, nullptr for the calling thread. A synchronous one allocates the outputs that have no memory.
+  // Checks what AscendCL checks. Errors that AscendCL does not check but that occur on the device are kept for run(). `stream`:
+  // the stream that will run it; nullptr: the calling thread, which allocates the outputs that have no memory.
   static aclError plan(const Scope& scope, std::uint32_t model_id, const aclmdlDataset* input, aclmdlDataset* output,
                        const Stream* stream, bool synchronous, std::shared_ptr<Execution>* out);
   ~Execution();
@@ -46,7 +46,7 @@ class Execution {
   void count_users(int change);
   void note_overlaps() const;
 
-  // The memory of a buffer as the device sees it; what is wrong with it becomes the device's fault.
+  // Looks up the memory of a buffer for the device. If it is invalid, the execution fails on the device.
   void look_up(const Scope& scope, const void* address, std::size_t bytes, const std::string& what, Range* out);
   aclError check_before_run() const;
   Status prepare_inputs(std::vector<TensorView>* views);
@@ -62,7 +62,7 @@ class Execution {
   std::vector<std::shared_ptr<DataBuffer>> used_buffers_;
   std::vector<ExecutionInput> inputs_;
   std::vector<ExecutionOutput> outputs_;
-  std::vector<std::vector<std::byte>> converted_;  // pictures after AIPP, inputs that were fed short
+  std::vector<std::vector<std::byte>> converted_;  // pictures after AIPP, and inputs with too few bytes
   std::size_t gear_ = 0;
   bool synchronous_ = false;
   bool claimed_ = false;

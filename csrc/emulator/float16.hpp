@@ -1,4 +1,4 @@
-// IEEE binary16 and float32, rounding to the nearest even.
+// Converts between IEEE binary16 and float32, with rounding to nearest even.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ inline std::uint16_t float_to_half(float value) {
   if (magnitude < 0x33000001) return sign;            // rounds to 0
   const int exponent = static_cast<int>(magnitude >> 23) - 112;
   std::uint32_t mantissa = (magnitude & 0x7FFFFF) | 0x800000;
-  const int shift = exponent >= 1 ? 13 : 14 - exponent;  // more digits go where the result is subnormal
+  const int shift = exponent >= 1 ? 13 : 14 - exponent;  // a subnormal result loses more digits
   const std::uint32_t half = 1u << (shift - 1);
   const std::uint32_t rest = mantissa & ((1u << shift) - 1);
   mantissa >>= shift;

@@ -1,4 +1,4 @@
-// Models of the emulator are computed by ONNX Runtime, through the project's own driver of it (csrc/device/ort).
+// Computes the emulator's models with ONNX Runtime, through the project's driver (csrc/device/ort).
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 
 namespace ais::emulator {
 
-// Loads ONNX bytes; the library is opened with the first. Unavailable lists every path tried.
+// Loads ONNX bytes. The first call opens the library; Unavailable lists every path that was tried.
 Result<std::shared_ptr<device::Model>> load_graph(const std::string& onnx);
 
 }  // namespace ais::emulator

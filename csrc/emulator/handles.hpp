@@ -1,8 +1,8 @@
-// Handles: the opaque pointers an AscendCL program holds.
+// Handles: the opaque pointers of an AscendCL program.
 //
-// A handle is a kind and a number that is never given twice, in an address no machine can map (0x5A.. above a non-zero byte:
-// not canonical on x86-64 nor aarch64). So a program that looks inside one faults, and one that was destroyed, or belongs to
-// another kind, is always recognised, however long ago it was.
+// A handle contains a kind and a unique number. Its address cannot be mapped (0x5A.. above a non-zero byte: not canonical on
+// x86-64 or aarch64), so a program that dereferences it faults. The emulator always recognises a handle that was destroyed or
+// has another kind, because numbers are not used again.
 #pragma once
 
 #include <cstdint>
@@ -41,11 +41,11 @@ inline void* make_handle(Kind kind, std::uint64_t id) {
   return reinterpret_cast<void*>(kHandleTag | (static_cast<std::uint64_t>(kind) << 48) | id);
 }
 
-// "stream#3" when `pointer` is a handle, living or not; "" otherwise.
+// Returns "stream#3" if `pointer` is a handle of a live or destroyed object; otherwise "".
 std::string handle_name(const void* pointer);
 
-// Every living object of one kind. T may be read and changed by whoever found it: like the real library, only the aclrt
-// objects lock themselves.
+// All live objects of one kind. A caller that found an object may read and change it. As in the real library, only the aclrt
+// objects have locks.
 template <typename T, Kind K>
 class HandleTable {
  public:
@@ -62,7 +62,7 @@ class HandleTable {
     return found == living_.end() ? nullptr : found->second;
   }
 
-  // Finds and forgets.
+  // Returns the object and removes it from the table.
   std::shared_ptr<T> take(const void* handle) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = living_.find(handle);

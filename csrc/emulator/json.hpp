@@ -1,4 +1,4 @@
-// A small JSON reader: the aclInit configuration and the description in a container are JSON.
+// A small JSON parser, for the aclInit configuration and the description in a container.
 #pragma once
 
 #include <map>
@@ -20,17 +20,17 @@ struct Json {
   std::map<std::string, Json> members;
 
   bool is(Type wanted) const { return type == wanted; }
-  // The member, or nullptr.
+  // Returns the member, or nullptr.
   const Json* find(const std::string& key) const {
     const auto found = members.find(key);
     return found == members.end() ? nullptr : &found->second;
   }
-  const Json& at(const std::string& key) const {  // a null value where there is no such member
+  const Json& at(const std::string& key) const {  // a null value if there is no such member
     static const Json kNothing;
     const Json* member = find(key);
     return member == nullptr ? kNothing : *member;
   }
-  // 0 for what no int64 can hold.
+  // Returns 0 for a number that an int64 cannot represent.
   std::int64_t integer() const { return number > -9.2e18 && number < 9.2e18 ? static_cast<std::int64_t>(number) : 0; }
   std::vector<std::int64_t> integers() const {
     std::vector<std::int64_t> values;
@@ -39,7 +39,7 @@ struct Json {
   }
 };
 
-// Parses all of `text`. At most `max_depth` arrays and objects may be inside each other. The message has the offset.
+// Parses all of `text`. Arrays and objects may be nested `max_depth` deep. An error contains the offset.
 Result<Json> parse_json(std::string_view text, int max_depth);
 
 }  // namespace ais::emulator

@@ -1,4 +1,4 @@
-// The emulated machine: initialisation, devices, contexts, and which context each thread works in.
+// The emulated machine: initialisation, devices, contexts, and the current context of each thread.
 #pragma once
 
 #include <atomic>
@@ -27,9 +27,9 @@ struct Context {
   bool is_default = false;
   void* handle = nullptr;
   std::atomic<bool> alive{true};
-  // The code of a device exception that happened in it; every later call that needs it fails with that.
+  // The code of a device exception in this context. Every later call that needs the context fails with it.
   std::atomic<aclError> poison{ACL_SUCCESS};
-  std::shared_ptr<Stream> default_stream;  // set when the context is made
+  std::shared_ptr<Stream> default_stream;  // set when the context is created
 };
 
 using Contexts = HandleTable<Context, Kind::kContext>;
@@ -43,13 +43,13 @@ class Device {
   const DeviceSettings& settings() const { return settings_; }
   std::int64_t draw_exec_ns();
   std::int64_t copy_ns(std::size_t bytes) const;
-  // The number of an event that a stream can wait for, held until the last copy goes; null when all are taken.
+  // Reserves the number of an event that a stream can wait for, until the last copy is destroyed; null: all are in use.
   std::shared_ptr<void> take_event();
 
   Engine compute;
   Engine copy_in;
   Engine copy_out;
-  // ACL_ERROR_RT_LOST_HEARTBEAT once the device is gone for this process.
+  // ACL_ERROR_RT_LOST_HEARTBEAT after the device was lost for this process.
   std::atomic<aclError> lost{ACL_SUCCESS};
 
  private:
@@ -64,32 +64,33 @@ class Device {
   std::set<int> peers_;
 };
 
-// Calls come from any thread. One mutex guards the structure (counts, default contexts); contexts and devices are alive as long
-// as somebody holds them.
+// Any thread may call. One mutex guards the structure (counts, default contexts). Contexts and devices live as long as there is
+// a reference.
 class Machine {
  public:
-  // Configures itself from the environment; before anything else of the emulator runs.
+  // Reads the settings from the environment, before any other code of the emulator runs.
   Machine();
 
-  // Reads the environment again: devices, fault rules, recording, report. While devices are in use, those and what they are
-  // like cannot change. `new_process` also forgets what AscendCL remembers for the life of a process. On a failure all stays as
-  // it is.
+  // Reads the environment again: devices, fault rules, recording, report. While devices are in use, the devices and their
+  // properties cannot change. `new_process`: also resets the state that AscendCL keeps for the life of a process. After an
+  // error nothing is changed.
   Status configure(bool new_process);
-  // What is wrong with the environment that the machine was made from; "" if nothing. Every call answers it with 100000.
+  // Returns the error in the environment that the machine was made from; "" if there is none. Otherwise each call returns
+  // 100000.
   const std::string& complaint() const { return *complaint_.load(std::memory_order_acquire); }
 
   bool initialised() const { return initialised_.load(); }
-  // The process was forked after aclInit, and this is the child.
+  // Returns whether this process is a child that was forked after aclInit.
   bool forked() const;
 
-  // Reads the configuration only when it is the first to initialise; otherwise it counts, and answers 100002 whatever the file
-  // holds. After a finalise only the content that the process's first call had is taken, for good.
+  // The first call reads the configuration. Later calls are counted and return 100002, whatever the file contains. After a
+  // finalise only the content of the process's first call is accepted.
   aclError initialise(const char* path, InitConfig* configuration);
-  // Tears everything down and reports what was left. `force` skips the count of aclInit calls.
+  // Releases everything and reports leaks. `force`: ignore the count of aclInit calls.
   aclError finalise(bool force, std::uint64_t* references);
 
   std::size_t device_count() const { return devices().size(); }
-  // nullptr (and a failure text) for an id that does not exist.
+  // Returns nullptr, and stores an error text, if the id does not exist.
   Device* device(int id);
 
   aclError set_device(int id);
@@ -100,11 +101,11 @@ class Machine {
   std::shared_ptr<Context> current() const;
   Contexts& contexts() { return contexts_; }
 
-  // Peer access from `device` to `peer`.
+  // Sets peer access from `device` to `peer`.
   aclError set_peer(int device, int peer, bool enabled);
   bool has_peer(int device, int peer);
 
-  // A device exception: the context is of no use from here on, or (lost heartbeat) the device.
+  // Records a device exception. The context, or (lost heartbeat) the device, cannot be used afterwards.
   void device_exception(Context* context, aclError code);
 
  private:
@@ -123,13 +124,13 @@ class Machine {
   std::optional<std::string> first_configuration_;  // kept for the life of the process
   std::atomic<std::uint64_t> fork_generation_{0};
   std::atomic<const std::string*> complaint_;
-  std::atomic<const Devices*> devices_;  // replaced as a whole; old ones stay, since others may look at them
+  std::atomic<const Devices*> devices_;  // replaced as a whole; old ones stay, because other threads may read them
   Contexts contexts_;
 };
 
 Machine& machine();
 
-// Codes after which a context, or a device, cannot be used any more.
+// Returns whether a context, or a device, cannot be used after this code.
 bool is_device_exception(aclError code);
 
 }  // namespace ais::emulator

@@ -1,13 +1,13 @@
-// Device memory, pinned host memory, and what an address is.
+// Device memory, pinned host memory, and the lookup of addresses.
 //
-// Device memory has two addresses. The program gets one in pages that are never readable or writable, with a closed page behind
-// every allocation, so that any access of host code faults, whoever runs at the same time. The emulator keeps the other, where
-// the bytes are; only its copies and its executions use it. Nothing is ever protected and unprotected, so API calls, streams
-// and executions run side by side. Freed addresses stay closed, and known as freed, for the next kQuarantine frees.
+// Device memory has two addresses. The program gets one of them. Its pages are never readable or writable, and an inaccessible
+// page follows every allocation, so any access from host code faults. The emulator uses the other address, with the bytes, for
+// copies and executions. Page protection never changes, so API calls, streams and executions run side by side. Freed addresses
+// stay inaccessible, and known as freed, for the next kQuarantine frees.
 //
-// In run mode `device` (host and device memory are the same) both addresses are one.
+// In run mode `device` (host and device memory are the same) both addresses are equal.
 //
-// Thread-safe. A Range keeps the bytes alive, also after a free; `freed()` tells.
+// Thread-safe. A Range keeps the bytes alive, also after a free; `freed()` returns whether there was one.
 #pragma once
 
 #include <atomic>
@@ -22,11 +22,11 @@
 namespace ais::emulator {
 
 enum class MemoryKind {
-  kPageable,    // host memory that the emulator knows nothing of
+  kPageable,    // host memory that is unknown to the emulator
   kDevice,      // aclrtMalloc and its relatives
   kDvpp,        // acldvppMalloc
   kPinned,      // aclrtMallocHost
-  kRegistered,  // aclrtHostRegister: pinned memory of the program's own
+  kRegistered,  // aclrtHostRegister: memory of the program that was pinned
   kMapped,      // the device's address of registered memory
 };
 
@@ -34,18 +34,18 @@ struct Allocation {
   MemoryKind kind = MemoryKind::kPageable;
   int device = -1;
   std::uint64_t id = 0;
-  std::byte* address = nullptr;  // what the program holds
-  std::size_t size = 0;          // what it asked for
-  std::size_t charged = 0;       // what it costs: the size and its padding
-  std::size_t reserved = 0;      // bytes of address space behind `address`, with the closed page
+  std::byte* address = nullptr;  // the program's address
+  std::size_t size = 0;          // the requested size
+  std::size_t charged = 0;       // the size with padding
+  std::size_t reserved = 0;      // bytes of address space at `address`, with the inaccessible page
   std::shared_ptr<std::byte> storage;
   std::atomic<bool> freed{false};
-  std::atomic<std::uint32_t> worker{0};  // the model that runs in it as its work memory; 0: none
+  std::atomic<std::uint32_t> worker{0};  // the model that uses it as work memory now; 0: none
 
   bool on_device() const { return kind == MemoryKind::kDevice || kind == MemoryKind::kDvpp; }
 };
 
-// Bytes that were found to lie inside one allocation, or anywhere in pageable memory.
+// Bytes inside one allocation, or in pageable memory.
 struct Range {
   MemoryKind kind = MemoryKind::kPageable;
   int device = -1;
@@ -62,27 +62,26 @@ class Memory {
  public:
   Memory();
 
-  // Device memory of `device`, 64-byte aligned, filled with a pattern (its first 64 MiB). 207001 when the device has no room.
+  // Allocates memory of `device`, 64-byte aligned; a pattern fills its first 64 MiB. Returns 207001 if there is no room.
   aclError allocate_device(int device, MemoryKind kind, std::size_t size, std::size_t charged, void** out);
   aclError allocate_pinned(int device, std::size_t size, void** out);
-  // Only the address that was handed out, only once, and only of that kind; anything else is an error that says what it is.
+  // Frees memory. Any other address, a second call, or another kind is an error, and the text says which.
   aclError release(void* address, MemoryKind kind);
 
   aclError register_host(void* address, std::size_t size, bool map, int device, void** mapped);
   aclError unregister_host(void* address);
-  // The device's address of mapped registered memory, or nullptr.
+  // Returns the device's address of mapped registered memory, or nullptr.
   void* mapped_address(const void* host) const;
 
-  // Finds `size` bytes at `address`; `what` begins the message of a failure: beyond the allocation, freed, or in nobody's
-  // pages.
+  // Finds `size` bytes at `address`. Errors, which begin with `what`: beyond the allocation, freed, or unknown pages.
   aclError resolve(const void* address, std::size_t size, const char* what, Range* out) const;
 
-  // Device memory that has no address: weights and workspace of models. False when there is no room.
+  // Counts device memory without an address: weights and workspaces of models. Returns false if there is no room.
   bool charge(int device, std::size_t bytes);
   void uncharge(int device, std::size_t bytes);
   std::size_t used(int device) const;
 
-  // Frees all memory of one device, or (-1) everything; returns the names of what was still allocated.
+  // Frees all memory of one device, or (-1) of all; returns the names of live allocations.
   std::vector<std::string> release_all(int device);
 
   // "device 0 memory#5+64", "pinned#1", "host", "null".

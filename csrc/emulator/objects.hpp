@@ -1,4 +1,4 @@
-// The objects of a program besides memory and streams: buffers, datasets, descriptions, models, settings.
+// The other objects of a program: buffers, datasets, descriptions, models, settings.
 //
 // As in the real library, buffers, datasets and descriptions have no locks: one thread at a time.
 #pragma once
@@ -34,14 +34,14 @@ struct TensorDesc {
   std::vector<std::array<std::int64_t, 2>> ranges;
   std::string name;
   void* address = nullptr;
-  std::vector<const void*> array;  // of aclmdlCreateAndGetOpDesc: the handles of all, this one first
-  bool in_dataset = false;         // a dataset's own: the program may read it, and does not destroy it
+  std::vector<const void*> array;  // of aclmdlCreateAndGetOpDesc: all handles, this one first
+  bool in_dataset = false;         // owned by a dataset: the program may read it, and must not destroy it
 };
 
 struct Dataset {
   std::vector<aclDataBuffer*> buffers;
-  std::vector<aclTensorDesc*> descs;  // one a buffer, null where none was set; owned
-  int gear = -1;                      // what the last Set call of a gear chose
+  std::vector<aclTensorDesc*> descs;  // one for each buffer, null if none was set; owned
+  int gear = -1;                      // chosen by the last Set call
   std::vector<bool> aipp_set;         // per input
   std::atomic<int> in_flight{0};
 };
@@ -52,14 +52,14 @@ struct Model {
   std::weak_ptr<Context> context;
   int device = 0;
   std::shared_ptr<device::Model> graph;
-  std::size_t charged = 0;                                   // device memory of its own
-  std::vector<std::shared_ptr<struct Allocation>> borrowed;  // the program's work and weight memory
-  std::shared_ptr<struct Allocation> work;                   // of these, what it works in
+  std::size_t charged = 0;                                   // its own device memory
+  std::vector<std::shared_ptr<struct Allocation>> borrowed;  // the program's memory for work and weights
+  std::shared_ptr<struct Allocation> work;                   // the work memory among these
 
   std::mutex mutex;
-  int gear = -1;  // what the last Set call chose, whatever its dataset
+  int gear = -1;  // chosen by the last Set call, for any dataset
   int in_flight = 0;
-  const void* in_flight_on = nullptr;  // the stream, or an address of the thread
+  const void* in_flight_on = nullptr;  // the stream, or an address that identifies the thread
 };
 
 struct ModelDesc {
@@ -91,7 +91,7 @@ struct ProfConfig {
   bool running = false;
 };
 
-// Every table. One object so that "what is still alive" has one answer.
+// The tables of all objects. They are one object, so that all live objects can be listed.
 struct Objects {
   HandleTable<DataBuffer, Kind::kBuffer> buffers;
   HandleTable<Dataset, Kind::kDataset> datasets;
@@ -103,7 +103,7 @@ struct Objects {
   HandleTable<ProfConfig, Kind::kProfConfig> prof_configs;
   HandleTable<std::string, Kind::kProfStamp> prof_stamps;
 
-  // Models go by number, from 1, never reused.
+  // Models have numbers from 1, which are never reused.
   std::mutex models_mutex;
   std::map<std::uint32_t, std::shared_ptr<Model>> models;
   std::uint32_t last_model_id = 0;
@@ -113,28 +113,27 @@ struct Objects {
 
 Objects& objects();
 
-// Streams, events and models of one context: ends them and returns their names.
+// Destroys the streams, events and models of one context, and returns their names.
 std::vector<std::string> release_objects_of(const std::shared_ptr<Context>& context);
-// Everything that belongs to no context.
+// The same for all objects without a context.
 std::vector<std::string> release_objects();
-// The names of everything alive but memory and contexts.
+// Returns the names of all live objects except memory and contexts.
 std::vector<std::string> living_objects();
 
-// The living desc, or nullptr with a failure text.
+// Returns the live desc, or nullptr with an error text.
 std::shared_ptr<TensorDesc> find_desc(const aclTensorDesc* handle);
 
-// The spec that a living model desc describes, or nullptr with a failure text.
+// Returns the spec of a live model desc, or nullptr with an error text.
 std::shared_ptr<const ModelSpec> spec_of(const aclmdlDesc* handle);
 
-// Puts a desc of its own into a dataset (or, null, none) and ends the one that was there: handles to that are dead from here
-// on.
+// Replaces the dataset's own desc (null: by none). Handles of the former desc are invalid afterwards.
 void replace_desc(Dataset* dataset, std::size_t index, std::shared_ptr<TensorDesc> desc);
 
-// Reads a model's description: a file that is missing is 100003, one that is no model for the emulator 145006 or 507008.
+// Reads a model's description. Returns 100003 for a missing file, 145006 or 507008 if it is not a model for the emulator.
 aclError read_spec(const void* data, std::size_t size, const std::string& name, std::shared_ptr<const ModelSpec>* out);
 aclError read_spec_file(const char* path, std::shared_ptr<const ModelSpec>* out);
 
-// Takes a model out of the machine and gives its memory back.
+// Removes a model and frees its memory.
 void unload_model(const std::shared_ptr<Model>& model);
 
 }  // namespace ais::emulator

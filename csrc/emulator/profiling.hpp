@@ -1,9 +1,9 @@
-// The states of profiling and dumping. Nothing is measured: the emulator checks that they are driven as AscendCL wants.
+// The states of profiling and dumping. Nothing is measured: the emulator checks the order of the calls, as AscendCL does.
 #pragma once
 
 namespace ais::emulator {
 
-// Called by aclInit: profiling or dumping through its configuration excludes driving them by calls.
+// Called by aclInit. If the configuration asks for profiling or dumping, the calls for it are refused.
 void profiling_begins(bool profiling, bool dumping);
 
 }  // namespace ais::emulator

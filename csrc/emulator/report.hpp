@@ -1,9 +1,9 @@
-// What a program did wrong: violations of AscendCL's rules, and what it left behind.
+// Reports the errors of a program: violations of AscendCL's rules, leaks, and waits that timed out.
 //
-// A violation is something that the real library lets pass (or answers with corruption): it is written down at once, and the
-// call goes on as the real one would. AIS_EMULATOR_ON_VIOLATION=abort ends the process there instead, for a stack trace.
+// A violation is an error that the real library does not report, or that corrupts its state. It is reported at once, and the
+// call continues like that of the real library. AIS_EMULATOR_ON_VIOLATION=abort aborts the process instead, for a stack trace.
 //
-// A wait that times out is an error to CANN: it writes ERROR lines and takes a snapshot, each time. So they are written down.
+// A wait that times out is an error for CANN: it writes ERROR lines and takes a snapshot each time. So it is reported, too.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace ais::emulator {
 
 void violation(const std::string& text);
 
-// Adds objects that were alive when what they belong to ended.
+// Reports objects that were alive when their owner was released.
 void leaks(const std::string& when, const std::vector<std::string>& objects);
 
 void timed_out(const std::string& text);
@@ -23,11 +23,11 @@ std::uint64_t violation_count();
 std::uint64_t timeout_count();
 std::uint64_t leak_count();
 
-// Everything written down since clear_report, a line each.
+// Returns everything that was reported since clear_report, in lines.
 std::string report_text();
 void clear_report();
 
-// `path` with "%p" replaced by the process id.
+// Returns `path` with "%p" replaced by the process id.
 std::string expand_path(const std::string& path);
 
 }  // namespace ais::emulator

@@ -1,7 +1,7 @@
-// Streams: work in order, on a thread of its own, behind the thread that submits it. Events between them.
+// Streams run work in order, in their own threads. Events connect them.
 //
-// Time is the device's (engine.hpp): a stream knows when, by that clock, its last work ended, and an event carries the time at
-// which it was reached. After a failed task the stream drops its work, unrun, until a synchronisation has reported the failure.
+// Times are those of the device's clock (engine.hpp): a stream has the time at which its last work ended, and an event the time
+// at which it was reached. After a failed task the stream drops its work until a synchronisation has reported the failure.
 #pragma once
 
 #include <atomic>
@@ -25,11 +25,11 @@ struct TaskResult {
   std::string text;         // of the failure
   std::int64_t end_ns = 0;  // the device's time
 };
-// `ready_ns` is when the task could have begun.
+// `ready_ns`: when the task could have begun.
 using Task = std::function<TaskResult(std::int64_t ready_ns)>;
 
-// How far the host has dealt with a stream's work: the number of the last task that a synchronisation covered. Outlives the
-// stream, because recordings of events refer to it.
+// The number of a stream's last task that a synchronisation has covered. It outlives the stream, because recordings of events
+// refer to it.
 using DealtWith = std::atomic<std::uint64_t>;
 
 class Stream {
@@ -41,16 +41,15 @@ class Stream {
   // Returns the task's number on this stream, from 1.
   std::uint64_t submit(Task task);
   const std::shared_ptr<const DealtWith>& dealt_with() const { return dealt_view_; }
-  // Waits until everything submitted before is done; -1 waits without limit, another timeout answers `timeout_code`. The code
-  // and text of the first failure since the last synchronisation are left for the calling thread.
+  // Waits until all work submitted before is done. -1: without limit; otherwise a timeout returns `timeout_code`. Stores the
+  // code and text of the first failure since the last synchronisation for the calling thread.
   aclError synchronize(int timeout_ms, aclError timeout_code);
-  // Waits for everything submitted; leaves a failure for the next synchronisation and returns ACL_SUCCESS, or the failure's
-  // code.
+  // Waits for all submitted work. Returns ACL_SUCCESS, or the code of a failure, which the next synchronisation reports.
   aclError wait_submitted();
   bool idle() const;
-  // Drops queued work, and ends an injected hang in the work in progress; the stream can be used again.
+  // Drops queued work, and ends an injected hang of the work in progress. The stream stays usable.
   void abort();
-  // Ends the thread: after the queued work, or with `drop` without it. Work in progress is waited for; an injected hang ends.
+  // Ends the thread after the queued work; with `drop`, without it. Waits for work in progress; ends an injected hang.
   void stop(bool drop);
 
  private:
@@ -79,11 +78,11 @@ using Streams = HandleTable<Stream, Kind::kStream>;
 class EventMark {
  public:
   void reach(std::int64_t end_ns, aclError code, const std::string& text);
-  // False when `timeout_ms` (-1: no limit) passed first.
+  // Returns false after `timeout_ms` (-1: no limit).
   bool wait(int timeout_ms);
   bool reached() const;
-  // CANN reads the time of a recording when the host deals with its end: by a synchronisation of the event, of its stream or of
-  // the device, or by a query that says "reached". That another stream waited for it does not count.
+  // CANN reads the time of a recording when the host learns of its end: by a synchronisation of the event, its stream or the
+  // device, or by a query that returns "reached". A wait of another stream does not count.
   void on_stream(std::shared_ptr<const DealtWith> stream, std::uint64_t task);
   void deal_with() { dealt_ = true; }
   bool dealt_with() const;
@@ -103,21 +102,21 @@ class EventMark {
   std::string text_;
 };
 
-// What the calls that make events give them. A stream may wait only for an event that was made to be waited for, and that is
-// what a device has few of: such an event holds one of its numbers.
+// The properties of an event, set by the call that creates it. A stream may wait only for an event that was created for this. A
+// device has few of them: such an event holds one of the device's numbers.
 struct EventKind {
-  bool timed = true;       // a time can be asked for
+  bool timed = true;       // has a time
   bool waitable = true;    // by a stream
-  bool renumbered = true;  // takes a new number at each recording; else it stays "recorded" until aclrtResetEvent
+  bool renumbered = true;  // takes a new number at each recording; otherwise it stays "recorded" until aclrtResetEvent
 };
 
 struct Event {
   EventKind kind;
   std::weak_ptr<Context> context;
-  std::mutex mutex;                 // guards what follows
+  std::mutex mutex;                 // guards the members below
   std::shared_ptr<EventMark> mark;  // the latest recording; null: not recorded, or reset
-  std::shared_ptr<EventMark> gate;  // what a stream waits for: the first recording since the reset, if not renumbered
-  std::shared_ptr<void> number;     // one of the device's, if it holds one
+  std::shared_ptr<EventMark> gate;  // the recording that a stream waits for: the first since the reset, if not renumbered
+  std::shared_ptr<void> number;     // one of the device's numbers, if the event needs one
 };
 
 using Events = HandleTable<Event, Kind::kEvent>;
@@ -125,10 +124,10 @@ using Events = HandleTable<Event, Kind::kEvent>;
 Streams& streams();
 Events& events();
 
-// The stream of that handle, or (NULL) the current context's default stream. 107003 for a stream of another context.
+// Returns the stream of a handle, or (NULL) the current context's default stream; 107003 for a stream of another context.
 struct Scope;
 aclError find_stream(const Scope& scope, aclrtStream handle, std::shared_ptr<Stream>* out);
-// All streams of the current context's device.
+// Synchronises all streams of the current context's device.
 aclError synchronize_device(const Scope& scope, int timeout_ms);
 
 }  // namespace ais::emulator
