@@ -1,5 +1,5 @@
-// Workers in several heaps, each worker in one of them at most; the smallest key comes first, then the smallest `second`, then
-// the smallest position. Every change costs the logarithm of a heap's size.
+// Keeps workers in several heaps, each worker in at most one. The order is by key, then `second`, then position. A change costs
+// the logarithm of a heap's size.
 #pragma once
 
 #include <cstddef>
@@ -22,12 +22,12 @@ class Heaps {
 
   explicit Heaps(std::size_t heaps) : heaps_(heaps) {}
 
-  // Empties all, for this many workers.
+  // Empties all heaps, for this many workers.
   void reset(std::size_t workers);
-  // Into this heap, wherever the worker was.
+  // Moves the worker to this heap.
   void put(std::size_t position, std::size_t heap, std::int64_t key, std::uint32_t second = 0);
   void take(std::size_t position);
-  // Null: the heap is empty.
+  // Returns the first entry; null: the heap is empty.
   const Entry* first(std::size_t heap) const { return heaps_[heap].empty() ? nullptr : heaps_[heap].data(); }
 
  private:

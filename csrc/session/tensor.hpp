@@ -1,7 +1,7 @@
-// A tensor with memory of its own, on the host or on a device.
+// A tensor that owns its memory, on the host or on a device.
 //
-// Copies of a Tensor object share the memory; it is freed with the last of them. On a host-visible device "on the device" is a
-// label: the bytes stay where they are, but the same rules hold as on a discrete one.
+// Copies of a Tensor object share the memory, which is freed with the last copy. On a host-visible device "on the device" is
+// only a label: the bytes do not move, but the rules are those of a device with its own memory.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,7 @@ class Tensor {
   Tensor(DType dtype, Shape shape, device::Buffer buffer, std::shared_ptr<device::Device> device)
       : dtype_(dtype), shape_(std::move(shape)), buffer_(std::move(buffer)), device_(std::move(device)) {}
 
-  // A host tensor with uninitialised memory.
+  // Returns a host tensor with uninitialised memory.
   static Result<Tensor> on_host(DType dtype, Shape shape);
 
   DType dtype() const { return dtype_; }
@@ -30,10 +30,10 @@ class Tensor {
   const std::shared_ptr<device::Device>& device() const { return device_; }
   TensorView view() const { return {data(), bytes(), dtype_, shape_}; }
 
-  // The same values in memory of their own, in the same place.
+  // Returns a tensor with its own copy of the values, in the same place.
   Result<Tensor> copy() const;
 
-  // Both do nothing when the tensor is there already.
+  // Move the tensor. Do nothing if it is there already.
   Status to_device(const std::shared_ptr<device::Device>& device);
   Status to_host();
 
@@ -44,7 +44,7 @@ class Tensor {
   std::shared_ptr<device::Device> device_;  // null on the host
 };
 
-// Host memory as the devices' copies like it: 64-byte aligned.
+// Allocates host memory that is 64-byte aligned, for fast copies to devices.
 Result<device::Buffer> allocate_host(std::size_t bytes);
 
 }  // namespace ais::session

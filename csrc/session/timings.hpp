@@ -1,7 +1,7 @@
-// Times that are always kept: executions per session, copies per process.
+// Logs of times: executions of each session, copies of the process.
 //
-// A log keeps the newest kTimesKept entries (base/tuning.hpp), so that a process that serves for months does not grow; `total`
-// goes on counting.
+// A log keeps the newest kTimesKept entries (base/tuning.hpp), so that the memory of a process that serves for months does not
+// grow. `total` counts all entries.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@
 
 namespace ais::session {
 
-// What everything of a session answers in a child that was forked from its process.
+// Returns the error of a session's calls in a forked child.
 inline Status forked_child() {
   return Status(Code::kForkedChild,
                 "this session was made in the process that this one was forked from; make a new InferSession here");
@@ -26,7 +26,7 @@ inline Status forked_child() {
 template <typename T>
 class TimeLog {
  public:
-  // Where memory is short the entry is left out: a time is worth no failure, and timers end in destructors.
+  // Drops the entry if there is no memory, because a time is not worth an error, and timers end in destructors.
   void add(const T& entry) noexcept {
     const auto log = log_.lock();
     if (!log) return;
@@ -43,10 +43,10 @@ class TimeLog {
 
   struct Part {
     std::vector<T> entries;
-    std::uint64_t total = 0;   // how many there were in all
-    std::uint64_t clears = 0;  // how often they were cleared: whether what a reader has already still counts
+    std::uint64_t total = 0;   // number of entries since the last clear
+    std::uint64_t clears = 0;  // number of clears: if it has changed, a reader must drop its entries
   };
-  // The entries from number `since` on (0 is the first ever after a clear), as far as they are kept. ForkedChild there.
+  // Returns the kept entries from number `since` on (0: the first after a clear). ForkedChild in a forked child.
   Result<Part> read(std::uint64_t since) const {
     const auto log = log_.lock();
     if (!log) return forked_child();
@@ -84,8 +84,8 @@ struct Execution {
   double end_ms;
 };
 
-// Copies between host and device of all sessions of the process, in milliseconds, one entry a transfer. On a device that reads
-// host memory the entry is the time it took to hand the memory over, copy included where one was needed.
+// Copies between host and device of all sessions of the process, in milliseconds, with one entry for each transfer. On a device
+// that reads host memory the entry is the time to pass the memory, including a copy if one was necessary.
 struct MemoryTimes {
   TimeLog<float> to_device;
   TimeLog<float> to_host;

@@ -1,4 +1,4 @@
-// The parent's doorbell: one word in a region of its own, which every worker of a pool attaches, so that one wait covers all.
+// The parent's doorbell: one word in a separate region, which all workers of a pool attach, so one wait covers all of them.
 #pragma once
 
 #include <atomic>
@@ -28,7 +28,7 @@ class Bell {
   int fd() const { return region_->fd(); }
 
  private:
-  static constexpr std::size_t kBytes = 1 << 16;  // a whole page, however large the machine's pages are
+  static constexpr std::size_t kBytes = 1 << 16;  // a whole page for any page size
   explicit Bell(std::shared_ptr<Region> region) : region_(std::move(region)) {}
   std::shared_ptr<Region> region_;
 };

@@ -1,17 +1,17 @@
-// Whose a published task is: the parent may withdraw it until the worker has claimed it.
+// The owner of a published task: the parent may withdraw the task until the worker has claimed it.
 //
 //   offered --worker--> claimed      the worker runs it, and answers
-//   offered --parent--> withdrawn    the worker passes it by; both its slots are the parent's again
+//   offered --parent--> withdrawn    the worker skips it; both its slots belong to the parent again
 //
-// The word lies in the task's descriptor, with the task's number in it, so a descriptor that was written over is never mistaken
-// for the one before.
+// The word is in the task's descriptor and contains the task's number, so an overwritten descriptor is never taken for the
+// former one.
 //
-// C1  SYNC(claim): both transitions are one compare-and-swap of one word, so exactly one of them happens, and each side knows
-//     which from its own.
-// C2  The worker claims before it gives the entry back (read_pos), so the parent cannot have written over it by then.
+// C1  SYNC(claim): both transitions are one compare-and-swap of one word. So exactly one of them happens, and the result tells
+//     each side which.
+// C2  The worker claims before it releases the entry (read_pos), so the parent cannot have overwritten the entry by then.
 // C3  The worker reads and writes a task's slots only after claiming it. So a parent that has withdrawn may use them at once.
-// C4  A word that is neither (a peer gone wrong) fails both: the parent takes the task for begun, the worker passes it by, and
-//     its time limit or the worker's end settles it.
+// C4  If a faulty peer wrote another value, both transitions fail: the parent assumes that the task has begun, the worker skips
+//     it, and the task ends by its time limit or with the worker.
 #pragma once
 
 #include <atomic>
@@ -31,7 +31,7 @@ inline std::atomic<std::uint64_t>* claim_of(void* descriptor) {
                                                        offsetof(TaskDescriptor, claim));
 }
 
-// Whether it was this call that moved the word from offered to `to`.
+// Moves the word from offered to `to`. Returns whether this call did it.
 inline bool settle_claim(void* descriptor, std::uint64_t seq, Claim to) {
   std::uint64_t offered = claim_word(seq, Claim::kOffered);
   const std::uint64_t wanted = claim_word(seq, to);

@@ -1,11 +1,11 @@
-// Tensors in an arena, and the table that says where they are.
+// Frames: tensors in an arena, and a table of their positions.
 //
 //   payloads, each at a multiple of 64 bytes    then the table, at a multiple of 8:
 //     uint32 count, uint32 0
 //     count x { int32 dtype (base/tensor.hpp), uint32 rank, uint64 offset in the arena, uint64 bytes, int64 dims[rank] }
 //
-// The table comes last because a model's output shapes may be known only after it ran. A descriptor carries the table's place.
-// Payloads need not lie beside their table: feeds that are in the arena already are named where they are.
+// The table comes last because a model's output shapes may be known only after its run. A descriptor contains the table's
+// place. Payloads may be elsewhere in the arena: feeds that are already there are not copied.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@ namespace ais::shm {
 
 constexpr std::size_t kPayloadAlignment = 64;
 constexpr std::uint32_t kMaxRank = 64;          // numpy's limit
-constexpr std::uint32_t kMaxTensors = 1 << 16;  // in a frame: what a peer gone wrong can make the reader allocate
+constexpr std::uint32_t kMaxTensors = 1 << 16;  // in a frame: limits what a faulty peer can make the reader allocate
 
 constexpr std::size_t aligned(std::size_t value, std::size_t alignment) {
   return (value + alignment - 1) / alignment * alignment;
@@ -34,40 +34,40 @@ struct Span {
   }
 };
 
-// Fills a slot front to back. Works on addresses inside the arena that the caller owns.
+// Fills a slot from front to back. The caller must own the slot.
 class FrameWriter {
  public:
   FrameWriter() = default;
   FrameWriter(std::uint8_t* arena, Span slot) { reset(arena, slot); }
 
-  // Starts over on another slot, keeping the memory of the entries.
+  // Starts again on another slot, and keeps the memory of the entries.
   void reset(std::uint8_t* arena, Span slot);
 
-  // Memory for tensor `index`, below kMaxTensors, or nullptr where the slot has no room. A second call for an index replaces
-  // the first.
+  // Returns memory for tensor `index` (below kMaxTensors), or nullptr if the slot has no room. A second call for an index
+  // replaces the first.
   void* reserve(std::size_t index, DType dtype, const std::int64_t* dims, std::size_t rank, std::size_t bytes);
 
-  // The same, but nullptr, too, if that much memory cannot be allocated; refused() says so then. For slots that nobody has
-  // checked before.
+  // The same, but also returns nullptr if this much memory cannot be allocated; then refused() has the error. For slots that
+  // were not checked before.
   void* reserve_checked(std::size_t index, DType dtype, const std::int64_t* dims, std::size_t rank, std::size_t bytes);
 
-  // Names a payload that lies elsewhere in the arena.
+  // Adds a payload that is elsewhere in the arena.
   void refer(std::size_t index, DType dtype, const std::int64_t* dims, std::size_t rank, std::size_t bytes,
              std::uint64_t offset);
 
-  // Writes the table and returns its place. False where it has no room, or a tensor before the last was never reserved.
+  // Writes the table and sets its place. Returns false if there is no room, or a tensor before the last was never reserved.
   bool finish(Span* table);
 
-  // Bytes of the table for one tensor.
+  // Returns the bytes of the table for one tensor.
   static constexpr std::size_t entry_bytes(std::size_t rank) { return 24 + rank * sizeof(std::int64_t); }
 
-  // What the frame needs in all, counting the tensors that found no room; valid after a refusal.
+  // Returns the bytes of the whole frame, with the tensors for which there was no room.
   std::size_t needed() const { return needed_; }
-  // True when a tensor or the table found no room.
+  // Returns whether there was no room for a tensor or the table.
   bool full() const { return full_; }
-  // OutOfMemory, with the numbers, after reserve_checked was refused memory.
+  // Returns OutOfMemory, with the numbers, if reserve_checked got no memory.
   const Status& refused() const { return refused_; }
-  // How much of the slot was used.
+  // Returns how many bytes of the slot were used.
   std::size_t used() const { return used_; }
 
  private:
@@ -91,9 +91,9 @@ class FrameWriter {
   std::vector<Entry> entries_;
 };
 
-// Reads a table whose place came from the other side. `table_room` is where the table must lie, `payload_room` where the
-// payloads must. Every value is copied out and checked, so that later changes in shared memory cannot matter: Corrupt
-// otherwise. `out` is reused to spare allocations.
+// Reads a table whose place the other side has given. The table must be in `table_room`, the payloads in `payload_room`. Copies
+// and checks every value, so later changes in shared memory have no effect. Returns Corrupt for an invalid value. `out` is
+// reused to save allocations.
 Status read_frame(std::uint8_t* arena, Span table, Span table_room, Span payload_room, std::vector<TensorView>* out);
 
 }  // namespace ais::shm

@@ -1,18 +1,18 @@
-// A doorbell: one word in shared memory that any thread of any process may ring, and any may sleep on.
+// A doorbell: one word in shared memory. Any thread of any process may ring it, or sleep on it.
 //
-//   bits 63..32  epoch: counts the rings, wraps           (the half that the futex compares)
-//   bits 31..0   how many may be asleep
+//   bits 63..32  epoch: number of rings, wraps around     (the half that the futex compares)
+//   bits 31..0   number of announced sleepers
 //
 // B1  Both halves change only by read-modify-write of the whole word. So either a sleeper's announcement comes first, and the
 //     ring sees it and wakes; or the ring comes first, and the announcement sees a newer epoch and does not sleep.
-// B2  SYNC(bell): whoever rings has published first; the ring is a release. Taking a ticket, and seeing a newer epoch, are
-//     acquires. So looking after taking a ticket finds everything that was published before the rings the ticket counts.
-// B3  Only a sleeper takes its own announcement down. If a ring did, a ringer that is killed or stopped between that and its
-//     system call would leave a sleeper whom no later ring wakes. A sleeper that is killed leaves its announcement up: a
-//     needless system call a ring.
-// B4  "The word changed", "woken" and "interrupted" all mean: look again. Only Timeout means that the time is over.
+// B2  SYNC(bell): a side publishes before it rings, and the ring is a release. Taking a ticket, and seeing a newer epoch, are
+//     acquires. So a check after taking a ticket finds everything that was published before the rings that the ticket counts.
+// B3  Only a sleeper removes its own announcement. If a ring removed it, and the ringing process were killed or stopped before
+//     its system call, no later ring would wake the sleeper. If a sleeper is killed, its announcement stays, which costs one
+//     unnecessary system call for each ring.
+// B4  "The word changed", "woken" and "interrupted" all mean: check again. Only Timeout means that the time is over.
 //
-// Use: ticket = bell.ticket(); look; if there was nothing: bell.wait(ticket, ...); repeat.
+// Use: ticket = bell.ticket(); check; if there is nothing: bell.wait(ticket, ...); repeat.
 #pragma once
 
 #include <atomic>
@@ -25,7 +25,7 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free, "a lock in shared
 enum class Wake { kRung, kTimeout, kInterrupted };
 
 constexpr std::int64_t kNoDeadline = -1;
-constexpr std::int64_t kNoWait = 0;  // a deadline that has passed: only what is there already
+constexpr std::int64_t kNoWait = 0;  // a deadline that has passed: do not wait
 
 class Doorbell {
  public:
@@ -33,10 +33,10 @@ class Doorbell {
 
   std::uint32_t ticket() const { return epoch_of(word_->load(std::memory_order_acquire)); }  // SYNC(bell)
 
-  // Never blocks; a system call only where somebody announced that it sleeps.
+  // Never blocks. Makes a system call only if there is an announced sleeper.
   void ring() const;
 
-  // Returns kRung as soon as the bell was rung since the ticket was taken. Looks for `spin_ns`, then sleeps until
+  // Returns kRung as soon as the bell has been rung since the ticket was taken. Spins for `spin_ns`, then sleeps until
   // `deadline_ns` of CLOCK_MONOTONIC. kInterrupted: a signal handler ran in this thread.
   Wake wait(std::uint32_t ticket, std::int64_t deadline_ns, std::int64_t spin_ns) const;
 

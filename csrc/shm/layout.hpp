@@ -1,4 +1,4 @@
-// What lies where in an arena: the memory that a parent and one incarnation of one worker share.
+// The layout of an arena: the memory that a parent and one process of one worker share.
 //
 //   offset  size        field                          written by            read by
 //        0    64        Geometry                       parent, before share  worker, once
@@ -13,18 +13,18 @@
 //      456     8        punched                        parent                worker
 //     4096     ...      task descriptors, kRingSlots x 64       (ring.hpp)
 //      ...     ...      result descriptors, kRingSlots x 64
-//   kDataOffset ...     slots (slots.hpp): virtual ranges, handed out by the parent alone
+//   kDataOffset ...     slots (slots.hpp): virtual ranges, which only the parent allocates
 //
-// A task's way:  the parent picks a feed slot and a result slot, writes the feeds and their table (frame.hpp) into the first,
-// and publishes a TaskDescriptor; the worker reads the feeds in place, writes outputs and their table into the second, and
-// publishes a ResultDescriptor. From claiming the task to publishing the result both slots are the worker's; before and after
-// they are the parent's, which may withdraw a task until it is claimed (claim.hpp). A worker never chooses a slot, so it never
+// The parent picks a feed slot and a result slot for a task, writes the feeds and their table (frame.hpp) into the feed slot,
+// and publishes a TaskDescriptor. The worker reads the feeds in place, writes outputs and their table into the result slot, and
+// publishes a ResultDescriptor. Both slots belong to the worker from the claim to the published result, and to the parent
+// before and after. The parent may withdraw a task until it is claimed (claim.hpp). A worker never chooses a slot, so it never
 // waits for room.
 //
-// L1  Nothing in here is a pointer, a lock or a descriptor number. Offsets count from the start of the arena.
-// L2  Whoever reads a value that the other side wrote copies it to a local first, checks the copy, and uses only the copy.
-// L3  One arena serves one incarnation of a worker. What a worker that was given up on still writes, nobody reads.
-// L4  `closed` never goes back. The worker drains what is published, then stops.
+// L1  The arena contains no pointer, lock or descriptor number. Offsets count from the start of the arena.
+// L2  A reader copies a value from the other side to a local variable, checks the copy, and uses only the copy.
+// L3  One arena serves one process of a worker. If the parent has given up a worker, it does not read what this worker writes.
+// L4  `closed` is never reset. The worker takes the published tasks, then stops.
 #pragma once
 
 #include <atomic>
@@ -37,19 +37,19 @@ namespace ais::shm {
 
 constexpr std::uint64_t kMagic = 0x414e455241534941;  // "AISARENA" in memory
 constexpr std::uint32_t kVersion = 2;
-// Twice as many as can be in flight: descriptors of tasks that were withdrawn stay until the worker passes them.
+// Twice the number of tasks in flight, because descriptors of withdrawn tasks stay until the worker skips them.
 constexpr std::uint32_t kRingSlots = 512;
 constexpr std::uint32_t kMostInFlight = 256;
 constexpr std::size_t kCacheLine = 64;
 
-// What a result (or an OBJECT task) is; the same numbers in Python.
+// The kind of a result or a task; Python uses the same numbers.
 enum class Kind : std::uint16_t {
   kTensors = 0,   // arrays
   kObject = 1,    // the buffers of one pickled object
   kRaised = 2,    // the buffers of one pickled exception
   kError = 3,     // two tensors: the text (uint8), and {code, vendor code} (int64)
   kTooLarge = 4,  // no frame: the outputs need `needed_bytes`, more than the result slot has
-  kRetry = 5,     // as kRaised, and another run may do better
+  kRetry = 5,     // like kRaised, and another run may succeed
 };
 
 struct Geometry {
@@ -58,8 +58,8 @@ struct Geometry {
   std::uint32_t ring_slots;
   std::uint64_t arena_bytes;
   std::uint64_t data_offset;
-  std::uint64_t warm_bytes;  // how much of the data area the worker makes exist when it attaches
-  std::uint64_t epoch;       // which incarnation of the worker; for messages
+  std::uint64_t warm_bytes;  // bytes of the data area whose pages the worker creates when it attaches
+  std::uint64_t epoch;       // number of the worker's process within its seat; for messages
 };
 
 struct TaskDescriptor {
@@ -70,12 +70,12 @@ struct TaskDescriptor {
   std::uint16_t kind;
   std::uint64_t result_offset;  // the result slot
   std::uint64_t result_bytes;
-  std::int64_t submitted_ns;  // CLOCK_MONOTONIC, as all times
-  std::uint64_t option;       // passed on to the handler
-  std::uint64_t claim;        // whose the task is, see claim.hpp; both sides, while the entry is in the ring
+  std::int64_t submitted_ns;  // CLOCK_MONOTONIC, like all times
+  std::uint64_t option;       // passed to the handler
+  std::uint64_t claim;        // the task's owner, see claim.hpp; both sides write it while the entry is in the ring
 };
 
-// Durations that a device did not tell; they are 0, and mean nothing.
+// Durations that a device did not report; their values are 0 and have no meaning.
 enum UnknownTime : std::uint16_t { kCopyInUnknown = 1, kExecuteUnknown = 2, kCopyOutUnknown = 4 };
 
 struct ResultDescriptor {
@@ -86,9 +86,9 @@ struct ResultDescriptor {
   };
   std::uint32_t table_bytes;
   std::uint16_t kind;
-  std::uint16_t unknown;   // of the durations below: bits of UnknownTime
+  std::uint16_t unknown;   // bits of UnknownTime, for the durations below
   std::int64_t picked_ns;  // when the worker took the task
-  std::int64_t done_ns;    // when it published this
+  std::int64_t done_ns;    // when the worker published this
   float copy_in_ns;        // durations; 24 bits are enough for them, and a descriptor is one cache line
   float execute_ns;
   float copy_out_ns;
@@ -97,7 +97,7 @@ struct ResultDescriptor {
   std::uint32_t unused2;
 };
 
-// L2: a duration that the other side wrote. What is not a number, or below zero, counts as nothing.
+// L2: returns a duration that the other side wrote; 0 if it is not a number, or negative.
 inline std::int64_t duration_ns(float written) {
   constexpr float kLongest = 9e18F;
   return written > 0 ? static_cast<std::int64_t>(written < kLongest ? written : kLongest) : 0;
@@ -117,7 +117,7 @@ struct Header {
   alignas(kCacheLine) std::atomic<std::uint32_t> closed;
   alignas(kCacheLine) std::atomic<std::uint32_t> spin_ns;
   std::atomic<std::uint32_t> nap_ns;
-  // Counts how often the parent gave memory behind slots back. It reaches the worker with the next task, see port.hpp.
+  // How often the parent has released memory of slots. The worker learns it with the next task, see port.hpp.
   std::atomic<std::uint64_t> punched;
 };
 
@@ -136,7 +136,7 @@ static_assert(kResultRingOffset + kRingSlots * sizeof(ResultDescriptor) <= kData
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::uint32_t>::is_always_lock_free);
 static_assert((kRingSlots & (kRingSlots - 1)) == 0);
 
-// L2: copies a value out of shared memory, once. Without the barrier a compiler may read the original again later.
+// L2: copies a value out of shared memory once. Without the barrier the compiler may read the original again later.
 inline void fetch(void* local, const void* shared, std::size_t bytes) {
   std::memcpy(local, shared, bytes);
   asm volatile("" ::: "memory");

@@ -1,9 +1,9 @@
-// A sealed anonymous region of memory that two processes map: made by one, attached by the other by descriptor.
+// A sealed anonymous region of memory that two processes map. One process makes it, the other attaches it by a descriptor.
 //
-// It has no name, so nothing can be left behind, and /dev/shm and its limits play no part. It is sparse: a page exists once it
-// has been touched, so regions are made far larger than anything that will be in them. The size is sealed: neither side can
-// shrink it, so an access inside the mapping can never be a SIGBUS for want of a file behind it. A system that makes no such
-// memory gives a nameless file in its place, in /dev/shm or a folder for temporary files, and no larger than there is room.
+// A region has no name, so it cannot be left behind, and the limits of /dev/shm do not apply. It is sparse: a page exists after
+// it was touched, so regions can be far larger than their content. The size is sealed: neither side can shrink the region, so
+// an access inside the mapping cannot cause SIGBUS. On a system without memfd the region is a file without a name, in /dev/shm
+// or a folder for temporary files, and not larger than the free space.
 #pragma once
 
 #include <cstddef>
@@ -41,11 +41,12 @@ class Fd {
 // A mapped region. The mapping lives as long as the object; share it with std::shared_ptr to keep views valid.
 class Region {
  public:
-  // Makes, sizes, seals and maps a region of `bytes`, or of as many halvings of that, down to `least`, as the process's limits
-  // (address space, file size) demand. Zero filled.
+  // Makes, seals and maps a region of `bytes`, filled with zeros. If the process's limits (address space, file size) do not
+  // permit this size, it is halved as often as necessary, down to `least`.
   static Result<std::shared_ptr<Region>> create(const char* label, std::size_t bytes, std::size_t least);
 
-  // Maps the region behind `fd`, which it takes over and closes. Corrupt where it is not a sealed region of at least `least`.
+  // Maps the region of `fd`, which it owns and closes. Returns Corrupt if this is not a sealed region of at least `least`
+  // bytes.
   static Result<std::shared_ptr<Region>> attach(Fd fd, std::size_t least);
 
   Region(const Region&) = delete;
@@ -59,15 +60,15 @@ class Region {
     return byte >= data_ && byte < data_ + size_;
   }
 
-  // The descriptor, to hand to a peer; -1 after close_fd. The mapping does not need it.
+  // Returns the descriptor, for a peer; -1 after close_fd. The mapping does not need it.
   int fd() const { return fd_.get(); }
   void close_fd() { fd_.reset(); }
 
-  // Makes the pages of [offset, offset + bytes) exist and maps them here, in one call instead of a fault each. A hint: without
-  // kernel support, or memory, the pages come with their first touch.
+  // Creates and maps the pages of [offset, offset + bytes) in one call, instead of one fault for each page. A hint: without
+  // kernel support, or memory, pages are created when they are first touched.
   void populate(std::size_t offset, std::size_t bytes) const;
 
-  // Gives the memory of the whole pages inside [offset, offset + bytes) back; they read as zero afterwards. A hint.
+  // Releases the memory of the whole pages inside [offset, offset + bytes), which then read as zero. A hint.
   void punch(std::size_t offset, std::size_t bytes) const;
 
  private:
@@ -78,8 +79,9 @@ class Region {
   std::size_t size_ = 0;
 };
 
-// OutOfMemory, with the numbers, if these bytes are not there yet and more than may still be allocated (base/memory.hpp): the
-// kernel would end a process of the container for touching them. Little is not looked at. Nothing is touched.
+// Returns OutOfMemory, with the numbers, if the pages of these bytes do not exist yet and need more memory than is available
+// (base/memory.hpp): if they were touched, the kernel would kill a process of the container. Small sizes are not checked.
+// Touches nothing.
 Status room_for(const std::uint8_t* data, std::size_t bytes);
 
 }  // namespace ais::shm
