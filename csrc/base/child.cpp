@@ -1,4 +1,4 @@
-// vfork and exec; pidfds, and a thread that waits in place of them.
+// Starts children with vfork and exec, and watches them with pidfds, or with a thread if there are none.
 #include "base/child.hpp"
 
 #include <dirent.h>
@@ -29,7 +29,7 @@ extern char** environ;
 namespace ais {
 namespace {
 
-// Numbers that are the same on every architecture, for C libraries that do not know them.
+// System call numbers, equal on all architectures, for C libraries that do not define them.
 constexpr long kPidfdSendSignal = 424;
 constexpr long kPidfdOpen = 434;
 constexpr long kCloseRange = 436;
@@ -39,7 +39,7 @@ Status refused(const std::string& what, int number) {
   return Status(Code::kSystem, what + ": " + std::strerror(number) + " (errno " + std::to_string(number) + ")");
 }
 
-// The files that a program's name may stand for, in the order in which a shell would try them.
+// Returns the files that a program's name may mean, in the order of a shell.
 std::vector<std::string> places_of(const std::string& program) {
   if (program.find('/') != std::string::npos) return {program};
   const char* const path = std::getenv("PATH");
@@ -54,7 +54,7 @@ std::vector<std::string> places_of(const std::string& program) {
   return places;
 }
 
-// What the child needs, made ready by the parent: between vfork and exec nothing may allocate.
+// The data for the child. The parent prepares it, because nothing may allocate between vfork and exec.
 struct Plan {
   std::vector<std::string> places;
   std::vector<char*> argv;
@@ -64,10 +64,10 @@ struct Plan {
   volatile int reason = 0;  // why exec failed; the child writes into the parent's memory
 };
 
-// For kernels and containers without close_range: closes what /proc lists in [low, high], with a buffer on the stack.
+// For systems without close_range: closes the descriptors in [low, high] that /proc lists, with a buffer on the stack.
 void close_listed(unsigned low, unsigned high) {
   const int folder = open("/proc/self/fd", O_RDONLY | O_DIRECTORY);
-  if (folder < 0) {  // without /proc every number there may be has to be tried
+  if (folder < 0) {  // without /proc try every possible number
     const long most = std::min(sysconf(_SC_OPEN_MAX), 65536L);
     for (unsigned fd = low; fd <= high && fd < most; ++fd) ::close(static_cast<int>(fd));
     return;
@@ -80,7 +80,7 @@ void close_listed(unsigned low, unsigned high) {
     char name[1];
   };
   alignas(Entry) char buffer[4096];
-  // Closing entries changes the listing under its reader: begin again until a whole turn closes nothing.
+  // Closing changes the listing while it is read: repeat until a whole pass closes nothing.
   for (bool changed = true; changed;) {
     changed = false;
     lseek(folder, 0, SEEK_SET);
@@ -106,13 +106,13 @@ void close_between(unsigned low, unsigned high) {
 
 // Runs in the child, on the parent's memory.
 [[noreturn]] void become(Plan& plan) {
-  // Signals are still blocked: no handler of the parent's may run here.
+  // Signals are still blocked, because no handler of the parent may run here.
   struct sigaction usual{};
   usual.sa_handler = SIG_DFL;
   for (int number = 1; number < NSIG; ++number) {
     struct sigaction now{};
     if (sigaction(number, nullptr, &now) != 0) continue;
-    // Python itself ignores two signals that programs expect to end them; what else is ignored stays so.
+    // Python ignores two signals by which programs expect to be ended: reset them. Other ignored signals stay ignored.
     if (now.sa_handler != SIG_IGN || number == SIGPIPE || number == SIGXFSZ) sigaction(number, &usual, nullptr);
   }
   setsid();
@@ -139,7 +139,7 @@ void close_between(unsigned low, unsigned high) {
   _exit(127);
 }
 
-// The child has done with the parent's memory when this returns: it runs another program, or has ended.
+// When this returns, the child no longer uses the parent's memory: it runs another program, or has ended.
 int start(Plan& plan) {
   sigset_t all;
   sigfillset(&all);
@@ -157,10 +157,10 @@ bool has_ended(int pid) {
   return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == pid;
 }
 
-// Whether a process is not reaped yet, by its folder in /proc: that goes with the process, whoever has its number next.
+// Returns whether a process is not reaped yet, by its open folder in /proc, which belongs to this process only.
 bool in_proc(int folder) { return folder < 0 || faccessat(folder, "stat", F_OK, 0) == 0; }
 
-// Every descriptor in `fds` above the standard ones, because dup2 onto those would close them. The copies are in `copies`.
+// Copies the standard descriptors in `fds` to higher numbers, because dup2 onto them would close them. `copies`: the copies.
 bool lift(int* fds, std::vector<int>& copies) {
   for (int place = 0; place < 3; ++place) {
     if (fds[place] > 2) continue;
@@ -224,7 +224,7 @@ Status Child::watch() {
   if (mine < 0) return refused("no descriptor for a new process", errno);
   const int folder = proc_fd_ < 0 ? -1 : fcntl(proc_fd_, F_DUPFD_CLOEXEC, 3);
   try {
-    // It touches nothing of this object, which may be gone first. It does not reap, so that the number stays the child's.
+    // The thread does not use this object, which may be destroyed first. It does not reap, so the process id stays reserved.
     std::thread([pid = pid_, mine, folder] {
       sigset_t all;
       sigfillset(&all);
@@ -263,7 +263,7 @@ Ending Child::reap() {
     fd = watch_fd_;
   }
   pollfd ready{fd, POLLIN, 0};
-  // Without a pidfd the thread that waits might wait for the number's next owner, if somebody else reaped the child.
+  // Without a pidfd: if other code has reaped the child, the waiting thread may wait for a new process with its id.
   while (fd >= 0) {
     const int found = poll(&ready, 1, has_pidfd_ ? -1 : tuning::kChildLookMs);
     if (found > 0 || (found < 0 && errno != EINTR) || (found == 0 && !keeps_number())) break;
@@ -274,7 +274,7 @@ Ending Child::reap() {
   errno = ENOSYS;
   if (reaped_) return Ending{};
   if (has_pidfd_) result = waitid(static_cast<idtype_t>(kPPidfd), static_cast<id_t>(watch_fd_), &info, WEXITED);
-  // Without it: the number, which is the child's until it is reaped. If somebody else has done so, it may be another's by now.
+  // Without a pidfd use the process id. If other code has reaped the child, the id may belong to another process now.
   if (result != 0 && errno != ECHILD && keeps_number()) {
     while ((result = waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED)) != 0 && errno == EINTR) continue;
   }
@@ -285,7 +285,7 @@ Ending Child::reap() {
 
 void Child::close() {
   std::unique_lock<std::mutex> guard(mutex_, std::defer_lock);
-  if (generation_ == fork_generation()) guard.lock();  // in a fork of the process it may be locked for ever
+  if (generation_ == fork_generation()) guard.lock();  // in a forked child the lock may never be released
   for (int* fd : {&watch_fd_, &proc_fd_}) {
     if (*fd >= 0) ::close(*fd);
     *fd = -1;

@@ -1,4 +1,4 @@
-// dlopen and dlsym; nothing else in the project calls them.
+// The only file that calls dlopen and dlsym.
 #include "base/dylib.hpp"
 
 #include <dlfcn.h>

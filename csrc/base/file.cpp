@@ -1,4 +1,4 @@
-// open, fstat, mmap; every failure is worded for the person who gave the path.
+// Opens and maps a file. Errors are worded for the user who gave the path.
 #include "base/file.hpp"
 
 #include <fcntl.h>
@@ -28,7 +28,7 @@ MappedFile::~MappedFile() {
 
 Result<MappedFile> MappedFile::open(const std::string& path) {
   if (path.empty()) return cannot(path, "the path is empty");
-  // O_NONBLOCK: a pipe without a writer would be waited for. To a file it makes no difference.
+  // O_NONBLOCK: otherwise a pipe without a writer would block. It has no effect on a file.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) {
     const int error = errno;

@@ -1,4 +1,4 @@
-// The check as a pointer: the waits are in layers that know of no interpreter.
+// The check is a function pointer, because the layers that wait do not know the interpreter.
 #include "base/interrupt.hpp"
 
 #include <atomic>
@@ -21,7 +21,7 @@ struct Running {
   void (*stop)(void*) = nullptr;  // guarded by lock, like the rest; null: nothing runs
   void* what = nullptr;
   std::int64_t since_ns = 0;
-  std::uint64_t count = 0;  // of what has run so far
+  std::uint64_t count = 0;  // of the computations so far
 };
 
 Running& running() {
@@ -45,7 +45,7 @@ bool interrupted() {
 bool is_watched() { return t_watched; }
 void set_watched(bool watched) { t_watched = watched; }
 
-// What runs inside another one's StopPoint (a signal handler that runs a model) is not watched: the outer one is waited for.
+// A computation inside another StopPoint (in a signal handler that runs a model) is not watched.
 StopPoint::StopPoint(void (*stop)(void*), void* what) : watched_(t_watched && !t_checking) {
   if (!watched_) return;
   Running& run = running();

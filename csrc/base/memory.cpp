@@ -1,4 +1,4 @@
-// A few small files of the kernel. Reading them takes some tens of microseconds.
+// Reads small files of the kernel. This takes some tens of microseconds.
 #include "base/memory.hpp"
 
 #include <algorithm>
@@ -13,14 +13,14 @@ namespace {
 
 constexpr std::uint64_t kNone = std::numeric_limits<std::uint64_t>::max();
 
-// A number in a file; `absent` if there is none, or it says "max".
+// Returns a number from a file; `absent` if there is none, or the file has "max".
 std::uint64_t number_in(const std::string& path, std::uint64_t absent) {
   std::ifstream file(path);
   std::uint64_t value = 0;
   return file >> value ? value : absent;
 }
 
-// "name value" lines, with or without a colon.
+// Returns a file's "name value" lines, with or without a colon.
 std::map<std::string, std::uint64_t> table_in(const std::string& path) {
   std::map<std::string, std::uint64_t> table;
   std::ifstream file(path);
@@ -45,12 +45,12 @@ MemoryRoom of_machine(const MemoryFiles& files) {
   return room;
 }
 
-// The room in one cgroup's folder; limit 0 if it has no limit.
+// Returns the limit and the available memory of one cgroup's folder; limit 0 if there is no limit.
 MemoryRoom in_folder(const std::string& folder, bool second_version) {
   const std::string limit_file = folder + (second_version ? "/memory.max" : "/memory.limit_in_bytes");
   const std::uint64_t limit = number_in(limit_file, kNone);
   MemoryRoom room;
-  if (limit >= kNone / 2) return room;  // version 1 says so with a number near 2^63
+  if (limit >= kNone / 2) return room;  // version 1 has a number near 2^63 for "no limit"
   const std::uint64_t used = number_in(folder + (second_version ? "/memory.current" : "/memory.usage_in_bytes"), 0);
   auto table = table_in(folder + "/memory.stat");
   const std::string prefix = second_version ? "" : "total_";
@@ -61,7 +61,7 @@ MemoryRoom in_folder(const std::string& folder, bool second_version) {
   return room;
 }
 
-// Calls `visit` with every cgroup on the way from this process's own up to the root: its folder, its name, and its version.
+// Calls `visit` with the folder, name and version of every cgroup, from this process's own up to the root.
 void each_cgroup(const MemoryFiles& files, const std::function<void(const std::string&, const std::string&, bool)>& visit) {
   std::ifstream own(files.own);
   std::string line;
@@ -75,7 +75,7 @@ void each_cgroup(const MemoryFiles& files, const std::function<void(const std::s
     const std::string root = files.cgroups + (second_version ? "" : "/memory");
     std::string path = line.substr(second + 1);
     if (path == "/") path.clear();
-    while (true) {  // in a container the upper folders may be another view of the same, or missing
+    while (true) {  // in a container the upper folders may be missing, or show the same group
       visit(root + path, path.empty() ? "/" : path, second_version);
       if (path.empty()) break;
       path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));

@@ -1,4 +1,4 @@
-// /proc/self/schedstat says how long the main thread was ready and did not run.
+// /proc/self/schedstat has the time for which the main thread was ready and did not run.
 #include "base/pinning.hpp"
 
 #include <dirent.h>
@@ -22,9 +22,9 @@ namespace {
 struct Pinned {
   std::vector<int> own;
   std::vector<int> all;
-  std::int64_t ran_ns = 0;     // of the main thread, as of the last look
+  std::int64_t ran_ns = 0;     // of the main thread, at the last check
   std::int64_t waited_ns = 0;  // the same
-  std::int64_t parent_ns = 0;  // processor time of the parent, as of then
+  std::int64_t parent_ns = 0;  // processor time of the parent, at the last check
   std::int64_t away_ns = tuning::kPinFirstAwayNs;
   bool away = false;
 };
@@ -44,7 +44,7 @@ std::size_t read_file(const char* path, char* text, std::size_t size) {
   return got > 0 ? static_cast<std::size_t>(got) : 0;
 }
 
-// How long this process's main thread has run, and was ready to. False where the kernel does not count it.
+// Returns how long this process's main thread ran, and waited to run. False if the kernel does not count this.
 bool read_own(std::int64_t* ran_ns, std::int64_t* waited_ns) {
   char text[128];
   long long ran = 0;
@@ -56,13 +56,13 @@ bool read_own(std::int64_t* ran_ns, std::int64_t* waited_ns) {
   return ran != 0;
 }
 
-// Processor time of the parent, all its threads.
+// Returns the processor time of all threads of the parent.
 std::int64_t read_parent() {
   char path[64];
   char text[1024];
   std::snprintf(path, sizeof path, "/proc/%d/stat", static_cast<int>(getppid()));
   if (read_file(path, text, sizeof text) == 0) return 0;
-  const char* after_name = std::strrchr(text, ')');  // the name may hold anything
+  const char* after_name = std::strrchr(text, ')');  // the name may contain any character
   unsigned long user = 0;
   unsigned long system = 0;
   if (after_name == nullptr ||
@@ -85,7 +85,7 @@ int move_to(const std::vector<int>& cpus) {
   if (threads != nullptr) {
     while (const dirent* entry = readdir(threads)) {
       const int thread = std::atoi(entry->d_name);
-      if (thread > 0) (void)sched_setaffinity(thread, bytes, set);  // it may have ended
+      if (thread > 0) (void)sched_setaffinity(thread, bytes, set);  // the thread may have ended
     }
     closedir(threads);
   }
@@ -100,7 +100,7 @@ void move(Pinned* state, bool away) {
 }
 
 void look(Pinned* state, std::int64_t now_ns) {
-  if (state->away) {  // it was long enough: try again
+  if (state->away) {  // the pause is over: try again
     move(state, false);
   } else {
     std::int64_t ran = 0;
@@ -119,7 +119,7 @@ void look(Pinned* state, std::int64_t now_ns) {
       state->away_ns = state->away_ns * 2 < tuning::kPinLongestAwayNs ? state->away_ns * 2 : tuning::kPinLongestAwayNs;
       return;
     }
-    if (ran_now > tuning::kPinLookEveryNs / 2) state->away_ns = tuning::kPinFirstAwayNs;  // it has had its processor for itself
+    if (ran_now > tuning::kPinLookEveryNs / 2) state->away_ns = tuning::kPinFirstAwayNs;  // no other program used its processor
   }
   read_own(&state->ran_ns, &state->waited_ns);
   state->parent_ns = read_parent();

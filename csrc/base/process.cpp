@@ -35,7 +35,7 @@ double quota_in(const std::string& folder) {
   return 0;
 }
 
-// The lowest quota on the way from this process's cgroup up to the root; 0 where there is none.
+// Returns the lowest quota of the cgroups from this process's own up to the root; 0 if there is none.
 double cgroup_quota() {
   double lowest = 0;
   auto take = [&lowest](double quota) {
@@ -100,7 +100,7 @@ int usable_cpu_count() {
 }
 
 bool die_with_parent(int parent) {
-  // In this order: a parent that dies between the two calls is seen by the second.
+  // In this order: if the parent dies between the two calls, the second one notices it.
   return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent;
 }
 

@@ -1,4 +1,4 @@
-// The nearest name by edit distance.
+// Finds the nearest name by edit distance.
 #include "base/words.hpp"
 
 #include <algorithm>
@@ -6,7 +6,7 @@
 namespace ais {
 namespace {
 
-// Letters to insert, remove or replace to make one word of the other (Levenshtein).
+// Returns the Levenshtein distance of two words.
 std::size_t distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
   for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
@@ -25,7 +25,7 @@ std::size_t distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::string nearest(std::string_view name, const std::vector<std::string>& known) {
-  constexpr std::size_t kLongest = 100;  // what is longer is no name with a slip in it
+  constexpr std::size_t kLongest = 100;  // a longer text is not a misspelt name
   const std::string* best = nullptr;
   std::size_t least = name.size() / 3 + 1;
   if (name.size() > kLongest) return "";

@@ -1,4 +1,4 @@
-// Conversions between numpy's arrays and ours.
+// Conversions between numpy's arrays and tensors.
 #include "bind/arrays.hpp"
 
 #include <array>
@@ -18,11 +18,11 @@ namespace {
 struct DescrEntry {
   DType dtype;
   const char* name;
-  bool builtin;  // numpy has it; else ml_dtypes
+  bool builtin;  // numpy has the type; otherwise ml_dtypes
   PyObject* descr;
 };
 
-// Filled under the GIL as types are first met, and never emptied.
+// Filled with the GIL held when a type is first used, and never emptied.
 std::vector<DescrEntry>& descr_table() {
   static auto* const table = new std::vector<DescrEntry>{
 #define AIS_DTYPE(name, number, bits, numpy) {DType::k##name, numpy, numpy_has(DType::k##name), nullptr},
@@ -42,7 +42,7 @@ PyObject* descr_of(DescrEntry* entry) {
   return entry->descr;
 }
 
-// Types of 4 and 2 bits: numpy has one element a byte, in its low bits; devices have two or four.
+// Returns whether a type has 4 or 2 bits: numpy has one element in each byte, in its low bits; devices have two or four.
 bool is_packed(DType dtype) { return dtype_bits(dtype) < 8; }
 
 void pack(const std::uint8_t* from, DType dtype, std::size_t elements, std::vector<std::uint8_t>* to) {
@@ -61,12 +61,12 @@ void unpack(const std::uint8_t* from, DType dtype, std::size_t elements, std::ui
   }
 }
 
-// Whether an array is of numpy.ma's class, or of one that looks like it.
+// Returns whether an array is of numpy.ma's class, or of a similar one.
 bool may_be_masked(py::handle array) {
   return Py_TYPE(array.ptr()) != py::detail::npy_api::get().PyArray_Type_ && PyObject_HasAttrString(array.ptr(), "mask") == 1;
 }
 
-// Views `given` as a feed if it is an array that can be used where it lies.
+// Makes a feed of `given`, if it is an array that can be used without a copy. Returns whether it is.
 bool view_array(py::handle given, session::Feed* feed, Feeds* keep) {
   if (!py::isinstance<py::array>(given) || may_be_masked(given)) return false;
   const auto array = py::reinterpret_borrow<py::array>(given);
@@ -87,7 +87,7 @@ bool view_array(py::handle given, session::Feed* feed, Feeds* keep) {
   return true;
 }
 
-// A list in the model's order of feeds that are neither a list nor a tuple, and whether they were given by name.
+// Returns feeds that are not a list or tuple as a list in the model's order, and whether they were given by name.
 std::pair<py::object, bool> to_sequence(py::handle given, const device::ModelInfo* info) {
   py::list names;
   py::list ranks;
@@ -120,7 +120,7 @@ DType array_type(const py::array& array) {
   if (order != '=' && order != '|') return DType::kUndefined;
   if (dtype.num() >= 256 && !py::module_::import("sys").attr("modules").contains("ml_dtypes")) return DType::kUndefined;
   for (DescrEntry& entry : descr_table()) {
-    if (!entry.builtin && dtype.num() < 256) continue;  // do not import ml_dtypes to find out that it is not needed
+    if (!entry.builtin && dtype.num() < 256) continue;  // do not import ml_dtypes if the type cannot be one of its types
     if (dtype.equal(py::reinterpret_borrow<py::object>(descr_of(&entry)))) return entry.dtype;
   }
   return DType::kUndefined;
@@ -192,7 +192,7 @@ Feeds to_feeds(py::handle given, const device::ModelInfo* info, const FeedNames*
   }
   const auto sequence = py::reinterpret_borrow<py::sequence>(items);
   const std::size_t count = sequence.size();
-  // What takes the place of a constant is given by its name alone.
+  // Values for constants can be given only by name.
   if (info != nullptr && !by_name && count != info->inputs.size()) raise_if_error(session::wrong_count(*info, count));
   result.feeds.reserve(count);
   result.packed.reserve(count);
@@ -270,12 +270,12 @@ py::array array_from(const TensorView& view) {
   return array;
 }
 
-// The first use of numpy's C API looks it up, runs Python code for that, and lets the GIL go meanwhile. Were that a daemon
-// thread's while the interpreter shuts down, CPython up to 3.13 would unwind the thread out of a place that C++ cannot be left
-// from; were it in the middle of taking a reply, Ctrl-C could lose the reply.
+// The first use of numpy's C API imports it, which runs Python code and may release the GIL. If a daemon thread did this while
+// the interpreter shuts down, CPython up to 3.13 would unwind the thread through C++ frames. If it happened while a reply is
+// taken, Ctrl-C could lose the reply. So it is done here.
 void register_arrays(py::module_& module) {
   module.def("load_numpy", [] {
-    Recycling::prepare();  // first: pybind11 takes numpy's C interface for one of those that it knows
+    Recycling::prepare();  // first: it checks the version of numpy's C interface, which pybind11 assumes to be known
     py::detail::npy_api::get();
   });
   module.def("_check_numpy", &numpy_abi::check_versions);

@@ -44,7 +44,7 @@ void raise_if_error(const Status& status) {
   if (status.ok()) return;
   py::object type =
       in_python([&] { return py::object(py::module_::import("ais_bench.errors").attr(class_name(status.code()))); });
-  // A vendor's text may hold bytes that are not UTF-8; the message must arrive all the same.
+  // A vendor's text may contain bytes that are not UTF-8. The message must arrive nevertheless.
   PyObject* text = PyUnicode_DecodeUTF8(status.message().data(), static_cast<Py_ssize_t>(status.message().size()), "replace");
   if (text == nullptr) throw py::error_already_set();
   py::object error = in_python([&] { return type(py::reinterpret_steal<py::object>(text)); });
@@ -54,7 +54,7 @@ void raise_if_error(const Status& status) {
 }
 
 void register_errors(py::module_& module) {
-  // For the test that walks every code through the switch above.
+  // For the test that passes every code through the switch above.
   module.def("_status_codes", [] {
     py::dict codes;
 #define AIS_CODE(name, when) codes[#name] = static_cast<int>(Code::k##name);

@@ -17,14 +17,14 @@
 namespace ais::bind {
 namespace {
 
-// The maker is a copy, because what it runs may replace it.
+// `make` is a copy, because the code that it runs may replace the original.
 [[noreturn]] void raise_made(py::object make) {
   const py::object error = make();
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
   throw py::error_already_set();
 }
 
-// Bytes of feeds that are plain arrays; what else there is counts as nothing.
+// Returns the bytes of the feeds that are plain arrays; other feeds count as 0.
 std::uint64_t bytes_of(py::handle feeds) {
   if (!feeds || (!PyList_CheckExact(feeds.ptr()) && !PyTuple_CheckExact(feeds.ptr()))) return 0;
   std::uint64_t bytes = 0;
@@ -34,8 +34,8 @@ std::uint64_t bytes_of(py::handle feeds) {
   return bytes;
 }
 
-// The same feeds, what is no array made one: that may run any code, so no place is kept meanwhile. Arrays that a device cannot
-// take as they are stay: a copy of them is made when there is a place for it.
+// Returns the feeds with everything that is not an array converted to one. This may run any code, so no place in a worker is
+// reserved meanwhile. Arrays that a device cannot take directly stay: they are copied when there is a place for them.
 py::object as_arrays(py::object feeds, const FeedNames* names) {
   const auto python = [](const char* name, const auto&... arguments) {
     return in_python([&] { return py::object(py::module_::import("ais_bench.one_device.feeds").attr(name)(arguments...)); });
@@ -46,7 +46,7 @@ py::object as_arrays(py::object feeds, const FeedNames* names) {
   const auto good = [](py::handle feed) { return py::isinstance<py::array>(feed) || py::isinstance<PyTensor>(feed); };
   PyObject** const items = PySequence_Fast_ITEMS(feeds.ptr());
   if (std::all_of(items, items + PySequence_Fast_GET_SIZE(feeds.ptr()), good)) return feeds;
-  const py::list given(feeds);  // of our own
+  const py::list given(feeds);  // a copy of the list
   py::list arrays;
   for (std::size_t i = 0; i < given.size(); ++i)
     arrays.append(good(given[i]) ? py::object(given[i]) : python("to_array", given[i], feed_label(names, i)));
@@ -57,7 +57,7 @@ std::uint32_t logarithm(std::uint64_t bytes) {
   return bytes == 0 ? 0 : 64 - static_cast<std::uint32_t>(__builtin_clzll(bytes));
 }
 
-// The error of a task that no slot can be made for.
+// Returns the error of a task for which no slot can be made.
 py::object does_not_fit(int device) {
   return to_exception(Status(Code::kOutOfMemory, "device " + std::to_string(device) +
                                                      ": the feeds do not fit the shared memory of its worker, although it is "
@@ -87,7 +87,7 @@ Exchange::~Exchange() {
   for (const std::shared_ptr<PoolWorker>& worker : workers_) {
     for (pool::Task* task : scheduler_.remove(worker.get())) release(static_cast<PoolTask*>(task));
   }
-  emptying_ = true;  // the members' destructors drop the rest
+  emptying_ = true;  // the members' destructors drop the remaining objects
 }
 
 bool Exchange::forked() const { return fork_generation() != generation_; }
@@ -99,7 +99,7 @@ void Exchange::check_owner() const {
   }
 }
 
-// ---- the account ----
+// ---- counts ----
 
 void Exchange::begin_clock() {
   if (since_ns_ < 0) since_ns_ = monotonic_ns();
@@ -123,7 +123,7 @@ void Exchange::reset_times() {
   since_ns_ = outstanding_ > 0 ? monotonic_ns() : -1;
   retries_.clear();
   lost_.clear();
-  accepted_ = outstanding_;  // each accepted task ends in one count, those under way too
+  accepted_ = outstanding_;  // each accepted task is counted once when it ends, also those in progress
   std::fill(std::begin(outcomes_), std::end(outcomes_), 0);
   taken_back_ = 0;
   hedged_ = hedges_won_ = 0;
@@ -162,12 +162,12 @@ void Exchange::release(PoolTask* task) {
   if (task->self != nullptr) trash_tasks_.push_back(std::move(task->self));
 }
 
-// Last of all in a call that changed something: what is dropped here may run any code.
+// Call this last in a call that changed the state, because dropping an object may run any code.
 void Exchange::empty_trash() {
   if (emptying_) return;
   emptying_ = true;
   while (!trash_.empty() || !trash_tasks_.empty()) {
-    trash_.swap(going_);  // both keep their memory
+    trash_.swap(going_);  // both vectors keep their memory
     trash_tasks_.swap(going_tasks_);
     going_.clear();
     going_tasks_.clear();
@@ -182,7 +182,7 @@ void Exchange::finish(PoolTask* task, Outcome outcome, py::object outputs, py::o
     return;
   }
   task->done = true;
-  if (task->first) {  // it came too late, or to nothing
+  if (task->first) {  // a second run whose answer is not needed
     trash_.push_back(std::move(outputs));
     trash_.push_back(std::move(error));
     if (task->feeds) trash_.push_back(std::move(task->feeds));
@@ -253,7 +253,7 @@ void Exchange::cancel(const std::vector<std::shared_ptr<PoolTask>>& tasks, bool 
   if (send_on) {
     pump();
   } else {
-    ring();  // whoever waits sends what there is room for now
+    ring();  // a waiter sends the tasks for which there is room now
   }
   empty_trash();
 }
@@ -303,7 +303,7 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
     if (!raised.matches(PyExc_Exception)) throw;
     wrong = raised.value();
   }
-  if (task->done) return;  // cancelled by what ran meanwhile
+  if (task->done) return;  // cancelled by code that ran meanwhile
   if (task->accepted) raise_if_error(Status(Code::kInvalidArgument, "this task was started before"));
   if (task->waiter == nullptr) task->waiter = task->future ? background_ : std::make_shared<Waiter>();
   if (task->source == nullptr) task->source = &callers_;
@@ -332,7 +332,7 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
 
 void Exchange::set_deadline(const std::shared_ptr<PoolTask>& task, double timeout_s) {
   const std::int64_t at = monotonic_ns() + static_cast<std::int64_t>(std::min(timeout_s, 1e9) * 1e9);
-  if (deadlines_.size() >= prune_at_) {  // most are done by now, long before their time
+  if (deadlines_.size() >= prune_at_) {  // most of these tasks are done before their deadlines
     const auto over = [](const Deadline& deadline) {
       const std::shared_ptr<PoolTask> waited = deadline.task.lock();
       return waited == nullptr || waited->done;
@@ -346,7 +346,7 @@ void Exchange::set_deadline(const std::shared_ptr<PoolTask>& task, double timeou
   watch(at);
 }
 
-// The caller of a future may reuse its buffers as soon as it has the future, so a task that waits gets feeds of its own.
+// Copies the feeds of a queued task, because the caller of a future may reuse its buffers as soon as it has the future.
 void Exchange::keep_feeds(PoolTask* task) {
   py::object copy;
   try {
@@ -362,7 +362,7 @@ void Exchange::keep_feeds(PoolTask* task) {
   }
 }
 
-// The worker in whose memory the feeds lie; null: in none.
+// Returns the worker in whose memory the feeds are; null: none.
 PoolWorker* Exchange::home_of(const PoolTask& task) const {
   if (!PyList_CheckExact(task.feeds.ptr()) || PyList_GET_SIZE(task.feeds.ptr()) == 0) return nullptr;
   const py::handle first = PyList_GET_ITEM(task.feeds.ptr(), 0);
@@ -379,7 +379,7 @@ void Exchange::run(const std::shared_ptr<PoolTask>& task) {
   start(task, std::nullopt);
   try {
     std::optional<std::uint32_t> fresh;
-    if (task->place == pool::Place::kSent) fresh = ticket;  // nothing came before it was sent that matters
+    if (task->place == pool::Place::kSent) fresh = ticket;  // events before it was sent do not matter
     while (!task->done) {
       wait(task->waiter.get(), 0, shm::kNoDeadline, fresh);
       fresh.reset();
@@ -421,7 +421,7 @@ py::list Exchange::new_feeds(const std::vector<std::pair<Shape, py::object>>& sp
     if (worker->open && (best == nullptr || worker->hand.size() < best->hand.size())) best = worker;
   }
   if (best != nullptr) return best->lane->new_feeds(specs);
-  py::list arrays;  // all are being restarted; these are copied
+  py::list arrays;  // all workers are being restarted; these arrays are copied later
   const py::object empty = py::module_::import("numpy").attr("empty");
   for (const auto& [shape, dtype] : specs) arrays.append(empty(shape, dtype));
   return arrays;
@@ -442,7 +442,7 @@ void Exchange::pump() {
   for (std::size_t i = 0; scheduler_.full() > 0 && i < workers_.size(); ++i) {
     const std::shared_ptr<PoolWorker>& worker = workers_[i];
     if (!worker->full || !worker->hand.empty()) continue;
-    crowded = worker->lane->lane().crowded();  // it stands still, and has not passed the tasks that were taken back
+    crowded = worker->lane->lane().crowded();  // it makes no progress, and has not skipped the withdrawn tasks
     if (!crowded) scheduler_.set_full(worker.get(), false);
   }
   bool again = true;
@@ -463,7 +463,7 @@ void Exchange::pump() {
   spread_spin();
 }
 
-// Copies the feeds to the place that the worker keeps for the task. False: not now; going on at once makes no sense.
+// Copies the feeds to the task's place in the worker. False: not possible now, so the caller must not try again at once.
 bool Exchange::send(PoolTask* task) {
   const std::shared_ptr<PoolTask> held = task->shared_from_this();
   const std::shared_ptr<PoolWorker> worker = record_of(task->worker);
@@ -492,7 +492,7 @@ bool Exchange::send(PoolTask* task) {
       throw;
     }
   }
-  if (task->place != pool::Place::kPlaced || task->worker != worker.get()) return true;  // the worker went meanwhile
+  if (task->place != pool::Place::kPlaced || task->worker != worker.get()) return true;  // the worker was removed meanwhile
   if (sent) {
     task->seq = seq;
     task->begun_seen_ns = 0;
@@ -516,7 +516,7 @@ bool Exchange::send(PoolTask* task) {
   }
   if (!task->done && !task->unwanted) {
     const py::object* refusal = blocked(*task);
-    if (refusal != nullptr) {  // its last worker went while nobody looked, and none is to be hoped for
+    if (refusal != nullptr) {  // its last worker was removed meanwhile, and no other one will start
       scheduler_.drop(task);
       release(task);
       finish(task, Outcome::kRefused, py::object(), *refusal, false);
@@ -525,7 +525,7 @@ bool Exchange::send(PoolTask* task) {
   return true;
 }
 
-// Takes a sent task back from its worker, unless that has claimed it.
+// Takes a sent task back from its worker, unless the worker has claimed it.
 bool Exchange::take_back(PoolTask* task) {
   const std::shared_ptr<PoolWorker> worker = record_of(task->worker);
   std::optional<PyLane::Left> left;
@@ -575,7 +575,7 @@ bool Exchange::drain_worker(const std::shared_ptr<PoolWorker>& worker, std::size
     std::optional<Recycling> recycling;
     PyLane::Answer answer;
     while (worker->lane->take(&answer)) {
-      if (!recycling && worker->lane->lane().in_flight() != 0) recycling.emplace();  // for the next ones
+      if (!recycling && worker->lane->lane().in_flight() != 0) recycling.emplace();  // for the next replies
       book(worker, std::move(answer));
       ++*count;
     }
@@ -636,16 +636,16 @@ void Exchange::book_stopped(const std::shared_ptr<PoolWorker>& worker, PoolTask*
   if (task->place == pool::Place::kOut) release(task);
 }
 
-// What only the exchange knows of an answer's times.
+// Adds the times of an answer that only the exchange knows.
 void Exchange::complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::Answer* answer) {
   occupy(worker, *answer);
   const std::int64_t until = task.dropped_ns > 0 ? std::min(task.dropped_ns, answer->done_ns) : answer->done_ns;
   answer->times.busy = busy_ns(worker, answer->picked_ns, std::max(until, answer->picked_ns));
-  answer->times.queued += std::max<std::int64_t>(0, answer->begun_ns - accepted_ns);  // what lies between is copying
+  answer->times.queued += std::max<std::int64_t>(0, answer->begun_ns - accepted_ns);  // the time between is copying
   answer->times.end_to_end = std::max(answer->times.end_to_end, answer->taken_ns - accepted_ns);
 }
 
-// What the worker did with its time for this answer, and before it while it had nothing else to do.
+// Records how the worker used its time for this answer, and before it while the worker had no other task.
 void Exchange::occupy(PoolWorker* worker, const PyLane::Answer& answer) {
   const shm::TaskTimes& times = answer.times;
   const std::int64_t submitted_ns = answer.picked_ns - times.queued;
@@ -772,10 +772,10 @@ void Exchange::book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* t
   }
 }
 
-// How much of a time the worker was busy in that was not counted before.
+// Returns the part of an interval in which the worker was busy and that was not counted before.
 std::int64_t Exchange::busy_ns(PoolWorker* worker, std::int64_t from, std::int64_t to) {
   auto& covered = worker->covered;
-  if (covered.empty() || from > covered.back().second) {  // mostly: it works on one task at a time, in order
+  if (covered.empty() || from > covered.back().second) {  // the usual case: one task at a time, in order
     if (covered.size() >= tuning::kCoveredKept) covered.erase(covered.begin());
     covered.emplace_back(from, to);
     return to - from;
@@ -821,8 +821,8 @@ bool Exchange::full_of_short_tasks() {
   return !workers_.empty();
 }
 
-// The processor of the caller of a stream, if the workers elsewhere are as fast as it is: one that is pinned to it would only
-// take turns with it.
+// Returns the processor of a stream's caller, if the workers on other processors are as fast as the caller: a worker that is
+// pinned to the caller's processor would only take time from the caller.
 int Exchange::caller_core(std::int64_t now) {
   if (streams_.empty()) return pool::kNoCpu;
   if (now < look_around_ns_) return caller_core_;
@@ -844,7 +844,7 @@ std::int64_t Exchange::caller_spin_ns() const {
   return scheduler_.busy_at(current_cpu()) > 0 ? 0 : tuning::kAutoSpinNs;
 }
 
-// Workers spin while a processor is free for it. On a large machine that is busy but for one moment it is not turned on again.
+// Lets workers spin while a processor is free for it. One free moment of a busy machine does not switch it on again.
 void Exchange::spread_spin() {
   const int busy = scheduler_.busy();
   const bool spins = busy < options_.cores - (spins_ ? 0 : std::max(0, options_.cores / 8 - 1));
@@ -896,8 +896,8 @@ void Exchange::wait(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns
   followers_.erase(std::find(followers_.rbegin(), followers_.rend(), waiter).base() - 1);
   waiter->asleep = false;
   if (leader_ == nullptr) {
-    // The lead may have been offered to this waiter. It takes the lead or offers it on: its caller may not wait again. A waiter
-    // for any change only offers it on, because the change may be there.
+    // This waiter may have been promoted to leader. It leads, or promotes another waiter, because its caller may not wait
+    // again. A waiter for any change always promotes another one, because the change may have happened.
     if (waiter->finished == seen && wake == shm::Wake::kRung && !waiter->for_any_change) {
       lead(waiter, seen, deadline_ns, std::nullopt);
       return;
@@ -934,7 +934,7 @@ void Exchange::lead(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns
                                                   : std::min(deadline_ns, std::max<std::int64_t>(1, look_again_));
   }
   const std::int64_t spin_ns = waiter == background_.get() ? 0 : caller_spin_ns();
-  const std::shared_ptr<shm::Bell> bell = bell_;  // it may be silenced meanwhile
+  const std::shared_ptr<shm::Bell> bell = bell_;  // silence() may reset the member meanwhile
   shm::Wake wake = shm::Wake::kRung;
   {
     const NoGil release;
@@ -1004,7 +1004,7 @@ void Exchange::stop_resolving() {
   ring();
 }
 
-// ---- workers come and go ----
+// ---- workers ----
 
 void Exchange::add_worker(const std::shared_ptr<PoolWorker>& worker) {
   const auto weight = weights_.find(worker->device);
@@ -1024,7 +1024,7 @@ void Exchange::add_worker(const std::shared_ptr<PoolWorker>& worker) {
 
 void Exchange::retire(int device) {
   const std::vector<std::shared_ptr<PoolWorker>> workers = workers_;
-  // What was accepted for this device only is finished: no other could take it.
+  // Finish the tasks that were accepted for this device only, because no other device can take them.
   for (bool more = true; more;) {
     more = false;
     for (const std::shared_ptr<PoolWorker>& worker : workers) {
@@ -1059,12 +1059,12 @@ py::object Exchange::remove_worker(const std::shared_ptr<PoolWorker>& worker, co
   workers_.erase(std::find(workers_.begin(), workers_.end(), worker));
   caller_core_ = pool::kNoCpu;
   look_around_ns_ = 0;
-  // What it was at: the first one, if at any, as the others only waited; or any one of those that it had claimed.
+  // The task that the worker ran: the first one, if any, because the others only waited; or any of those that it had claimed.
   const auto struck = [&](const PyLane::Left& one) { return one.taken && (&one == &left.front() || worker->several); };
   const bool certain = std::count_if(left.begin(), left.end(), struck) == 1;
   std::optional<int> explained;
   std::uint64_t again = 0;
-  // Last first, so that each goes to the front of its queue and the order stays.
+  // In reverse order: each task goes to the front of its queue, so the order is kept.
   for (auto orphan = orphans.rbegin(); orphan != orphans.rend(); ++orphan) {
     auto* task = static_cast<PoolTask*>(*orphan);
     const std::shared_ptr<PoolTask> held = task->shared_from_this();
@@ -1078,7 +1078,7 @@ py::object Exchange::remove_worker(const std::shared_ptr<PoolWorker>& worker, co
       release(task);
       continue;
     }
-    if (task->done) {  // past its own time, and killed for that
+    if (task->done) {  // the worker was killed because this task exceeded its time limit
       if (found != left.end() && found == left.begin()) explained = task->crashes;
       release(task);
       continue;
@@ -1108,7 +1108,7 @@ py::object Exchange::remove_worker(const std::shared_ptr<PoolWorker>& worker, co
   return explained ? py::cast(*explained) : py::none();
 }
 
-// Returns when to look again.
+// Returns when to check again.
 std::int64_t Exchange::look_at_stopping(std::int64_t now, py::list* stops, py::list* late) {
   std::int64_t later = pool::kNever;
   for (std::size_t i = 0; i < stopping_.size();) {
@@ -1133,8 +1133,8 @@ std::int64_t Exchange::look_at_stopping(std::int64_t now, py::list* stops, py::l
   return later;
 }
 
-// Answers of a worker that does several tasks at a time say nothing of the others in its hands, so each of them is watched from
-// the first look at which it has begun. Returns when to look again.
+// For a worker that runs several tasks at a time. Its answers give no information about its other tasks, so each task is timed
+// from the first check at which it has begun. Returns when to check again.
 std::int64_t Exchange::look_at_several(const std::shared_ptr<PoolWorker>& worker, std::int64_t now, py::list* late) {
   const auto limit = static_cast<std::int64_t>(options_.task_timeout_s * 1e9);
   std::int64_t later = now + limit / 4;
@@ -1146,7 +1146,7 @@ std::int64_t Exchange::look_at_several(const std::shared_ptr<PoolWorker>& worker
     later = std::min(later, due);
     if (due > now) continue;
     late->append(py::make_tuple(worker, task->shared_from_this(), true, static_cast<double>(now - task->begun_seen_ns) / 1e9));
-    return pool::kNever;  // it costs the worker, and the others run elsewhere
+    return pool::kNever;  // the worker is killed, and the others run elsewhere
   }
   return later;
 }

@@ -1,4 +1,4 @@
-// See feed_rule.hpp.
+// The notes about feeds, see feed_rule.hpp.
 #include "bind/feed_rule.hpp"
 
 #include <utility>
@@ -9,7 +9,7 @@
 namespace ais::bind {
 namespace {
 
-// Of numpy's own class: one derived from it may mean something else by its elements, as a masked array does.
+// Returns whether an item has numpy's own class. Elements of a derived class may mean something else, as in a masked array.
 bool is_plain_array(py::handle item) { return Py_TYPE(item.ptr()) == py::detail::npy_api::get().PyArray_Type_; }
 
 device::TensorDesc described(const py::tuple& parts) {
@@ -51,7 +51,7 @@ std::vector<std::string> FeedRule::notes(const py::object& given) {
   std::vector<TensorView> views(items.size());
   for (std::size_t i = 0; i < views.size(); ++i) {
     const py::object item = items[i];
-    if (is_plain_array(item)) {  // its type and shape are all that is wanted: no copy of a view with strides
+    if (is_plain_array(item)) {  // only its type and shape are needed, so a strided view is not copied
       views[i] = describe_array(py::reinterpret_borrow<py::array>(item));
       if (!views[i].absent()) continue;
     }

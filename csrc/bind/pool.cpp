@@ -1,4 +1,4 @@
-// The exchange and what belongs to it, for Python.
+// The Python classes of the exchange, its tasks, workers and streams.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -16,7 +16,7 @@ namespace {
 py::object made_error(PoolTask& task) {
   if (!task.error) return py::none();
   if (!task.error_made) {
-    task.error_made = true;  // before code runs that may ask again
+    task.error_made = true;  // before code runs that may call this again
     py::object error = task.error(py::cast(task.shared_from_this()));
     task.error = std::move(error);
   }
@@ -48,18 +48,18 @@ std::shared_ptr<PoolTask> make_task(py::object feeds, int mode, int kind, std::u
   return task;
 }
 
-// The outputs, or the object that the handler answered with; raises the task's error.
+// Returns the outputs, or the object that the handler returned; raises the task's error.
 py::object result(PoolTask& task) {
   if (!task.error && task.answer == shm::Kind::kTensors) return or_none(task.outputs);
   return py::module_::import("ais_bench.pool.task").attr("answer_of")(py::cast(task.shared_from_this()));
 }
 
-// A task holds Python objects that may lead back to it: an error's traceback has frames in which the task is a variable. While
-// only Python has the task, its garbage collector may look through it and empty it.
+// A task holds Python objects that may refer to it: an error's traceback has frames in which the task is a variable. If only
+// Python has references to the task, the garbage collector may traverse and clear it. Returns such a task, otherwise null.
 PoolTask* owned_by_python(PyObject* self) {
   if (!py::detail::is_holder_constructed(self)) return nullptr;
   const auto task = py::cast<std::shared_ptr<PoolTask>>(py::handle(self));
-  return task.use_count() == 2 ? task.get() : nullptr;  // this one and Python's
+  return task.use_count() == 2 ? task.get() : nullptr;  // this reference and Python's
 }
 
 void collect_garbage(PyHeapTypeObject* heap_type) {
@@ -162,7 +162,7 @@ std::shared_ptr<Exchange> make_exchange(std::shared_ptr<shm::Bell> bell, int wak
   return std::make_shared<Exchange>(std::move(bell), options);
 }
 
-// Feeds of which there is nothing to say; null: they are none, or this is for others to refuse.
+// Runs feeds that need no note and no conversion; null: they need it, or are invalid, and the caller uses the general way.
 std::shared_ptr<PoolTask> run_plain(Exchange& exchange, const FeedRule& rule, py::object feeds) {
   if (!exchange.accepts() || !PyList_CheckExact(feeds.ptr()) || !rule.plain(feeds.ptr())) return nullptr;
   auto task = std::make_shared<PoolTask>();
@@ -203,7 +203,7 @@ void register_calls(ExchangeClass& exchange) {
       .def("reset_times", &Exchange::reset_times);
 }
 
-// What the supervisor calls.
+// Registers the functions for the supervisor.
 void register_workers(ExchangeClass& exchange) {
   exchange.def("ring", &Exchange::ring)
       .def("silence", &Exchange::silence)

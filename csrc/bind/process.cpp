@@ -1,5 +1,5 @@
-// Whom this process lives with, what it does not hear, and who interrupts it; child processes; clocks and waits that nothing
-// in Python can put something else in place of.
+// The process for Python: its parent, ignored signals, interrupts, child processes; and clocks and waits that a program cannot
+// replace, unlike those of Python's modules.
 #include "base/process.hpp"
 
 #include <poll.h>
@@ -25,20 +25,20 @@
 namespace ais::bind {
 namespace {
 
-// Python runs signal handlers in its main thread alone. Other threads must not even ask: they might want the GIL of an
-// interpreter that is shutting down. What a handler raised stays set until the call has ended.
+// Python runs signal handlers only in its main thread. Other threads must not check, because they might wait for the GIL of an
+// interpreter that shuts down. The exception of a handler stays set until the call has ended.
 bool signal_handler_raised() {
   if (syscall(SYS_gettid) != getpid()) return false;
   const Gil gil;
   return PyErr_CheckSignals() != 0;
 }
 
-// Waits until one of the descriptors has one of its events, or for so many seconds, and says which have what.
+// Waits until one of the descriptors has one of its events, or for the given seconds. Returns the descriptors and their events.
 std::vector<std::pair<int, int>> poll_descriptors(const std::vector<std::pair<int, int>>& wanted,
                                                   std::optional<double> seconds) {
   std::vector<pollfd> entries;
   for (const auto& [fd, events] : wanted) entries.push_back({fd, static_cast<short>(events), 0});
-  // Rounded up: to wake before the time is to wake for nothing.
+  // Rounded up, because a wake-up before the time would be useless.
   const double ms = seconds ? std::clamp(*seconds * 1e3 + 0.999, 0.0, 1e9) : -1;
   int count = 0;
   int number = 0;
@@ -68,7 +68,7 @@ void nap(double us) {
 }
 
 std::unique_ptr<Child> spawn(const std::vector<std::string>& argv, int in, int out, int err, const std::vector<int>& keep) {
-  // With the GIL: the child borrows this process's memory until it runs the other program, so nobody may fork meanwhile.
+  // Hold the GIL: the child uses this process's memory until exec, so no other thread may fork meanwhile.
   return value_or_raise(Child::spawn(argv, in, out, err, keep));
 }
 

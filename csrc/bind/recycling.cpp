@@ -1,4 +1,4 @@
-// numpy's data handler, and the blocks it keeps.
+// numpy's data handler, and the blocks that it keeps.
 #include "bind/recycling.hpp"
 
 #include <malloc.h>
@@ -15,7 +15,7 @@
 namespace ais::bind {
 namespace {
 
-// Blocks of the C library, by how many steps they hold at least. Any thread.
+// Blocks of the C library, by their size in steps, rounded down. Any thread.
 class Blocks {
  public:
   void* take(std::size_t bytes) {
@@ -35,7 +35,7 @@ class Blocks {
   }
 
   void give(void* block) {
-    // By what the block holds, whatever its array said last.
+    // By the block's real size, whatever the size of its last array.
     const std::size_t steps = malloc_usable_size(block) / tuning::kRecycledStep;
     if (steps >= 1 && steps <= tuning::kRecycledClasses && keep(block, steps)) return;
     std::free(block);
@@ -65,7 +65,7 @@ class Blocks {
   std::size_t bytes_ = 0;
 };
 
-// Never destroyed: arrays may outlive everything.
+// Never destroyed, because arrays may outlive static objects.
 Blocks& blocks() {
   static auto* const all = new Blocks();
   return *all;
@@ -94,9 +94,9 @@ Recycling::Recycling() : before_(py::reinterpret_steal<py::object>(numpy_abi::ta
 }
 
 Recycling::~Recycling() {
-  py::error_scope keep;  // of an exception on its way through
+  py::error_scope keep;  // an exception may be set
   PyObject* const ours = numpy_abi::table().set_handler(before_.ptr());
-  if (ours == nullptr) PyErr_Clear();  // then later arrays have such memory, too, which is as good
+  if (ours == nullptr) PyErr_Clear();  // then later arrays use recycled memory, too, which does no harm
   Py_XDECREF(ours);
 }
 

@@ -23,7 +23,7 @@ namespace {
 
 struct Opened {
   device::Runtime* runtime;
-  std::string library;  // that the environment named for it; "": none
+  std::string library;  // the one that the environment named; "": none
 };
 
 std::map<std::string, Opened>& opened() {
@@ -41,7 +41,7 @@ std::string& current() {
   return *name;
 }
 
-// Of tensors that were moved to a device: they share it, because opening an NPU takes a while.
+// The devices of tensors that were moved to one. They are shared, because opening an NPU takes a while.
 std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>& shared_devices() {
   static auto* const devices = new std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>;
   return *devices;

@@ -1,4 +1,4 @@
-// The scheduler of csrc/pool for Python programs that hand out work themselves: ais_bench.ray, whose workers are nodes.
+// The scheduler of csrc/pool for Python code that distributes work: ais_bench.ray, whose workers are nodes.
 #include "pool/scheduler.hpp"
 
 #include <pybind11/pybind11.h>
@@ -19,12 +19,12 @@ namespace {
 
 struct ScheduledTask : pool::Task {
   explicit ScheduledTask(py::object content) : value(std::move(content)) {}
-  py::object value;  // the caller's
+  py::object value;  // the caller's object
 };
 
 struct ScheduledWorker : pool::Worker {};
 
-// Owns what it was given until that leaves: a task until its end, a worker until it is removed. The GIL is its lock.
+// Owns a task until its end, and a worker until it is removed. The GIL is its lock.
 class PyScheduler {
  public:
   explicit PyScheduler(const pool::Options& options) : scheduler_(options) { scheduler_.add(&source_); }

@@ -46,7 +46,7 @@ auto without_gil(Call call) {
   return result;
 }
 
-// Callers pass anything for a mode. The words for a wrong one are those of all options.
+// Converts a mode of any type. The error for an invalid one has the form of all options.
 ShapeRule rule_for(const py::object& mode) {
   if (py::isinstance<py::str>(mode)) {
     Result<session::Mode> parsed = session::parse_mode(mode.cast<std::string>());
@@ -72,7 +72,7 @@ void emit_warnings(Session& self) {
   }
 }
 
-// What a run came to, after its warnings: those of one that failed are its own, not the next one's.
+// Returns a run's result after its warnings, so that the warnings of a failed run are not shown with the next run.
 template <typename Outcome>
 Outcome warning(Session& self, Outcome outcome) {
   emit_warnings(self);
@@ -90,7 +90,7 @@ Result<SessionPtr> open_with(const std::string& runtime_name, const session::Ses
   return without_gil([&] { return Session::open(runtime, config); });
 }
 
-// Whatever the reason, a model that does not load is named. Wrong options are not the model's fault.
+// Adds the model's name to an error, except if an option is wrong.
 Result<SessionPtr> naming(const device::ModelSource& source, Result<SessionPtr> opened) {
   if (opened.ok()) return opened;
   Status status = opened.take_status();
@@ -104,7 +104,7 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   session::SessionConfig config;
   py::buffer_info bytes;
   if (py::isinstance<py::str>(model)) {
-    // As the file system has it: a name that is not UTF-8 arrives with escapes.
+    // Encode for the file system: a name that is not UTF-8 has escapes in Python.
     auto path = py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(model.ptr()));
     if (!path) throw py::error_already_set();
     config.source.path = path;
@@ -117,7 +117,7 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
   config.loop = loop;
   config.options = options;
   const std::string name = value_or_raise(without_gil([&] { return device::runtime_for(config.source, runtime_name); }));
-  if (name != "acl") {  // callers pass them for whatever the model turns out to be
+  if (name != "acl") {  // callers pass these options for any runtime
     for (const char* option : {"acl_json_path", "host_register", "share_workspace"}) config.options.erase(option);
   }
   SessionPtr session = value_or_raise(naming(config.source, open_with(name, config)));
@@ -136,10 +136,10 @@ py::list infer(Session& self, const py::object& given, const py::object& mode, b
   return sink.take();
 }
 
-// Many sets of feeds, taken from `sets` as the pipeline has room; the outputs of each, in order.
+// Runs many sets of feeds, and draws them from `sets` when the pipeline has room. Returns the outputs of each, in order.
 class Many {
  public:
-  // With `returns`, the error of a set stands in the place of its outputs.
+  // With `returns`, the error of a set replaces its outputs.
   Many(const SessionPtr& self, ShapeRule rule, bool returns) : self_(self), rule_(rule), returns_(returns) {
     pipeline_ = value_or_raise(without_gil([&] { return session::Pipeline::open(self_); }));
   }
@@ -153,11 +153,11 @@ class Many {
       while (!under_way_.empty()) finish();
       emit_warnings(*self_);
     } catch (py::error_already_set& error) {
-      // What is under way ends first, and others run meanwhile. Ctrl-C may have come in the caller's iterable, too.
+      // Wait for the runs in progress first; other threads run meanwhile. The error may be a Ctrl-C in the caller's iterable.
       const bool stop = !error.matches(PyExc_Exception);
       {
         const NoGil nogil;
-        if (stop) static_cast<void>(self_->cancel());  // closed: nothing runs
+        if (stop) static_cast<void>(self_->cancel());  // an error means that the session is closed, so nothing runs
         pipeline_.reset();
       }
       throw;
@@ -185,11 +185,12 @@ class Many {
     under_way_.pop_front();
     settle(oldest.index, [&] {
       raise_if_error(without_gil([&] { return pipeline_->finish(nullptr); }));
-      if (results_[oldest.index].is_none()) results_[oldest.index] = oldest.sink->take();  // no warning was made its error
+      if (results_[oldest.index].is_none())
+        results_[oldest.index] = oldest.sink->take();  // no warning was turned into an error
     });
   }
 
-  // Does one step of set `index`. Its error names the set, and is its result or ends the call.
+  // Runs one step of set `index`. An error names the set. It is the set's result, or ends the call.
   template <typename Step>
   void settle(std::size_t index, const Step& step) {
     try {
@@ -213,14 +214,14 @@ class Many {
   const bool returns_;
   py::list results_;
   std::deque<UnderWay> under_way_;               // oldest first
-  std::unique_ptr<session::Pipeline> pipeline_;  // last: it ends before the memory that it writes to
+  std::unique_ptr<session::Pipeline> pipeline_;  // the last member, so that it is destroyed before the memory that it writes to
 };
 
 py::list infer_many(const SessionPtr& self, const py::iterable& sets, const py::object& mode, bool returns) {
   return Many(self, rule_for(mode), returns).run(sets);
 }
 
-// With the shapes set before: the low-level module's run.
+// Runs with the shapes that were set before, for the low-level module.
 py::list run(Session& self, const py::object& given) {
   const Feeds feeds = to_feeds(given, &self.info());
   return to_list(value_or_raise(warning(self, without_gil([&] { return self.run_on_device(feeds.feeds, kSetting); }))));
@@ -259,7 +260,7 @@ py::list describe(const Session& self, const std::vector<device::TensorDesc>& si
   return list;
 }
 
-// Of a picture that the device preprocesses (dynamic AIPP) the bytes are the most that it takes; of a gear, its share of them.
+// Returns the maximum bytes of a picture that the device preprocesses (dynamic AIPP); with a gear, the gear's part of them.
 std::size_t picture_bytes(const device::ModelInfo& info, const device::TensorDesc& desc, const Shape& set) {
   Shape gear;
   for (std::size_t d = 0; d < desc.shape.size(); ++d) {
@@ -273,7 +274,7 @@ std::size_t picture_bytes(const device::ModelInfo& info, const device::TensorDes
   return most != 0 && count_elements(gear, &elements) ? desc.bytes / most * elements : desc.bytes;
 }
 
-// Bytes that the next run with the shapes set expects of every input.
+// Returns the bytes of every input for the next run with the present shapes.
 std::vector<std::size_t> real_sizes(const Session& self) {
   const device::ModelInfo& info = self.info();
   std::vector<std::size_t> sizes;
@@ -289,7 +290,7 @@ std::vector<std::size_t> real_sizes(const Session& self) {
   return sizes;
 }
 
-// TimeSpans from entry `since` on, how many there were, and how often they were cleared.
+// Returns the TimeSpans from entry `since` on, the number of entries, and the number of clears.
 py::tuple exec_times(Session& self, std::uint64_t since) {
   const auto part = value_or_raise(self.exec_times().read(since));
   py::list list(part.entries.size());
@@ -305,7 +306,7 @@ std::vector<float> memory_times(const std::string& direction) {
   return value_or_raise((direction == "h2d" ? times.to_device : times.to_host).read(0)).entries;
 }
 
-// The session, in the process that made it. Raises SessionClosed in a forked child.
+// Returns the session. Raises SessionClosed in a forked child.
 const Session& here(const Session& self) {
   raise_if_error(self.check_process());
   return self;
@@ -315,7 +316,7 @@ void set_shapes(Session& self, Result<std::vector<Shape>> shapes) {
   raise_if_error(self.set_shapes(value_or_raise(std::move(shapes))));
 }
 
-// `size` is (width, height), `swaps` the two switches (R and B or U and V; A and X), `lists` by name as in device::Aipp.
+// `size`: (width, height). `swaps`: two switches (R and B or U and V; A and X). `lists`: by name, as in device::Aipp.
 void set_aipp(Session& self, std::size_t input, std::int64_t pictures, int format, std::pair<int, int> size,
               std::pair<bool, bool> swaps, const std::map<std::string, std::vector<double>>& lists) {
   device::Aipp aipp;
@@ -360,7 +361,7 @@ void register_iteration(py::module_& module) {
 
 using SessionClass = py::class_<Session, SessionPtr>;
 
-// What the model says of itself, and what is known of its device.
+// Registers the descriptions of the model and the device.
 void register_descriptions(SessionClass& session) {
   session.def("inputs", [](const Session& self) { return describe(self, self.info().inputs); })
       .def("outputs", [](const Session& self) { return describe(self, self.info().outputs); })
@@ -398,7 +399,7 @@ void register_descriptions(SessionClass& session) {
       .def_property_readonly("runtime", [](const Session& self) { return self.device()->runtime(); });
 }
 
-// What is set before a run.
+// Registers the functions that set shapes for later runs.
 void register_shapes(SessionClass& session) {
   session.def("set_static", [](Session& self) { raise_if_error(self.set_shapes(std::nullopt)); })
       .def("set_batch",

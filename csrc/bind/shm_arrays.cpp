@@ -1,4 +1,4 @@
-// Feeds into a slot without a detour, outputs out of it.
+// Copies feeds into a slot, and makes arrays of outputs in a slot.
 #include "bind/shm_arrays.hpp"
 
 #include <cstring>
@@ -91,7 +91,7 @@ py::array view_tensor(const TensorView& tensor, py::handle base, bool writable) 
                                              writable ? NumpyApi::NPY_ARRAY_WRITEABLE_ : 0, nullptr);
   if (made == nullptr) throw py::error_already_set();
   py::array array = py::reinterpret_steal<py::array>(made);
-  Py_INCREF(base.ptr());  // this one, too
+  Py_INCREF(base.ptr());  // the call takes this reference, too
   if (api.PyArray_SetBaseObject_(made, base.ptr()) != 0) throw py::error_already_set();
   return array;
 }

@@ -1,5 +1,5 @@
 // Channel for Python: the worker's end. serve() is native; next_task, reply and fail are for handlers in Python. Executor runs
-// a model beside handlers in Python.
+// a model in a thread beside handlers in Python.
 #include <pybind11/stl.h>
 
 #include <atomic>
@@ -134,7 +134,7 @@ class PyChannel {
     const shm::RunTimes times{copy_in_ns, execute_ns, copy_out_ns, preprocess_ns, postprocess_ns, 0};
     raise_if_error([&] {
       const std::lock_guard<std::mutex> lock(replies_);
-      const Status refused = task.writer.refused();  // a copy: the writer writes the failure
+      const Status refused = task.writer.refused();  // a copy, because the writer writes the failure
       if (!refused.ok()) return port_->fail(&task, refused.code(), refused.message(), 0, times);
       Status finished = filled ? port_->finish(&task, static_cast<shm::Kind>(kind), times) : Status();
       return task.writer.full() ? port_->too_large(&task, task.writer.needed()) : finished;
@@ -151,7 +151,7 @@ class PyChannel {
 
   void close() { port_->close(); }
 
-  // A task that was handed out becomes the caller's, and back.
+  // Takes back a task that next_task has returned.
   shm::Task take_back(const py::tuple& id) {
     auto task = tasks_.extract(id_of(id));
     if (task.empty()) raise_if_error(Status(Code::kInvalidArgument, "this task has been answered already"));
@@ -160,7 +160,7 @@ class PyChannel {
   void put_back(shm::Task task) { tasks_.emplace(task.seq, std::move(task)); }
 
   shm::Port* port() { return port_.get(); }
-  // Who answers holds it: handlers in Python, and an executor without the GIL. No Python runs while it is held.
+  // Held while a reply is written, by handlers in Python and by an executor without the GIL. No Python code runs meanwhile.
   std::mutex* replies() { return &replies_; }
 
  private:
@@ -182,13 +182,13 @@ class PyChannel {
   }
 
   std::unique_ptr<shm::Port> port_;
-  py::object base_;                                     // keeps the mapping while arrays over it live
-  std::unordered_map<std::uint64_t, shm::Task> tasks_;  // handed out and not answered; guarded by the GIL
+  py::object base_;                                     // keeps the mapping alive for arrays over it
+  std::unordered_map<std::uint64_t, shm::Task> tasks_;  // returned by next_task and not answered; guarded by the GIL
   std::atomic<bool> taking_{false};
   std::mutex replies_;
 };
 
-// The executor in Python's terms: feeds and outputs are arrays, and are freed under the GIL.
+// The executor for Python: feeds and outputs are arrays, and are freed with the GIL held.
 class PyExecutor {
  public:
   PyExecutor(py::object channel, std::shared_ptr<session::Session> session)
@@ -197,7 +197,7 @@ class PyExecutor {
         session_(std::move(session)),
         executor_(session_, channel_->port(), channel_->replies()) {}
 
-  // Feeds of a task that the channel handed out. `carry` None: the executor answers; else `next_done` returns it.
+  // Submits the feeds of a task of the channel. `carry` None: the executor answers; otherwise `next_done` returns the task.
   void submit(const py::tuple& task, const py::object& given, py::object carry, std::int64_t preprocess_ns) {
     auto job = std::make_unique<Job>();
     job->keep = to_feeds(given, &session_->info());
@@ -264,7 +264,7 @@ class PyExecutor {
   worker::Executor executor_;
 };
 
-// Called from the serving thread, without the GIL. What `tell` raises is printed: no task is to blame.
+// `tell` is called in the serving thread. Its errors are printed, because no task causes them.
 void when_slots_are_refused(worker::SessionHandler& self, py::object tell) {
   const auto keep = std::shared_ptr<py::object>(new py::object(std::move(tell)), [](py::object* object) {
     const Gil gil;

@@ -1,4 +1,4 @@
-// Lane for Python: what the tests and benchmarks of the transport use. The pool uses PyLane itself (exchange.cpp).
+// Lane for Python, for tests and benchmarks of the transport. The pool uses PyLane directly (exchange.cpp).
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 

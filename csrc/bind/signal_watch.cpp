@@ -1,4 +1,4 @@
-// The handler in front of Python's, and the thread that looks at the count.
+// The signal handler that runs before Python's, and the thread that checks its count.
 #include "bind/signal_watch.hpp"
 
 #include <pthread.h>
@@ -19,11 +19,11 @@
 namespace ais::bind {
 namespace {
 
-// Those that programs handle in Python to end something. The rest is left alone: profilers' for one.
+// Signals with which programs end something. Others, such as those of profilers, are not touched.
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGALRM, SIGUSR1, SIGUSR2, SIGQUIT};
 
 std::atomic<std::uint64_t> g_signals{0};
-struct sigaction g_before[64];  // of a signal: whose handler ours stands in front of; written before ours is there
+struct sigaction g_before[64];  // by signal: the former handler; written before the new one is installed
 
 void count_signal(int number, siginfo_t* info, void* context) {
   g_signals.fetch_add(1, std::memory_order_relaxed);
@@ -39,7 +39,7 @@ bool is_ours(const struct sigaction& action) {
   return (action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == count_signal;
 }
 
-// Where a program handles a signal, by a handler that may have been put there since the last time.
+// Installs the handler for each signal that the program handles. It may have changed its handlers since the last time.
 void stand_in_front() {
   for (const int number : kSignals) {
     struct sigaction now{};
@@ -72,7 +72,7 @@ bool in_main_thread() {
 
 class Watcher {
  public:
-  // False: no thread can be had now.
+  // Returns false if no thread can be started now.
   bool arm() {
     const std::lock_guard<std::mutex> guard(lock_);
     if (!alive_ && !start()) return false;
@@ -91,7 +91,7 @@ class Watcher {
     stand_in_front();
     sigset_t all;
     sigset_t before;
-    sigfillset(&all);  // no signal is to be handled in that thread: it would interrupt nobody
+    sigfillset(&all);  // block signals in that thread, because a handler there would interrupt no wait
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
       std::thread([this] { watch(); }).detach();
@@ -117,7 +117,7 @@ class Watcher {
       if (armed_) stand_in_front();
       idle = armed_ || runs_ != seen_runs ? 0 : idle + 1;
       seen_runs = runs_;
-      if (idle == tuning::kIdleLooks) {  // still with the lock: the next run starts another one
+      if (idle == tuning::kIdleLooks) {  // with the lock held: the next run starts another thread
         step_aside();
         alive_ = false;
       }

@@ -1,4 +1,4 @@
-// See stream.hpp.
+// The stream's loop, see stream.hpp.
 #include "bind/stream.hpp"
 
 #include <time.h>
@@ -22,7 +22,7 @@ Stream::Stream(std::shared_ptr<Exchange> exchange, const py::object& items, py::
   static std::uint32_t streams = 0;
   source_.salt = ++streams;
   source_.to_come = pool::Source::kEndless;
-  // Only Python's own iterators are asked how much is left: another one might run any code to find out.
+  // Only built-in iterators are asked for their length, because the method of another one may run any code.
   if ((Py_TYPE(items_.ptr())->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 && !PyGen_Check(items_.ptr())) {
     const Py_ssize_t left = PyObject_LengthHint(items_.ptr(), -1);
     if (left >= 0) expected_items_ = source_.to_come = left;
@@ -67,8 +67,8 @@ std::shared_ptr<PoolTask> Stream::take() {
   return task;
 }
 
-// Whether the caller has results to go on with. If each of its calls drew more items than the one that it takes, what lies
-// ready would grow up to the window.
+// Returns whether enough finished results wait for the caller. Without this limit each call would draw more items than it
+// returns, and the number of waiting results would grow up to the window.
 bool Stream::enough_ready() const {
   const std::uint64_t unfetched = waiter_->finished - fetched_;
   return unfetched >= tuning::kReadyForTheCaller + 2 * exchange_->scheduler().workers().size();
@@ -94,7 +94,7 @@ std::shared_ptr<PoolTask> Stream::make_task(py::object item) {
   }
   try {
     task = make_(std::move(item), index_).cast<std::shared_ptr<PoolTask>>();
-  } catch (py::error_already_set& raised) {  // something is wrong with this item, not with the others
+  } catch (py::error_already_set& raised) {  // the error belongs to this item only
     if (!raised.matches(PyExc_Exception)) throw;
     task = std::make_shared<PoolTask>();
     task->index = index_;
@@ -139,7 +139,7 @@ void Stream::draw() {
   }
 }
 
-// What the last draw says of the source.
+// Updates the estimates of the source after a draw.
 void Stream::learn(std::int64_t began, std::int64_t ended) {
   draw_ns_ = ended - began;
   if (drawn_at_ > 0) {
@@ -147,7 +147,7 @@ void Stream::learn(std::int64_t began, std::int64_t ended) {
     interval_ns_ = interval_ns_ == 0 ? between : interval_ns_ + (between - interval_ns_) / 4;
   }
   if (paused_ns_ > std::max(tuning::kSlowDrawNs, usual_ns_ / 3)) {
-    // A source that keeps its own time went on while the stream paused.
+    // A live source continued during the pause.
     const bool paid = draw_ns_ < usual_ns_ - paused_ns_ / 2;
     live_ = std::clamp(live_ + (paid ? 1 : -2), -2, 4);
     if (live_ <= 0) try_again_ = index_ + tuning::kTryPauseEvery;
@@ -158,9 +158,9 @@ void Stream::learn(std::int64_t began, std::int64_t ended) {
   drawn_at_ = ended;
 }
 
-// Waits for a result before a draw that will keep the caller waiting; whether it did. While the next item of a live source is
-// not due the wait costs nothing. Before any other draw it may take a small part of what the draw takes: most results of short
-// tasks come in that time. Where they do not, it is not tried for a while.
+// Waits for a result before a slow draw; returns whether it did. Until the next item of a live source is due, the wait costs
+// nothing. Before another draw it may take a small part of the draw's time, because most results of short tasks arrive in it.
+// If they do not, the stream makes no such pause for a while.
 bool Stream::pause(std::int64_t now) {
   if (drawn_at_ == 0 || usual_ns_ < tuning::kSlowDrawNs) return false;
   const bool try_live = live_ > 0 || index_ >= try_again_;
@@ -177,7 +177,7 @@ bool Stream::pause(std::int64_t now) {
   return true;
 }
 
-// Lets short replies gather: each wake-up costs as much as several of them.
+// Waits for several short replies, because a wake-up costs as much as several of them.
 void Stream::wait() {
   const std::uint64_t seen = waiter_->finished;
   if (exchange_->full_of_short_tasks()) {
@@ -185,7 +185,7 @@ void Stream::wait() {
     const std::size_t count = exchange_->progress();
     if (count >= tuning::kEnoughToGoOn) {
       if (others) {
-        const NoGil release;  // others who wait would get it every 5 ms only
+        const NoGil release;  // otherwise waiting threads would get it only every 5 ms
       }
       return;
     }
@@ -196,7 +196,7 @@ void Stream::wait() {
   }
   std::int64_t until = exchange_->patience_ns(monotonic_ns());
   if (options_.ordered && exchange_->hedges()) {
-    const std::shared_ptr<PoolTask> front = under_way_.front();  // it holds up the others
+    const std::shared_ptr<PoolTask> front = under_way_.front();  // it delays the others
     const std::int64_t look = exchange_->hedge(front.get());
     if (waiter_->finished != seen || ended_) return;
     if (look != pool::kNever) until = until == shm::kNoDeadline ? look : std::min(until, look);

@@ -1,4 +1,4 @@
-// _native.Tensor: the buffer protocol over a host tensor, and the moves between host and device.
+// _native.Tensor: the buffer protocol of a host tensor, and moves between host and device.
 #include "bind/tensor.hpp"
 
 #include <pybind11/stl.h>
@@ -16,7 +16,7 @@ void need_host(const session::Tensor& tensor) {
                                                     " and can't be converted to numpy array there; call to_host() first"));
 }
 
-// The struct-module letter of a dtype; null where there is none, and then only __array__ converts.
+// Returns the letter of a dtype in the struct module; null: there is none, and only __array__ converts.
 const char* buffer_format(DType dtype) {
   switch (dtype) {
     case DType::kUInt8:
@@ -52,14 +52,14 @@ const char* buffer_format(DType dtype) {
   }
 }
 
-// What one exported buffer needs.
+// The data of one exported buffer.
 struct Export {
   std::shared_ptr<void> memory;
   std::vector<Py_ssize_t> shape;
   std::vector<Py_ssize_t> strides;
 };
 
-// The buffer protocol by hand: pybind11's keeps the object of a buffer alive, and not the memory, which moves.
+// pybind11's buffer protocol keeps the object alive, but not the memory, which may be moved. So this is written by hand.
 int get_buffer(PyObject* object, Py_buffer* view, int flags) {
   view->obj = nullptr;
   try {

@@ -1,7 +1,7 @@
 // _native.TimeSpan: a float that is also the pair (start, end).
 //
-// Written against CPython's API because of what it must not be: a class written in Python that can be indexed is a sequence to
-// numpy and torch, which then make a table of pairs of a list of times. This one can be indexed and is none.
+// It uses CPython's API directly: for numpy and torch a Python class that can be indexed is a sequence, so a list of times
+// would become a table of pairs. This class can be indexed, but is not a sequence.
 #include "bind/time_span.hpp"
 
 #include "base/tuning.hpp"
@@ -29,7 +29,7 @@ PyObject* make(PyTypeObject* type, double start, double end) {
   return made;
 }
 
-// TimeSpan(start, end); of one number, which is how `statistics` makes a mean, the span from 0.
+// TimeSpan(start, end). With one number, as `statistics` makes a mean: the span from 0.
 PyObject* span_new(PyTypeObject* type, PyObject* arguments, PyObject* named) {
   static const char* names[] = {"start", "end", nullptr};
   PyObject* start = nullptr;
@@ -90,7 +90,7 @@ void register_time_span(py::module_& module) {
   g_type = reinterpret_cast<PyTypeObject*>(type.ptr());
   module.attr("TimeSpan") = type;
   module.attr("TIMES_KEPT") = tuning::kTimesKept;
-  type.release();  // it lives for ever
+  type.release();  // it is never destroyed
 }
 
 py::object time_span(double start_ms, double end_ms) {

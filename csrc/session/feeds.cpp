@@ -1,4 +1,4 @@
-// Fitting feeds; every message says what was wanted, what was given, and what to do.
+// Checks feeds. Each error says what is needed, what was given, and what to do.
 #include "session/feeds.hpp"
 
 #include <algorithm>
@@ -35,7 +35,7 @@ std::string convert_text(const TensorDesc& desc) {
   return "; nothing is converted, so pass x.astype(" + numpy_type(desc.dtype) + ")";
 }
 
-// `convertible`: converted, the array would fit.
+// `convertible`: the array would fit after a conversion.
 Status mismatch(const TensorDesc& desc, const TensorView& view, const std::string& wanted, bool convertible) {
   return Status(Code::kFeedMismatch, "input '" + desc.name + "' takes " + wanted + ", " + wanted_text(desc) +
                                          "; it was given " + std::to_string(view.bytes) + " bytes, " + given_text(view) +
@@ -70,7 +70,7 @@ bool agrees(const Shape& pattern, const Shape& shape) {
          std::equal(pattern.begin(), pattern.end(), shape.begin(), [](auto want, auto got) { return want < 0 || want == got; });
 }
 
-// The one open dimension that makes the bytes come out, if there is exactly one open dimension and a whole number does.
+// Computes the only open dimension from the number of bytes. Returns false if there are several, or it is not an integer.
 bool solve_one(const TensorDesc& desc, const TensorView& view, Shape* shape) {
   if (std::count_if(desc.shape.begin(), desc.shape.end(), [](auto dim) { return dim < 0; }) != 1) return false;
   const auto open = std::find_if(desc.shape.begin(), desc.shape.end(), [](auto dim) { return dim < 0; }) - desc.shape.begin();
@@ -84,8 +84,8 @@ bool solve_one(const TensorDesc& desc, const TensorView& view, Shape* shape) {
   return bytes_match(desc, *shape, view);
 }
 
-// A picture that the device preprocesses (dynamic AIPP) comes in a format and size of its own, so its bytes say nothing of the
-// model's shape. What the model leaves open there follows from the axis of the picture in the same place.
+// A picture that the device preprocesses (dynamic AIPP) has its own format and size, so its bytes do not determine the model's
+// shape. An open dimension of the model is taken from the same axis of the picture.
 Shape fit_picture(const TensorDesc& desc, const TensorView& view) {
   if (desc.shape == Shape{-1}) return {static_cast<std::int64_t>(view.bytes * 8 / dtype_bits(desc.dtype))};
   Shape shape = desc.shape;
@@ -106,7 +106,7 @@ Result<Fit> fit_fixed(const TensorDesc& desc, const TensorView& view) {
   return mismatch(desc, view, bytes_text(desc, desc.shape), same_count(desc.shape, view.shape));
 }
 
-// Open dimensions as the array has them in the same place; `skip` dimensions of the model come before the array's first.
+// Returns the shape with open dimensions from the same axes of the array. `skip`: dimensions of the model before the array's.
 Shape own_dimensions(const TensorDesc& desc, const TensorView& view, std::size_t skip) {
   Shape shape = desc.shape;
   for (std::size_t i = 0; i < shape.size(); ++i) {

@@ -1,4 +1,4 @@
-// The turns.
+// Runs the steps of an iteration in turns.
 #include "session/iteration.hpp"
 
 #include <algorithm>
@@ -29,7 +29,7 @@ std::shared_ptr<Iteration> Iteration::open(std::shared_ptr<Session> session) {
 }
 
 void Iteration::release() {
-  if (in_handler()) return;  // of a signal during a step, which holds the lock; what it ends is released with the object
+  if (in_handler()) return;  // of a signal during a step, which holds the lock; the destructor releases the rest
   std::unique_ptr<State> released;
   if (const auto state = state_.lock()) released.swap(*state);
 }
@@ -90,7 +90,7 @@ Result<std::vector<device::Output>> Iteration::run_turn(State* state, const std:
     outputs[i].shape = session_->info_.outputs[i].shape;
   }
   if (all_known && (turn.binding == nullptr || !same_views(turn.bound, inputs))) {
-    turn.binding.reset();  // a pipeline's worth of memory less, while another is made
+    turn.binding.reset();  // free its memory before another binding is made
     AIS_ASSIGN(std::unique_ptr<device::Binding> binding, state->model->bind(inputs, outputs));
     turn.bound = inputs;
     turn.binding = std::move(binding);
@@ -140,9 +140,9 @@ Result<Iteration::Inputs> Iteration::next_inputs(const State& state, const std::
     if (chain[i] >= 0) {
       const device::Output& output = state.last[chain[i]];
       input = {output.data, output.bytes, info.outputs[chain[i]].dtype, output.shape};
-      next.owned[i] = device::Buffer{output.owner, 0};  // a result the runtime allocated lives as long as it is an input
+      next.owned[i] = device::Buffer{output.owner, 0};  // a result of the runtime lives as long as it is an input
     } else if (state.chain[i] >= 0) {
-      // It was chained until now, and its memory is a turn's that the next runs overwrite: give it its own.
+      // It was chained until now, and later runs overwrite its memory: copy it.
       AIS_ASSIGN(device::Buffer copy, device.allocate(input.bytes));
       AIS_TRY(device.copy_on_device(copy.data.get(), input.data, input.bytes));
       input.data = copy.data.get();
@@ -163,7 +163,7 @@ Status Iteration::step(const std::vector<int>& chain) {
   AIS_TRY(check_not_in_handler());
   const auto held = state_.lock();
   if (!held) return forked_child();
-  AIS_TRY(session_->check_open());  // it may have been closed, and this released
+  AIS_TRY(session_->check_open());  // the session may have been closed, which releases the iteration
   AIS_TRY(check_chain(held->get(), chain));
   State& state = **held;
   AIS_ASSIGN(Inputs inputs, next_inputs(state, chain));

@@ -1,4 +1,4 @@
-// Submitting and delivering.
+// Submits runs and delivers their outputs.
 #include "session/pipeline.hpp"
 
 #include <algorithm>
@@ -15,7 +15,7 @@ Result<std::unique_ptr<Pipeline>> Pipeline::open(std::shared_ptr<Session> sessio
   std::unique_ptr<device::Pipeline> runs = session->take_pipeline();
   if (runs == nullptr) {
     auto made = model->pipeline(tuning::kPipelineDepth);
-    // Without memory for several runs there may be enough for one.
+    // If there is no memory for several runs, there may be enough for one.
     if (!made.ok() && made.status().code() != Code::kOutOfMemory) return made.take_status();
     if (made.ok()) runs = made.take();
   }

@@ -1,4 +1,4 @@
-// Opening, staging, running, delivering, closing.
+// Opens a session, stages feeds, runs, delivers outputs, closes.
 #include "session/session.hpp"
 
 #include <algorithm>
@@ -18,7 +18,7 @@ Status closed_status() {
                 "the session was freed (free_resource or finalize); make a new InferSession to run the model again");
 }
 
-// Whether the model's elements may be read where they lie. A caller's bytes may start anywhere (a slice of a file, say).
+// Returns whether the model's elements can be read in place. A caller's bytes may start anywhere, as in a slice of a file.
 bool is_aligned(const TensorView& view) {
   const std::size_t item = std::max<std::size_t>(dtype_bits(view.dtype) / 8, 1);
   return reinterpret_cast<std::uintptr_t>(view.data) % std::min<std::size_t>(item, 8) == 0;
@@ -28,7 +28,7 @@ std::string device_text(const device::Device& device) {
   return std::to_string(device.id()) + " of runtime '" + device.runtime() + "'";
 }
 
-// For tests: every run looks whether what was bound was written.
+// For tests: every run checks whether bound outputs were written.
 constexpr unsigned char kUnwritten = 0x5C;
 
 bool checks_outputs() {
@@ -91,7 +91,7 @@ Result<std::shared_ptr<device::Model>> Session::model() const {
 }
 
 void Session::close() {
-  std::shared_ptr<device::Model> model;  // released outside the lock: it may take a while
+  std::shared_ptr<device::Model> model;  // released outside the lock, because it may take a while
   std::unique_ptr<device::Pipeline> idle;
   std::vector<std::weak_ptr<Iteration>> iterations;
   if (const auto state = state_.lock()) {
@@ -106,7 +106,7 @@ void Session::close() {
 
 void Session::add_iteration(const std::shared_ptr<Iteration>& iteration) {
   const auto state = state_.lock();
-  if (!state) return;  // it will not get a model
+  if (!state) return;  // a forked child: there is no model to release
   auto& all = state->iterations;
   all.erase(std::remove_if(all.begin(), all.end(), [](const auto& known) { return known.expired(); }), all.end());
   all.push_back(iteration);
@@ -123,7 +123,7 @@ void Session::close_all() {
     Registry& all = registry();
     const std::lock_guard<std::mutex> guard(all.lock);
     for (Session* session : all.sessions) {
-      // Null where the last owner is letting go right now; its destructor waits for the lock we hold.
+      // Null if the last owner is being destroyed now; the destructor waits for the lock that is held here.
       if (auto alive = session->weak_from_this().lock()) live.push_back(std::move(alive));
     }
   }
@@ -160,7 +160,7 @@ std::unique_ptr<device::Pipeline> Session::take_pipeline() {
 void Session::keep_pipeline(std::unique_ptr<device::Pipeline> pipeline) {
   const auto state = state_.lock();
   if (!state) {
-    static_cast<void>(pipeline.release());  // its device is the parent's
+    static_cast<void>(pipeline.release());  // its device belongs to the parent
   } else if (state->model != nullptr && state->idle == nullptr) {
     state->idle = std::move(pipeline);
   }
@@ -275,7 +275,7 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
   return Status();
 }
 
-// Memory for the outputs whose shape is known: the caller's own where the device can write there, else the device's.
+// Sets the memory of outputs of known shape: the caller's memory if the device can write to it, otherwise the device's.
 Status Session::place_outputs(OutputSink* sink, std::vector<device::Output>* outputs, std::vector<device::Buffer>* held,
                               std::vector<void*>* host) {
   outputs->resize(info_.outputs.size());
@@ -303,7 +303,7 @@ Status Session::execute(device::Model* model, const std::vector<TensorView>& inp
   const int loop = loop_;  // another thread may set it meanwhile
   for (int i = 0; i < loop; ++i) {
     if (i != 0) *outputs = placed;
-    const bool checks = checks_outputs() && device_->host_visible();  // elsewhere each look is two copies
+    const bool checks = checks_outputs() && device_->host_visible();  // on other devices each check costs two copies
     if (checks) AIS_TRY(fill_unwritten(placed));
     AIS_TRY(timed([&] { return model->execute(inputs, outputs); }));
     if (checks) AIS_TRY(check_written(placed, *outputs));

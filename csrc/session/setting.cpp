@@ -1,4 +1,4 @@
-// From texts and numbers to one shape an input.
+// Converts texts and numbers to one shape for each input.
 #include "session/setting.hpp"
 
 #include <algorithm>
@@ -26,7 +26,7 @@ Status need_gears(const ModelInfo& info, GearKind kind, const Shape& gear) {
   return Status(Code::kFeedMismatch, have + "; the value set is not one of them");
 }
 
-// Puts `values` into the first open dimensions from `first` on of every input that has at least as many.
+// Sets open dimensions of every input to `values`, if the input has at least this many open dimensions.
 Result<std::vector<Shape>> fill(const ModelInfo& info, const Shape& values, const char* what) {
   std::vector<Shape> shapes;
   bool any = false;
@@ -36,7 +36,7 @@ Result<std::vector<Shape>> fill(const ModelInfo& info, const Shape& values, cons
     for (std::size_t i = 0; i < shape.size(); ++i) {
       if (shape[i] < 0) open.push_back(i);
     }
-    // An image size goes into the last two open dimensions (a batch may be open before them), a batch into the first.
+    // An image size sets the last two open dimensions (a batch may be open before them), a batch the first.
     if (open.size() >= values.size()) {
       const std::size_t skip = values.size() == 1 ? 0 : open.size() - values.size();
       for (std::size_t i = 0; i < values.size(); ++i) shape[open[skip + i]] = values[i];
@@ -52,7 +52,7 @@ Result<std::vector<Shape>> fill(const ModelInfo& info, const Shape& values, cons
 }
 
 Status parse_shape(const std::string& entry, const std::string& text, Shape* out) {
-  if (text.find_first_not_of(' ') == std::string::npos) return Status();  // no dimensions: a scalar's
+  if (text.find_first_not_of(' ') == std::string::npos) return Status();  // no dimensions: a scalar
   const char* at = text.c_str();
   while (true) {
     char* end = nullptr;
@@ -76,7 +76,7 @@ Result<std::vector<Shape>> parse(const ModelInfo& info, const std::string& text)
     const std::string entry = text.substr(from, to - from);
     from = to + 1;
     if (entry.empty()) continue;                 // a trailing semicolon
-    const std::size_t colon = entry.rfind(':');  // a name may hold colons
+    const std::size_t colon = entry.rfind(':');  // a name may contain colons
     if (colon == std::string::npos) return wrong("'" + entry + "' is not 'name:d0,d1,...'");
     Shape shape;
     AIS_TRY(parse_shape(entry, entry.substr(colon + 1), &shape));

@@ -1,4 +1,4 @@
-// Moving a tensor between host and device; each real copy is timed.
+// Moves a tensor between host and device, and times each copy.
 #include "session/tensor.hpp"
 
 #include <cstdlib>
@@ -37,7 +37,7 @@ Result<Tensor> Tensor::copy() const {
 
 Status Tensor::to_device(const std::shared_ptr<device::Device>& device) {
   if (device_ != nullptr && device::same_device(*device_, *device)) return Status();
-  if (device_ != nullptr) AIS_TRY(to_host());  // from another device: by way of the host, which always works
+  if (device_ != nullptr) AIS_TRY(to_host());  // from another device: through the host
   const CopyTimer timer(&memory_times().to_device);
   if (!device->host_visible()) {
     AIS_ASSIGN(device::Buffer buffer, device->allocate(buffer_.bytes));

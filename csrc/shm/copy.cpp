@@ -1,10 +1,10 @@
-// Non-temporal stores where the processor has them, memcpy elsewhere and for what is too small or not aligned.
+// Uses non-temporal stores if the processor has them; memcpy otherwise, and for small or unaligned data.
 #include "shm/copy.hpp"
 
 #include <cstdint>
 #include <cstring>
 
-// ThreadSanitizer does not see these stores; it gets the memcpy.
+// ThreadSanitizer does not see these stores, so it gets memcpy.
 #if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
 #include <emmintrin.h>
 

@@ -1,4 +1,4 @@
-// Writing and reading frames. Everything that the reader meets may have been written by a peer gone wrong.
+// Writes and reads frames. The reader checks everything, because a faulty peer may have written it.
 #include "shm/frame.hpp"
 
 #include <cstring>

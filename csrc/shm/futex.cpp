@@ -69,7 +69,7 @@ Wake Doorbell::wait(std::uint32_t ticket, std::int64_t deadline_ns, std::int64_t
     long reason = 0;
     do {
       reason = sleep_on(word_, ticket, deadline_ns);
-    } while (reason == 0 && this->ticket() == ticket);  // the kernel may wake for nothing
+    } while (reason == 0 && this->ticket() == ticket);  // the kernel may wake without a reason
     if (this->ticket() == ticket) wake = reason == ETIMEDOUT ? Wake::kTimeout : Wake::kInterrupted;
   }
   word_->fetch_sub(1, std::memory_order_relaxed);  // B3; nothing is published with it

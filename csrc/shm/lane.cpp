@@ -1,4 +1,4 @@
-// The parent's end: see lane.hpp for the steps, layout.hpp for who may touch what when.
+// The parent's end: see lane.hpp for the steps, and layout.hpp for the rules of access.
 #include "shm/lane.hpp"
 
 #include <algorithm>
@@ -50,7 +50,7 @@ Lane::Lane(std::shared_ptr<Bell> parent_bell, std::shared_ptr<Region> region, st
       results_(&header_->result_write.value, &header_->result_read.value, region_->data() + kResultRingOffset),
       flights_(kMostInFlight) {
   for (std::uint32_t i = kMostInFlight; i-- > 0;) free_flights_.push_back(i);
-  // The first slots to be cut are the ones that the worker makes exist when it attaches.
+  // Cut the slots first whose pages the worker creates when it attaches.
   std::vector<Lease> warm;
   for (std::size_t i = 0; i < tuning::kWarmSlots; ++i) {
     warm.push_back(slots_->acquire(tuning::kSmallSlot, 0));
@@ -65,7 +65,7 @@ Status Lane::usable() const {
   return Status();
 }
 
-// The worker wrote what it cannot have written by following the protocol: nothing of it is believed any more.
+// Closes the lane after data that violates the protocol. Nothing else from the worker is accepted.
 Status Lane::refuse(Status status) {
   close();
   return std::move(status).with_context("worker " + std::to_string(header_->geometry.epoch));
@@ -80,25 +80,25 @@ Result<std::optional<Lane::Draft>> Lane::begin(std::size_t bytes) {
       return Status(Code::kClosed, "the worker's lane is closed");
     }
     if (free_flights_.size() <= drafts_) return std::optional<Draft>();
-    // The other half of the ring is for tasks that run again larger.
+    // The other half of the ring is for tasks that run again with a larger result slot.
     if (tasks_.unread(kMostInFlight - drafts_) + drafts_ >= kMostInFlight) return std::optional<Draft>();
     ++drafts_;
     usual = usual_result_;
   }
-  Draft draft(this, Lease(), Lease());  // from here on it gives the place back
+  Draft draft(this, Lease(), Lease());  // from here on its destructor releases the place
   draft.feeds_ = slots_->acquire(bytes, bytes);
   draft.result_ = slots_->acquire_large(usual, usual);
-  // With nothing in flight no room will come free: less than usual is better than to wait for ever.
+  // If nothing is in flight, no room will become free: a smaller slot is better than an endless wait.
   if (!draft.result_ && in_flight() == 0) draft.result_ = slots_->acquire_large(1, 0);
   if (!draft.feeds_ || !draft.result_) return std::optional<Draft>();
   if (Status room = check_room(draft.feeds_, bytes); !room.ok()) {
-    if (in_flight() != 0) return std::optional<Draft>();  // there may be room when they are done
+    if (in_flight() != 0) return std::optional<Draft>();  // there may be room when these tasks are done
     return room;
   }
   return std::optional<Draft>(std::move(draft));
 }
 
-// What free slots hold is given up before a task is refused.
+// Releases the memory of free slots before a task is refused.
 Status Lane::check_room(const Lease& lease, std::size_t bytes) const {
   const std::uint8_t* const begin = region_->data() + lease.span().offset;
   if (room_for(begin, bytes).ok()) return Status();
@@ -130,7 +130,7 @@ Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t 
     const std::lock_guard<std::mutex> lock(mutex_);
     draft.lane_ = nullptr;
     --drafts_;
-    // abandon() may have come while the feeds were copied: nobody would answer this task, and nobody find it.
+    // abandon() may have been called during the copy: then this task would get no answer, and would be lost.
     if (closed()) return Status(Code::kClosed, "the worker's lane is closed");
     const std::uint32_t index = free_flights_.back();
     AIS_TRY(push(index, &flight));
@@ -144,7 +144,7 @@ Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t 
   return Status();
 }
 
-// Needs the mutex. The flight's place is `index`; what is refused leaves it as it was.
+// Needs the mutex. `index`: the flight's place. After an error the flight is unchanged.
 Status Lane::push(std::uint32_t index, Flight* flight) {
   flight->task.seq = published_ * kRingSlots + index;
   flight->task.result_offset = flight->result.span().offset;
@@ -152,7 +152,7 @@ Status Lane::push(std::uint32_t index, Flight* flight) {
   flight->task.submitted_ns = monotonic_ns();
   Result<bool> pushed = tasks_.try_push(flight->task);
   if (!pushed.ok()) return refuse(pushed.take_status());
-  // No more are in flight than the ring holds, and a worker takes a task before it answers it.
+  // The ring has room for all tasks in flight, and a worker takes a task before it answers it.
   if (!pushed.value()) return refuse(Status(Code::kCorrupt, "it answered tasks that it did not take"));
   ++published_;
   return Status();
@@ -171,7 +171,7 @@ Result<bool> Lane::take(Reply* out) {
   }
 }
 
-// Needs the mutex. False: the task runs again and has no reply yet. The flight stays booked until nothing can fail any more.
+// Needs the mutex. False: the task runs again and has no reply yet. The flight is changed only when nothing can fail any more.
 Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
   const std::uint32_t index = result.seq % kRingSlots;
   if (index >= flights_.size() || !flights_[index].used || flights_[index].task.seq != result.seq) {
@@ -188,27 +188,27 @@ Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
   const Span slot = flight.result.span();
   try {
     if (out->kind == Kind::kTooLarge) {
-      flight.result.touch(slot.bytes);  // it may have tried
+      flight.result.touch(slot.bytes);  // the worker may have written to it
       out->error = run_again_larger(index, result.needed_bytes);
       if (out->error.ok()) return false;
     } else {
       Status checked = read_frame(region_->data(), {result.table_offset, result.table_bytes}, slot, slot, &out->tensors);
-      if (!checked.ok()) return refuse(std::move(checked));  // abandon() names the task
+      if (!checked.ok()) return refuse(std::move(checked));  // abandon() returns the task
       if (out->kind == Kind::kError || out->kind == Kind::kRetry) keep_feeds(&flight, out);
       out->used = result.table_offset + result.table_bytes - slot.offset;
       flight.result.touch(out->kind == Kind::kError ? slot.bytes : out->used);
       usual_result_ = std::max(out->used, usual_result_ - usual_result_ / 64);
     }
-  } catch (const std::bad_alloc&) {  // the reply is taken: it must not be lost
+  } catch (const std::bad_alloc&) {  // the reply was taken, so it must not be lost
     out->kind = Kind::kTooLarge;
-    out->error = Status(Code::kOutOfMemory, "out of memory");  // as short as a text that needs none
+    out->error = Status(Code::kOutOfMemory, "out of memory");  // short enough for a string without an allocation
   }
   settle(result, index, out);
   return true;
 }
 
-// Needs the mutex. The flight is over, and nothing here fails. The worker's clock and sums are not believed: a reply from the
-// future would put off the time limits of the tasks after it.
+// Needs the mutex. Ends the flight; nothing here fails. The worker's times are limited to plausible values: a reply from the
+// future would delay the time limits of later tasks.
 void Lane::settle(const ResultDescriptor& result, std::uint32_t index, Reply* out) {
   Flight& flight = flights_[index];
   const std::int64_t submitted_ns = flight.task.submitted_ns;
@@ -231,7 +231,7 @@ void Lane::settle(const ResultDescriptor& result, std::uint32_t index, Reply* ou
   out->times.unknown = result.unknown;
   out->times.busy = done_ns - picked_ns;
   flight = Flight();
-  free_flights_.push_back(index);  // it has a place for every flight
+  free_flights_.push_back(index);  // the vector has room for every flight
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
 }
 
@@ -243,13 +243,13 @@ void Lane::keep_feeds(Flight* flight, Reply* out) {
   if (readable.ok()) out->feeds_lease = std::move(flight->feeds);
 }
 
-// Needs the mutex. A model is a function of its feeds, so running it again is how a larger result slot gets filled. Twice what
-// is needed where there is room: outputs whose size depends on the data may need more the next time.
+// Needs the mutex. A model is a function of its feeds, so the task runs again with a larger result slot. The slot has twice the
+// needed size if there is room, because the size of outputs may depend on the data.
 Status Lane::run_again_larger(std::uint32_t index, std::uint64_t needed) {
   Flight& flight = flights_[index];
   const std::uint64_t had = flight.result.span().bytes;
   if (!closed() && needed > had && needed <= region_->size()) {
-    flight.result.release();  // what is in it is worth nothing, and the larger one may lie there
+    flight.result.release();  // its content is not needed, and the larger slot may be made of it
     flight.result = slots_->acquire_large(2 * needed, 2 * needed);
     if (!flight.result) flight.result = slots_->acquire_large(needed, needed);
   }
@@ -290,7 +290,7 @@ std::vector<Lane::Unfinished> Lane::abandon() {
   return unfinished;
 }
 
-// Needs the mutex. The flight is over without a reply; its feeds come back.
+// Needs the mutex. Ends a flight without a reply, and returns its feeds.
 void Lane::give_up(Flight* flight, Unfinished* left) {
   left->token = flight->token;
   left->kind = static_cast<Kind>(flight->task.kind);
@@ -310,7 +310,7 @@ Result<bool> Lane::withdraw(std::uint64_t seq, Unfinished* left) {
   const std::uint32_t index = seq % kRingSlots;
   if (index >= flights_.size() || !flights_[index].used || flights_[index].task.seq != seq) return false;
   if (!tasks_.withdraw(seq / kRingSlots, seq)) return false;  // C1
-  give_up(&flights_[index], left);                            // C3: the worker never looked at its slots
+  give_up(&flights_[index], left);                            // C3: the worker never used its slots
   return true;
 }
 
@@ -378,7 +378,7 @@ Result<Lease> Lane::lease_feeds(std::size_t bytes) {
 
 Status Lane::warm(std::size_t feed_bytes, std::size_t result_bytes, std::size_t tasks) {
   AIS_TRY(usable());
-  std::vector<Lease> held;  // all at once, or the same slot would come back every time
+  std::vector<Lease> held;  // hold all of them; otherwise the same slot would be returned every time
   for (std::size_t i = 0; i < std::min<std::size_t>(tasks, kMostInFlight); ++i) {
     for (const bool result : {false, true}) {
       const std::size_t bytes = result ? result_bytes : feed_bytes;
@@ -412,7 +412,7 @@ bool Lane::crowded() {
 
 bool Lane::closed() const { return header_->closed.load(std::memory_order_acquire) != 0; }  // SYNC(close)
 
-// Relaxed: a hint, nothing is published with it.
+// Relaxed, because it is a hint and publishes nothing.
 void Lane::set_spin_ns(std::uint32_t ns) { header_->spin_ns.store(ns, std::memory_order_relaxed); }
 void Lane::set_nap_ns(std::uint32_t ns) { header_->nap_ns.store(ns, std::memory_order_relaxed); }
 std::uint32_t Lane::nap_ns() const { return header_->nap_ns.load(std::memory_order_relaxed); }

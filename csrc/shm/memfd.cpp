@@ -49,14 +49,14 @@ Status system_error(const std::string& what, int number) {
 
 int memfd(const char* label, unsigned flags) { return static_cast<int>(syscall(SYS_memfd_create, label, flags)); }
 
-// Some kernels are set to refuse a memfd that could be executed, older ones do not know how to make the other kind.
+// Some kernels refuse an executable memfd, and older kernels have no flag for another one: try both.
 int make_memfd(const char* label) {
   const int fd = memfd(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
   if (fd >= 0 || errno != EINVAL) return fd;
   return memfd(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 }
 
-// Whether this system makes memory whose size can be sealed. Linux before 3.17 does not, and some containers refuse to.
+// Returns whether this system has memory whose size can be sealed. Linux before 3.17 and some containers do not have it.
 bool can_seal() {
   const Fd probe(make_memfd("ais_bench probe"));
   return probe.get() >= 0 && fcntl(probe.get(), F_ADD_SEALS, kSeals) == 0;
@@ -68,18 +68,18 @@ std::size_t free_bytes(const std::string& folder) {
   return static_cast<std::size_t>(info.f_bavail) * info.f_frsize;
 }
 
-// A file without a name.
+// Makes a file without a name.
 int unnamed_file(const std::string& folder) {
   int fd = open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
   if (fd >= 0) return fd;
-  std::string name = folder + "/ais_bench-XXXXXX";  // not every kernel and file system has those
+  std::string name = folder + "/ais_bench-XXXXXX";  // not every kernel and file system has O_TMPFILE
   fd = mkostemp(name.data(), O_CLOEXEC);
   if (fd >= 0) unlink(name.c_str());
   return fd;
 }
 
-// What stands in for a memfd: a file in memory, or on a disk where a container's /dev/shm is as small as they often are. Its
-// pages must not outgrow the file system, so that is the most `bytes` may be.
+// Makes a file in place of a memfd: in memory, or on a disk if /dev/shm is small, as in many containers. `bytes` is limited to
+// the free space of the file system, because its pages must fit.
 int make_file(std::size_t& bytes) {
   std::vector<std::string> folders = {"/dev/shm"};
   if (const char* const chosen = std::getenv("TMPDIR"); chosen != nullptr && *chosen != 0) folders.emplace_back(chosen);
@@ -109,7 +109,7 @@ std::size_t limit_of(int resource) {
   return limit.rlim_cur;
 }
 
-// ftruncate beyond RLIMIT_FSIZE does not just fail, it raises SIGXFSZ. Of a limited address space most is left to the program.
+// ftruncate beyond RLIMIT_FSIZE raises SIGXFSZ. If the address space is limited, most of it is left for the program.
 std::size_t within_limits(std::size_t bytes, std::size_t least) {
   const std::size_t limit = std::min(limit_of(RLIMIT_FSIZE), limit_of(RLIMIT_AS) / 16);
   while (bytes > limit && bytes / 2 >= least) bytes /= 2;
@@ -119,7 +119,7 @@ std::size_t within_limits(std::size_t bytes, std::size_t least) {
 std::uint8_t* map(int fd, std::size_t bytes) {
   void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
   if (address == MAP_FAILED) return nullptr;
-  // A core file would hold every slot of every worker. Refusal changes nothing else.
+  // Otherwise a core file would contain every slot of every worker. A failure has no other effect.
   (void)madvise(address, bytes, MADV_DONTDUMP);
   return static_cast<std::uint8_t*>(address);
 }
@@ -129,7 +129,7 @@ std::size_t page_bytes() {
   return bytes;
 }
 
-// Bytes of these pages that have no memory behind them.
+// Returns the bytes of these pages that have no memory yet.
 std::size_t missing_bytes(const std::uint8_t* data, std::size_t bytes) {
   constexpr std::size_t kAtOnce = 1 << 14;
   std::vector<unsigned char> present(kAtOnce);
@@ -181,7 +181,7 @@ Result<std::shared_ptr<Region>> Region::create(const char* label, std::size_t by
       continue;
     }
     auto region = std::shared_ptr<Region>(new Region(std::move(fd), data, bytes));
-    // The kernel may have added F_SEAL_EXEC by itself, and with it sealing of seals is still open.
+    // The kernel may have added F_SEAL_EXEC; further seals are still possible.
     if (sealed && fcntl(region->fd(), F_ADD_SEALS, kSeals) != 0) return system_error("no shared memory: sealing it", errno);
     return region;
   }
@@ -194,7 +194,7 @@ Result<std::shared_ptr<Region>> Region::attach(Fd fd, std::size_t least) {
   struct stat status{};
   if (fstat(fd.get(), &status) != 0) return system_error("the shared memory's descriptor", errno);
   const int seals = fcntl(fd.get(), F_GET_SEALS);
-  const bool nameless = S_ISREG(status.st_mode) && status.st_nlink == 0;  // the two processes alone have it
+  const bool nameless = S_ISREG(status.st_mode) && status.st_nlink == 0;  // only the two processes have it
   if ((seals < 0 || (seals & F_SEAL_SHRINK) == 0) && (!nameless || can_seal())) {
     return Status(Code::kCorrupt, "the descriptor is not of sealed shared memory: its size could change under us");
   }

@@ -1,4 +1,4 @@
-// The worker's end: see port.hpp for the steps, layout.hpp for who may touch what when.
+// The worker's end: see port.hpp for the steps, and layout.hpp for the rules of access.
 #include "shm/port.hpp"
 
 #include <time.h>
@@ -52,7 +52,7 @@ Port::Port(std::shared_ptr<Region> region, std::shared_ptr<Bell> parent_bell)
 Result<Next> Port::next(std::int64_t deadline_ns, Task* out) {
   while (true) {
     const std::uint32_t ticket = own_bell_.ticket();
-    const bool was_closed = closed();  // before looking, so that what was published before the close is drained
+    const bool was_closed = closed();  // read before the check, so that tasks published before the close are taken
     Result<bool> taken = try_next(out);
     if (!taken.ok()) {
       close();
@@ -73,14 +73,14 @@ Result<Next> Port::next(std::int64_t deadline_ns, Task* out) {
   }
 }
 
-// In a stream of short tasks the worker is faster than the parent, and would be asleep before each of them. A nap that nobody
-// has to end spares the parent a system call a task and lets tasks gather. A nap that brought none is followed by a sleep.
+// In a stream of short tasks the worker is faster than the parent, and would block before each task. A nap needs no wake-up, so
+// it saves the parent a system call for each task, and several tasks arrive during it. If none arrives, the worker blocks.
 bool Port::nap_in_stream() {
   const std::uint32_t nap_ns = header_->nap_ns.load(std::memory_order_relaxed);  // a hint
   if (nap_ns == 0 || taken_since_nap_ == 0) return false;
   taken_since_nap_ = 0;
   const timespec nap{0, static_cast<long>(std::min<std::uint32_t>(nap_ns, 1'000'000))};
-  nanosleep(&nap, nullptr);  // a signal ends it early, which is as good
+  nanosleep(&nap, nullptr);  // a signal ends it early, which does no harm
   return true;
 }
 
@@ -123,7 +123,7 @@ Status Port::finish(Task* task, Kind kind, const RunTimes& times) {
 }
 
 Status Port::fail(Task* task, Code code, std::string_view text, std::int64_t vendor_code, const RunTimes& times) {
-  constexpr std::size_t kLongestText = 16 << 10;  // the smallest result slot has room for it
+  constexpr std::size_t kLongestText = 16 << 10;  // fits in the smallest result slot
   const auto length = static_cast<std::int64_t>(std::min(text.size(), kLongestText));
   const std::int64_t codes[2] = {static_cast<std::int64_t>(code), vendor_code};
   const std::int64_t two = 2;

@@ -1,4 +1,4 @@
-// The books over an arena: classes, free lists, and giving memory back.
+// Allocates slots: free lists by capacity, and the release of memory.
 #include "shm/slots.hpp"
 
 #include <algorithm>
@@ -135,7 +135,7 @@ std::optional<Slot> SlotPool::cut(std::uint64_t capacity) {
   return slot;
 }
 
-// The first stretch of unused memory and free slots that has room. Without bytes: there is none.
+// Returns the first range of unused memory and free slots that is large enough; an empty range: there is none.
 Span SlotPool::joinable(std::uint64_t capacity) const {
   std::vector<Span> free = unused_;
   for (const FreeList& list : lists_) {
@@ -151,7 +151,8 @@ Span SlotPool::joinable(std::uint64_t capacity) const {
   return Span();
 }
 
-// What is being joined is on no list, so nobody can be handed it meanwhile; whoever finds no room because of that waits here.
+// Slots that are being joined are on no list, so no other thread can get them. A thread without room because of this waits
+// here.
 std::optional<Slot> SlotPool::join(std::uint64_t capacity) {
   Span stretch;
   std::vector<Slot> joined;
@@ -165,7 +166,7 @@ std::optional<Slot> SlotPool::join(std::uint64_t capacity) {
         if (within(slot.offset, slot.capacity)) joined.push_back(slot);
       }
     }
-    unused_.reserve(unused_.size() + 1);  // for what remains; nothing below allocates
+    unused_.reserve(unused_.size() + 1);  // for the remaining range; nothing below allocates
     count_one(capacity);
     for (FreeList& list : lists_) {
       const auto gone = std::remove_if(list.slots.begin(), list.slots.end(),
@@ -216,7 +217,7 @@ void SlotPool::release(Slot slot) {
   if (over) shrink(limit);
 }
 
-// A slot that is being punched is on nobody's list, so nobody can be handed it meanwhile.
+// A slot that is being punched is on no list, so no other thread can get it meanwhile.
 void SlotPool::shrink(std::uint64_t limit) {
   while (std::optional<Slot> slot = take_coldest(limit)) {
     punch(slot->offset, aligned(slot->touched, tuning::kSmallSlot));

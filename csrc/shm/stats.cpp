@@ -19,7 +19,7 @@ void join(Occupied* sum, const Occupied& other) {
 
 }  // namespace
 
-// Values below 32 have a bucket each; above, the highest bit picks the row and the next five the column.
+// Each value below 32 has its own bucket. For other values the highest bit selects the row, the next five bits the column.
 int Histogram::bucket_of(std::uint64_t ns) {
   if (ns < (1u << kSubBits)) return static_cast<int>(ns);
   const int shift = 63 - __builtin_clzll(ns) - kSubBits;

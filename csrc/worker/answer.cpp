@@ -1,11 +1,11 @@
-// Too large, failed, or done.
+// Replies: too large, failed, or done.
 #include "worker/answer.hpp"
 
 namespace ais::worker {
 
 Status answer(shm::Port* port, shm::Task* task, const Status& run, const shm::RunTimes& times) {
   if (task->writer.full()) return port->too_large(task, task->writer.needed());
-  const Status refused = task->writer.refused();  // a copy: the writer writes the failure
+  const Status refused = task->writer.refused();  // a copy, because the writer writes the failure
   if (!refused.ok()) return port->fail(task, refused.code(), refused.message(), 0, times);
   if (!run.ok()) return port->fail(task, run.code(), run.message(), run.vendor_code(), times);
   Status finished = port->finish(task, shm::Kind::kTensors, times);

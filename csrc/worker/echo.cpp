@@ -1,4 +1,4 @@
-// The handler that gives back what it gets.
+// The handler that returns its feeds.
 #include <cstring>
 
 #include "base/process.hpp"

@@ -32,7 +32,7 @@ session::ShapeRule rule_of(const shm::Task& task) { return {static_cast<session:
 Executor::Executor(std::shared_ptr<session::Session> session, shm::Port* port, std::mutex* replies)
     : session_(std::move(session)), port_(port), replies_(replies) {
   auto pipeline = session::Pipeline::open(session_);
-  // Without one, jobs are executed in turn; a session that cannot run at all says so at its first job.
+  // Without a pipeline, jobs are executed one by one. If the session cannot run at all, its first job fails.
   if (pipeline.ok() && pipeline.value()->depth() > 1) pipeline_ = pipeline.take();
   if (pipeline_ != nullptr) most_waiting_ = 2;
 }
@@ -70,7 +70,7 @@ std::vector<Executor::JobPtr> Executor::take_spent() {
   return std::exchange(spent_, {});
 }
 
-// The next job; null when there is none and `wait` is false, or none comes any more.
+// Returns the next job; null if there is none and `wait` is false, or no more jobs come.
 Executor::JobPtr Executor::pop(bool wait, const std::function<void()>& idle) {
   std::unique_lock<std::mutex> lock(lock_);
   if (wait && waiting_.empty() && !ended_) {
@@ -99,7 +99,7 @@ void Executor::start(JobPtr job) {
   under_way_.push_back(std::move(started));
 }
 
-// The results of jobs whose outputs are elsewhere wait for somebody; not too many, or they would fill the memory.
+// Queues a job whose outputs are not in the slot. Blocks while too many wait, to limit their memory.
 void Executor::hand_on(JobPtr job) {
   std::unique_lock<std::mutex> lock(lock_);
   if (job->answered) {
@@ -122,14 +122,14 @@ Status Executor::finish_oldest() {
     if (status.ok()) {
       status = pipeline_ != nullptr ? pipeline_->finish(&run) : session_->run(job.feeds, rule_of(job.task), sink, &run);
     }
-  } catch (const std::bad_alloc&) {  // this task's failure
+  } catch (const std::bad_alloc&) {  // the task fails
     status = Status(Code::kOutOfMemory, "the worker's memory ran out");
   }
   {
     const std::lock_guard<std::mutex> lock(lock_);
     running_.pop_front();
   }
-  if (status.code() == Code::kDeviceLost) return status;  // unanswered: the process ends, and its tasks run elsewhere
+  if (status.code() == Code::kDeviceLost) return status;  // without an answer: the process exits, and its tasks run elsewhere
   job.times.copy_in_ns += run.staged_ns - run.start_ns;
   job.times.execute_ns += run.executed_ns - run.staged_ns;
   job.times.copy_out_ns += run.delivered_ns - run.executed_ns;

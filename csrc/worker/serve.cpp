@@ -11,7 +11,7 @@
 namespace ais::worker {
 namespace {
 
-// The tasks under way, in turns over as many Tasks as the handler has room for.
+// The tasks in progress, in a ring of as many Tasks as the handler can run.
 class UnderWay {
  public:
   UnderWay(shm::Port* port, Handler* handler, std::uint64_t* served)
@@ -19,7 +19,7 @@ class UnderWay {
 
   bool empty() const { return started_ == finished_; }
   bool full() const { return started_ - finished_ == tasks_.size(); }
-  // Where the next task goes; not while full.
+  // Returns the place for the next task. Must not be called while the ring is full.
   shm::Task* room() { return &tasks_[started_ % tasks_.size()]; }
   void start() {
     handler_->start(room());
@@ -30,10 +30,10 @@ class UnderWay {
     Status run;
     try {
       run = handler_->finish(&times);
-    } catch (const std::bad_alloc&) {  // this task's failure
+    } catch (const std::bad_alloc&) {  // the task fails
       run = Status(Code::kOutOfMemory, "the worker's memory ran out");
     }
-    if (run.code() == Code::kDeviceLost) return run;  // unanswered: the process ends, and its tasks run elsewhere
+    if (run.code() == Code::kDeviceLost) return run;  // without an answer: the process exits, and its tasks run elsewhere
     AIS_TRY(answer(port_, &tasks_[finished_++ % tasks_.size()], run, times));
     ++*served_;
     look_around();
@@ -59,7 +59,7 @@ Result<Stopped> serve(shm::Port* port, Handler* handler, shm::Task* task, std::u
   UnderWay runs(port, handler, served);
   while (true) {
     if (runs.full()) AIS_TRY(runs.finish_one());
-    // With work in hand only what is there already is taken.
+    // With tasks in progress, do not wait for another one.
     AIS_ASSIGN(const shm::Next next, port->next(runs.empty() ? shm::kNoDeadline : shm::kNoWait, runs.room()));
     if (next == shm::Next::kTask && runs.room()->kind == shm::Kind::kTensors) {
       runs.start();

@@ -1,4 +1,4 @@
-// Between a slot and a session.
+// Runs tasks from slots on a session.
 #include "worker/session_handler.hpp"
 
 #include <algorithm>
@@ -27,7 +27,7 @@ void* SessionHandler::SlotSink::reserve(std::size_t index, const device::TensorD
 SessionHandler::SessionHandler(std::shared_ptr<session::Session> session)
     : session_(std::move(session)), slots_(session_->device().get()), bounces_(session_->info().outputs.size()) {
   auto pipeline = session::Pipeline::open(session_);
-  // Without one, tasks are executed in turn; a session that cannot run at all says so at its first task.
+  // Without a pipeline, tasks are executed one by one. If the session cannot run at all, its first task fails.
   if (pipeline.ok() && pipeline.value()->depth() > 1) pipeline_ = pipeline.take();
 }
 
@@ -60,7 +60,7 @@ void SessionHandler::start(shm::Task* task) {
   started_.push_back({task, std::move(sink), std::move(status)});
 }
 
-// A run that has not begun does not hear of it; whoever wants the task to end asks again.
+// A run that has not begun does not notice this, so the caller repeats the request.
 void SessionHandler::cancel(std::uint64_t seq) {
   const std::lock_guard<std::mutex> guard(lock_);
   if (std::find(running_.begin(), running_.end(), seq) != running_.end()) static_cast<void>(session_->cancel());

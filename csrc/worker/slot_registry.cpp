@@ -1,4 +1,4 @@
-// Ranges and their registration; see slot_registry.hpp for the rules.
+// Registers ranges; see slot_registry.hpp for the rules.
 #include "worker/slot_registry.hpp"
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 namespace ais::worker {
 namespace {
 
-constexpr std::uintptr_t kPage = 4096;  // the least that AscendCL registers
+constexpr std::uintptr_t kPage = 4096;  // the minimum for AscendCL
 
 }  // namespace
 
@@ -37,8 +37,8 @@ bool SlotRegistry::is_known(std::uintptr_t begin, std::uintptr_t end) const {
   return after != ranges_.begin() && std::prev(after)->second.end > begin;
 }
 
-// The range that holds [begin, end), made of all that overlap it. None where one of these is in use and would have to change;
-// it changes at its next use.
+// Returns the range that contains [begin, end), merged from all ranges that overlap it. None if one of these is in use and
+// would have to change; it changes at its next use.
 SlotRegistry::Ranges::iterator SlotRegistry::covering(std::uintptr_t begin, std::uintptr_t end) {
   auto first = ranges_.upper_bound(begin);
   if (first != ranges_.begin() && std::prev(first)->second.end > begin) --first;
@@ -84,7 +84,7 @@ void SlotRegistry::drop(std::uintptr_t begin, Range* range) {
   if (!range->registered) return;
   range->registered = false;
   registered_bytes_ -= range->end - begin;
-  // A device that does not let go of it will not take it again, either: from then on everything is copied by the host.
+  // If the device cannot unregister a range, it cannot register it again. From then on the host copies everything.
   if (!device_->unregister_host(reinterpret_cast<void*>(begin)).ok()) refuse();
 }
 
