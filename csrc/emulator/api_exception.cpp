@@ -1,4 +1,4 @@
-// AscendCL: the callback for device exceptions, and what it may ask.
+// AscendCL: the callback for device exceptions, and its queries.
 #include <cstring>
 
 #include "emulator/call.hpp"
@@ -9,7 +9,7 @@ using namespace ais::emulator;
 
 namespace {
 
-// One handle for a whole array of descs: the first stands for all, and is what is destroyed.
+// Returns one handle for an array of descs: the first one, which the program destroys for all.
 aclTensorDesc* publish(const std::vector<std::shared_ptr<TensorDesc>>& descs) {
   std::vector<const void*> handles;
   handles.reserve(descs.size());

@@ -41,7 +41,7 @@ aclError set_exec_option(aclmdlExecConfigHandle* handle, aclmdlExecConfigAttr at
     return fail(ACL_ERROR_INVALID_PARAM, "not a living execution config, or the value is NULL");
   if (attr < ACL_MDL_STREAM_SYNC_TIMEOUT || attr > ACL_MDL_EXEC_ATTR_LAST_KNOWN)
     return fail(ACL_ERROR_INVALID_PARAM, "there is no such option");
-  if (attr > ACL_MDL_EVENT_SYNC_TIMEOUT) return ACL_SUCCESS;  // hints to a scheduler that the emulator does not have
+  if (attr > ACL_MDL_EVENT_SYNC_TIMEOUT) return ACL_SUCCESS;  // hints for a scheduler, which the emulator does not have
   std::int32_t timeout = 0;
   if (size != sizeof(timeout)) return fail(ACL_ERROR_INVALID_PARAM, "the option takes 4 bytes, not " + std::to_string(size));
   std::memcpy(&timeout, value, sizeof(timeout));

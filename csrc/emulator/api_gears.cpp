@@ -1,4 +1,4 @@
-// AscendCL: the gears a model was compiled for, and choosing one.
+// AscendCL: queries a model's gears, and selects one.
 #include <algorithm>
 #include <cstring>
 
@@ -23,7 +23,7 @@ const char* kind_text(GearKind kind) {
   return kTexts[static_cast<int>(kind)];
 }
 
-// Writes the values into the gear index buffer: uint64 where it has room for that, else uint32.
+// Writes the values into the gear index buffer: uint64 if there is room for it, otherwise uint32.
 aclError write_index(const Scope& scope, const ModelSpec& spec, const Dataset& set, std::size_t index,
                      const ais::Shape& values) {
   if (index >= set.buffers.size() || index >= spec.inputs.size() || spec.inputs[index].role != InputRole::kGearIndex) {

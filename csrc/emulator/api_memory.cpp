@@ -41,7 +41,7 @@ aclError copy_later(const Scope& scope, const Copy& copy, aclrtStream stream) {
   std::shared_ptr<Stream> target;
   if (const aclError code = find_stream(scope, stream, &target)) return code;
   target->submit([copy](std::int64_t ready_ns) { return run_copy(copy, ready_ns); });
-  // The device cannot reach pageable memory on its own: the call goes on when the copy is done.
+  // The device cannot access pageable memory by itself, so the call returns when the copy is done.
   return copy.pageable ? target->wait_submitted() : ACL_SUCCESS;
 }
 
@@ -75,7 +75,7 @@ TaskResult run_fill(const Fill& fill, std::int64_t ready_ns) {
   return {ACL_SUCCESS, "", now > ready_ns ? now : ready_ns};
 }
 
-// Older kernels let the call pass, and copies go wrong later.
+// Older kernels accept the call, but copies fail later.
 aclError check_registering(const char* function) {
   if (!settings().product.host_register) return refused_by_product(function);
   if (!settings().kernel_pins) {

@@ -39,7 +39,7 @@ aclError read_spec_file(const char* path, std::shared_ptr<const ModelSpec>* out)
 
 namespace {
 
-// Memory of the program's own for work or weights: device memory of this device, and large enough.
+// Checks the program's memory for work or weights: it must be memory of this device, and large enough.
 aclError borrow(const Scope& scope, void* address, std::size_t given, std::size_t needed, const char* what, Model* model) {
   Range range;
   if (given < needed) {
@@ -60,7 +60,7 @@ struct Placement {
   std::size_t work_size = 0;
   void* weight = nullptr;
   std::size_t weight_size = 0;
-  std::string folder;  // of weights in files of their own; "": unknown
+  std::string folder;  // of separate weight files; "": unknown
   std::map<std::string, std::pair<void*, std::size_t>> external;
 };
 
@@ -69,7 +69,7 @@ std::string folder_beside(const std::string& path) {
   return (slash == std::string::npos ? std::string() : path.substr(0, slash + 1)) + "weight";
 }
 
-// The weights of one file: from the program's memory if it gave some, else from the file, which costs the device a copy.
+// Reads the weights of one file: from the program's memory if it gave some, otherwise from the file with a copy to the device.
 aclError read_weights(const Scope& scope, const Placement& place, const std::string& file, std::size_t needed, Model* model,
                       std::string* out) {
   if (const auto given = place.external.find(file); given != place.external.end()) {
@@ -94,7 +94,7 @@ aclError read_weights(const Scope& scope, const Placement& place, const std::str
   return ACL_SUCCESS;
 }
 
-// The graph with the pieces in their places.
+// Returns the graph with the weights in their places.
 aclError whole_graph(const Scope& scope, const Placement& place, Model* model, std::string* out) {
   const ModelSpec& spec = *model->spec;
   std::map<std::string, std::size_t> needed;
@@ -114,7 +114,7 @@ aclError whole_graph(const Scope& scope, const Placement& place, Model* model, s
   return ACL_SUCCESS;
 }
 
-// The description and the graph of a container must be of the same model: the graph is run with what the description says.
+// The description and the graph of a container must agree, because the graph is run with the description's shapes and types.
 bool same_tensors(const ModelSpec& spec, const device::ModelInfo& graph) {
   if (graph.inputs.size() != spec.data_inputs() || graph.outputs.size() != spec.outputs.size()) return false;
   for (std::size_t i = 0; i < graph.inputs.size(); ++i) {
@@ -177,7 +177,7 @@ aclError load_file(const Scope& scope, const char* path, Placement place, std::u
   return code == ACL_SUCCESS ? load(scope, std::move(spec), place, id) : code;
 }
 
-// The bytes of a model in memory: host memory, or device memory where the two are the same.
+// Reads a model from memory: host memory, or device memory if both are the same.
 aclError read_spec_memory(const void* data, std::size_t size, std::shared_ptr<const ModelSpec>* out) {
   if (data == nullptr || size == 0) return fail(ACL_ERROR_INVALID_PARAM, "the model's address is NULL or its size 0");
   Range range;

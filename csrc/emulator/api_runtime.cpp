@@ -64,7 +64,7 @@ ACL_API aclError aclrtGetVersion(std::int32_t* majorVersion, std::int32_t* minor
       majorVersion, minorVersion, patchVersion);
 }
 
-// Not a Function: it must answer in a forked child too, and a fault rule on it could only hide the fault's own text.
+// Not a Function, because it must also work in a forked child, and a fault rule for it could only hide another fault's text.
 ACL_API const char* aclGetRecentErrMsg() { return take_recent_error(); }
 
 ACL_API const char* aclrtGetSocName() {

@@ -22,7 +22,7 @@ aclError destroy_stream(aclrtStream handle, bool force) {
   return ACL_SUCCESS;
 }
 
-// The stream's own failure says more than that its context is of no use since.
+// Prefers the stream's own failure to the error of its context, because it has more information.
 aclError synchronize_stream(const Scope& scope, Stream* stream, int timeout_ms) {
   const aclError code = stream->synchronize(timeout_ms, ACL_ERROR_RT_STREAM_SYNC_TIMEOUT);
   return code == ACL_SUCCESS ? usable(scope) : code;

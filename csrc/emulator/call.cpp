@@ -1,4 +1,4 @@
-// The checks in front of every call.
+// The checks before every call.
 #include "emulator/call.hpp"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// What each section may hold.
+// Checks the sections of the configuration.
 #include "emulator/config.hpp"
 
 #include <sys/stat.h>
@@ -15,7 +15,7 @@ namespace {
 
 using Words = std::set<std::string>;
 
-// What is wrong with a section, "" when nothing is.
+// The error in a section; "" if there is none.
 using Complaint = std::string;
 
 bool is_folder(const std::string& path) {

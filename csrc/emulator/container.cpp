@@ -1,4 +1,4 @@
-// Reading a container and working out what the description calls report.
+// Reads a container, and computes the answers of the calls that describe a model.
 #include "emulator/container.hpp"
 
 #include <algorithm>
@@ -116,13 +116,13 @@ void describe_picture(const AippSpec& aipp, int index, InputSpec* input) {
   input->physical_shape = picture_dims(fixed.format, input->shape[0], width, height, true);
 }
 
-// Sizes of the data inputs: exact, of the largest gear, of the largest shape of a range, or 0 where that is open.
+// Sets the size of a data input: exact, of the largest gear, of the largest shape of a range, or 0 if it is unbounded.
 void size_input(const ModelSpec& spec, std::size_t index, InputSpec* input) {
   if (input->bytes != 0) return;
   if (spec.has_gears()) {
     for (std::size_t gear = 0; gear < spec.gear_values.size(); ++gear) {
       Shape shape = spec.input_shape(index, gear);
-      if (input->aipp >= 0) {  // static AIPP with gears varies the batch only
+      if (input->aipp >= 0) {  // with static AIPP, gears can vary only the batch
         shape = input->physical_shape;
         shape[0] = spec.input_shape(index, gear)[0];
       }
@@ -152,7 +152,7 @@ Status add_aipp(const Json& json, ModelSpec* spec) {
   return Status();
 }
 
-// The compiler calls the first parameter input by a fixed name, and each further one after the AIPP node that it belongs to.
+// The compiler gives the first parameter input a fixed name, and names further ones after their AIPP nodes.
 void add_special_inputs(ModelSpec* spec) {
   bool first = true;
   for (std::size_t i = 0; i < spec->aipp.size(); ++i) {
@@ -182,7 +182,7 @@ void add_special_inputs(ModelSpec* spec) {
 Status read_weights(const Json& json, ModelSpec* spec) {
   const Json* weights = json.find("weights");
   if (weights == nullptr) return Status();
-  std::size_t end = 0;  // of what there is of the graph so far
+  std::size_t end = 0;  // of the graph so far
   std::size_t external = 0;
   for (const Json& item : weights->items) {
     WeightPiece piece;
@@ -264,7 +264,7 @@ Shape ModelSpec::input_shape(std::size_t index, std::size_t gear) const {
   if (!has_gears()) return shape;
   const Shape& values = gear_values[gear];
   std::size_t next = 0;
-  if (gears == GearKind::kDims) {  // the values go through the inputs in gear_order
+  if (gears == GearKind::kDims) {  // the values are in gear_order
     for (const int earlier : gear_order) {
       if (earlier == static_cast<int>(index)) break;
       for (const std::int64_t dim : inputs[static_cast<std::size_t>(earlier)].shape) next += dim < 0 ? 1 : 0;

@@ -22,19 +22,19 @@ const char* hold(std::string text) {
 
 }  // namespace
 
-// Reads the environment's settings again; returns "" or why that cannot be. With `new_process` also what AscendCL remembers for
-// the life of a process is forgotten, unless it is initialised.
+// Reads the environment's settings again; returns "" or an error. With `new_process` the state that AscendCL keeps for the life
+// of a process is reset, too, unless AscendCL is initialised.
 ACL_API const char* aisEmulatorConfigure(int new_process) { return hold(machine().configure(new_process != 0).message()); }
 
-// Replaces the fault rules and forgets their counts; returns "" or what is wrong with them.
+// Replaces the fault rules and resets their counts; returns "" or an error.
 ACL_API const char* aisEmulatorSetFaults(const char* rules) {
-  machine();  // first, so that the environment's rules do not come after these
+  machine();  // first, so that the environment's rules do not replace these later
   return hold(set_faults(rules == nullptr ? "" : rules, "").message());
 }
 
 ACL_API std::uint64_t aisEmulatorFaultsFired() { return faults_fired(); }
 
-// How often a function of the ABI was called in this process.
+// Returns how often a function of the ABI was called in this process.
 ACL_API std::uint64_t aisEmulatorCallCount(const char* function) {
   return Function::calls_of(function == nullptr ? "" : function);
 }
@@ -45,21 +45,21 @@ ACL_API void aisEmulatorStartRecording(const char* path) {
   start_recording(path == nullptr ? "" : path);
 }
 
-// Ends the recording and returns it, a JSON object a line (record.hpp).
+// Ends the recording and returns it, with a JSON object in each line (record.hpp).
 ACL_API const char* aisEmulatorStopRecording() {
   std::string calls = recorded_calls();
   stop_recording();
   return hold(std::move(calls));
 }
 
-// Violations, leaks and waits that timed out so far, a line each.
+// Returns violations, leaks and waits that timed out so far, one in each line.
 ACL_API const char* aisEmulatorReport() { return hold(report_text()); }
 ACL_API std::uint64_t aisEmulatorViolations() { return violation_count(); }
 ACL_API std::uint64_t aisEmulatorLeaks() { return leak_count(); }
 ACL_API std::uint64_t aisEmulatorTimeouts() { return timeout_count(); }
 ACL_API void aisEmulatorClearReport() { clear_report(); }
 
-// Everything alive now, a line each: memory, streams, models, datasets... Default contexts are the library's own.
+// Returns all live objects, one in each line: memory, streams, models, datasets... Default contexts belong to the library.
 ACL_API const char* aisEmulatorLiving() {
   std::string text;
   for (const std::string& name : memory().living()) text += name + "\n";
@@ -70,5 +70,5 @@ ACL_API const char* aisEmulatorLiving() {
   return hold(std::move(text));
 }
 
-// Bytes of device memory in use, with padding, weights and workspaces.
+// Returns the bytes of device memory in use, with padding, weights and workspaces.
 ACL_API std::uint64_t aisEmulatorMemoryUsed(int device) { return memory().used(device); }

@@ -32,7 +32,7 @@ aclError check_sides(const Scope& scope, aclrtMemcpyKind kind, Copy* copy) {
                                                 (both ? " (aclrtDeviceEnablePeerAccess was not called)" : ""));
   }
   const aclrtMemcpyKind actual = direction_of(*copy);
-  // Where host and device memory are the same, any direction is right.
+  // If host and device memory are the same, any direction is valid.
   if (kind != ACL_MEMCPY_DEFAULT && kind != actual && !settings().host_is_device) {
     return fail(ACL_ERROR_RT_PARAM_INVALID, std::string("the direction given is ") + direction_text(kind) +
                                                 ", the addresses are " + direction_text(actual));
@@ -110,7 +110,7 @@ TaskResult run_copy(const Copy& copy, std::int64_t ready_ns) {
   };
   Device& device = *machine().device(copy.device);
   TaskResult result;
-  if (copy.dst.on_device() == copy.src.on_device()) {  // within the device, or within the host: no link between them is used
+  if (copy.dst.on_device() == copy.src.on_device()) {  // within the device or within the host: the link is not used
     work();
     const std::int64_t now = monotonic_ns();
     result.end_ns = now > ready_ns ? now : ready_ns;

@@ -1,4 +1,4 @@
-// The recent-error store, per thread or per process.
+// Stores the recent error, for each thread or for the process.
 #include "emulator/error.hpp"
 
 #include <atomic>
@@ -10,7 +10,7 @@ namespace {
 struct Store {
   std::string recent;
   bool set = false;
-  std::string handed_out;  // what the last take returned; the caller may still read it
+  std::string handed_out;  // the last returned text, which the caller may still read
 };
 
 thread_local Store t_store;
@@ -43,7 +43,7 @@ std::string code_name(aclError code) {
 
 aclError fail(aclError code, const std::string& text) {
   const std::string number = "E" + std::to_string(code) + ": ";
-  // A failure that comes out of a stream was written by this function before.
+  // The failure of a stream's task already has the form of this function.
   std::string full = text.compare(0, number.size(), number) == 0 ? text : number + code_name(code) + ": " + text;
   if (g_shared) {
     const std::lock_guard<std::mutex> lock(shared_mutex());

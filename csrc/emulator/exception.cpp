@@ -1,4 +1,4 @@
-// One exception at a time, told in the thread where it happened.
+// Reports one exception at a time, in the thread where it occurred.
 #include "emulator/exception.hpp"
 
 #include <atomic>

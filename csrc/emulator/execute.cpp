@@ -1,4 +1,4 @@
-// The device's side of an execution.
+// The part of an execution that runs on the device.
 #include "emulator/execute.hpp"
 
 #include <sys/syscall.h>
@@ -23,7 +23,7 @@ std::shared_ptr<TensorDesc> exception_desc(int dtype, int format, const Shape& s
   return desc;
 }
 
-// That a model works in its memory now. Models may share it that never do so at the same time.
+// Marks a model's work memory as in use. Models may share such memory if they never run at the same time.
 class WorkMemory {
  public:
   explicit WorkMemory(const Model& model) : model_(model) {
@@ -66,7 +66,7 @@ TaskResult Execution::fail_on_device(aclError code, const std::string& text) con
   return {code, text, monotonic_ns()};
 }
 
-// What can have changed between submission and now.
+// Checks the state that may have changed since the submission.
 aclError Execution::check_before_run() const {
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
     const std::string freed = freed_under_task(inputs_[i].memory);
@@ -123,7 +123,7 @@ Status Execution::prepare_inputs(std::vector<TensorView>* views) {
                        converted_.back().data()));
       view.data = converted_.back().data();
     } else if (plan.given < view.bytes && !spec.has_gears()) {
-      converted_.emplace_back(view.bytes, std::byte{0xCD});  // what lies behind the buffer is anything
+      converted_.emplace_back(view.bytes, std::byte{0xCD});  // the bytes after the buffer are undefined
       std::memcpy(converted_.back().data(), plan.memory.bytes, plan.given);
       view.data = converted_.back().data();
     }
@@ -135,7 +135,7 @@ Status Execution::prepare_inputs(std::vector<TensorView>* views) {
 aclError Execution::deliver_one(std::size_t index, const device::Output& result) {
   const OutputSpec& spec = model_->spec->outputs[index];
   ExecutionOutput& plan = outputs_[index];
-  if (result.owner != nullptr) {  // the runtime found the shape, and memory for it
+  if (result.owner != nullptr) {  // the runtime determined the shape and allocated memory
     if (plan.allocate) {
       const std::size_t size = result.bytes == 0 ? 1 : result.bytes;
       if (const aclError code =
@@ -178,7 +178,7 @@ TaskResult Execution::compute(std::int64_t ready_ns) {
   }
   Device& device = *machine().device(model_->device);
   Status status;
-  aclError code = ACL_ERROR_GE_PARAM_INVALID;  // of a failure to prepare
+  aclError code = ACL_ERROR_GE_PARAM_INVALID;  // if preparing fails
   const std::int64_t end = device.compute.run(ready_ns, device.draw_exec_ns(), [&] {
     status = prepare_inputs(&views);
     if (!status.ok()) return;
@@ -191,7 +191,7 @@ TaskResult Execution::compute(std::int64_t ready_ns) {
 }
 
 TaskResult Execution::run(std::int64_t ready_ns) {
-  // Submitted before the exception, on another stream.
+  // It was submitted before an exception on another stream.
   if (const aclError code = usable({context_, model_->device})) return task_failure(code);
   const WorkMemory work(*model_);  // before the faults: a delay counts as work
   if (const aclError code = fault_at("device.execute", model_->device)) {

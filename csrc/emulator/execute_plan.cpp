@@ -1,11 +1,11 @@
-// The checks in front of an execution.
+// The checks before an execution.
 #include "emulator/execute.hpp"
 #include "emulator/report.hpp"
 
 namespace ais::emulator {
 namespace {
 
-constexpr std::size_t kSlack = 64;  // AscendCL lets a static model's buffer be this much too small
+constexpr std::size_t kSlack = 64;  // AscendCL accepts a static model's buffer that is this much too small
 
 std::string bytes_text(std::size_t bytes) { return std::to_string(bytes) + " bytes"; }
 
@@ -67,7 +67,7 @@ Execution::~Execution() {
   --model_->in_flight;
 }
 
-// So that changing or destroying them meanwhile is noticed.
+// Counts executions in the objects that they use, so that changing or destroying these meanwhile is noticed.
 void Execution::count_users(int change) {
   counted_ = true;
   input_set_->in_flight += change;
@@ -75,7 +75,7 @@ void Execution::count_users(int change) {
   for (const auto& buffer : used_buffers_) buffer->in_flight += change;
 }
 
-// The gear must have been set for this very dataset, and be the model's last; one model runs in one place at a time.
+// The gear must have been set for this dataset, and be the model's last one. A model can run only once at a time.
 aclError Execution::claim_model(const Stream* stream) {
   static thread_local char t_thread;
   const std::lock_guard<std::mutex> lock(model_->mutex);
@@ -187,7 +187,7 @@ aclError Execution::plan_output(const Scope& scope, std::size_t index) {
     if (!synchronous_) return fail(ACL_ERROR_INVALID_PARAM, what + " has no memory; only a synchronous execution allocates it");
     plan.allocate = true;
     if (output.bytes == 0) return ACL_SUCCESS;
-    // A size that is known is allocated before the run, and stays with the buffer when that fails.
+    // An output of known size is allocated before the run, and stays with the buffer if the run fails.
     if (const aclError code = memory().allocate_device(scope.device_id, MemoryKind::kDevice, output.bytes,
                                                        (output.bytes + 63) / 32 * 32, &plan.buffer->data)) {
       return code;
@@ -207,7 +207,7 @@ aclError Execution::plan_output(const Scope& scope, std::size_t index) {
   return ACL_SUCCESS;
 }
 
-// The device may write an output before it has read every input.
+// Reports outputs that overlap inputs, because the device may write an output before it has read all inputs.
 void Execution::note_overlaps() const {
   for (std::size_t o = 0; o < outputs_.size(); ++o) {
     const ExecutionOutput& output = outputs_[o];

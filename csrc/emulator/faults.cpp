@@ -1,4 +1,4 @@
-// Parsing, counting and carrying out of fault rules.
+// Parses and applies fault rules, and counts calls.
 #include "emulator/faults.hpp"
 
 #include <fcntl.h>
@@ -39,7 +39,7 @@ struct Rule {
 using Counter = std::atomic<std::uint64_t>;
 static_assert(Counter::is_always_lock_free && sizeof(Counter) == 8, "the counters are shared between processes");
 
-// One set of rules and its counters; replaced as a whole, so a call in flight keeps the set it began with.
+// A set of rules with counters. It is replaced as a whole, so a call in progress keeps its set.
 struct RuleSet {
   std::vector<Rule> rules;
   Counter* counters = nullptr;

@@ -1,4 +1,4 @@
-// Finding ONNX Runtime without a Python interpreter's help.
+// Finds ONNX Runtime without a Python interpreter.
 #include "emulator/graph.hpp"
 
 #include <dlfcn.h>
@@ -30,7 +30,7 @@ std::string folder_of(const std::string& path) {
   return slash == std::string::npos ? "." : path.substr(0, slash);
 }
 
-// The program as it was called: a virtual environment's `bin/python` is a link, and only this says which environment it is.
+// Returns the program's path as it was called. A virtual environment's `bin/python` is a link, and this path shows which one.
 std::string called_as() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::string name;
@@ -44,7 +44,8 @@ std::string called_as() {
   return name;
 }
 
-// Best first: the setting; beside this library's package; the environment of the Python that runs; the loader's own path.
+// Returns the candidates, best first: the setting, the folder beside this package, the running Python's environment, the
+// loader.
 std::vector<std::string> candidates() {
   const std::string library = "/onnxruntime/capi/libonnxruntime.so.*";
   if (!settings().ort_library.empty()) return {settings().ort_library};
@@ -67,7 +68,7 @@ std::vector<std::string> candidates() {
 }
 
 Result<std::shared_ptr<device::Device>> open_cpu() {
-  // Never destroyed: models may outlive static destructors.
+  // Never destroyed, because models may outlive static destructors.
   static auto* const mutex = new std::mutex;
   static auto* const cpu = new std::shared_ptr<device::Device>;
   const std::lock_guard<std::mutex> lock(*mutex);

@@ -1,4 +1,4 @@
-// Recursive descent over RFC 8259.
+// A recursive descent parser for RFC 8259.
 #include "emulator/json.hpp"
 
 #include <cctype>
@@ -136,7 +136,7 @@ class Parser {
     return Status();
   }
 
-  // One UTF-16 unit as UTF-8; a surrogate pair comes out as two three-byte sequences, which nothing here looks into.
+  // Appends a UTF-16 unit as UTF-8. A surrogate pair becomes two three-byte sequences; nothing here reads them.
   static void append_utf8(unsigned code, std::string* out) {
     if (code < 0x80) {
       out->push_back(static_cast<char>(code));

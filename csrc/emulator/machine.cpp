@@ -1,4 +1,4 @@
-// Life of the process's AscendCL: init, set, reset, finalise.
+// The life of AscendCL in the process: init, set, reset, finalise.
 #include "emulator/machine.hpp"
 
 #include <algorithm>
@@ -106,7 +106,7 @@ bool Machine::in_use() const {
 }
 
 Status Machine::configure(bool new_process) {
-  if (forked()) return Status();  // its devices are the parent's; processes that it starts read the environment themselves
+  if (forked()) return Status();  // the devices belong to the parent; new processes read the environment themselves
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!in_use()) {
     AIS_TRY(load());
@@ -212,7 +212,7 @@ aclError Machine::reset_device(int id, bool force) {
   return ACL_SUCCESS;
 }
 
-// The default context goes without a word, for it is the library's; what the program made of the device is a leak.
+// Releases the default context, which belongs to the library. Objects of the program on the device are reported as leaks.
 void Machine::close_device(Device* device, const std::string& when) {
   device->set_count_ = 0;
   for (const auto& entry : contexts_.all()) {

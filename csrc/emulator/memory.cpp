@@ -1,4 +1,4 @@
-// Mapping, finding and freeing; see memory.hpp for the two addresses.
+// Maps, finds and frees memory; see memory.hpp for the two addresses.
 #include "emulator/memory.hpp"
 
 #include <sys/mman.h>
@@ -31,7 +31,7 @@ std::byte* map_pages(std::size_t bytes, int protection) {
   return address == MAP_FAILED ? nullptr : static_cast<std::byte*>(address);
 }
 
-// Readable pages that are unmapped when the last holder lets go, and a pattern in them.
+// Maps readable pages with a pattern. They are unmapped with the last reference.
 std::shared_ptr<std::byte> map_storage(std::size_t size) {
   const std::size_t bytes = round_up(size, kPage);
   std::byte* address = map_pages(bytes, PROT_READ | PROT_WRITE);
@@ -68,7 +68,7 @@ std::string allocation_name(const Allocation& allocation) {
 
 struct Memory::State {
   std::mutex mutex;
-  std::map<const std::byte*, std::shared_ptr<Allocation>> by_address;  // freed ones too, while in quarantine
+  std::map<const std::byte*, std::shared_ptr<Allocation>> by_address;  // also freed ones that are in quarantine
   std::deque<std::shared_ptr<Allocation>> quarantine;
   std::map<MemoryKind, std::uint64_t> last_id;
   std::map<int, std::size_t> used;
@@ -78,7 +78,7 @@ struct Memory::State {
     return bytes <= capacity && used[device] <= capacity - bytes;
   }
 
-  // Closes the program's address and gives the bytes back, at once or with the last task that uses them.
+  // Makes the program's address inaccessible, and frees the bytes, at once or with the last task that uses them.
   void retire(const std::shared_ptr<Allocation>& allocation) {
     allocation->freed = true;
     if (allocation->on_device()) used[allocation->device] -= allocation->charged;
@@ -110,7 +110,7 @@ aclError Memory::insert(std::shared_ptr<Allocation> allocation) {
   return ACL_SUCCESS;
 }
 
-// The allocation whose bytes or closed page `address` is in; the caller holds the mutex.
+// Returns the allocation whose bytes or inaccessible page contain `address`. The caller holds the mutex.
 std::shared_ptr<Allocation> Memory::containing(const void* address) const {
   const auto* wanted = static_cast<const std::byte*>(address);
   auto next = state_->by_address.upper_bound(wanted);
@@ -198,7 +198,7 @@ aclError Memory::register_host(void* address, std::size_t size, bool map, int de
   host->device = device;
   host->address = static_cast<std::byte*>(address);
   host->size = size;
-  host->storage = std::shared_ptr<std::byte>(host->address, [](std::byte*) {});  // the program's own
+  host->storage = std::shared_ptr<std::byte>(host->address, [](std::byte*) {});  // it belongs to the program
   if (map) {
     auto alias = std::make_shared<Allocation>();
     alias->kind = MemoryKind::kMapped;

@@ -1,4 +1,4 @@
-// Walking and emptying the tables.
+// Lists and empties the tables of objects.
 #include "emulator/objects.hpp"
 
 #include "emulator/memory.hpp"

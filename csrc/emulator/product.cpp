@@ -1,4 +1,4 @@
-// The products, told apart by the beginning of their SoCs' names; the first that fits counts.
+// The products, by the beginning of their SoCs' names; the first match counts.
 #include "emulator/product.hpp"
 
 #include <utility>

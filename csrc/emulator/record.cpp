@@ -1,4 +1,4 @@
-// A recording in memory and, when asked, in a file that several processes may append to.
+// Records calls in memory and, if asked for, in a file to which several processes may append.
 #include "emulator/record.hpp"
 
 #include <fcntl.h>
@@ -68,7 +68,7 @@ void record_call(const char* function, const std::string& arguments, const std::
   const std::lock_guard<std::mutex> lock(state.mutex);
   if (!g_on) return;
   state.lines += line;
-  // One write a line: O_APPEND keeps lines of several processes whole.
+  // One write for each line: with O_APPEND the lines of several processes are not mixed.
   if (state.file >= 0 && write(state.file, line.data(), line.size()) < 0) {
     std::fprintf(stderr, "AscendCL emulator: a recorded call could not be written: %m\n");
   }

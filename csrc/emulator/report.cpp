@@ -1,4 +1,4 @@
-// Lines go to memory, and to the report file or stderr.
+// Writes lines to memory, and to the report file or stderr.
 #include "emulator/report.hpp"
 
 #include <unistd.h>

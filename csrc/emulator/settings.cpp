@@ -1,4 +1,4 @@
-// AIS_EMULATOR_* to Settings. A per-device value is "default;2=other;5=other".
+// Parses AIS_EMULATOR_* variables. A value for each device has the form "default;2=other;5=other".
 #include "emulator/settings.hpp"
 
 #include <sys/utsname.h>
@@ -81,7 +81,7 @@ Result<ExecTime> exec_time(const std::string& name, const std::string& text) {
   return time;
 }
 
-// Calls set(device, text) for every device: the default's text, or the device's own.
+// Calls set(device, text) for every device, with the device's own text or the default.
 template <typename Set>
 Status per_device(const std::string& name, const char* fallback, std::size_t devices, Set set) {
   std::string general = fallback;
@@ -191,7 +191,8 @@ std::atomic<const Settings*>& current() {
 const Settings& settings() { return *current().load(std::memory_order_acquire); }
 
 void replace_settings(Settings made) {
-  static_cast<void>(current().exchange(new Settings(std::move(made)), std::memory_order_acq_rel));  // others may read the old
+  static_cast<void>(current().exchange(new Settings(std::move(made)),
+                                       std::memory_order_acq_rel));  // other threads may still read the old settings
 }
 
 }  // namespace ais::emulator

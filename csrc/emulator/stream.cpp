@@ -1,4 +1,4 @@
-// The stream's thread, and events.
+// The thread of a stream, and events.
 #include "emulator/stream.hpp"
 
 #include <chrono>
@@ -10,7 +10,7 @@
 namespace ais::emulator {
 namespace {
 
-// Waits on `changed` until `ready` or `timeout_ms` (-1: for ever).
+// Waits on `changed` until `ready`, or for `timeout_ms` (-1: no limit).
 template <typename Ready>
 bool wait_for(std::condition_variable* changed, std::unique_lock<std::mutex>* lock, int timeout_ms, Ready ready) {
   if (timeout_ms >= 0) return changed->wait_for(*lock, std::chrono::milliseconds(timeout_ms), ready);
@@ -54,7 +54,7 @@ void Stream::work() {
     lock.unlock();
     TaskResult result;
     if (!skip) result = task(ready_ns);
-    task = nullptr;  // what it kept alive goes before anybody is told that it is done
+    task = nullptr;  // free its objects before a waiter learns that it is done
     lock.lock();
     ++done_;
     if (result.end_ns > last_end_ns_) last_end_ns_ = result.end_ns;
@@ -113,7 +113,7 @@ void Stream::stop(bool drop) {
     }
     changed_.notify_all();
   }
-  if (thread_.joinable()) thread_.join();  // never from the thread itself: tasks hold no stream
+  if (thread_.joinable()) thread_.join();  // never called in the thread itself, because tasks hold no reference to the stream
 }
 
 void EventMark::reach(std::int64_t end_ns, aclError code, const std::string& text) {

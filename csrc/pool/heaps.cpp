@@ -1,4 +1,4 @@
-// See heaps.hpp.
+// The heaps, see heaps.hpp.
 #include "pool/heaps.hpp"
 
 namespace ais::pool {
@@ -30,7 +30,7 @@ void Heaps::take(std::size_t position) {
   if (was.index < heap.size()) sift(&heap, was.index, last);
 }
 
-// Puts the entry where it belongs, from `index`, whose entry is gone.
+// Moves the entry from the free place `index` to its position in the heap.
 void Heaps::sift(std::vector<Entry>* heap, std::size_t index, Entry entry) {
   std::vector<Entry>& entries = *heap;
   const auto move = [&](std::size_t from, std::size_t to) {

@@ -1,4 +1,4 @@
-// See ranking.hpp.
+// The rankings, see ranking.hpp.
 #include "pool/ranking.hpp"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace ais::pool {
 namespace {
 
-// Positive doubles and their bits have one order.
+// Positive doubles have the same order as their bits.
 Nanos bits_of(double factor) {
   Nanos bits = 0;
   std::memcpy(&bits, &factor, sizeof bits);
@@ -25,7 +25,7 @@ double factor_of(Nanos bits) {
 
 }  // namespace
 
-// A heap for each shape, for workers with room and without, pinned to the caller's processor and not.
+// There is a heap for each shape, for workers with and without room, on the caller's processor and on others.
 Ranking::Ranking(std::uint32_t kind) : kind_(kind), heaps_(4 * kShapes) {}
 
 void Ranking::reset(std::size_t workers) {

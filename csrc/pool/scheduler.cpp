@@ -58,7 +58,7 @@ std::uint64_t Scheduler::draw() {  // xorshift
   return state_;
 }
 
-// ---- what is known of times ----
+// ---- estimates of times ----
 
 const Estimate* Scheduler::known(const std::vector<Estimate>& estimates, std::uint32_t kind) const {
   for (const Estimate& estimate : estimates) {
@@ -117,9 +117,9 @@ int Scheduler::busy_at(int cpu) const {
   return cpu >= 0 && static_cast<std::size_t>(cpu) + 1 < busy_at_.size() ? busy_at_[static_cast<std::size_t>(cpu) + 1] : 0;
 }
 
-// ---- what choosing looks at ----
+// ---- the state for choosing ----
 
-// After every change to a worker.
+// Must be called after every change to a worker.
 void Scheduler::look_at(const Worker& worker) {
   Glance& glance = glances_[worker.position];
   const Task* first = worker.hand.first();
@@ -154,7 +154,7 @@ void Scheduler::changed(const Worker& worker) {
   device.stuck.clear();
   const std::uint64_t end = changes_before_ + changes_.size();
   if (!changes_.empty() && changes_.back() == worker.position && followed_ < end) return;
-  if (changes_.size() >= 4 * workers_.size() + 64) {  // who has not followed looks at all workers
+  if (changes_.size() >= 4 * workers_.size() + 64) {  // a ranking that has not followed checks all workers
     changes_before_ = end;
     changes_.clear();
   }
@@ -184,7 +184,7 @@ void Scheduler::rank_ahead(const Worker& worker) {
   }
 }
 
-// The workers are others than before.
+// Must be called after the set of workers has changed.
 void Scheduler::start_over() {
   for (std::size_t i = 0; i < workers_.size(); ++i) workers_[i]->position = i;
   dues_.reset(workers_.size());
@@ -195,9 +195,9 @@ void Scheduler::start_over() {
   for (const Worker* worker : workers_) look_at(*worker);
 }
 
-// Tasks become overdue.
+// Marks tasks as overdue.
 void Scheduler::pass_time(Nanos now) {
-  if (now < now_) {  // a clock of the caller's own
+  if (now < now_) {  // the caller uses another clock
     now_ = now;
     for (const Worker* worker : workers_) {
       if (glances_[worker->position].overdue) look_at(*worker);
@@ -259,13 +259,13 @@ void Scheduler::refresh(Ranking* ranking, std::size_t position) {
   ranking->put(position, glances_[position], look_out(*workers_[position], ranking->kind()), skip_, shun_);
 }
 
-// Of all workers' times for a kind, which count for those that have done none yet.
+// Updates the mean time of a kind over all workers, which is used for workers without a time for it.
 void Scheduler::learn_of_all(std::uint32_t kind, double took) {
   const bool new_kind = known(kinds_, kind) == nullptr;
   Estimate& all = estimate_of(&kinds_, kind);
   all.learn(took);
   for (const std::unique_ptr<Ranking>& ranking : rankings_) {
-    if (new_kind) ranking->stale = true;  // and of another kind nothing may be known any more
+    if (new_kind) ranking->stale = true;  // the estimate of another kind may have been dropped
     if (ranking->kind() == kind) ranking->set_mean(all.mean);
   }
 }
@@ -306,7 +306,7 @@ Scheduler::Offer Scheduler::offer(const Worker& worker, const Task& task, Nanos 
   return offer;
 }
 
-// For the few tasks that not every worker may run: one for a device, a suspect, one that failed for its device.
+// For tasks that not every worker may run: tasks for one device, with a crash, or that failed because of a device.
 Ranking::Choices Scheduler::scan(const Task& task, Nanos now, bool* stuck) {
   const int avoid = task.avoid != kAnyDevice && others_than(task.avoid) ? task.avoid : kAnyDevice;
   Ranking::Choices choices;
@@ -329,7 +329,7 @@ Ranking::Choices Scheduler::scan(const Task& task, Nanos now, bool* stuck) {
   return choices;
 }
 
-// `stuck`: no worker of the task's device has room, and that stays so until one of them changes.
+// `stuck`: no worker of the task's device has room until one of them changes.
 Worker* Scheduler::pick(const Task& task, Nanos now, bool* stuck) {
   *stuck = false;
   if (options_.random != 0) return pick_at_random(task);
@@ -343,10 +343,10 @@ Worker* Scheduler::pick(const Task& task, Nanos now, bool* stuck) {
     if (home.room && !skipped && !avoided && home.finish - choices.with_room.finish < move_cost(task)) return task.home;
   }
   Worker* const with_room = workers_[choices.with_room.position];
-  // While more tasks wait, a worker that will be busy anyway need not be the very best one.
+  // If more tasks wait, the worker need not be the best one, because all of them will be busy.
   if (choices.with_room.finish <= choices.any.finish + (more_to_come(task) ? choices.any.expects : 0)) return with_room;
   if (choices.idle.found() && worth_it(choices.idle, task, now)) return workers_[choices.idle.position];
-  // The better one may take longer than expected.
+  // The better worker may take longer than expected.
   look_again_ =
       std::min(look_again_, now + std::max<Nanos>(tuning::kMoveCostNs, choices.with_room.finish - choices.any.finish));
   return nullptr;
@@ -358,7 +358,7 @@ Nanos Scheduler::move_cost(const Task& task) const {
 
 bool Scheduler::more_to_come(const Task& task) const { return task.source->waiting > 1 || task.source->to_come != 0; }
 
-// P2: whether the others would still be at what waits and is to come when this idle worker had finished the task.
+// P2: returns whether the others would still work on waiting and later tasks when this idle worker has finished the task.
 bool Scheduler::worth_it(const Ranking::Choice& idle, const Task& task, Nanos now) {
   double tasks = static_cast<double>(waiting_);
   for (const Source* source : sources_) {
@@ -366,7 +366,7 @@ bool Scheduler::worth_it(const Ranking::Choice& idle, const Task& task, Nanos no
     tasks += static_cast<double>(source->to_come);
   }
   const Ranking& ranking = ranking_of(task.kind);
-  double rate = ranking.rate();  // of the others
+  double rate = ranking.rate();  // of the other workers
   if (expected(*workers_[idle.position], task) != kUnknown) rate -= 1.0 / static_cast<double>(std::max<Nanos>(1, idle.expects));
   return rate <= 1e-18 || static_cast<double>(idle.finish - now) <= (tasks + ranking.backlog(now)) / rate;
 }
@@ -411,7 +411,7 @@ Task* Scheduler::next(Nanos now, int skip, int shun) {
   return nullptr;
 }
 
-// The source's first task that goes to a worker now. Tasks for one device come first: no other worker can do them.
+// Returns the source's first task that goes to a worker now. Tasks for one device come first, as no other worker can run them.
 Task* Scheduler::next_of(Source* source, Nanos now, Worker** worker) {
   using In = Source::Queue::In;
   bool stuck = false;
@@ -479,7 +479,7 @@ TaskList& Scheduler::queue_of(Task* task) {
 
 void Scheduler::enqueue(Task* task, bool first) {
   Source* source = task->source;
-  if (source->under_way++ == 0) source->served = std::max(source->served, served_);  // no credit for having been away
+  if (source->under_way++ == 0) source->served = std::max(source->served, served_);  // no credit for the time without tasks
   TaskList& tasks = queue_of(task);
   first ? tasks.push_front(task) : tasks.push_back(task);
   task->place = Place::kQueued;
@@ -596,7 +596,7 @@ std::vector<Task*> Scheduler::remove(Worker* worker) {
   return orphans;
 }
 
-// ---- what happens to tasks ----
+// ---- results of tasks ----
 
 void Scheduler::add(Task* task) {
   task->source->latest_kind = task->kind;
@@ -695,7 +695,7 @@ Task* Scheduler::take_back(Nanos now, int skip, int shun) {
   if (ahead_ == 0 || busy_ == static_cast<int>(workers_.size())) return nullptr;
   pass_time(now);
   see_callers(skip, shun);
-  // From the worker that will be busy for longest, of those that have something to give.
+  // From the worker that will be busy for longest, among those with tasks that can be taken back.
   Nanos latest = 0;
   Task* best = latest_to_give(now, &latest);
   if (best != nullptr && best->device != kAnyDevice && !has_idle(best->device)) best = scan_to_give(now, &latest);
@@ -720,7 +720,7 @@ Task* Scheduler::latest_to_give(Nanos now, Nanos* latest) const {
   return best;
 }
 
-// The same, where tasks for one device are among them.
+// The same, if there are tasks for one device.
 Task* Scheduler::scan_to_give(Nanos now, Nanos* latest) const {
   Task* best = nullptr;
   *latest = 0;
@@ -735,7 +735,7 @@ Task* Scheduler::scan_to_give(Nanos now, Nanos* latest) const {
   return best;
 }
 
-// When an idle worker that would get the task would be done with it.
+// Returns when an idle worker that would get the task would finish it.
 Nanos Scheduler::soonest_idle(const Task& task, Nanos now) {
   if (task.device == kAnyDevice && task.avoid == kAnyDevice) {
     const Ranking::Choice idle = ranking_of(task.kind).choose(now).idle;
@@ -744,7 +744,8 @@ Nanos Scheduler::soonest_idle(const Task& task, Nanos now) {
   Nanos soonest = kNever;
   for (const Worker* idle : workers_) {
     if (!idle->hand.empty() || idle->full || !may_run(*idle, task, task.avoid != kAnyDevice)) continue;
-    if (idle->only_cpu != kNoCpu && idle->only_cpu == skip_) continue;  // it would go back to where it came from
+    if (idle->only_cpu != kNoCpu && idle->only_cpu == skip_)
+      continue;  // the task would go back to the worker that it came from
     const Offer found = offer(*idle, task, now);
     if (expected(*idle, task) != kUnknown) soonest = std::min(soonest, found.finish);
   }
@@ -795,7 +796,7 @@ bool Scheduler::hedge(const Task& task, Nanos now, Nanos* look_again, int skip) 
 
 bool Scheduler::wants_more(const Source& source) { return source.waiting == 0 && ranking_of(source.latest_kind).roomy() > 0; }
 
-// ---- the books ----
+// ---- the consistency check ----
 
 std::string Scheduler::check() const {
   std::string first;

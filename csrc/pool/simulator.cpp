@@ -1,4 +1,4 @@
-// Events in the order of time: a device finishes, a call arrives, a device dies or comes back, a decision is due again.
+// Processes events in the order of time: a device finishes, a call arrives, a device dies or restarts, a decision is due.
 #include "pool/simulator.hpp"
 
 #include <algorithm>
@@ -18,9 +18,9 @@ struct Job : Task {
   double length = 1;
   Nanos came = 0;
   bool done = false;
-  Worker* left = nullptr;  // from which it was taken back last, and when
+  Worker* left = nullptr;  // the worker from which it was taken back last, and when
   Nanos left_at = 0;
-  Job* first = nullptr;  // of which this is a second run
+  Job* first = nullptr;  // set if this is a second run of it
   Job* second = nullptr;
 };
 
@@ -38,7 +38,7 @@ struct Event {
 struct Device : Worker {
   SimulatedDevice how;
   std::deque<Job*> ring;     // sent, not claimed
-  std::deque<Job*> claimed;  // the first is being worked on
+  std::deque<Job*> claimed;  // the first one is running
   Nanos began = 0;
   std::uint64_t life = 1;
   bool alive = true;
@@ -148,7 +148,7 @@ class Machine {
     timed([&] { scheduler_.add(added); });
   }
 
-  // As many tasks of streams as are wanted, and whatever can be placed, until nothing changes.
+  // Draws the tasks that streams want, and places all tasks that can be placed, until nothing changes.
   void schedule() {
     bool again = true;
     while (again) {
@@ -181,7 +181,7 @@ class Machine {
     return true;
   }
 
-  // Of a stream's oldest task a second run, if the policy is for it.
+  // Starts a second run of a stream's oldest task, if the policy decides so.
   bool hedge(std::size_t from) {
     if (from == 0) hedge_again_ = kNever;
     if (simulation_.options.hedge <= 0 || !simulation_.sources[from].arrivals.empty()) return false;
@@ -210,7 +210,7 @@ class Machine {
     return true;
   }
 
-  // The answer of the run is not needed any more.
+  // Drops a run whose answer is not needed any more.
   void drop_run(Job* job) {
     const bool sent = job->place == Place::kSent;
     scheduler_.drop(job);

@@ -44,7 +44,7 @@ std::shared_ptr<Session> open(const std::string& model, int device_id = 0, const
   return opened.take();
 }
 
-// Outputs on the host.
+// Receives outputs on the host.
 class Sink final : public session::OutputSink {
  public:
   void* reserve(std::size_t index, const device::TensorDesc&, const Shape&, std::size_t bytes) override {
@@ -55,12 +55,12 @@ class Sink final : public session::OutputSink {
   std::vector<std::vector<float>> outputs;
 };
 
-// One input of `rows` times 3 that holds `value`; the models multiply it by 0, 1, 2, ...
+// A run with one input of `rows` times 3 with the value `value`; the models multiply it by 0, 1, 2, ...
 struct Run {
   explicit Run(float value, std::int64_t rows = 2) : data(static_cast<std::size_t>(rows) * 3, value) {
     feed.view = {data.data(), data.size() * sizeof(float), DType::kFloat32, {rows, 3}};
   }
-  // Whether the sink has what the model makes of it: x @ w, where w counts from 0 and has rows of `width`.
+  // Returns whether the sink has the model's result: x @ w, with w = 0, 1, 2, ... in rows of `width`.
   bool is(const Sink& sink) const {
     const std::size_t rows = data.size() / 3;
     if (sink.outputs.size() != 1 || sink.outputs[0].size() % rows != 0) return false;
@@ -272,7 +272,7 @@ TEST(finalize_ends_what_runs) {
     }
   });
   ender.join();
-  const auto again = open("static.om");  // a second life
+  const auto again = open("static.om");  // after everything was released
   const Run run(2);
   Sink sink;
   CHECK_OK(infer(again.get(), run, &sink));

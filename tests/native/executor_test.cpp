@@ -1,4 +1,4 @@
-// The executor between threads that make feeds and threads that take outputs, on a device that is played here.
+// The executor between threads that make feeds and threads that take outputs, on a fake device.
 #include "worker/executor.hpp"
 
 #include <unistd.h>
@@ -29,7 +29,7 @@ T take(Result<T> result) {
   return result.take();
 }
 
-// Adds one to each byte. A first byte of 250 fails the run, of 251 loses the device.
+// Adds one to each byte. If the first byte is 250, the run fails; if it is 251, the device is lost.
 class PlayedModel : public device::Model {
  public:
   PlayedModel() {
@@ -101,8 +101,8 @@ class PlayedRuntime : public device::Runtime {
 };
 
 struct Job : worker::Executor::Job, session::OutputSink {
-  std::vector<std::uint8_t> made;     // the feeds, as a callable would make them
-  std::vector<std::uint8_t> outputs;  // where a callable takes them
+  std::vector<std::uint8_t> made;     // the feeds, in memory of a callable
+  std::vector<std::uint8_t> outputs;  // the outputs, in memory of a callable
   void* reserve(std::size_t, const device::TensorDesc&, const Shape&, std::size_t bytes) override {
     outputs.resize(bytes);
     return outputs.data();
@@ -149,7 +149,7 @@ struct Stages {
     }
   }
 
-  // Serves until the lane is closed; what run() came to.
+  // Serves until the lane is closed. Returns the result of run().
   Status serve() {
     Status status;
     std::thread device([&] { status = executor->run([] {}); });
@@ -195,7 +195,7 @@ TEST(every_task_is_answered_once_and_right) {
   Stages stages;
   std::thread worker([&] { CHECK_OK(stages.serve()); });
   std::atomic<bool> over{false};
-  std::thread other([&] {  // asks for the end of tasks that are under way, and of others
+  std::thread other([&] {  // cancels tasks that are in progress, and others
     for (std::uint64_t number = 0; !over; ++number) {
       const std::uint64_t seq = number % kTasks * shm::kRingSlots + number % shm::kMostInFlight;
       stages.executor->cancel(seq);

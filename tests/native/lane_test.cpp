@@ -1,4 +1,4 @@
-// Lane and port together, in one process, with a bad peer played by writing into the arena.
+// Lane and port together in one process. Writes into the arena take the place of a faulty peer.
 #include "shm/lane.hpp"
 
 #include <fcntl.h>
@@ -26,7 +26,7 @@
 #include "worker/serve.hpp"
 
 namespace {
-thread_local bool t_no_memory = false;  // while true, this thread gets none
+thread_local bool t_no_memory = false;  // while true, allocations of this thread fail
 }
 
 [[gnu::noinline]] void* operator new(std::size_t bytes) {
@@ -50,7 +50,7 @@ T take(Result<T> result) {
   return result.take();
 }
 
-// Both ends of an arena. The worker's end has a mapping of its own, as in another process.
+// Both ends of an arena. The worker's end has its own mapping, as in another process.
 struct Pair {
   explicit Pair(const LaneOptions& options = {0, std::size_t{16} << 30, 0})
       : bell(take(Bell::create())), lane(take(Lane::create(bell, options))) {
@@ -141,7 +141,7 @@ TEST(replies_may_come_in_any_order) {
     echo(pair, &later);
     CHECK(reply_of(pair).token.task == &tokens[round]);
   }
-  // The first stays unanswered while hundreds pass.
+  // The first task stays unanswered while hundreds of others are withdrawn.
   for (std::uint32_t i = 0; i < 3 * kRingSlots; ++i) {
     submit(pair.lane.get(), {4});
     Task later = next_of(pair);
@@ -171,7 +171,7 @@ std::uint64_t submit_numbered(Lane* lane, const std::vector<std::uint8_t>& bytes
       draft.emplace(std::move(*room));
       break;
     }
-    std::this_thread::yield();  // the worker has to pass the withdrawn ones by
+    std::this_thread::yield();  // until the worker has skipped the withdrawn tasks
   }
   FrameWriter writer(lane->region()->data(), draft->feeds());
   const auto length = static_cast<std::int64_t>(bytes.size());
@@ -224,7 +224,7 @@ TEST(a_worker_that_stands_still_is_not_flooded_with_withdrawn_tasks) {
   }
   CHECK(withdrawn == kMostInFlight && pair.lane->in_flight() == 0);
   Task task;
-  CHECK(take(pair.port->next(kNoWait, &task)) == Next::kTimeout);  // it passes them all by
+  CHECK(take(pair.port->next(kNoWait, &task)) == Next::kTimeout);  // it skips all of them
   submit(pair.lane.get(), {7});
   task = next_of(pair);
   CHECK(equal(task.feeds.at(0), {7}));
@@ -304,7 +304,7 @@ TEST(a_result_that_just_fits_gets_its_slot) {
   const Pair pair(options);
   submit(pair.lane.get(), {1});
   Task task = next_of(pair);
-  const std::size_t needed = std::size_t{40} << 20;  // neither twice as much nor the next power of two is there
+  const std::size_t needed = std::size_t{40} << 20;  // neither twice this size nor the next power of two is free
   CHECK_OK(pair.port->too_large(&task, needed));
   Lane::Reply reply;
   CHECK(!take(pair.lane->take(&reply)));
@@ -312,7 +312,7 @@ TEST(a_result_that_just_fits_gets_its_slot) {
   CHECK(task.result.bytes >= needed);
   echo(pair, &task);
   CHECK(reply_of(pair).kind == Kind::kTensors);
-  submit(pair.lane.get(), {2});  // the next one, for which so much is usual, finds a slot too
+  submit(pair.lane.get(), {2});  // the next task, which expects this size, gets a slot, too
   task = next_of(pair);
   echo(pair, &task);
   CHECK(reply_of(pair).kind == Kind::kTensors);
@@ -332,7 +332,7 @@ TEST(small_slots_that_are_free_make_room_for_a_large_one) {
       pair.lane->region()->data()[lease.span().offset] = 1;
       small.push_back(std::move(lease));
     }
-    CHECK(small.size() > 900);  // the arena is full of them
+    CHECK(small.size() > 900);  // the arena is full of small slots
     CHECK(!take(pair.lane->lease_feeds(large)));
     kept.push_back(std::move(small[small.size() - 100]));
   }
@@ -503,7 +503,7 @@ TEST(a_reply_given_twice_is_refused) {
   CHECK(pair.lane->take(&reply).status().code() == Code::kCorrupt);
 }
 
-// Random bytes in place of a table: refused, or tensors that lie inside their room. Sanitizers judge the reading.
+// A table of random bytes is refused, or its tensors lie inside their room. Sanitizers check the reads.
 TEST(no_table_whatsoever_leads_outside) {
   const Pair pair;
   std::uint8_t* arena = pair.lane->region()->data();

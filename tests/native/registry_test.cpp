@@ -1,6 +1,5 @@
-// Random tasks over slots, against what must hold of the registry at every step: the device is never told of overlapping
-// ranges, never asked to let go of memory that it copies from or to, and never copies from or to pages that the parent gave
-// back.
+// Random tasks over slots. At every step: the registry never registers overlapping ranges, never unregisters memory that a copy
+// uses, and the device never copies from or to pages that the parent has released.
 #include <cstdint>
 #include <cstdio>
 #include <map>
@@ -19,16 +18,16 @@ namespace device = ais::device;
 
 constexpr std::uintptr_t kPage = 4096;
 constexpr std::uintptr_t kSlotBytes = 256 * kPage;
-constexpr std::uintptr_t kArena = std::uintptr_t{1} << 40;  // nobody touches the memory
+constexpr std::uintptr_t kArena = std::uintptr_t{1} << 40;  // the memory is never accessed
 constexpr int kSlots = 6;
 
-// A slot's pages are new ones after each time that the parent gave them back.
+// A slot has new pages after each release by the parent.
 struct Slot {
   std::uint64_t pages = 0;
   int tasks = 0;
 };
 
-struct Direct {  // what the device copies from or to by itself
+struct Direct {  // memory that the device copies directly
   std::uintptr_t begin;
   std::uintptr_t end;
 };
@@ -112,7 +111,7 @@ class Torment {
  private:
   int pick(int below) { return std::uniform_int_distribution<int>(0, below - 1)(random_); }
 
-  // The parent gives a free slot's memory back, and counts it before the slot goes to the worker again.
+  // The parent releases the memory of a free slot, and counts this before the worker gets the slot again.
   void give_back() {
     Slot& slot = fake_.slots[pick(kSlots)];
     if (slot.tasks != 0) return;
@@ -120,7 +119,7 @@ class Torment {
     ++punched_;
   }
 
-  // One or two slots (feeds may be shared by tasks), tensors one after the other in each.
+  // Uses one or two slots (tasks may share feeds), with consecutive tensors in each.
   void start() {
     Task task;
     task.user = {++numbers_, punched_, {}};
@@ -139,7 +138,7 @@ class Torment {
     tasks_.push_back(std::move(task));
   }
 
-  // A pipeline copies directly what is registered when the run starts.
+  // A pipeline copies memory directly if it is registered when the run starts.
   void use(Task* task, std::uintptr_t at, std::uintptr_t bytes) {
     registry_.use(&task->user, reinterpret_cast<const void*>(at), bytes);
     const FakeDevice::Known* range = fake_.covering(at, at + bytes);

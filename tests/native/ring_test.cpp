@@ -1,5 +1,5 @@
-// The ring and the doorbell alone: validation, wrap, and stress with either side the faster, between threads (for
-// ThreadSanitizer, which judges the ordering) and between processes that are killed at random moments.
+// The ring and the doorbell alone: validation, wrap-around, and stress with either side faster, between threads
+// (ThreadSanitizer checks the ordering) and between processes that are killed at random moments.
 #include "shm/ring.hpp"
 
 #include <signal.h>
@@ -27,7 +27,7 @@ using namespace ais::shm;
 
 namespace {
 
-// One ring with a bell at each end and, as in an arena, memory that an entry hands over.
+// One ring with a bell at each end and, as in an arena, memory that belongs to an entry.
 struct Shared {
   std::atomic<std::uint64_t> write_pos{0};
   alignas(64) std::atomic<std::uint64_t> read_pos{0};
@@ -68,7 +68,7 @@ void dawdle(std::minstd_rand* random, bool slow) {
 
 constexpr std::int64_t kPatience = std::chrono::nanoseconds(check::kPatience).count();
 
-// Publishes `count` entries, each with a payload of its own.
+// Publishes `count` entries, each with its own payload.
 void produce(const SharedMemory& shared, std::uint64_t count, bool slow) {
   auto ring = shared.producer();
   const Doorbell readable(&shared->readable);
@@ -90,8 +90,8 @@ void produce(const SharedMemory& shared, std::uint64_t count, bool slow) {
   }
 }
 
-// Takes entries until `count` or until `stop` says so; returns how many. Each is checked whole and in order. The payload is
-// read before the entry is given back, so here "take" is peek and pop.
+// Takes entries until there are `count`, or until `stop` is set; returns the number. Each entry is checked, and the order. The
+// payload is read before the entry is released, so here "take" means peek and pop.
 std::uint64_t consume(const SharedMemory& shared, std::uint64_t count, bool slow, const std::atomic<bool>* stop = nullptr) {
   auto ring = shared.consumer();
   const Doorbell readable(&shared->readable);
@@ -217,7 +217,7 @@ TEST(the_epoch_wraps_without_touching_the_announcements) {
 }
 
 namespace {
-// Field 3 of its stat is 'S' only inside the futex: the thread blocks nowhere else.
+// Returns whether the thread is in the futex: field 3 of its stat is 'S' only there, because it blocks nowhere else.
 bool asleep(pid_t tid) {
   std::ifstream stat("/proc/self/task/" + std::to_string(tid) + "/stat");
   std::string text((std::istreambuf_iterator<char>(stat)), std::istreambuf_iterator<char>());
@@ -237,7 +237,7 @@ TEST(a_ringer_that_dies_before_its_system_call_takes_no_wake_up_along) {
     wake = bell.wait(0, deadline, 0);
   });
   while (tid == 0 || (word.load() & 0xffffffff) == 0 || !asleep(tid)) std::this_thread::yield();
-  word.fetch_add(std::uint64_t{1} << 32);  // the dying ringer's half of a ring
+  word.fetch_add(std::uint64_t{1} << 32);  // the first half of a ring, by a process that dies
   bell.ring();
   sleeper.join();
   CHECK(wake == Wake::kRung && monotonic_ns() < deadline);
@@ -260,7 +260,7 @@ TEST(one_ring_wakes_all_who_wait) {
   CHECK(woken == 4);
 }
 
-// Without bells, whose read-modify-writes order everything by themselves: here SYNC(publish) and SYNC(recycle) stand alone.
+// Without bells, whose read-modify-writes would order everything: this tests SYNC(publish) and SYNC(recycle) alone.
 TEST(the_positions_alone_order_the_entries) {
   const SharedMemory shared;
   const std::uint64_t count = scaled(100'000);
@@ -291,13 +291,13 @@ TEST(the_positions_alone_order_the_entries) {
   producer.join();
 }
 
-// SYNC(bell) alone: what was written before a ring is there for who sees the ring.
+// SYNC(bell) alone: a thread that sees a ring also sees everything that was written before it.
 TEST(a_ring_publishes_what_came_before_it) {
   std::atomic<std::uint64_t> there{0};
   std::atomic<std::uint64_t> back{0};
   const Doorbell to(&there);
   const Doorbell from(&back);
-  std::uint64_t value = 0;  // plain: the bells hand it to and fro
+  std::uint64_t value = 0;  // not atomic: the bells order its accesses
   constexpr std::uint32_t kRounds = 5000;
   std::thread other([&] {
     for (std::uint32_t round = 0; round < kRounds; ++round) {
@@ -320,7 +320,7 @@ TEST(stress_even) { stress_threads(false, false); }
 TEST(stress_slow_producer) { stress_threads(true, false); }
 TEST(stress_slow_consumer) { stress_threads(false, true); }
 
-// What a killed producer published is whole, and nothing else is seen.
+// Entries that a killed producer has published are complete, and no other entry is visible.
 TEST(a_killed_producer_leaves_only_whole_entries) {
   std::minstd_rand random(3);
   for (int round = 0; round < 60; ++round) {
@@ -348,7 +348,7 @@ TEST(a_killed_producer_leaves_only_whole_entries) {
   }
 }
 
-// A producer whose consumer was killed in the middle of anything gets woken and finds the positions sane.
+// If a consumer is killed at any point, the producer is woken and finds valid positions.
 TEST(a_killed_consumer_leaves_sane_positions) {
   std::minstd_rand random(5);
   for (int round = 0; round < 60; ++round) {
@@ -387,7 +387,7 @@ TEST(a_killed_consumer_leaves_sane_positions) {
 TEST(each_task_is_run_or_withdrawn_and_never_both) {
   const SharedMemory shared;
   const std::uint64_t count = scaled(100'000);
-  std::atomic<std::uint64_t> ran{0};  // the newest task that was answered, and one more
+  std::atomic<std::uint64_t> ran{0};  // the newest answered task plus one
   std::thread consumer([&] {
     auto ring = shared.consumer();
     TaskDescriptor entry;
@@ -395,7 +395,7 @@ TEST(each_task_is_run_or_withdrawn_and_never_both) {
       const Result<bool> popped = ring.try_pop(&entry);
       CHECK(popped.ok());
       if (!popped.value()) {
-        if (ran.load() == count) return;  // the last ones were withdrawn
+        if (ran.load() == count) return;  // the last tasks were withdrawn
         std::this_thread::yield();
         continue;
       }
@@ -406,7 +406,7 @@ TEST(each_task_is_run_or_withdrawn_and_never_both) {
       CHECK(ran.compare_exchange_strong(before, next, std::memory_order_acq_rel));
     }
   });
-  // All tasks use one slot, so whoever uses it without having the task races for its memory.
+  // All tasks use one slot, so a side that uses it without owning the task causes a data race.
   auto ring = shared.producer();
   std::minstd_rand random(3);
   std::uint64_t withdrawn = 0;
@@ -417,7 +417,7 @@ TEST(each_task_is_run_or_withdrawn_and_never_both) {
     if (random() % 2 == 0 && ring.withdraw(seq, seq)) {
       for (std::uint64_t& word : shared->payload[0]) word = ~seq;
       std::uint64_t before = seq;
-      CHECK(ran.compare_exchange_strong(before, seq + 1));  // it does not run
+      CHECK(ran.compare_exchange_strong(before, seq + 1));  // a withdrawn task does not run
       ++withdrawn;
     } else {
       while (ran.load(std::memory_order_acquire) != seq + 1) std::this_thread::yield();

@@ -1,5 +1,5 @@
-// The scheduler's choices against those of a plain scan over all workers, in random situations. The scan is the rule; the
-// rankings of csrc/pool/ranking.hpp only find the same worker sooner.
+// Compares the scheduler's choices with a scan over all workers, in random situations. The scan is the reference; the rankings
+// of csrc/pool/ranking.hpp only find the same worker faster.
 #include "pool/scheduler.hpp"
 
 #include <algorithm>
@@ -23,7 +23,7 @@ struct Found {
   std::size_t in_hand = 0;
 };
 
-// A pool in which anything may happen, and the scan beside it.
+// A pool with random events, and the scan.
 class World {
  public:
   World(std::uint64_t seed, int in_flight) : random_(seed), options_{in_flight, 2, 3, 0, 0}, scheduler_(options_) {
@@ -157,7 +157,7 @@ class World {
     return tuning::kMoveCostNs + static_cast<Nanos>(tuning::kMoveCostPerByte * static_cast<double>(task.bytes));
   }
 
-  // Whether P2 may send the task to this idle worker: 1 yes, 0 no, -1 too close to call, as sums are rounded.
+  // Returns whether P2 may send the task to this idle worker: 1 yes, 0 no, -1 unknown, because sums are rounded.
   int worth_it(const Worker& idle, const Task& task, Nanos finish) const {
     double tasks = static_cast<double>(scheduler_.waiting());
     for (const Source& source : sources_) {
@@ -178,7 +178,7 @@ class World {
     return std::abs(left) < 1 + 1e-6 * static_cast<double>(finish - now_) ? -1 : left >= 0;
   }
 
-  // Whether the scan gives the task to `chosen` (null: to none), or to one that is as good.
+  // Returns whether the scan gives the task to `chosen` (null: to none), or to an equally good worker.
   bool agrees(const Task& task, const Worker* chosen) const {
     const bool others = std::any_of(workers_.begin(), workers_.end(), [&](const auto& worker) {
       return worker->open && worker->device != task.avoid && worker->faults == 0;
@@ -214,7 +214,7 @@ class World {
 
   // ---- what the scheduler does ----
 
-  // The scan has to see what the scheduler sees, so everyone who may be chosen is judged before it acts.
+  // The scan must see the same state as the scheduler, so it runs before the scheduler acts.
   void place_all() {
     while (true) {
       std::vector<Task*> fronts;
@@ -236,7 +236,7 @@ class World {
       Task* const task = scheduler_.next(now_, skip_, shun_);
       for (std::size_t i = 0; i < fronts.size(); ++i) {
         const Worker* const chosen = fronts[i] == task ? task->worker : nullptr;
-        const bool asked = fronts[i] == task || task == nullptr;  // else another task came first
+        const bool asked = fronts[i] == task || task == nullptr;  // otherwise another task came first
         if (asked) CHECK(std::count(accepted[i].begin(), accepted[i].end(), chosen) == 1);
       }
       if (task == nullptr) {

@@ -1,10 +1,10 @@
-// A stand-in for a provider library: the plugin interface of ONNX Runtime (onnxruntime_ep_c_api.h), with devices that are made up.
+// A stand-in for a provider library: the plugin interface of ONNX Runtime (onnxruntime_ep_c_api.h), with simulated devices.
 //
-// Its devices have memory that the host may not touch: pages are protected but during copies and executions. It runs the operator
-// Neg over float32 and leaves the rest to the processor. The environment says what it is like:
+// Its devices have memory that the host may not touch: pages are protected but during copies and executions. It runs the
+// operator Neg over float32 and leaves the rest to the processor. The environment says what it is like:
 //
-//   STANDIN_DEVICES  how many devices there are             STANDIN_EXEC_MS, STANDIN_COPY_MS  how long an execution, a copy takes
-//   STANDIN_BYTES    how much memory each device has        STANDIN_LOST    "D:N": device D fails from its execution N on
+//   STANDIN_DEVICES  how many devices there are             STANDIN_EXEC_MS, STANDIN_COPY_MS  how long an execution, a copy
+//   takes STANDIN_BYTES    how much memory each device has        STANDIN_LOST    "D:N": device D fails from its execution N on
 //   STANDIN_LOG      a file that each process which loads it writes its number to, and "overlap D" for each copy of device D
 //                    that began while it was executing
 //
@@ -51,7 +51,7 @@ F* ep(int slot) {
 
 Answer failure(int code, const std::string& text) { return ort<Answer(int, const char*)>(0)(code, text.c_str()); }
 
-#define TRY(call)                              \
+#define TRY(call) \
   if (Answer answer_ = (call); answer_ != nullptr) return answer_
 
 long number(const char* name, long fallback) {
@@ -233,7 +233,8 @@ Answer negate(Compute* self, void*, Opaque* context) {
   TRY((ort<Answer(const Opaque*, std::size_t*)>(64)(info, &elements)));
   ort<void(Opaque*)>(99)(info);
   Opaque* output = nullptr;
-  TRY((ort<Answer(Opaque*, std::size_t, const std::int64_t*, std::size_t, Opaque**)>(91)(context, 0, shape.data(), rank, &output)));
+  TRY((ort<Answer(Opaque*, std::size_t, const std::int64_t*, std::size_t, Opaque**)>(91)(context, 0, shape.data(), rank,
+                                                                                         &output)));
   const void* from = nullptr;
   void* to = nullptr;
   TRY((ort<Answer(const Opaque*, const void**)>(378)(input, &from)));
@@ -305,7 +306,8 @@ struct Factory {
   const char* (*GetName)(const Factory*);
   const char* (*GetVendor)(const Factory*);
   Answer (*GetSupportedDevices)(Factory*, const Opaque* const*, std::size_t, Opaque**, std::size_t, std::size_t*);
-  Answer (*CreateEp)(Factory*, const Opaque* const*, const Opaque* const*, std::size_t, const Opaque*, const Opaque*, Provider**);
+  Answer (*CreateEp)(Factory*, const Opaque* const*, const Opaque* const*, std::size_t, const Opaque*, const Opaque*,
+                     Provider**);
   void (*ReleaseEp)(Factory*, Provider*);
   std::uint32_t (*GetVendorId)(const Factory*);
   const char* (*GetVersion)(const Factory*);
@@ -397,8 +399,8 @@ Factory* make_factory() {
 
 extern "C" {
 
-__attribute__((visibility("default"))) Answer CreateEpFactories(const char*, const void* base, const Opaque*, Factory** factories,
-                                                                std::size_t most, std::size_t* count) {
+__attribute__((visibility("default"))) Answer CreateEpFactories(const char*, const void* base, const Opaque*,
+                                                                Factory** factories, std::size_t most, std::size_t* count) {
   struct ApiBase {
     const void* const* (*GetApi)(std::uint32_t);
   };
