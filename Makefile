@@ -1,11 +1,11 @@
-# Every contributor task. `make` alone lists them. Each target makes the virtual environment it needs.
+# The tasks of contributors. `make` lists them. Each target makes the virtual environment that it needs.
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= $(shell nproc)
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inc')
 PIP := $(BIN)/python -m pip install --quiet
-# A wheel with three models of PP-OCR. Neither its code nor its dependencies are used, so its limits on Python do not count.
+# A wheel with three models of PP-OCR. Only its data is used, so its limits for Python versions do not matter.
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
@@ -14,14 +14,14 @@ OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# The virtual environment, with what the build needs.
+# The virtual environment, with the packages for the build.
 $(VENV)/.python: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) --group build
 	touch $@
 
-# The package in this folder, importable, and what it needs. The emulator is compiled by the targets that use it.
+# An editable install of this folder, with its dependencies. Targets that need the emulator compile it.
 $(VENV)/.installed: $(VENV)/.python setup.py
 	AIS_BENCH_WITHOUT_EMULATOR=1 $(PIP) --no-build-isolation --editable .
 	touch $@
@@ -31,18 +31,18 @@ $(VENV)/.test: $(VENV)/.installed
 	$(PIP) $(OCR_MODELS)
 	touch $@
 
-library: $(VENV)/.installed ## compile what changed of the extension: seconds after an edit
+library: $(VENV)/.installed ## compile the changed files of the extension: seconds after an edit
 	AIS_BENCH_WITHOUT_EMULATOR=1 $(BIN)/python setup.py --quiet build_ext --inplace
 
-emulator: $(VENV)/.installed ## compile what changed of the extension and the emulator
+emulator: $(VENV)/.installed ## compile the changed files of the extension and the emulator
 	$(BIN)/python setup.py --quiet build_ext --inplace
 
-demo: library ## the main job: read lines of text on all devices, score them, report (set ARGS for the number of lines)
+demo: library ## the main example: recognise lines of text on all devices, score, report (set ARGS for the number of lines)
 	$(PIP) --group demo
 	$(PIP) $(OCR_MODELS)
 	$(BIN)/python examples/evaluate_ocr.py $(ARGS)
 
-bench: emulator $(VENV)/.test ## every benchmark, beside what it is compared with, as ratios; best on an idle machine
+bench: emulator $(VENV)/.test ## run every benchmark beside its baseline, and print ratios; use an idle machine
 	$(PIP) --group bench
 	$(BIN)/python benchmarks/bench_single.py
 	$(BIN)/python benchmarks/bench_transport.py
@@ -59,7 +59,7 @@ bench: emulator $(VENV)/.test ## every benchmark, beside what it is compared wit
 test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
-# An environment of its own: onnxruntime-openvino and onnxruntime own the same package. The extension is the one that is built here.
+# A separate environment, because onnxruntime-openvino and onnxruntime contain the same package. It uses the extension of this folder.
 openvino: emulator ## run the tests of the OpenVINO provider, on any x86 processor (set ARGS for pytest)
 	test -x $(VENV)-openvino/bin/python || $(PYTHON) -m venv $(VENV)-openvino
 	$(VENV)-openvino/bin/python -m pip install --quiet --upgrade pip
@@ -68,25 +68,25 @@ openvino: emulator ## run the tests of the OpenVINO provider, on any x86 process
 	echo $(CURDIR) > $$($(VENV)-openvino/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ais_bench.pth
 	$(VENV)-openvino/bin/python -m pytest -n $(JOBS) tests/providers/test_openvino.py tests/providers/test_providers.py $(ARGS)
 
-endurance: emulator $(VENV)/.test ## long evaluations: 100,000 samples with a worker killed every second, 1,000 interruptions (an hour)
+endurance: emulator $(VENV)/.test ## run long evaluations: 100,000 samples while a worker is killed every second, 1,000 interruptions (an hour)
 	AIS_BENCH_ENDURANCE=1 AIS_BENCH_INTERRUPTIONS=1000 $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/evaluate/test_evaluate_endurance.py $(ARGS)
 
-native-test: ## the native tests, plain, under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer
+native-test: ## run the native tests: plain, under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer
 	$(MAKE) --directory tests/native --jobs $(JOBS) all
 
-model: ## have a model checker try every order of steps of the claim protocol (needs Debian's package spin)
+model: ## check every order of steps of the claim protocol with a model checker (needs Debian's package spin)
 	tests/model/check.sh tests/model/claim.pml build/model
 
-# The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in an environment of its own. Leaks are not reported: the
-# interpreter keeps memory on purpose, and tests/one_device/test_memory_flat.py watches ours. Left out are tests that a sanitizer
-# contradicts: of memory that stays flat or is limited, of memory that nobody has, of crashes on purpose, and a fork of a process whose
-# threads allocate, which the sanitizer's allocator of gcc 12 does not survive every time. The tests run in an empty folder:
-# in this one their scripts would import the package that is built here, without the sanitizers. Ray starts programs of its own,
-# which are not ours to check.
+# The extension under AddressSanitizer and UndefinedBehaviorSanitizer, in a separate environment. Leaks are not reported, because
+# the interpreter keeps memory on purpose; tests/one_device/test_memory_flat.py checks ours. Some tests are left out because they
+# contradict a sanitizer: memory that stays flat or is limited, memory that does not exist, crashes on purpose, and the fork of a
+# process whose threads allocate, which gcc 12's sanitizer does not always survive. The tests run in an empty folder; in this
+# folder their scripts would import the package without sanitizers. Tests with Ray are left out because Ray starts other programs,
+# which have no sanitizer.
 ASAN_LEAVES_OUT := little_address_space or no_memory_can_hold or memory_flat or memory_stays_flat or keeps_memory_constant \
   or host_code_cannot_touch or kills_two_workers_is_named or last_lines_of_a_worker or forked_child_that_only_runs or test_ray
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
-asan: ## the test suite against an extension built with sanitizers (set ARGS for pytest)
+asan: ## run the test suite on an extension with sanitizers (set ARGS for pytest)
 	test -x $(VENV)-asan/bin/python || $(PYTHON) -m venv $(VENV)-asan
 	$(VENV)-asan/bin/python -m pip install --quiet --upgrade pip
 	mkdir -p build/asan/run
@@ -98,11 +98,11 @@ asan: ## the test suite against an extension built with sanitizers (set ARGS for
 	  $(abspath $(VENV)-asan/bin/pytest) -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests \
 	  -n $(JOBS) -k "not ($(ASAN_LEAVES_OUT))" $(ARGS)
 
-# The driver of AscendCL, the sessions above it and the emulator under ThreadSanitizer, as a native program: a Python interpreter
-# that is not compiled for it would hide how threads wait for each other. Left out are ONNX Runtime's own accesses, for the same
-# reason (tests/native/tsan.supp); what the pool does with shared memory is in `native-test`.
+# The driver of AscendCL, sessions and the emulator under ThreadSanitizer, as a native program, because a Python interpreter that is
+# not compiled for it would hide how threads wait for each other. Accesses of ONNX Runtime are ignored for the same reason
+# (tests/native/tsan.supp). `native-test` covers the pool's use of shared memory.
 TSAN := -fsanitize=thread -fno-omit-frame-pointer -g
-tsan: emulator $(VENV)/.test ## sessions on the emulator from many threads, under ThreadSanitizer (set ARGS for the names of tests)
+tsan: emulator $(VENV)/.test ## run sessions on the emulator from many threads, under ThreadSanitizer (set ARGS for the names of tests)
 	cmake -G Ninja -S . -B build/tsan -DCMAKE_CXX_FLAGS="$(TSAN)" -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
 	  -Dpybind11_DIR=$(shell $(BIN)/python -c 'import pybind11; print(pybind11.get_cmake_dir())' 2>/dev/null) > build/tsan.log
 	cmake --build build/tsan --target acl_test ascendcl_emulator
@@ -111,10 +111,10 @@ tsan: emulator $(VENV)/.test ## sessions on the emulator from many threads, unde
 	  AIS_BENCH_ORT_LIBRARY=$$($(BIN)/python -c 'from ais_bench.emulator.machine import find_onnxruntime; print(find_onnxruntime())') \
 	  TSAN_OPTIONS="suppressions=tests/native/tsan.supp halt_on_error=1 second_deadlock_stack=1" build/tsan/acl_test $(ARGS)
 
-mutants: emulator $(VENV)/.test ## take what keeps each of CANN's rules out of the driver, and see its tests fail (set ARGS for names; takes long)
+mutants: emulator $(VENV)/.test ## remove the driver's code for each of CANN's rules, and check that its tests fail (set ARGS for names; slow)
 	AIS_BENCH_CFLAGS=-O0 $(BIN)/python tests/support/driver_mutants.py $(ARGS)
 
-lint: $(VENV)/.python ## formatting, lint and types; needs no compiled extension
+lint: $(VENV)/.python ## check formatting, lint and types; needs no compiled extension
 	$(PIP) --group lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -129,12 +129,12 @@ docs: $(VENV)/.python ## build the documentation as a site into build/site
 	$(PIP) --group docs
 	$(BIN)/python -m mkdocs build --quiet --strict
 
-wheels: $(VENV)/.python ## manylinux_2_28 wheels for every interpreter of this machine into dist/, each checked and tried (set ARGS)
+wheels: $(VENV)/.python ## build manylinux_2_28 wheels for every interpreter of this machine into dist/, check and test them (set ARGS)
 	$(PIP) --group wheels
 	$(BIN)/python tools/build_wheels.py $(ARGS)
 
 wheel: ## build a wheel for this machine into dist/
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
 
-clean: ## remove everything that was built
+clean: ## remove all build results
 	rm -rf build dist *.egg-info $(VENV) $(VENV)-asan $(VENV)-openvino ais_bench/*.so ais_bench/emulator/*.so

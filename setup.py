@@ -17,13 +17,13 @@ if sysconfig.get_config_var("Py_GIL_DISABLED"):
     )
 
 ROOT = Path(__file__).resolve().parent
-# A source tree that cannot be written to is built elsewhere, and so is a second kind of build that would mix with the first.
+# Build elsewhere if the source tree is read-only, or if another kind of build would mix with the first one.
 SCRATCH = os.environ.get("AIS_BENCH_BUILD_DIR") or (
     "build" if os.access(ROOT, os.W_OK) else tempfile.mkdtemp(prefix="ais_bench-build-")
 )
 # The CMake target of each library.
 TARGETS = {"ais_bench._native": "_native", "ais_bench.emulator.libascendcl_emulator": "ascendcl_emulator"}
-if os.environ.get("AIS_BENCH_WITHOUT_EMULATOR") == "1":  # a checkout that only infers need not wait for it
+if os.environ.get("AIS_BENCH_WITHOUT_EMULATOR") == "1":  # a checkout that is only used for inference does not need it
     del TARGETS["ais_bench.emulator.libascendcl_emulator"]
 
 

@@ -1,4 +1,4 @@
-// AIPP settings: from JSON, to and from the device, and checked as a whole. The arithmetic is in aipp_run.cpp.
+// AIPP settings: reads them from JSON, copies them to and from the device, and checks them. aipp_run.cpp does the arithmetic.
 #include "emulator/aipp.hpp"
 
 #include <cstring>
@@ -8,9 +8,9 @@
 namespace ais::emulator {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x50504941;  // "AIPP": a buffer without it was never filled by aclmdlSetInputAIPP
+constexpr std::uint32_t kMagic = 0x50504941;  // "AIPP": without it, aclmdlSetInputAIPP has not filled the buffer
 
-// On the device: a header and one record a picture. Only this file and the "device" read it.
+// The form on the device: a header, and one record for each picture. Only this file and the emulated device read it.
 struct StoredHeader {
   std::uint32_t magic;
   std::int32_t format, width, height, pictures;

@@ -1,4 +1,4 @@
-// The arithmetic of AIPP, one pixel after the other: plain rather than fast.
+// The arithmetic of AIPP, pixel by pixel. The code is simple, not fast.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -15,7 +15,7 @@ struct Pixel {
   std::array<int, 3> channels{};
 };
 
-// A pixel of a picture as its format stores it: R, G, B or Y, U, V or Y alone.
+// Returns a pixel of a picture as its format stores it: R, G, B or Y, U, V or only Y.
 Pixel read_pixel(const AippParameters& parameters, const std::uint8_t* picture, int x, int y) {
   const auto at = static_cast<std::size_t>(y) * static_cast<std::size_t>(parameters.width) + static_cast<std::size_t>(x);
   Pixel pixel;

@@ -18,7 +18,7 @@ std::shared_ptr<AippParameters> find_aipp(const aclmdlAIPP* handle) {
   return found;
 }
 
-// Changes the whole setting, or one picture's; the change returns what is wrong, "" when nothing is.
+// Changes all settings, or those of one picture. Returns an error text, or "".
 using Change = std::function<std::string(AippParameters&)>;
 using PictureChange = std::function<std::string(AippPicture&)>;
 

@@ -1,4 +1,4 @@
-// AscendCL: which inputs of a model have AIPP, and giving dynamic AIPP its settings.
+// AscendCL: queries which inputs have AIPP, and sets dynamic AIPP.
 #include "emulator/call.hpp"
 #include "emulator/memory.hpp"
 #include "emulator/objects.hpp"
@@ -42,12 +42,12 @@ struct AippTarget {
   std::uint32_t model_id;
   aclmdlDataset* dataset;
   std::size_t index;
-  bool is_picture;  // the index is the picture's, not the parameters'
+  bool is_picture;  // the index is that of the picture, not of the parameters
 };
 
 aclError bad(const std::string& what) { return fail(ACL_ERROR_INVALID_PARAM, "AIPP: " + what); }
 
-// The parameter input that a target means; inputs.size() when there is none.
+// Returns the parameter input of a target; inputs.size() if there is none.
 std::size_t parameter_input(const ModelSpec& spec, const AippTarget& target) {
   for (std::size_t i = 0; i < spec.inputs.size(); ++i) {
     if (spec.inputs[i].role != InputRole::kAippParameters) continue;
@@ -57,7 +57,7 @@ std::size_t parameter_input(const ModelSpec& spec, const AippTarget& target) {
   return spec.inputs.size();
 }
 
-// Settings of image size gears are checked when the model runs: only then is the size known.
+// With image size gears, settings are checked when the model runs, because the size is unknown before.
 Status check_for(const ModelSpec& spec, std::size_t index, const AippParameters& parameters) {
   if (spec.gears == GearKind::kImageSize) return Status();
   const auto picture = static_cast<std::size_t>(spec.aipp[static_cast<std::size_t>(spec.inputs[index].aipp)].input);
@@ -65,7 +65,7 @@ Status check_for(const ModelSpec& spec, std::size_t index, const AippParameters&
   return check_parameters(parameters, 1, shape[3], shape[2]);
 }
 
-// The parameter input's device memory.
+// Finds the device memory of the parameter input.
 aclError parameter_memory(const Scope& scope, const aclDataBuffer* handle, std::size_t size, Range* out) {
   const std::shared_ptr<DataBuffer> buffer = objects().buffers.find(handle);
   if (buffer == nullptr || buffer->data == nullptr) return bad("the parameter input has no memory");
@@ -77,7 +77,7 @@ aclError parameter_memory(const Scope& scope, const aclDataBuffer* handle, std::
   return own || settings().host_is_device ? ACL_SUCCESS : bad("the parameter input is not memory of this device");
 }
 
-// Checks the settings as a whole and writes them where the device reads them.
+// Checks all settings, and writes them to the device.
 aclError apply(const Scope& scope, const AippTarget& target, const aclmdlAIPP* handle) {
   const std::shared_ptr<AippParameters> parameters = objects().aipp.find(handle);
   const std::shared_ptr<Model> model = objects().model(target.model_id);

@@ -1,4 +1,4 @@
-// AscendCL: element types, data buffers, datasets. None of it needs a device.
+// AscendCL: element types, data buffers, datasets. These functions need no device.
 #include <cstring>
 
 #include "emulator/call.hpp"
@@ -60,7 +60,7 @@ std::size_t buffer_size(const aclDataBuffer* dataBuffer) {
 
 ACL_API std::size_t aclDataTypeSize(aclDataType dataType) { return dtype_bytes(dataType); }
 
-// Infinities and NaN do not survive, as in the real library.
+// Infinities and NaN are not kept, as in the real library.
 ACL_API float aclFloat16ToFloat(aclFloat16 value) {
   if ((value & 0x7C00) != 0x7C00) return half_to_float(value);
   return (value & 0x3FF) != 0 ? 98304.0F : (value & 0x8000) != 0 ? -65536.0F : 65536.0F;

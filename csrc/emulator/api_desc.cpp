@@ -1,4 +1,4 @@
-// AscendCL: what a model says about itself.
+// AscendCL: descriptions of models.
 #include <cstring>
 
 #include "emulator/call.hpp"
@@ -81,7 +81,7 @@ aclError current_output_dims(const aclmdlDesc* handle, std::size_t index, aclmdl
   return give_dims(shape, short_name(output->name, desc->model_id, "output", index), out);
 }
 
-// rangeCount 0 for gear models: their inputs have gears, not ranges.
+// rangeCount is 0 for gear models, because their inputs have no ranges.
 aclError input_range(const aclmdlDesc* handle, std::size_t index, aclmdlIODimsRange* out) {
   const Spec spec = spec_of(handle);
   const InputSpec* input = input_at(spec, index);

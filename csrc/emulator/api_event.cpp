@@ -6,7 +6,7 @@
 namespace ais::emulator {
 namespace {
 
-// Reaches its mark when the stream comes to it, or, when the stream drops it after a failure, with that knowledge.
+// Reaches its mark when the stream comes to it; if the stream drops it after a failure, the mark gets this error.
 class PendingRecord {
  public:
   explicit PendingRecord(std::shared_ptr<EventMark> mark) : mark_(std::move(mark)) {}
@@ -62,7 +62,7 @@ aclError make_event(const Scope& scope, aclrtEvent* out, EventKind kind) {
   return ACL_SUCCESS;
 }
 
-// One that is renumbered takes its number when it is recorded first, and keeps one from then on.
+// A renumbered event gets its number at the first recording, and keeps one from then on.
 aclError take_number(const Scope& scope, Event* event) {
   if (!event->kind.waitable || event->number != nullptr) return ACL_SUCCESS;
   event->number = scope.device().take_event();
@@ -128,12 +128,12 @@ aclError reset_event(const Scope& scope, aclrtEvent handle, aclrtStream stream) 
   std::shared_ptr<EventMark> mark;
   {
     const std::lock_guard<std::mutex> lock(event->mutex);
-    event->gate = nullptr;  // what is recorded from now on is reached after the reset
+    event->gate = nullptr;  // later recordings are reached after the reset
     mark = event->mark;
   }
   target->submit([event, mark](std::int64_t ready_ns) {
     const std::lock_guard<std::mutex> lock(event->mutex);
-    if (event->mark == mark) event->mark = nullptr;  // else it was recorded meanwhile
+    if (event->mark == mark) event->mark = nullptr;  // otherwise it was recorded meanwhile
     return TaskResult{ACL_SUCCESS, "", ready_ns};
   });
   return ACL_SUCCESS;
