@@ -21,7 +21,7 @@ constexpr unsigned kLeastFeatures = 0x0f;  // numpy 1.22, the first with data ha
 constexpr int kHandlerVersion = 1;
 
 // PyDataMem_Handler, version 1.
-struct Handler {
+struct DataHandler {
   char name[127];
   std::uint8_t version;
   void* context;
@@ -76,7 +76,7 @@ inline const Table& table() {
     if (features >= kLeastFeatures) {
       const auto now = py::reinterpret_steal<py::object>(made.get_handler());
       if (!now) throw py::error_already_set();
-      const auto* const its = static_cast<const Handler*>(PyCapsule_GetPointer(now.ptr(), "mem_handler"));
+      const auto* const its = static_cast<const DataHandler*>(PyCapsule_GetPointer(now.ptr(), "mem_handler"));
       if (its == nullptr) throw py::error_already_set();
       handler = its->version;
     }

@@ -72,7 +72,7 @@ Blocks& blocks() {
 }
 
 py::handle handler() {
-  static numpy_abi::Handler ours = {
+  static numpy_abi::DataHandler ours = {
       "ais_bench",
       numpy_abi::kHandlerVersion,
       nullptr,

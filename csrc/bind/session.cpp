@@ -141,7 +141,7 @@ class Many {
  public:
   // With `returns`, the error of a set replaces its outputs.
   Many(const SessionPtr& self, ShapeRule rule, bool returns) : self_(self), rule_(rule), returns_(returns) {
-    pipeline_ = value_or_raise(without_gil([&] { return session::Pipeline::open(self_); }));
+    pipeline_ = value_or_raise(without_gil([&] { return session::SessionPipeline::open(self_); }));
   }
 
   py::list run(const py::iterable& sets) {
@@ -213,8 +213,9 @@ class Many {
   const ShapeRule rule_;
   const bool returns_;
   py::list results_;
-  std::deque<UnderWay> under_way_;               // oldest first
-  std::unique_ptr<session::Pipeline> pipeline_;  // the last member, so that it is destroyed before the memory that it writes to
+  std::deque<UnderWay> under_way_;  // oldest first
+  std::unique_ptr<session::SessionPipeline>
+      pipeline_;  // the last member, so that it is destroyed before the memory that it writes to
 };
 
 py::list infer_many(const SessionPtr& self, const py::iterable& sets, const py::object& mode, bool returns) {

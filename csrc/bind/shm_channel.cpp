@@ -72,7 +72,7 @@ class PyChannel {
   std::uint64_t serve(const std::shared_ptr<worker::Handler>& handler, const py::object& on_object) {
     const Waiting waiting(&taking_);
     std::uint64_t served = 0;
-    shm::Task task;
+    shm::PortTask task;
     while (true) {
       Result<worker::Stopped> stopped = [&] {
         const NoGil release;
@@ -89,7 +89,7 @@ class PyChannel {
           if (on_object.is_none()) {
             raise_if_error(port_->fail(&task, Code::kUnsupported, "this worker takes arrays, not Python objects", 0, {}));
           } else {
-            on_object(hand_out(std::exchange(task, shm::Task())));
+            on_object(hand_out(std::exchange(task, shm::PortTask())));
           }
           ++served;
           break;
@@ -100,7 +100,7 @@ class PyChannel {
   py::object next_task(const std::optional<double>& timeout) {
     const Waiting waiting(&taking_);
     const std::int64_t deadline_ns = deadline_after(timeout);
-    shm::Task task;
+    shm::PortTask task;
     while (true) {
       Result<shm::Next> next = [&] {
         const NoGil release;
@@ -124,14 +124,14 @@ class PyChannel {
   void reply(const py::tuple& id, py::handle outputs, int kind, std::int64_t execute_ns, std::int64_t copy_in_ns,
              std::int64_t copy_out_ns, std::int64_t preprocess_ns, std::int64_t postprocess_ns) {
     const FeedArrays arrays(outputs, nullptr);
-    shm::Task task = take_back(id);
+    shm::PortTask task = take_back(id);
     if (execute_ns == 0) execute_ns = monotonic_ns() - task.picked_ns;
     const bool filled = [&] {
       if (arrays.copied_bytes() < tuning::kLargeBytes) return arrays.write(&task.writer, *port_->region(), true);
       const NoGil release;
       return arrays.write(&task.writer, *port_->region(), true);
     }();
-    const shm::RunTimes times{copy_in_ns, execute_ns, copy_out_ns, preprocess_ns, postprocess_ns, 0};
+    const shm::StageTimes times{copy_in_ns, execute_ns, copy_out_ns, preprocess_ns, postprocess_ns, 0};
     raise_if_error([&] {
       const std::lock_guard<std::mutex> lock(replies_);
       const Status refused = task.writer.refused();  // a copy, because the writer writes the failure
@@ -142,7 +142,7 @@ class PyChannel {
   }
 
   void fail(const py::tuple& id, int code, const std::string& message, std::int64_t vendor_code) {
-    shm::Task task = take_back(id);
+    shm::PortTask task = take_back(id);
     raise_if_error([&] {
       const std::lock_guard<std::mutex> lock(replies_);
       return port_->fail(&task, static_cast<Code>(code), message, vendor_code, {0, monotonic_ns() - task.picked_ns});
@@ -152,19 +152,19 @@ class PyChannel {
   void close() { port_->close(); }
 
   // Takes back a task that next_task has returned.
-  shm::Task take_back(const py::tuple& id) {
+  shm::PortTask take_back(const py::tuple& id) {
     auto task = tasks_.extract(id_of(id));
     if (task.empty()) raise_if_error(Status(Code::kInvalidArgument, "this task has been answered already"));
     return std::move(task.mapped());
   }
-  void put_back(shm::Task task) { tasks_.emplace(task.seq, std::move(task)); }
+  void put_back(shm::PortTask task) { tasks_.emplace(task.seq, std::move(task)); }
 
   shm::Port* port() { return port_.get(); }
   // Held while a reply is written, by handlers in Python and by an executor without the GIL. No Python code runs meanwhile.
   std::mutex* replies() { return &replies_; }
 
  private:
-  py::object hand_out(shm::Task task) {
+  py::object hand_out(shm::PortTask task) {
     PyObject* tuple = PyStructSequence_New(task_type());
     if (tuple == nullptr) throw py::error_already_set();
     py::object result = py::reinterpret_steal<py::object>(tuple);
@@ -182,8 +182,8 @@ class PyChannel {
   }
 
   std::unique_ptr<shm::Port> port_;
-  py::object base_;                                     // keeps the mapping alive for arrays over it
-  std::unordered_map<std::uint64_t, shm::Task> tasks_;  // returned by next_task and not answered; guarded by the GIL
+  py::object base_;                                         // keeps the mapping alive for arrays over it
+  std::unordered_map<std::uint64_t, shm::PortTask> tasks_;  // returned by next_task and not answered; guarded by the GIL
   std::atomic<bool> taking_{false};
   std::mutex replies_;
 };
@@ -245,7 +245,7 @@ class PyExecutor {
     if (next == nullptr) return py::none();
     Job& job = static_cast<Job&>(*next);
     channel_->put_back(std::move(job.task));
-    const shm::RunTimes& times = job.times;
+    const shm::StageTimes& times = job.times;
     return py::make_tuple(std::move(job.id), job.outputs->take(), std::move(job.carry),
                           py::make_tuple(times.copy_in_ns, times.execute_ns, times.copy_out_ns, times.preprocess_ns));
   }

@@ -32,7 +32,7 @@ Events& events() {
 
 Stream::~Stream() { stop(true); }
 
-std::uint64_t Stream::submit(Task task) {
+std::uint64_t Stream::submit(StreamTask task) {
   const std::lock_guard<std::mutex> lock(mutex_);
   queue_.emplace_back(std::move(task), monotonic_ns());
   ++submitted_;

@@ -26,7 +26,7 @@ struct TaskResult {
   std::int64_t end_ns = 0;  // the device's time
 };
 // `ready_ns`: when the task could have begun.
-using Task = std::function<TaskResult(std::int64_t ready_ns)>;
+using StreamTask = std::function<TaskResult(std::int64_t ready_ns)>;
 
 // The number of a stream's last task that a synchronisation has covered. It outlives the stream, because recordings of events
 // refer to it.
@@ -39,7 +39,7 @@ class Stream {
 
   std::shared_ptr<Context> context() const { return context_.lock(); }
   // Returns the task's number on this stream, from 1.
-  std::uint64_t submit(Task task);
+  std::uint64_t submit(StreamTask task);
   const std::shared_ptr<const DealtWith>& dealt_with() const { return dealt_view_; }
   // Waits until all work submitted before is done. -1: without limit; otherwise a timeout returns `timeout_code`. Stores the
   // code and text of the first failure since the last synchronisation for the calling thread.
@@ -61,7 +61,7 @@ class Stream {
   const std::shared_ptr<const DealtWith> dealt_view_ = dealt_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::pair<Task, std::int64_t>> queue_;  // with the time of submission
+  std::deque<std::pair<StreamTask, std::int64_t>> queue_;  // with the time of submission
   std::uint64_t submitted_ = 0;
   std::uint64_t done_ = 0;
   std::int64_t last_end_ns_ = 0;

@@ -10,7 +10,7 @@
 
 namespace ais::session {
 
-Result<std::unique_ptr<Pipeline>> Pipeline::open(std::shared_ptr<Session> session) {
+Result<std::unique_ptr<SessionPipeline>> SessionPipeline::open(std::shared_ptr<Session> session) {
   AIS_ASSIGN(std::shared_ptr<device::Model> model, session->model());
   std::unique_ptr<device::Pipeline> runs = session->take_pipeline();
   if (runs == nullptr) {
@@ -19,26 +19,26 @@ Result<std::unique_ptr<Pipeline>> Pipeline::open(std::shared_ptr<Session> sessio
     if (!made.ok() && made.status().code() != Code::kOutOfMemory) return made.take_status();
     if (made.ok()) runs = made.take();
   }
-  return std::unique_ptr<Pipeline>(new Pipeline(std::move(session), std::move(model), std::move(runs)));
+  return std::unique_ptr<SessionPipeline>(new SessionPipeline(std::move(session), std::move(model), std::move(runs)));
 }
 
-Pipeline::~Pipeline() {
+SessionPipeline::~SessionPipeline() {
   if (runs_ != nullptr && pending_.empty()) session_->keep_pipeline(std::move(runs_));
 }
 
-bool Pipeline::overlaps(const std::vector<Feed>& feeds) const {
+bool SessionPipeline::overlaps(const std::vector<Feed>& feeds) const {
   return runs_ != nullptr && session_->loop() == 1 &&
          std::all_of(feeds.begin(), feeds.end(), [](const Feed& feed) { return feed.device == nullptr; });
 }
 
-Status Pipeline::run_now(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink) {
+Status SessionPipeline::run_now(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink) {
   Pending done;
   done.status = session_->run(feeds, rule, sink, &done.times);
   pending_.push_back(std::move(done));
   return Status();
 }
 
-Status Pipeline::submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink, bool lasting) {
+Status SessionPipeline::submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink, bool lasting) {
   if (!overlaps(feeds)) return run_now(feeds, rule, sink);
   if (session_->closed()) return session_->model().take_status();
   std::vector<TensorView> inputs;
@@ -52,7 +52,7 @@ Status Pipeline::submit(const std::vector<Feed>& feeds, ShapeRule rule, OutputSi
   return Status();
 }
 
-Status Pipeline::finish(RunTimes* times) {
+Status SessionPipeline::finish(RunTimes* times) {
   if (pending_.empty()) return Status(Code::kInvalidArgument, "no run is under way");
   Pending run = std::move(pending_.front());
   pending_.pop_front();
@@ -61,7 +61,7 @@ Status Pipeline::finish(RunTimes* times) {
   return std::move(run.status);
 }
 
-Status Pipeline::deliver(Pending* run) {
+Status SessionPipeline::deliver(Pending* run) {
   std::vector<device::Output> outputs;
   device::Pipeline::Times took;
   AIS_TRY(runs_->wait(&outputs, &took));

@@ -14,12 +14,12 @@
 
 namespace ais::session {
 
-class Pipeline {
+class SessionPipeline {
  public:
-  static Result<std::unique_ptr<Pipeline>> open(std::shared_ptr<Session> session);
-  ~Pipeline();
-  Pipeline(const Pipeline&) = delete;
-  Pipeline& operator=(const Pipeline&) = delete;
+  static Result<std::unique_ptr<SessionPipeline>> open(std::shared_ptr<Session> session);
+  ~SessionPipeline();
+  SessionPipeline(const SessionPipeline&) = delete;
+  SessionPipeline& operator=(const SessionPipeline&) = delete;
 
   // How many runs can be in progress, and how many are. One thread at a time.
   std::size_t depth() const { return runs_ != nullptr ? runs_->depth() : 1; }
@@ -53,7 +53,8 @@ class Pipeline {
     RunTimes times;
   };
 
-  Pipeline(std::shared_ptr<Session> session, std::shared_ptr<device::Model> model, std::unique_ptr<device::Pipeline> runs)
+  SessionPipeline(std::shared_ptr<Session> session, std::shared_ptr<device::Model> model,
+                  std::unique_ptr<device::Pipeline> runs)
       : session_(std::move(session)), model_(std::move(model)), runs_(std::move(runs)) {}
 
   bool overlaps(const std::vector<Feed>& feeds) const;

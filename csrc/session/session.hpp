@@ -129,7 +129,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
  private:
   friend class Iteration;
-  friend class Pipeline;
+  friend class SessionPipeline;
 
   Session(std::shared_ptr<device::Device> device, std::shared_ptr<device::Model> model, int loop);
 

@@ -49,7 +49,7 @@ Port::Port(std::shared_ptr<Region> region, std::shared_ptr<Bell> parent_bell)
       tasks_(&header_->task_write.value, &header_->task_read.value, region_->data() + kTaskRingOffset),
       results_(&header_->result_write.value, &header_->result_read.value, region_->data() + kResultRingOffset) {}
 
-Result<Next> Port::next(std::int64_t deadline_ns, Task* out) {
+Result<Next> Port::next(std::int64_t deadline_ns, PortTask* out) {
   while (true) {
     const std::uint32_t ticket = own_bell_.ticket();
     const bool was_closed = closed();  // read before the check, so that tasks published before the close are taken
@@ -84,7 +84,7 @@ bool Port::nap_in_stream() {
   return true;
 }
 
-Result<bool> Port::try_next(Task* out) {
+Result<bool> Port::try_next(PortTask* out) {
   TaskDescriptor task;
   AIS_ASSIGN(const bool popped, tasks_.try_pop(&task));
   if (!popped) return false;
@@ -109,7 +109,7 @@ Result<bool> Port::try_next(Task* out) {
   return true;
 }
 
-Status Port::finish(Task* task, Kind kind, const RunTimes& times) {
+Status Port::finish(PortTask* task, Kind kind, const StageTimes& times) {
   Span table;
   if (!task->writer.finish(&table)) {
     return Status(Code::kOutOfMemory, "the outputs need " + std::to_string(task->writer.needed()) +
@@ -122,7 +122,7 @@ Status Port::finish(Task* task, Kind kind, const RunTimes& times) {
   return publish(*task, result, times);
 }
 
-Status Port::fail(Task* task, Code code, std::string_view text, std::int64_t vendor_code, const RunTimes& times) {
+Status Port::fail(PortTask* task, Code code, std::string_view text, std::int64_t vendor_code, const StageTimes& times) {
   constexpr std::size_t kLongestText = 16 << 10;  // fits in the smallest result slot
   const auto length = static_cast<std::int64_t>(std::min(text.size(), kLongestText));
   const std::int64_t codes[2] = {static_cast<std::int64_t>(code), vendor_code};
@@ -137,14 +137,14 @@ Status Port::fail(Task* task, Code code, std::string_view text, std::int64_t ven
   return finish(task, Kind::kError, times);
 }
 
-Status Port::too_large(Task* task, std::uint64_t needed_bytes) {
+Status Port::too_large(PortTask* task, std::uint64_t needed_bytes) {
   ResultDescriptor result{};
   result.needed_bytes = needed_bytes;
   result.kind = static_cast<std::uint16_t>(Kind::kTooLarge);
-  return publish(*task, result, RunTimes());
+  return publish(*task, result, StageTimes());
 }
 
-Status Port::publish(const Task& task, ResultDescriptor result, const RunTimes& times) {
+Status Port::publish(const PortTask& task, ResultDescriptor result, const StageTimes& times) {
   result.seq = task.seq;
   result.picked_ns = task.picked_ns;
   result.done_ns = monotonic_ns();

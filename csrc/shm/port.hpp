@@ -20,7 +20,7 @@
 
 namespace ais::shm {
 
-struct RunTimes {
+struct StageTimes {
   std::int64_t copy_in_ns = 0;
   std::int64_t execute_ns = 0;
   std::int64_t copy_out_ns = 0;
@@ -29,7 +29,7 @@ struct RunTimes {
   std::uint16_t unknown = 0;  // bits of UnknownTime
 };
 
-struct Task {
+struct PortTask {
   std::uint64_t seq = 0;
   std::uint16_t mode = 0;
   Kind kind = Kind::kTensors;
@@ -51,14 +51,14 @@ class Port {
 
   // Waits for the next task until `deadline_ns` of CLOCK_MONOTONIC. `out` is reused to save allocations. kClosed once the lane
   // is closed and everything published was taken. Corrupt: the parent wrote invalid data; the lane is then closed.
-  Result<Next> next(std::int64_t deadline_ns, Task* out);
+  Result<Next> next(std::int64_t deadline_ns, PortTask* out);
 
   // Publishes the contents of task->writer. OutOfMemory if there is no room; then nothing is published.
-  Status finish(Task* task, Kind kind, const RunTimes& times);
+  Status finish(PortTask* task, Kind kind, const StageTimes& times);
   // Publishes a failure. A long text is truncated.
-  Status fail(Task* task, Code code, std::string_view text, std::int64_t vendor_code, const RunTimes& times);
+  Status fail(PortTask* task, Code code, std::string_view text, std::int64_t vendor_code, const StageTimes& times);
   // Publishes that the outputs need `needed_bytes`. The parent then submits the task again with that much room.
-  Status too_large(Task* task, std::uint64_t needed_bytes);
+  Status too_large(PortTask* task, std::uint64_t needed_bytes);
 
   void close();
   bool closed() const;
@@ -66,9 +66,9 @@ class Port {
 
  private:
   Port(std::shared_ptr<Region> region, std::shared_ptr<Bell> parent_bell);
-  Result<bool> try_next(Task* out);
+  Result<bool> try_next(PortTask* out);
   bool nap_in_stream();
-  Status publish(const Task& task, ResultDescriptor result, const RunTimes& times);
+  Status publish(const PortTask& task, ResultDescriptor result, const StageTimes& times);
 
   const std::shared_ptr<Region> region_;
   Header* const header_;

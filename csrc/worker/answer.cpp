@@ -3,7 +3,7 @@
 
 namespace ais::worker {
 
-Status answer(shm::Port* port, shm::Task* task, const Status& run, const shm::RunTimes& times) {
+Status answer(shm::Port* port, shm::PortTask* task, const Status& run, const shm::StageTimes& times) {
   if (task->writer.full()) return port->too_large(task, task->writer.needed());
   const Status refused = task->writer.refused();  // a copy, because the writer writes the failure
   if (!refused.ok()) return port->fail(task, refused.code(), refused.message(), 0, times);

@@ -7,6 +7,6 @@
 namespace ais::worker {
 
 // Publishes the outputs in task->writer, or the failure `run`. If this call fails, the lane cannot be used any more.
-Status answer(shm::Port* port, shm::Task* task, const Status& run, const shm::RunTimes& times);
+Status answer(shm::Port* port, shm::PortTask* task, const Status& run, const shm::StageTimes& times);
 
 }  // namespace ais::worker

@@ -6,7 +6,7 @@
 
 namespace ais::worker {
 
-Status EchoHandler::run(const shm::Task& task, shm::FrameWriter* out, shm::RunTimes* times) {
+Status EchoHandler::run(const shm::PortTask& task, shm::FrameWriter* out, shm::StageTimes* times) {
   const std::int64_t begun = monotonic_ns();
   for (std::size_t i = 0; task.mode != 1 && i < task.feeds.size(); ++i) {
     const TensorView& feed = task.feeds[i];

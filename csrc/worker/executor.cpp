@@ -25,13 +25,13 @@ class FrameSink final : public session::OutputSink {
   shm::FrameWriter* const out_;
 };
 
-session::ShapeRule rule_of(const shm::Task& task) { return {static_cast<session::Mode>(task.mode), false}; }
+session::ShapeRule rule_of(const shm::PortTask& task) { return {static_cast<session::Mode>(task.mode), false}; }
 
 }  // namespace
 
 Executor::Executor(std::shared_ptr<session::Session> session, shm::Port* port, std::mutex* replies)
     : session_(std::move(session)), port_(port), replies_(replies) {
-  auto pipeline = session::Pipeline::open(session_);
+  auto pipeline = session::SessionPipeline::open(session_);
   // Without a pipeline, jobs are executed one by one. If the session cannot run at all, its first job fails.
   if (pipeline.ok() && pipeline.value()->depth() > 1) pipeline_ = pipeline.take();
   if (pipeline_ != nullptr) most_waiting_ = 2;

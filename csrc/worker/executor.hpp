@@ -27,10 +27,10 @@ class Executor {
  public:
   struct Job {
     virtual ~Job() = default;
-    shm::Task task;                       // answered by the executor, unless the run succeeded and `sink` is set
+    shm::PortTask task;                   // answered by the executor, unless the run succeeded and `sink` is set
     std::vector<session::Feed> feeds;     // valid as long as the job
     session::OutputSink* sink = nullptr;  // null: outputs go to the task's slot
-    shm::RunTimes times;
+    shm::StageTimes times;
     bool answered = false;
   };
   using JobPtr = std::unique_ptr<Job>;
@@ -67,8 +67,8 @@ class Executor {
     std::unique_ptr<session::OutputSink> slot;  // where it has no sink of its own
     Status status;                              // it did not start
   };
-  std::deque<Started> under_way_;                // run()'s own
-  std::unique_ptr<session::Pipeline> pipeline_;  // run()'s own; null: one run after the other
+  std::deque<Started> under_way_;                       // run()'s own
+  std::unique_ptr<session::SessionPipeline> pipeline_;  // run()'s own; null: one run after the other
 
   std::mutex lock_;  // guards everything below
   std::condition_variable changed_;

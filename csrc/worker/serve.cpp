@@ -20,13 +20,13 @@ class UnderWay {
   bool empty() const { return started_ == finished_; }
   bool full() const { return started_ - finished_ == tasks_.size(); }
   // Returns the place for the next task. Must not be called while the ring is full.
-  shm::Task* room() { return &tasks_[started_ % tasks_.size()]; }
+  shm::PortTask* room() { return &tasks_[started_ % tasks_.size()]; }
   void start() {
     handler_->start(room());
     ++started_;
   }
   Status finish_one() {
-    shm::RunTimes times;
+    shm::StageTimes times;
     Status run;
     try {
       run = handler_->finish(&times);
@@ -48,14 +48,14 @@ class UnderWay {
   shm::Port* const port_;
   Handler* const handler_;
   std::uint64_t* const served_;
-  std::vector<shm::Task> tasks_;
+  std::vector<shm::PortTask> tasks_;
   std::uint64_t started_ = 0;
   std::uint64_t finished_ = 0;
 };
 
 }  // namespace
 
-Result<Stopped> serve(shm::Port* port, Handler* handler, shm::Task* task, std::uint64_t* served) {
+Result<Stopped> serve(shm::Port* port, Handler* handler, shm::PortTask* task, std::uint64_t* served) {
   UnderWay runs(port, handler, served);
   while (true) {
     if (runs.full()) AIS_TRY(runs.finish_one());

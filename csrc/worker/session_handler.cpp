@@ -26,12 +26,12 @@ void* SessionHandler::SlotSink::reserve(std::size_t index, const device::TensorD
 
 SessionHandler::SessionHandler(std::shared_ptr<session::Session> session)
     : session_(std::move(session)), slots_(session_->device().get()), bounces_(session_->info().outputs.size()) {
-  auto pipeline = session::Pipeline::open(session_);
+  auto pipeline = session::SessionPipeline::open(session_);
   // Without a pipeline, tasks are executed one by one. If the session cannot run at all, its first task fails.
   if (pipeline.ok() && pipeline.value()->depth() > 1) pipeline_ = pipeline.take();
 }
 
-Status SessionHandler::submit(const shm::Task& task, SlotSink* sink) {
+Status SessionHandler::submit(const shm::PortTask& task, SlotSink* sink) {
   if (task.mode > static_cast<std::uint16_t>(session::Mode::kShape)) {
     return Status(Code::kInvalidArgument, "there is no mode number " + std::to_string(task.mode));
   }
@@ -43,7 +43,7 @@ Status SessionHandler::submit(const shm::Task& task, SlotSink* sink) {
                               : pipeline_->submit(feeds_, {static_cast<session::Mode>(task.mode), false}, sink, true);
 }
 
-void SessionHandler::start(shm::Task* task) {
+void SessionHandler::start(shm::PortTask* task) {
   const bool bounces = pipeline_ == nullptr && session_->device()->host_visible();
   SlotRegistry::User user{++tasks_, task->punched, {}};
   for (const TensorView& feed : task->feeds) {
@@ -66,7 +66,7 @@ void SessionHandler::cancel(std::uint64_t seq) {
   if (std::find(running_.begin(), running_.end(), seq) != running_.end()) static_cast<void>(session_->cancel());
 }
 
-Status SessionHandler::finish(shm::RunTimes* times) {
+Status SessionHandler::finish(shm::StageTimes* times) {
   const Started oldest = std::move(started_.front());
   started_.pop_front();
   struct Ended {

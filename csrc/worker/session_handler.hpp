@@ -20,8 +20,8 @@ class SessionHandler : public Handler {
  public:
   explicit SessionHandler(std::shared_ptr<session::Session> session);
   std::size_t depth() const override { return pipeline_ == nullptr ? 1 : pipeline_->depth(); }
-  void start(shm::Task* task) override;
-  Status finish(shm::RunTimes* times) override;
+  void start(shm::PortTask* task) override;
+  Status finish(shm::StageTimes* times) override;
   void cancel(std::uint64_t seq) override;
   void leave() override { slots_.forget(); }
   // Called in the serving thread when the device stops registering slots of the arena: Device::host_memory() has the reason.
@@ -51,12 +51,12 @@ class SessionHandler : public Handler {
     SlotRegistry::User user_;
   };
   struct Started {
-    shm::Task* task;
+    shm::PortTask* task;
     std::unique_ptr<SlotSink> sink;
     Status status;  // it did not start
   };
 
-  Status submit(const shm::Task& task, SlotSink* sink);
+  Status submit(const shm::PortTask& task, SlotSink* sink);
 
   const std::shared_ptr<session::Session> session_;
   std::vector<session::Feed> feeds_;  // kept for its memory
@@ -67,7 +67,7 @@ class SessionHandler : public Handler {
   std::deque<std::uint64_t> running_;  // the numbers of those tasks; guarded by lock_
   std::vector<Bounce> bounces_;        // one an output; used where one task runs at a time
   // Null: one task after the other, executed by finish(). The first to go, since what it does uses the rest.
-  std::unique_ptr<session::Pipeline> pipeline_;
+  std::unique_ptr<session::SessionPipeline> pipeline_;
 };
 
 }  // namespace ais::worker

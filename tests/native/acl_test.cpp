@@ -86,7 +86,7 @@ void in_threads(Body body) {
 }
 
 void pipeline(const std::shared_ptr<Session>& session, int runs) {
-  auto opened = session::Pipeline::open(session);
+  auto opened = session::SessionPipeline::open(session);
   CHECK_OK(opened.status());
   auto lanes = opened.take();
   std::vector<Run> given;

@@ -91,15 +91,15 @@ Lane::Reply reply_of(const Pair& pair) {
   }
 }
 
-Task next_of(const Pair& pair) {
-  Task task;
+PortTask next_of(const Pair& pair) {
+  PortTask task;
   CHECK(take(pair.port->next(monotonic_ns() + kPatience, &task)) == Next::kTask);
   return task;
 }
 
-void echo(const Pair& pair, Task* task) {
+void echo(const Pair& pair, PortTask* task) {
   worker::EchoHandler handler;
-  RunTimes times;
+  StageTimes times;
   CHECK_OK(handler.run(*task, &task->writer, &times));
   CHECK_OK(pair.port->finish(task, Kind::kTensors, times));
 }
@@ -122,7 +122,7 @@ TEST(a_task_goes_there_and_back) {
   for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{70'000}, std::size_t{3} << 20}) {
     const auto bytes = pattern(size, 1);
     submit(pair.lane.get(), bytes);
-    Task task = next_of(pair);
+    PortTask task = next_of(pair);
     CHECK(task.feeds.size() == 1 && equal(task.feeds[0], bytes));
     echo(pair, &task);
     const Lane::Reply reply = reply_of(pair);
@@ -135,16 +135,16 @@ TEST(replies_may_come_in_any_order) {
   const Pair pair;
   int tokens[3];
   for (int& token : tokens) submit(pair.lane.get(), {1, 2, 3}, 0, &token);
-  Task first = next_of(pair);
+  PortTask first = next_of(pair);
   for (int round = 1; round < 3; ++round) {
-    Task later = next_of(pair);
+    PortTask later = next_of(pair);
     echo(pair, &later);
     CHECK(reply_of(pair).token.task == &tokens[round]);
   }
   // The first task stays unanswered while hundreds of others are withdrawn.
   for (std::uint32_t i = 0; i < 3 * kRingSlots; ++i) {
     submit(pair.lane.get(), {4});
-    Task later = next_of(pair);
+    PortTask later = next_of(pair);
     echo(pair, &later);
     CHECK(reply_of(pair).token.task == &g_token);
   }
@@ -157,7 +157,7 @@ TEST(no_more_tasks_than_the_ring_holds) {
   const Pair pair;
   for (std::uint32_t i = 0; i < kMostInFlight; ++i) submit(pair.lane.get(), {5});
   CHECK(!take(pair.lane->begin(64)).has_value());
-  Task task = next_of(pair);
+  PortTask task = next_of(pair);
   echo(pair, &task);
   reply_of(pair);
   CHECK(take(pair.lane->begin(64)).has_value());
@@ -189,7 +189,7 @@ TEST(a_task_that_was_not_claimed_is_taken_back_with_its_feeds) {
   int tokens[3];
   std::uint64_t seqs[3];
   for (int i = 0; i < 3; ++i) seqs[i] = submit_numbered(pair.lane.get(), pattern(1000, static_cast<unsigned>(i)), &tokens[i]);
-  Task first = next_of(pair);
+  PortTask first = next_of(pair);
   Lane::Unfinished left;
   CHECK(!take(pair.lane->withdraw(seqs[0], &left)));  // the worker has it
   CHECK(take(pair.lane->withdraw(seqs[1], &left)));
@@ -199,7 +199,7 @@ TEST(a_task_that_was_not_claimed_is_taken_back_with_its_feeds) {
   echo(pair, &first);
   CHECK(reply_of(pair).token.task == &tokens[0]);
   CHECK(!take(pair.lane->withdraw(seqs[0], &left)));
-  Task third = next_of(pair);
+  PortTask third = next_of(pair);
   CHECK(equal(third.feeds.at(0), pattern(1000, 2)));
   const auto unfinished = pair.lane->abandon();
   CHECK(unfinished.size() == 1 && unfinished[0].taken && unfinished[0].token.task == &tokens[2]);
@@ -223,7 +223,7 @@ TEST(a_worker_that_stands_still_is_not_flooded_with_withdrawn_tasks) {
     CHECK(++withdrawn <= kMostInFlight);
   }
   CHECK(withdrawn == kMostInFlight && pair.lane->in_flight() == 0);
-  Task task;
+  PortTask task;
   CHECK(take(pair.port->next(kNoWait, &task)) == Next::kTimeout);  // it skips all of them
   submit(pair.lane.get(), {7});
   task = next_of(pair);
@@ -234,7 +234,7 @@ TEST(tasks_are_taken_back_while_a_worker_takes_them) {
   const Pair pair;
   std::thread worker([&] {
     worker::EchoHandler handler;
-    Task task;
+    PortTask task;
     std::uint64_t served = 0;
     while (take(worker::serve(pair.port.get(), &handler, &task, &served)) != worker::Stopped::kClosed) {
     }
@@ -283,7 +283,7 @@ TEST(a_result_that_does_not_fit_runs_again_with_room) {
   const Pair pair(options);
   const auto bytes = pattern(std::size_t{5} << 20, 2);
   std::uint64_t served = 0;
-  Task scratch;
+  PortTask scratch;
   std::thread worker([&] {
     worker::EchoHandler handler;
     CHECK(take(worker::serve(pair.port.get(), &handler, &scratch, &served)) == worker::Stopped::kClosed);
@@ -303,7 +303,7 @@ TEST(a_result_that_just_fits_gets_its_slot) {
   options.arena_bytes = std::size_t{64} << 20;
   const Pair pair(options);
   submit(pair.lane.get(), {1});
-  Task task = next_of(pair);
+  PortTask task = next_of(pair);
   const std::size_t needed = std::size_t{40} << 20;  // neither twice this size nor the next power of two is free
   CHECK_OK(pair.port->too_large(&task, needed));
   Lane::Reply reply;
@@ -388,7 +388,7 @@ TEST(a_reply_from_the_future_puts_nothing_off) {
     int waits = 0;
     submit(pair.lane.get(), {1});
     submit(pair.lane.get(), {2}, 0, &waits);
-    Task task = next_of(pair);
+    PortTask task = next_of(pair);
     echo(pair, &task);
     auto* result = pair.ring<ResultDescriptor>(kResultRingOffset);
     result->picked_ns = result->done_ns = lie;
@@ -409,7 +409,7 @@ TEST(without_memory_a_reply_is_an_error_and_slots_still_come_back) {
   const Pair pair;
   int tokens[3];
   for (int& token : tokens) submit(pair.lane.get(), {1, 2, 3}, 0, &token);
-  Task task = next_of(pair);
+  PortTask task = next_of(pair);
   echo(pair, &task);
   Lane::Reply reply;
   std::vector<Lease> leases;
@@ -440,7 +440,7 @@ TEST(a_frame_of_too_many_tensors_is_refused_before_there_is_memory_for_them) {
 TEST(a_result_larger_than_the_arena_is_an_error_with_both_sizes) {
   const Pair pair;
   submit(pair.lane.get(), {1});
-  Task task = next_of(pair);
+  PortTask task = next_of(pair);
   CHECK_OK(pair.port->too_large(&task, std::uint64_t{1} << 60));
   const Lane::Reply reply = reply_of(pair);
   CHECK(reply.kind == Kind::kTooLarge && !reply.error.ok());
@@ -462,7 +462,7 @@ TEST(the_worker_refuses_a_corrupt_task) {
     const Pair pair;
     submit(pair.lane.get(), {1, 2, 3});
     break_it(how, pair.ring<TaskDescriptor>(kTaskRingOffset));
-    Task task;
+    PortTask task;
     CHECK(pair.port->next(monotonic_ns() + kPatience, &task).status().code() == Code::kCorrupt);
     CHECK(pair.lane->closed());
   }
@@ -479,7 +479,7 @@ TEST(the_parent_refuses_a_corrupt_result) {
   for (int how = 0; how <= 4; ++how) {
     const Pair pair;
     submit(pair.lane.get(), {1, 2, 3});
-    Task task = next_of(pair);
+    PortTask task = next_of(pair);
     echo(pair, &task);
     break_it(how, pair.ring<ResultDescriptor>(kResultRingOffset));
     Lane::Reply reply;
@@ -493,8 +493,8 @@ TEST(a_reply_given_twice_is_refused) {
   const Pair pair;
   submit(pair.lane.get(), {1});
   submit(pair.lane.get(), {2});
-  Task task = next_of(pair);
-  Task again = task;
+  PortTask task = next_of(pair);
+  PortTask again = task;
   echo(pair, &task);
   again.writer.reset(pair.lane->region()->data(), again.result);
   CHECK_OK(pair.port->finish(&again, Kind::kTensors, {}));
@@ -563,10 +563,10 @@ TEST(a_closed_lane_is_drained_and_takes_no_more) {
   pair.lane->close();
   CHECK(pair.lane->begin(64).status().code() == Code::kClosed);
   for (int i = 0; i < 2; ++i) {
-    Task task = next_of(pair);
+    PortTask task = next_of(pair);
     echo(pair, &task);
   }
-  Task task;
+  PortTask task;
   CHECK(take(pair.port->next(kNoDeadline, &task)) == Next::kClosed);
   for (int i = 0; i < 2; ++i) reply_of(pair);
 }
@@ -575,7 +575,7 @@ TEST(what_a_worker_leaves_is_named_in_order_with_its_feeds) {
   const Pair pair;
   int tokens[3];
   for (unsigned i = 0; i < 3; ++i) submit(pair.lane.get(), pattern(1000 + i, i), 0, &tokens[i]);
-  Task task = next_of(pair);
+  PortTask task = next_of(pair);
   echo(pair, &task);
   reply_of(pair);
   const auto left = pair.lane->abandon();
@@ -593,7 +593,7 @@ TEST(a_lease_outlives_lane_and_port) {
   {
     const Pair pair;
     submit(pair.lane.get(), bytes);
-    Task task = next_of(pair);
+    PortTask task = next_of(pair);
     echo(pair, &task);
     reply = reply_of(pair);
   }
@@ -605,7 +605,7 @@ TEST(the_slot_used_last_is_used_next) {
   const std::uint8_t* first = nullptr;
   for (int i = 0; i < 20; ++i) {
     submit(pair.lane.get(), {1, 2, 3});
-    Task task = next_of(pair);
+    PortTask task = next_of(pair);
     const auto* at = static_cast<const std::uint8_t*>(task.feeds[0].data);
     if (first == nullptr) first = at;
     CHECK(at == first);
@@ -644,7 +644,7 @@ TEST(two_threads_submit_and_one_takes) {
   const Pair pair;
   constexpr int kEach = 3000;
   std::uint64_t served = 0;
-  Task scratch;
+  PortTask scratch;
   std::thread worker([&] {
     worker::EchoHandler handler;
     CHECK(take(worker::serve(pair.port.get(), &handler, &scratch, &served)) == worker::Stopped::kClosed);

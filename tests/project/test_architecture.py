@@ -312,8 +312,8 @@ def test_no_function_is_longer_than_a_screen() -> None:
         assert long == {}
 
 
-# Native classes of one name in two folders: one role of two vendors (Api), or still two things.
-DOUBLE = {"Api", "Handler", "Pipeline", "RunTimes", "Task"}
+# Native classes with one name in two folders: Api is the table of functions of each vendor.
+DOUBLE = {"Api"}
 
 
 def test_a_name_of_a_class_means_one_thing() -> None:
