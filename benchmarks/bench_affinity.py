@@ -1,4 +1,4 @@
-"""What pinning costs and wins: `affinity="auto"` against "none" and "split", alone and beside a program that takes a processor.
+"""Measure the effect of pinning: `affinity="auto"` against "none" and "split", alone and beside a busy loop.
 
     python benchmarks/bench_affinity.py [--rounds N] [--seconds S]
 

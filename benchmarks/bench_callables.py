@@ -1,4 +1,4 @@
-"""Callables beside the device, on emulated NPUs. Prints ratios.
+"""Measure callables beside the device, on emulated NPUs. Prints ratios.
 
     python benchmarks/bench_callables.py [--devices N] [--items N] [--rounds N]
 
@@ -34,7 +34,7 @@ def wait(argument: Any) -> Any:
 
 
 def compute(item: int) -> Any:
-    """Python for 10 ms of processor time."""
+    """Compute in Python for 10 ms of processor time."""
     end = time.thread_time() + 0.01
     while time.thread_time() < end:
         item += 1

@@ -1,4 +1,4 @@
-"""Several nodes on this machine: what a cluster session reaches of what its nodes reach alone, and what a lost node costs.
+"""Measure a cluster session on this machine: its rate as a share of its nodes' own rates, and the cost of a lost node.
 
     python benchmarks/bench_cluster.py [--seconds N] [--items N]
 
@@ -29,7 +29,7 @@ from ais_bench.ray import ClusterSession
 from ais_bench.session import MultiDeviceSession
 
 NPUS, MS = 4, 20.0
-HOST = Path(__file__).resolve().parent.parent / "tests" / "support" / "ray_host.py"  # a cluster in a process of its own
+HOST = Path(__file__).resolve().parent.parent / "tests" / "support" / "ray_host.py"  # a cluster in a separate process
 
 
 def feeds(count: int | None = None) -> Any:
@@ -40,7 +40,7 @@ def feeds(count: int | None = None) -> Any:
 
 
 def rate(session: Any, seconds: float) -> float:
-    """Items a second, after the first second."""
+    """Return items per second, after the first second."""
     done, began = 0, time.monotonic()
     counted_from = None
     for _ in session.map(feeds()):
@@ -55,7 +55,7 @@ def rate(session: Any, seconds: float) -> float:
 
 
 def through_a_death(session: ClusterSession, items: int, kill: Any) -> tuple[float, float]:
-    """The longest time without a result after a node was killed hard, and before, in a run that is checked item by item."""
+    """Return the longest time without a result after a node was killed, and before. Every item of the run is checked."""
     gaps: list[float] = []
     newest = time.monotonic()
     for number, (outputs, item) in enumerate(session.map(feeds(items), details=True)):
@@ -71,7 +71,7 @@ def through_a_death(session: ClusterSession, items: int, kill: Any) -> tuple[flo
 
 
 def until_used(session: ClusterSession, add: Any) -> float:
-    """Seconds from when a node is part of the cluster to the first result of one of its devices."""
+    """Return the seconds from a node's joining to the first result of one of its devices."""
     known = {node for node, _ in session.devices}
     began: list[float] = []
 
@@ -89,8 +89,8 @@ def until_used(session: ClusterSession, add: Any) -> float:
 
 
 def driver_cost(session: ClusterSession, seconds: float) -> tuple[float, float]:
-    """Chunks of one item a second, and this process's processor time for each in microseconds."""
-    session.start()  # which is not to be counted
+    """Return chunks of one item per second, and this process's processor time for each in microseconds."""
+    session.start()  # before the measurement
     done, began, used = 0, time.monotonic(), time.process_time()
     for _ in session.map(feeds()):
         done += 1
@@ -113,7 +113,7 @@ for n, _ in enumerate(session.map([np.full({shape}, n, np.float32)] for n in ran
 
 
 def after_a_kill(model: str, address: str) -> float:
-    """Seconds from the SIGKILL of a driver until none of its actors and workers is left."""
+    """Return the seconds from the SIGKILL of a driver until all its actors and workers have ended."""
     program = "import psutil" + KILLED.format(shape=SMALL)
     done = subprocess.run([sys.executable, "-c", program, model, address], stdout=subprocess.PIPE, text=True)
     killed = time.monotonic()
@@ -126,7 +126,7 @@ def after_a_kill(model: str, address: str) -> float:
 
 
 class Host:
-    """A cluster in a process of its own (tests/support/ray_host.py)."""
+    """A cluster in a separate process (tests/support/ray_host.py)."""
 
     def __init__(self) -> None:
         command = [sys.executable, str(HOST), "2", str(NPUS), str(MS)]
@@ -136,27 +136,27 @@ class Host:
         self.address = self.line()
 
     def line(self) -> str:
-        """What it says next."""
+        """Return its next line."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline().strip()
         assert line, "the cluster is gone"
         return line
 
     def tell(self, command: str) -> None:
-        """Give it a command."""
+        """Send it a command."""
         assert self.process.stdin is not None
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
 
     def kill(self) -> None:
-        """End the newest node hard."""
+        """Kill the newest node."""
         self.tell("kill")
-        self.line()  # its id; then it is being killed
+        self.line()  # its id; the node is then killed
 
     def add(self) -> None:
         """Start a node, and wait until it is part of the cluster."""
         self.tell("add")
-        while self.line() == "killed":  # what was still to be said of the node before
+        while self.line() == "killed":  # lines about a former node
             pass
 
     def close(self) -> None:
@@ -170,7 +170,7 @@ class Host:
 
 
 def say(text: str) -> None:
-    """Print at once."""
+    """Print without buffering."""
     print(text, flush=True)
 
 

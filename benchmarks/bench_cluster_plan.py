@@ -1,10 +1,10 @@
-"""How many nodes one driver keeps busy: the scheduler of a cluster session with simulated nodes, in made-up time.
+"""Compute how many nodes one driver keeps busy: a cluster session's scheduler with simulated nodes, in simulated time.
 
     python benchmarks/bench_cluster_plan.py [--call-us N]
 
-The scheduler is the real one, and its processor time a chunk is measured here and now. Time is made up: a node has eight
+The scheduler is the real one, and its processor time for each chunk is measured. The rest is simulated: a node has eight
 devices and works on its chunks one after the other; a chunk takes 1 ms each way; and the driver is one thread that needs, for
-each chunk, what the scheduler needs and what Ray needs for the call and its answer (`--call-us`, see bench_cluster.py).
+each chunk, the scheduler's time and Ray's time for the call and its answer (`--call-us`, see bench_cluster.py).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ais_bench import _native
 from ais_bench.tuning import CHUNKS_A_NODE
 
 WAY_NS = 1_000_000
-CHUNKS = 30  # that each node does
+CHUNKS = 30  # chunks of each node
 
 
 class Plan(NamedTuple):
-    """What a run came to."""
+    """The result of a simulated run."""
 
     efficiency: float  # of the nodes' time
-    scheduler_us: float  # of this machine's processor time, a chunk
+    scheduler_us: float  # this machine's processor time for each chunk
     driver_busy: float  # share of the driver's time
 
 
@@ -38,8 +38,8 @@ def simulate(nodes: int, chunk_ms: float, call_us: float) -> Plan:
     left, total = CHUNKS * nodes, CHUNKS * nodes
     window = (CHUNKS_A_NODE + 1) * nodes
     work_ns, call_ns = int(chunk_ms * 1e6), int(call_us * 1e3)
-    free_at = [0] * nodes  # when a node has done what it has
-    arrivals: list[tuple[int, int, object, int]] = []  # answers on their way: when, tie, task, when sent
+    free_at = [0] * nodes  # when a node has finished its chunks
+    arrivals: list[tuple[int, int, object, int]] = []  # answers in transit: arrival time, tie-breaker, task, time of sending
     ties = itertools.count()
     now, busy_ns, spent_ns, under_way, done = 0, 0, 0, 0, 0
     while done < total:

@@ -1,8 +1,8 @@
-"""19 MiB in and out through the pool, and small tasks, against ready-made ways to reach other processes. Prints ratios.
+"""Measure 19 MiB in and out through the pool, and small tasks, against other libraries for processes. Prints ratios.
 
     python benchmarks/bench_large.py [--rounds N]
 
-Every side answers with what it was sent; ours runs an ONNX Identity. The answers are kept, as a caller does.
+Every side returns its input; ours runs an ONNX Identity. The answers are kept, like a caller would do.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def fifo_worker(tasks: Any, results: Any) -> None:
 
 
 def compare(title: str, sides: dict[str, Callable[[], object]], rounds: int) -> None:
-    """Calls the sides in turn; the first is ours. A ratio above 1 is how many times longer the other takes."""
+    """Call the sides in turn; the first is ours. A ratio above 1 says how many times longer the other side takes."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for call in sides.values():
         call()
@@ -104,7 +104,7 @@ def main() -> None:
             compare("19 MiB in and 19 MiB out, kept", sides, rounds)
         hand.close()
         with MultiDeviceSession(identity_model(folder, SMALL)) as session:
-            # Not one array many times: pickle would send it once a chunk.
+            # Different arrays, because pickle would send a repeated array only once for each chunk.
             distinct = [small.copy() for _ in range(STREAM)]
 
             def ours() -> None:

@@ -1,10 +1,10 @@
-"""Emulated NPUs: how near a pool comes to what the devices can do, and to how the original went about it. Prints ratios.
+"""Compare a pool of emulated NPUs with the devices' own rate, and with the method of the original. Prints ratios.
 
     python benchmarks/bench_npu.py [--devices N] [--rounds N] [--seconds N]
 
-The emulator (docs/emulator.md) computes a small model on the CPU and takes, for executions and copies, the times asked for; so
-the ratios say how much time is lost around the devices, on whatever machine this runs. Sides that are compared take turns in
-short rounds; a ratio is the median of the rounds' ratios.
+The emulator (docs/emulator.md) computes a small model on the CPU. Executions and copies take the given times, so the ratios
+show how much time is lost around the devices on this machine. Compared sides take turns in short rounds; a ratio is the median
+of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ais_bench.emulator import npus, pack
 from ais_bench.session import InferSession, MultiDeviceSession
 
 SMALL = (1, 16)
-COPIED = (1, 128, 128)  # 64 KiB each way: little work for the processors, whatever time its copy is made to take
+COPIED = (1, 128, 128)  # 64 KiB each way: little work for the processors; the time of the copy is simulated
 PARAMETERS = 11_700_000  # as many as ResNet-18 has
 STAGE_MS = 2.0  # copy in, execution and copy out, each
 
@@ -42,7 +42,7 @@ def add_one_model(folder: str, shape: tuple[int, ...]) -> str:
 
 
 def lookup_model(folder: str, parameters: int) -> str:
-    """y = table[x]: as much to load as wanted, and next to nothing to compute."""
+    """y = table[x]: a model of any size with almost no computation."""
     table = numpy_helper.from_array(np.zeros((parameters // 16, 16), np.float32), "table")
     x = helper.make_tensor_value_info("x", TensorProto.INT64, (1,))
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 16))
@@ -57,7 +57,7 @@ def _packed(folder: str, graph: Any) -> str:
 
 
 def share_of_ideal(model: str, devices: int, rounds: int, seconds: float) -> None:
-    """A stream of executions, against as many as so many devices can do in the time."""
+    """Compare a stream of executions with the number that the devices can execute in the same time."""
     feeds = [np.zeros(SMALL, np.float32)]
     for exec_ms, target in ((5.0, ">= 0.98"), (0.5, ">= 0.90")):
         ideal = devices / exec_ms * 1e3
@@ -74,7 +74,7 @@ def share_of_ideal(model: str, devices: int, rounds: int, seconds: float) -> Non
 
 
 def overlap(model: str, devices: int, rounds: int) -> None:
-    """Copies that take as long as the execution: beside it, or before and after it."""
+    """Compare copies beside the execution with copies before and after it. Each takes as long as the execution."""
     feeds = [np.zeros(COPIED, np.float32)]
     gbps = feeds[0].nbytes / (STAGE_MS / 1e3) / 1e9
     what = f"copies as long as the execution ({STAGE_MS:g} ms)"
@@ -105,7 +105,7 @@ def _run_once(results: Any, model: str, device: int, index: int, feeds: list[Any
 
 
 def process_per_feeds(model: str, by_device: dict[int, list[Any]]) -> dict[int, list[Any]]:
-    """How the original did it: a process for each set of feeds loads the model and answers through a manager's queue."""
+    """Run like the original: a process for each set of feeds loads the model and answers through a manager's queue."""
     context = multiprocessing.get_context("fork")
     with context.Manager() as manager, context.Pool(sum(map(len, by_device.values()))) as pool:
         queue = manager.Queue()

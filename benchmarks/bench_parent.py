@@ -1,10 +1,10 @@
-"""What a task costs the parent, in instructions by callgrind, which do not depend on what else the machine does.
+"""Count the parent's instructions for a task with callgrind. They do not depend on the load of the machine.
 
     python benchmarks/bench_parent.py [--workers 8 64] [--tasks N]
 
-The workers answer with what they get. `stream`: they are quicker than the parent; `busy stream`: they wait so long for each
-task that the parent has time to spare, and hears each by itself; `infer`: one call after the other. A figure is the
-difference between a run with many tasks and one with few, so the start does not count.
+The workers return their feeds. `stream`: the workers are faster than the parent. `busy stream`: the workers wait for each task,
+so the parent has time and gets each answer alone. `infer`: one call after the other. A figure is the difference between a run
+with many tasks and one with few, so the start is not included.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUSY_RATE = 500  # tasks a second of all workers together: valgrind makes the pa
 
 
 class Echo:
-    """Natively at once, or after a while."""
+    """Returns feeds natively at once, or after a time."""
 
     def __init__(self, wait_s: float) -> None:
         self.native = None if wait_s else EchoHandler()
@@ -41,17 +41,17 @@ class Echo:
         return None
 
     def run(self, task: Received) -> Answer:
-        """Wait, and give the feeds back."""
+        """Wait, and return the feeds."""
         time.sleep(self._wait_s)
         return Answer(task.feeds)
 
     def close(self) -> None:
-        """Nothing is to be closed."""
+        """Do nothing: there is nothing to close."""
 
 
 def load(what: str, workers: int, tasks: int) -> None:
-    """The program under callgrind."""
-    # Programs under valgrind have less address space than 64 workers take otherwise.
+    """Run the program for callgrind."""
+    # Under valgrind a program has too little address space for 64 workers of the usual size.
     resource.setrlimit(resource.RLIMIT_FSIZE, (ARENA_BYTES, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     wait_s = workers / BUSY_RATE if what == "busy stream" else 0.0
 
@@ -71,7 +71,7 @@ def load(what: str, workers: int, tasks: int) -> None:
 
 
 def instructions(what: str, workers: int, tasks: int) -> int:
-    """Of the whole program, without its workers."""
+    """Return the instructions of the whole program, without its workers."""
     with tempfile.TemporaryDirectory() as folder:
         log = os.path.join(folder, "log")
         valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={os.devnull}", f"--log-file={log}"]

@@ -1,9 +1,9 @@
-"""All devices against bare processes, the hand-written pool and multiprocessing.Pool, in one run. Prints ratios.
+"""Compare all devices with bare processes, a hand-written pool and multiprocessing.Pool. Prints ratios.
 
     python benchmarks/bench_pool.py [--seconds N] [--devices N]
 
-Sides that are compared take turns in short rounds, so that a change of the machine's speed meets all of them; a ratio is the
-median of the rounds' ratios.
+Compared sides take turns in short rounds, so that a change of the machine's speed affects all of them. A ratio is the median of
+the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def report(name: str, value: str, ratio: float, target: str) -> None:
 
 
 def ratios(ours: Call, others: dict[str, Call], rounds: int) -> tuple[float, dict[str, float]]:
-    """Seconds of one call of ours, and for each other how many times longer it takes. Calls are whole batches."""
+    """Return the seconds of one call of ours, and for each other side how many times longer it takes. A call is a batch."""
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", *others)}
     for call in (ours, *others.values()):
         call()
@@ -142,7 +142,7 @@ def cold_start(path: str, devices: int) -> None:
         f"s = o.InferenceSession({path!r}, providers=['CPUExecutionProvider'])\n"
         f"s.run(None, {{s.get_inputs()[0].name: {run}[0]}})"
     )
-    # Compiled once, as what is installed is: else this side alone would compile its sources in every process.
+    # Compile the sources once, like those of installed packages; otherwise only this side would compile them in every process.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     mine, times = ratios(
         lambda: subprocess.run([sys.executable, "-c", ours], check=True, env=environment),
@@ -163,7 +163,7 @@ def death(folder: str, devices: int) -> None:
             while any(worker.state != "ready" for worker in session.report().workers):
                 time.sleep(0.01)
             future = session.submit(0.2, device=None)
-            time.sleep(0.05)  # it is being worked on
+            time.sleep(0.05)  # the task is running
             busy = next(worker for worker in session.report().workers if _is_at_work(worker.pid))
             spans.append(_kill_and_wait(busy.pid, future))
         report("death of a worker to its task's answer, less the task", "", statistics.median(spans) * 1e3, "<= 10 ms")
@@ -175,7 +175,7 @@ def _slow(seconds: float) -> Any:
 
 
 def _is_at_work(pid: int | None) -> bool:
-    """A thread of it is in the sleep inside the task, not on the doorbell."""
+    """Return whether a thread of the process is in the task's sleep, and not waiting for the doorbell."""
     return any("nanosleep" in path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/wchan"))
 
 

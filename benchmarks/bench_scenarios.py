@@ -1,8 +1,8 @@
-"""What goes wrong with pools: a slow device, long tasks after short ones, live sources, cancelled work. Prints ratios.
+"""Measure difficult cases for pools: a slow device, long tasks after short ones, live sources, cancelled work. Prints ratios.
 
     python benchmarks/bench_scenarios.py [--rounds N] [--only WORD ...]
 
-Each line compares with what the same machine does without the trouble, or with a time that is made up (emulated NPUs, sleeps).
+Each line is a ratio to the same machine without the difficulty, or to a simulated time (emulated NPUs, sleeps).
 A line that misses its target ends with "missed".
 """
 
@@ -35,7 +35,7 @@ _missed: list[str] = []
 
 
 def line(name: str, value: float, most: float, unit: str = "") -> None:
-    """One line of the table; `most`: what the value should be at most."""
+    """Print one line of the table. `most`: the target, which the value should not exceed."""
     missed = value > most
     if missed:
         _missed.append(name)
@@ -77,14 +77,16 @@ def ways(session: MultiDeviceSession) -> dict[str, Callable[[], object]]:
 
 
 def slow_device(folder: str, rounds: int) -> None:
-    """Eight NPUs, one of them slow, against the seven quick ones alone. One task of the slow device is granted."""
+    """Compare eight NPUs, one of them slow, with the seven fast ones alone. One task of the slow device is allowed."""
     model = add_one_model(folder, SMALL)
     for slow_ms in (100.0, 200.0, 500.0, 1000.0):
         with npus(DEVICES, exec_ms=f"{QUICK_MS};0={slow_ms}"):
             with MultiDeviceSession(model, devices=range(1, DEVICES)) as seven:
                 alone = {name: statistics.median(timed(call) for _ in range(rounds)) for name, call in ways(seven).items()}
             for name in alone:
-                with MultiDeviceSession(model, devices=range(DEVICES)) as session:  # one that knows nothing of the devices
+                with MultiDeviceSession(
+                    model, devices=range(DEVICES)
+                ) as session:  # a new session, without estimates of the devices
                     session.start()
                     times = [timed(ways(session)[name]) for _ in range(rounds)]
                 worst = max((spent - slow_ms / 1e3) / alone[name] for spent in times)
@@ -158,7 +160,7 @@ def _nothing(item: Any) -> Any:
 
 
 def lateness(stream: Callable[[Iterator[Any]], Iterator[Any]], feeds: list[Any], items: int) -> float:
-    """The median of how late the results of a source of 50 items a second come, in milliseconds."""
+    """Return the median delay of the results of a source with 50 items per second, in milliseconds."""
     born: list[float] = []
 
     def source() -> Iterator[Any]:
@@ -176,7 +178,7 @@ def lateness(stream: Callable[[Iterator[Any]], Iterator[Any]], feeds: list[Any],
 
 
 def paced(session: MultiDeviceSession, feeds: list[Any], items: int) -> float:
-    """The median of one `infer` every 20 ms, in milliseconds: what a stream cannot be quicker than."""
+    """Return the median time of one `infer` every 20 ms, in milliseconds: the lower bound for a stream."""
     spent = []
     for _ in range(items):
         time.sleep(0.02)
@@ -209,7 +211,7 @@ def live_source(folder: str, rounds: int) -> None:
 
 
 def large_items(folder: str) -> None:
-    """64 MiB items after 3,000 tiny ones: what is drawn ahead of what was given out."""
+    """Count how many 64 MiB items are drawn ahead of the yielded ones, after 3,000 tiny items."""
     model = identity_model(folder, ("n",))
     window = 512 << 20
     with MultiDeviceSession(model, devices=range(2), window=window) as session:
@@ -230,7 +232,7 @@ def large_items(folder: str) -> None:
 
 
 def large_after_tiny(folder: str, rounds: int) -> None:
-    """Batches of work after tiny ones on two CPU devices: both must share them."""
+    """Run large batches after tiny ones on two CPU devices. Both devices must share them."""
     worst = 0.0
     for _ in range(rounds):
         with MultiDeviceSession(identity_model(folder, ("n",)), devices=range(2), preprocess=sleep_ms_of_one) as session:
@@ -257,7 +259,7 @@ def chain_model(folder: str) -> str:
 
 
 def large_arrays_after_tiny(folder: str, rounds: int) -> None:
-    """The same with arrays: the tasks compute, and their time goes with their size. Against sessions that saw no tiny ones."""
+    """The same with arrays: the time of a task grows with its size. The baseline is a session without tiny tasks."""
     tiny, large = [np.ones((1, 512), np.float32)], [np.ones((4096, 512), np.float32)]
     ratios = []
     for _ in range(rounds):
@@ -271,7 +273,7 @@ def large_arrays_after_tiny(folder: str, rounds: int) -> None:
     line(f"4 large batches of arrays after 1,000 tiny ones, median of {rounds}, against none", statistics.median(ratios), 1.1)
 
 
-# ---- a worker that stands still ----
+# ---- a worker that makes no progress ----
 
 
 def close_stopped(folder: str) -> None:
@@ -294,7 +296,7 @@ def close_stopped(folder: str) -> None:
 
 
 def threads_are_fair(folder: str) -> None:
-    """16 threads in infer for a while: the slowest against the fastest, turned round so that less is better."""
+    """Run infer in 16 threads. The ratio is that of the fastest to the slowest thread, so less is better."""
     model = identity_model(folder, ("n",))
     feeds = [np.zeros(16, np.float32)]
     with MultiDeviceSession(model, devices=range(2)) as session:

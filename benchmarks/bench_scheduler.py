@@ -1,7 +1,7 @@
-"""The pool's policy on up to 1,024 simulated devices: how busy it keeps them, and what it costs the parent.
+"""Measure the pool's policy on up to 1,024 simulated devices: their utilisation, and the parent's cost.
 
-The simulator drives the scheduler of the pool itself; only time is made up. The cost a task is this machine's processor time in
-the scheduler, without copies and system calls.
+The simulator uses the scheduler of the pool; only time is simulated. The cost of a task is this machine's processor time in the
+scheduler, without copies and system calls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ TASKS_A_DEVICE = 50
 
 
 def row(name: str, devices: list[SimulatedDevice], ideal_ms: float, sources: list[SimulatedSource], **how: int) -> None:
-    """Print one line: efficiency against the ideal, and the cost."""
+    """Print one line: the efficiency compared with the ideal, and the cost."""
     done = min((simulate(devices, sources, check=False, **how) for _ in range(3)), key=lambda run: run.nanoseconds_a_task)
     efficiency = ideal_ms * MS / done.wall_ns
     print(f"{name:52}  {efficiency:6.3f}  {done.nanoseconds_a_task:8.0f} ns a task  {done.taken_back:5} taken back")

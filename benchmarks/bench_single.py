@@ -1,4 +1,4 @@
-"""One device against `onnxruntime.InferenceSession`, in one process and with the same thread count. Prints ratios.
+"""Compare one device with `onnxruntime.InferenceSession`, in one process with the same number of threads. Prints ratios.
 
     python benchmarks/bench_single.py [--threads N] [--rounds N]
 

@@ -1,10 +1,10 @@
-"""What is lost around a provider's devices: a stream on eight stand-in devices, copies as long as the execution.
+"""Measure the time lost around a provider's devices: a stream on eight stand-in devices, with copies as long as the execution.
 
     python benchmarks/bench_standin.py [--devices 8] [--ms 5] [--tasks 400]
 
 The stand-in for a provider library (tests/native/standin_provider.cpp) takes the times asked for, one copy in each direction
 and one execution at a time for each device. Prints the rate of `map` against that of a session with one task in flight, where
-nothing overlaps, and against devices / ms, the most there can be.
+nothing overlaps, and against devices / ms, the maximum.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SOURCE = Path(__file__).parent.parent / "tests" / "native" / "standin_provider.c
 
 
 def prepare(folder: str, devices: int, ms: float) -> str:
-    """Build the library, set what it is like, and write y = -x."""
+    """Build the library, set its properties, and write the model y = -x."""
     library = Path(folder) / "libstandin.so"
     subprocess.run(["c++", "-std=c++17", "-O2", "-fPIC", "-shared", "-pthread", SOURCE, "-o", library], check=True)
     os.environ["AIS_BENCH_PROVIDER_LIBRARY"] = str(library)

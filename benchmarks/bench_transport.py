@@ -1,9 +1,9 @@
-"""What moving arrays to a worker and back costs, beside memcpy and multiprocessing.Pool in the same run.
+"""Measure the transport of arrays to a worker and back, beside memcpy and multiprocessing.Pool in the same run.
 
     python benchmarks/bench_transport.py [--rounds N]
 
-Workers echo or swallow natively, so nothing but the transport is measured. Every row is the median of its rounds; rounds of
-the two sides of a ratio alternate, so that a disturbed moment hits both.
+Workers return or drop arrays natively, so only the transport is measured. Every row is the median of its rounds; rounds of
+the two sides of a ratio alternate, so that a disturbance affects both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ais_bench.shm import Doorbell, Lane, Reply
 SMALL = (1, 3, 32, 32)
 LARGE_BYTES = 19 << 20
 SPIN_US = 200.0
-WAIT_US = 300  # of simulated work, after which everybody who does not spin is asleep
+WAIT_US = 300  # simulated work, after which every side that does not spin is asleep
 ECHO, SWALLOW = 0, 1  # modes of the EchoHandler
 WORKER = """
 import sys
@@ -35,7 +35,7 @@ Channel(int(sys.argv[1]), int(sys.argv[2])).serve(EchoHandler())
 
 
 class Workers:
-    """`count` echoing workers and their lanes."""
+    """`count` workers that return their feeds, and their lanes."""
 
     def __init__(self, count: int) -> None:
         self.bell = Doorbell()
@@ -47,12 +47,12 @@ class Workers:
             lane.release_fd()
 
     def set_spin(self, us: float) -> None:
-        """How long the workers spin before they sleep."""
+        """Set how long the workers spin before they sleep."""
         for lane in self.lanes:
             lane.spin_us = us
 
     def wait(self, lane: Lane, spin_us: float = SPIN_US) -> Reply:
-        """The next reply on `lane`."""
+        """Return the next reply on `lane`."""
         while True:
             ticket = self.bell.ticket()
             reply = lane.poll()
@@ -69,7 +69,7 @@ class Workers:
 
 
 def round_trip(workers: Workers, array: np.ndarray, calls: int, option: int = 0) -> float:
-    """Seconds for each of `calls` calls, one in flight."""
+    """Return the seconds for each of `calls` calls, one in flight."""
     lane = workers.lanes[0]
     begun = time.perf_counter()
     for _ in range(calls):
@@ -79,7 +79,7 @@ def round_trip(workers: Workers, array: np.ndarray, calls: int, option: int = 0)
 
 
 def streamed(workers: Workers, array: np.ndarray, tasks: int, in_flight: int) -> float:
-    """Seconds for each of `tasks` tasks over all workers, at most `in_flight` a worker; replies are dropped."""
+    """Return the seconds for each of `tasks` tasks over all workers, `in_flight` for each worker. Replies are dropped."""
     submitted = finished = 0
     begun = time.perf_counter()
     while finished < tasks:
@@ -98,21 +98,21 @@ def streamed(workers: Workers, array: np.ndarray, tasks: int, in_flight: int) ->
 
 
 class Buffers:
-    """Source and target buffers that together fit in no cache."""
+    """Source and target buffers that are together larger than any cache."""
 
     def __init__(self) -> None:
         self.sources = [np.full(LARGE_BYTES, number, np.uint8) for number in range(4)]
         self.targets = [np.zeros(LARGE_BYTES, np.uint8) for _ in range(4)]
 
     def memcpy(self, copies: int) -> float:
-        """Seconds for one thread to copy one buffer."""
+        """Return the seconds in which one thread copies one buffer."""
         begun = time.perf_counter()
         for number in range(copies):
             np.copyto(self.targets[number % 4], self.sources[number % 4])
         return (time.perf_counter() - begun) / copies
 
     def submitted(self, workers: Workers, tasks: int, mode: int, kept: list[np.ndarray] | None = None) -> float:
-        """Seconds for each task of one buffer in, two in flight; the worker reads nothing in mode SWALLOW."""
+        """Return the seconds for each task of one buffer, two in flight. In mode SWALLOW the worker reads nothing."""
         lane = workers.lanes[0]
         begun = time.perf_counter()
         submitted = finished = 0
@@ -128,7 +128,7 @@ class Buffers:
 
 
 def alternate(rounds: int, *sides: Callable[[], float]) -> list[float]:
-    """The median of each side over rounds in which all take turns; the first round warms up."""
+    """Return the median of each side over rounds in which all sides take turns. The first round is a warm-up."""
     samples = [[side() for side in sides] for _ in range(rounds + 1)][1:]
     return [statistics.median(column) for column in zip(*samples, strict=True)]
 

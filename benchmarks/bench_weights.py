@@ -1,9 +1,9 @@
-"""What sharing weights saves and costs: memory of 1, 2, 4, 8 CPU workers, the start of a pool, and a restart after a death.
+"""Measure shared weights: memory of 1, 2, 4, 8 CPU workers, the start of a pool, and a restart after a death.
 
     python benchmarks/bench_weights.py [--mib 300] [--workers 1 2 4 8]
 
-The model is a row of matrix products with that many MiB of weights. A bare process that loads the model with onnxruntime and
-runs it once is measured beside. Memory is Private_Dirty of smaps_rollup, after a run.
+The model is a chain of matrix products with `--mib` of weights. A bare process that loads the model with onnxruntime and
+runs it once is measured, too. Memory is Private_Dirty of smaps_rollup, after a run.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def private_mib(pid: int) -> float:
 
 
 def bare(path: str) -> tuple[float, float]:
-    """Seconds from nothing to the first result of a process with onnxruntime alone, and its memory."""
+    """Return the seconds from the start of a process with only onnxruntime to its first result, and its memory."""
     began = time.perf_counter()
     command = [sys.executable, "-c", BARE, path, str(WIDTH)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -70,10 +70,10 @@ def bare(path: str) -> tuple[float, float]:
 
 
 def pool(path: str, workers: int, share: bool) -> tuple[float, float, float]:
-    """Seconds of the start, memory of all workers, and seconds from a worker's death until another is ready."""
+    """Return the seconds of the start, all workers' memory, and the seconds from a death until another is ready."""
     feeds = [np.ones((1, WIDTH), np.float32)]
     began = time.perf_counter()
-    logging.disable(logging.WARNING)  # of the death that is on purpose
+    logging.disable(logging.WARNING)  # the warning about the intended death
     with MultiDeviceSession(path, devices=[0], workers_per_device=workers, share_weights=share) as session:
         session.start()
         start_s = time.perf_counter() - began
@@ -94,7 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = model(folder, options.mib)
-        bare(path)  # its file is read from the disk, and modules are compiled
+        bare(path)  # a warm-up: the file is read from the disk, and modules are compiled
         bare_s, bare_mib = bare(path)
         print(f"a bare process: {bare_s:.2f} s to its first result, {bare_mib:.0f} MiB")
         first: dict[bool, float] = {}

@@ -1,8 +1,8 @@
-"""Writes resnet50.onnx and transformer.onnx, in float16 with random weights, into a folder: for benchmarks/gpu_check.sh.
+"""Write resnet50.onnx and transformer.onnx, in float16 with random weights, into a folder, for benchmarks/gpu_check.sh.
 
     python benchmarks/gpu_models.py FOLDER
 
-Shapes and sizes are those of ResNet-50 and of a BERT base encoder; the figures of such nets do not depend on what they know.
+Shapes and sizes are those of ResNet-50 and of a BERT base encoder. The speed does not depend on the values of the weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RANDOM = np.random.default_rng(0)
 
 
 class Net:
-    """Nodes and weights, one after the other."""
+    """Collects nodes and weights in order."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []

@@ -1,7 +1,7 @@
-"""What a good engineer writes in an afternoon instead of this library: slots in shared memory, descriptors over a pipe.
+"""A hand-written alternative to this library: slots in shared memory, descriptors over a pipe.
 
-Each worker runs a model through onnxruntime with bound buffers. It handles nothing that goes wrong. Also here: bare processes
-that only loop over a model, the most that two processors can do.
+Each worker runs a model through onnxruntime with bound buffers. It does not handle errors. The module also has bare processes
+that only run a model in a loop, which is the maximum for the processors.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _work(path: str, block_name: str, slots: int, cpu: int, tasks: int, results:
 
 
 class HandwrittenPool:
-    """Static float32 models only. `map` gives ordered outputs; `apply` one."""
+    """Runs static float32 models. `map` returns ordered outputs; `apply` one output."""
 
     def __init__(self, path: str, workers: int, window: int = WINDOW) -> None:
         inputs, outputs = _layout(open_session(path))
@@ -110,7 +110,7 @@ class HandwrittenPool:
 
     def map(self, items: Iterable[list[NDArray[Any]]]) -> Iterator[list[NDArray[Any]]]:
         queues: list[deque[int]] = [deque() for _ in self._workers]  # slots in flight, oldest first
-        done = [0] * len(self._workers)  # answers read and not yet delivered
+        done = [0] * len(self._workers)  # answers that were read and not yet delivered
         sent = 0
         received = 0
         count = len(self._workers)
@@ -149,7 +149,7 @@ class HandwrittenPool:
             try:
                 block.close()
             except BufferError:
-                block._buf = None  # views of the memory are still about; the process ends soon
+                block._buf = None  # there are still views of the memory; the process ends soon
             block.unlink()
 
 
@@ -177,7 +177,7 @@ def _loop(path: str, cpu: int, seconds: float, start: Any, counts: Any) -> None:
 
 
 def bare_throughput(path: str, processes: int, seconds: float) -> float:
-    """Runs per second of bare processes, one on each processor, with bound buffers and nothing else to do."""
+    """Return the runs per second of bare processes, one on each processor, with bound buffers."""
     context = multiprocessing.get_context("spawn")
     start, counts = context.Barrier(processes), context.Queue()
     cpus = sorted(os.sched_getaffinity(0))[:processes]

@@ -3,7 +3,7 @@
     python examples/evaluate_detector.py [number of pages]
 
 The model comes from the rapidocr-onnxruntime wheel (`make demo` installs it). The pages are drawn here, so the true boxes are
-known. `final=` gets the boxes of all pages and the true ones, which is how pycocotools and the like are used, too.
+known. `final=` gets the boxes of all pages and the true ones; pycocotools and similar libraries are used in the same way.
 """
 
 import importlib.util
@@ -47,7 +47,7 @@ class Pages:
 
 
 def normalised(sample):
-    """The picture as the model wants it: float32 (1, 3, height, width)."""
+    """Return the picture in the model's format: float32 (1, 3, height, width)."""
     pixels = np.asarray(sample[0], np.float32) / 255
     return ((pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).astype(np.float32).transpose(2, 0, 1)[None]
 
@@ -57,7 +57,7 @@ def true_boxes(sample):
 
 
 def boxes_of(outputs):
-    """The boxes of a page: pieces of the probability map that hang together, made larger, as the model marks their core."""
+    """Return the boxes of a page: connected areas of the probability map, enlarged, because the model marks only their core."""
     text = outputs[0][0, 0] > 0.3
     labels = np.where(text, np.arange(1, text.size + 1).reshape(text.shape), 0)
     while True:  # each pixel takes the highest number beside it, until none changes
@@ -77,7 +77,7 @@ def boxes_of(outputs):
 
 
 def overlap(one, other):
-    """Intersection over union."""
+    """Return the intersection over union of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     common = max(0.0, width) * max(0.0, height)
@@ -86,7 +86,7 @@ def overlap(one, other):
 
 
 def precision_and_recall(outputs, targets):
-    """Of all pages together: a box is right if it overlaps a true one, which no other box has, by more than half."""
+    """Return both for all pages. A box is right if it overlaps an unused true box by more than half."""
     right = found = wanted = 0
     for boxes, true in zip(outputs, targets, strict=True):
         left = list(true)

@@ -1,4 +1,4 @@
-"""Score a classifier of scikit-learn's digits: a run that is cut off, resumed, and the same on eight emulated NPUs.
+"""Score a classifier of scikit-learn's digits: a run that is interrupted and resumed, and one on eight emulated NPUs.
 
 python examples/evaluate_digits.py [folder]
 
@@ -26,13 +26,13 @@ images, labels = load_digits(return_X_y=True)
 train_x, test_x, train_y, test_y = train_test_split(images.astype(np.float32) / 16, labels, random_state=0)
 classifier = MLPClassifier((64,), max_iter=400, random_state=0).fit(train_x, train_y)
 model = folder / "digits.onnx"
-# zipmap=False: plain arrays as outputs; a batch of 16: evaluate joins the samples, and fills the last batch up
+# zipmap=False: outputs are plain arrays. A batch of 16: evaluate joins samples, and fills the last batch
 options = {"zipmap": False}
 model.write_bytes(to_onnx(classifier, np.zeros((16, 64), np.float32), options=options).SerializeToString())
 
 
 class Digits:
-    """A data set as torch has them: read by index, in the workers."""
+    """A data set like those of torch: samples are read by index, in the workers."""
 
     def __len__(self):
         return len(test_x)
@@ -42,12 +42,12 @@ class Digits:
 
 
 def probabilities(outputs):
-    """Of one sample's outputs, the second: the model also has the label."""
+    """Return the second output of a sample, the probabilities; the first one is the label."""
     return outputs[1]
 
 
 def f1(outputs, targets):
-    """Any function of all outputs and all targets will do for `final`; this one is scikit-learn's."""
+    """Return scikit-learn's F1 score. `final` may be any function of all outputs and all targets."""
     return {"f1": f1_score(targets, [int(one.argmax()) for one in outputs], average="macro")}
 
 
@@ -55,7 +55,7 @@ settings = {"postprocess": probabilities, "metrics": [TopK(1), TopK(3)], "final"
 whole = evaluate(model, Digits(), output=folder / "whole", **settings)
 print(whole)
 
-# As if the process had been killed in the middle of a line.
+# Cut the file as if the process had been killed while it wrote a line.
 cut = folder / "cut"
 evaluate(model, Digits(), output=cut, **settings)
 records = (cut / "records.jsonl").read_bytes()

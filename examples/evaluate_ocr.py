@@ -1,4 +1,4 @@
-"""Read a few hundred lines of text with PP-OCRv4's recogniser, on every device of this machine, and score the answers.
+"""Recognise a few hundred lines of text with PP-OCRv4, on every device of this machine, and score the answers.
 
     python examples/evaluate_ocr.py [number of lines]
 
@@ -36,7 +36,7 @@ def make_line(rng):
 
 
 def render(text):
-    """Return the line as the model wants it: float32 (1, 3, 48, width) in [-1, 1]."""
+    """Return the line in the model's format: float32 (1, 3, 48, width) in [-1, 1]."""
     font = ImageFont.load_default(34)
     width = int(font.getlength(text)) + 24
     image = Image.new("RGB", (width, HEIGHT), "white")
@@ -45,14 +45,14 @@ def render(text):
 
 
 def decode(outputs):
-    """Greedy CTC: the best symbol of every step, repeats and blanks (symbol 0) dropped."""
+    """Return the text by greedy CTC: the best symbol of every step, without repeats and blanks (symbol 0)."""
     best = outputs[0][0].argmax(axis=-1)
     kept = best[(best != 0) & (best != np.concatenate(([0], best[:-1])))]
     return "".join(ALPHABET[index] for index in kept).strip()
 
 
 class Lines:
-    """A data set as torch has them: read by index, in the workers. A sample is (image, the true text)."""
+    """A data set like those of torch: samples are read by index, in the workers. A sample is (image, true text)."""
 
     def __init__(self, texts):
         self.texts = texts
@@ -69,7 +69,7 @@ truth = [make_line(rng) for _ in range(COUNT)]
 
 
 def read_lines(**where):
-    """All lines through the model; one computing thread a device, so that a device alone has the same share of the machine."""
+    """Run all lines through the model, with one computing thread for each device, so a single device has the same share."""
     metrics = [EditDistance(), Collect()]
     return evaluate(MODEL, Lines(truth), postprocess=decode, metrics=metrics, mode="dymshape", threads=1, **where)
 

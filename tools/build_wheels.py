@@ -1,7 +1,7 @@
-"""Build manylinux_2_28 wheels into dist/, have auditwheel check each, and try each in a clean virtual environment.
+"""Build manylinux_2_28 wheels into dist/, check each with auditwheel, and test each in a clean virtual environment.
 
-A machine's own compiler does: what is newer in its glibc than 2.28 is replaced (csrc/base/old_glibc.c), and the C++ library is
-linked statically. So the wheels run on Debian 10, RHEL 8, openEuler 20.03 and newer.
+The machine's own compiler is sufficient: symbols that are newer than glibc 2.28 are replaced (csrc/base/old_glibc.c), and the
+C++ library is linked statically. So the wheels run on Debian 10, RHEL 8, openEuler 20.03 and newer.
 
     python tools/build_wheels.py                                every interpreter that this machine has, for this processor
     python tools/build_wheels.py --python python3.12            one
@@ -36,7 +36,7 @@ print(json.dumps([sys.version_info[:2], bool(sysconfig.get_config_var("Py_GIL_DI
 
 
 class Interpreter(NamedTuple):
-    """A Python of this machine that wheels can be built for."""
+    """A Python of this machine for which wheels can be built."""
 
     path: str
     version: tuple[int, int]
@@ -49,7 +49,7 @@ class Interpreter(NamedTuple):
 
 
 def ask(path: str) -> Interpreter | str:
-    """The interpreter, or why no wheel can be built with it."""
+    """Return the interpreter, or the reason why it cannot build a wheel."""
     try:
         done = subprocess.run([path, "-c", ASK], capture_output=True, text=True, timeout=60, check=True)
         version, free_threaded, headers, implementation, abi = json.loads(done.stdout)
@@ -63,7 +63,7 @@ def ask(path: str) -> Interpreter | str:
 
 
 def interpreters(given: Sequence[str]) -> list[Interpreter]:
-    """Those that were named; otherwise one of each version, from PATH and pyenv. Says on stderr what is left out."""
+    """Return the named interpreters; otherwise one of each version, from PATH and pyenv. Prints the others on stderr."""
     homes = [Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"]
     candidates = list(given) or [sys.executable]
     if not given:
@@ -85,7 +85,7 @@ def interpreters(given: Sequence[str]) -> list[Interpreter]:
 
 
 def toolchain(arch: str) -> dict[str, str]:
-    """Variables for a compiler of another processor. Raises SystemExit without one."""
+    """Return the variables for a cross compiler. Raises SystemExit if there is none."""
     if arch == platform.machine():
         return {}
     if shutil.which(f"{arch}-linux-gnu-g++") is None:
@@ -153,7 +153,7 @@ def check(python: Interpreter, wheel: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", action="append", default=[], help="an interpreter; may be given several times")
     parser.add_argument("--arch", choices=("x86_64", "aarch64"), default=platform.machine(), help="the processor to build for")

@@ -1,4 +1,4 @@
-"""What a wheel must be able to do where it is installed: one device, all devices with callables, and the emulated NPUs."""
+"""Test an installed wheel: one device, all devices with callables, and the emulated NPUs."""
 
 import platform
 
