@@ -1,4 +1,4 @@
-"""What all tests share: nothing may be left behind, and the small models."""
+"""Fixtures for all tests: a check that nothing is left behind, and small models."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from support.acl import BY_NAME, Packed, assert_clean
 from support.runtimes import RUNTIMES, limit_of, model_file
 from support.session import make_models
 
-os.environ["AIS_BENCH_CHECK_OUTPUTS"] = "1"  # every run looks whether the device wrote what was bound; read at the first
+os.environ["AIS_BENCH_CHECK_OUTPUTS"] = "1"  # every run checks whether bound outputs were written; read at the first run
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a shell; tests press Ctrl-C
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job of a shell; tests send Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -34,13 +34,13 @@ def _descriptors() -> set[tuple[str, str]]:
     for name in os.listdir("/proc/self/fd"):
         try:
             found.add((name, os.readlink(f"/proc/self/fd/{name}")))
-        except FileNotFoundError:  # the one that listed the folder
+        except FileNotFoundError:  # the descriptor that listed the folder
             continue
     return found
 
 
 def _is_watch(thread: str) -> bool:
-    """Whether this is the thread that looks for signals: it ends by itself, a moment after the last run of a model."""
+    """Return whether this is the thread that watches for signals. It ends by itself, shortly after a model's last run."""
     try:
         return Path(f"/proc/self/task/{thread}/comm").read_text() == "ais_bench watch\n"
     except (FileNotFoundError, ProcessLookupError):
@@ -48,7 +48,7 @@ def _is_watch(thread: str) -> bool:
 
 
 def _snapshot() -> dict[str, set[object]]:
-    """What a test could leave behind in this process and its folders, by kind."""
+    """Return everything that a test could leave in this process and its folders, by kind."""
     return {
         "child processes": {child.pid for child in psutil.Process().children(recursive=True)},
         "Python threads": {thread for thread in threading.enumerate()},
@@ -63,7 +63,7 @@ _frozen_modules = 0
 
 
 def _freeze() -> None:
-    """Spare the collector what imported modules brought: it would look at all of torch after each test."""
+    """Exclude the objects of imported modules from garbage collection, which would check all of torch after each test."""
     global _frozen_modules
     if len(sys.modules) != _frozen_modules:
         gc.collect()
@@ -79,9 +79,9 @@ def _left_since(before: dict[str, set[object]]) -> dict[str, set[object]]:
 
 @pytest.fixture
 def leaves_nothing() -> Iterator[None]:
-    """Fails a test after which a process, a thread, a descriptor, shared memory or a file is left.
+    """Fail a test that leaves a process, a thread, a descriptor, shared memory or a file.
 
-    An end that was asked for may still be under way, so it waits for it, five seconds at most.
+    Processes and threads may still be ending, so this waits for at most five seconds.
     """
     _freeze()
     before = _snapshot()
@@ -94,7 +94,7 @@ def leaves_nothing() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def the_watch_ends() -> Iterator[None]:
-    """The thread that `leaves_nothing` does not count is gone at last."""
+    """Check that the thread that `leaves_nothing` ignores ends."""
     yield
     deadline = time.monotonic() + 5
     while (left := [thread for thread in os.listdir("/proc/self/task") if _is_watch(thread)]) and time.monotonic() < deadline:
@@ -104,7 +104,7 @@ def the_watch_ends() -> Iterator[None]:
 
 @pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest, model_folder: Path) -> str:
-    """Which runtime the test is on: it runs once for each. Tensors without a session go to this runtime's devices."""
+    """Return the test's runtime; the test runs once for each. Tensors without a session go to this runtime's devices."""
     name: str = request.param
     if name == "acl":
         request.getfixturevalue("npu")
@@ -114,7 +114,7 @@ def runtime(request: pytest.FixtureRequest, model_folder: Path) -> str:
 
 @pytest.fixture
 def model(runtime: str, model_folder: Path) -> Callable[[str], str]:
-    """`model("add")` is a file of a small model for the test's runtime; tests/support/models.py says what each one is."""
+    """`model("add")` returns a small model's file for the test's runtime; tests/support/models.py describes the models."""
     return lambda name: model_file(model_folder, name, runtime)
 
 
@@ -125,7 +125,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def onnx_model(model_folder: Path) -> Callable[[str], str]:
-    """The same as ONNX files, for tests of `ort` alone."""
+    """Return the same models as ONNX files, for tests that use only `ort`."""
     return lambda name: model_file(model_folder, name, "ort")
 
 
@@ -136,13 +136,13 @@ def multi_device_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 
 @pytest.fixture
 def models(runtime: str, multi_device_models: Callable[[str], dict[str, str]]) -> dict[str, str]:
-    """The models of tests/support/session.py, as files for the test's runtime."""
+    """Return the models of tests/support/session.py as files for the test's runtime."""
     return multi_device_models(runtime)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """What a runtime cannot do it must refuse, in the words of the table."""
+    """Require that a runtime refuses what it cannot do, with the error of the table."""
     limit = limit_of(pyfuncitem)
     if limit is None or limit.refusal is None:
         return (yield)
@@ -153,7 +153,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 @pytest.fixture(autouse=True)
 def alone_in_its_group(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests of one `xdist_group` never run at the same time: not every pytest lets pytest-xdist keep them on one worker."""
+    """Never run tests of one `xdist_group` at the same time. Not every pytest lets pytest-xdist keep them on one worker."""
     group = request.node.get_closest_marker("xdist_group")
     if group is None:
         yield
@@ -165,7 +165,7 @@ def alone_in_its_group(request: pytest.FixtureRequest, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Packed]:
-    """`packed("batch")`: the model as ONNX and as the emulator's compiled model, made at the first use."""
+    """`packed("batch")` returns a model as ONNX and as a compiled model for the emulator, made at the first use."""
     folder = tmp_path_factory.mktemp("acl")
     made: dict[str, Packed] = {}
 
@@ -183,7 +183,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Packed]:
 
 @pytest.fixture(scope="session")
 def emulator_in_process() -> Iterator[Emulator]:
-    """The emulator as the AscendCL of this process and its children. Its settings cannot be changed once it is loaded."""
+    """Use the emulator as AscendCL in this process and its children. Its settings are fixed after it was loaded."""
     settings = {
         LIBRARY_VARIABLE: str(library_path()),
         "AIS_BENCH_ORT_LIBRARY": find_onnxruntime(),
@@ -199,7 +199,7 @@ def emulator_in_process() -> Iterator[Emulator]:
 
 @pytest.fixture(scope="session")
 def npu_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the emulators of all processes report what is against AscendCL's rules."""
+    """Return the file in which the emulators of all processes report violations of AscendCL's rules."""
     file = tmp_path_factory.mktemp("npu") / "report"
     file.touch()
     return file
@@ -207,7 +207,7 @@ def npu_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def npu(emulator_in_process: Emulator, npu_report: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """The emulator, quiet before the test, and with nothing in it and no rule broken, in any process, after it."""
+    """Yield the emulator without objects. After the test no process may have objects or violations in it."""
     emulator = emulator_in_process
     monkeypatch.setenv("AIS_EMULATOR_REPORT", str(npu_report))
     reported = npu_report.stat().st_size
@@ -223,7 +223,7 @@ def npu(emulator_in_process: Emulator, npu_report: Path, monkeypatch: pytest.Mon
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the models that a conformance test found refused, with the reasons."""
+    """Print the models that a conformance test found to be refused, with the reasons."""
     refused: dict[str, list[str]] = {}
     for report in terminalreporter.stats.get("passed", []):
         for reason, names in report.user_properties:

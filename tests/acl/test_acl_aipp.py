@@ -1,4 +1,4 @@
-"""Dynamic AIPP of several pictures, and with a resize."""
+"""Dynamic AIPP for several pictures, and with a resize."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def two_pictures(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A feed, and its crop as the model would see it."""
+    """Return a feed, and its crop as the model gets it."""
     pixels = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
     feed = np.zeros(1024, np.uint8)
     feed[: pixels.size] = pixels.ravel()
@@ -73,7 +73,7 @@ def settings_file(folder: Path, mean: int, more: str = "") -> Path:
 
 @pytest.mark.parametrize("by", ["name", "number", "file"])
 def test_each_picture_has_settings_of_its_own(npu: Emulator, two_pictures: str, tmp_path: Path, by: str) -> None:
-    """Each goes to the parameter input that AscendCL attached to its picture."""
+    """Settings go to the parameter input that AscendCL attached to the picture."""
     (left, left_seen), (right, right_seen) = picture(1), picture(2)
     feeds = [left, np.float32([1]), right]
     ranks = {"name": ("left", "right"), "number": (0, 2), "file": (None, None)}[by]
@@ -92,7 +92,7 @@ def test_each_picture_has_settings_of_its_own(npu: Emulator, two_pictures: str, 
         np.testing.assert_allclose(outputs[2], -without(right_seen, 99), rtol=1e-3)
         for several in session.infer_pipeline([feeds] * 3):
             np.testing.assert_array_equal(several[2], outputs[2])
-        session.load_aipp_config_file(settings_file(tmp_path, 50), 1, 2)  # one of them anew
+        session.load_aipp_config_file(settings_file(tmp_path, 50), 1, 2)  # new settings for one of them
         again = session.infer(feeds)
         np.testing.assert_array_equal(again[0], outputs[0])
         np.testing.assert_allclose(again[2], -without(right_seen, 50), rtol=1e-3)
@@ -111,7 +111,7 @@ def test_which_picture_must_be_said(npu: Emulator, two_pictures: str, tmp_path: 
 
 
 def test_three_pictures(npu: Emulator, tmp_path: Path) -> None:
-    """AscendCL names only the first parameter input as its headers say; all of them are found, and none is an input."""
+    """Only the first parameter input has the name from AscendCL's headers. All are found, and none is shown as an input."""
     config = "".join(
         f"aipp_op {{ aipp_mode: dynamic related_input_rank: {rank} max_src_image_size: 1024 }}\n" for rank in range(3)
     )
@@ -129,7 +129,7 @@ def test_three_pictures(npu: Emulator, tmp_path: Path) -> None:
 
 
 def test_files_may_begin_with_a_byte_order_mark(npu: Emulator, two_pictures: str, tmp_path: Path) -> None:
-    """Editors on Windows write one; neither the settings nor the compiler's configuration is refused for it."""
+    """Editors on Windows write one. The settings and the compiler's configuration are accepted with it."""
     path = settings_file(tmp_path, 10)
     path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
     with InferSession(0, two_pictures) as session:
@@ -142,7 +142,7 @@ def test_files_may_begin_with_a_byte_order_mark(npu: Emulator, two_pictures: str
 
 
 def test_a_resize_reaches_the_device(npu: Emulator, two_pictures: str, tmp_path: Path) -> None:
-    """Its arguments are AscendCL's, and begin with the crop; what the SoC does not have, its own words say."""
+    """The arguments are those of AscendCL, and begin with the crop. If the SoC cannot resize, its own error is shown."""
     path = settings_file(tmp_path, 1, "resize : 1\nresize_output_w : 32\nresize_output_h : 64")
     path.write_text(path.read_text().replace("_size_w : 8", "_size_w : 64").replace("_size_h : 6", "_size_h : 64")
                     .replace("crop_size_w : 4", "crop_size_w : 16").replace("crop_size_h : 4", "crop_size_h : 20"))  # fmt: skip
@@ -152,7 +152,7 @@ def test_a_resize_reaches_the_device(npu: Emulator, two_pictures: str, tmp_path:
             session.load_aipp_config_file(path, 1, "left")
         (resize,) = [call["args"] for call in npu.stop_recording() if call["call"] == "aclmdlSetAIPPScfParams"]
         assert resize[1:] == [1, 16, 20, 32, 64, 0]
-        path.write_text(path.read_text().replace("resize : 1", "resize : 0"))  # switched off it is no reason to refuse
+        path.write_text(path.read_text().replace("resize : 1", "resize : 0"))  # a resize that is switched off is accepted
         session.load_aipp_config_file(path, 1, "left")
         session.session.aipp_set_scf_params([0, 0, 0, 0, 0])
         session.session.set_dym_aipp_info_set("left")
@@ -183,7 +183,7 @@ def test_a_resize_is_checked(resize: list[int], message: str) -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """out = -picture, with dynamic AIPP of up to 1024 bytes for the largest gear: of a fixed size, with batches, with sizes."""
+    """out = -picture, with dynamic AIPP of up to 1024 bytes for the largest gear: fixed size, batch gears, image size gears."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "aipp.cfg").write_text("aipp_op { aipp_mode: dynamic related_input_rank: 0 max_src_image_size: 1024 }")
     kinds: dict[str, tuple[list[Any], dict[str, str]]] = {
@@ -219,7 +219,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_a_picture_is_fed_in_its_own_size(
     npu: Emulator, pictures: dict[str, str], tmp_path: Path, kind: str, prepare: Any, batch: int, realsize: int
 ) -> None:
-    """Programs feed `realsize` bytes of any type, and the pictures of 8 x 6 stand at the front."""
+    """Programs feed `realsize` bytes of any type. The pictures of 8 x 6 are at the beginning."""
     with InferSession(0, pictures[kind]) as session:
         session.load_aipp_config_file(settings_file(tmp_path, 10), 4 if kind == "batch" else 1)
         prepare(session)
@@ -258,9 +258,9 @@ RUNS: dict[str, tuple[str, Any, int]] = {  # the kind of model, what sets its sh
 
 
 def too_few(session: Any, run: Any, wanted: int, says: str = "", before: int = 0) -> None:
-    """`run` takes `wanted` bytes and more; one less, or none, it refuses before they are executed.
+    """`run` takes at least `wanted` bytes. It refuses one byte less, and no bytes, before an execution.
 
-    `before`: good pictures that it executes before them.
+    `before`: the number of valid pictures that it executes before.
     """
     for given in (wanted - 1, 0):
         executed = len(session.sumary().exec_time_list)
@@ -276,7 +276,7 @@ def too_few(session: Any, run: Any, wanted: int, says: str = "", before: int = 0
 def test_too_few_bytes_for_the_pictures_are_refused(
     npu: Emulator, pictures: dict[str, str], tmp_path: Path, name: str, kind: str
 ) -> None:
-    """The device would read on behind them: AscendCL does not compare their size with the settings."""
+    """Otherwise the device would read beyond them, because AscendCL does not compare their size with the settings."""
     model, prepare, count = RUNS[kind]
     path = settings_file(tmp_path, 10)
     path.write_text(path.read_text().replace("RGB888_U8", name))
@@ -287,12 +287,12 @@ def test_too_few_bytes_for_the_pictures_are_refused(
         npu.start_recording()
         too_few(session, lambda feed: session.run([feed], out_array=True), count * FORMATS[name], says)
         executed = [call for call in npu.stop_recording() if call["call"].startswith("aclmdlExecute")]
-        assert len(executed) == 2  # those with bytes enough
+        assert len(executed) == 2  # those with enough bytes
 
 
 @pytest.mark.parametrize("way", ["infer", "pipeline", "iteration", "tensor", "aclruntime"])
 def test_every_way_to_run_refuses_them(npu: Emulator, pictures: dict[str, str], tmp_path: Path, way: str) -> None:
-    """Wherever the bytes are, and with the settings that are in force when the run starts."""
+    """This holds for any memory, and for the settings at the start of the run."""
     path = settings_file(tmp_path, 10)
 
     def tensors(feed: np.ndarray) -> list[aclruntime.Tensor]:

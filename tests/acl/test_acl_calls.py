@@ -1,9 +1,9 @@
-"""The calls of every kind of session, in order and with their arguments, against what CANN documents.
+"""The calls of every kind of session, their order and arguments, compared with CANN's documentation.
 
-What is right was written down from the documentation, per kind: initialise, set the device, a context, load, describe; for a
-run copy each input in, choose the gear or set the shapes where they change, execute, copy each output out at its true size; at
-the end streams and events, then datasets, then the model, then memory, context, device. The sizes come from the feeds and from
-ONNX Runtime's results, not from the calls.
+The expected calls follow the documentation, for each kind: initialise, set the device, make a context, load, describe; in a run
+copy each input in, select the gear or set the shapes if they change, execute, copy each output out with its actual size; at the
+end release streams and events, then datasets, the model, memory, context, device. The sizes come from the feeds and from ONNX
+Runtime's results, not from the calls.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from support.acl import CASES, Case, Packed
 from support.acl_transcript import Recorder, Transcript, opening
 
 Feeds = list[np.ndarray]
-#: Bytes of the outputs at the upper ends of the ranges, which AscendCL tells at load.
+#: Bytes of the outputs at the upper ends of the ranges. AscendCL reports them at load.
 LARGEST = {"shape in a range": [4 * 3 * 16 * 16 * 4, 4 * 3 * 4]}
-#: Results of these come without a description, so their size is not remembered from run to run.
+#: Results of these models have no description, so their size is not kept from run to run.
 UNDESCRIBED = {"result of unknown size"}
 
 
@@ -35,16 +35,16 @@ def recorder(npu: Emulator) -> Recorder:
 
 
 class Expected:
-    """The lines of the runs of one session, one after the other: it remembers what was set and what was learned."""
+    """Makes the expected lines of the runs of one session. It keeps the present settings and the learned sizes."""
 
     def __init__(self, model: Packed) -> None:
         self.case = model.case
         with InferSession(0, model.onnx) as reference:
             self._results = {id(feeds): reference.infer(feeds, model.case.mode) for feeds in model.case.feeds}
         self._shapes: list[tuple[int, ...]] = []
-        self._gear = self.gears()[-1] if self.has_gears else ""  # what the results of each are was asked at load
+        self._gear = self.gears()[-1] if self.has_gears else ""  # the results of each gear were queried at load
         self._learned = [0] * len(self.results(model.case.feeds[0]))
-        self.has_stream = False  # made for the first execution whose outputs all have memory: only AscendCL's own need none
+        self.has_stream = False  # made for the first execution whose outputs all have memory
 
     def results(self, feeds: Feeds) -> list[np.ndarray]:
         return self._results[id(feeds)]
@@ -54,7 +54,7 @@ class Expected:
         return self.case.mode in ("dymbatch", "dymhw", "dymdims")
 
     def gear(self, shapes: list[tuple[int, ...]]) -> str:
-        """What is set for shapes: the batch, height and width, or all dimensions in the order of ATC's --input_shape."""
+        """Return the gear for shapes: the batch, height and width, or all dimensions in the order of ATC's --input_shape."""
         if self.case.mode == "dymbatch":
             return str(shapes[0][0])
         if self.case.mode == "dymhw":
@@ -64,7 +64,7 @@ class Expected:
         return ",".join(str(dim) for index in order for dim in shapes[index])
 
     def gears(self) -> list[str]:
-        """Every gear of the model, in the order given to ATC."""
+        """Return every gear of the model, in the order given to ATC."""
         if "dynamic_dims" not in self.case.options:
             text = self.case.options.get("dynamic_batch_size", "").replace(",", ";") or self.case.options["dynamic_image_size"]
             return text.split(";")
@@ -77,7 +77,7 @@ class Expected:
 
     @property
     def gear_bytes(self) -> int:
-        """Of the input that a gear is written to: four for each number that varies."""
+        """Return the bytes of the gear's input: four for each number that varies."""
         varying = self.case.options["input_shape"].count("-1") if self.case.mode == "dymdims" else len(self._gear.split(","))
         return 4 * varying
 
@@ -93,7 +93,7 @@ class Expected:
         return []
 
     def room(self, feeds: Feeds) -> list[int]:
-        """Bytes that each output's buffer has; 0 where AscendCL shall allocate."""
+        """Return the bytes of each output's buffer; 0 if AscendCL must allocate it."""
         if self.case.name in LARGEST:
             return LARGEST[self.case.name]
         if self.case.predictable:
@@ -117,7 +117,7 @@ class Expected:
             lines.append("CreateStream s1")
         lines.append(execute(outputs))
         if any(0 < size < result.nbytes for (_, size), result in zip(outputs, results, strict=True)):
-            # More than was learned: once more, with memory of AscendCL's, when the stream is quiet.
+            # More than was learned: run again with memory of AscendCL, after the stream is idle.
             lines[-1] += " failed"
             outputs = [("none", 0) for _ in outputs]
             lines.append(execute(outputs))
@@ -131,7 +131,7 @@ class Expected:
 
 
 def assert_closing(lines: list[str], buffers: tuple[int, int], has_stream: bool) -> None:
-    """Stream, datasets and their buffers, description, model, all memory, context, device; nothing else, and nothing twice."""
+    """Release stream, datasets with buffers, description, model, all memory, context, device: nothing else, nothing twice."""
     inputs, outputs = buffers
     datasets = [["DestroyDataset dataset"] + ["DestroyDataBuffer data buffer"] * count for count in (outputs, inputs)]
     head = ["SynchronizeStream s1", "DestroyStream s1"] * has_stream
@@ -173,7 +173,7 @@ def test_a_model_from_memory(npu: Emulator, packed: Callable[[str], Packed]) -> 
 
 
 def test_outputs_that_stay_on_the_device(recorder: Recorder, packed: Callable[[str], Packed]) -> None:
-    """Nothing is copied out before it is asked for, and what is fed back is not copied in."""
+    """Outputs are copied out only on request, and outputs that are fed again are not copied in."""
     model = packed("static")
     with InferSession(0, model.om) as session:
         recorder.look()
@@ -187,7 +187,7 @@ def test_outputs_that_stay_on_the_device(recorder: Recorder, packed: Callable[[s
 
 @pytest.mark.parametrize("mem_copy", [True, False])
 def test_an_iteration(recorder: Recorder, packed: Callable[[str], Packed], mem_copy: bool) -> None:
-    """In once, out once; the output of a run is an input of the next, and two blocks take turns in being the output."""
+    """Feeds are copied in once, outputs out once. A run's output is an input of the next, in two alternating blocks."""
     model = packed("static")
     with InferSession(0, model.om) as session:
         recorder.look()
@@ -201,7 +201,7 @@ def test_an_iteration(recorder: Recorder, packed: Callable[[str], Packed], mem_c
 
 
 def piped(case: Case, index: int, gear: tuple[str, int] | None, room: list[int], sizes: list[int]) -> list[str]:
-    """One run of a pipeline: three streams (copying in, executing, copying out), tied by events."""
+    """Return the lines of one run of a pipeline: three streams (copy in, execute, copy out), connected by events."""
     feeds = case.feeds[index]
     memory = [f"m{number + 1}" for number in range(len(feeds) + bool(gear) + len(room))]
     given = [f"{name}:{feed.nbytes}" for name, feed in zip(memory, feeds, strict=False)]
@@ -224,7 +224,7 @@ def piped(case: Case, index: int, gear: tuple[str, int] | None, room: list[int],
 
 @pytest.mark.parametrize("name", [case.name for case in CASES if case.predictable])
 def test_a_pipeline_of_each_kind(npu: Emulator, packed: Callable[[str], Packed], name: str) -> None:
-    """Each run as `piped` has it, all of them begun before the first is waited for, and waited for in order by its event."""
+    """Each run has the lines of `piped`. All runs begin before the first wait, and each is waited for in order by its event."""
     model = packed(name)
     case, expected, transcript = model.case, Expected(model), Transcript()
     npu.start_recording()
@@ -237,7 +237,7 @@ def test_a_pipeline_of_each_kind(npu: Emulator, packed: Callable[[str], Packed],
     closing = transcript.read(npu.stop_recording())
     begun = [index for index, call in enumerate(calls) if call["call"] == "aclrtRecordEvent"][::6]
     dealt = [index for index, call in enumerate(calls) if call["call"] == "aclrtSynchronizeEvent"]
-    waited = dealt[::7]  # the end of a run; then every event of it, for its times
+    waited = dealt[::7]  # the end of a run; its other events follow, for its times
     ends = [*begun[1:], waited[0]]
     reader = Transcript()
     made = reader.read(calls[: begun[0]])
@@ -245,7 +245,7 @@ def test_a_pipeline_of_each_kind(npu: Emulator, packed: Callable[[str], Packed],
     events = [line.split() for line in made if line.startswith("CreateEvent")]
     waitable = {name for kind, name, *_ in events if kind == "CreateEvent"}
     assert {tuple(flags) for kind, _, *flags in events if kind != "CreateEvent"} == {("8",)}  # ACL_EVENT_TIME_LINE
-    assert (len(waitable), len(events)) == (8, 24)  # two that streams wait for and four that are timed, for each of four runs
+    assert (len(waitable), len(events)) == (8, 24)  # for each of four runs: two for streams to wait for, four with times
     for index in (0, 1):
         feeds = case.feeds[index]
         gear = (expected.gear([feed.shape for feed in feeds]), expected.gear_bytes) if expected.has_gears else None
@@ -267,7 +267,7 @@ def test_a_pipeline_of_each_kind(npu: Emulator, packed: Callable[[str], Packed],
 
 
 def test_times_are_those_of_one_stream(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    """Both recordings were on the same stream, and the host has dealt with each of them since."""
+    """Both recordings are on the same stream, and the host has synchronised with each of them."""
     case = packed("static").case
     with InferSession(0, packed("static").om) as session:
         npu.start_recording()

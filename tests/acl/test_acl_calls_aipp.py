@@ -1,4 +1,4 @@
-"""The calls of models with AIPP, in order and with their arguments; tests/acl/test_acl_calls.py has the other kinds."""
+"""The calls of models with AIPP, their order and arguments. tests/acl/test_acl_calls.py has the other kinds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.acl_transcript import Recorder, Transcript, opening
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """A model of 4 x 6 pixels with AIPP of that mode."""
+    """Return a model of 4 x 6 pixels with AIPP of the given mode."""
     folder = tmp_path_factory.mktemp("picture")
     model = emulator_models.image(folder, size=(4, 6))
     settings = {
@@ -33,7 +33,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 
 def test_static_aipp(npu: Emulator, picture: Callable[[str], str]) -> None:
-    """As any static model: the pixels' bytes go in, and nothing is set."""
+    """The calls are those of any static model: the pixels are copied in, and nothing is set."""
     om = picture("static")
     recorder = Recorder(npu)
     with InferSession(0, om) as session:
@@ -62,7 +62,7 @@ var_reci_chn_2 : 0.25
 
 
 def test_dynamic_aipp(npu: Emulator, picture: Callable[[str], str], tmp_path: Path) -> None:
-    """The settings are an object, given to the input of its own when they are new; it lives as long as it may be needed."""
+    """New settings are passed as an object to their own input. The object lives as long as it may be needed."""
     (tmp_path / "aipp.ini").write_text(AIPP_INI)
     transcript = Transcript()
     npu.start_recording()
@@ -80,7 +80,7 @@ def test_dynamic_aipp(npu: Emulator, picture: Callable[[str], str], tmp_path: Pa
             "aclmdlSetAIPPCropParams": [1, 2, 1, 6, 4, 0],
             "aclmdlSetAIPPDtcPixelMean": [10, 0, 0, 0, 0],
             "aclmdlSetAIPPDtcPixelMin": [0, 0.5, 0, 0, 0],
-            "aclmdlSetAIPPPixelVarReci": [1, 1, 0.25, 1, 0],  # 1 where the file is silent
+            "aclmdlSetAIPPPixelVarReci": [1, 1, 0.25, 1, 0],  # 1 if the file does not set it
         }
         first_index = next(index for index, call in enumerate(calls) if call["call"] == "aclmdlCreateAIPP")
         assert calls[first_index]["args"] == [1]

@@ -1,4 +1,4 @@
-"""`acl_json_path`: profiling and dump settings reach AscendCL as they are, and a wrong file is named with what is wrong."""
+"""`acl_json_path`: profiling and dump settings reach AscendCL unchanged, and the error of an invalid file names it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ with npus(2):
 
 
 def test_a_process_has_one_configuration(packed: Callable[[str], Packed], tmp_path: Path) -> None:
-    """AscendCL reads the first session's file and keeps to its content, also in a second life."""
+    """AscendCL reads the first session's file and uses its content, even after a finalize."""
     path = written(tmp_path, '{"err_msg_mode": "0"}')
     copy = tmp_path / "copy.json"
     copy.write_text('{"err_msg_mode": "0"}')
@@ -116,7 +116,7 @@ with npus(2):
 
 
 def test_a_file_after_another_library(packed: Callable[[str], Packed], tmp_path: Path) -> None:
-    """Its initialisation counts, and our reference is given back."""
+    """The other library's initialisation counts, and our reference is released."""
     code = """
 import ctypes, os
 with npus(2):

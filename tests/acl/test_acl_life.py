@@ -1,4 +1,4 @@
-"""The life of sessions on an NPU: what is called, in which order, from which thread, and what is left when anything fails."""
+"""The life of sessions on an NPU: the calls, their order and threads, and leaks after any failure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from support.acl import Packed, assert_clean, equal, floats
 
 
 def names(calls: list) -> list[str]:
-    """The functions called, without the queries that describe a model."""
+    """Return the called functions, without the queries that describe a model."""
     quiet = re.compile(
         r"aclmdlGet|aclGet|aclrt[SG]etCurrentContext$|aclrtStreamQuery$|aclrtQuery|aclrtGetSocName$|aclrtGetDeviceCount"
     )
@@ -57,7 +57,7 @@ def test_calls_of_a_static_session(npu: Emulator, packed: Callable[[str], Packed
         + ["aclUpdateDataBuffer"] * 3
         + ["aclrtCreateStream", *EXECUTE, "aclrtMemcpy"]
     )
-    # Memory is kept, so the second run allocates nothing; it may get its blocks in another order.
+    # Memory is kept, so the second run allocates nothing, but may get its blocks in another order.
     second = names(calls)[len(OPEN + DATASETS + first) :]
     second = second[: second.index(EXECUTE[0]) + 3]
     assert [name for name in second if name != "aclUpdateDataBuffer"] == ["aclrtMemcpy"] * 2 + [*EXECUTE, "aclrtMemcpy"]
@@ -89,7 +89,8 @@ def test_calls_of_a_gear_session(npu: Emulator, packed: Callable[[str], Packed])
 def test_calls_of_a_dynamic_shape_session(npu: Emulator, packed: Callable[[str], Packed]) -> None:
     """A shape is set when it changes, and its description is destroyed at once: the dataset has a copy.
 
-    The library allocates the output of the first run and, since the third is larger than expected, of that one's second try.
+    The library allocates the output of the first run, and of the second attempt of the third run, which is larger than
+    expected.
     """
     model = packed("shape")
     with InferSession(0, model.om) as session:
@@ -104,7 +105,7 @@ def test_calls_of_a_dynamic_shape_session(npu: Emulator, packed: Callable[[str],
 
 
 def test_calls_of_a_pipeline(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    """Copies and execution are on three streams, tied by events; nothing waits but for a run's last event."""
+    """Copies and execution are on three streams, connected by events. The only wait is for a run's last event."""
     model = packed("static")
     with InferSession(0, model.om) as session:
         npu.start_recording()
@@ -132,7 +133,7 @@ def test_nothing_is_initialised_before_a_session(npu: Emulator, packed: Callable
 
 
 def test_every_thread_may_use_a_session(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    """AscendCL's current context is a thread's own, and one model runs in one place at a time."""
+    """AscendCL's current context belongs to a thread, and a model runs only once at a time."""
     model = packed("batch")
     with InferSession(0, model.om) as one, InferSession(1, model.om) as two, ThreadPoolExecutor(6) as threads:
 
@@ -253,7 +254,7 @@ def test_an_unknown_option_is_named(npu: Emulator, packed: Callable[[str], Packe
 
 @pytest.mark.parametrize("function", ["aclrtMalloc", "aclmdlLoadFromFile", "aclrtMallocHost"])
 def test_out_of_memory(npu: Emulator, packed: Callable[[str], Packed], function: str) -> None:
-    """At load and in a run it is the error that says so; a pipeline without memory runs one after the other."""
+    """Loads and runs raise the error for it. Without memory for a pipeline, runs are made one by one."""
     model = packed("batch")
 
     def use() -> list[list[np.ndarray]]:
@@ -273,7 +274,7 @@ def test_out_of_memory(npu: Emulator, packed: Callable[[str], Packed], function:
 
 
 def scenario(model: Packed, hint: int | None) -> list[list[np.ndarray]]:
-    """One of everything, with a hint of the outputs' size; the results of every run."""
+    """Make every kind of run, with a hint of the outputs' size. Return the results of every run."""
     feeds, mode = model.case.feeds, model.case.mode
     results = []
     try:
@@ -299,16 +300,16 @@ def scenario(model: Packed, hint: int | None) -> list[list[np.ndarray]]:
 def test_failing_each_call_at_each_occurrence(
     npu: Emulator, npu_report: Path, packed: Callable[[str], Packed], name: str, hint: int | None
 ) -> None:
-    """Whatever fails: a clear error or the right result, nothing left, and the next session works.
+    """After any failure there is a clear error or the right result, no leak, and the next session works.
 
-    What a destroy call failed to destroy is left: the call is not made again, since the handle may be dead all the same.
+    If a destroy call fails, its object is left: the call is not repeated, because the handle may be invalid.
     """
     reported = npu_report.stat().st_size
     model = packed(name)
     wanted = scenario(model, hint)
     npu.start_recording()
     scenario(model, hint)
-    cannot_fail = {"aclGetRecentErrMsg", "aclDestroyTensorDesc"}  # one is asked about failures, the other returns nothing
+    cannot_fail = {"aclGetRecentErrMsg", "aclDestroyTensorDesc"}  # one queries failures, the other returns nothing
     functions = sorted({call["call"] for call in npu.stop_recording()} - cannot_fail)
     assert len(functions) > 30
     fired = 0
@@ -344,7 +345,7 @@ def test_failing_each_call_at_each_occurrence(
 
 
 def test_a_failed_run_of_a_pipeline_fails_alone(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    """The streams drop what came after it; that is started again."""
+    """The streams drop later work, which is started again."""
     model = packed("static")
     with InferSession(0, model.om) as session:
         session.infer_pipeline(model.case.feeds)
@@ -359,11 +360,11 @@ def test_a_failed_run_of_a_pipeline_fails_alone(npu: Emulator, packed: Callable[
 def test_a_tensor_of_another_runtime_on_a_device_of_the_same_number(
     npu: Emulator, packed: Callable[[str], Packed], onnx_model: Callable[[str], str]
 ) -> None:
-    """Device 0 of one runtime is not device 0 of another: its addresses mean nothing there."""
+    """Device 0 of one runtime is not device 0 of another one: its addresses are invalid there."""
     on_npu = packed("static")
     feeds = on_npu.case.feeds[0]
     with InferSession(0, on_npu.om) as session, InferSession(0, onnx_model("batch")) as on_cpu:
-        own = session.create_tensor_from_arrays_to_device(feeds)  # although the CPU's session is the newer one
+        own = session.create_tensor_from_arrays_to_device(feeds)  # although the session on the CPU is newer
         equal(session.infer(own), session.infer(feeds))
         others = on_cpu.create_tensor_from_arrays_to_device(feeds)
         with pytest.raises(FeedError, match=r"device 0 of runtime 'ort'.*device 0 of runtime 'acl'"):

@@ -1,4 +1,4 @@
-"""Every kind of model in every way of running it: the NPU's results are those of ONNX Runtime on the same graph."""
+"""Every kind of model with every kind of run: the NPU's results are those of ONNX Runtime on the same graph."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_iteration_never_leaves_the_device(npu: Emulator, packed: Callable[[str]
         calls = npu.stop_recording()
     np.testing.assert_array_equal(result, feeds[1] * 1000)
     kinds = [call["args"][4] for call in calls if call["call"] == "aclrtMemcpy"]
-    assert kinds.count(1) == 2  # in, once an input
-    assert kinds.count(2) == 1  # out, once
+    assert kinds.count(1) == 2  # one copy in for each input
+    assert kinds.count(2) == 1  # one copy out
     assert sum(call["call"] == "aclmdlExecuteAsync" for call in calls) == 1000
 
 
@@ -148,7 +148,7 @@ def test_a_shape_outside_the_range_fails_and_the_session_lives(
 
 
 def test_a_result_that_grows_is_run_again(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    """Memory is brought with headroom after the first run; a result beyond it takes a second execution."""
+    """After the first run there is memory with headroom. A larger result needs a second execution."""
     model = packed("shape")
     with InferSession(0, model.om) as session:
         counts = []
@@ -160,7 +160,7 @@ def test_a_result_that_grows_is_run_again(npu: Emulator, packed: Callable[[str],
 
 
 def test_a_rank_that_nobody_tells_is_not_guessed(npu: Emulator, tmp_path: Path) -> None:
-    """A model of static inputs gets no description of its results, so the bytes are all there is."""
+    """A model with static inputs has no description of its results, so only the number of bytes is known."""
     om = pack(unknown_rank(tmp_path), tmp_path / "model.om", input_shape="x:2,3")
     with InferSession(0, om) as session, pytest.raises(InferenceError, match=r"output 'out' the shape \(-2,\)"):
         session.infer([np.array(1), floats(2, 3)])
@@ -174,7 +174,7 @@ def test_several_models_on_one_device(npu: Emulator, packed: Callable[[str], Pac
 
 
 def test_every_kind_of_model_at_once_on_one_device(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    """Used in turn, from several threads, and freed one after the other: nobody's memory or gear is another's."""
+    """Models are used in turn, from several threads, and freed one by one. They never share memory or gears."""
     models = [packed(case.name) for case in CASES]
     wanted = []
     for model in models:

@@ -1,4 +1,4 @@
-"""Other libraries of the process that use AscendCL, too: what is theirs stays as it is, whatever our sessions do.
+"""Other libraries of the process that use AscendCL, too: our sessions never change their objects.
 
 The other library is a stand-in: the same library file, called directly.
 """
@@ -59,7 +59,7 @@ feeds = [np.ones((1, 4), np.float32)] * 2
 
 @pytest.mark.parametrize("first", ["we", "they"])
 def test_their_memory_outlives_our_sessions(packed: Callable[[str], Packed], first: str) -> None:
-    """Two sessions, one of which frees and finalizes, on the device where another library holds memory."""
+    """There are two sessions, one of which frees and finalizes, on a device where another library has memory."""
     code = """
     with npus(2, on_violation="abort"):
         other = Other(0) if sys.argv[2] == "they" else None
@@ -100,7 +100,7 @@ def test_a_library_that_does_not_count_is_left_to_who_was_first(packed: Callable
 
 
 def test_a_thread_keeps_the_context_that_another_library_chose(packed: Callable[[str], Packed]) -> None:
-    """After each of our calls; also where a session of ours is let go of within another's."""
+    """This holds after each of our calls, and if one session is freed during a call of another."""
     code = """
     import aclruntime
     with npus(3):
@@ -132,7 +132,7 @@ def test_a_thread_keeps_the_context_that_another_library_chose(packed: Callable[
 
 
 def test_sessions_in_turn_on_a_thread_of_nobody_else(packed: Callable[[str], Packed]) -> None:
-    """Nobody misses a context of ours, so it is not put back: changing sessions is one call, and staying with one is none."""
+    """Our own context is not restored, because no one needs it: a change of sessions costs one call, otherwise none."""
     code = """
     with npus(1):
         emulator = Emulator()

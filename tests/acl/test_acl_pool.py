@@ -1,4 +1,4 @@
-"""A pool on 8 emulated NPUs, dynamic AIPP, and libraries that are none."""
+"""A pool on 8 emulated NPUs, dynamic AIPP, and files that are not libraries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.waiting import gone, wait_until
 
 @pytest.mark.parametrize("name", ["batch", "shape"])
 def test_a_pool_of_eight(packed: Callable[[str], Packed], tmp_path: Path, name: str) -> None:
-    """Every item comes back once, in order, from all devices, and no worker broke a rule or left anything."""
+    """Every item is returned once, in order, from all devices. No worker violates a rule or leaks."""
     model = packed(name)
     report = tmp_path / "report"
     feeds = [[np.full((1, 3), i, np.float32)] for i in range(160)]
@@ -156,7 +156,7 @@ def picture_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_dynamic_aipp(npu: Emulator, picture_model: str, tmp_path: Path) -> None:
-    """Cropped, normalised, and the reciprocal that is left out is 1."""
+    """Pictures are cropped and normalised. A reciprocal that is not set is 1."""
     (tmp_path / "aipp.ini").write_text(SETTINGS)
     pixels = np.random.default_rng(1).integers(0, 255, (6, 8, 3), np.uint8)
     feed = np.zeros(1024, np.uint8)

@@ -1,4 +1,4 @@
-"""A pool on emulated NPUs that fail in every way: each error ends as docs/pool.md says, after it was shown to have happened."""
+"""A pool on emulated NPUs with every kind of failure. Each test proves that the failure occurred, and checks docs/pool.md."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATIENT: dict[str, Any] = {"max_restarts": 1000, "restart_backoff": 0}
 
 
 def feeds_of(n: int) -> Feeds:
-    """Content that no other item has."""
+    """Return feeds with unique content."""
     return [np.full((1, 4), n, np.float32), np.arange(4, dtype=np.float32)[None] * n]
 
 
@@ -42,7 +42,7 @@ def states(session: MultiDeviceSession) -> dict[int, str]:
 
 
 def run_until(session: MultiDeviceSession, condition: Callable[[], bool]) -> None:
-    """Maps one item after the other, all of which come out right, until the condition holds."""
+    """Map items one by one until the condition holds. All results must be right."""
     deadline = time.monotonic() + 30
     for n, outputs in enumerate(session.map(feeds_of(n) for n in itertools.count())):
         assert right(n, outputs)
@@ -53,7 +53,7 @@ def run_until(session: MultiDeviceSession, condition: Callable[[], bool]) -> Non
 
 @contextmanager
 def failing(*rules: str, count: int = 3, **settings: Any) -> Iterator[Callable[[int], int]]:
-    """Emulated NPUs with these faults, counted over all processes. Yields: how many calls a rule has met so far."""
+    """Emulate NPUs with these faults, counted over all processes. Yield a function that counts the calls that match a rule."""
     with npus(count, faults=rules, faults_across_processes=True, **settings):
         state = Path(os.environ["AIS_EMULATOR_FAULT_STATE"])
         yield lambda rule=0: struct.unpack_from("<Q", state.read_bytes(), 8 * rule)[0] if state.exists() else 0
@@ -65,13 +65,13 @@ def om(packed: Callable[[str], Packed]) -> str:
     return packed("static").om
 
 
-# ---- the ledger ----
+# ---- every item is answered once ----
 
 
 class Tormentor(threading.Thread):
-    """Sends signals to random ready workers, as many of each kind, until told to stop, and counts them.
+    """Sends signals to random ready workers, equally many of each kind, until told to stop, and counts them.
 
-    Not without end: a machine that starts workers more slowly than they are killed would never finish.
+    The number is limited, because a machine that starts workers more slowly than they are killed would never finish.
     """
 
     OF_EACH = 5
@@ -86,13 +86,13 @@ class Tormentor(threading.Thread):
             if self.over.wait(self.chance.uniform(0.05, 0.25)):
                 return
             ready = [line.pid for line in self.session.report().workers if line.state == "ready" and line.pid]
-            with suppress(ProcessLookupError, IndexError):  # it died just now; none is ready
+            with suppress(ProcessLookupError, IndexError):  # the worker has just died, or none is ready
                 os.kill(self.chance.choice(ready), kind)
                 self.sent[kind] += 1
 
 
 def test_the_ledger_of_eight_balances(om: str) -> None:
-    """20,000 items of distinct content: each is delivered once, in order, right, or has the model's own error."""
+    """Each of 20,000 different items is delivered once, in order, with the right result or the model's error."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     rules = ("device.execute:800=hang@1", "aclmdlExecuteAsync:500=crash@2", "device.execute:600=507011@3",
@@ -143,7 +143,7 @@ def test_a_killed_worker_is_replaced_and_its_tasks_run_elsewhere(om: str) -> Non
         assert session.report().total.failures == 0
 
 
-# ---- errors that pass ----
+# ---- errors that occur once ----
 
 
 ONCE = {
@@ -164,15 +164,15 @@ ONCE = {
 
 @pytest.mark.parametrize("name", ONCE)
 def test_what_happens_once(om: str, name: str) -> None:
-    """Nothing fails: a lost worker's tasks run again, and a task that its device failed with runs on another one."""
+    """No task fails: a lost worker's tasks run again, and a task whose device failed runs on another one."""
     rule, loses_worker = ONCE[name]
     first = int(rule.partition(":")[2].partition("=")[0])
     deadline = 1.0 if rule.endswith("hang@1") else None  # a busy machine is slow at everything: others may be killed by it, too
     with failing(rule) as met, MultiDeviceSession(om, task_timeout=deadline, max_attempts=10, **PATIENT) as session:
-        # Which device gets how many is nobody's promise.
+        # The number of items for each device is not specified.
         enough = itertools.takewhile(lambda n: n < 120 or (met() < first and n < 10_000), itertools.count())
         results = list(session.map(map(feeds_of, enough), on_error="return"))
-        assert met() >= first  # it happened
+        assert met() >= first  # the failure occurred
         wait_until(lambda: session.report().total.restarts >= int(loses_worker))
         wait_until(lambda: set(states(session).values()) == {"ready"})
         total = session.report().total
@@ -214,10 +214,10 @@ def test_a_hang_of_the_only_task_is_its_deadlines_error(om: str) -> None:
         with pytest.raises(TaskTimeout, match=r"task_timeout allows 0.5 s") as caught:
             session.infer(feeds_of(1))
         assert caught.value.device_id in (0, 1)
-        assert met() == 2  # tried on two workers, and no more
+        assert met() == 2  # tried on exactly two workers
 
 
-# ---- errors that stay ----
+# ---- permanent errors ----
 
 
 ALWAYS = {
@@ -282,7 +282,7 @@ def test_a_device_that_cannot_load_is_named(om: str, name: str) -> None:
 
 
 def test_an_error_of_every_task_names_each(om: str) -> None:
-    """Where no device can do it, none is to blame: every task has its error, and no worker is lost."""
+    """If all devices fail, no device is the reason: every task has its error, and no worker is lost."""
     with failing("device.execute=500002", count=2) as met, MultiDeviceSession(om) as session:
         results = list(session.map((feeds_of(n) for n in range(40)), on_error="return"))
         assert met() >= 40

@@ -1,8 +1,8 @@
-"""Programs as people write them, run on `acl` and on `ort`: the same results, or an error of the same class, from both.
+"""Typical programs on `acl` and on `ort`: both give the same results, or errors of the same class.
 
-Every kind of model of tests/support/acl.py; where it has gears, the ONNX file declares the same ones in its metadata. Zeros of
-the described shapes in each of the five modes, pipelines of different shapes, 1,000 iterations, tensors that stay on the
-device, loops: of InferSession, of MultiDeviceSession and of aclruntime.
+They use every kind of model of tests/support/acl.py; if it has gears, the ONNX file declares the same gears in its metadata.
+They run zeros of the described shapes in each of the five modes, pipelines of different shapes, 1,000 iterations, tensors that
+stay on the device, and loops, with InferSession, MultiDeviceSession and aclruntime.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from support.session import DEVICES
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 MODES = ("static", "dymbatch", "dymhw", "dymdims", "dymshape")
 STEPS = 1000
-#: Case -> the gears as the ONNX file's metadata declares them: in the order of the model's inputs.
+#: Case -> the gears in the ONNX file's metadata, in the order of the model's inputs.
 GEARS = {
     "batch": ("batch_size", "1,2,4"),
     "image": ("image_size", "4,4;8,6"),
@@ -35,7 +35,7 @@ GEARS = {
     "dims": ("dims", "20,20,1,1;40,40,2,2;80,60,4,4"),
     "dims in another order": ("dims", "20,30,5,6;80,60,4,7"),
 }
-#: Case -> the output that each input takes in an iteration; elsewhere no output fits an input.
+#: Case -> the output that each input takes in an iteration; in other cases no output fits an input.
 CHAINS = {
     "static": [0, -1],
     "image": [0],
@@ -50,7 +50,7 @@ Twins = Callable[[str], Packed]
 
 @pytest.fixture(scope="session")
 def twins(packed: Callable[[str], Packed], tmp_path_factory: pytest.TempPathFactory) -> Twins:
-    """A case's two files, of which both know the gears."""
+    """Return a case's two files, both with its gears."""
     folder = tmp_path_factory.mktemp("twins")
 
     def get(name: str) -> Packed:
@@ -73,7 +73,7 @@ def chain_of(case: Case) -> list[int]:
 
 
 def zeros_of(descriptions: list[Any], case: Case) -> list[np.ndarray]:
-    """Zeros of the described shapes; open dimensions are those of the case's first feeds."""
+    """Return zeros of the described shapes; open dimensions are those of the case's first feeds."""
     zeros = []
     for desc, feed in zip(descriptions, case.feeds[0], strict=True):
         shape = [given if dim < 0 else dim for dim, given in zip(desc.shape, feed.shape, strict=True)]
@@ -82,7 +82,7 @@ def zeros_of(descriptions: list[Any], case: Case) -> list[np.ndarray]:
 
 
 def outcome(call: Callable[[], Any]) -> Any:
-    """What it returns, or the class of what it raises."""
+    """Return the call's result, or the class of its error."""
     try:
         return call()
     except AisBenchError as error:
@@ -196,7 +196,7 @@ SETTINGS = """
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
-    """A model with static AIPP, one with dynamic AIPP, and the ONNX file of both."""
+    """Return a model with static AIPP, one with dynamic AIPP, and the ONNX file of both."""
     folder = tmp_path_factory.mktemp("pictures")
     model = emulator_models.image(folder, size=(4, 6))
     (folder / "static.cfg").write_text(f"aipp_op {{ aipp_mode: static src_image_size_w: 6 src_image_size_h: 4 {SETTINGS} }}")
@@ -212,13 +212,13 @@ PIXELS = np.random.default_rng(5).integers(0, 256, (3, 2, 4, 6, 3), np.uint8)  #
 
 
 def as_floats(batch: np.ndarray) -> np.ndarray:
-    """What SETTINGS make of pixels: red and blue swapped, (x - mean) * reciprocal, channels first."""
+    """Return the pixels after SETTINGS: red and blue swapped, (x - mean) * reciprocal, channels first."""
     floats = batch[..., ::-1].astype(np.float32) - np.float32([10, 20, 30])
     return np.ascontiguousarray((floats * np.float32([0.5, 0.25, 1])).transpose(0, 3, 1, 2))
 
 
 def close(left: list[np.ndarray], right: list[np.ndarray]) -> None:
-    """The NPU preprocesses in float16."""
+    """Compare with the tolerance of float16, in which the NPU preprocesses."""
     for one, other in zip(left, right, strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-2)
 

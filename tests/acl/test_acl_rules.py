@@ -1,9 +1,7 @@
-"""The driver keeps CANN's rules, which the emulator enforces (docs/emulator.md has the table, and
-tests/emulator/test_emulator_rules.py the emulator's side): events, waits, stopping, registering of memory, error numbers,
-products.
+"""The driver follows CANN's rules, which the emulator enforces: events, waits, stopping, registering of memory, error numbers,
+products. docs/emulator.md has the table of rules; tests/emulator/test_emulator_rules.py tests the emulator.
 
-That pipelines and pools work at all on the emulator proves the rules about who waits for which event and which is recorded
-again; the tests of both run under the same rules.
+The tests of pipelines and pools run under the same rules. They cover the rules about waits for events and repeated recordings.
 """
 
 from __future__ import annotations
@@ -52,15 +50,15 @@ def test_every_run_of_a_pipeline_has_its_times(npu: Emulator, packed: Callable[[
 
 @pytest.mark.parametrize("name", ["static", "shape"])
 def test_a_time_that_cannot_be_had_costs_no_result(npu: Emulator, packed: Callable[[str], Packed], name: str) -> None:
-    """The execution of the third of six runs has none: it is left out, and that is said once for the session."""
+    """The third of six runs has no execution time: it is left out, with one warning for the session."""
     model = packed(name)
     feeds, mode = [model.case.feeds[0]] * 6, model.case.mode
     with InferSession(0, model.om) as session:
         wanted = session.infer(feeds[0], mode)
-        session.infer_pipeline(feeds[:1], mode)  # now a model of open shapes knows its sizes
+        session.infer_pipeline(feeds[:1], mode)  # now the sizes of a model with open shapes are known
         session.reset_summaryinfo()
         MemorySummary.reset()
-        # The second rule does not see the call that the first one answers: the fourth run's copy out.
+        # The second rule does not count the call that the first rule answers: the fourth run's copy out.
         npu.set_faults("aclrtEventElapsedTime:8=107006;aclrtEventElapsedTime:11=107006")
         with pytest.warns(TimesWarning, match="did not tell how long a run took.*107006") as caught:
             results = session.infer_pipeline(feeds, mode)
@@ -70,9 +68,9 @@ def test_a_time_that_cannot_be_had_costs_no_result(npu: Emulator, packed: Callab
         assert len(caught) == 1
         assert len(session.summary()) == 5
         assert (len(MemorySummary.get_h2d_time_list()), len(MemorySummary.get_d2h_time_list())) == (6, 5)
-        npu.set_faults("aclrtSynchronizeEvent:2=507899")  # of the first run, for its times
+        npu.set_faults("aclrtSynchronizeEvent:2=507899")  # in the first run, for its times
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # said before
+            warnings.simplefilter("error")  # the warning was given before
             for outputs in session.infer_pipeline(feeds, mode):
                 equal(outputs, wanted)
         assert npu.faults_fired() == 1
@@ -100,7 +98,7 @@ def test_a_report_without_any_time_says_unknown(packed: Callable[[str], Packed])
 
 
 def test_long_runs_time_out_nowhere(packed: Callable[[str], Packed], tmp_path: Path) -> None:
-    """Neither alone, nor in a pipeline, nor in a worker; and asking costs little."""
+    """This holds for single runs, pipelines and workers. The queries cost little."""
     code = """
     import sys
     import numpy as np
@@ -129,7 +127,7 @@ def test_long_runs_time_out_nowhere(packed: Callable[[str], Packed], tmp_path: P
 
 
 def test_sixteen_sessions_have_events_enough(packed: Callable[[str], Packed]) -> None:
-    """On the product that has the fewest, each with a pipeline, and all of them at once."""
+    """The product has the fewest events, and each of the sessions has a pipeline in use."""
     code = """
     import sys
     import numpy as np
@@ -206,7 +204,7 @@ with npus(1, exec_ms=300, product="{product}"):
 
 
 def test_a_stop_that_is_refused_is_asked_for_once(packed: Callable[[str], Packed]) -> None:
-    """As on a product that the driver does not know."""
+    """This happens on a product that the driver does not know."""
     code = """
 with npus(1, exec_ms=300, faults="aclrtStreamAbort=207000"):
     emulator = Emulator()
@@ -219,7 +217,7 @@ with npus(1, exec_ms=300, faults="aclrtStreamAbort=207000"):
     lines = run_script(STOPPING + code, packed("static").om).splitlines()
     failures = [line for line in lines if line.startswith("InferenceCancelled")]
     assert ["so it ended by itself" in line for line in failures] == [True] * 3
-    assert sum(line.startswith("WARNING") for line in lines) == 2  # the first time nobody knew
+    assert sum(line.startswith("WARNING") for line in lines) == 2  # the first time the driver did not know this
     assert lines[-1] == "[[2.0, 2.0, 2.0, 2.0]] 1 []"
 
 
@@ -231,18 +229,18 @@ def test_a_pool_on_a_product_that_cannot_stop(packed: Callable[[str], Packed], t
     assert not report.exists()
 
 
-# Memory that the device knows
+# Registered memory
 
 
 @pytest.fixture(scope="module")
 def large_om(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model whose feeds and outputs, of 256 KiB, are worth registering."""
+    """Return a model whose feeds and outputs of 256 KiB are large enough to be registered."""
     folder = tmp_path_factory.mktemp("large")
     return str(pack(emulator_models.add(folder, (1, 1 << 16)), folder / "add.om"))
 
 
 def run_pool(om: str, folder: Path, host_register: str = "auto", **settings: str) -> tuple[str, int, list[str]]:
-    """What the report says of host memory, how often memory was registered, and what was against the rules."""
+    """Return the report's text on host memory, the number of registrations, and violations of rules."""
     feeds = [np.ones((1, 1 << 16), np.float32)] * 2
     calls, report = folder / "calls", folder / "report"
     with (
@@ -285,7 +283,7 @@ def test_who_wants_it_all_the_same_is_answered_by_the_device(large_om: str, tmp_
 
 @pytest.mark.parametrize(("choice", "registers"), [("auto", False), ("on", True)])
 def test_an_old_kernel(large_om: str, tmp_path: Path, choice: str, registers: bool) -> None:
-    """The processes see a kernel 2.6, by personality(2): the driver registers nothing, unless it is told to."""
+    """The processes see kernel 2.6, by personality(2): the driver registers nothing, unless an option demands it."""
     code = f"""
     import ctypes, os, sys
     from pathlib import Path
@@ -334,7 +332,7 @@ NONE_LEFT = [207005, 207007, 207008, 207009, 207010, 207011, 207012]
 @pytest.mark.parametrize("number", LOST)
 @pytest.mark.parametrize("pipeline", [False, True])
 def test_numbers_that_end_a_context(npu: Emulator, packed: Callable[[str], Packed], number: int, pipeline: bool) -> None:
-    """The session says what to do, and what it says helps."""
+    """The error says what to do, and this works."""
     with InferSession(0, packed("static").om) as session:
         npu.set_faults(f"device.execute:2={number}")
         equal(session.infer(FEEDS), WANTED)
@@ -348,7 +346,7 @@ def test_numbers_that_end_a_context(npu: Emulator, packed: Callable[[str], Packe
         with pytest.raises(DeviceLost):
             session.infer(FEEDS)
         npu.set_faults()
-    if of_device:  # only a new process helps; here the end of AscendCL stands for it
+    if of_device:  # only a new process helps; here the end of AscendCL takes its place
         with pytest.raises(DeviceLost):
             InferSession(0, packed("static").om)
         InferSession.finalize()
@@ -384,7 +382,7 @@ def test_numbers_of_an_abort(npu: Emulator, packed: Callable[[str], Packed], num
 
 @pytest.mark.parametrize("number", [507048, 507049, 507050, 507042, 507901, 507900])
 def test_a_pool_starts_again_after_a_lost_context(packed: Callable[[str], Packed], number: int) -> None:
-    """At once, and not after some failures in a row: no item notices."""
+    """It starts again at once, not after several failures, and no item fails."""
     faults = f"device.execute:3={number}"
     with (
         npus(2, faults=faults, faults_across_processes=True),
@@ -392,7 +390,7 @@ def test_a_pool_starts_again_after_a_lost_context(packed: Callable[[str], Packed
     ):
         for outputs in session.map([FEEDS] * 40):
             equal(outputs, WANTED)
-        # The lost item ran elsewhere, and the stream may end before the new worker is there.
+        # The lost item ran on another device, and the stream may end before the new worker is ready.
         wait_until(lambda: session.report().total.restarts == 1)
 
 

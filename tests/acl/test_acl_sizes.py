@@ -1,4 +1,4 @@
-"""Outputs whose size only a run can tell: hints, learned sizes, and runs under way at once."""
+"""Outputs whose size is known only after a run: hints, learned sizes, and concurrent runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rows(*counts: int) -> list[list[np.ndarray]]:
 
 
 def executions(npu: Emulator) -> tuple[int, int]:
-    """Synchronous executions by aclmdlExecute, and executions on a stream."""
+    """Return the numbers of executions by aclmdlExecute, and on a stream."""
     return npu.call_count("aclmdlExecute"), npu.call_count("aclmdlExecuteAsync")
 
 
@@ -32,14 +32,14 @@ def since(npu: Emulator, before: tuple[int, int]) -> tuple[int, int]:
 
 
 def output_memory(npu: Emulator, run: Callable[[], object]) -> list[int]:
-    """Sizes of the device memory that the program allocated during `run`, in bytes."""
+    """Return the sizes of device memory that the program allocated during `run`, in bytes."""
     npu.start_recording()
     run()
     return [int(call["args"][1]) for call in npu.stop_recording() if call["call"] == "aclrtMalloc"]
 
 
 def test_a_hint_is_the_first_run_s_memory(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    """The first run brings it and needs no allocation of the library's; without one the library allocates."""
+    """With a hint the first run has memory, and the library allocates none; without a hint it does."""
     with InferSession(0, packed("shape").om) as session:
         before = executions(npu)
         (feeds,) = rows(5)
@@ -56,7 +56,7 @@ def test_a_hint_is_the_first_run_s_memory(npu: Emulator, packed: Callable[[str],
 
 @pytest.mark.parametrize("hint", [1, 16, [16], np.int64(20), 0, None, [], 10**9, 10**18, -5])
 def test_a_wrong_hint_limits_nothing(npu: Emulator, packed: Callable[[str], Packed], hint: object) -> None:
-    """Too small: run again; absurd: as if there were none, and nothing of that size is ever allocated."""
+    """If it is too small, the model runs again. If it is absurd, it is ignored, and no such size is allocated."""
     with InferSession(0, packed("shape").om) as session:
         for feeds in rows(7, 500, 1):
             sizes = output_memory(npu, lambda: equal(session.infer(feeds, "dymshape", hint), [feeds[0] @ WEIGHTS]))  # noqa: B023
@@ -97,7 +97,7 @@ def test_a_pipeline_with_a_hint_is_under_way_from_the_first_run(npu: Emulator, p
 
 
 def test_a_pipeline_grows_and_keeps_the_order(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    """Runs whose memory proved too small are made again one by one, and the others go on under way."""
+    """Runs with too little memory are repeated one by one, while the others continue."""
     with InferSession(0, packed("shape").om) as session:
         before = executions(npu)
         feeds = rows(1, 2, 1, 400, 3, 5, 2000, 1, 1, 300, 4000, 7)
@@ -131,7 +131,7 @@ def test_a_failure_that_is_none_of_size_fails_its_run_alone(npu: Emulator, packe
 
 @pytest.fixture(scope="module")
 def where_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """where = NonZero(x) for x of any length: open input, and an output that depends on the data."""
+    """where = NonZero(x) for x of any length: an open input, and an output whose size depends on the data."""
     folder = tmp_path_factory.mktemp("where")
     graph = helper.make_graph(
         [helper.make_node("NonZero", ["x"], ["where"])],
@@ -144,7 +144,7 @@ def where_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def test_data_dependent_results_under_way(npu: Emulator, where_model: tuple[str, str]) -> None:
-    """From none to many elements; a result of no bytes, too."""
+    """Results have from zero to many elements."""
     onnx, om = where_model
     values = [np.array([1, 0, 2, 0], np.float32), np.zeros(7, np.float32), np.ones(300, np.float32), np.zeros(1, np.float32)]
     feeds = [[value] for value in values * 4]
@@ -156,7 +156,7 @@ def test_data_dependent_results_under_way(npu: Emulator, where_model: tuple[str,
 
 
 def test_a_pool_overlaps_runs_of_unknown_size(packed: Callable[[str], Packed], tmp_path: Path) -> None:
-    """The worker's first run teaches the size, the others are under way; in order, and complete."""
+    """The worker learns the size in its first run; later runs overlap. Results are complete and in order."""
     record = tmp_path / "record"
     feeds = rows(*[1 + index * 7 % 40 for index in range(120)])
     with npus(2, exec_ms=1, record=record, report=tmp_path / "report"), MultiDeviceSession(packed("shape").om) as session:

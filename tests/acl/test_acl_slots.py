@@ -1,4 +1,4 @@
-"""The pool's slots are registered with the device: it copies from feed slots and to result slots by itself."""
+"""The pool's slots are registered with the device, which copies directly from feed slots and to result slots."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def feeds_of(value: float) -> list[np.ndarray]:
 
 
 class Home:
-    """A lane whose worker is a thread of this process, with a session on an emulated NPU."""
+    """A lane with a worker in a thread of this process, and a session on an emulated NPU."""
 
     def __init__(self, om: str) -> None:
         self.bell = Doorbell()
@@ -82,13 +82,13 @@ def home(om: str) -> Iterator[Home]:
 
 
 def asynchronous_copies(calls: list) -> list[tuple[str, str]]:
-    """(from, to) of each, as kinds of memory."""
+    """Return (from, to) of each copy, as kinds of memory."""
     copies = [call["args"] for call in calls if call["call"] == "aclrtMemcpyAsync"]
     return [(str(arguments[2]).split("#")[0], str(arguments[0]).split("#")[0]) for arguments in copies]
 
 
 def test_slots_that_come_back_are_copied_from_and_to_directly(npu: Emulator, add_om: str) -> None:
-    """Two uses go through pinned memory, the third registers, later ones register nothing."""
+    """Two uses go through pinned memory, the third one registers the slot, later ones register nothing."""
     with home(add_om) as worker:
         kinds = []
         for value in range(5):
@@ -116,7 +116,7 @@ def test_several_runs_under_way_over_registered_slots(npu: Emulator, add_om: str
 
 
 def test_memory_that_the_parent_gave_back_is_registered_anew(npu: Emulator, add_om: str) -> None:
-    """Its pages are others now; the device must not go on with the old ones."""
+    """The memory has new pages, and the device must not use the old ones."""
     with home(add_om) as worker:
         for value in range(4):
             worker.call(feeds_of(value))
@@ -132,7 +132,7 @@ def test_memory_that_the_parent_gave_back_is_registered_anew(npu: Emulator, add_
 
 
 def test_slots_that_do_not_come_back_are_not_registered(npu: Emulator, add_om: str) -> None:
-    """A caller that keeps every output would pay for telling the device each time."""
+    """Otherwise a caller that keeps every output would pay for a registration each time."""
     with home(add_om) as worker:
         before = npu.call_count("aclrtHostRegisterV2")
         kept = []
@@ -143,7 +143,7 @@ def test_slots_that_do_not_come_back_are_not_registered(npu: Emulator, add_om: s
         assert len(lent) > 3
         assert npu.call_count("aclrtHostRegisterV2") - before <= 2 + len(kept) - len(
             lent
-        )  # the feeds', and of slots given back
+        )  # those of feeds, and of returned slots
         for value, outputs in enumerate(kept):
             equal(outputs, [feeds_of(value)[0] + feeds_of(value)[1]])
         del kept, lent, outputs
@@ -174,7 +174,7 @@ def test_feeds_in_a_slot_that_several_tasks_share(npu: Emulator, add_om: str) ->
 
 @pytest.mark.parametrize("function", ["aclrtHostRegisterV2", "aclrtHostUnregister"])
 def test_a_device_that_refuses_is_asked_once(npu: Emulator, add_om: str, function: str) -> None:
-    """It goes on through pinned memory."""
+    """Copies then go through pinned memory."""
     with home(add_om) as worker:
         if function == "aclrtHostRegisterV2":
             npu.set_faults(f"{function}=507000")
@@ -193,7 +193,7 @@ def test_a_device_that_refuses_is_asked_once(npu: Emulator, add_om: str, functio
     ("calls", "said"), [("2+", "page-locked (aclrtHostRegisterV2"), ("3+", "registered, and page-locked for more (")]
 )
 def test_the_report_says_when_registering_ends(add_om: str, tmp_path: Path, calls: str, said: str) -> None:
-    """The trial works, and a slot is refused later: the results are right, and the report does not go on saying otherwise."""
+    """The trial works, and a slot is refused later: the results are right, and the report is updated."""
     with (
         npus(1, faults=f"aclrtHostRegisterV2:{calls}=507000", report=tmp_path / "report"),
         MultiDeviceSession(add_om) as session,
@@ -210,7 +210,7 @@ def test_the_report_says_when_registering_ends(add_om: str, tmp_path: Path, call
 
 @pytest.mark.parametrize("without", [[], ["aclrtHostRegisterV2"]])
 def test_a_pool_with_and_without_registration(add_om: str, tmp_path: Path, without: list[str]) -> None:
-    """The same results, and with it hardly a copy goes through pinned memory."""
+    """The results are equal, and with registration few copies go through pinned memory."""
     record = tmp_path / "record"
     with npus(1, record=record, report=tmp_path / "report", without=without), MultiDeviceSession(add_om) as session:
         for value, outputs in enumerate(session.map(feeds_of(value) for value in range(200))):

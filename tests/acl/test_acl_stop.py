@@ -1,4 +1,4 @@
-"""Stopping: cancel and Ctrl-C end a run that hangs or takes long, where AscendCL can; and what a freed session gives back."""
+"""Stopping: cancel and Ctrl-C end a run that hangs or takes long, if AscendCL can; and the memory of freed sessions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def interrupt_at(emulator, function, count, number=signal.SIGINT):
 @pytest.mark.parametrize("pipeline", [False, True])
 @pytest.mark.parametrize("name", ["static", "shape"])
 def test_cancel_ends_a_hang(npu: Emulator, packed: Callable[[str], Packed], name: str, pipeline: bool) -> None:
-    """Every run under way answers; the session goes on, and nothing is left."""
+    """Every run in progress returns, the session stays usable, and nothing leaks."""
     model = packed(name)
     feeds, mode = model.case.feeds, model.case.mode
     with InferSession(0, model.om) as session, ThreadPoolExecutor(1) as thread:
@@ -63,7 +63,7 @@ def test_cancel_ends_a_hang(npu: Emulator, packed: Callable[[str], Packed], name
 
 
 def test_a_pipeline_that_is_left_drops_what_hangs(npu: Emulator, packed: Callable[[str], Packed]) -> None:
-    """The feeds end in an exception (Ctrl-C may be one) while a run hangs that nobody will wait for."""
+    """The feeds raise an exception (Ctrl-C may be one) while a run hangs."""
     model = packed("static")
 
     def sets() -> Iterator[list[np.ndarray]]:
@@ -125,7 +125,7 @@ with npus(1, exec_ms=300, without=["aclrtStreamAbort"]) as library:
     ],
 )
 def test_ctrl_c_ends_a_hang(packed: Callable[[str], Packed], call: str) -> None:
-    """KeyboardInterrupt, at once; the session is still good, and everything is given back."""
+    """KeyboardInterrupt is raised at once, the session stays usable, and everything is released."""
     code = (
         PRELUDE
         + f"""
@@ -217,7 +217,7 @@ def seconds_of(call, ready):
 
 @pytest.mark.parametrize("call", ["infer(feeds)", "infer_pipeline([feeds] * 6)", "infer_iteration(feeds, [0, -1], 50)"])
 def test_ctrl_c_is_heard_within_half_a_second(packed: Callable[[str], Packed], call: str) -> None:
-    """However long the run would have lasted. The median, as a busy machine may let a process wait for longer."""
+    """This holds for any duration of the run. The median is checked, because a busy machine may delay a process."""
     code = f"""
 with npus(1, exec_ms=60_000):
     session, emulator, taken = InferSession(0, sys.argv[1]), Emulator(), []
@@ -231,7 +231,7 @@ with npus(1, exec_ms=60_000):
 
 @pytest.mark.parametrize("call", ["infer(feeds)", "infer({0: [feeds], 1: [feeds]})", "map([feeds] * 6)"])
 def test_ctrl_c_ends_a_pool_within_half_a_second(packed: Callable[[str], Packed], call: str) -> None:
-    """With its workers, which are in the middle of runs that last."""
+    """Its workers end, too, in the middle of long runs."""
     code = f"""
 def work():
     with MultiDeviceSession(sys.argv[1]) as session:
@@ -252,7 +252,7 @@ with npus(2, exec_ms=60_000):
 
 @pytest.mark.parametrize("end", ["tensors.clear()", "tensors[0].to_host()", "tensors.clear(), others.clear()"])
 def test_a_handler_may_let_go_of_what_is_on_another_device(packed: Callable[[str], Packed], end: str) -> None:
-    """That makes another context current on the thread whose run waits."""
+    """This makes another context current on the thread that waits for a run."""
     code = (
         PRELUDE
         + f"""
@@ -273,7 +273,7 @@ with npus(2, exec_ms=400) as library:
 
 
 def test_a_handler_that_raises_nothing_changes_nothing_and_cannot_run(packed: Callable[[str], Packed]) -> None:
-    """A handler runs while the call waits. Using the device in it is refused, since the call holds what that needs."""
+    """A handler runs while the call waits. It cannot use the device, because the call holds the necessary locks."""
     code = (
         PRELUDE
         + """
@@ -319,7 +319,7 @@ def test_a_kept_iteration_holds_nothing_of_a_freed_session(
 
 @pytest.mark.parametrize("option", [{"threads": 2}, {"graph_optimization_level": "all"}, {"provider_options": {"depth": 1}}])
 def test_options_that_an_npu_does_not_have(npu: Emulator, packed: Callable[[str], Packed], option: dict[str, object]) -> None:
-    """One rule for one device and for all of them, before anything is started."""
+    """One device and all devices refuse them in the same way, before anything starts."""
     (name,) = option if "provider_options" not in option else ("depth",)
     before = npu.call_count("aclmdlLoadFromFile")
     for kind in (
@@ -348,7 +348,7 @@ def test_a_wrong_acl_json_names_the_file_and_the_reason(
 
 
 def test_a_relative_acl_json_is_one_file(packed: Callable[[str], Packed], tmp_path: Path) -> None:
-    """AscendCL gets an absolute path, and two spellings of it are no two files; profiling and dump go through it alone."""
+    """AscendCL gets an absolute path, and two spellings mean one file. Only this file sets profiling and dump."""
     (tmp_path / "dump").mkdir()
     (tmp_path / "profiler").mkdir()
     (tmp_path / "acl.json").write_text(

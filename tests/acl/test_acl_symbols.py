@@ -1,4 +1,4 @@
-"""AscendCL's symbols: without an optional one everything else works, without a required one the error names it."""
+"""AscendCL's symbols: without an optional one everything else works; without a required one the error names it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_without_optional_functions_the_rest_works(packed: Callable[[str], Packe
     assert run_script(EVERYTHING, model.om, model.onnx, ",".join(missing)) == "equal\n"
 
 
-#: What each function is needed for; without it that is all that is missing.
+#: The purpose of each function. Without the function only this is missing.
 FEATURES = {
     **dict.fromkeys(("aclmdlQuerySize", "aclmdlLoadFromFileWithMem"), "one work space from file"),
     **dict.fromkeys(("aclmdlQuerySizeFromMem", "aclmdlLoadFromMemWithMem"), "one work space from bytes"),
@@ -150,7 +150,7 @@ def test_an_absent_function_costs_its_feature_alone(
 
 
 def test_without_a_required_function_the_error_names_it(packed: Callable[[str], Packed], tmp_path: Path) -> None:
-    """Every one of them, in one process: a library that does not fit is let go of, and the next one is tried."""
+    """This tests every function in one process: an unsuitable library is closed, and the next one is tried."""
     libraries = [str(library_without([name], tmp_path)) for name in REQUIRED]
     code = """
     import os, sys
@@ -176,7 +176,7 @@ def test_without_a_required_function_the_error_names_it(packed: Callable[[str], 
 def test_an_initialisation_of_another_library_is_left_alone(
     packed: Callable[[str], Packed], tmp_path: Path, counts: bool
 ) -> None:
-    """As torch_npu does it: AscendCL is initialised before, and used after, our use of it."""
+    """Like torch_npu, the program initialises AscendCL before our use and uses it afterwards."""
     code = """
     import ctypes, sys
     import numpy as np
@@ -210,4 +210,4 @@ def test_an_initialisation_of_another_library_is_left_alone(
     assert printed[:2] == ["8.0", "8.0"]
     assert "acl_json_path" in printed[2]
     assert "another library of this process was first" in printed[2]
-    assert printed[3] == ("3 3 0" if counts else "3 0 0")  # each is given back where that can be said
+    assert printed[3] == ("3 3 0" if counts else "3 0 0")  # each reference is released if the library counts them

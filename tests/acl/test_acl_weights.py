@@ -1,4 +1,4 @@
-"""Models whose weights are files of their own, and models that a session cannot hold."""
+"""Models with weights in separate files, and models that a session cannot run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WANTED = FEED[0] @ np.arange(3 * WIDTH, dtype=np.float32).reshape(3, WIDTH)
 
 @pytest.fixture
 def om(tmp_path: Path) -> Path:
-    """x @ w with w in a file of its own, beside the model."""
+    """Return the model x @ w with w in a separate file beside it."""
     onnx_file = emulator_models.matmul(tmp_path, WIDTH)
     return pack(onnx_file, tmp_path / "large.om", input_shape="x:2,3", external_weight=True)
 
@@ -40,7 +40,7 @@ def right(outputs: list[Any]) -> None:
 
 
 def used(device: int = 0) -> int:
-    """Bytes of device memory that are not free, as the device itself tells."""
+    """Return the bytes of device memory that are not free, as the device reports them."""
     free, total = _native.device_memory("acl", device)
     return total - free
 
@@ -65,7 +65,7 @@ def test_two_sessions_load_them_once(npu: Emulator, om: Path) -> None:
             for session in (first, second, elsewhere):
                 right(session.infer(FEED))
             first.free_resource()
-            right(second.infer(FEED))  # they are there as long as somebody uses them
+            right(second.infer(FEED))  # they stay as long as a session uses them
             right(second.infer_pipeline([FEED])[0])
     assert used() == 0
 
@@ -145,7 +145,7 @@ OLDER = """
     "without", [["aclmdlSetExternalWeightAddress"], ["aclmdlSetExternalWeightAddress", "aclmdlLoadWithConfig"]]
 )
 def test_without_the_functions(om: Path, tmp_path: Path, without: list[str]) -> None:
-    """Each absent function costs only what it is for: sharing, and folders that are not beside the model."""
+    """Without a function only its purpose is missing: sharing, or folders that are not beside the model."""
     folder = tmp_path / "copy"
     shutil.copytree(om.parent / "weight", folder)
     run_script(OLDER, str(om), str(folder), *without)
@@ -164,7 +164,7 @@ def test_a_cpu_device_reads_them_where_it_is_told(tmp_path: Path) -> None:
 
 
 def test_a_bundle_is_refused_by_name(npu: Emulator, tmp_path: Path) -> None:
-    """The header says what the file is; AscendCL would only say that it does not load."""
+    """The header shows the kind of the file; AscendCL would only report that it does not load."""
     header = bytearray(b"IMOD" + (256).to_bytes(4, "little") + bytes(400))
     header[82] = 5
     path = tmp_path / "bundle.om"

@@ -1,4 +1,4 @@
-"""One work space for sessions that never run at the same time, and what happens if they do."""
+"""A common workspace for sessions that never run at the same time, and their behaviour if they do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def used() -> int:
 
 
 def test_a_chain_has_one(npu: Emulator, om: str) -> None:
-    """Sessions that share cost the device one work space; each still gives the right results, from a path and from bytes."""
+    """Sessions that share need only one workspace on the device. Results are right, for models from a path and from bytes."""
     content = Path(om).read_bytes()
     with InferSession(0, om, share_workspace=True) as first:
         one = used()
@@ -51,8 +51,8 @@ def test_a_chain_has_one(npu: Emulator, om: str) -> None:
 
 
 def test_runs_at_the_same_time_take_turns(npu: Emulator, om: str) -> None:
-    """Whatever way they are made; the emulator reports two models in one work space at once, and `npu` looks at its report."""
-    npu.set_faults("device.execute=delay(20)")  # long enough that runs which take no turns meet
+    """This holds for every kind of run. The emulator reports concurrent use of a workspace, and `npu` checks its report."""
+    npu.set_faults("device.execute=delay(20)")  # long enough that runs would overlap if they took no turns
     with ThreadPoolExecutor(6) as threads:
         sessions = [InferSession(0, om, share_workspace=True) for _ in range(3)]
         runs = [threads.submit(lambda s=session: [s.infer(FEEDS) for _ in range(4)]) for session in sessions]
@@ -66,7 +66,7 @@ def test_runs_at_the_same_time_take_turns(npu: Emulator, om: str) -> None:
 
 
 def test_a_chain_through_a_generator(npu: Emulator, om: str) -> None:
-    """The second model runs while runs of the first are under way, on the same thread: nobody waits for itself."""
+    """The second model runs while runs of the first are in progress, on the same thread, without a deadlock."""
     with InferSession(0, om, share_workspace=True) as first, InferSession(0, om, share_workspace=True) as second:
 
         def items() -> object:

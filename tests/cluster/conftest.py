@@ -1,4 +1,4 @@
-"""The cluster of a file of tests, and a model for it."""
+"""The cluster for a file of tests, and a model for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.cluster import Host
 
 @pytest.fixture(scope="module")
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
-    """Two nodes, each with as many emulated NPUs as the file's NPUS says; a run takes 20 ms."""
+    """Start two nodes, each with NPUS emulated NPUs (a constant of the file); a run takes 20 ms."""
     host = Host(2, request.module.NPUS, 20)
     yield host
     host.close()

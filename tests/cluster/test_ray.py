@@ -1,6 +1,6 @@
 """A session over several nodes: raylets on this machine, each with emulated NPUs. Skipped without Ray.
 
-One cluster serves all tests of this file (the fixture `host`); each test is a program of its own that joins it.
+One cluster serves all tests of this file (the fixture `host`); each test is a separate program that joins it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from support.scripts import environment, run_python
 from support.waiting import wait_until
 
 pytestmark = ON_A_CLUSTER
-NPUS = 4  # of a node
+NPUS = 4  # of each node
 
 
 def test_results_come_in_order_from_all_devices(host: Host, model_on_npus: str, tmp_path: Path) -> None:

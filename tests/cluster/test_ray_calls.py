@@ -1,6 +1,6 @@
-"""How a program may call a cluster session: wrong calls, calls from callbacks and threads, endings. Skipped without Ray.
+"""Calls of a cluster session: invalid calls, calls from callbacks and threads, ends of programs. Skipped without Ray.
 
-The first tests need no cluster; the others are programs that join one, several checks in each, as joining takes seconds.
+The first tests need no cluster. The others are programs that join one, with several checks each, because joining takes seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from support.scripts import environment, run_python
 from support.waiting import wait_until
 
 pytestmark = ON_A_CLUSTER
-NPUS = 2  # of a node
+NPUS = 2  # of each node
 
 
 def test_what_is_wrong_is_told_before_anything_starts(model_on_npus: str) -> None:
@@ -84,7 +84,7 @@ def test_nodes_are_found_by_what_they_have_and_by_name() -> None:
     cluster = [head, npus, gpus, dead]
     kinds = kinds_of(cluster, None)
     assert set(find_nodes(cluster, None, kinds)) == {"nn", "ggg"}
-    assert set(find_nodes([head], None, kinds)) == set()  # its devices are gone, and processors are no stand-in
+    assert set(find_nodes([head], None, kinds)) == set()  # its devices are gone, and processors do not replace them
     assert set(find_nodes([head], None, kinds_of([head], None))) == {"h"}
     wanted = ["h", "host-nn", "10.0.0.3"]
     assert set(find_nodes(cluster, wanted, kinds_of(cluster, wanted))) == {"h", "nn", "ggg"}
@@ -98,7 +98,7 @@ def test_nodes_are_found_by_what_they_have_and_by_name() -> None:
         return reservation(Node(0, "n", "n", resources), Settings(None, None, devices, reserve, 3, 1, 1))
 
     assert asked({"NPU": 8, "CPU": 4}) == ({"num_cpus": 0, "resources": {"NPU": 8}}, ("NPU", 8))
-    assert asked({"NPU": 8}, [2, 3])[1] == ("NPU", 4)  # Ray picks which, so as many as the largest id says
+    assert asked({"NPU": 8}, [2, 3])[1] == ("NPU", 4)  # Ray picks the devices, so the number follows from the largest id
     assert asked({"GPU": 2}, [0]) == ({"num_cpus": 0, "num_gpus": 1}, ("GPU", 1))
     assert asked({"CPU": 4}) == ({"num_cpus": 4}, ("CPU", 4))
     assert asked({"NPU": 8}, reserve=False) == ({"num_cpus": 0}, None)

@@ -1,4 +1,4 @@
-"""The driver of a cluster session without a cluster: each of Ray's errors, in the thread of the test. Skipped without Ray."""
+"""The driver of a cluster session without a cluster: all of Ray's errors, in the test's thread. Skipped without Ray."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ais_bench.tuning import MOST_TRIES, SILENT_S, STALL_S, SUSPECT_S, TICK_S
 
 
 class Method:
-    """Of an actor that never answers; the tests answer for it."""
+    """A method of an actor that never answers; the tests answer instead."""
 
     def remote(self, *_arguments: object) -> Any:
         return SimpleNamespace(future=Future)
@@ -124,11 +124,11 @@ def test_a_node_that_is_silent_is_suspected_and_a_late_answer_counts() -> None:
     driver._place()
     assert node.state is State.SUSPECT
     assert holder(driver, chunk) is not node
-    driver._answered(node, chunk, call, ([Outcome(None, b"", None)], 10**7), None)  # it had only been slow
+    driver._answered(node, chunk, call, ([Outcome(None, b"", None)], 10**7), None)  # it was only slow
     assert chunk.done
     assert chunk.where == node.id
     second = holder(driver, chunk)
-    answer(driver, chunk)  # the other one's is dropped
+    answer(driver, chunk)  # the other node's answer is dropped
     assert chunk.where == node.id
     assert not second.in_hand
     assert (driver._tasks, driver._scheduler.check()) == ({}, "")
@@ -149,7 +149,7 @@ def test_a_chunk_that_costs_two_nodes_is_split_and_its_item_fails_alone() -> Non
     assert isinstance(poison.error, WorkerDied)
     assert "4 nodes were lost with this item" in str(poison.error)
     assert [leaf.error for leaf in chunk.leaves()[1:]] == [None, None]
-    # Only the first death may have been the node's own fault.
+    # Only for the first death may the node be the reason.
     assert sorted(node.failures for node in driver.nodes() if node.state is State.RESTING) == [0, 0, 0, 1]
 
 
@@ -161,7 +161,7 @@ def test_a_chunk_whose_objects_are_lost_again_and_again_fails() -> None:
     assert isinstance(chunk.error, WorkerDied)
     driver = driver_of(nodes=MOST_TRIES + 5)
     chunk = place(driver)
-    for _ in range(MOST_TRIES + 2):  # never known to have begun
+    for _ in range(MOST_TRIES + 2):  # the chunk is never known to have begun
         fail(driver, chunk, errors.ActorUnavailableError("away", b"\0" * 16))
     assert isinstance(chunk.error, WorkerDied)
 
@@ -178,7 +178,7 @@ def test_a_node_fails_so_often_in_a_row_and_is_out() -> None:
     assert node.state is State.OUT
     assert isinstance(pinned.error, PoolBroken)
     chunk = place(driver)
-    answer(driver, chunk)  # the other one goes on
+    answer(driver, chunk)  # the other chunk continues
     last = place(driver)
     other = holder(driver, last)
     other.failures = 1
@@ -205,9 +205,9 @@ def test_nodes_join_leave_and_are_drained() -> None:
     assert all(holder(driver, one) is not node for one in later)
     answer(driver, chunk)
     assert (node.state, node.worker, node.error) == (State.OUT, None, None)
-    driver._find(told("node-2"))  # the one with the chunks is gone
+    driver._find(told("node-2"))  # the node with the chunks is gone
     assert [driver._nodes[id].state for id in ("node-0", "node-1")] == [State.OUT, State.OUT]
-    assert not any(one.done for one in later)  # they wait for the one that starts
+    assert not any(one.done for one in later)  # they wait for the node that starts
     driver._find(told("node-0", "node-2"))
     assert driver._nodes["node-0"].state is State.RESTING
 

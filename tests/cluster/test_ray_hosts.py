@@ -1,6 +1,6 @@
-"""A cluster of two hosts: network namespaces of this machine, joined by a cable that the test cuts and mends.
+"""A cluster of two hosts: network namespaces of this machine. The test cuts and restores their connection.
 
-Skipped without Ray, without the command `ip`, and where namespaces are not allowed.
+Skipped without Ray, without the command `ip`, and if namespaces are not allowed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def ip(*arguments: str) -> None:
 
 
 def why_not() -> str:
-    """Why there can be no hosts here; empty if there can."""
+    """Return why hosts cannot be made here; empty if they can."""
     if importlib.util.find_spec("ray") is None:
         return "Ray is not installed"
     if shutil.which("ip") is None:
@@ -69,10 +69,10 @@ def ray_start(host: str, folder: str, *arguments: str) -> subprocess.Popen[bytes
 
 @pytest.fixture
 def hosts() -> Iterator[str]:
-    """The address of the cluster."""
+    """Return the address of the cluster."""
     started: list[subprocess.Popen[bytes]] = []
     first, second = HOSTS
-    folder = tempfile.mkdtemp(prefix="ais-ray-")  # a short path: sockets lie in it
+    folder = tempfile.mkdtemp(prefix="ais-ray-")  # a short path, because it contains sockets
     try:
         for host in HOSTS:
             ip("netns", "add", host)

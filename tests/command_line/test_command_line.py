@@ -1,7 +1,7 @@
-"""The benchmark command: a table of what the original's command line leaves, and what is mended in it.
+"""The benchmark command, compared with the original's: the files that both write, and the intended differences.
 
 command_line.json in this folder has the rows. They were made by running the original, on this library's aclruntime and
-emulator, and ours, with the same arguments over the same files. A row with "mended" says in what ours differs on purpose.
+emulator, and ours, with the same arguments and files. A row with "mended" describes an intended difference.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from support.session import DEVICES
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 TABLE = json.loads((Path(__file__).parent / "command_line.json").read_text())
 ROWS = [pytest.param(row, id=row["name"]) for row in TABLE]
-# Those that another runtime answers in the same way: no gears, which an ONNX file has not, and no AscendCL settings.
+# Rows that give the same results on the other runtime: without gears, which ONNX files lack, and without AscendCL settings.
 ON_CPU = [
     pytest.param(row, id=row["name"])
     for row in TABLE
@@ -48,7 +48,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the models and files, which is the working directory."""
+    """Make the working directory, with models and files."""
     before = os.umask(0o022)
     shutil.copytree(source, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
@@ -70,7 +70,7 @@ def command(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.mark.parametrize("row", ROWS)
 def test_the_table(row: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if re.search("--profiler 1 --output|--dump 1 --output|--acl_json_path acl", row["args"]):
-        # AscendCL takes one settings file a process, and here it is open already.
+        # AscendCL takes one settings file for a process, and it is already initialised here.
         line = [sys.executable, "-m", "ais_bench", *row["args"].split()]
         code = subprocess.run(line, capture_output=True, check=False).returncode
     else:
@@ -84,7 +84,7 @@ def test_the_table_on_a_cpu_device(row: dict[str, Any], place: Path, monkeypatch
     assert command(row["args"].replace(".om", ".onnx"), monkeypatch) == row["exit"]
     left = left_in(place / "out")
     for path in left:
-        if path.endswith("_summary.json"):  # copies are counted otherwise where there are none
+        if path.endswith("_summary.json"):  # without copies their counts differ
             left[path]["counts"] = row["tree"][path]["counts"]
     assert left == row["tree"]
 
@@ -286,7 +286,7 @@ def test_a_range_says_how_each_shape_went(
     assert [np.fromfile(f / "pure_infer_data_0.bin", np.float32).size for f in folders] == [48, 96, 144, 240]
 
 
-# ---- a profiler around it ----
+# ---- under a profiler ----
 
 MSPROF = """\
 #!{python}
@@ -411,7 +411,7 @@ def test_ctrl_c_ends_it_and_every_process(place: Path) -> None:
     try:
         assert process.stdout is not None
         warm = 0
-        while warm < 2:  # both processes write into one pipe, so a line may hold what both say
+        while warm < 2:  # both processes write to one pipe, so a line may have the text of both
             line = process.stdout.readline()
             assert line, "it ended before both devices were warm"
             warm += line.count("warm up")

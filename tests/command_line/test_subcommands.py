@@ -1,4 +1,4 @@
-"""devices, inspect, bench, scaling, evaluate, resume, score, report, compare: what they print, as text and as JSON."""
+"""devices, inspect, bench, scaling, evaluate, resume, score, report, compare: their output as text and as JSON."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def all_of_them(outputs, targets):
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a classifier, and mine.py beside it."""
+    """Make a working directory with a classifier and mine.py."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "mine", raising=False)
@@ -191,7 +191,7 @@ def test_a_sweep_is_one_table_and_one_plot(place: Path, shell: Shell) -> None:
     speeds = re.findall(r'data-value="([^"]*)"', page)
     expected = [one[name] for one in found["results"] for name in ("throughput_per_s", "samples_per_s")]
     assert [float(speed) for speed in speeds] == expected
-    assert shell(f"bench open.onnx --devices 0 {shapes} {measuring} --output sweep")[0] == 1  # the folder is taken
+    assert shell(f"bench open.onnx --devices 0 {shapes} {measuring} --output sweep")[0] == 1  # the folder already has a run
     code, out, _ = shell("report sweep")
     assert code == 0
     assert out.count("a:1,3;b:1,3") == 2  # the table of every setting
@@ -248,11 +248,11 @@ def test_evaluate_and_what_follows(place: Path, shell: Shell) -> None:
     assert found["report"]["metrics"]["count"] == 9
     assert found["report"]["metrics"]["targets"] == 9
     assert 0 <= found["report"]["metrics"]["top1"] <= 1
-    assert shell(line)[0] == 1  # the folder is taken
+    assert shell(line)[0] == 1  # the folder already has a run
     again = json.loads(shell("score run --json")[1])
     assert again["metrics"] == found["report"]["metrics"]
     code, out, _ = shell("score run --metric edit-distance")
-    assert code == 3  # numbers have no edit distance
+    assert code == 3  # there is no edit distance of numbers
     assert "no score" in out
     report = json.loads(shell("report run --json")[1])
     assert report["report"]["metrics"] == found["report"]["metrics"]

@@ -1,4 +1,4 @@
-"""Fixtures for the emulator's tests: a machine each, and nothing left in it at the end."""
+"""Fixtures for the emulator's tests: each test has a machine, in which nothing may be left at the end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _VARIABLES = {
 
 @pytest.fixture
 def bare_acl(monkeypatch: pytest.MonkeyPatch) -> Acl:
-    """A machine before aclInit, of default settings."""
+    """Make a machine with default settings, before aclInit."""
     for variable in _VARIABLES.values():
         monkeypatch.delenv(variable, raising=False)
     return _awake(Acl())
@@ -35,7 +35,7 @@ def bare_acl(monkeypatch: pytest.MonkeyPatch) -> Acl:
 
 @pytest.fixture
 def make_acl(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Acl]]:
-    """Makes a machine of given settings, with aclInit called."""
+    """Return a function that makes a machine with the given settings, and calls aclInit."""
     made = []
 
     def make(**settings: str) -> Acl:
@@ -57,7 +57,7 @@ def make_acl(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Acl]]:
 
 @pytest.fixture
 def acl(make_acl: Callable[..., Acl]) -> Iterator[Acl]:
-    """A machine of default settings with device 0 set. Violations fail the test, unless it clears the report."""
+    """Make a machine with default settings and set device 0. Violations fail the test, unless it clears the report."""
     machine = make_acl()
     machine.ok("aclrtSetDevice", 0)
     yield machine
@@ -103,6 +103,6 @@ def range_om(tmp_path: Path) -> Path:
 
 
 def _awake(acl: Acl) -> Acl:
-    """The environment is read at the first call."""
+    """Make the first call, because it reads the environment."""
     acl.aclrtGetSocName()
     return acl

@@ -1,4 +1,4 @@
-"""Static and dynamic AIPP on the emulator, against numpy."""
+"""Static and dynamic AIPP on the emulator, compared with numpy."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TestAipp:
         assert acl.aclmdlGetFirstAippInfo(dynamic.id, 0, None) == 100038
 
     def test_parameter_inputs_are_named_as_the_compiler_does(self, acl, tmp_path):
-        """The first by a fixed name, the others after their AIPP nodes."""
+        """The first one has a fixed name, the others are named after their AIPP nodes."""
         config = tmp_path / "aipp.cfg"
         op = "aipp_op {{ aipp_mode: {mode} related_input_rank: {rank} {more} }}\n"
         dynamic, fixed = "max_src_image_size: 1000", "input_format: RGB888_U8"

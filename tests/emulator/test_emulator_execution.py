@@ -1,4 +1,4 @@
-"""Executing static models on the emulator, with every check on the way; datasets and descriptions."""
+"""Executions of static models on the emulator, with all checks; datasets and descriptions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TestStaticExecution:
         model = acl.load(static_om)
         a, b = np.arange(4, dtype=np.float32), np.full(4, 10, np.float32)
         feeds, results = Dataset(acl, [a, b]), Dataset(acl, [16])
-        for _ in range(3):  # datasets are for many runs
+        for _ in range(3):  # a dataset can be used for many runs
             assert model.run(feeds, results) == 0
         assert np.array_equal(acl.to_host(results.addresses[0], (4,)), a + b)
         assert results.result_shape(0) is None  # a static model sets no descs
@@ -40,13 +40,13 @@ class TestStaticExecution:
         good, result = np.ones(64, np.float32), Dataset(acl, [256])
         assert model.run(Dataset(acl, [good, np.ones(47, np.float32)]), result) == 145000
         assert "needs 256 bytes, its buffer has 188" in acl.text()
-        assert model.run(Dataset(acl, [good, np.ones(48, np.float32)]), result) == 0  # within 64 bytes: let pass, and noted
+        assert model.run(Dataset(acl, [good, np.ones(48, np.float32)]), result) == 0  # within 64 bytes: accepted, and reported
         assert "needs 256 bytes" in acl.emulator.report()[0]
         values = acl.to_host(result.addresses[0], (64,))
         assert (values[:48] == 2).all()
         assert (values[48:] != 2).all()
         acl.emulator.clear_report()
-        assert model.run(Dataset(acl, [good, np.ones(200, np.float32)]), result) == 0  # too large is fine
+        assert model.run(Dataset(acl, [good, np.ones(200, np.float32)]), result) == 0  # a larger buffer is accepted
         assert model.run(Dataset(acl, [good, good]), Dataset(acl, [100])) == 145000
 
     @pytest.mark.parametrize("memory", ["host", "pinned", "other device", "short", "freed"])
@@ -68,7 +68,7 @@ class TestStaticExecution:
             acl.ok("aclrtSetCurrentContext", context)
         assert model.run(Dataset(acl, [good, bad]), Dataset(acl, [16])) == code
         assert "input 1 ('b')" in acl.text()
-        # The context is of no use from here on, until the device is reset.
+        # The context cannot be used from here on, until the device is reset.
         assert acl.aclrtMalloc(ctypes.byref(ctypes.c_void_p()), 64, 0) == code
         assert acl.aclmdlUnload(model.id) == 0
         acl.ok("aclrtResetDevice", 0)
@@ -185,9 +185,9 @@ class TestObjects:
         assert acl.aclmdlGetDatasetBuffer(dataset, 0) == buffer
         assert acl.aclmdlGetDatasetBuffer(dataset, 1) is None
         assert acl.aclmdlAddDatasetBuffer(dataset, None) == 100000
-        assert acl.aclmdlAddDatasetBuffer(buffer, buffer) == 100000  # a buffer is no dataset
+        assert acl.aclmdlAddDatasetBuffer(buffer, buffer) == 100000  # a buffer is not a dataset
         acl.ok("aclmdlDestroyDataset", dataset)
-        assert acl.aclGetDataBufferSizeV2(buffer) == 5_000_000_000  # lives on
+        assert acl.aclGetDataBufferSizeV2(buffer) == 5_000_000_000  # still valid
         assert acl.aclmdlDestroyDataset(dataset) == 100000
         acl.ok("aclDestroyDataBuffer", buffer)
         assert acl.aclDestroyDataBuffer(buffer) == 100000

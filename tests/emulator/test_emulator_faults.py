@@ -1,4 +1,4 @@
-"""Faults, recordings, settings, libraries without symbols: what the emulator offers beyond AscendCL."""
+"""Functions of the emulator beyond AscendCL: faults, recordings, settings, libraries without symbols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.emulator_abi import H2D, Acl, AclError, Dataset
 
 
 def _script(body: str, opened: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `body` in a process of its own; where `opened`, with `acl` initialised and device 0 set."""
+    """Run `body` in a new process; if `opened`, with `acl` initialised and device 0 set."""
     head = "import ctypes, sys, os; sys.path.insert(0, sys.argv[1])\nfrom support.emulator_abi import Acl\nacl = Acl()\n"
     if opened:
         head += "acl.ok('aclInit', None); acl.ok('aclrtSetDevice', 0)\n"
@@ -94,13 +94,13 @@ class TestRules:
         acl.ok("aclrtSetDevice", 0)
         assert acl.aclrtMemset(device, 64, 0, 64) == 507010
         acl.emulator.set_faults()
-        assert acl.aclrtMalloc(ctypes.byref(ctypes.c_void_p()), 64, 0) == 507010  # for good
+        assert acl.aclrtMalloc(ctypes.byref(ctypes.c_void_p()), 64, 0) == 507010  # permanently
         status = ctypes.c_int32()
         acl.ok("aclrtQueryDeviceStatus", 0, ctypes.byref(status))
         assert status.value == 1
         assert acl.aclrtSetDevice(0) == 507010
         acl.ok("aclrtFree", device)
-        acl.ok("aclrtSetDevice", 1)  # the others go on
+        acl.ok("aclrtSetDevice", 1)  # the other devices still work
         acl.ok("aclrtFree", acl.malloc(64))
 
     def test_an_exception_poisons_the_context_until_the_reset(self, acl):
@@ -130,7 +130,7 @@ class TestRules:
 
 
 def _session(acl: Acl, static_om: Path) -> list[float]:
-    """Everything from the first call to the last, giving back on every way out."""
+    """Run a whole session, and release everything in any case."""
     undo = []
     stream = None
     try:
@@ -170,13 +170,13 @@ def _session(acl: Acl, static_om: Path) -> list[float]:
         return acl.to_host(address, (4,)).tolist()
     finally:
         if stream is not None:
-            acl.aclrtDestroyStreamForce(stream)  # first: what is freed below must not be in use
+            acl.aclrtDestroyStreamForce(stream)  # first, because the objects below must not be in use
         for step in reversed(undo):
             step()
 
 
 def test_failing_every_call_at_every_occurrence(bare_acl, static_om):
-    """The sweep that a runtime is proved with, run on a program that is known to be right: each failure is seen, none leaks."""
+    """Run the sweep for runtimes on a correct program: each failure is noticed, none leaks."""
     acl = bare_acl
     acl.emulator.start_recording()
     assert len(_session(acl, static_om)) == 4
@@ -185,7 +185,7 @@ def test_failing_every_call_at_every_occurrence(bare_acl, static_om):
     swept = 0
     for function in sorted(set(calls)):
         if any(word in function for word in giving_back):
-            continue  # a release that fails is a leak, rightly so
+            continue  # a failed release is a leak
         occurrence = 0
         while True:
             occurrence += 1
@@ -278,7 +278,7 @@ class TestSettings:
         ],
     )
     def test_what_cannot_be_is_an_error_of_every_call(self, name, value, text):
-        """Never the end of the process, and a machine of which everything is known, or none."""
+        """The process never ends, and the machine is either complete or missing."""
         body = (
             "codes = [acl.aclInit(None), acl.aclrtSetDevice(0), acl.aclrtGetDeviceCount(ctypes.byref(ctypes.c_uint32()))]\n"
             "print(codes, acl.text())"
@@ -291,7 +291,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("text", ["uniform:4,6", "normal:5,1", "lognormal:5,0.2", "exponential:5"])
     def test_distributions(self, make_acl, static_om, text):
-        """Draws differ from each other and have the mean they should: never less, and more only where the machine is busy."""
+        """Draws differ, and their mean is right: it is never less, and more only if the machine is busy."""
         acl = make_acl(exec_ms=text)
         times = []
         for device in (0, 0):

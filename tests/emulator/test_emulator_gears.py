@@ -60,7 +60,7 @@ class TestGears:
         narrow = Dataset(acl, [x, 4])
         acl.ok("aclmdlSetDynamicBatchSize", model.id, narrow.handle, 1, 8)
         assert acl.to_host(narrow.addresses[1], (1,), np.uint32).tolist() == [8]
-        acl.ok("aclrtMemset", narrow.addresses[1], 4, 0, 4)  # whoever overwrites it
+        acl.ok("aclrtMemset", narrow.addresses[1], 4, 0, 4)  # something overwrites it
         assert model.run(narrow, results) == 145012
         assert "overwritten" in acl.text()
 
@@ -81,7 +81,7 @@ class TestGears:
         assert model.run(feeds, results) == 0
         acl.ok("aclmdlSetDynamicBatchSize", model.id, feeds.handle, 1, 8)
         assert model.run(feeds, results) == 507053
-        assert len(acl.emulator.report()) == 2  # the sizes AscendCL does not look at
+        assert len(acl.emulator.report()) == 2  # the sizes that AscendCL does not check
         acl.emulator.clear_report()
 
     def test_image_size(self, acl, hw_om):
@@ -179,7 +179,7 @@ class TestDynamicShape:
         feeds, results = Dataset(acl, [x]), Dataset(acl, [100])
         assert model.run(feeds, results) == 100000  # no shape was given
         feeds.shape(0, (3, 3))
-        assert model.run(feeds, results) == 145000  # 36 bytes are not there
+        assert model.run(feeds, results) == 145000  # 36 bytes are missing
         feeds.shape(0, (2, 4))
         assert model.run(feeds, results) == 100000  # a static dimension differs
         feeds.shape(0, (1, 3))

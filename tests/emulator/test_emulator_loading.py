@@ -1,4 +1,4 @@
-"""Loading models on the emulator, and what they say about themselves."""
+"""Loading models on the emulator, and their descriptions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TestLoading:
         assert acl.emulator.living() == []
 
     def test_damaged_descriptions(self, acl, static_om, batch_om, dims_om):
-        """Numbers and names of the description changed at random: refused, or a model that can be described and unloaded."""
+        """A randomly changed description is refused, or gives a model that can be described and unloaded."""
         rng = np.random.default_rng(0)
         refused = 0
         for path in (static_om, batch_om, dims_om):
@@ -117,7 +117,7 @@ class TestLoading:
             len(content),
             ctypes.byref(model_id),
         )
-        ctypes.memset(content_buffer, 0, len(content))  # it may be released after the call
+        ctypes.memset(content_buffer, 0, len(content))  # the content may be released after the call
         desc = acl.aclmdlCreateDesc()
         acl.ok("aclmdlGetDesc", desc, model_id)
         assert acl.aclmdlGetNumInputs(desc) == 2
@@ -187,7 +187,7 @@ class TestLoading:
         assert acl.aclmdlDestroyConfigHandle(handle) == 100000
 
     def test_external_weights(self, acl, tmp_path):
-        """From a file they are found beside it; from memory, where the program says: in a folder, or in memory of its own."""
+        """A file's weights are beside it. For a model in memory, the program names a folder, or gives their memory."""
         (tmp_path / "made").mkdir()
         path = pack(models.matmul(tmp_path), tmp_path / "made" / "m.om", input_shape="x:2,3", external_weight=True)
         (weights,) = (tmp_path / "made" / "weight").iterdir()
@@ -225,15 +225,15 @@ class TestLoading:
             assert load(kind, folder=folder) == 0
             assert run() == 0
             acl.ok("aclmdlUnload", model_id)
-        for kind in (1, 2, 4):  # the folder is for models from memory, and without memory of the program's
+        for kind in (1, 2, 4):  # the folder is only for models from memory, without memory of the program
             assert load(kind, folder=weights.parent) == 100000
         assert load(3, folder=tmp_path) == 500002
         memory = acl.to_device(np.fromfile(weights, np.uint8))
         short = acl.malloc(32)
-        assert acl.aclmdlSetExternalWeightAddress(handles[0], name, memory, 48) == 100000  # no multiple of 32
+        assert acl.aclmdlSetExternalWeightAddress(handles[0], name, memory, 48) == 100000  # not a multiple of 32
         assert acl.aclmdlSetExternalWeightAddress(handles[0], name, None, 64) == 100000
         assert load(3, memory=short, size=32) == 145000
-        assert load(3, memory=memory, size=64) == 107000  # more than there is
+        assert load(3, memory=memory, size=64) == 107000  # more than exists
         acl.ok("aclrtFree", memory)
         memory = acl.to_device(np.concatenate([np.fromfile(weights, np.uint8), np.zeros(16, np.uint8)]))
         weights.rename(tmp_path / "away")
@@ -255,7 +255,7 @@ class TestLoading:
         assert model.run(feeds, results) == 107004
         acl.ok("aclrtSetCurrentContext", own)
         assert model.run(feeds, results) == 0
-        acl.ok("aclrtDestroyContext", own)  # takes the model along, and says so
+        acl.ok("aclrtDestroyContext", own)  # it unloads the model, and reports this
         assert any("model#1 (add)" in line for line in acl.emulator.report())
         acl.ok("aclrtSetCurrentContext", other)
         assert acl.aclmdlUnload(model.id) == 145003

@@ -105,7 +105,7 @@ class TestMemory:
         address = acl.malloc(64)
         acl.ok("aclrtFree", address)
         for _ in range(100):
-            acl.ok("aclrtFree", acl.malloc(64))  # its address is not given to others
+            acl.ok("aclrtFree", acl.malloc(64))  # its address is not used again
         with pytest.raises(AclError, match="use after free"):
             acl.to_host(address, (4,))
 
@@ -184,7 +184,7 @@ class TestCopies:
     def test_beyond_the_allocation(self, acl):
         device = acl.malloc(100)
         host = np.zeros(200, np.uint8)
-        assert acl.aclrtMemcpy(device, 128, host.ctypes.data, 128, H2D) == 107000  # the padding is not the program's
+        assert acl.aclrtMemcpy(device, 128, host.ctypes.data, 128, H2D) == 107000  # the padding does not belong to the program
         assert "beyond the end" in acl.text()
         assert acl.aclrtMemcpy(device + 50, 100, host.ctypes.data, 51, H2D) == 107000
         assert acl.aclrtMemcpy(device + 50, 100, host.ctypes.data, 50, H2D) == 0

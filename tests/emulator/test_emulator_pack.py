@@ -1,4 +1,4 @@
-"""The packing tool: ATC's options, output shapes, and what it refuses. No emulator is loaded here."""
+"""The packing tool: ATC's options, output shapes, and refusals. No emulator is loaded here."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_an_output_that_depends_on_the_data(tmp_path):
 
 @pytest.mark.parametrize(("declared", "packed"), [(["n", "k"], [-1, -1]), (None, [-2]), ([], [])])
 def test_an_output_of_which_nothing_is_inferred(tmp_path, declared, packed):
-    """It has the rank that the model declares, and no number: ATC knows no more. Without a rank it is AscendCL's -2."""
+    """It has the declared rank, and no sizes, like the result of ATC. Without a rank it has AscendCL's -2."""
     description, _ = _read(pack(models.unknown_rank(tmp_path, declared), tmp_path / "m.om"))
     assert description["outputs"][0]["shapes"] == [packed]
 
@@ -95,7 +95,7 @@ def test_an_input_without_a_rank_needs_one(tmp_path):
 
 
 def test_shapes_that_the_model_computes(tmp_path):
-    """A reshape to a computed shape: known once the input is."""
+    """A reshape to a computed shape is known if the input's shape is known."""
     nodes = [
         onnx.helper.make_node("Shape", ["x"], ["shape"]),
         onnx.helper.make_node("ReduceProd", ["shape"], ["count"], keepdims=1),

@@ -1,4 +1,4 @@
-"""The rules of CANN that docs/emulator.md lists: what the emulator refuses, forbids or writes down."""
+"""The rules of CANN in docs/emulator.md: what the emulator refuses or reports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def asked(acl: Acl, start: int, end: int) -> int:
 
 
 def work(acl: Acl, stream: int) -> Callable[[], bool]:
-    """Something on the stream that takes a while, and whether it has ended."""
+    """Submit work that takes a while to the stream. Return a function that tells whether it has ended."""
     device, pinned, end = acl.malloc(64), acl.malloc_host(64), flagged(acl, TIME_LINE)
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
     acl.ok("aclrtRecordEvent", end, stream)
@@ -47,13 +47,13 @@ def work(acl: Acl, stream: int) -> Callable[[], bool]:
 
 @pytest.fixture
 def machine(make_acl: Callable[..., Acl]) -> Acl:
-    """A machine whose copies take 100 ms, with device 0 set."""
+    """Make a machine with copies of 100 ms, and set device 0."""
     acl = make_acl(faults="device.copy=delay(100)")
     acl.ok("aclrtSetDevice", 0)
     return acl
 
 
-# E: who may be waited for by a stream
+# E: events for which a stream may wait
 
 
 @pytest.mark.parametrize("flags", [TIME_LINE, 0x2, TIME_LINE | 0x2])
@@ -76,11 +76,11 @@ def test_a_stream_waits_for_events_with_the_flag(machine: Acl, flags: int) -> No
     acl.ok("aclrtStreamWaitEvent", second, event)
     acl.ok("aclrtResetEvent", event, second)
     acl.ok("aclrtSynchronizeStream", second)
-    assert ended()  # the second stream was not through before the first
+    assert ended()  # the second stream did not finish before the first one
     assert acl.emulator.report() == []
 
 
-# R: which events may be recorded again
+# R: events that may be recorded again
 
 
 def test_an_event_of_create_event_is_recorded_again_and_again(machine: Acl) -> None:
@@ -96,7 +96,7 @@ def test_an_event_of_create_event_is_recorded_again_and_again(machine: Acl) -> N
 
 
 def test_an_event_with_the_flag_stays_recorded_until_its_reset(machine: Acl) -> None:
-    """A stream that waits for its second recording is let through by the first, as CANN lets it through."""
+    """A stream that waits for its second recording continues after the first one, as in CANN."""
     acl = machine
     first, second, event = acl.stream(), acl.stream(), flagged(acl, SYNC)
     acl.ok("aclrtRecordEvent", event, first)
@@ -133,11 +133,11 @@ def test_a_reset_of_an_event_of_create_event_is_undefined(acl: Acl) -> None:
     acl.emulator.clear_report()
 
 
-# T: when a time may be asked for
+# T: when a time may be queried
 
 
 def test_no_time_before_the_host_dealt_with_the_recordings(acl: Acl) -> None:
-    """That another stream waited for the event, and that stream's end, do not count."""
+    """A wait of another stream for the event, and the end of that stream, do not count."""
     stream, other, start, end = acl.stream(), acl.stream(), acl.event(), acl.event()
     acl.ok("aclrtRecordEvent", start, stream)
     work(acl, stream)
@@ -146,7 +146,7 @@ def test_no_time_before_the_host_dealt_with_the_recordings(acl: Acl) -> None:
     acl.ok("aclrtSynchronizeStream", other)
     assert asked(acl, start, end) == TIMESTAMP
     acl.ok("aclrtSynchronizeEvent", end)
-    assert asked(acl, start, end) == TIMESTAMP  # the start is still to be dealt with
+    assert asked(acl, start, end) == TIMESTAMP  # the host has not synchronised with the start
     acl.ok("aclrtSynchronizeEvent", start)
     assert asked(acl, start, end) == 0
     acl.ok("aclrtRecordEvent", start, stream)  # a new recording has no time yet
@@ -174,7 +174,7 @@ def test_what_deals_with_recordings(acl: Acl, how: str) -> None:
     assert asked(acl, start, end) == 0
 
 
-# Q: how many events there are
+# Q: the number of events
 
 
 @pytest.mark.parametrize("product", ["310P3", "910"])
@@ -184,8 +184,8 @@ def test_events_are_few(make_acl: Callable[..., Acl], product: str) -> None:
     acl.ok("aclrtSetDevice", 0)
     stream = acl.stream()
     numbered = [flagged(acl, SYNC) for _ in range(many - 1)]
-    free = [acl.event() for _ in range(2)]  # these take their number when they are recorded
-    timed = [flagged(acl, TIME_LINE) for _ in range(9)]  # and these none
+    free = [acl.event() for _ in range(2)]  # these get their number when they are recorded
+    timed = [flagged(acl, TIME_LINE) for _ in range(9)]  # these get no number
     for event in (free[0], free[0], *timed):
         acl.ok("aclrtRecordEvent", event, stream)
     assert acl.aclrtCreateEventWithFlag(ctypes.byref(ctypes.c_void_p()), SYNC) == NO_EVENT
@@ -196,10 +196,10 @@ def test_events_are_few(make_acl: Callable[..., Acl], product: str) -> None:
     acl.ok("aclrtResetDevice", 0)
     acl.ok("aclrtSetDevice", 0)
     acl.emulator.clear_report()
-    flagged(acl, SYNC)  # they were given back
+    flagged(acl, SYNC)  # the numbers were released
 
 
-# W: a wait that runs out of time is an error
+# W: a wait that times out is an error
 
 
 def test_time_outs_are_counted_and_reported(machine: Acl) -> None:
@@ -262,7 +262,7 @@ def test_a_second_initialisation_counts_whatever_its_file(bare_acl: Acl, tmp_pat
     other.write_text('{"err_msg_mode": "1"}')
     acl.ok("aclInit", None)
     assert acl.aclInit(str(other).encode()) == 100002
-    assert acl.aclInit(b"/nowhere.json") == 100002  # it is not even looked at
+    assert acl.aclInit(b"/nowhere.json") == 100002  # the file is not read
     left = ctypes.c_uint64()
     acl.ok("aclFinalizeReference", ctypes.byref(left))
     assert left.value == 2
@@ -275,7 +275,7 @@ def test_the_first_configuration_of_a_process_stays(bare_acl: Acl, tmp_path: Pat
     acl.ok("aclInit", str(first).encode())
     acl.ok("aclFinalize")
     assert acl.aclInit(str(other).encode()) == 100000
-    assert acl.aclInit(None) == 100000  # none counts as an empty text
+    assert acl.aclInit(None) == 100000  # no file means an empty text
     assert "another content" in str(acl.text())
     acl.ok("aclInit", str(copy).encode())  # the content counts, not the name
     acl.ok("aclFinalize")
@@ -284,14 +284,14 @@ def test_the_first_configuration_of_a_process_stays(bare_acl: Acl, tmp_path: Pat
 def test_finalize_drops_every_reference(bare_acl: Acl) -> None:
     acl = bare_acl
     acl.ok("aclInit", None)
-    assert acl.aclInit(None) == 100002  # somebody else
+    assert acl.aclInit(None) == 100002  # as another library
     acl.ok("aclrtSetDevice", 0)
     acl.ok("aclFinalize")
     assert acl.aclrtMalloc(ctypes.byref(ctypes.c_void_p()), 64, 0) == 100001
     acl.emulator.clear_report()
 
 
-# npus() in one process more than once
+# npus() several times in one process
 
 PRELUDE = """
 import os, sys
@@ -342,7 +342,7 @@ def test_npus_can_be_entered_again(om: str) -> None:
 
 
 def test_npus_in_use_stay_what_they_are(om: str) -> None:
-    """Another machine is refused with the reason while a session is open; the same one is not, and faults may be others."""
+    """While a session is open, another machine is refused with the reason; the same machine and other faults are accepted."""
     code = """
     with npus(2):
         session = InferSession(0, om)

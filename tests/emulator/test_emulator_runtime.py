@@ -19,7 +19,7 @@ def test_every_function_of_the_abi_is_exported_and_known():
     offset, size = _dynamic_strings(image)
     names = {name.decode() for name in image[offset : offset + size].split(b"\0")}
     assert {name for name in names if name.startswith("acl")} == set(SIGNATURES)
-    assert not any(name.startswith("_ZN3ais") for name in names)  # two copies in a process share nothing
+    assert not any(name.startswith("_ZN3ais") for name in names)  # two copies in one process share nothing
 
 
 class TestInit:
@@ -85,13 +85,13 @@ class TestInit:
         bare_acl.ok("aclInit", None)
         path = tmp_path / "acl.json"
         path.write_text("{}")
-        assert bare_acl.aclInit(str(path).encode()) == 100002  # counted; the first one's configuration stays
-        assert bare_acl.aclInit(b"/nowhere.json") == 100002  # and nothing is looked at
+        assert bare_acl.aclInit(str(path).encode()) == 100002  # counted; the first configuration stays
+        assert bare_acl.aclInit(b"/nowhere.json") == 100002  # the file is not read
         left = ctypes.c_uint64()
         for expected in (2, 1, 0):
             bare_acl.ok("aclFinalizeReference", ctypes.byref(left))
             assert left.value == expected
-        assert bare_acl.aclInit(str(path).encode()) == 100000  # the content of the first one is remembered for good
+        assert bare_acl.aclInit(str(path).encode()) == 100000  # the first content is kept permanently
         assert bare_acl.aclInit(b"") == 0
 
     def test_a_forked_child_is_refused(self, acl):
@@ -100,7 +100,7 @@ class TestInit:
             codes = [acl.aclrtSetDevice(0), acl.aclrtMalloc(ctypes.byref(ctypes.c_void_p()), 64, 0), acl.aclFinalize()]
             os._exit(0 if codes == [507000] * 3 and "forked" in (acl.text() or "") else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        assert acl.malloc(64)  # and the parent goes on
+        assert acl.malloc(64)  # the parent still works
 
     def test_a_child_forked_before_init_is_not(self, bare_acl):
         pid = os.fork()

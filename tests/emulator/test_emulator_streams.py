@@ -13,7 +13,7 @@ from ais_bench.emulator import pack
 from support import emulator_models as models
 from support.emulator_abi import D2H, H2D, H2H, Dataset
 
-SLOW = "device.copy=delay(150)"  # a copy that is surely still running when the next line of a test is
+SLOW = "device.copy=delay(150)"  # a copy that is still running at the next line of a test
 
 
 def _done(acl, stream) -> bool:
@@ -70,7 +70,7 @@ def test_pinned_copies_run_behind_and_pageable_ones_do_not(acl):
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
     assert not _done(acl, stream)
     acl.ok("aclrtMemcpyAsync", device, 64, host.ctypes.data, 64, H2D, stream)
-    assert _done(acl, stream)  # and what was submitted before it
+    assert _done(acl, stream)  # and the work before it
     with mmap.mmap(-1, 4096) as area:
         pages = (ctypes.c_char * 4096).from_buffer(area)
         acl.ok("aclrtHostRegisterV2", ctypes.addressof(pages), 4096, 0x10000000)
@@ -111,7 +111,7 @@ def test_events(acl):
     stream, other, event = acl.stream(), acl.stream(), acl.event()
     device, pinned = acl.malloc(64), acl.malloc_host(64)
     assert not _reached(acl, event)
-    assert acl.aclrtSynchronizeEvent(event) == 107000  # it would not end
+    assert acl.aclrtSynchronizeEvent(event) == 107000  # the wait would not end
     assert acl.aclrtStreamWaitEvent(other, event) == 107000
     acl.emulator.set_faults(SLOW)
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
@@ -146,7 +146,7 @@ def test_times_of_events(make_acl, static_om):
     assert acl.aclrtEventElapsedTime(ctypes.byref(time), start, end) == 107006
     acl.ok("aclrtSynchronizeEvent", end)
     acl.ok("aclrtSynchronizeEvent", start)
-    # The clock is the device's: three executions, whatever the host was doing.
+    # By the device's clock: three executions, for any load of the host.
     assert _elapsed(acl, start, end) == pytest.approx(120, abs=20)
     assert acl.aclrtEventElapsedTime(ctypes.byref(time), end, start) == 107007
     acl.ok("aclrtCreateEventWithFlag", ctypes.byref(untimed), 0x1)
@@ -157,7 +157,7 @@ def test_times_of_events(make_acl, static_om):
 
 
 def test_copies_overlap_executions_and_not_each_other(make_acl, tmp_path):
-    """By the device's own clock: two copies on two streams follow each other, a copy and an execution do not."""
+    """By the device's clock, two copies on two streams run one after the other; a copy and an execution overlap."""
     acl = make_acl(exec_ms="100", copy_gbps="0.01")
     acl.ok("aclrtSetDevice", 0)
     model = acl.load(pack(models.add(tmp_path), tmp_path / "m.om"))
@@ -221,7 +221,7 @@ def test_a_failure_comes_with_the_synchronisation(acl):
     assert acl.aclrtSynchronizeStream(stream) == 500001
     assert "device.copy:1=500001" in acl.text()
     assert set(acl.to_host(device, (64,), np.uint8)) == {1}
-    assert acl.aclrtSynchronizeStream(stream) == 0  # reported once; the stream goes on
+    assert acl.aclrtSynchronizeStream(stream) == 0  # reported once; the stream stays usable
     acl.ok("aclrtMemsetAsync", device, 64, 3, 64, stream)
     acl.ok("aclrtSynchronizeStream", stream)
     assert set(acl.to_host(device, (64,), np.uint8)) == {3}
@@ -246,7 +246,7 @@ def test_memory_freed_under_a_task(acl):
     acl.emulator.set_faults("device.copy:1=delay(150)")
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
-    acl.ok("aclrtFree", device)  # at once, as the real one
+    acl.ok("aclrtFree", device)  # at once, like the real library
     assert acl.aclrtSynchronizeStream(stream) == 507053
     assert any("freed while a stream's work still uses it" in line for line in acl.emulator.report())
     acl.emulator.clear_report()
@@ -277,7 +277,7 @@ def test_changes_under_an_execution_are_noted(make_acl, static_om, change):
 
 
 def test_streams_of_many_threads(acl):
-    """Eight threads copy, set and free on streams of their own; every result is right, and nothing is left."""
+    """Eight threads copy, set and free on their own streams. Every result is right, and nothing leaks."""
     context = acl.fill(ctypes.c_void_p, "aclrtGetCurrentContext")
     failures = []
 
