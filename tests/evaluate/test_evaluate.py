@@ -1,4 +1,4 @@
-"""evaluate(): data sets, batches, metrics, failures, and scores that do not depend on the devices."""
+"""evaluate(): data sets, batches, metrics, failures; scores do not depend on the devices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUIET: dict[str, Any] = {"progress": False}
 
 
 class Pictures:
-    """A data set as torch has them, that says in which process it was read."""
+    """A data set like those of torch, whose samples contain the process that read them."""
 
     def __init__(self, count: int, bad: tuple[int, ...] = (), deadly: tuple[int, ...] = ()) -> None:
         self.count, self.bad, self.deadly = count, bad, deadly
@@ -45,7 +45,7 @@ class Pictures:
 
 @pytest.fixture(scope="session")
 def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int | str, str], str]:
-    """`classifiers(batch, runtime)`: softmax(x @ w) of (batch, 6) to (batch, 5)."""
+    """`classifiers(batch, runtime)` makes softmax(x @ w) of (batch, 6) to (batch, 5)."""
     folder = tmp_path_factory.mktemp("classifiers")
 
     def make(batch: int | str, runtime: str) -> str:
@@ -68,7 +68,7 @@ def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int | str
 
 
 class Exact:
-    """The bits of what it sees, in the order in which it sees them."""
+    """A metric that keeps the bits of its inputs, in order."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[bytes, Any]] = []
@@ -81,7 +81,7 @@ class Exact:
 
 
 def alone(model: str, data: Any, batch: int = 1) -> list[tuple[bytes, Any]]:
-    """The same by InferSession and a loop."""
+    """Return the same with InferSession and a loop."""
     session = InferSession(0, model)
     seen = []
     for start in range(0, len(data), batch):
@@ -360,7 +360,7 @@ def test_workers_that_are_killed_again_and_again_do_not_change_the_score(classif
     model, rng, killed = classifiers(4, "ort"), random.Random(1), []
 
     class Killer(Exact):
-        """Kills a worker after every 40 samples, so that there is always some progress in between."""
+        """Kills a worker after every 40 samples, so that there is progress in between."""
 
         def update(self, outputs: Any, target: Any) -> None:
             super().update(outputs, target)
@@ -492,7 +492,7 @@ def test_a_data_set_that_raises_leaves_no_file_open(classifiers: Callable[[int |
         with pytest.raises(OSError, match="the disk is gone"):
             evaluate(classifiers(1, "ort"), torn(), devices=DEVICES[:1], metrics=TopK(1), on_error=on_error, **QUIET)
         result = evaluate(classifiers(1, "ort"), Pictures(3), devices=DEVICES[:1], metrics=TopK(1), **QUIET)
-        assert len(list(result.records)) == 3  # they outlive the run
+        assert len(list(result.records)) == 3  # the records stay after the run
         del result
         gc.collect()
     assert [str(one.message) for one in told if one.category is ResourceWarning] == []

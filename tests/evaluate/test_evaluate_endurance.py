@@ -1,7 +1,7 @@
 """Long evaluations: constant memory, the same bits on any number of devices, workers killed all the time, interruptions.
 
 The sizes here fit a test run. The environment asks for more: AIS_BENCH_ENDURANCE=1 for 100,000 small samples and 200 large ones
-with a worker killed every second; AIS_BENCH_INTERRUPTIONS=1000 for so many interruptions.
+with a worker killed every second; AIS_BENCH_INTERRUPTIONS=1000 for 1,000 interruptions.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ WHOLE = os.environ.get("AIS_BENCH_ENDURANCE") == "1"
 INTERRUPTIONS = int(os.environ.get("AIS_BENCH_INTERRUPTIONS", "8"))
 SMALL, LARGE = (100_000, 200) if WHOLE else (2_000, 5)
 KILL_S = 1.0 if WHOLE else 0.3
-GROWTH_MIB = 64  # of this process, whatever the number of samples
+GROWTH_MIB = 64  # of this process, for any number of samples
 
 
 class Large:
-    """Pictures of 19 MB, each with its true answer."""
+    """A data set of pictures of 19 MB with true answers."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -52,7 +52,7 @@ class Large:
 
 
 class Peak:
-    """A metric that looks at this process's memory."""
+    """A metric that records this process's memory."""
 
     name = "peak"
 
@@ -96,7 +96,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def alone(model: str, data: Any, batch: int) -> int:
-    """The score by InferSession and a loop."""
+    """Return the score with InferSession and a loop."""
     session, order = InferSession(0, model), Order()
     for start in range(0, len(data), batch):
         samples = [data[index] for index in range(start, min(start + batch, len(data)))]
@@ -109,7 +109,7 @@ def alone(model: str, data: Any, batch: int) -> int:
 
 
 class Killer(contextlib.AbstractContextManager[None]):
-    """Kills a worker every so often, while the block runs; not before something was done since the last time."""
+    """Kills a worker at intervals while the block runs, but only after some progress."""
 
     def __init__(self) -> None:
         self.killed = 0
@@ -137,7 +137,7 @@ class Killer(contextlib.AbstractContextManager[None]):
 
 
 def agree(result: Result) -> None:
-    """The figures of one run say the same thing."""
+    """Check that the figures of a run agree."""
     report, records = result.report, list(result.records)
     runs = [record for record in records if record.get("first", True)]
     assert sum(one["samples"] for one in report["devices"].values()) == report["samples"] == len(records)
@@ -153,7 +153,7 @@ def agree(result: Result) -> None:
     for wall in story_of(result)["walls"].values():
         assert sum(wall["seconds"].values()) == pytest.approx(report["wall_s"], rel=0.01)
         assert sum(wall["share"].values()) == pytest.approx(100, rel=0.01)
-    # From the first start to the last end the clock of the records and that of the report agree, but for starting and ending.
+    # The times of the records and of the report agree, except for the start and the end of the run.
     ended = max(done_at(record) for record in runs)
     assert ended - min(r["started_s"] for r in runs if "started_s" in r) <= report["wall_s"] * 1.01 + 0.05
 
@@ -193,12 +193,12 @@ def test_the_same_bits_in_constant_memory_with_workers_killed(
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, int]:
-    """The score of each size without evaluate(), once it is known."""
+    """Return the scores without evaluate(), by size."""
     return {}
 
 
 def test_interruptions_at_random_moments() -> None:
-    """Each life takes about half a second."""
+    """Each process runs for about half a second."""
     script = f"from support.interruptions import main; main({INTERRUPTIONS}, 1)"
     said = run_script(script, seconds=100 + INTERRUPTIONS * 5)
     found = re.search(r"(\d+) interruptions \((\d+) SIGKILL, (\d+) Ctrl-C, (\d+) errors\) in (\d+) runs", said)

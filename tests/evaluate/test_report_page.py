@@ -1,4 +1,4 @@
-"""The page and the trace of a run: figures as in the JSON, parts that sum up, nothing from the data that becomes markup."""
+"""The page and the trace of a run: figures equal those of the JSON, parts add up, and no data becomes markup."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_parts_of_the_wall_time_sum_up(finished: Result) -> None:
         assert sum(wall["seconds"].values()) == pytest.approx(finished.report["wall_s"])
         assert sum(wall["share"].values()) == pytest.approx(100)
         assert all(seconds >= 0 for seconds in wall["seconds"].values())
-        # One worker a device executes one run at a time, so nothing of its executions is hidden behind another's.
+        # Each device has one worker, which executes one run at a time, so no execution overlaps another one.
         executed = [r["execute_ms"] / 1e3 for r in finished.records if str(r["device"]) == device and r.get("execute_ms")]
         assert wall["seconds"]["execute"] == pytest.approx(sum(executed), rel=0.01)
 
@@ -92,7 +92,7 @@ def attributed(records: list[dict[str, Any]], wall_s: float) -> dict[str, float]
 
 
 def test_of_stages_that_overlap_one_counts() -> None:
-    # A device executes from 1 s to 3 s and, as the second run has to wait, from 3 s to 6 s; each was prepared for 1 s before.
+    # A device executes from 1 s to 3 s and, because the second run waits, from 3 s to 6 s; each run was prepared for 1 s.
     records = [
         {"started_s": at, "preprocess_ms": 1000, "execute_ms": took, "worker_ms": worker}
         for at, took, worker in ((0, 2000, 3000), (1, 3000, 5000))
@@ -100,7 +100,7 @@ def test_of_stages_that_overlap_one_counts() -> None:
     assert attributed(records, 7) == {
         "execute": 5, "preprocess": 1, "postprocess": 0, "copy_in": 0, "copy_out": 0, "idle": 1,
     }  # fmt: skip
-    # Two workers of one device execute at the same time: what each was done by says so.
+    # Two workers of one device execute at the same time; the records have the worker.
     both = [{"started_s": 0, "execute_ms": 2000, "worker_ms": 2000}, {"started_s": 1, "execute_ms": 2000, "worker_ms": 2000}]
     assert attributed(both, 4)["execute"] == 3
 
@@ -178,7 +178,7 @@ def test_the_trace_has_a_lane_for_each_stage(finished: Result) -> None:
     starts = {event["id"]: event for event in events if event["ph"] == "s"}
     ends = {event["id"]: event for event in events if event["ph"] == "f"}
     assert len(ends) == len(executed)
-    assert {event["pid"] for event in starts.values()} == {0}  # the caller's
+    assert {event["pid"] for event in starts.values()} == {0}  # the caller
     assert all(starts[flow]["ts"] <= end["ts"] for flow, end in ends.items())
     lanes = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert {"queued", "copy in", "preprocess", "execute", "postprocess", "copy out"} <= lanes
@@ -187,12 +187,12 @@ def test_the_trace_has_a_lane_for_each_stage(finished: Result) -> None:
         by_lane.setdefault((event["pid"], event["tid"]), []).append((event["ts"], event["ts"] + event["dur"]))
     for lane, spans in by_lane.items():
         spans.sort()
-        if lane[0] != 0:  # of a lane that overlaps with itself a viewer shows nonsense
+        if lane[0] != 0:  # viewers cannot show events of a lane that overlap
             assert all(start >= end - 0.2 for (_, end), (start, _) in itertools.pairwise(spans)), lane
 
 
 def test_clocks_of_caller_and_workers_agree(finished: Result) -> None:
-    """Within 20 us: a run is taken after it was handed over, and done before its outputs are in the caller's hands."""
+    """Within 20 us: a worker takes a run after it was submitted, and finishes it before the caller has the outputs."""
     turn = datetime.fromisoformat(finished.run["turns"][0]["started"]).timestamp()
     for record in finished.records:
         if record.get("started_s") is None:
@@ -226,7 +226,9 @@ def test_a_browser_shows_it_without_an_error(finished: Result, tmp_path: Path, r
         text=True,
         timeout=100,
         check=True,
-        env={name: value for name, value in os.environ.items() if name != "LD_PRELOAD"},  # a sanitizer is not for the browser
+        env={
+            name: value for name, value in os.environ.items() if name != "LD_PRELOAD"
+        },  # the browser must run without the sanitizer
     )
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     assert "<canvas" in done.stdout

@@ -1,4 +1,4 @@
-"""The run folder: what it holds, and what is left of it when a run is cut off anywhere."""
+"""The run folder: its content, and its state after a run was interrupted at any point."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_scores_again_without_inference(negative: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("large", [False, True])
 def test_a_folder_cut_off_at_any_byte_is_gone_on_with(negative: str, tmp_path: Path, large: bool, monkeypatch: Any) -> None:
-    """A process killed at any moment leaves a prefix of what it writes."""
+    """A process that is killed at any moment leaves a prefix of its output."""
     monkeypatch.setattr("ais_bench.evaluate.values.INLINE_BYTES", 8 if large else 1000)
     whole = run(negative, tmp_path / "whole")
     records = (tmp_path / "whole" / "records.jsonl").read_bytes()
@@ -162,7 +162,7 @@ def test_interrupted_again_and_again_every_sample_is_there_once(negative: str, t
             env=environment(),
         )
         try:
-            wanted = done + rng.randrange(40, 150)  # records that come before it is interrupted
+            wanted = done + rng.randrange(40, 150)  # records before the interruption
             deadline = time.monotonic() + 60
             while process.poll() is None and _lines(folder) < wanted and time.monotonic() < deadline:
                 time.sleep(0.005)
@@ -223,7 +223,7 @@ def test_another_run_is_not_gone_on_with(negative: str, tmp_path: Path, change: 
     model = negative
     if change.pop("other_model", False):
         model = str(tmp_path / "other.onnx")
-        Path(model).write_bytes(Path(negative).read_bytes() + b"\x7a\x00")  # an empty field more
+        Path(model).write_bytes(Path(negative).read_bytes() + b"\x7a\x00")  # one more empty field
     with pytest.raises(ConfigError, match=words):
         run(model, tmp_path / "run", resume=True, **change)
     assert load(tmp_path / "run").report["status"] == "success"

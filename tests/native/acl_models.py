@@ -1,4 +1,4 @@
-"""Writes the models of acl_test.cpp into a folder: all of them are x @ w, where w counts from 0."""
+"""Write the models of acl_test.cpp into a folder. All of them are x @ w, with w = 0, 1, 2, ..."""
 
 from __future__ import annotations
 

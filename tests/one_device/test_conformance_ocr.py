@@ -1,4 +1,4 @@
-"""The three models of an OCR pipeline, shapes changing with every call, against onnxruntime's own Python API."""
+"""The three models of an OCR pipeline, with new shapes in every call, compared with onnxruntime's own Python API."""
 
 from __future__ import annotations
 

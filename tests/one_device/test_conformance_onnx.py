@@ -1,4 +1,4 @@
-"""Every tensor model of the onnx wheel's backend tests gives what onnxruntime's own Python API gives, bit for bit."""
+"""All tensor models of the onnx wheel's backend tests give the same bits as onnxruntime's own Python API."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _is_optional(value: onnx.ValueInfoProto) -> bool:
 
 
 def _arrays(folder: Path, side: str, values: Sequence[onnx.ValueInfoProto]) -> list[Array | None]:
-    """The test's arrays; None for an optional input that is left out."""
+    """Return the test's arrays; None for an optional input that is not given."""
     files = sorted(folder.glob(f"test_data_set_0/{side}_*.pb"), key=lambda file: int(file.stem.split("_")[1]))
     arrays: list[Array | None] = []
     for file, value in zip(files, values, strict=True):
@@ -43,7 +43,7 @@ def _arrays(folder: Path, side: str, values: Sequence[onnx.ValueInfoProto]) -> l
 
 
 def _not_a_tensor(inputs: Iterable[onnx.ValueInfoProto], outputs: Iterable[onnx.ValueInfoProto]) -> str | None:
-    """What the first value is that is no tensor of numbers, if any is. An input may also be one that can be left out."""
+    """Return the type of the first value that is not a tensor of numbers; None if all are. Inputs may be optional."""
     of_inputs = [(value, value.type.optional_type.elem_type if _is_optional(value) else value.type) for value in inputs]
     for value, of in [*of_inputs, *((value, value.type) for value in outputs)]:
         kind = str(of.WhichOneof("value"))
@@ -64,14 +64,14 @@ def _check_refusal(path: Path, what: str) -> str:
 
 
 def _compare(path: Path) -> str:
-    """Which of the cases a model is; fails where our outputs are wrong."""
+    """Return the case of a model. Fails if our outputs are wrong."""
     proto = onnx.load(path)
     initializers = {initializer.name for initializer in proto.graph.initializer}
     inputs = [value for value in proto.graph.input if value.name not in initializers]
     what = _not_a_tensor(inputs, proto.graph.output)
     try:
         theirs = Reference(str(path))
-    except Exception:  # it raises a class of its own for every status; any means the same here
+    except Exception:  # it has a class for every status; all mean the same here
         return "not by onnxruntime"
     if what is not None:
         return "refused: " + _check_refusal(path, what)

@@ -1,4 +1,4 @@
-"""The low-level module, as programs use it directly."""
+"""The low-level module, used directly like in programs."""
 
 from __future__ import annotations
 
@@ -412,7 +412,7 @@ def test_what_programs_read_of_a_session(model: ModelPath) -> None:
         a, b = (session.create_tensor_from_arrays_to_device(values) for values in (A, B))
         outputs = session.run_from_tensors([a, b], out_array=False)
         assert [tensor.device for tensor in outputs] == [0, 0]
-    InferSession.convert_tensors_to_host(outputs)  # of the class, as of a session
+    InferSession.convert_tensors_to_host(outputs)  # called on the class, not on a session
     assert InferSession.convert_tensors_to_arrays(outputs)[0].tolist() == [8, 6, 4, 2]
 
 

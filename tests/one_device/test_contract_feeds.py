@@ -1,4 +1,4 @@
-"""What callers may feed: one test for each thing that programs do."""
+"""Valid feeds: one test for each usage in programs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ELEMENTS = {
 
 
 class OnlyDLPack:
-    """A tensor of some other library: DLPack is all it has."""
+    """A tensor of another library that has only DLPack."""
 
     def __init__(self, array: np.ndarray[Any, Any], device: tuple[int, int] = (1, 0)) -> None:
         self._array = array
@@ -58,7 +58,7 @@ class OnlyDLPack:
 
 
 class TwoArrays:
-    """A batch of a data loader: neither list nor tuple, only iterable."""
+    """A batch of a data loader: an iterable that is neither a list nor a tuple."""
 
     def __init__(self, *arrays: Any) -> None:
         self._arrays = arrays
@@ -152,7 +152,7 @@ def test_warning_turned_into_an_error_leaves_the_session_usable(model: Path_) ->
 
 
 class Subclass(np.ndarray):  # type: ignore[type-arg]
-    """As a program may have it."""
+    """A subclass like those of programs."""
 
 
 def _strided(array: Any) -> Any:
@@ -299,7 +299,7 @@ def test_an_open_input_that_the_model_hands_through_is_not_shared(model: Path_) 
         x[:] = 100
         tensor.to_host()
         assert output.tolist() == np.array(tensor).tolist() == [0, 1, 2, 3]
-        # The input's memory is replaced by the output that lies in it.
+        # The output is in the input's memory and replaces its content.
         assert session.infer_iteration([output], [0], 50)[0].tolist() == [0, 1, 2, 3]
 
 
@@ -320,7 +320,7 @@ def test_a_bare_torch_batch_is_fed_as_an_array_would_be(model: Path_) -> None:
 
 def test_torch_tensors_that_numpy_cannot_hold_are_named() -> None:
     pytest.importorskip("torch")
-    printed = run_script(  # on its own: quantising starts threads of torch
+    printed = run_script(  # in a separate process, because quantising starts threads of torch
         """
         import torch
         from ais_bench.errors import FeedError

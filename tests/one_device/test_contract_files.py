@@ -32,7 +32,10 @@ def test_runs_over_files(model: ModelPath, tmp_path: Path, format_: str, suffix:
     }
     with InferSession(0, model("sub_then_swap")) as session, InferSession(0, model("sub_then_swap")) as other:
         session.run_pipeline(files, str(tmp_path), outfmt=format_, extra_session=[other])
-        assert (len(session.summary()), len(other.summary())) == (3, 1)  # the other's is counted with the first session's
+        assert (len(session.summary()), len(other.summary())) == (
+            3,
+            1,
+        )  # the other session's execution is counted with the first session's
         assert float(other.summary()[0]) == pytest.approx(float(session.summary()[2]))
         starts = [start for start, _ in session.summary()]
         assert all(0 < start < 60_000 for start in starts)

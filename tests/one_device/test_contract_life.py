@@ -201,7 +201,7 @@ def test_the_gil_is_released_while_the_device_works_and_cancel_ends_it(model: Mo
     steps = np.int64(300_000) if runtime == "acl" else FOREVER  # an NPU answers when the run ends
     with InferSession(0, model("loop")) as session, ThreadPoolExecutor(1) as pool:
         run = pool.submit(session.infer, [steps, START])
-        while not run.done():  # this thread runs at all only if the other has released the GIL
+        while not run.done():  # this thread runs only if the other one has released the GIL
             session.cancel()
             time.sleep(0.001)
         assert isinstance(run.exception(), InferenceCancelled)

@@ -1,4 +1,4 @@
-"""Where a model comes from, and what importing costs."""
+"""Sources of a model, and the cost of imports."""
 
 from __future__ import annotations
 

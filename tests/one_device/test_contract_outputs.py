@@ -1,4 +1,4 @@
-"""What callers do with outputs, the modes of a run, and what a session says of its model."""
+"""Uses of outputs, the modes of a run, and a session's description of its model."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_descriptors_say_what_the_model_declares(model: ModelPath, runtime: str)
         assert type(desc.shape) is list
         assert desc.shape == [1, 3, -1, -1]
         assert all(type(dim) is int for dim in desc.shape)
-        layout = {"ort": 2, "acl": 0}[runtime]  # ND; NCHW, which a compiled model of images says
+        layout = {"ort": 2, "acl": 0}[runtime]  # ND; NCHW, as a compiled model of images declares
         assert (desc.name, desc.datatype.name, desc.format, desc.size, desc.realsize) == ("x", "float32", layout, 0, 0)
         session.set_dynamic_shape("x:1,3,2,2")
         assert session.get_inputs()[0].realsize == 48
@@ -292,7 +292,7 @@ def test_copy_times_are_process_wide(model: ModelPath, of: Callable[[Any], Any],
         with InferSession(0, model("sub_then_swap")) as session:
             session.infer([a, a])
     times = getattr(summary, name)()
-    assert len(times) == 4  # two inputs, two outputs: one entry a transfer
+    assert len(times) == 4  # two inputs, two outputs: one entry for each transfer
     assert all(isinstance(time, float) and 0 <= time < 60_000 for time in times)
     summary.reset()
 

@@ -1,4 +1,4 @@
-"""Bad input: every message says what was wanted, what was given and what to do, and the session is usable afterwards."""
+"""Invalid input: every error says what is allowed, what was given and what to do, and the session stays usable."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_device_that_does_not_exist_lists_those_that_do(model: ModelPath, runt
 def test_a_compiled_model_without_ascendcl(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "model.om"
     path.write_bytes(header + bytes(1000))
-    # A process of its own: AscendCL is loaded once, and other tests of this one may have loaded the emulator.
+    # A new process, because AscendCL is loaded only once, and other tests of this process may have loaded the emulator.
     printed = run_script(
         """
         import sys
@@ -92,7 +92,7 @@ def test_a_compiled_model_without_ascendcl(tmp_path: Path, header: bytes) -> Non
             print(error)
         """,
         str(path),
-        AIS_BENCH_ACL_LIBRARY=str(tmp_path / "libascendcl.so"),  # there is none here, whatever the machine has
+        AIS_BENCH_ACL_LIBRARY=str(tmp_path / "libascendcl.so"),  # this file does not exist, whatever the machine has
     )
     assert "AscendCL" in printed
     assert str(tmp_path / "libascendcl.so") in printed
@@ -105,11 +105,11 @@ def test_a_runtime_that_does_not_exist(model: ModelPath) -> None:
 
 def test_a_runtime_that_is_named_decides_whatever_the_content_says(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(errors.ModelLoadError, match=r"(?i)protobuf"):  # ONNX Runtime's own word
+    with pytest.raises(errors.ModelLoadError, match=r"(?i)protobuf"):  # from ONNX Runtime's text
         InferSession(0, tmp_path / "text.onnx", runtime="ort")
     with pytest.raises(errors.ModelLoadError, match="no such file") as error:
         InferSession(0, tmp_path / "missing.onnx", runtime="ort")
-    assert error.value.code == 0  # no vendor gave a number
+    assert error.value.code == 0  # there is no error number of a vendor
 
 
 def test_arguments_in_the_wrong_order_make_a_short_message(model: ModelPath) -> None:
@@ -192,9 +192,9 @@ def test_a_run_that_fails_on_the_device(model: ModelPath, capfd: pytest.CaptureF
         for index in (99, -99):
             with pytest.raises((errors.FeedError, errors.InferenceError), match=f"{index} must be within"):
                 session.infer([np.array([index])])
-        assert session.summary().exec_time_list == []  # a failed run is no execution
+        assert session.summary().exec_time_list == []  # a failed run is not an execution
         assert session.infer([np.array([1])])[0].tolist() == [2]
-    assert capfd.readouterr().err == ""  # the exception says it, nothing else does
+    assert capfd.readouterr().err == ""  # only the exception has the text
 
 
 def test_outputs_that_no_memory_can_hold(model: ModelPath, capfd: pytest.CaptureFixture[str]) -> None:

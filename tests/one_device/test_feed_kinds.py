@@ -1,4 +1,4 @@
-"""What callers feed by mistake or on purpose, in every form: the right numbers, a warning, or an error that names the input."""
+"""Unusual and invalid feeds in every form: they give the right numbers, a warning, or an error that names the input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ X = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
 class Kind(NamedTuple):
-    """One feed for a float32 input of shape (n, 4). `says`: words of the error; None: the numbers are X's."""
+    """One feed for a float32 input of shape (n, 4). `says`: words of the error; None: the result is that of X."""
 
     value: Any
     says: tuple[str, ...] | None = None
@@ -90,7 +90,7 @@ POOL_FORMS: dict[str, Callable[[MultiDeviceSession, Any], Any]] = {
 
 
 def check(kind: Kind, form: Callable[[Any, Any], Any], session: Any) -> list[str]:
-    """The texts of the warnings."""
+    """Return the texts of the warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if kind.says is None:
@@ -152,7 +152,7 @@ def test_a_list_of_numbers_is_no_array(model: Callable[[str], str]) -> None:
             with pytest.raises(FeedTypeError, match=r"input 'x' is a list; pass np\.asarray\(x, np\.float32\)"):
                 call()
         for call in (lambda: one.infer_pipeline([[X.tolist()]]), lambda: many.infer_pipeline([[X.tolist()]])):
-            with pytest.raises(FeedError, match="takes 1 input"):  # there a list in a list is a set
+            with pytest.raises(FeedError, match="takes 1 input"):  # here a list in a list is a set of inputs
                 call()
 
 

@@ -1,4 +1,4 @@
-"""What an input is taken for: at its word, by its bytes with a warning, or not at all. docs/feeds.md is the table."""
+"""The reading of an input: by its own shape, by its bytes with a warning, or refused. docs/feeds.md has the table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ELEMENTS: dict[str, Any] = {
 }
 PICTURE = np.random.default_rng(1).random((1, 3, 8, 8), np.float32)
 
-# Every way of feeding one input to a model with one: each calls it with what comes, and returns the outputs.
+# Every way to feed a model with one input. Each function calls it with the feed and returns the outputs.
 FORMS: dict[str, Callable[[InferSession, Any], list[Any]]] = {
     "infer list": lambda session, x: session.infer([x], "dymshape"),
     "infer bare": lambda session, x: session.infer(x, "dymshape"),
@@ -85,7 +85,7 @@ def inner(session: InferSession, x: Any) -> list[Any]:
 
 @contextmanager
 def feed_warnings() -> Iterator[list[str]]:
-    """The texts of the FeedWarnings inside."""
+    """Yield the texts of the FeedWarnings in the block."""
     texts: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -194,7 +194,7 @@ def test_one_warning_hides_no_other(model: Path_) -> None:
             assert [np.dtype(given).name in text for text in texts] == [True]
         with feed_warnings() as texts:
             session.infer([some(np.int32, (8,))], "dymshape")
-        assert len(texts) == 2  # flat now, and of another type still
+        assert len(texts) == 2  # flat now, and still of another type
 
 
 def test_pictures_in_another_order_keep_their_batch(model: Path_) -> None:

@@ -1,4 +1,4 @@
-"""A run on a CPU device that takes long, and signals that come meanwhile."""
+"""Long runs on a CPU device, and signals during them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.scripts import run_script
 
 Path_ = Callable[[str], str]
 
-# `times` steps of a loop: so many take hours, and one of them takes microseconds.
+# A loop of `times` steps, which takes hours; one step takes microseconds.
 START = """
 import _thread, os, signal, sys, threading, time
 import numpy as np

@@ -1,10 +1,10 @@
-"""Memory stays flat over thousands of sessions and hundreds of thousands of runs, each in a process of its own.
+"""Memory does not grow over thousands of sessions and hundreds of thousands of runs, each in a separate process.
 
-What may grow, and does not count as a leak: the session's log of executions (16 bytes an entry) and the process's two logs of
-copies (4 bytes an entry), each up to 2**20 entries in a vector that doubles. 200,000 infers of one input and one output leave
-2**18 * (16 + 4 + 4) bytes = 6.3 MB of logs, and the old vector lives while it is copied: 9.4 MB at worst. Constructions add no
-log entries. On top of that the allocators of the runtime and of libc keep some memory from run to run; 4 MB is what they
-were seen to vary by. A leak of 64 bytes a run would be 12.8 MB, one of 2 kB a session 4 MB.
+Some growth is not a leak: the session's log of executions (16 bytes for each entry) and the process's two logs of copies (4
+bytes for each entry), each up to 2**20 entries in a vector that doubles. 200,000 infers of one input and one output leave 2**18
+* (16 + 4 + 4) bytes = 6.3 MB of logs, and the old vector exists while it is copied: at most 9.4 MB. Constructions add no log
+entries. The allocators of the runtime and of libc also keep some memory between runs; the observed variation is 4 MB. A leak of
+64 bytes in each run would be 12.8 MB, one of 2 kB in each session 4 MB.
 """
 
 from __future__ import annotations

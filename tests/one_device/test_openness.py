@@ -1,4 +1,4 @@
-"""What a session tells of its model, and what it lets through to ONNX Runtime."""
+"""A session's facts about its model, and the options that it passes to ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run may leave out, and what it may give beyond the inputs: optional inputs, and constants that may be overridden."""
+"""Feeds that a run may omit or add: optional inputs, and constants that can be overridden."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_constant_that_may_be_overridden_is_fed_by_name(tmp_path: Path, call: 
             ("scale", [3], True),
             ("shift", [3], True),
         ]
-        for feeds in [*FEEDS, FEEDS[0], FEEDS[1], FEEDS[0]]:  # one run's values are not the next one's
+        for feeds in [*FEEDS, FEEDS[0], FEEDS[1], FEEDS[0]]:  # values of one run do not affect the next run
             assert same(ONE[call](session, feeds), reference(path, feeds))
         assert same(ONE[call](session, [X]), reference(path, FEEDS[0]))
 
@@ -99,7 +99,7 @@ def test_an_output_that_is_the_constant_has_the_value_given(tmp_path: Path) -> N
         for feeds in ({"x": x}, {"x": x, "scale": np.float32([4, 5, 6])}, {"x": x}):
             got = session.infer(feeds)
             assert same(got, reference(path, feeds))
-            got[1][:] = 0  # the caller's own
+            got[1][:] = 0  # the output belongs to the caller
 
 
 def test_values_of_constants_are_held_to_the_rules_of_inputs(tmp_path: Path) -> None:
@@ -114,7 +114,12 @@ def test_values_of_constants_are_held_to_the_rules_of_inputs(tmp_path: Path) -> 
             session.infer({"x": X, "scael": SCALE})
         with pytest.raises(FeedError, match="missing are \\['x'\\]"):
             session.infer({"scale": SCALE})
-        for places in ([X, SCALE], [X, SCALE, SHIFT], (X, None, None), iter([X, SCALE, SHIFT])):  # by their names alone
+        for places in (
+            [X, SCALE],
+            [X, SCALE, SHIFT],
+            (X, None, None),
+            iter([X, SCALE, SHIFT]),
+        ):  # constants can be given only by name
             with pytest.raises(FeedError, match="takes 1 input"):
                 session.infer(places)
     with MultiDeviceSession(save(tmp_path / "affine.onnx", affine()), devices=DEVICES[:1]) as many:

@@ -1,4 +1,4 @@
-"""Random models and feeds: what `onnxruntime` gives, or an error; where the API takes more than it does, by its table alone.
+"""Random models and feeds: the result is that of `onnxruntime`, or an error; if the API accepts more, its table decides.
 
 AIS_BENCH_EXAMPLES multiplies the number of examples.
 """

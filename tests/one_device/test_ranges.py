@@ -1,4 +1,4 @@
-"""Shapes outside of what a dynamic-shape model was compiled for: refused before the run, with what was wanted."""
+"""Shapes outside of the range for which a model was compiled are refused before the run, with the range."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_shape_outside_of_the_range_is_refused_by_name(tmp_path: Path, call: s
                 ONE[call](session, [wrong])
         ONE[call](session, [right])
         assert np.array_equal(session.infer([right])[0], -right)
-        for wrong, words in X:  # and once it has run
+        for wrong, words in X:  # again after a run
             with pytest.raises(FeedError, match=words):
                 ONE[call](session, [wrong])
 
@@ -154,7 +154,7 @@ def test_a_library_that_tells_no_ranges_is_helped_out(tmp_path: Path) -> None:
 
 
 def test_every_way_to_feed_nothing_is_no_devices_error(tmp_path: Path) -> None:
-    """What is no feed at all, or holds nothing, is refused in words of ours; no number of a device's reaches the caller."""
+    """Missing and empty feeds are refused with our own errors, without a number of the device."""
     nothing: list[Any] = [
         [],
         (),

@@ -1,4 +1,4 @@
-"""State objects after an error: as they were, or refused, and never a wrong number or a crash."""
+"""State objects after an error: they are unchanged, or refuse calls. They never give a wrong result or crash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ X = np.arange(4, dtype=np.float32) + 1
 
 def test_an_output_that_is_an_input_has_the_inputs_values(model: Path_) -> None:
     with InferSession(0, model("hand_through_fixed")) as session:
-        for number in range(1, 4):  # every run anew: no memory of an earlier one
+        for number in range(1, 4):  # no run uses memory of an earlier one
             x = X * number
             same = [x.tolist(), (-x).tolist()]
             assert [y.tolist() for y in session.infer([x])] == same
@@ -125,7 +125,7 @@ def test_a_first_run_that_fails_leaves_the_one_before(model: Path_) -> None:
 
 
 def test_a_native_iteration_after_a_first_run_that_failed(model: Path_) -> None:
-    """The object itself: a step without a first run that succeeded is refused, and does not look into an empty list."""
+    """The native object refuses a step without a successful first run, and does not read an empty list."""
     from ais_bench import _native
 
     keep = np.array([5], np.float32)
@@ -152,7 +152,7 @@ def test_a_native_iteration_after_a_first_run_that_failed(model: Path_) -> None:
 
 
 def test_a_tensor_is_moved_by_threads_at_once(runtime: str) -> None:
-    """On a device that has memory of its own two moves at once freed memory that the other was copying."""
+    """On a device with its own memory, one of two concurrent moves must not free memory that the other one copies."""
     values = np.arange(1 << 16, dtype=np.float32)
     tensor = aclruntime.Tensor(values)
     barrier = threading.Barrier(3)

@@ -1,4 +1,4 @@
-"""The times of a session, when there are very many, and what other libraries make of them."""
+"""A very large number of times in a session, and their use with other libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ais_bench.session import InferSession
 
 
 class Log:
-    """A native session's log, without a million runs."""
+    """A fake of a native session's log, without a million runs."""
 
     def __init__(self) -> None:
         self.spans: list[TimeSpan] = []

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not can_refuse(), reason="this kernel or machine
 CALLS = ["pidfd_open", "pidfd_send_signal", "waitid", "close_range", "memfd_create", "fcntl"]
 REFUSED = {**{name: [name] for name in CALLS}, "all of them": CALLS}
 
-# What each refusal must not change: results, a death that is noticed and made good, a worker killed for its time, a stop.
+# The behaviour that must not change: results, a death and restart, a worker killed because of its time limit, a stop.
 POOL = """
 import errno, os, signal, sys
 from support.refusing import refuse

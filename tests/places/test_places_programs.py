@@ -1,9 +1,9 @@
-"""Programs that are more than a script of `python`: frozen ones, zipped ones, ones that Python is embedded in."""
+"""Programs that are not scripts of `python`: frozen, zipped, and with an embedded Python."""
 
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing.spawn  # before a test has another sys.executable, which it would keep
+import multiprocessing.spawn  # before a test changes sys.executable, because it keeps the value
 import os
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from ais_bench.pool import interpreter
 from support.scripts import environment, run_python
 from support.session import add_model
 
-# Tells all processes that were started from it.
+# Prints all processes that were started from it.
 USE = """
 import os, sys
 from support.handlers import Obedient, order
@@ -130,10 +130,10 @@ def test_a_program_that_is_no_python_is_never_run(monkeypatch: pytest.MonkeyPatc
     for root in ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix"):
         monkeypatch.setattr(sys, root, "/nowhere")
     try:
-        multiprocessing.set_executable("/bin/false")  # as multiprocessing takes it from sys.executable
+        multiprocessing.set_executable("/bin/false")  # like the value that multiprocessing takes from sys.executable
         with pytest.raises(ConfigError, match="'/bin/false', which is no Python.*set_executable"):
             interpreter.command("worker")
-        multiprocessing.set_executable("/opt/launcher")  # whoever says so knows
+        multiprocessing.set_executable("/opt/launcher")  # an explicit setting is used
         assert interpreter.command("worker")[0] == "/opt/launcher"
     finally:
         multiprocessing.set_executable(before)

@@ -23,7 +23,7 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"{package} is not installed; pip install --group wild")
 
 
-# What a program does with a session after it has changed its process: calls, callables that log, a worker that dies.
+# A program's use of a session after it has changed its process: calls, callables that log, a worker that dies.
 USE = """
 def use(model):
     import logging, os, signal
@@ -200,7 +200,7 @@ def test_without_a_thread_the_limits_are_told(multi_device_models: MakeModels) -
         assert "threads of this process: " in line
 
 
-# ---- errors that are hard to pass on ----
+# ---- errors that are hard to transfer ----
 
 
 def _stop(_item: Any) -> Any:

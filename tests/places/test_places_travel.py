@@ -1,4 +1,4 @@
-"""What travels by value, wherever it was defined: scripts, children of multiprocessing, modules loaded from a path."""
+"""Objects that travel by value, from scripts, children of multiprocessing, and modules loaded from a path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ais_bench.wire import travel
 from ais_bench.wire.pickling import dumps_error, loads_error
 from support.scripts import environment, run_python
 
-# A module with all that can travel, and a pool that takes it there and back. `PLACE` is what `__name__` must be.
+# A module with all objects that can travel, and a pool that sends them there and back. `PLACE`: the expected `__name__`.
 DEFINITIONS = """
 from ais_bench.pool import Answer
 from ais_bench.shm import OBJECT, decode, encode

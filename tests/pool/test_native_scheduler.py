@@ -1,4 +1,4 @@
-"""The scheduler as Python programs use it: `_native.Scheduler`, with made-up time."""
+"""The scheduler for Python code: `_native.Scheduler`, with simulated time."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_seed_draws_the_workers_by_lot() -> None:
             scheduler.add(_native.ScheduledTask(number))
         devices = []
         while scheduler.waiting:
-            if (found := scheduler.next(0)) is not None:  # by lot it is none, too
+            if (found := scheduler.next(0)) is not None:  # a random choice may be none, too
                 devices.append(found[1].device)
         assert scheduler.check() == ""
         return devices

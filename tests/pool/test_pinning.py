@@ -27,7 +27,7 @@ pytestmark = [
 
 @contextmanager
 def busy_loops(cpu: int, count: int) -> Iterator[None]:
-    """Programs that take a processor."""
+    """Run programs that keep a processor busy."""
     code = f"import os\nos.sched_setaffinity(0, [{cpu}])\nwhile True: pass"
     loops = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
     try:

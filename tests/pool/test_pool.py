@@ -1,4 +1,4 @@
-"""The pool at work: order, choice of device, futures, streams, errors, logs. Handlers are fakes; nothing here dies."""
+"""The pool in normal use: order, choice of device, futures, streams, errors, logs. Handlers are fakes; no worker dies."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_an_endless_iterable_is_only_read_as_far_as_the_window(pool: DevicePool)
     results = stream(pool, (next(taken) for _ in itertools.count()))
     assert [next(results) for _ in range(100)] == list(range(100))
     ahead = next(taken)
-    time.sleep(0.05)  # time in which it would go on reading if it did so by itself
+    time.sleep(0.05)  # enough time to see whether it reads ahead by itself
     assert next(taken) == ahead + 1 <= 100 + PoolSettings().window_items + 1
     results.close()  # type: ignore[attr-defined]
 
@@ -221,7 +221,7 @@ def test_close_does_not_wait_for_an_iterable_that_does() -> None:
     pool.close()
     assert pool.workers()[0].state == "empty"
     assert not go_on.is_set()
-    go_on.set()  # into a place that was held open for it in a worker that is gone
+    go_on.set()  # its place is in a worker that was removed
     thread.join(20)
     assert [type(error) for error in ended] == [PoolClosed]
 
@@ -396,6 +396,6 @@ def test_times_are_counted_and_can_be_reset(pool: DevicePool) -> None:
 def test_a_few_long_tasks_of_a_stream_are_spread_over_the_devices(fewest: int) -> None:
     with DevicePool(Obedient, [0, 1, 2], PoolSettings(fewest_in_flight=fewest)) as pool:
         pool.start()
-        for _ in range(2):  # before anything is known of the tasks, and after
+        for _ in range(2):  # before and after the times of tasks are known
             tasks = pool.ordered([100] * 3, lambda ms, index: Task(order(Obedient.SLEEP_MS, ms), index=index))
             assert sorted(task.ran_on for task in tasks) == [0, 1, 2]

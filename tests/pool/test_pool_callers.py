@@ -1,4 +1,4 @@
-"""Every kind of program that may use a pool: scripts, command lines, interactive ones, with threads and children."""
+"""Kinds of programs that use a pool: scripts, command lines, interactive programs, with threads and children."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_interactive_interpreter(kind: str) -> None:
 
 
 class Screen:
-    """What a terminal shows, read by a thread."""
+    """Reads the output of a terminal in a thread."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -118,7 +118,7 @@ def test_a_process_that_runs_threads_and_has_loaded_onnxruntime() -> None:
 
 
 def test_modules_in_the_working_directory_do_not_hide_those_of_the_library(tmp_path: Path) -> None:
-    """They are not on the path of a script that lies elsewhere, so they are not on its workers'."""
+    """They are not on the path of a script in another folder, so they are not on the path of its workers."""
     (tmp_path / "pickle.py").write_text("raise RuntimeError('the wrong pickle')")
     (tmp_path / "scripts").mkdir()
     path = tmp_path / "scripts" / "script.py"
@@ -153,7 +153,7 @@ def test_a_pool_made_and_used_in_different_threads() -> None:
     made: list[DevicePool] = []
     thread = threading.Thread(target=lambda: (made.append(DevicePool(Obedient, [0])), made[0].start()))
     thread.start()
-    thread.join()  # workers die with the thread that started them, which this one must not be
+    thread.join()  # workers die with the thread that started them, so another thread must start them
     with made[0] as pool:
         time.sleep(0.1)
         assert one(pool, 0, 4)[0][1] == 4
@@ -173,7 +173,7 @@ def test_a_module_beside_the_script_and_a_relative_path_are_found_by_workers(tmp
 def test_a_process_without_standard_descriptors_and_working_directory(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     answer = tmp_path / "answer"
-    # numpy first: a Python 3.13 that was started with -c cannot import it where the working directory is gone.
+    # Import numpy first: Python 3.13 with -c cannot import it if the working directory does not exist.
     before = f"import os, sys, numpy\nsys.stdout = open({str(answer)!r}, 'w')\nos.rmdir(os.getcwd())\nos.closerange(0, 3)\n"
     assert run_python("-c", before + SCRIPT, cwd=tmp_path / "gone").returncode == 0
     assert answer.read_text().split() == [ANSWER]

@@ -1,4 +1,4 @@
-"""A task that nobody wants any more, and that a worker has begun: its run ends, and the worker stays for the next."""
+"""Unwanted tasks that a worker has begun: the run ends, and the worker takes the next task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
-FOR_EVER = [np.array(10**12), np.zeros(1, np.float32)]  # steps of the model `loop`: so many take hours
+FOR_EVER = [np.array(10**12), np.zeros(1, np.float32)]  # steps of the model `loop`, which take hours
 BRIEFLY = [np.array(5), np.zeros(1, np.float32)]
 
 
@@ -27,13 +27,13 @@ def pids(session: MultiDeviceSession) -> list[int | None]:
 
 
 def under_way(session: MultiDeviceSession, count: int = 1) -> None:
-    """Wait until so many tasks have been in the workers for a while."""
+    """Wait until `count` tasks have been in the workers for a while."""
     wait_until(lambda: session.progress()["outstanding"] == count)
-    time.sleep(0.3)  # what a run takes to begin; were it longer, the task would be ended before, which is no fault
+    time.sleep(0.3)  # the time until a run begins; if it takes longer, the task ends before, which is also right
 
 
 def answers(session: MultiDeviceSession) -> None:
-    """All devices do their work again."""
+    """Check that all devices work again."""
     for device in session.devices:
         assert session.infer(BRIEFLY, device=device)[0][0] == 5
 
@@ -120,7 +120,7 @@ def test_task_timeout_holds_while_other_threads_of_the_worker_answer(onnx_model:
 
 
 def test_on_npus_tasks_beside_a_cancelled_one_are_answered_all_the_same(packed: Callable[[str], Packed]) -> None:
-    """They are under way at once, and the driver ends all of them."""
+    """They run at the same time, and the driver ends all of them."""
     feeds = [np.ones((1, 3), np.float32)]
     with npus(1, exec_ms=400), MultiDeviceSession(packed("batch").om, tasks_in_flight=4) as session:
         wanted = session.infer(feeds, mode=packed("batch").case.mode)

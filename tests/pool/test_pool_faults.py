@@ -1,4 +1,4 @@
-"""Workers that die, hang, stop and refuse. Every test first shows that the fault happened."""
+"""Workers that die, hang, stop and refuse. Every test first proves that the fault occurred."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_culprits_one_after_the_other_do_not_cost_the_devices(devices: list[int]
         tasks = list(pool.ordered(what, lambda item, index: Task(order(item, 1), index=index)))
         assert [type(task.error) for task in tasks] == [WorkerDied if item else type(None) for item in what]
         assert [task.error.index for task in tasks if isinstance(task.error, WorkerDied)] == list(range(3, 9))
-        assert restarts(pool) >= 2 * 6 - 2  # the last of each may be on its way
+        assert restarts(pool) >= 2 * 6 - 2  # the last restart of each may not have ended
 
 
 def test_futures_past_their_time_do_not_cost_the_device() -> None:
@@ -92,7 +92,7 @@ def test_devices_on_which_every_task_dies_are_quarantined_in_the_end(
         with pytest.raises(PoolBroken, match="SIGKILL"):
             list(pool.ordered([Obedient.KILL_SELF] * 40, lambda item, index: Task(order(item))))
         assert {worker.state for worker in pool.workers()} == {"quarantined"}
-        assert restarts(pool) >= 2 * 3  # it took its time
+        assert restarts(pool) >= 2 * 3  # after many deaths
 
 
 def test_a_device_on_which_every_task_is_a_culprit_is_quarantined_in_the_end() -> None:
@@ -170,7 +170,7 @@ def test_a_stopped_worker_is_found_by_the_deadline() -> None:
         assert victim is not None
         os.kill(victim, signal.SIGSTOP)
         wait_until(lambda: psutil.Process(victim).status() == psutil.STATUS_STOPPED)
-        # One is for this very device: of the others, none need go to a worker that shares its core with the caller.
+        # One task is for this device. The others need not go to a worker on the caller's processor.
         futures = [submit(pool, 0, n, device=0 if n == 0 else None) for n in range(20)]
         assert [int(future.result(20)[0][1]) for future in futures] == list(range(20))
         wait_until(lambda: pool.workers()[0].pid not in (victim, None))
@@ -263,11 +263,11 @@ def test_a_worker_that_does_not_get_ready_in_time_is_killed() -> None:
         DevicePool(Unwilling((0,), "hang"), [0], settings).start()
 
 
-# ---- the ledger ----
+# ---- every item is answered once ----
 
 
 class Tormentor(threading.Thread):
-    """Kills and stops random workers until told to stop, and counts."""
+    """Kills and stops random workers until told to stop, and counts them."""
 
     def __init__(self, pool: DevicePool, seed: int) -> None:
         super().__init__(name="tormentor", daemon=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C again and again in whatever a session does, which then goes on as if nothing had been: as in a notebook."""
+"""Repeated Ctrl-C in all calls of a session. The session works normally afterwards, as in a notebook."""
 
 from __future__ import annotations
 
@@ -129,6 +129,6 @@ print(inside)
 
 
 def test_no_python_runs_inside_a_call_of_the_exchange(models: dict[str, str]) -> None:
-    """Not at the first reply of a process, either: an interrupt in there would lose it, and its place in the worker."""
+    """Not even at the first reply of a process: an interrupt there would lose the reply and its place in the worker."""
     done = run_python("-c", NATIVE, models["add"])
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""How a pool ends: close in every situation, forks, and a parent that dies in every way."""
+"""The end of a pool: close in every situation, forks, and every kind of death of the parent."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_close_while_others_use_it_gives_typed_errors() -> None:
         wait_until(lambda rounds=rounds: rounds[0] > 20)
         began = time.monotonic()
         pool.close()
-        assert time.monotonic() - began < 20  # and not for close_timeout, since what is in hand is done at once
+        assert time.monotonic() - began < 20  # less than close_timeout, because the tasks in hand finish at once
         for thread in threads:
             thread.join(20)
         assert [type(error) for error in seen] == [PoolClosed] * 4
@@ -170,7 +170,7 @@ def test_an_idle_pool_of_eight_workers_uses_next_to_nothing() -> None:
         one(pool, 0, 1)
         processes = [psutil.Process(worker.pid) for worker in pool.workers()]
         used = []
-        for _ in range(5):  # a busy machine may let a worker end its start after it was ready
+        for _ in range(5):  # on a busy machine a worker may finish its start after it was ready
             before = sum(sum(process.cpu_times()[:2]) for process in processes)
             time.sleep(2.0)  # the time that is measured
             used.append(sum(sum(process.cpu_times()[:2]) for process in processes) - before)
@@ -301,8 +301,8 @@ def test_ctrl_c_ends_promptly_and_leaves_nothing(use: str) -> None:
     children = wait_until(lambda: c if len(c := psutil.Process(process.pid).children()) == 2 else None)
     if use != "load":
         wait_until(lambda: all(len(child.threads()) >= 2 for child in children))
-    time.sleep(0.3)  # well into whatever it does
-    os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+    time.sleep(0.3)  # in the middle of its work
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal
     output, errors = process.communicate(timeout=10)
     assert output == "interrupted\n"
     assert "Traceback" not in errors, errors

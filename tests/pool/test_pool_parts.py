@@ -1,4 +1,4 @@
-"""The parts of the pool that need no worker: settings, shares of processors, the control connection, pickles."""
+"""Parts of the pool without a worker: settings, shares of processors, the control connection, pickles."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_frame_of_nonsense_ends_the_connection() -> None:
 
 
 def test_logging_is_carried_from_the_moment_it_is_begun() -> None:
-    """In a process of its own, in which nobody has imported it."""
+    """This needs a new process in which nothing has imported it."""
     script = """
 import sys
 from ais_bench.worker import log

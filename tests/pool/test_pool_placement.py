@@ -1,4 +1,4 @@
-"""Where tasks go and what is taken back, on real workers. Facts of scheduling are asserted, never speed."""
+"""The placement of tasks, and tasks that are taken back, on real workers. Tests assert decisions, not speed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def executed(pool: DevicePool) -> int:
 def test_a_slow_device_gets_no_task_that_the_others_would_finish_before() -> None:
     with DevicePool(Obedient, [0, 1, 2]) as pool:
         pool.start()
-        for device in range(3):  # what is known of the devices
+        for device in range(3):  # makes the devices' times known
             pool.submit(order(Obedient.SLOW_ON_0, 400), device=device).result(20)
         tasks = list(pool.ordered([order(Obedient.SLOW_ON_0, 400) for _ in range(100)], make))
         assert sum(on(task) == 0 for task in tasks) <= 1
@@ -84,7 +84,7 @@ def test_a_cancelled_task_that_was_not_begun_is_not_run_and_its_place_is_free_at
         assert pool.submit(order(Obedient.ECHO, 3)).result(20)[0][1] == 3
         exchange = pool._engine.exchange
         wait_until(lambda: exchange.progress() >= 0 and exchange.at_rest)
-        assert executed(pool) <= 3  # the two that had been begun are not counted as anybody's either
+        assert executed(pool) <= 3  # the two begun tasks are not counted for any device
         assert pool.counts()["cancelled"] == 8
         for future in futures:
             with pytest.raises(CancelledError):
@@ -237,7 +237,7 @@ def test_a_window_of_items_bounds_what_is_behind_a_straggler() -> None:
         assert len(list(results)) == 299
 
 
-# ---- decisions by lot ----
+# ---- random decisions ----
 
 RANDOM = """
 import itertools, sys, threading
@@ -272,7 +272,7 @@ def test_answers_do_not_depend_on_who_runs_what(tmp_path: Path, seed: str) -> No
 
 
 def slow_once(count: int, at: int) -> list[list[Any]]:
-    """Orders, of which one stops its worker the first time that somebody is at it."""
+    """Return orders, one of which stops its worker at the first attempt."""
     return [order(Obedient.STOP_ONCE if n == at else Obedient.SLEEP_MS, 5) for n in range(count)]
 
 
@@ -280,7 +280,7 @@ def slow_once(count: int, at: int) -> list[list[Any]]:
 def test_with_hedge_a_stream_goes_on_past_a_task_that_stands_still(tmp_path: Path) -> None:
     with DevicePool(Marking(str(tmp_path)), [0, 1, 2], PoolSettings(hedge=2.0, close_timeout=5)) as pool:
         pool.start()
-        for device in range(3):  # what is known of the devices
+        for device in range(3):  # makes the devices' times known
             pool.submit(order(Obedient.SLEEP_MS, 5), device=device).result(20)
         tasks = list(pool.ordered(iter(slow_once(60, 20)), make))
         assert [task.index for task in tasks] == list(range(60))

@@ -1,4 +1,4 @@
-"""What may happen in the middle of a call of the exchange, made to happen: array-like feeds run code while they are sent."""
+"""Events in the middle of a call of the exchange, caused by array-like feeds that run code while they are sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 class Feed:
-    """An order for Obedient that does something first, once, when its memory is asked for: while its task is sent."""
+    """An order for Obedient that runs code once, when its memory is requested while its task is sent."""
 
     def __init__(self, action: Callable[[], object], *what: int) -> None:
         self._action: Callable[[], object] | None = action
@@ -45,7 +45,7 @@ def pool() -> Iterator[DevicePool]:
 
 
 def rests(pool: DevicePool) -> None:
-    """Nothing is under way, no place is taken, and every accepted task has ended in one count."""
+    """Check that no task is in progress, no place is taken, and every accepted task was counted once."""
     exchange = pool._engine.exchange
     wait_until(lambda: exchange.progress() >= 0 and exchange.at_rest)
     assert exchange.check() == ""
@@ -113,7 +113,7 @@ def test_the_pool_may_be_used_and_closed_while_a_task_is_sent() -> None:
 
 
 def test_feeds_may_use_the_pool_of_one_place_while_they_are_made_arrays(pool: DevicePool) -> None:
-    """`pool` has one device, and room for one task there: the place must not be taken by the task that is being made."""
+    """`pool` has one device with room for one task. The task that is being made must not hold this place."""
     inner = order(Obedient.ECHO, 4)
     uses: dict[str, Callable[[], Any]] = {
         "run": lambda: pool.run(Task(inner)).result(),
@@ -158,7 +158,7 @@ def test_feeds_that_cannot_be_made_arrays_are_their_tasks_failure(pool: DevicePo
 
 def test_a_stream_that_is_dropped_by_a_finalizer_while_another_is_drained_is_forgotten(pool: DevicePool) -> None:
     class Cycle:
-        """Goes when the garbage collector comes by, and a stream with it."""
+        """A cycle that the garbage collector frees, together with a stream."""
 
         def __init__(self, stream: Any) -> None:
             self.me, self.stream = self, stream
@@ -195,7 +195,7 @@ def test_an_interrupt_while_the_thread_of_the_futures_starts_leaves_no_second_on
 
 
 def test_threads_that_come_and_go_always_leave_the_lead_to_somebody(pool: DevicePool) -> None:
-    """Short and long calls, futures, and time-outs at once: a lost lead would leave somebody waiting for ever."""
+    """Short and long calls, futures and time-outs run at once. If the lead were lost, a thread would wait forever."""
 
     def calls(number: int) -> None:
         for n in range(100):

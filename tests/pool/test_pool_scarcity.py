@@ -1,4 +1,4 @@
-"""A system that refuses what a worker needs: that costs the worker's place an attempt, and nobody else anything."""
+"""A system without the resources for a worker: this costs the seat one attempt, and has no other effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Every number that this process may use for a descriptor is taken."""
+    """Use up all descriptors of this process."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, limits[1]))

@@ -1,4 +1,4 @@
-"""Signal handlers that use the pool whose work they interrupt."""
+"""Signal handlers that use the pool that they interrupt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads that wait for results of the same pool: one of them collects for all, and passes that on."""
+"""Threads that wait for results of the same pool: one of them collects for all, and hands this over."""
 
 from __future__ import annotations
 

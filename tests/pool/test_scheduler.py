@@ -1,4 +1,4 @@
-"""The pool's policy, driven by the simulator: every step's books are checked, and what the policy promises is counted."""
+"""The pool's policy in the simulator: the state is checked at every step, and the promises of the policy are counted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_slow_device_costs_no_more_than_one_of_its_tasks(slow_ms: int, depth: 
     devices = [SimulatedDevice(slow_ms * MS, depth=depth), *even(7, depth=depth)]
     done = simulate(devices, stream(400, known_end=known_end), fewest=6)
     assert done.wall_ns <= 1.15 * 400 / 7 * 10 * MS + slow_ms * MS
-    assert done.most_in_hand[0] == 1  # it is never given a second one, which another would finish sooner
+    assert done.most_in_hand[0] == 1  # it never gets a second task, which another device would finish sooner
     if known_end and slow_ms < 500:
         assert done.wall_ns <= 1.15 * 400 / 7 * 10 * MS  # nor one at the end that the others would finish before
 
@@ -72,7 +72,7 @@ def test_a_window_bounds_what_is_under_way_behind_a_straggler() -> None:
 
 
 def test_nothing_is_taken_back_for_a_device_that_would_not_get_it() -> None:
-    """One device shares the processor of the caller, who keeps it; the other one is held up with many tasks in hand."""
+    """One device shares the processor of the busy caller; the other one is delayed and has many tasks."""
     devices = [SimulatedDevice(10_000, only_cpu=0), SimulatedDevice(10_000, only_cpu=1)]
     items = [SimulatedSource([1.0] * 500 + [1000.0] + [1.0] * 500)]
     done = simulate(devices, items, skip_cpu=0)
@@ -83,7 +83,7 @@ def test_nothing_is_taken_back_for_a_device_that_would_not_get_it() -> None:
 
 
 def test_with_hedge_a_task_that_stands_still_holds_up_no_stream() -> None:
-    """One task of 10 ms takes 30 s; behind it there is room for 100."""
+    """One task of 10 ms takes 30 s. There is room for 100 tasks behind it."""
     lengths = [1.0] * 100 + [3000.0] + [1.0] * 300
     stuck = simulate(even(8), [SimulatedSource(lengths, window=100)])
     assert stuck.wall_ns > 30_000 * MS
@@ -134,7 +134,7 @@ def test_uneven_times_leave_no_device_idle_for_long(spread: float) -> None:
 
 @pytest.mark.parametrize("seed", range(1, 21))
 def test_whatever_is_decided_every_task_is_done_once(seed: int) -> None:
-    """Decisions drawn by lot: correctness must not lean on policy. The simulator raises for a task lost or done twice."""
+    """Decisions are random: correctness must not depend on the policy. The simulator raises if a task is lost or repeated."""
     devices = [
         *even(5, depth=1 + seed % 4),
         SimulatedDevice(MS, spread=1.0),

@@ -1,4 +1,4 @@
-"""The states of a seat: the moves that the table has are made, and no others."""
+"""The states of a seat: only the moves of the table are possible."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_seat_moves_as_the_table_says(before: SeatState, after: SeatState) -> 
 
 
 def test_the_table_in_words_has_the_same_moves_but_for_the_end_of_all() -> None:
-    """Its rows name what they are left for; "as waiting" stands for that row."""
+    """Its rows name the following states; "as waiting" means the states of that row."""
     rows = dict(re.findall(r"^ *\| (\w+): [^|]*\| ([^|]*) \|$", SeatState.__doc__ or "", re.MULTILINE))
     assert list(rows) == [state.value for state in SeatState]
     rows["quarantined"] = rows["quarantined"].replace("as waiting", rows["waiting"])
