@@ -15,7 +15,7 @@ from ais_bench.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command and return the exit status."""
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -29,9 +29,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ais_bench.emulator", description="Emulated NPUs; see docs/emulator.md")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_pack(commands.add_parser("pack", help="pack an ONNX model as a compiled model for the emulator"))
-    _add_run(commands.add_parser("run", help="run a command with emulated NPUs in place of AscendCL"))
+    _add_run(commands.add_parser("run", help="run a command with emulated NPUs instead of AscendCL"))
     library = commands.add_parser("library", help="print the path of the emulator's library")
-    library.add_argument("--without", default="", help=f"comma-separated symbols that it shall lack, of: {', '.join(OPTIONAL)}")
+    library.add_argument(
+        "--without", default="", help=f"comma-separated symbols that it must lack; possible: {', '.join(OPTIONAL)}"
+    )
     library.set_defaults(run=_library)
     return parser
 
@@ -48,20 +50,20 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     option("dynamic-dims", "'1,16;2,32': a value for every varying dimension, in the order of --input-shape")
     option("insert-op-conf", "an AIPP configuration file")
     option("input-format", "NCHW, NHWC or ND", default="NCHW")
-    option("soc-version", "the only SoC it shall load on; default: any", default="")
+    option("soc-version", "the only SoC on which it loads; default: any", default="")
     option("external-weight", "1: write the weights to files in the folder 'weight' beside the output", default="0")
     parser.set_defaults(run=_pack)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--npus", type=int, default=8, help="how many (8)")
+    parser.add_argument("--npus", type=int, default=8, help="the number of NPUs (8)")
     parser.add_argument("--exec-ms", help="milliseconds of one execution, or a distribution such as normal:5,0.5")
-    parser.add_argument("--copy-gbps", help="1e9 bytes a second between host and device")
+    parser.add_argument("--copy-gbps", help="1e9 bytes per second between host and device")
     parser.add_argument("--memory-mb", help="MiB of device memory")
-    parser.add_argument("--product", help="what the NPUs are, such as 310P3, 910, 910B, A3")
+    parser.add_argument("--product", help="the product, such as 310P3, 910, 910B, A3")
     parser.add_argument("--kernel", help="the release of the host's kernel, such as 5.10")
     parser.add_argument("--faults", default="", help="fault rules, such as 'aclmdlExecute:3=507011@2'")
-    parser.add_argument("--record", help="a file for the calls made")
+    parser.add_argument("--record", help="a file for the recorded calls")
     parser.add_argument("--report", help="a file for violations and leaks")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
     parser.set_defaults(run=_run)

@@ -1,4 +1,4 @@
-"""The AIPP configuration file of ATC (`--insert_op_conf`): protobuf text with one `aipp_op { ... }` an input."""
+"""Read the AIPP configuration file of ATC (`--insert_op_conf`): protobuf text with one `aipp_op { ... }` for each input."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ AippEntry = dict[str, int | float | str]
 
 
 def read_aipp_config(path: str | os.PathLike[str]) -> list[AippEntry]:
-    """The operators of the file, in the form of the container's description: `input`, `mode` and the settings.
+    """Return the operators of the file in the form of the container's description: `input`, `mode` and the settings.
 
-    ConfigError names what is unknown, out of range or not emulated (resizing, `scf_switch`, is not).
+    Raises ConfigError for a setting that is unknown, out of range or not emulated, such as resizing (`scf_switch`).
     """
     entries = []
     try:

@@ -106,7 +106,7 @@ def library_without(symbols: Iterable[str], folder: str | os.PathLike[str] | Non
 
 
 def _hide(image: bytes, hidden: list[str]) -> bytes:
-    """`image` with the names of `hidden` spoiled in the string table of its dynamic symbols."""
+    """Return `image` with the names of `hidden` changed in the string table of its dynamic symbols."""
     patched = bytearray(image)
     offset, size = _dynamic_strings(image)
     for name in hidden:
@@ -118,7 +118,7 @@ def _hide(image: bytes, hidden: list[str]) -> bytes:
 
 
 def _dynamic_strings(image: bytes) -> tuple[int, int]:
-    """Offset and size of the string table that the dynamic symbols of an ELF64 little-endian file refer to."""
+    """Return offset and size of the string table of the dynamic symbols of an ELF64 little-endian file."""
     if image[:6] != b"\x7fELF\x02\x01":
         raise ConfigError("not a 64-bit little-endian ELF file")
     (section_headers,) = struct.unpack_from("<Q", image, 0x28)

@@ -55,7 +55,7 @@ class Emulator:
         return cast(bytes, getattr(self._library, function)(*arguments)).decode(errors="replace")
 
     def _configure(self, *, new_process: bool = False) -> str:
-        """Have the environment's settings read again; return "" or why that cannot be. `npus` does it."""
+        """Read the environment's settings again; return "" or an error text. Called by `npus`."""
         return self._text("aisEmulatorConfigure", ctypes.c_int(new_process))
 
     def set_faults(self, rules: str = "") -> None:

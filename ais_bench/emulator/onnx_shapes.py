@@ -1,8 +1,8 @@
-"""Fixing the input shapes of an ONNX model, on the protobuf bytes themselves.
+"""Set the input shapes of an ONNX model in its protobuf bytes.
 
-ATC compiles a model for shapes that are given to it; giving them to ONNX Runtime, whose shape inference then works out the
-outputs, means to write them into the model. This walks and rewrites the few messages on the way there, so that packing needs
-no `onnx` package. Field numbers are those of onnx.proto3: ModelProto 7 graph; GraphProto 11 input, 12 output, 13 value_info;
+ATC compiles a model for given shapes. ONNX Runtime infers the outputs' shapes if these shapes are written into the model. This
+module rewrites only the few necessary messages, so packing does not need the `onnx` package. Field numbers are those of
+onnx.proto3: ModelProto 7 graph; GraphProto 11 input, 12 output, 13 value_info;
 ValueInfoProto 1 name, 2 type; TypeProto 1 tensor_type; TypeProto.Tensor 1 elem_type, 2 shape; TensorShapeProto 1 dim;
 Dimension 1 dim_value.
 """
@@ -23,10 +23,10 @@ class NotOnnx(ConfigError):
 
 
 def with_input_shapes(model: bytes, shapes: Mapping[str, Sequence[int]]) -> bytes:
-    """`model` with the shape of each input in `shapes` replaced (-1: unknown), and the shapes of all outputs left open.
+    """Return `model` with the shape of each input in `shapes` replaced (-1: unknown), and with open shapes of all outputs.
 
-    Outputs lose their declared shapes because those may be of other inputs than these; the element types stay.
-    Raises NotOnnx for anything that is no model.
+    Declared shapes of outputs are removed, because they may belong to other shapes of inputs; the element types stay.
+    Raises NotOnnx if the bytes are not a model.
     """
 
     def rewrite_input(value: bytes) -> bytes:
@@ -40,7 +40,7 @@ def with_input_shapes(model: bytes, shapes: Mapping[str, Sequence[int]]) -> byte
 
 
 def ranks(model: bytes) -> dict[str, int | None]:
-    """The number of dimensions that each input and output of the graph declares; None where it declares no shape."""
+    """Return the number of dimensions of each input and output of the graph; None if it declares no shape."""
     found: dict[str, int | None] = {}
     for graph in _contents(model, 7):
         for value in (*_contents(graph, 11), *_contents(graph, 12)):
@@ -51,7 +51,7 @@ def ranks(model: bytes) -> dict[str, int | None]:
 
 
 def weights(model: bytes) -> list[tuple[int, int]]:
-    """Where the raw bytes of the graph's initializers lie in `model`: offsets and lengths, ascending.
+    """Return offsets and lengths of the raw bytes of the graph's initializers in `model`, ascending.
 
     GraphProto 5 initializer; TensorProto 9 raw_data.
     """
@@ -63,7 +63,7 @@ def weights(model: bytes) -> list[tuple[int, int]]:
 
 
 def _places(model: bytes, begin: int, end: int, number: int) -> list[tuple[int, int]]:
-    """Offset and length of the content of each field `number` of the message at [begin, end)."""
+    """Return offset and length of the content of each field `number` of the message at [begin, end)."""
     found = []
     at = begin
     while at < end:
@@ -100,7 +100,7 @@ def _with_shape(value_info: bytes, shape: Sequence[int] | None) -> bytes:
 
 
 def _rewrite(message: bytes, changes: Mapping[int, Callable[[bytes], bytes | None]]) -> bytes:
-    """The message with the content of some fields passed through a function; None drops the field."""
+    """Return the message with the content of some fields changed by a function; None removes the field."""
     parts = []
     for number, wire, content in _fields(message):
         changed = changes[number](content) if number in changes and wire == _BYTES else content

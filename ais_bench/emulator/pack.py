@@ -1,6 +1,6 @@
-"""Packing an ONNX model as a compiled one for the emulator, with ATC's options.
+"""Pack an ONNX model as a compiled model for the emulator, with ATC's options.
 
-The result is a container (csrc/emulator/container.hpp), not an om: a real NPU refuses it, as the emulator refuses a real om.
+The result is a container (csrc/emulator/container.hpp), not an om. A real NPU refuses it, and the emulator refuses a real om.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _DTYPES = {
 }  # fmt: skip
 _FORMATS = {"NCHW": 0, "NHWC": 1, "ND": 2}
 
-Range = tuple[int, int]  # min, max; max -1 is open
+Range = tuple[int, int]  # min, max; max -1: no limit
 
 
 @dataclass
 class _Input:
     name: str
     dtype: int
-    shape: list[int]  # -1 where it varies
-    ranges: list[Range] | None = None  # one a dimension, in dynamic-shape models
+    shape: list[int]  # a dimension that varies is -1
+    ranges: list[Range] | None = None  # one for each dimension, in dynamic-shape models
 
 
 @dataclass
 class _Gears:
     kind: str = "none"  # "none", "batch", "hw", "dims", "shape"
     values: list[list[int]] = field(default_factory=list)
-    order: list[int] = field(default_factory=list)  # the inputs, as --input_shape names them
+    order: list[int] = field(default_factory=list)  # the inputs, in the order of --input_shape
 
 
 def pack(
@@ -62,26 +62,26 @@ def pack(
     external_weight: bool = False,
     **unknown: NoReturn,
 ) -> Path:
-    """Pack `model` (ONNX, without external data) as `output` for the emulator; returns the output's path.
+    """Pack `model` (ONNX, without external data) as `output` for the emulator, and return the output's path.
 
-    The options are ATC's, as texts or as Python values. At most one of the three `dynamic_*`; with none of them, dimensions
-    that vary make a dynamic-shape model.
+    The options are those of ATC, as texts or as Python values. At most one of the three `dynamic_*` may be given. Without them,
+    dimensions that vary make a dynamic-shape model.
 
     Args:
         model: the ONNX file.
         output: the file to write; its folder must exist.
         input_shape: "name:1,3,224,224;name2:-1,16" or `{name: shape}`; -1 varies, "1~8" varies in a range. Default: as the
-            model declares them.
-        dynamic_batch_size: "1,2,4,8": the batches; every varying dimension must be an input's first.
-        dynamic_image_size: "224,224;448,448": heights and widths, of every input that varies; it must vary in just these.
-        dynamic_dims: "1,16;2,32": for each gear a value for every varying dimension, in the order of `input_shape`.
+        input_shape: "name:1,3,224,224;name2:-1,16" or `{name: shape}`; -1 varies, "1~8" varies in a range. Default: as the
+        dynamic_batch_size: "1,2,4,8": the batches; only the first dimension of an input may vary.
+        dynamic_image_size: "224,224;448,448": heights and widths of every input that varies; only these dimensions may vary.
+        dynamic_dims: "1,16;2,32": in each gear a value for every varying dimension, in the order of `input_shape`.
         insert_op_conf: an AIPP configuration file.
-        input_format: "NCHW", "NHWC" or "ND": of four-dimensional inputs.
-        soc_version: the only SoC the result loads on; "": any.
-        external_weight: write the weights to files of their own, in the folder `weight` beside `output`.
+        input_format: the format of four-dimensional inputs: "NCHW", "NHWC" or "ND".
+        soc_version: the only SoC on which the result loads; "": any.
+        external_weight: whether to write the weights to separate files, in the folder `weight` beside `output`.
 
     Raises:
-        ConfigError: for options that do not fit the model or each other, and for what is no ONNX model.
+        ConfigError: if options do not fit the model or each other, or the file is not an ONNX model.
         FileError: if a file cannot be read or written.
     """
     if unknown:
@@ -124,7 +124,7 @@ def _with_shapes(
             )
     order = _apply_input_shape(inputs, given)
     shapes = {item.name: item.shape for item in inputs}
-    if shapes != declared:  # what is converted is the model with these shapes, as with ATC
+    if shapes != declared:  # like ATC, convert the model with these shapes
         graph = with_input_shapes(graph, shapes)
     return graph, inputs, order, declared_ranks
 
@@ -140,7 +140,7 @@ def _write(target: Path, graph: bytes, description: dict[str, Any], external_wei
 
 
 def _write_weights(graph: bytes, folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
-    """Moves the weights into files named after their content; returns the graph without them, and what is where."""
+    """Move the weights into files named after their content. Return the graph without them, and their places."""
     folder.mkdir(exist_ok=True)
     kept, pieces, end = [], [], 0
     for at, length in weights(graph):
@@ -161,11 +161,11 @@ def _session(graph: bytes, what: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    # Constant folding is what works out shapes that the model computes.
+    # Constant folding determines shapes that the model computes.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions share no base but this
+    except Exception as error:  # onnxruntime's exceptions have no other common base
         raise ConfigError(f"{what}: {error}") from error
 
 
@@ -182,7 +182,7 @@ def _declared_inputs(graph: bytes, model: str | os.PathLike[str]) -> list[_Input
 
 
 def _numbers(shape: Sequence[int | str | None]) -> list[int]:
-    """A shape of ONNX Runtime's, where a dimension may be a name or unknown, with -1 for those."""
+    """Return a shape of ONNX Runtime with -1 for dimensions that are a name or unknown."""
     return [dim if isinstance(dim, int) and dim >= 0 else -1 for dim in shape]
 
 
@@ -197,7 +197,7 @@ def _parse_shapes(given: str | Mapping[str, Sequence[int | str]] | None) -> dict
         }
     shapes = {}
     for part in filter(None, given.split(";")):
-        name, colon, dims = part.rpartition(":")  # names may have colons
+        name, colon, dims = part.rpartition(":")  # a name may contain colons
         if not colon:
             raise ConfigError(f"input_shape has {part!r}; each input is name:dim,dim,...")
         shapes[name.strip()] = [dim.strip() for dim in dims.split(",")] if dims.strip() else []
@@ -205,7 +205,7 @@ def _parse_shapes(given: str | Mapping[str, Sequence[int | str]] | None) -> dict
 
 
 def _apply_input_shape(inputs: list[_Input], shapes: Mapping[str, Sequence[str]]) -> list[int]:
-    """Puts the shapes into the inputs and returns the inputs' indexes in the order of the option."""
+    """Set the shapes of the inputs, and return the inputs' indexes in the order of the option."""
     names = [item.name for item in inputs]
     for name, dims in shapes.items():
         if name not in names:
@@ -236,7 +236,7 @@ def _parse_range(name: str, dim: str) -> Range:
 
 
 def _lists(given: str | Sequence[Any], name: str) -> list[list[int]]:
-    """A gear option as numbers; a plain "1,2,4" is one list."""
+    """Return a gear option as numbers; a plain "1,2,4" is one list."""
     try:
         if isinstance(given, str):
             lists = [[int(value) for value in part.split(",")] for part in given.split(";") if part]
@@ -290,7 +290,7 @@ def _gears(
 
 
 def _gear_shapes(inputs: list[_Input], gears: _Gears, gear: Sequence[int]) -> dict[str, list[int]]:
-    """The shape of every input in one gear."""
+    """Return the shape of every input in one gear."""
     shapes = {}
     left = list(gear)
     for index in gears.order:
@@ -304,14 +304,14 @@ def _gear_shapes(inputs: list[_Input], gears: _Gears, gear: Sequence[int]) -> di
 def _output_shapes(
     graph: bytes, shapes: Mapping[str, Sequence[int]], declared: Mapping[str, int | None]
 ) -> list[tuple[str, int, list[int]]]:
-    """(name, element type, shape) of each output. Where nothing is inferred the declared rank holds; -2 stands for none."""
+    """Return (name, element type, shape) of each output. If no shape is inferred, the declared rank is used; -2: no rank."""
     session = _session(with_input_shapes(graph, shapes), f"the model does not take the shapes {dict(shapes)}")
     outputs = []
     for item in session.get_outputs():
         rank = declared[item.name]
         shape = _numbers(item.shape) or (
             [-2] if rank is None else [-1] * rank
-        )  # ONNX Runtime says [] for scalar and for unknown
+        )  # ONNX Runtime has [] for a scalar and for an unknown shape
         outputs.append((item.name, _dtype(item.type, item.name), shape))
     return outputs
 

@@ -1,6 +1,6 @@
 """Dynamic AIPP: settings for pictures that an NPU preprocesses (crop, colours, normalisation, padding).
 
-Every setting is checked here, with its range in the message, before the device sees it.
+Every setting is checked here before the device gets it, and errors contain the allowed range.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Number = int | float
 
 @dataclass(frozen=True)
 class _Key:
-    """One key of the file: the list it belongs to, its place there, its range, and its value where it is left out."""
+    """One key of the file: its list, its place in the list, its range, and its default value."""
 
     list: str
     index: int
@@ -53,7 +53,7 @@ def _keys() -> dict[str, _Key]:
     for channel in range(4):
         keys[f"mean_chn_{channel}"] = _Key("mean", channel, 0, 255)
         keys[f"min_chn_{channel}"] = _Key("min", channel, 0, 255, real=True)
-        # Left out it is 1: a 0 would turn the channel black.
+        # The default is 1, because a 0 would turn the channel black.
         keys[f"var_reci_chn_{channel}"] = _Key("reciprocal", channel, -65504, 65504, 1, real=True)
     return keys
 
@@ -68,7 +68,7 @@ _OTHER_KEYS = (
     "rbuv_swap_switch",
     "ax_swap_switch",
 )
-_IGNORED_KEYS = ("aipp_mode", "max_src_image_size")  # of the compiler's file of the same form
+_IGNORED_KEYS = ("aipp_mode", "max_src_image_size")  # only for the compiler's file, which has the same form
 
 
 @dataclass
@@ -81,10 +81,10 @@ class AippSettings:
     swap_rb_uv: bool = False
     swap_alpha: bool = False
     lists: dict[str, list[Number]] = field(default_factory=dict)
-    related_input: int | None = None  # the picture's index among the model's inputs, where the file says so
+    related_input: int | None = None  # the picture's index among the model's inputs, if the file has it
 
     def set_format(self, name: str) -> None:
-        """Set the pictures' format, by AIPP's name. Raises ConfigError."""
+        """Set the pictures' format by its AIPP name. Raises ConfigError."""
         self.format = FORMATS[as_choice("AIPP: input_format", name, tuple(FORMATS))]
 
     def set_size(self, size: Sequence[int]) -> None:
@@ -98,14 +98,14 @@ class AippSettings:
         """Set one of the lists of numbers. Raises ConfigError for a wrong number of values or one out of range."""
         given = _listed(name, values, _SIZES[name])
         if name == "resize" and given[0] == 0:
-            given = [0] * len(given)  # switched off: the sizes mean nothing
+            given = [0] * len(given)  # switched off: the sizes are ignored
         for key, entry in _KEYS.items():
             if entry.list == name and (name != "resize" or given[0]):
                 _check(key, given[entry.index], entry.low, entry.high, entry.real)
         self.lists[name] = list(given)
 
     def check(self) -> None:
-        """Check what only the whole can tell. Raises ConfigError."""
+        """Check the settings together. Raises ConfigError."""
         if self.format == 0 or self.size == (0, 0):
             raise ConfigError("AIPP: input_format and src_image_size (w and h) must be set")
         width, height = self.size
@@ -119,7 +119,7 @@ class AippSettings:
             self._check_resize(resize, *self._before_resize())
 
     def _before_resize(self) -> tuple[Number, Number]:
-        """Width and height of what is resized: the crop, or the whole picture."""
+        """Return width and height before the resize: those of the crop, or of the whole picture."""
         crop = self.lists.get("crop")
         return (crop[3], crop[4]) if crop and crop[0] else self.size
 
@@ -134,7 +134,7 @@ class AippSettings:
                 raise ConfigError(f"AIPP: a side of {before} is resized to {after}; the factor is from 1/16 to 16")
 
     def apply(self, native: _native.Session, index: int) -> None:
-        """Hand the settings to the model's input `index`."""
+        """Pass the settings to the model's input `index`."""
         self.check()
         native.set_aipp(index, self.batch, self.format, self.size, (self.swap_rb_uv, self.swap_alpha), self.lists)
 
@@ -178,7 +178,7 @@ def _settings(given: dict[str, str], batch: int) -> AippSettings:
         for key, entry in keys.items():
             text = given.get(key)
             values[entry.index] = entry.default if text is None else _number(key, text, entry.low, entry.high, entry.real)
-        if name == "resize":  # what it begins with follows from the rest, and need not be said
+        if name == "resize":  # the size before the resize follows from the other keys
             values[1:3] = [value or side for value, side in zip(values[1:3], settings._before_resize(), strict=True)]
         settings.set_list(name, values)
     return settings
@@ -211,7 +211,7 @@ def _listed(name: str, values: Sequence[Number], count: int) -> list[Number]:
 
 
 class AippMethods:
-    """The AIPP part of a low-level session: settings are gathered, and take effect together with `set_dym_aipp_info_set`."""
+    """The AIPP methods of a low-level session. Settings are collected, and take effect with `set_dym_aipp_info_set`."""
 
     _native: _native.Session
     _aipp: AippSettings | None = None
@@ -227,7 +227,7 @@ class AippMethods:
         return len(self._native.aipp_inputs())
 
     def check_dym_aipp_input_exist(self) -> int:
-        """Return 0 where exactly one input has dynamic AIPP. Raises UnsupportedError."""
+        """Return 0 if exactly one input has dynamic AIPP. Raises UnsupportedError otherwise."""
         count = self.get_dym_aipp_input_exist()
         if count != 1:
             raise UnsupportedError(
@@ -236,7 +236,7 @@ class AippMethods:
         return 0
 
     def _picture(self, wanted: int | str | None) -> int:
-        """The index of the picture input that settings are for: the one named or numbered, or the only one there is."""
+        """Return the index of the picture input for settings, by name or number; None: the only one."""
         if wanted is None:
             self.check_dym_aipp_input_exist()
             return self._native.aipp_inputs()[0]
@@ -249,7 +249,7 @@ class AippMethods:
         raise ConfigError(f"input {wanted!r} has no dynamic AIPP; the inputs that have it are {pictures} (name: number)")
 
     def aipp_set_max_batch_size(self, batch: int) -> int:
-        """Set the batch size; of a model with batch gears, the largest."""
+        """Set the batch size; for a model with batch gears, the largest one."""
         _check("batch size", batch, 1, 65536)
         self._gathered.batch = int(batch)
         return 0
@@ -287,7 +287,7 @@ class AippMethods:
         return 0
 
     def aipp_set_scf_params(self, values: Sequence[int]) -> int:
-        """Set the resize, which some SoCs have: switch, width and height before (after the crop), width and height after."""
+        """Set the resize, if the SoC has it: switch, width and height before it (after the crop), width and height after it."""
         self._gathered.set_list("resize", values)
         return 0
 
@@ -312,9 +312,9 @@ class AippMethods:
         return 0
 
     def set_dym_aipp_info_set(self, input: int | str | None = None) -> int:
-        """Give the model the settings gathered; runs that start after it use them.
+        """Pass the collected settings to the model; runs that start later use them.
 
-        `input`: name or number of the picture, where the model has several. Raises ConfigError, UnsupportedError.
+        `input`: name or number of the picture, if the model has several. Raises ConfigError, UnsupportedError.
         """
         self._gathered.apply(self._native, self._picture(input))
         return 0
@@ -322,10 +322,10 @@ class AippMethods:
     def load_aipp_config_file(
         self, config_file: str | os.PathLike[str], batchsize: int, input: int | str | None = None
     ) -> None:
-        """Read settings from an INI file with one section [aipp_op], and give them to the model.
+        """Read settings from an INI file with one section [aipp_op], and pass them to the model.
 
-        `batchsize` is the model's batch; with batch gears, the largest. `input`: name or number of the picture, where the model
-        has several; otherwise the file's related_input_rank says which. Raises ConfigError, UnsupportedError.
+        `batchsize`: the model's batch; with batch gears, the largest. `input`: name or number of the picture, if the model has
+        several; None: the file's related_input_rank. Raises ConfigError, UnsupportedError.
         """
         if input is None and self.get_dym_aipp_input_exist() == 0:
             self.check_dym_aipp_input_exist()

@@ -1,4 +1,4 @@
-"""Running a session over files, and over lists of inputs, for `InferenceSession.run_pipeline`."""
+"""Run a session over files, and over lists of inputs, for `InferenceSession.run_pipeline`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["infer_options", "run", "run_in_memory", "tensor_from_files", "times_in_one"]
 
-_NEWEST = 2**63  # an execution's number that none reaches: reads how many there were, and no entry
+_NEWEST = 2**63  # larger than the number of any execution: reads only the number of entries
 PURE_ZERO = "pure_infer_data_zero"
 PURE_RANDOM = "pure_infer_data_random"
 
@@ -30,9 +30,9 @@ PURE_RANDOM = "pure_infer_data_random"
 class infer_options:
     """Options of `run_pipeline` over files.
 
-    `output_dir` ("" saves nothing), `out_format` ("BIN", "NPY" or "TXT"), `auto_dym_shape` and `auto_dym_dims` (set the shapes
-    from each item's arrays), `pure_infer_mode` (made-up data; the file names say which). `output_names` and `shapes_list` are
-    kept for callers that set them, and are not used.
+    `output_dir` ("": save nothing), `out_format` ("BIN", "NPY" or "TXT"), `auto_dym_shape` and `auto_dym_dims` (set the shapes
+    from each item's arrays), `pure_infer_mode` (generated data; the file names select the kind). `output_names` and
+    `shapes_list` exist for callers that set them, and have no effect.
     """
 
     def __init__(self) -> None:
@@ -51,9 +51,9 @@ def run(
     options: infer_options,
     extra_sessions: Sequence[InferenceSession] = (),
 ) -> None:
-    """Run every item; session k of n takes items k, k+n, ... on a thread of its own.
+    """Run every item; session k of n takes items k, k+n, ... in its own thread.
 
-    The executions of the extra sessions are added to the times of the first. Raises what the first failing item raised.
+    The executions of the extra sessions are added to the times of the first one. Raises the error of the first failed item.
     """
     if not isinstance(options, infer_options):
         raise wrong_type("options", "an infer_options()", options)
@@ -75,7 +75,7 @@ def run(
 
 @contextlib.contextmanager
 def times_in_one(session: InferenceSession, extra_sessions: Sequence[InferenceSession]) -> Iterator[None]:
-    """Add the executions that the extra sessions do in this block to the times of the first, on its clock."""
+    """Add the executions of the extra sessions in this block to the times of the first one, on its clock."""
     done_before = [extra._native.exec_times(_NEWEST)[1] for extra in extra_sessions]
     yield
     for extra, since in zip(extra_sessions, done_before, strict=True):
@@ -87,7 +87,7 @@ def _file_names(files: Any) -> list[str]:
 
 
 def _low_level(sessions: Any) -> list[InferenceSession]:
-    """The low-level sessions of a list of sessions of either kind; None stands for no session."""
+    """Return the low-level sessions for a list of sessions of either kind; None: no sessions."""
     given = [] if sessions is None else as_list("extra_sessions", sessions, "sessions")
     found = [getattr(one, "session", one) for one in given]
     for one in found:
@@ -97,14 +97,14 @@ def _low_level(sessions: Any) -> list[InferenceSession]:
 
 
 def _check_stems(infiles: Sequence[Sequence[str]]) -> None:
-    """Raise ConfigError where the results of two items would be written to files of the same name."""
+    """Raise ConfigError if the results of two items would be written to files with the same name."""
     items: dict[str, list[str]] = {}
     for files in infiles:
         if not files:
-            continue  # its item says what is wrong
+            continue  # the error of its item is raised later
         stem = Path(files[0]).stem
         other = items.setdefault(stem, list(files))
-        if other != list(files):  # the same item again has the same results
+        if other != list(files):  # a repeated item has the same results
             one, two = (other[0], files[0]) if other[0] != files[0] else (other, list(files))
             raise ConfigError(
                 f"the results of {one!r} and of {two!r} would both be written to files named {stem!r} and a number; "
@@ -120,9 +120,9 @@ def run_in_memory(
     auto_shape: bool,
     auto_dims: bool,
 ) -> list[list[Tensor]]:
-    """Run every item of `inputs_list`, with the shapes of `shapes_list` where they are to be set.
+    """Run every item of `inputs_list`, with the shapes of `shapes_list` if they must be set.
 
-    Returns host tensors per item.
+    Returns the host tensors of each item.
     """
     results = []
     auto_shape, auto_dims = as_bool("auto_shape", auto_shape), as_bool("auto_dims", auto_dims)
@@ -141,7 +141,7 @@ def run_in_memory(
 
 
 def tensor_from_files(desc: tensor_desc, files: Sequence[str]) -> Tensor:
-    """Return a host tensor of `desc` with the bytes of raw files, one after the other; they must fill it exactly."""
+    """Return a host tensor of `desc` with the joined bytes of raw files, which must fill it exactly."""
     if not isinstance(desc, tensor_desc):
         raise wrong_type("desc", "a tensor_desc", desc)
     files = _file_names(files)
@@ -196,7 +196,7 @@ def _read(file: str) -> NDArray[Any]:
         return np.fromfile(file, np.uint8)
     except OSError as error:
         raise file_error(error, "read an input") from None
-    except (EOFError, ValueError) as error:  # no npy file, or one of Python objects
+    except (EOFError, ValueError) as error:  # not an npy file, or one with Python objects
         raise FeedError(f"cannot read the input {file!r}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Arrays and objects between one process and its workers, under the path for handlers of a DevicePool: names only."""
+"""The import path for handlers of a DevicePool. It has only names of `ais_bench.wire`."""
 
 from ais_bench.wire import *  # noqa: F403
 from ais_bench.wire import __all__ as __all__
