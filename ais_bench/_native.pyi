@@ -1,4 +1,4 @@
-"""Typed face of the native extension. Private: the public names are in `ais_bench.session`."""
+"""Type stubs of the native extension. Private: the public names are in `ais_bench.session`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -12,7 +12,7 @@ class Tensor:
     def to_device(self, device_id: int) -> None: ...
     def to_host(self) -> None: ...
     def _copied(self) -> Tensor:
-        """Return a tensor with the same values in memory of its own, in the same place."""
+        """Return a tensor with its own copy of the values, in the same place."""
 
     @property
     def device(self) -> int: ...
@@ -22,7 +22,7 @@ class Tensor:
     def nbytes(self) -> int: ...
     @property
     def data_ptr(self) -> int:
-        """The address of the memory, on the host or the device."""
+        """Return the address of the memory, on the host or the device."""
 
     @property
     def _dtype_number(self) -> int: ...
@@ -81,7 +81,7 @@ class Session:
     def to_device(self, tensor: Tensor) -> None: ...
     def clear_exec_times(self) -> None: ...
     def cancel(self) -> str:
-        """Ask the runs under way to stop; return "", or why the device cannot stop one, so that they end by themselves."""
+        """Stop the runs in progress; return "", or why the device cannot stop a run, so that it ends by itself."""
 
     def host_memory(self) -> str: ...
     def close(self) -> None: ...
@@ -97,7 +97,7 @@ class Session:
     def loop(self, value: int) -> None: ...
 
 class FeedRule:
-    """The rule of feeds over the description of a model, as `Session.inputs` and `Session.overridable` give it."""
+    """Checks feeds by a model's description, in the form of `Session.inputs` and `Session.overridable`."""
 
     def __init__(
         self,
@@ -105,11 +105,11 @@ class FeedRule:
         overridable: Sequence[tuple[str, int, int, list[int], int, list[str], bool]],
     ) -> None: ...
     def plain(self, feeds: Any) -> bool:
-        """Return whether these are a list of arrays of the model's types, of which there is nothing to say."""
+        """Return whether these are a list of arrays of the model's types, which need no note."""
     def notes(self, feeds: Any) -> list[str]:
-        """Return what a session would warn of, each text once. Raises FeedError for what no run can take."""
+        """Return the warnings that a session would give, each text once. Raises FeedError for invalid feeds."""
     def tell_again(self) -> None:
-        """Return those texts anew: they were made errors, and the same feeds must not pass the next time."""
+        """Return those texts again at the next call, because they were turned into errors."""
 
 class Iteration:
     def __init__(self, session: Session) -> None: ...
@@ -121,7 +121,7 @@ def memory_times(direction: str) -> list[float]: ...
 def clear_memory_times() -> None: ...
 def finalize() -> None: ...
 def load_numpy() -> None:
-    """Look up numpy's C interface now. Raise ImportError where it is not the one that this was made for."""
+    """Import numpy's C interface now. Raises ImportError if its version is not supported."""
 
 def _check_numpy(version: int, features: int, handler: int, /) -> None: ...
 def usable_cpu_count() -> int: ...
@@ -130,51 +130,51 @@ def pin(cpus: Sequence[int], yields: bool) -> int:
     """Pin this process to processors, and return 0 or an errno. `yields`: only while no other program uses them."""
 
 def look_around() -> None:
-    """Leave the processors, or come back to them, if it is time to; see csrc/base/pinning.hpp."""
+    """Unpin this process or pin it again, if it is time; see csrc/base/pinning.hpp."""
 
 def is_pinned() -> bool:
-    """Whether this process is on the processors that it was pinned to."""
+    """Return whether this process is pinned now."""
 
 def memory_limit(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> int:
     """Return how many bytes of memory this process may use: the lowest limit of its cgroups and of the machine."""
 
 def memory_room(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> tuple[int, int, str]:
-    """Return the limit that leaves least, the bytes that are left of it, and whose it is. File caches count as left."""
+    """Return the limit with the least available memory, its available bytes, and its name. File caches count as available."""
 
 def current_cpu() -> int: ...
 def die_with_parent(parent: int) -> bool: ...
 def ignore_interrupts() -> None: ...
 def monotonic_ns() -> int:
-    """Return the nanoseconds of CLOCK_MONOTONIC. Unlike `time.monotonic_ns`, nothing can put a stopped clock in its place."""
+    """Return the nanoseconds of CLOCK_MONOTONIC. Unlike `time.monotonic_ns`, a program cannot replace this clock."""
 
 def nap(us: float) -> None:
-    """Sleep for some microseconds, less than a second, without the GIL. A signal ends it."""
+    """Sleep for `us` microseconds, less than a second, without the GIL. A signal ends the sleep."""
 
 def poll(wanted: Sequence[tuple[int, int]], seconds: float | None) -> list[tuple[int, int]]:
-    """Wait until one of the (descriptor, events) is there, or for so many seconds; return those that are. None may be."""
+    """Wait until one of the (descriptor, events) occurs, or for `seconds`; return those that occurred, which may be none."""
 
 class Child:
-    """A child process, in a session of its own, with the descriptors given and no others. Raises TransportError."""
+    """A child process in a new session, with the given descriptors and no others. Raises TransportError."""
 
     def __init__(self, argv: Sequence[bytes], stdin: int, stdout: int, stderr: int, keep: Sequence[int]) -> None: ...
     @property
     def pid(self) -> int: ...
     @property
     def watch_fd(self) -> int:
-        """A descriptor that is readable once the child has ended."""
+        """Return a descriptor that is readable once the child has ended."""
 
     def kill(self, signal: int) -> None:
-        """Send a signal to this process for certain. Any thread; too late is fine."""
+        """Send a signal, never to another process. Has no effect if the child has ended. Any thread."""
 
     def reap(self) -> tuple[int | None, int | None]:
-        """Wait for the end; return the signal or the exit code. Both None: somebody else reaped it."""
+        """Wait for the end; return the signal or the exit code. Both None: other code reaped the process."""
 
     def close(self) -> None: ...
 
 def runtime_for(path: bytes, /) -> str: ...
 def runtime_for_content(model: bytes, /) -> str: ...
 def external_data(path: bytes, /) -> tuple[int, list[bytes]]:
-    """Return how many bytes of weights an ONNX file keeps in other files, and their names as the model has them."""
+    """Return how many bytes of weights an ONNX file has in other files, and the names of these files in the model."""
 
 def runtime_version(name: str, /) -> str: ...
 def runtime_about(name: str, /) -> tuple[str, str, str]: ...
@@ -186,7 +186,7 @@ def is_ort_option(name: str, /) -> bool:
     """Return whether an option is of ONNX Runtime's sessions; another one may be a provider's. Loads no library."""
 
 def provider_devices(options: Mapping[str, str], /) -> list[str]:
-    """Return what the devices of the provider in `options` are called. Loads drivers: for a process that was made for it."""
+    """Return the names of the devices of the provider in `options`. Loads drivers, so call it in a helper process."""
 
 def device_memory(name: str, device_id: int, /) -> tuple[int, int]: ...
 def device_count(name: str, /) -> int: ...
@@ -201,19 +201,19 @@ class Doorbell:
     def __init__(self) -> None: ...
     @property
     def fd(self) -> int:
-        """The descriptor to hand to workers; the object owns it."""
+        """Return the descriptor for workers; the object owns it."""
 
     def ticket(self) -> int:
-        """Take one before looking at the lanes; `wait` returns at once if the bell was rung since."""
+        """Return a ticket. Take it before a check of the lanes; `wait` returns at once if the bell was rung since."""
 
     def wait(self, ticket: int, timeout: float | None = None, spin_us: float = 0.0) -> bool:
-        """Spin for `spin_us`, then sleep until the bell is rung or a signal comes (True), or for `timeout` seconds (False).
+        """Spin for `spin_us`, then sleep until the bell is rung or a signal arrives (True), or for `timeout` seconds (False).
 
-        The GIL is released. Python signal handlers have run when it returns; what they raise is raised.
+        The GIL is released. Python signal handlers run before it returns; their errors are raised.
         """
 
     def ring(self) -> None:
-        """Wake all who wait. Never blocks."""
+        """Wake all waiting threads. Never blocks."""
 
 class Stats:
     """Times of tasks as histograms of fixed size, exact to 1.6 %. Any thread; lanes may share one."""
@@ -225,24 +225,25 @@ class Stats:
 
     @property
     def failures(self) -> int:
-        """Replies polled of kind RAISED or ERROR."""
+        """Return the number of polled replies of kind RAISED or ERROR."""
 
     @property
     def busy_ns(self) -> int:
-        """Sum over all tasks of the time between a worker taking and answering it."""
+        """Return the sum over all tasks of the time between taking and answering the task."""
 
     def occupied(self) -> tuple[int, int, int, int, int, int]:
-        """How workers were occupied, in nanoseconds: (before they took tasks, queued, copies in, callables, executions,
-        copies out). The first is the part of the next two that passed while they had nothing else."""
+        """Return the use of the workers' time, in nanoseconds: (before they took tasks, queued, copies in, callables,
+        executions,
+        copies out). The first is the part of the next two during which the workers had no other task."""
 
     def add(self, other: Stats) -> None:
-        """Merge what `other` holds into this."""
+        """Add the records of `other`."""
 
     def reset(self) -> None:
         """Forget everything."""
 
     def to_dict(self) -> dict[str, dict[str, float]]:
-        """`{stage: {"count", "mean", "p50", "p90", "p99", "max"}}` in milliseconds.
+        """Return `{stage: {"count", "mean", "p50", "p90", "p99", "max"}}` in milliseconds.
 
         Stages: "queued_ms", "copy_in_ms", "execute_ms", "copy_out_ms", "end_to_end_ms".
         """
@@ -262,7 +263,7 @@ class Reply(NamedTuple):
     done_ns: int
 
 class Lane:
-    """The parent's end of one incarnation of one worker. Any thread of the process that made it.
+    """The parent's end of the arena of one worker process. Any thread of the process that made it.
 
     Every call raises SessionClosed in a forked child.
     """
@@ -282,30 +283,30 @@ class Lane:
     ) -> None:
         """Make the arena.
 
-        Sizes are virtual, memory is used as it is touched. 0: 256 GiB or what the limits of the process allow, and a
-        1024th of that for a result; a result that needs more gets it by being computed again.
+        Sizes are virtual; memory is used when it is touched. 0: 256 GiB or the process's limit, and a 1024th of that for a
+        result. If a result needs more, it is computed again with a larger slot.
         """
 
     @property
     def fd(self) -> int:
-        """The arena's descriptor, to hand to the worker; -1 after `release_fd`."""
+        """Return the arena's descriptor, for the worker; -1 after `release_fd`."""
 
     def release_fd(self) -> None:
         """Close the descriptor; the mapping does not need it."""
 
     @property
     def in_flight(self) -> int:
-        """Tasks submitted and not yet polled."""
+        """Return the number of tasks that were submitted and not yet polled."""
 
     @property
     def closed(self) -> bool:
-        """Whether either side closed the lane."""
+        """Return whether one side has closed the lane."""
 
     def try_submit(self, feeds: Iterable[Any], mode: int, task: object, kind: int = 0, option: int = 0) -> bool:
-        """Copy the feeds into a slot and publish the task; False when there is no room now.
+        """Copy the feeds into a slot and publish the task. Return False if there is no room now.
 
-        Arrays that lie in this lane's arena (`new_feeds`, lent outputs) are not copied but kept alive until the reply.
-        The GIL is released for large copies. Raises FeedError for what is no array, TransportError when the lane is
+        Arrays in this lane's arena (`new_feeds`, lent outputs) are not copied, but kept alive until the reply.
+        The GIL is released for large copies. Raises FeedError for a value that is not an array, TransportError if the lane is
         closed or corrupt.
         """
 
@@ -313,53 +314,53 @@ class Lane:
         """Return the next reply, or None. Never blocks; works after close and after the worker's death.
 
         Outputs are new arrays, or (large ones, a few at a time) arrays over the result slot, which stays lent while they
-        live. Raises TransportError when the worker wrote what it cannot; the lane is closed then.
+        live. Raises TransportError for invalid data from the worker; the lane is closed then.
         """
 
     def abandon(self) -> list[tuple[Any, list[NDArray[Any]] | None, int, bool]]:
-        """Close, and return (task, feeds, kind, taken) of all tasks without a reply, in order of submission.
+        """Close the lane, and return (task, feeds, kind, taken) of all tasks without a reply, in order of submission.
 
-        The feeds lie in the dead worker's arena and keep it alive; None where the worker wrote over their table.
+        The feeds are in the dead worker's arena and keep it alive; None if the worker has overwritten their table.
         """
 
     def oldest(self) -> tuple[Any, int] | None:
-        """Return the first task without a published reply, and since when the worker can be at it (monotonic ns)."""
+        """Return the first task without a published reply, and the earliest time at which it can have begun (monotonic ns)."""
 
     def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[NDArray[Any]]:
-        """Return uninitialised arrays of (shape, dtype) in one feed slot, which they keep."""
+        """Return uninitialised arrays of (shape, dtype) in one feed slot, which lives as long as they do."""
 
     def owns(self, array: NDArray[Any]) -> bool:
-        """Whether the array's memory is in this lane's arena."""
+        """Return whether the array's memory is in this lane's arena."""
 
     def offset_of(self, array: NDArray[Any]) -> int:
-        """Return where an array that this lane owns begins in its memory, in bytes."""
+        """Return the offset in bytes in the arena of an array that this lane owns."""
 
     def warm(self, feed_bytes: int, result_bytes: int, tasks: int) -> None:
-        """Make slots for `tasks` tasks exist, so that the first ones do not wait for memory. Releases the GIL."""
+        """Prepare slots for `tasks` tasks, so that the first tasks do not wait for memory. Releases the GIL."""
 
     def trim(self, keep: int = 0) -> None:
-        """Give back the memory of slots that are not in use, but for `keep` bytes; of the largest slots first."""
+        """Release the memory of unused slots, of the largest ones first, except `keep` bytes."""
 
     def close(self) -> None:
-        """Let the worker finish what is published and stop. Wakes both sides. Idempotent."""
+        """Let the worker finish the published tasks and stop. Wakes both sides. Idempotent."""
 
 class NativeHandler:
-    """What `Channel.serve` runs."""
+    """The base of handlers for `Channel.serve`."""
 
     def cancel(self, task_id: int) -> None:
-        """Have the task end soon, if it is under way. Any thread. Others may end with it, as cancelled."""
+        """End the task soon, if it is in progress. Any thread. Other tasks may end with it, as cancelled."""
 
 class EchoHandler(NativeHandler):
-    """Outputs are the feeds, in mode 1 there are none; `option` is a number of microseconds to be busy. For tests."""
+    """Returns the feeds as outputs; in mode 1 no outputs. `option`: microseconds of simulated work. For tests."""
 
     def __init__(self) -> None: ...
 
 class SessionHandler(NativeHandler):
-    """Runs a session on every task, outputs straight into the result slot."""
+    """Runs a session on every task, with outputs in the result slot."""
 
     def __init__(self, session: Session) -> None: ...
     def when_slots_are_refused(self, tell: Callable[[], None]) -> None:
-        """Have `tell` called once, in the serving thread, when the device takes no more slots (see `Session.host_memory`)."""
+        """Call `tell` once, in the serving thread, when the device registers no more slots (see `Session.host_memory`)."""
 
 class Task(NamedTuple):
     """One task in the worker. Natively a struct sequence."""
@@ -374,16 +375,16 @@ class Channel:
     """The worker's end of its arena. One thread takes tasks; replies may come from others."""
 
     def __init__(self, arena_fd: int, doorbell_fd: int) -> None:
-        """Take both descriptors over. Raises TransportError where the arena is not one that this version can serve."""
+        """Take ownership of both descriptors. Raises TransportError if this version cannot serve the arena."""
 
     def serve(self, handler: NativeHandler, on_object: Callable[[Task], object] | None = None) -> int:
-        """Run tasks natively, without the GIL, until the lane is closed and drained; return how many.
+        """Run tasks natively, without the GIL, until the lane is closed and drained; return their number.
 
         Tasks of kind OBJECT go to `on_object`, which replies or fails. Python signal handlers run between tasks.
         """
 
     def next_task(self, timeout: float | None = None) -> Task | None:
-        """Return the next task; None after `timeout` seconds. Raises EOFError when the lane is closed and drained.
+        """Return the next task; None after `timeout` seconds. Raises EOFError if the lane is closed and drained.
 
         Its feeds are read-only arrays over the slot, valid until the reply.
         """
@@ -400,10 +401,10 @@ class Channel:
         preprocess_ns: int = 0,
         postprocess_ns: int = 0,
     ) -> None:
-        """Copy the outputs into the result slot and publish.
+        """Copy the outputs into the result slot and publish the reply.
 
-        With `execute_ns` 0 the time since the task was taken counts. Outputs that do not fit make the parent submit the
-        task again with a larger slot. Raises ConfigError for a task that was answered already.
+        If `execute_ns` is 0, the time since the task was taken is used. If the outputs do not fit, the parent submits the task
+        again with a larger slot. Raises ConfigError if the task was answered before.
         """
 
     def fail(self, task: Task, code: int, message: str, vendor_code: int = 0) -> None:
@@ -419,46 +420,46 @@ class Executor:
     """
 
     def __init__(self, channel: Channel, session: Session) -> None:
-        """Serve tasks that this channel hands out."""
+        """Serve tasks of this channel."""
 
     def submit(self, task: Task, feeds: Any, carry: object, preprocess_ns: int) -> None:
-        """Hand a task over, with the feeds to run it on. Any thread.
+        """Submit a task with its feeds. Any thread.
 
-        `carry` None: the executor answers with the outputs; anything else comes back from `next_done`. Raises FeedError, and
-        then the task is still the caller's.
+        `carry` None: the executor answers with the outputs; otherwise `next_done` returns the task. Raises FeedError; then the
+        caller must answer the task.
         """
 
     def cancel(self, task_id: int) -> None:
         """See `NativeHandler.cancel`."""
 
     def end(self) -> None:
-        """Say that no task comes any more."""
+        """Declare that no more tasks come."""
 
     def run(self) -> None:
-        """Execute until `end` and the last task. One thread. Raises DeviceLost, TransportError: the process has to end."""
+        """Execute tasks until `end` and the last task. One thread. After DeviceLost or TransportError the process must exit."""
 
     def next_done(self) -> tuple[Task, list[NDArray[Any]], Any, tuple[int, int, int, int]] | None:
-        """Return a task that has to be answered, its outputs, what it carried, and its times; None after the last.
+        """Return a task that must be answered, its outputs, its `carry`, and its times; None after the last.
 
         The times are nanoseconds of copying in, executing, copying out and preprocessing. Any thread.
         """
 
 def take(feeds: Iterable[Any], names: Sequence[str] = ()) -> list[NDArray[Any]]:
-    """Return copies of the feeds, C-contiguous and in native byte order. Raises FeedError as `try_submit` does, which calls the
-    inputs by `names`."""
+    """Return copies of the feeds, C-contiguous and in native byte order. Raises FeedError like `try_submit`, with the inputs'
+    `names`."""
 
 class ScheduledTask:
-    """What a Scheduler places, with a value of the caller's."""
+    """A task of a Scheduler, with a value of the caller."""
 
     def __init__(self, value: Any) -> None: ...
     @property
     def value(self) -> Any: ...
     @property
     def crashes(self) -> int:
-        """How many workers were lost with it."""
+        """Return how many workers were lost with it."""
 
 class ScheduledWorker:
-    """Who takes tasks from a Scheduler, several at a time."""
+    """A worker of a Scheduler, which takes several tasks at a time."""
 
     @property
     def device(self) -> int: ...
@@ -466,40 +467,40 @@ class ScheduledWorker:
     def in_hand(self) -> int: ...
 
 class Scheduler:
-    """The pool's scheduler for programs that hand out work themselves. Not for two threads at once."""
+    """The pool's scheduler for programs that distribute work themselves. One thread at a time."""
 
     def __init__(self, *, in_flight: int = 0, fewest: int = 2, max_attempts: int = 2, random: int = 0) -> None:
-        """`in_flight`: tasks in a worker's hand, 0: as the times of tasks have it. `random`: not 0: decide by lot."""
+        """`in_flight`: tasks that a worker holds, 0: by the times of tasks. `random`: not 0: the seed of random decisions."""
 
     def add_worker(self, device: int, weight: float = 1.0) -> ScheduledWorker: ...
     def remove_worker(self, worker: ScheduledWorker) -> list[ScheduledTask]:
-        """Return what the worker had in hand, in order; each has to be `lose`d."""
+        """Remove a worker, and return its tasks in order. The caller must `lose` each of them."""
 
     def close_worker(self, worker: ScheduledWorker) -> None:
-        """Give it no new tasks."""
+        """Give the worker no new tasks."""
 
     def add(self, task: ScheduledTask, kind: int = 0, device: int = -1) -> None:
-        """Queue a task. `kind`: tasks of a kind take alike. `device`: that of the workers that may have it; -1: all."""
+        """Queue a task. `kind`: tasks of one kind take equal times. `device`: the device of its workers; -1: any."""
 
     def next(self, now_ns: int) -> tuple[ScheduledTask, ScheduledWorker] | None:
-        """Place a task that waits, and return who has to do it. None: nothing can be placed now."""
+        """Place a waiting task, and return it with its worker. None: nothing can be placed now."""
 
     def answered(self, task: ScheduledTask, began_ns: int, done_ns: int) -> None: ...
     def lose(self, task: ScheduledTask, begun: bool, certain: bool) -> bool:
-        """Say what a worker's end did to a task. Returns whether it is queued again; else it has failed."""
+        """Report a task of a dead worker. Returns whether it is queued again; otherwise it has failed."""
 
     def drop(self, task: ScheduledTask) -> None:
-        """Nobody wants the task. It leaves the queue now, and a worker when that answers."""
+        """Make a task unwanted. It leaves the queue now, or its worker with the answer."""
 
     def expect(self, to_come: int) -> None:
-        """Say how many tasks follow; -1: nobody knows."""
+        """Set the number of tasks that follow; -1: unknown."""
 
     @property
     def waiting(self) -> int: ...
     @property
     def look_again_ns(self) -> int: ...
     def check(self) -> str:
-        """Return what is wrong with the books; empty: nothing."""
+        """Return a description of an inconsistent state; empty: the state is consistent."""
 
 class SimulatedDevice:
     """A device of the simulator."""
@@ -514,21 +515,21 @@ class SimulatedDevice:
         restart_ns: int = 50_000_000,
         only_cpu: int = -1,
     ) -> None:
-        """`spread`: of the logarithm of the time. `depth`: tasks that it claims at a time. `dies_at_ns`: once, -1: never.
+        """`spread`: deviation of the logarithm of times. `depth`: tasks that it claims at a time. `dies_at_ns`: -1: never.
 
-        `only_cpu`: the processor that it is pinned to; -1: none.
+        `only_cpu`: the processor to which it is pinned; -1: none.
         """
 
 class SimulatedSource:
-    """A stream of tasks, or calls that come at times of their own."""
+    """A stream of tasks, or calls at given times."""
 
     def __init__(
         self, lengths: Sequence[float], *, arrivals_ns: Sequence[int] = ..., known_end: bool = False, window: int = 0
     ) -> None:
-        """`lengths`: of the tasks, in units of `task_ns`. `window`: tasks under way at most; 0: as many as wanted."""
+        """`lengths`: of the tasks, in units of `task_ns`. `window`: maximum of tasks in progress; 0: no limit."""
 
 class Simulated:
-    """What a simulation came to."""
+    """The result of a simulation."""
 
     @property
     def wall_ns(self) -> int: ...
@@ -568,13 +569,14 @@ def simulate(
     skip_cpu: int = -1,
     hedge: float = 0.0,
 ) -> Simulated:
-    """Run the pool's scheduler on simulated devices. Raises RuntimeError for a task lost or done twice, or wrong books.
+    """Run the pool's scheduler on simulated devices. Raises RuntimeError if a task is lost or done twice, or the state is
+    wrong.
 
-    `skip_cpu`: the processor of a caller that keeps it to itself: devices pinned to it get nothing.
+    `skip_cpu`: the processor of a busy caller; devices that are pinned to it get no tasks.
     """
 
 class PoolTask:
-    """Feeds on the way to outputs. `result()`, `outputs` and `error` mean something once it is `done`."""
+    """A task of the pool. `result()`, `outputs` and `error` are valid once it is `done`."""
 
     def __init__(
         self,
@@ -587,11 +589,11 @@ class PoolTask:
         key: object = None,
         kept: object = None,
     ) -> None:
-        """`device`: the only one that may run it; None: any. `kept` lives until the task is done."""
+        """`device`: the only device that may run it; None: any. `kept`: an object that lives until the task is done."""
 
     @staticmethod
     def failed(error: BaseException, index: int | None = None, device: int | None = None, key: object = None) -> PoolTask:
-        """Return a task that ended before it began, in the place that it would have had."""
+        """Return a task that failed before it began, in its place in the order."""
 
     @property
     def index(self) -> int | None: ...
@@ -627,13 +629,13 @@ class PoolTask:
     future: Any
 
     def result(self) -> Any:
-        """Return the outputs, or the object that the handler answered with; raise the task's error, which names the task."""
+        """Return the outputs, or the object that the handler returned. Raises the task's error, which names the task."""
 
     def details(self) -> tuple[int, int, int, int, int, int, int, int, int]:
         """Return started_ns, done_ns and the times in ns: queued, copy in, execute, copy out, end to end, pre-, postprocess."""
 
 class PoolWorker:
-    """A worker that can be sent tasks. `several`: it works on several at a time."""
+    """A worker that can take tasks. `several`: it runs several at a time."""
 
     def __init__(self, device: int, lane: Lane, only_cpu: int | None = None, several: bool = False) -> None: ...
     @property
@@ -648,7 +650,7 @@ class PoolWorker:
     def kill_reason(self) -> BaseException | None: ...
 
 class Exchange:
-    """The owner of a pool's state: csrc/bind/exchange.hpp. Any thread; each call is atomic towards interrupts."""
+    """The owner of a pool's state: csrc/bind/exchange.hpp. Any thread; an interrupt cannot split a call."""
 
     wake_when_idle: bool
 
@@ -667,12 +669,12 @@ class Exchange:
         hedge: float = 0.0,
     ) -> None: ...
     def start(self, task: PoolTask, timeout: float | None = None) -> None:
-        """Send the task, or queue it. Raises what a block or the closed door says."""
+        """Send the task, or queue it. Raises the error of a blocked device or a closed pool."""
 
     def run(self, task: PoolTask) -> None: ...
     def run_all(self, tasks: Sequence[PoolTask]) -> None: ...
     def run_plain(self, rule: FeedRule, feeds: Any) -> PoolTask | None:
-        """Run feeds of which there is nothing to say, and return their task when it is done. None: they are none."""
+        """Run feeds that need no note, and return their task when it is done. None: the feeds need another way."""
     def cancel(self, tasks: Sequence[PoolTask]) -> None: ...
     def fail(self, task: PoolTask, error: BaseException, timed_out: bool = False) -> None: ...
     def progress(self) -> int: ...
@@ -701,7 +703,7 @@ class Exchange:
     def set_weight(self, device: int, weight: float) -> None: ...
     def forget_supervisor(self) -> None: ...
     def name_feeds(self, names: Sequence[str]) -> None:
-        """Errors call the arrays of a task so from now on, instead of by number."""
+        """Set the names of a task's arrays in errors."""
 
     def new_feeds(self, specs: Sequence[tuple[Sequence[int], Any]]) -> list[NDArray[Any]]: ...
     @property
@@ -718,7 +720,7 @@ class Exchange:
     def check(self) -> str: ...
 
 class Stream:
-    """Tasks made of the items of any iterable, each when it is done: csrc/bind/stream.hpp."""
+    """Makes tasks of an iterable's items and yields them when they are done: csrc/bind/stream.hpp."""
 
     def __init__(
         self,

@@ -1,7 +1,6 @@
-// AscendCL's functions, resolved at run time, and its failures as ours.
+// AscendCL's functions, resolved at run time, and the conversion of its errors.
 //
-// acl_symbols.inc lists the functions; it is included once to declare the struct below and once to fill it, so the two cannot
-// drift.
+// acl_symbols.inc lists the functions. It is included twice: to declare the struct below, and to fill it.
 #pragma once
 
 #include <memory>
@@ -22,25 +21,25 @@ struct Api {
 #undef ACL_OPTIONAL
 
   Dylib library;
-  std::vector<Dylib> companions;  // newer CANN spreads the functions over several libraries
+  std::vector<Dylib> companions;  // newer CANN has the functions in several libraries
 
-  // Ok, or what `call` failed with: its number, the number's name and the library's own text, which this takes (so call it at
-  // once, on the same thread). `fallback` is the code for numbers that say nothing more precise.
+  // Returns Ok, or the error of `call`: its number, the number's name and the library's text. This call takes the text, so make
+  // it at once and on the same thread. `fallback`: the code for numbers without a more precise one.
   Status check(aclError number, const char* call, Code fallback = Code::kExecution) const;
-  // For functions that answer null on failure.
+  // The same for functions that return null on failure.
   Status failed(const char* call, Code fallback = Code::kExecution) const;
 };
 
-// Opens the library and resolves the functions. One that lacks required ones is refused and they are named.
+// Opens the library and resolves the functions. The error for missing required functions names them.
 Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries);
 
-// "ACL_ERROR_RT_CONTEXT_NULL", or "" for a number that is not listed.
+// Returns "ACL_ERROR_RT_CONTEXT_NULL", or "" for an unknown number.
 const char* error_name(aclError number);
 
 }  // namespace ais::acl
 
-// A call as a Status: AIS_TRY(ACL_CALL(api, aclrtFree, pointer)).
+// Makes a call with a Status as its result: AIS_TRY(ACL_CALL(api, aclrtFree, pointer)).
 #define ACL_CALL(api, function, ...) (api).check((api).function(__VA_ARGS__), #function)
-// A call that gives something back, in a destructor or on an error path: nobody can be told, and a call that failed may have
-// given it back all the same, so it is left at that.
+// Makes a call that releases something, in a destructor or on an error path. Its error is ignored: it cannot be reported, and
+// the failed call may have released the object.
 #define ACL_RELEASE(api, function, ...) static_cast<void>((api).function(__VA_ARGS__))

@@ -1,11 +1,10 @@
-// A context on one device: what every call needs, and the owner of everything that was made in it.
+// A context on one device. Every call needs it, and it owns everything that was made in it.
 //
-// Lifetime: models and buffers share a context, and the last of them closes it: residents (models,
-// pipelines) first, the newest foremost, then memory, the context, and the device. finalize() closes contexts early; then what
-// is left outside is empty shells that answer Closed and free nothing. Threads: AscendCL's current context belongs to a thread,
-// so every use begins with enter(), which makes this one current, and the context that another library had there is put back
-// when the use ends. close() waits until nobody is inside, and nobody gets in after. Processes: in a forked child nothing is
-// entered and nothing is released.
+// Lifetime: models and buffers share a context, and the last of them closes it: first residents (models, pipelines), the newest
+// first, then memory, the context, and the device. finalize() closes contexts early; the remaining objects then return Closed
+// and free nothing. Threads: AscendCL's current context belongs to a thread. So every use begins with enter(), which makes this
+// context current, and the end of the use restores the context of another library. close() waits until no thread is inside, and
+// no thread can enter afterwards. Processes: in a forked child nothing is entered or released.
 #pragma once
 
 #include <atomic>
@@ -26,21 +25,20 @@
 
 namespace ais::acl {
 
-// What calls answer after finalize(), and in a forked child.
+// Returns the error of calls after finalize(), and in a forked child.
 Status closed_status();
 Status forked_status();
 
-// What a context must give back before its memory. It may hold buffers of the context, until release().
+// An object that a context must release before its memory. It may hold buffers of the context until release().
 class Resident {
  public:
   virtual ~Resident() = default;
-  // Called once, with the context current, and nobody using the resident.
+  // Called once, with the context current, when no thread uses the resident.
   virtual void release() = 0;
 };
 
-// Keeps a thread's current context for whoever made it current: what this library does to it within the scope is undone at the
-// end. A context of this library's own is put back only within another scope, because nobody else expects it; one that nobody
-// expects stays current, so that the next use on the thread finds it there.
+// Restores a thread's current context at the end of a scope. A context of this library is restored only inside another scope,
+// because no other code expects it. Otherwise it stays current, so that the next use on this thread needs no change.
 class CurrentContext {
  public:
   explicit CurrentContext(const Api& api);
@@ -50,7 +48,7 @@ class CurrentContext {
   ~CurrentContext() { end(); }
 
   Status set(aclrtContext context);
-  // For calls that make another context current by themselves.
+  // Must be called before a call that makes another context current by itself.
   void will_change();
   void end();
 
@@ -62,13 +60,13 @@ class CurrentContext {
 
 class AclContext : public std::enable_shared_from_this<AclContext> {
  public:
-  // Takes a reference to the device and makes a context on it.
+  // Takes a reference to the device, and makes a context on it.
   static Result<std::shared_ptr<AclContext>> open(const Api& api, int device_id, HostRegister host_register);
   ~AclContext();
   AclContext(const AclContext&) = delete;
   AclContext& operator=(const AclContext&) = delete;
 
-  // Being inside. The context is current on the thread that entered, which is the one that leaves.
+  // A use of the context, which is current on this thread. The same thread must end the use.
   class Entry {
    public:
     Entry(AclContext* context, const Api& api) : context_(context), current_(api) {}
@@ -85,48 +83,47 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
     CurrentContext current_;
   };
   Result<Entry> enter();
-  // interrupted() of base/interrupt.hpp, for a wait that is inside. The handlers may use a library that changes the thread's
-  // context, so this one is made current again.
+  // interrupted() of base/interrupt.hpp, for a wait during a use. The handlers may change the thread's context, so this context
+  // is made current again.
   bool wait_interrupted() const;
 
   const Api& api() const { return api_; }
   aclrtContext handle() const { return handle_; }
   int device_id() const { return device_id_; }
 
-  // Whether aclrtStreamAbort may work here: the library has it, the product's manual does not deny it, and it was not refused.
+  // Returns whether aclrtStreamAbort may work: the library has it, the product may support it, and it was not refused.
   bool can_abort() const { return can_abort_.load(std::memory_order_relaxed); }
-  // Why not, as the end of a sentence.
+  // Returns the reason why not, as the end of a sentence.
   std::string why_no_abort() const;
-  // Makes the stream drop its work, where that can be done; else the work ends by itself. Called inside.
+  // Makes the stream drop its work, if possible; otherwise the work ends by itself. Call it during a use.
   void abort(aclrtStream stream);
 
-  // Device memory for at least `bytes`, 64-byte aligned. Freed memory is kept for the next allocation of the same size.
+  // Allocates at least `bytes` of device memory, 64-byte aligned. Freed memory is kept for the next allocation of this size.
   Result<device::Buffer> allocate(std::size_t bytes);
-  // The same for memory of a size that will not be asked for again: freed memory goes back to the device at once.
+  // The same for a size that is not needed again: freed memory is returned to the device at once.
   Result<device::Buffer> allocate_for_good(std::size_t bytes);
-  // Free and total bytes of the device's memory.
+  // Returns free and total bytes of the device's memory.
   Result<device::MemoryInfo> memory();
-  // The status, with what memory is left where it is OutOfMemory.
+  // Adds the available memory to an OutOfMemory error.
   Status with_memory(Status status);
-  // Takes over memory that the library allocated; nobody reuses it. Called inside.
+  // Takes ownership of memory that the library allocated; it is not reused. Call it during a use.
   device::Buffer adopt(void* data, std::size_t bytes);
-  // Host memory that copies use at full speed, and that asynchronous copies need.
+  // Allocates host memory for fast copies and for asynchronous copies.
   Result<device::Buffer> allocate_pinned(std::size_t bytes);
   Status copy(void* to, const void* from, std::size_t bytes, MemcpyKind kind);
   Status register_host(void* host, std::size_t bytes);
   Status unregister_host(void* host);
-  // Device::host_memory of csrc/device/device.hpp. The first call tries with a page of the kind that a pool's slots are made
-  // of.
+  // Device::host_memory of csrc/device/device.hpp. The first call tries to register a page like those of a pool's slots.
   std::string host_memory();
-  // Whether all of it lies in one piece of memory that is registered.
+  // Returns whether all of it is in one registered range.
   bool is_registered(const void* host, std::size_t bytes) const;
 
   void add(std::shared_ptr<Resident> resident);
-  // Releases the resident, unless close() did or does.
+  // Releases the resident, unless close() does.
   void remove(const std::shared_ptr<Resident>& resident);
-  // Gives cached memory back to the device.
+  // Returns cached memory to the device.
   void trim();
-  // As described above. Idempotent.
+  // Closes the context as described above. Idempotent.
   void close();
 
  private:
@@ -153,7 +150,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   const HostRegister host_register_;
   std::atomic<bool> can_abort_;
 
-  mutable std::mutex lock_;  // guards what follows; never held during a call into the library that may wait
+  mutable std::mutex lock_;  // guards the members below; never held during a call of the library that may wait
   std::condition_variable left_;
   int inside_ = 0;
   bool closed_ = false;
@@ -162,8 +159,8 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   std::map<std::size_t, std::vector<void*>> cache_;  // by size
   std::size_t cached_bytes_ = 0;
   std::unordered_set<void*> pinned_;
-  std::string host_memory_;                           // "": nobody has asked
-  std::map<std::uintptr_t, std::size_t> registered_;  // addresses and sizes; 0: not any more, but it failed
+  std::string host_memory_;                           // "": not queried yet
+  std::map<std::uintptr_t, std::size_t> registered_;  // addresses and sizes; 0: unregistering failed
 };
 
 }  // namespace ais::acl

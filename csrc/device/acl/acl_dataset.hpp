@@ -1,4 +1,4 @@
-// A dataset and its data buffers. The memory is somebody else's.
+// A dataset and its data buffers. It does not own the memory.
 #pragma once
 
 #include <vector>
@@ -15,29 +15,29 @@ class Dataset {
   Dataset(const Dataset&) = delete;
   Dataset& operator=(const Dataset&) = delete;
 
-  // Makes it with `count` buffers without memory.
+  // Makes the dataset with `count` buffers without memory.
   Status create(std::size_t count);
-  // The whole of it; twice is fine. In a forked child it must not be called, or destroyed.
+  // Destroys everything. Idempotent. Must not be called in a forked child; there the object must not be destroyed, either.
   void clear();
 
   aclmdlDataset* get() const { return set_; }
-  // Points buffer `index` at memory; does nothing where it points there already.
+  // Points buffer `index` at memory; does nothing if it points there already.
   Status point(std::size_t index, void* data, std::size_t bytes);
-  // Where buffer `index` points now: the library may have put memory of its own there.
+  // Returns the memory of buffer `index`, which the library may have allocated.
   void* data(std::size_t index) const { return api_.aclGetDataBufferAddr(buffers_[index].handle); }
   std::size_t bytes(std::size_t index) const { return api_.aclGetDataBufferSizeV2(buffers_[index].handle); }
   std::size_t size() const { return buffers_.size(); }
-  // The memory that the library put into a buffer that had none, else null.
+  // Returns the memory that the library allocated for a buffer without memory; otherwise null.
   void* filled(std::size_t index) const { return buffers_[index].data == nullptr ? data(index) : nullptr; }
-  // Makes such a buffer empty again.
+  // Removes that memory from the buffer.
   Status empty(std::size_t index);
-  // Fixes the shape of tensor `index`; shapes stay until the next call.
+  // Sets the shape of tensor `index`; shapes stay until the next call.
   Status set_shape(std::size_t index, const Shape& shape);
 
  private:
   struct Entry {
     aclDataBuffer* handle = nullptr;
-    void* data = nullptr;  // what we pointed it at
+    void* data = nullptr;  // the memory that point() has set
     std::size_t bytes = 0;
   };
   const Api& api_;

@@ -1,4 +1,4 @@
-// The interfaces of csrc/device/device.hpp over a context: they enter it, and keep it alive.
+// Implements csrc/device/device.hpp: enters the context, and keeps it alive.
 #pragma once
 
 #include <memory>
@@ -36,7 +36,7 @@ class AclModel final : public device::Model, public std::enable_shared_from_this
   const device::ModelInfo info_;
 };
 
-// Called inside the context.
+// Call it during a use of the context.
 Result<std::unique_ptr<device::Pipeline>> make_pipeline(std::shared_ptr<AclContext> context,
                                                         std::shared_ptr<device::Model> model,
                                                         std::shared_ptr<LoadedModel> loaded, std::size_t depth);

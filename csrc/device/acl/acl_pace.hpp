@@ -1,9 +1,9 @@
-// Waiting for a device by asking it, with pauses in between.
+// Waits for a device by polling, with pauses between the queries.
 //
-// AscendCL's waits with a time-out are no way to look around now and then: to CANN a wait that runs out is an error, for which
-// it writes an ERROR line and takes a snapshot of the stream. So a wait asks whether the work has ended, again and again. The
-// first pause lasts until shortly before the work usually ends, later ones are a small part of the time waited, so a wait
-// costs few questions, and its end is noticed late by a percent or two.
+// AscendCL's waits with a time-out cannot be used for this: for CANN a wait that times out is an error, with an ERROR line and
+// a snapshot of the stream. So a wait polls whether the work has ended. The first pause lasts until shortly before the work
+// usually ends; later pauses are a small part of the time waited. So a wait needs few queries, and notices the end one or two
+// percent late.
 #pragma once
 
 #include <atomic>
@@ -15,12 +15,12 @@
 
 namespace ais::acl {
 
-// Of one kind of wait: how long it usually takes. Any thread.
+// The usual time of one kind of wait. Any thread.
 class Pace {
  public:
-  // Asks `ended()`, a Result<bool>, until it says true or fails. In between it asks `unwanted(look)`, a Status whose failure
-  // ends the wait; `look` where it is time to look for signals as well. With `relaxed` nobody loses by an end that is noticed
-  // late, for other work is queued behind this one.
+  // Calls `ended()`, a Result<bool>, until it is true or fails. Between the queries it calls `unwanted(look)`, a Status whose
+  // failure ends the wait; `look`: also check for signals. `relaxed`: the end may be noticed later, because other work is
+  // queued.
   template <typename Ended, typename Unwanted>
   Status wait(bool relaxed, Ended ended, Unwanted unwanted) {
     const std::int64_t begin = monotonic_ns();
@@ -40,10 +40,10 @@ class Pace {
   }
 
  private:
-  // Nanoseconds.
+  // Returns the next pause in nanoseconds.
   std::int64_t next(bool relaxed, std::int64_t waited, int pauses) const;
   void learn(bool relaxed, std::int64_t waited, int pauses);
-  // False when a signal ended it.
+  // Returns false if a signal ended the pause.
   static bool pause(std::int64_t ns);
 
   std::atomic<std::int64_t> usual_ns_[2] = {0, 0};  // of hurried waits, and of relaxed ones

@@ -1,5 +1,5 @@
-// What an NPU and its host can do, by the SoC's name and the kernel's release: what AscendCL's manual says of each product,
-// since the functions are exported everywhere.
+// The abilities of an NPU and its host, by the SoC's name and the kernel's release. They are from AscendCL's manual, because
+// the library exports the functions for all products.
 #pragma once
 
 #include <string>
@@ -13,18 +13,18 @@ struct Product {
   bool registers_host;  // aclrtHostRegisterV2, aclrtHostUnregister
 };
 
-// Of a SoC such as "Ascend310P3"; a name that is not known is taken for a newer product, which can do both.
+// Returns the product of a SoC such as "Ascend310P3". An unknown name is treated as a newer product, which has both abilities.
 Product product_of(const std::string& soc);
 
-// Whether host memory that many copies use is registered with the device, so that it copies from and to it by itself, or copied
-// through page-locked memory of aclrtMallocHost, which works everywhere.
+// Whether host memory for many copies is registered with the device, which then copies directly, or copied through page-locked
+// memory of aclrtMallocHost, which works for all products.
 enum class HostRegister { kAuto, kOff, kOn };
-// InvalidArgument names the texts that there are.
+// An InvalidArgument lists the allowed texts.
 Result<HostRegister> parse_host_register(const std::string& text);
 
-// Whether a kernel of that release ("5.10.0-60.18.0.50.oe2203") lets AscendCL pin memory that is not page-locked already.
+// Returns whether a kernel of this release ("5.10.0-60.18.0.50.oe2203") lets AscendCL pin memory that is not page-locked.
 bool kernel_pins(const std::string& release);
-// The same of the kernel that runs, and its release.
+// The same for the running kernel; and its release.
 bool kernel_pins();
 std::string kernel_release();
 

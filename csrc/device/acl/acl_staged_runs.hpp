@@ -1,18 +1,17 @@
-// Runs under way on three streams, so that the link to the device, the device, and the link back work at the same time.
+// Runs on three streams, so that the link to the device, the device, and the link back work at the same time.
 //
 //   in:       copy 0 | copy 1 | copy 2 | ...
 //   execute:           run 0  | run 1  | ...      waits for `copied_in` of its run
 //   out:                        copy 0 | ...      waits for `executed` of its run
 //
-// A run has a staged_run: datasets, device memory, pinned host memory, events. Feeds are copied into pinned memory by the host,
-// because only from there can the device copy by itself; results are read where the device put them. Memory that is registered
-// and stays until the end of the run is as good, and nothing is copied by the host. StagedRuns are used in turn. A run that
-// fails makes its streams drop what came after it; the runs that follow are then started again, so each fails by itself.
+// Each run has a StagedRun: datasets, device memory, pinned host memory, events. The host copies feeds into pinned memory,
+// because the device can copy only from there; results are read where the device wrote them. If memory is registered and stays
+// valid until the end of the run, the host copies nothing. StagedRuns are used in turn. If a run fails, its streams drop the
+// later work; these runs are started again, so each run fails only by itself.
 //
-// Outputs whose shapes only the run can tell: it brings memory of the size that earlier runs had, with headroom, or that the
-// caller guessed. Their copies out start when the run is seen to have ended, since only then their sizes are known. A run for
-// which there is neither, and one whose memory was too small, is made in turn, because AscendCL allocates for synchronous runs
-// only.
+// If output shapes are known only after a run, it gets memory of the size of earlier runs, with headroom, or of the caller's
+// guess. Copies out start when the run has ended, because only then the sizes are known. If there is no size, or the memory was
+// too small, the run is made synchronously, because AscendCL allocates only for synchronous runs.
 #pragma once
 
 #include <array>
@@ -26,7 +25,7 @@
 
 namespace ais::acl {
 
-// Pinned or device memory for one tensor. Grows, and is kept.
+// Pinned or device memory for one tensor. It can grow, and is kept.
 struct Staging {
   device::Buffer host;
   device::Buffer device;
@@ -39,7 +38,7 @@ struct StagedRun {
   std::vector<const void*> sources;     // of the inputs, on the host
   std::vector<TensorView> views;        // of the inputs, on the device
   std::vector<device::Output> results;  // on the device
-  std::vector<void*> targets;           // of the results, on the host; null until their copies start
+  std::vector<void*> targets;           // for the results, on the host; null until their copies start
   device::Landing* landing = nullptr;
   aclrtEvent begun = nullptr;  // copying in
   aclrtEvent copied_in = nullptr;
@@ -48,12 +47,12 @@ struct StagedRun {
   aclrtEvent leaving = nullptr;  // copying out
   aclrtEvent copied_out = nullptr;
   std::array<aclrtEvent*, 6> events() { return {&begun, &copied_in, &starting, &executed, &leaving, &copied_out}; }
-  bool executing = false;  // counts as in flight in the model
-  bool guessed = false;    // its outputs may have too little memory
-  bool in_turn = false;    // it ran when it was started
+  bool executing = false;  // counted as in flight by the model
+  bool guessed = false;    // the memory of its outputs may be too small
+  bool in_turn = false;    // it ran synchronously
   bool leaving_started = false;
   std::uint64_t cancels = 0;
-  Status failure;  // it could not be started again, or failed in turn
+  Status failure;  // it could not be started again, or failed synchronously
 };
 
 class StagedRuns final : public Resident {
@@ -96,7 +95,7 @@ class StagedRuns final : public Resident {
   AclContext& context_;
   const Api& api_;
   const std::shared_ptr<LoadedModel> model_;
-  const bool predictable_;  // copies out are started with the run
+  const bool predictable_;  // copies out start with the run
   aclrtStream in_ = nullptr;
   aclrtStream execute_ = nullptr;  // the model's
   aclrtStream out_ = nullptr;

@@ -1,5 +1,5 @@
-// The part of the AscendCL ABI that is used, declared without CANN's headers. Numbers and layouts are those of ACL 1.10 (CANN
-// 8) and 1.17; enums are passed as int, which is what they are in C. Handles are opaque.
+// The used part of the AscendCL ABI, declared without CANN's headers. Numbers and layouts are those of ACL 1.10 (CANN 8)
+// and 1.17. Enums are passed as int, as in C. Handles are opaque.
 #pragma once
 
 #include <cstddef>
@@ -20,11 +20,12 @@ struct aclmdlConfigHandle;
 
 constexpr std::size_t kMaxDims = 128;  // of a tensor, and of every list of gears
 constexpr std::size_t kMaxName = 128;
-constexpr std::size_t kAnyIndex = static_cast<std::size_t>(-1);  // what functions with an unused index take
+constexpr std::size_t kAnyIndex = static_cast<std::size_t>(-1);  // for functions with an unused index
 constexpr std::size_t kUnknownRank = 0xFFFFFFFFFFFFFFFEULL;      // ACL_UNKNOWN_RANK
 constexpr std::uint32_t kNoInput = 0xFFFFFFFF;                   // ACL_INVALID_NODE_INDEX
 constexpr const char* kGearInput = "ascend_mbatch_shape_data";   // ACL_DYNAMIC_TENSOR_NAME
-constexpr const char* kAippInput = "ascend_dynamic_aipp_data";   // ACL_DYNAMIC_AIPP_NAME; the first one's, others begin so
+constexpr const char* kAippInput =
+    "ascend_dynamic_aipp_data";  // ACL_DYNAMIC_AIPP_NAME; the first one's name, and the beginning of the others
 
 struct aclmdlIODims {
   char name[kMaxName];
@@ -33,7 +34,7 @@ struct aclmdlIODims {
 };
 struct aclmdlIODimsRange {
   std::size_t rangeCount;
-  std::int64_t range[kMaxDims][2];  // least and most; -1: no limit
+  std::int64_t range[kMaxDims][2];  // minimum and maximum; -1: no limit
 };
 struct aclmdlBatch {
   std::size_t batchCount;
@@ -69,7 +70,7 @@ enum LoadAttr : int {  // aclmdlConfigAttr
 enum LoadType : std::size_t { kFromFile = 1, kFromFileWithMemory = 2, kFromMemory = 3, kFromMemoryWithMemory = 4 };
 enum AippType : int { kWithDynamicAipp = 2, kAippParameters = 3 };
 constexpr aclError kInvalidParam = 100000;              // ACL_ERROR_INVALID_PARAM
-constexpr int kFloat = 0;                               // aclDataType, where it does not matter
+constexpr int kFloat = 0;                               // aclDataType, for calls in which it does not matter
 constexpr int kFormatNd = 2;                            // aclFormat
 constexpr std::uint32_t kRegisterPinned = 0x10000000U;  // ACL_HOST_REG_PINNED
 constexpr int kStreamIdle = 0;                          // ACL_STREAM_STATUS_COMPLETE
