@@ -1,4 +1,4 @@
-// The table of runtimes, and which of them a model belongs to.
+// The table of runtimes, and the choice of a model's runtime.
 #include "device/device.hpp"
 
 #include <cstring>
@@ -56,7 +56,7 @@ Result<std::string> runtime_for(const ModelSource& source, const std::string& wa
 }
 
 Result<Runtime*> open_runtime(const std::string& name, const std::vector<std::string>& libraries) {
-  // Never destroyed: devices and models may outlive static destructors.
+  // Never destroyed, because devices and models may outlive static destructors.
   static auto* const lock = new std::mutex;
   static auto* const entries = new Entry[2]{{"ort", open_ort, nullptr}, {"acl", open_acl, nullptr}};
   const std::lock_guard<std::mutex> guard(*lock);

@@ -1,4 +1,4 @@
-// Parsing and matching gears.
+// Parses and matches gears.
 #include "device/gears.hpp"
 
 #include <algorithm>
@@ -34,7 +34,7 @@ std::vector<std::string> split(const std::string& text, char separator) {
   }
 }
 
-// The dimensions an image size fills: the two dynamic ones of an input that has exactly two.
+// Returns the dimensions for an image size: the two dynamic ones of an input that has exactly two.
 std::vector<std::size_t> dynamic_dims(const TensorDesc& desc) {
   std::vector<std::size_t> dims;
   for (std::size_t i = 0; i < desc.shape.size(); ++i) {
@@ -43,7 +43,7 @@ std::vector<std::size_t> dynamic_dims(const TensorDesc& desc) {
   return dims;
 }
 
-// How many values a gear has for these inputs; 0 when the inputs cannot have gears of that kind.
+// Returns the number of values in a gear for these inputs; 0 if the inputs cannot have gears of this kind.
 std::size_t values_per_gear(GearKind kind, const std::vector<TensorDesc>& inputs) {
   std::size_t total = 0;
   std::size_t most = 0;
@@ -116,7 +116,7 @@ Result<Shape> gear_of(GearKind kind, const std::vector<TensorDesc>& inputs, cons
 
 void set_largest_sizes(const Gears& gears, std::vector<TensorDesc>* inputs) {
   for (const Shape& gear : gears.values) {
-    std::size_t next = 0;  // of a kDims gear: its values go over all inputs in order
+    std::size_t next = 0;  // for a kDims gear: its values are for all inputs in order
     for (TensorDesc& desc : *inputs) {
       if (!is_dynamic(desc.shape)) continue;
       if (gears.kind != GearKind::kDims) next = 0;

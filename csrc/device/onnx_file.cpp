@@ -1,4 +1,4 @@
-// A protobuf reader of forty lines: enough to step over fields, never more than the bytes given.
+// A small protobuf reader, which only steps over fields, and never reads beyond the given bytes.
 #include "device/onnx_file.hpp"
 
 #include <cstdlib>
@@ -11,7 +11,7 @@ enum Wire : std::uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 
 struct Field {
   std::uint64_t number = 0;
   std::uint32_t wire = 0;
-  const std::uint8_t* data = nullptr;  // of a kBytes field
+  const std::uint8_t* data = nullptr;  // the content of a kBytes field
   std::size_t size = 0;
 };
 
@@ -20,7 +20,7 @@ class Reader {
   Reader(const std::uint8_t* data, std::size_t size) : at_(data), end_(data + size) {}
   explicit Reader(const Field& field) : Reader(field.data, field.size) {}
 
-  // The next field; false at the end, and, with `broken` set, where the bytes are no field or stop inside one.
+  // Reads the next field. Returns false at the end; also, with `broken` set, for an invalid or truncated field.
   bool next(Field* field) {
     if (at_ == end_) return false;
     std::uint64_t tag = 0;

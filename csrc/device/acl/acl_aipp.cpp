@@ -1,4 +1,4 @@
-// Settings of dynamic AIPP as AscendCL's object, and how many bytes of pictures they ask for.
+// Converts settings of dynamic AIPP to AscendCL's object, and computes the bytes of pictures that they need.
 #include "device/acl/acl_loaded.hpp"
 
 namespace ais::acl {
@@ -35,7 +35,7 @@ Status fill_picture(const Api& api, const device::Aipp& s, std::uint64_t i, aclm
   const auto mean = [&](int channel) { return static_cast<std::int16_t>(s.mean[channel]); };
   if (!s.mean.empty()) AIS_TRY(ACL_CALL(api, aclmdlSetAIPPDtcPixelMean, aipp, mean(0), mean(1), mean(2), mean(3), i));
   if (!s.min.empty()) AIS_TRY(ACL_CALL(api, aclmdlSetAIPPDtcPixelMin, aipp, s.min[0], s.min[1], s.min[2], s.min[3], i));
-  // A reciprocal that was never set is 1 by the documentation; it is set in any case, because 0 would blacken the picture.
+  // By the documentation the default of a reciprocal is 1. It is set in any case, because 0 would make the picture black.
   const std::vector<float> r = s.reciprocal.empty() ? std::vector<float>(4, 1.0F) : s.reciprocal;
   return ACL_CALL(api, aclmdlSetAIPPPixelVarReci, aipp, r[0], r[1], r[2], r[3], i);
 }

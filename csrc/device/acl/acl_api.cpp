@@ -1,4 +1,4 @@
-// Finding AscendCL, resolving its functions, translating its numbers.
+// Finds AscendCL, resolves its functions, and translates its error numbers.
 #include "device/acl/acl_api.hpp"
 
 #include <utility>
@@ -6,7 +6,7 @@
 namespace ais::acl {
 namespace {
 
-// Newer CANN moves functions into libraries of their own, and announces that libascendcl.so will lose them.
+// Newer CANN has moved functions to other libraries, and announces their removal from libascendcl.so.
 constexpr const char* kCompanions[] = {"libacl_rt.so", "libacl_mdl.so", "libmsprofiler.so"};
 
 std::string beside(const std::string& path, const char* name) {
@@ -14,7 +14,7 @@ std::string beside(const std::string& path, const char* name) {
   return slash == std::string::npos ? name : path.substr(0, slash + 1) + name;
 }
 
-// The companions that are there: beside the library, or where the loader finds them.
+// Opens the existing companions: beside the library, or on the loader's path.
 std::vector<Dylib> open_companions(const std::string& path) {
   std::vector<Dylib> found;
   for (const char* name : kCompanions) {
@@ -30,7 +30,7 @@ void* find(const Dylib& library, const std::vector<Dylib>& companions, const cha
   return symbol;
 }
 
-// Required functions that neither the library nor its companions have.
+// Returns the required functions that neither the library nor its companions have.
 std::string missing(const Dylib& library, const std::vector<Dylib>& companions) {
   std::string names;
 #define ACL_REQUIRED(ret, name, params) \
@@ -63,7 +63,7 @@ Code code_of(aclError number, Code fallback) {
   return code == Code::kOk ? fallback : code;
 }
 
-// What to do about it, as the end of the message; "" where the message says enough.
+// Returns advice for the end of an error message; "" if there is none.
 const char* advice(Code code, aclError number) {
   constexpr aclError kLostHeartbeat = 507010;
   constexpr aclError kSocketClosed = 507901;

@@ -1,4 +1,4 @@
-// Entering, memory, closing.
+// Enters a context, manages its memory, closes it.
 #include "device/acl/acl_context.hpp"
 
 #include <sys/mman.h>
@@ -15,7 +15,7 @@
 namespace ais::acl {
 namespace {
 
-// The contexts that this library made and has not destroyed.
+// The live contexts of this library.
 struct OwnContexts {
   std::mutex lock;
   std::unordered_set<aclrtContext> handles;  // guarded by lock
@@ -32,7 +32,7 @@ bool is_own(aclrtContext handle) {
   return own.handles.count(handle) != 0;
 }
 
-thread_local int t_scopes = 0;  // living CurrentContexts of this thread
+thread_local int t_scopes = 0;  // CurrentContexts of this thread that exist now
 
 std::size_t rounded(std::size_t bytes) {
   return (bytes + tuning::kDeviceBlock - 1 + (bytes == 0 ? 1 : 0)) / tuning::kDeviceBlock * tuning::kDeviceBlock;
@@ -60,14 +60,14 @@ CurrentContext::CurrentContext(const Api& api) : api_(&api) {
   ++t_scopes;
   if (api.aclrtGetCurrentContext(&before_) == 0) return;
   before_ = nullptr;
-  static_cast<void>(api.aclGetRecentErrMsg());  // that there is none is no failure, and not the text of the next one
+  static_cast<void>(api.aclGetRecentErrMsg());  // discard its error text: having no context is not a failure
 }
 
 void CurrentContext::end() {
   const Api* api = std::exchange(api_, nullptr);
   if (api == nullptr) return;
   --t_scopes;
-  if (put_back_) static_cast<void>(api->aclrtSetCurrentContext(before_));  // it may have been destroyed meanwhile
+  if (put_back_) static_cast<void>(api->aclrtSetCurrentContext(before_));  // the context may have been destroyed meanwhile
 }
 
 void CurrentContext::will_change() { put_back_ = before_ != nullptr && (t_scopes > 1 || !is_own(before_)); }
@@ -93,7 +93,7 @@ AclContext::AclContext(const Api& api, int device_id, aclrtContext handle, HostR
 
 Result<std::shared_ptr<AclContext>> AclContext::open(const Api& api, int device_id, HostRegister host_register) {
   CurrentContext current(api);
-  current.will_change();  // both calls make a context of theirs current
+  current.will_change();  // both calls make another context current
   AIS_TRY(ACL_CALL(api, aclrtSetDevice, device_id));
   aclrtContext handle = nullptr;
   if (Status status = ACL_CALL(api, aclrtCreateContext, &handle, device_id); !status.ok()) {
@@ -127,14 +127,14 @@ Result<AclContext::Entry> AclContext::enter() {
 
 bool AclContext::wait_interrupted() const {
   const bool result = interrupted();
-  static_cast<void>(set_current());  // if that fails, so does the call that comes next, which tells
+  static_cast<void>(set_current());  // if this fails, the next call fails, too, and reports it
   return result;
 }
 
 void AclContext::abort(aclrtStream stream) {
   if (!can_abort()) return;
   const Status status = ACL_CALL(api_, aclrtStreamAbort, stream);
-  if (status.code() == Code::kUnsupported) can_abort_ = false;  // nor will it be the next time
+  if (status.code() == Code::kUnsupported) can_abort_ = false;  // it will not work later, either
 }
 
 std::string AclContext::why_no_abort() const {
@@ -157,7 +157,7 @@ Result<void*> AclContext::new_block(std::size_t size) {
   void* block = nullptr;
   Status status = ACL_CALL(api_, aclrtMalloc, &block, size, kHugeFirst);
   if (status.code() == Code::kOutOfMemory) {
-    trim();  // the cache may hold what is missing
+    trim();  // the cache may have the missing memory
     status = ACL_CALL(api_, aclrtMalloc, &block, size, kHugeFirst);
   }
   AIS_TRY(std::move(status).with_context("device " + std::to_string(device_id_) + ", " + std::to_string(size) + " bytes"));
@@ -183,7 +183,7 @@ Result<device::Buffer> AclContext::allocate(std::size_t bytes, bool cacheable) {
   return device::Buffer{std::shared_ptr<void>(block, give_back), bytes};
 }
 
-// Boards with HBM and those with DDR answer each other's question with zeros, or with an error.
+// A board with HBM answers the query for DDR with zeros or an error, and the other way round.
 Result<device::MemoryInfo> AclContext::memory() {
   if (api_.aclrtGetMemInfo == nullptr) return Status(Code::kUnsupported, "this AscendCL has no aclrtGetMemInfo");
   AIS_ASSIGN(const Entry inside, enter());
@@ -216,10 +216,10 @@ device::Buffer AclContext::adopt(void* data, std::size_t bytes) {
   return device::Buffer{std::shared_ptr<void>(data, [self](void* block) { self->give_back(block, 0, false); }), bytes};
 }
 
-// Ends a shared pointer, which lets nothing out. Without memory for it the block waits for the context's end.
+// The deleter of a shared pointer, so it does not throw. Without memory for the cache entry, the context frees the block.
 void AclContext::give_back(void* block, std::size_t size, bool cacheable) try {
   Result<Entry> inside = enter();
-  if (!inside.ok()) return;  // closed: it was freed with the rest. In a forked child it is the parent's.
+  if (!inside.ok()) return;  // closed: everything was freed. In a forked child the memory belongs to the parent.
   {
     const std::lock_guard<std::mutex> guard(lock_);
     if (cacheable && size <= tuning::kDeviceCacheBytes - cached_bytes_) {
@@ -277,8 +277,8 @@ Status AclContext::copy(void* to, const void* from, std::size_t bytes, MemcpyKin
   return ACL_CALL(api_, aclrtMemcpy, to, bytes, from, bytes, kind);
 }
 
-// The call is exported everywhere, and supported on some products only; and up to kernel 5.10 it lets memory pass that cannot
-// be pinned, whose copies go wrong.
+// All libraries export the call, but only some products support it. Up to kernel 5.10 it accepts memory that cannot be pinned,
+// and copies of such memory fail.
 Status AclContext::check_registering() const {
   std::string why;
   if (host_register_ == HostRegister::kOff) {
@@ -311,7 +311,7 @@ std::string AclContext::host_memory() {
   }
   const Status status = try_registering();
   const std::lock_guard<std::mutex> guard(lock_);
-  if (status.ok() && !host_memory_.empty()) return host_memory_;  // a slot was refused meanwhile
+  if (status.ok() && !host_memory_.empty()) return host_memory_;  // a slot was refused in the meantime
   host_memory_ = status.ok() ? "registered" : "page-locked (" + status.message() + ")";
   return host_memory_;
 }
@@ -319,7 +319,7 @@ std::string AclContext::host_memory() {
 Status AclContext::register_host(void* host, std::size_t bytes) {
   AIS_TRY(check_registering());
   AIS_ASSIGN(const Entry inside, enter());
-  // Whether memory of every kind can be pinned is not documented, so any refusal is an answer.
+  // It is not documented which memory can be pinned, so any error counts as a refusal.
   Status status = api_.check(api_.aclrtHostRegisterV2(host, bytes, kRegisterPinned), "aclrtHostRegisterV2", Code::kUnsupported);
   if (!status.ok()) return refused(std::move(status));
   const std::lock_guard<std::mutex> guard(lock_);
@@ -327,7 +327,7 @@ Status AclContext::register_host(void* host, std::size_t bytes) {
   return Status();
 }
 
-// From now on host_memory() tells of it: nobody registers more after that, and what is registered stays so.
+// From now on host_memory() reports the refusal. No more memory is registered, and registered memory stays registered.
 Status AclContext::refused(Status status) {
   const std::lock_guard<std::mutex> guard(lock_);
   const bool some = std::any_of(registered_.begin(), registered_.end(), [](const auto& entry) { return entry.second != 0; });
@@ -351,7 +351,7 @@ Status AclContext::unregister_host(void* host) {
     const std::lock_guard<std::mutex> guard(lock_);
     const auto found = registered_.find(address);
     if (found == registered_.end()) return Status(Code::kInvalidArgument, "this memory was not registered here");
-    found->second = 0;  // nobody uses it from now on; if the call fails, close() tries again
+    found->second = 0;  // it is not used any more; if the call fails, close() tries again
   }
   if (Status status = ACL_CALL(api_, aclrtHostUnregister, host); !status.ok()) return refused(std::move(status));
   const std::lock_guard<std::mutex> guard(lock_);
@@ -384,7 +384,7 @@ void AclContext::close() {
   release_all();
 }
 
-// Nobody else is inside or will be, so nothing here needs the lock. A failure leaves that thing to the end of the process.
+// No other thread is inside or can enter, so this needs no lock. After a failure the object stays until the process ends.
 void AclContext::release_all() {
   CurrentContext current(api_);
   current.will_change();

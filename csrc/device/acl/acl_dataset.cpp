@@ -1,4 +1,4 @@
-// Three levels, and each is freed by itself: the memory (not ours), the buffers, the dataset.
+// A dataset has three levels, which are freed separately: the memory (not owned), the buffers, the dataset.
 #include "device/acl/acl_dataset.hpp"
 
 namespace ais::acl {
@@ -33,7 +33,7 @@ Status Dataset::point(std::size_t index, void* data, std::size_t bytes) {
 
 Status Dataset::empty(std::size_t index) {
   Entry& entry = buffers_[index];
-  // If the update fails, the next point() has to know where the buffer points.
+  // If the update fails, the next point() must know where the buffer points.
   entry.data = data(index);
   entry.bytes = bytes(index);
   return point(index, nullptr, 0);

@@ -1,4 +1,4 @@
-// Reading the description: tensors, special inputs, gears.
+// Reads AscendCL's description: tensors, special inputs, gears.
 #include "device/acl/acl_describe.hpp"
 
 #include <algorithm>
@@ -29,7 +29,7 @@ void set_dims(const aclmdlIODims& dims, TensorDesc* desc) {
   if (!desc->ranked) desc->shape.clear();
 }
 
-// AscendCL answers a query that it cannot with nothing, not with an error.
+// For a query without an answer AscendCL returns an empty value, not an error.
 Status check_answers(const TensorDesc& desc, const std::string& side, std::size_t index) {
   std::size_t elements = 0;
   const bool empty = count_elements(desc.shape, &elements) && elements == 0;
@@ -38,14 +38,14 @@ Status check_answers(const TensorDesc& desc, const std::string& side, std::size_
                                       side + " " + std::to_string(index));
 }
 
-// Where the dims do not multiply to the size (a picture whose format has fewer bytes than its channels say), the size counts.
+// If the dims do not give the size (a picture format with fewer bytes than its channels), the size is used.
 void trust_bytes(TensorDesc* desc) {
   std::size_t elements = 0;
   if (desc->open() || !count_elements(desc->shape, &elements)) return;
   if (packed_bytes(desc->dtype, elements) != desc->bytes) desc->shape = {-1};
 }
 
-// What an open dimension may be. Models with gears have none. A library that does not tell is no reason not to load the model.
+// Reads the range of an open dimension. Models with gears have none. If the library does not report it, the model still loads.
 void read_range(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
   if (api.aclmdlGetInputDimsRange == nullptr || !desc->ranked || !is_dynamic(desc->shape)) return;
   const auto range = std::make_unique<aclmdlIODimsRange>();
@@ -62,7 +62,7 @@ void read_range(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc
 
 Status read_input(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
   aclmdlIODims dims = {};
-  // V2 has the dims of the bytes that are fed; they differ where the model preprocesses pictures.
+  // V2 has the dims of the fed bytes, which differ if the model preprocesses pictures.
   AIS_TRY(api.check(api.aclmdlGetInputDimsV2(model, index, &dims), "aclmdlGetInputDimsV2", Code::kModelLoad));
   set_dims(dims, desc);
   desc->format = api.aclmdlGetInputFormat(model, index);
@@ -71,11 +71,11 @@ Status read_input(const Api& api, aclmdlDesc* model, std::size_t index, TensorDe
   return set_dtype(api.aclmdlGetInputDataType(model, index), "input", desc);
 }
 
-// What each of AscendCL's inputs is to the preprocessing of pictures. A model has parameter inputs only if one has the name
-// that the compiler gives the first; the others are called after their nodes, so from there on the type decides.
+// The role of each of AscendCL's inputs in AIPP. A model has parameter inputs only if one has the compiler's name for the
+// first; the others are named after their nodes, so their type decides.
 struct AippRole {
   int type = 0;
-  std::size_t attached = kNoInput;  // of a picture: its parameter input
+  std::size_t attached = kNoInput;  // for a picture: its parameter input
 };
 
 Result<std::vector<AippRole>> read_aipp_roles(const Api& api, aclmdlDesc* model, std::uint32_t model_id) {
@@ -134,7 +134,7 @@ Status read_outputs(const Api& api, aclmdlDesc* model, Layout* layout) {
   return Status();
 }
 
-// Which picture each parameter input belongs to.
+// Finds the picture of each parameter input.
 Status match_aipp(const std::vector<AippRole>& roles, Layout* layout) {
   for (std::size_t i = 0; i < layout->data.size(); ++i) {
     const AippRole& role = roles[layout->data[i]];
@@ -145,7 +145,7 @@ Status match_aipp(const std::vector<AippRole>& roles, Layout* layout) {
       return Status(Code::kModelLoad, "input '" + layout->info.inputs[i].name + "' has AIPP parameters that are no input");
     found->picture = i;
     const TensorDesc& picture = layout->info.inputs[i];
-    // Asked now: trust_bytes may forget it. A picture that is described in another way is one at least.
+    // Read now, because trust_bytes may remove it. A picture with another description counts as one.
     found->batch = picture.shape.size() == 4 ? picture.shape[0] : 1;
     layout->info.aipp_inputs.push_back(i);
     trust_bytes(&layout->info.inputs[i]);
@@ -153,7 +153,7 @@ Status match_aipp(const std::vector<AippRole>& roles, Layout* layout) {
   return Status();
 }
 
-// The gear's values for the dynamic dimensions, in the order of the inputs, if the inputs stand in the gear in `order` at all.
+// Returns the gear's values for dynamic dimensions in the order of the inputs, if the gear has the inputs in `order`.
 bool values_in_order(const std::vector<TensorDesc>& inputs, const std::vector<std::size_t>& order, const aclmdlIODims& gear,
                      Shape* values) {
   std::vector<Shape> each(inputs.size());
@@ -173,8 +173,8 @@ bool values_in_order(const std::vector<TensorDesc>& inputs, const std::vector<st
   return next == gear.dimCount;
 }
 
-// A gear lists the inputs as the model's compiler was given them, which no query tells: the first order that fits all gears is
-// taken, and the model's own is tried first.
+// A gear lists the inputs in the order given to the compiler, which no query returns. The first order that fits all gears is
+// used; the model's own order is tried first.
 Status read_dims_gears(const Api& api, aclmdlDesc* model, std::size_t count, Layout* layout) {
   layout->gear_dims.resize(count);
   AIS_TRY(api.check(api.aclmdlGetInputDynamicDims(model, kAnyIndex, layout->gear_dims.data(), count),

@@ -1,4 +1,4 @@
-// Looking into the model, choosing the way, loading.
+// Inspects the model, chooses how to load it, and loads it.
 #include "device/acl/acl_load.hpp"
 
 #include <dirent.h>
@@ -18,8 +18,8 @@ namespace {
 
 constexpr std::size_t kModelTypeAt = 82;  // in the header of a compiled model
 constexpr char kBundle = 5;
-constexpr std::size_t kShortestName = 8;          // of a file of weights; shorter names are in a model by chance
-constexpr const char* kWeightPrefix = "weight_";  // of the names that the compiler gives, with a digest of 64 digits behind
+constexpr std::size_t kShortestName = 8;          // of a weight file; shorter names may be in a model by chance
+constexpr const char* kWeightPrefix = "weight_";  // the prefix of the compiler's names; a digest of 64 digits follows
 constexpr std::size_t kDigest = 64;
 
 bool is_bundle(std::string_view model) {
@@ -41,7 +41,7 @@ std::string folder_beside(const std::string& path) {
   return (slash == std::string::npos ? std::string() : path.substr(0, slash + 1)) + "weight";
 }
 
-// The files of the folder whose names the model holds, sorted.
+// Returns the files of the folder whose names are in the model, sorted.
 std::vector<std::string> weights_in(const std::string& folder, std::string_view model) {
   std::vector<std::string> found;
   const std::unique_ptr<DIR, int (*)(DIR*)> entries(opendir(folder.c_str()), closedir);
@@ -55,7 +55,7 @@ std::vector<std::string> weights_in(const std::string& folder, std::string_view 
   return found;
 }
 
-// A name of a file of weights that the model holds, "" where there is none.
+// Returns the name of a weight file that is in the model; "" if there is none.
 std::string weight_name(std::string_view model) {
   for (std::size_t at = model.find(kWeightPrefix); at != std::string_view::npos; at = model.find(kWeightPrefix, at + 1)) {
     const std::string_view name = model.substr(at, std::strlen(kWeightPrefix) + kDigest);
@@ -66,7 +66,7 @@ std::string weight_name(std::string_view model) {
   return "";
 }
 
-// AscendCL's object that says how to load.
+// AscendCL's load configuration.
 class Config {
  public:
   explicit Config(const Api& api) : api_(api), handle_(api.aclmdlCreateConfigHandle()) {}
@@ -92,7 +92,7 @@ bool can_configure(const Api& api) {
          api.aclmdlSetConfigOpt != nullptr && api.aclmdlLoadWithConfig != nullptr;
 }
 
-// A workspace of others for the model; null where AscendCL does not say how large, as for models of open shapes.
+// Returns a shared workspace for the model; null if AscendCL does not report its size, as for models with open shapes.
 Result<std::shared_ptr<Workspace>> find_workspace(const Api& api, const device::ModelSource& source, DeviceShare* share) {
   const bool file = source.bytes == nullptr;
   const bool able = file ? api.aclmdlQuerySize != nullptr && api.aclmdlLoadFromFileWithMem != nullptr
@@ -102,7 +102,7 @@ Result<std::shared_ptr<Workspace>> find_workspace(const Api& api, const device::
   if (!able) return std::shared_ptr<Workspace>();
   const aclError number = file ? api.aclmdlQuerySize(source.path.c_str(), &work, &weights)
                                : api.aclmdlQuerySizeFromMem(source.bytes, source.size, &work, &weights);
-  if (number != 0) static_cast<void>(api.aclGetRecentErrMsg());  // loading it says what is wrong with it
+  if (number != 0) static_cast<void>(api.aclGetRecentErrMsg());  // loading the model reports the error
   if (number != 0 || work == 0) return std::shared_ptr<Workspace>();
   return share->workspace(work);
 }
@@ -145,7 +145,7 @@ struct Weights {
   std::vector<std::string> names;
 };
 
-// With weights that all sessions use.
+// Loads the model with weights that all sessions share.
 Status load_with_shared(const Api& api, const device::ModelSource& source, const Weights& weights, DeviceShare* share,
                         Loaded* loaded) {
   Config config(api);
@@ -160,7 +160,7 @@ Status load_with_shared(const Api& api, const device::ModelSource& source, const
   return load_configured(api, config, &loaded->id);
 }
 
-// With weights of its own, which AscendCL reads from a folder. It takes a folder with models from memory only.
+// Loads the model with its own weights, which AscendCL reads from a folder. It accepts a folder only for models from memory.
 Status load_with_folder(const Api& api, const device::ModelSource& bytes, const std::string& folder, std::uint32_t* id) {
   if (!can_configure(api)) {
     return Status(Code::kUnsupported,
@@ -187,14 +187,14 @@ Status load_as_wanted(const Api& api, const device::ModelSource& source, std::st
   if (can_configure(api) && api.aclmdlSetExternalWeightAddress != nullptr)
     return load_with_shared(api, source, weights, share, loaded);
   if (weights.folder == beside) return load_plainly(api, source, loaded);
-  loaded->workspace.reset();  // AscendCL does not take both
+  loaded->workspace.reset();  // AscendCL does not accept both
   device::ModelSource bytes = source;
   bytes.bytes = model.data();
   bytes.size = model.size();
   return load_with_folder(api, bytes, weights.folder, &loaded->id);
 }
 
-// What the caller can do about a failure that may be for want of weights.
+// Adds advice to an error that may be caused by missing weights.
 Status explain(Status status, std::string_view model, const LoadOptions& options) {
   if (status.ok() || status.code() == Code::kOutOfMemory || status.code() == Code::kDeviceLost) return status;
   const std::string name = weight_name(model);

@@ -1,4 +1,4 @@
-// Loading, and preparing a run.
+// Loads a model, and prepares runs.
 #include "device/acl/acl_loaded.hpp"
 
 #include <algorithm>
@@ -42,8 +42,8 @@ Status LoadedModel::load_id(const device::ModelSource& source, const LoadOptions
   return Status();
 }
 
-// AscendCL describes the outputs of the largest gear; what they are in the others it says only when one is chosen. A dimension
-// that differs between gears is dynamic.
+// AscendCL describes the outputs of the largest gear. For another gear it describes them only after the gear was selected. A
+// dimension that differs between gears is dynamic.
 Status LoadedModel::learn_outputs() {
   const std::size_t gears = layout_.info.gears.values.size();
   if (gears == 0) return Status();
@@ -90,7 +90,7 @@ Result<std::unique_ptr<DatasetPair>> LoadedModel::make_datasets() {
 void LoadedModel::release() {
   leave_workspace();
   if (stream_ != nullptr) {
-    // A pipeline that could not be ended may have left work on it; a stream must not be destroyed while it works.
+    // A pipeline that could not be ended may have left work on the stream, which must not be destroyed while it works.
     static_cast<void>(api_.aclrtSynchronizeStream(stream_) == 0 || api_.aclrtSynchronizeStream(stream_) == 0);
     ACL_RELEASE(api_, aclrtDestroyStream, stream_);
   }
@@ -120,7 +120,7 @@ bool LoadedModel::predictable() const {
 }
 
 Status LoadedModel::choose_gear(DatasetPair* datasets, int gear) {
-  datasets->gear = gear_ = -1;  // unknown, should the call fail
+  datasets->gear = gear_ = -1;  // unknown if the call fails
   const Shape& values = layout_.info.gears.values[gear];
   const std::size_t index = layout_.gear_index;
   switch (layout_.info.gears.kind) {
@@ -156,7 +156,7 @@ Status LoadedModel::apply_gear(const std::vector<TensorView>& inputs, DatasetPai
 Status LoadedModel::apply_shapes(const std::vector<TensorView>& inputs, DatasetPair* datasets) {
   if (!layout_.open_shapes) return Status();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    // A scalar's shape equals that of a datasets that is new, so an empty one is always set.
+    // A scalar's shape equals the initial shape of new datasets, so an empty shape is always set.
     if (datasets->shapes[i] == inputs[i].shape && !inputs[i].shape.empty()) continue;
     AIS_TRY(datasets->in.set_shape(layout_.data[i], inputs[i].shape));
     datasets->shapes[i] = inputs[i].shape;

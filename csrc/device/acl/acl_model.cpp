@@ -1,4 +1,4 @@
-// Entering the context, then the loaded model's own work.
+// Enters the context, and calls the loaded model.
 #include "device/acl/acl_model.hpp"
 
 #include <utility>
@@ -8,8 +8,7 @@
 namespace ais::acl {
 namespace {
 
-// Inputs and outputs that stay the same. The model's datasets are pointed at them, which costs nothing where they point there
-// already.
+// Fixed inputs and outputs. The model's datasets are pointed at them, which costs nothing if they already point there.
 class AclBinding final : public device::Binding {
  public:
   AclBinding(std::shared_ptr<AclModel> model, std::vector<TensorView> inputs, std::vector<device::Output> bound)

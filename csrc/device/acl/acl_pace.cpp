@@ -1,4 +1,4 @@
-// How long to pause.
+// Computes the pauses.
 #include "device/acl/acl_pace.hpp"
 
 #include <sys/prctl.h>
@@ -18,8 +18,8 @@ std::int64_t Pace::next(bool relaxed, std::int64_t waited, int pauses) const {
   return std::min(pause, tuning::kLongestPauseNs);
 }
 
-// A wait that was over at the first look says nothing. One that was over after the first pause took at most that long, so the
-// next first pause is shorter.
+// If the work had ended at the first query, nothing is learned. If it had ended after the first pause, it took at most this
+// long, so the next first pause is shorter.
 void Pace::learn(bool relaxed, std::int64_t waited, int pauses) {
   if (pauses == 0) return;
   std::atomic<std::int64_t>& usual = usual_ns_[relaxed ? 1 : 0];
@@ -28,8 +28,8 @@ void Pace::learn(bool relaxed, std::int64_t waited, int pauses) {
   usual.store(early ? std::min(waited, before - before / (relaxed ? 8 : 4)) : waited, std::memory_order_relaxed);
 }
 
-// The kernel may round a sleep up by the thread's timer slack, 50 us unless told otherwise. The thread is the caller's, so the
-// slack is put back.
+// The kernel may lengthen a sleep by the thread's timer slack, 50 us by default. The thread belongs to the caller, so the slack
+// is restored.
 bool Pace::pause(std::int64_t ns) {
   const int slack = ns < tuning::kPreciseBelowNs ? prctl(PR_GET_TIMERSLACK) : 0;
   if (slack > 1) prctl(PR_SET_TIMERSLACK, 1UL);

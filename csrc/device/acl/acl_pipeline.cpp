@@ -1,4 +1,4 @@
-// StagedRuns as the pipeline of csrc/device/device.hpp: it enters the context, and keeps it and the model alive.
+// Implements the pipeline of csrc/device/device.hpp with StagedRuns: enters the context, and keeps it and the model alive.
 #include <utility>
 
 #include "base/interrupt.hpp"

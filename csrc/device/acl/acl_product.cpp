@@ -1,4 +1,4 @@
-// The products are told apart by the beginning of the SoC's name; the first that fits counts.
+// The products, by the beginning of the SoC's name; the first match counts.
 #include "device/acl/acl_product.hpp"
 
 #include <sys/utsname.h>

@@ -1,8 +1,8 @@
-// One run: outputs placed, executed, described.
+// One run: places outputs, executes, describes outputs.
 //
-// An output whose size only the run can tell is first left to the library, which allocates it; the size is remembered, and
-// later runs bring memory with headroom, which spares the library's allocation. Where that is too small the run is made again
-// the first way. A caller's guess of the size stands in for what no run has told yet, if it is sane.
+// In the first run the library allocates an output of unknown size. The size is kept, and later runs have memory with headroom,
+// which saves the library's allocation. If this is too small, the run is repeated in the first way. Before a size is known, a
+// plausible guess of the caller is used.
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -14,7 +14,7 @@ namespace ais::acl {
 
 using device::Output;
 
-// AscendCL has no number for a buffer that is too small.
+// AscendCL has no error number for a buffer that is too small.
 bool LoadedModel::worth_another(const Status& run) {
   return !run.ok() && run.code() != Code::kDeviceLost && run.code() != Code::kCancelled;
 }
@@ -24,8 +24,8 @@ LoadedModel::Room LoadedModel::room_for(std::size_t output) const {
   return {std::max(learned_[output] + learned_[output] / 4, guesses_[output]), true};
 }
 
-// Only results of models whose shapes are open are sure to be described; memory of another size than the result's would tell
-// nothing of any other.
+// Guesses are used only for models with open shapes, because only their results are described. For other models memory of a
+// different size would give no information about the result.
 void LoadedModel::expect_outputs(const std::vector<std::size_t>& bytes) {
   const std::lock_guard<std::mutex> guard(lock_);
   for (std::size_t i = 0; i < guesses_.size(); ++i) {
@@ -43,7 +43,7 @@ Status LoadedModel::run(const std::vector<TensorView>& inputs, std::vector<Outpu
   const std::uint64_t cancels = cancels_.load();
   const std::lock_guard<std::mutex> guard(lock_);
   AIS_TRY(cancelled_since(cancels));
-  // A pipeline's runs are in flight. One that failed tells its pipeline, at its event; here only the end matters.
+  // Runs of a pipeline are in flight. Their errors are reported to the pipeline at their events; here only the end matters.
   if (in_flight_ > 0 && api_.aclrtSynchronizeStream(stream_) != 0) AIS_TRY(ACL_CALL(api_, aclrtSynchronizeStream, stream_));
   AIS_TRY(prepare(inputs, datasets_.get()));
   bool guessed = false;
@@ -67,7 +67,7 @@ Status LoadedModel::place(std::vector<Output>* outputs, bool* guessed) {
     if (output.data == nullptr) {
       const Room room = room_for(i);
       Result<device::Buffer> buffer = room.bytes == 0 ? device::Buffer() : context_.allocate(room.bytes);
-      // Where a guess does not fit, the result may.
+      // If there is no memory for the guess, there may be enough for the result.
       if (!buffer.ok() && !(room.guessed && buffer.status().code() == Code::kOutOfMemory)) return buffer.take_status();
       if (buffer.ok() && room.bytes != 0) {
         output.owner = buffer.value().data;
@@ -87,8 +87,8 @@ Status LoadedModel::execute(std::vector<Output>* outputs, std::uint64_t cancels)
   return status.ok() ? claimed : status;
 }
 
-// A library that does not tell what a model was compiled for (aclmdlGetInputDimsRange) refuses other shapes by this number, and
-// names nothing.
+// A library without aclmdlGetInputDimsRange refuses shapes for which the model was not compiled with this number, and without
+// details.
 Status LoadedModel::naming_shapes(Status status, const DatasetPair& datasets) const {
   if (status.vendor_code() != kInvalidParam || !layout_.open_shapes) return status;
   std::string text = status.message() + "; the inputs had the shapes ";
@@ -98,7 +98,7 @@ Status LoadedModel::naming_shapes(Status status, const DatasetPair& datasets) co
   return Status(status.code(), text + ", and shapes that the model was not compiled for are refused so", status.vendor_code());
 }
 
-// On the model's stream, where it can be stopped, if the library can do that and has nothing to allocate.
+// Executes on the model's stream, so that the run can be stopped, if the library supports this and allocates no output.
 Status LoadedModel::call_execute(const std::vector<Output>& outputs, std::uint64_t cancels) {
   const bool placed = std::all_of(outputs.begin(), outputs.end(), [](const Output& output) { return output.data != nullptr; });
   if (!context_.can_abort() || !placed) {
@@ -112,7 +112,7 @@ Status LoadedModel::call_execute(const std::vector<Output>& outputs, std::uint64
   return status;
 }
 
-// Until the stream is quiet, whatever fails: the run uses its memory for so long.
+// Waits until the stream is idle, after any failure, because the run uses its memory until then.
 Status LoadedModel::wait_for_stream(std::uint64_t cancels) {
   const auto ended = [&]() -> Result<bool> {
     int state = 0;
@@ -124,7 +124,8 @@ Status LoadedModel::wait_for_stream(std::uint64_t cancels) {
   const bool unfinished = waited.code() == Code::kCancelled;
   if (unfinished) context_.abort(stream_);  // if that fails, the run ends by itself
   Status status = ACL_CALL(api_, aclrtSynchronizeStream, stream_);
-  if (!status.ok()) static_cast<void>(api_.aclrtSynchronizeStream(stream_));  // the first may have failed by itself
+  if (!status.ok())
+    static_cast<void>(api_.aclrtSynchronizeStream(stream_));  // the first call may have failed for another reason
   if (unfinished) return stopped();
   return status.ok() ? std::move(waited) : std::move(status);
 }
@@ -168,15 +169,15 @@ Status LoadedModel::describe_results(const DatasetPair& datasets, std::vector<Ou
   return Status();
 }
 
-// The dataset's description of the result; where there is none, the model's, whose one open dimension follows from the size of
-// what the library allocated. So only a size that came with a description is remembered: memory of another size would tell
-// nothing.
+// Returns the shape from the dataset's description of the result. If there is none, it is the model's shape, with its only open
+// dimension computed from the allocated size. So only a size with a description is kept: memory of another size would give no
+// information.
 Result<Shape> LoadedModel::result_shape(const DatasetPair& datasets, std::size_t index, std::size_t bytes) {
   Shape shape;
   if (const aclTensorDesc* desc = api_.aclmdlGetDatasetTensorDesc(datasets.out.get(), index); desc != nullptr) {
     const std::size_t rank = api_.aclGetTensorDescNumDims(desc);
     const device::TensorDesc& declared = layout_.info.outputs[index];
-    if (rank > kMaxDims || (declared.ranked && rank != declared.shape.size())) {  // it answers 0 where it cannot tell
+    if (rank > kMaxDims || (declared.ranked && rank != declared.shape.size())) {  // it returns 0 if it is unknown
       return Status(Code::kExecution, "AscendCL gave output '" + declared.name + "' the rank " + std::to_string(rank) +
                                           ", and declared " + shape_text(declared.shape));
     }
@@ -201,7 +202,7 @@ Result<Shape> LoadedModel::result_shape(const DatasetPair& datasets, std::size_t
     else
       return shape;  // two are open, or the rank is (-2): the caller refuses the shape
   }
-  if (open != nullptr && bytes == 0) {  // it never allocates nothing: a query failed
+  if (open != nullptr && bytes == 0) {  // it never allocates 0 bytes: a query failed
     return Status(Code::kExecution, "AscendCL does not tell the size of output '" + layout_.info.outputs[index].name + "'");
   }
   const std::size_t item = dtype_bits(layout_.info.outputs[index].dtype) * unit;
@@ -219,8 +220,8 @@ Status LoadedModel::execute_async(DatasetPair* datasets, std::uint64_t cancels, 
   return Status();
 }
 
-// Both waits are for the device, and the second for a stream of another context, so both ask: a turn that lasts can be stopped
-// waiting for. A stream that had a fault has no work any more.
+// Both waits poll, so that a long wait can be stopped. The second one is for a stream of another context. A stream with a fault
+// has no work any more.
 Result<std::unique_lock<std::mutex>> LoadedModel::take_turn(std::uint64_t cancels) {
   std::unique_lock<std::mutex> turn;
   if (workspace_ == nullptr) return turn;
@@ -244,7 +245,7 @@ Result<std::unique_lock<std::mutex>> LoadedModel::take_turn(std::uint64_t cancel
   return status;
 }
 
-// Whoever is next must not look for this model's stream any more.
+// Makes sure that the next model does not use this model's stream.
 void LoadedModel::leave_workspace() {
   if (workspace_ == nullptr) return;
   const std::lock_guard<std::mutex> guard(workspace_->lock);

@@ -1,8 +1,8 @@
-// AscendCL as a device runtime: initialised once per process, and every NPU is a device.
+// AscendCL as a device runtime. It is initialised once for a process, and every NPU is a device.
 //
-// Processes: the first use initialises AscendCL, and that does not survive a fork, so a child of this process is refused with a
-// sentence. Asking for a runtime (open_acl) initialises nothing.
-// Locks: State::lock, held while initialising, opening a context and finalising; it is taken before a context's own.
+// Processes: the first use initialises AscendCL, which does not survive a fork, so calls in a forked child return an error.
+// open_acl initialises nothing.
+// Locks: State::lock is held while initialising, opening a context and finalising. It is taken before a context's lock.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -68,7 +68,7 @@ Result<AclOptions> read_options(const device::Options& options) {
 
 class AclRuntime;
 
-// A device by its number. Its context is opened at the first use and shared by what is made on it.
+// A device by its number. Its context is opened at the first use, and shared by all objects on the device.
 class AclDevice final : public device::Device {
  public:
   AclDevice(AclRuntime* runtime, int id, AclOptions options, std::uint64_t life)
@@ -116,7 +116,7 @@ class AclDevice final : public device::Device {
   AclRuntime* const runtime_;
   const int id_;
   const AclOptions options_;
-  const std::uint64_t life_;  // of the runtime's lives, the one that it belongs to: memory of an earlier one is gone
+  const std::uint64_t life_;  // number of finalize() calls when it was made: earlier memory no longer exists
   PerProcess<std::mutex> lock_;
   std::weak_ptr<AclContext> context_;  // guarded by lock_
 };
@@ -134,24 +134,24 @@ class AclRuntime final : public device::Runtime {
   Status finalize() override;
 
   Result<std::shared_ptr<AclContext>> open_context(int device_id, const AclOptions& options);
-  // What the sessions on a device have in common.
+  // Returns the objects that sessions on a device share.
   Result<std::shared_ptr<DeviceShare>> share(int device_id, const AclOptions& options);
-  // Counts the calls of finalize().
+  // Returns the number of calls of finalize().
   std::uint64_t life() const { return life_.load(); }
 
  private:
-  // A configuration file, by its name and by what it held when AscendCL read it. Empty: none.
+  // A configuration file: its name, and its content when AscendCL read it. Empty: none.
   struct Configuration {
     std::string path;
     std::string content;
   };
   struct State {
     std::mutex lock;
-    // The rest is guarded by lock.
+    // The members below are guarded by lock.
     bool initialised = false;
-    bool owner = false;                               // nobody else in this process initialised it before
-    std::optional<Configuration> first;               // what AscendCL took of us, and keeps to; none: it was another library's
-    std::vector<std::weak_ptr<AclContext>> contexts;  // those of shares after those that use them
+    bool owner = false;                  // no other library in this process initialised it before
+    std::optional<Configuration> first;  // our configuration, which AscendCL keeps; none: another library was first
+    std::vector<std::weak_ptr<AclContext>> contexts;  // those of shares follow those that use them
     std::map<int, std::shared_ptr<DeviceShare>> shares;
   };
 
@@ -168,7 +168,7 @@ class AclRuntime final : public device::Runtime {
   const std::unique_ptr<Api> api_;
   PerProcess<State> state_;
   std::atomic<std::uint64_t> life_{0};
-  std::atomic<std::uint64_t> initialiser_{0};  // 1 + fork_generation() of the process that did; 0: none
+  std::atomic<std::uint64_t> initialiser_{0};  // 1 + fork_generation() of the initialising process; 0: none
 };
 
 Status AclRuntime::check_process() const {
@@ -177,7 +177,7 @@ Status AclRuntime::check_process() const {
   return forked_status();
 }
 
-// A file that cannot be read has no content; AscendCL says what is wrong with it.
+// Returns no content for a file that cannot be read; AscendCL reports the error.
 AclRuntime::Configuration AclRuntime::read_configuration(const std::string& path) {
   Configuration result;
   result.path = path;
@@ -187,7 +187,7 @@ AclRuntime::Configuration AclRuntime::read_configuration(const std::string& path
   return result;
 }
 
-// AscendCL never forgets the configuration of the process's first initialisation. `first` is ours; null: another library's.
+// AscendCL keeps the configuration of the process's first initialisation. `first`: ours; null: that of another library.
 Status AclRuntime::refused_file(const std::string& path, const Configuration* first) {
   std::string why = "another library of this process was first";
   if (first != nullptr) {
@@ -222,7 +222,7 @@ Status AclRuntime::explain_init(Status status, const State& state, const Configu
                 status.vendor_code());
 }
 
-// Whether a session may name the file, now that AscendCL is initialised.
+// Checks whether a session may name the file after AscendCL was initialised.
 Status AclRuntime::check_file(const State& state, const std::string& json) {
   if (json.empty()) return Status();
   if (!state.first.has_value()) return refused_file(json, nullptr);
@@ -231,7 +231,7 @@ Status AclRuntime::check_file(const State& state, const std::string& json) {
   return refused_file(json, &*state.first);
 }
 
-// A session without a file asks for nothing, so it takes what the process's first one had: AscendCL takes nothing else.
+// A session without a file uses that of the process's first session, because AscendCL accepts no other one.
 Status AclRuntime::initialise(State* state, const std::string& json) {
   AIS_TRY(check_process());
   if (state->initialised) return check_file(*state, json);
@@ -277,7 +277,7 @@ std::string AclRuntime::chip() const {
   return soc == nullptr ? "" : soc;
 }
 
-// Newer versions deprecate the second way for the first. The packages have one version; the runtime is in every installation.
+// Newer versions deprecate the second way. All packages have the same version; the runtime is in every installation.
 std::string AclRuntime::toolkit() const {
   aclCANNPackageVersion version = {};
   char package[] = "runtime";
@@ -285,7 +285,7 @@ std::string AclRuntime::toolkit() const {
     return "CANN " + std::string(version.version, strnlen(version.version, sizeof(version.version)));
   if (api_->aclsysGetCANNVersion != nullptr && api_->aclsysGetCANNVersion(kPackageCann, &version) == 0)
     return "CANN " + std::string(version.version, strnlen(version.version, sizeof(version.version)));
-  static_cast<void>(api_->aclGetRecentErrMsg());  // it is no failure of what comes next
+  static_cast<void>(api_->aclGetRecentErrMsg());  // discard the error text: it must not be shown for a later call
   return "";
 }
 
@@ -339,10 +339,10 @@ Result<std::shared_ptr<AclContext>> AclRuntime::open_context(int device_id, cons
 }
 
 Status AclRuntime::finalize() {
-  if (!check_process().ok()) return Status();  // a forked child has nothing of it
-  AIS_TRY(check_not_in_handler());             // it would wait for the run that the handler interrupted
+  if (!check_process().ok()) return Status();  // a forked child owns nothing of it
+  AIS_TRY(check_not_in_handler());             // otherwise it would wait for the run that the handler interrupted
   State& state = state_.get();
-  std::vector<std::shared_ptr<AclContext>> live;  // let go of after the lock
+  std::vector<std::shared_ptr<AclContext>> live;  // released after the lock
   const std::lock_guard<std::mutex> guard(state.lock);
   ++life_;
   for (const auto& known : state.contexts) {
@@ -357,8 +357,8 @@ Status AclRuntime::finalize() {
   return Status();
 }
 
-// Ends our use of AscendCL and nobody else's: aclFinalize would end it for all of the process, whoever initialised it
-// meanwhile. It is the only way on a library that does not count, and right there where we were first.
+// Ends only our use of AscendCL. aclFinalize would end it for the whole process, even if other libraries have initialised it. A
+// library without a count has only aclFinalize, which is used if we were the first to initialise.
 Status AclRuntime::give_back(State* state) {
   aclError number = 0;
   if (api_->aclFinalizeReference != nullptr) {
@@ -367,7 +367,7 @@ Status AclRuntime::give_back(State* state) {
   } else if (state->owner) {
     number = api_->aclFinalize();
   }
-  if (number == kRepeatFinalize) return Status();  // somebody ended it for all
+  if (number == kRepeatFinalize) return Status();  // another library ended it for the process
   return api_->check(number, api_->aclFinalizeReference != nullptr ? "aclFinalizeReference" : "aclFinalize", Code::kSystem);
 }
 

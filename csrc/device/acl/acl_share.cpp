@@ -1,4 +1,4 @@
-// Files to device memory, once.
+// Copies weight files to device memory, each of them once.
 #include "device/acl/acl_share.hpp"
 
 #include <sys/stat.h>
@@ -11,7 +11,7 @@
 
 namespace ais::acl {
 namespace {
-constexpr std::size_t kWeightAlignment = 32;  // AscendCL takes multiples of it
+constexpr std::size_t kWeightAlignment = 32;  // AscendCL requires a multiple of it
 }
 
 Result<DeviceShare::FileKey> DeviceShare::key_of(const std::string& path) {

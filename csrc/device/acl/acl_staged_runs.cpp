@@ -1,4 +1,4 @@
-// The steps of a run, and what happens when one fails.
+// The steps of a run, and the handling of failures.
 #include "device/acl/acl_staged_runs.hpp"
 
 #include <algorithm>
@@ -19,9 +19,9 @@ Status StagedRuns::create(std::size_t depth) {
     AIS_ASSIGN(staged_run.datasets, model_->make_datasets());
     staged_run.inputs.resize(model_->layout().info.inputs.size());
     staged_run.outputs.resize(model_->layout().info.outputs.size());
-    // A stream may wait only for events that were made for it. Those of aclrtCreateEvent carry a time, too, and can be recorded
-    // again and again; those of aclrtCreateEventWithFlag would need a reset in between. NPUs have few of them, so there are as
-    // many as have to be.
+    // A stream may wait only for events of a certain kind. Events of aclrtCreateEvent also have a time, and can be recorded
+    // repeatedly; those of aclrtCreateEventWithFlag would need a reset before. NPUs have few such events, so only the necessary
+    // ones are made.
     for (aclrtEvent* event : {&staged_run.copied_in, &staged_run.executed}) AIS_TRY(ACL_CALL(api_, aclrtCreateEvent, event));
     for (aclrtEvent* event : {&staged_run.begun, &staged_run.starting, &staged_run.leaving, &staged_run.copied_out}) {
       AIS_TRY(ACL_CALL(api_, aclrtCreateEventWithFlag, event, kEventTimeLine));
@@ -30,8 +30,8 @@ Status StagedRuns::create(std::size_t depth) {
   return Status();
 }
 
-// Nobody waits for what is under way, and it may never end by itself. It is dropped where nobody else has work on the model's
-// stream, or all of that was asked to stop; else it is waited for.
+// Ends runs that are not waited for, and that may never end by themselves. They are dropped if there is no other work on the
+// model's stream, or if all of it must stop; otherwise this waits for them.
 void StagedRuns::drop_unwanted() {
   if (waited_ == submitted_) return;
   const std::unique_lock<std::mutex> nobody_starts(model_->lock(), std::try_to_lock);
@@ -43,7 +43,7 @@ void StagedRuns::drop_unwanted() {
 
 void StagedRuns::release() {
   drop_unwanted();
-  // The first may have failed for the work, or by itself; a stream must not be destroyed while it works.
+  // The first call may have failed because of the work or for another reason. A stream must not be destroyed while it works.
   static_cast<void>(drain().ok() || drain().ok());
   for (StagedRun& staged_run : staged_runs_) {
     for (aclrtEvent* event : staged_run.events()) {
@@ -96,7 +96,7 @@ Status StagedRuns::submit(const std::vector<TensorView>& inputs, device::Landing
   free.targets.assign(free.outputs.size(), nullptr);
   AIS_TRY(take_inputs(inputs, &free));
   if (Status status = start(&free); !status.ok()) {
-    // What was started of it must not go on over memory that the next run uses.
+    // The started part must not continue, because the next run uses the same memory.
     static_cast<void>(drain());
     start_again();
     return std::move(status).with_context("device " + std::to_string(context_.device_id()));
@@ -131,7 +131,7 @@ Status StagedRuns::start_copy_in(StagedRun* staged_run) {
   return ACL_CALL(api_, aclrtRecordEvent, staged_run->copied_in, in_);
 }
 
-// Memory for every output; false where nobody knows how much.
+// Allocates memory for every output; returns false if a size is unknown.
 Result<bool> StagedRuns::place_outputs(StagedRun* staged_run) {
   const Layout& layout = model_->layout();
   staged_run->results.assign(staged_run->outputs.size(), {});
@@ -168,7 +168,7 @@ Status StagedRuns::start_execute(StagedRun* staged_run) {
   return ACL_CALL(api_, aclrtRecordEvent, staged_run->executed, execute_);
 }
 
-// The whole run but the copies out, with everything before it ended.
+// Makes the whole run except the copies out, after all earlier work has ended.
 void StagedRuns::run_in_turn(StagedRun* staged_run) {
   const auto run = [&]() -> Status {
     AIS_TRY(await(staged_run->copied_in, *staged_run));
@@ -182,7 +182,7 @@ void StagedRuns::run_in_turn(StagedRun* staged_run) {
   staged_run->failure = run();
 }
 
-// Where a result goes: straight to the landing if the device can write there, else into pinned memory.
+// Returns the target of a result: the landing if the device can write to it, otherwise pinned memory.
 Result<void*> StagedRuns::target_of(const StagedRun& staged_run, std::size_t output, device::Buffer* host) {
   const device::Output& result = staged_run.results[output];
   void* room = staged_run.landing == nullptr ? nullptr : staged_run.landing->room(output, result.shape, result.bytes);
@@ -206,7 +206,7 @@ Status StagedRuns::start_copy_out(StagedRun* staged_run) {
   return ACL_CALL(api_, aclrtRecordEvent, staged_run->copied_out, out_);
 }
 
-// Waits for everything on the three streams. A failure is the first in the order of the work, which names the cause best.
+// Waits for all work on the three streams. Returns the first failure in the order of the work, which is closest to the cause.
 Status StagedRuns::drain() {
   Status first;
   for (aclrtStream stream : {in_, execute_, out_}) {
@@ -220,11 +220,11 @@ Status StagedRuns::drain() {
   return first;
 }
 
-// Starts every run that is under way once more, from its feeds on the host: their streams dropped them.
+// Starts every run in progress again, from its feeds on the host, because the streams dropped the work.
 void StagedRuns::start_again() {
   for (std::uint64_t run = waited_; run < submitted_; ++run) {
     StagedRun& again = staged_run(run);
-    again.leaving_started = false;  // of a run in turn the results are still there
+    again.leaving_started = false;  // the results of a synchronous run still exist
     if (!again.failure.ok() || again.in_turn) continue;
     Status status = model_->cancelled_since(again.cancels);
     if (status.ok()) status = start(&again);
@@ -241,7 +241,7 @@ Status StagedRuns::wait_for(StagedRun* staged_run) {
   return await(staged_run->copied_out, *staged_run);
 }
 
-// The copies out of results whose sizes the run had to tell. It has ended.
+// Starts the copies out of results whose sizes are known now. The run has ended.
 Status StagedRuns::start_leaving(StagedRun* staged_run) {
   if (!staged_run->in_turn) {
     const std::lock_guard<std::mutex> guard(model_->lock());
@@ -252,8 +252,8 @@ Status StagedRuns::start_leaving(StagedRun* staged_run) {
   return Status();
 }
 
-// The same for runs that have ended meanwhile: the link works while the caller deals with what it got. What fails here is tried
-// again, and told, when the run is waited for.
+// The same for other runs that have ended, so that the link works while the caller uses its results. After a failure this is
+// tried again, and the error is returned, when the caller waits for the run.
 void StagedRuns::start_leaving_early() {
   for (std::uint64_t run = waited_; !predictable_ && run < submitted_; ++run) {
     StagedRun& next = staged_run(run);
@@ -262,19 +262,19 @@ void StagedRuns::start_leaving_early() {
   }
 }
 
-// Without waiting. A run that failed has no shapes to ask for.
+// Does not wait. A failed run has no shapes.
 bool StagedRuns::has_ended_well(const StagedRun& staged_run) const {
   int reached = 0;
   return api_.aclrtQueryEventStatus(staged_run.executed, &reached) == 0 && reached == kEventReached &&
          api_.aclrtSynchronizeEvent(staged_run.executed) == 0;
 }
 
-// Makes the streams drop everything. Where an NPU cannot do that, or it fails, the work ends by itself.
+// Makes the streams drop all work. If the NPU cannot do this, or the call fails, the work ends by itself.
 void StagedRuns::abort() {
   for (aclrtStream stream : {execute_, in_, out_}) context_.abort(stream);
 }
 
-// Waits for an event of the staged_run, or to be asked to stop.
+// Waits for an event of the run, or until the run must stop.
 Status StagedRuns::await(aclrtEvent event, const StagedRun& staged_run) {
   const auto ended = [&]() -> Result<bool> {
     int reached = 0;
@@ -291,11 +291,11 @@ Status StagedRuns::await(aclrtEvent event, const StagedRun& staged_run) {
     return model_->stopped();
   }
   AIS_TRY(std::move(status));
-  return ACL_CALL(api_, aclrtSynchronizeEvent, event);  // how it ended
+  return ACL_CALL(api_, aclrtSynchronizeEvent, event);  // the result of the run
 }
 
 Status StagedRuns::finish(StagedRun* staged_run) {
-  if (staged_run->in_turn && !staged_run->failure.ok()) return std::move(staged_run->failure);  // it touched no other
+  if (staged_run->in_turn && !staged_run->failure.ok()) return std::move(staged_run->failure);  // it affected no other run
   Status status = wait_for(staged_run);
   if (status.ok()) {
     if (std::exchange(staged_run->executing, false)) model_->async_done();
@@ -310,7 +310,7 @@ Status StagedRuns::finish(StagedRun* staged_run) {
       model_->forget_sizes();
     }
     staged_run->leaving_started = false;
-    status = start_copy_in(staged_run);  // it may have failed there
+    status = start_copy_in(staged_run);  // the error may be from this step
     if (status.ok()) run_in_turn(staged_run);
     if (status.ok()) status = wait_for(staged_run);
   }
@@ -329,13 +329,13 @@ Status StagedRuns::wait(std::vector<device::Output>* outputs, device::Pipeline::
     const device::Output& result = oldest.results[i];
     outputs->push_back({oldest.targets[i], result.bytes, result.bytes, result.shape, oldest.outputs[i].host.data});
   }
-  oldest.results.clear();  // what the library allocated
+  oldest.results.clear();  // frees memory that the library allocated
   start_leaving_early();
   return Status();
 }
 
-// Of two recordings on one stream. Their times can be asked for only when the host has dealt with both, which no stream's wait
-// for them does. They are reached by now, so this waits for nothing.
+// Returns the time between two recordings on one stream. It can be queried only after the host has synchronised with both;
+// waits of streams do not count. Both are reached by now, so this does not wait.
 Result<std::int64_t> StagedRuns::elapsed(aclrtEvent from, aclrtEvent to) const {
   AIS_TRY(ACL_CALL(api_, aclrtSynchronizeEvent, from));
   AIS_TRY(ACL_CALL(api_, aclrtSynchronizeEvent, to));
@@ -344,7 +344,7 @@ Result<std::int64_t> StagedRuns::elapsed(aclrtEvent from, aclrtEvent to) const {
   return static_cast<std::int64_t>(static_cast<double>(ms) * 1e6);
 }
 
-// The result is there, so a time that cannot be had costs only the time.
+// A time that cannot be queried is left out; the result is still valid.
 device::Pipeline::Times StagedRuns::times_of(const StagedRun& staged_run) const {
   device::Pipeline::Times times;
   const auto take = [&](aclrtEvent from, aclrtEvent to, std::int64_t* ns) {

@@ -1,4 +1,4 @@
-// Reading names, types and shapes through the C API, and gears from the model's metadata.
+// Reads names, types and shapes through the C API, and gears from the model's metadata.
 #include "device/ort/ort_describe.hpp"
 
 #include <map>
@@ -56,7 +56,7 @@ Status read_tensor(const Api& api, const std::string& role, const OrtTypeInfo* t
   return Status();
 }
 
-// One direction of the model: the three calls that differ are handed in.
+// Describes the inputs or the outputs of the model; the three calls that differ are arguments.
 template <typename Count, typename Name, typename Type>
 Status read_side(const Api& api, OrtSession* session, const std::string& role, Count count_of, Name name_of, Type type_of,
                  std::vector<TensorDesc>* out) {
@@ -78,7 +78,7 @@ Status read_side(const Api& api, OrtSession* session, const std::string& role, C
   return Status();
 }
 
-// A tensor that declares no shape looks like a scalar to the C API; the file knows better.
+// For the C API a tensor without a declared shape is a scalar, so the file is read.
 Status mark_unranked(const device::ModelSource& source, ModelInfo* info) {
   bool doubt = false;
   for (auto* side : {&info->inputs, &info->outputs, &info->overridable}) {
@@ -102,7 +102,7 @@ Status mark_unranked(const device::ModelSource& source, ModelInfo* info) {
   return Status();
 }
 
-// A text that the library allocated: taken, and given back.
+// Copies a text that the library allocated, and frees it.
 Status take_text(const Api& api, char* text, std::string* out) {
   if (text == nullptr) return Status();
   *out = text;
@@ -114,7 +114,7 @@ Status read_custom(const Api& api, const OrtModelMetadata* metadata, std::map<st
   std::int64_t count = 0;
   AIS_TRY(api.check(api.ModelMetadataGetCustomMetadataMapKeys(metadata, api.allocator, &keys, &count), Code::kModelLoad));
   Status status;
-  for (std::int64_t i = 0; i < count; ++i) {  // to the end, whatever happens: each key is given back
+  for (std::int64_t i = 0; i < count; ++i) {  // go on after an error, because each key must be freed
     std::string key;
     char* text = nullptr;
     if (status.ok()) {

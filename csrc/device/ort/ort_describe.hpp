@@ -1,4 +1,4 @@
-// What an ONNX Runtime session says of its model: inputs, outputs, gears.
+// Describes the model of an ONNX Runtime session: inputs, outputs, gears.
 #pragma once
 
 #include "device/device.hpp"
@@ -6,7 +6,7 @@
 
 namespace ais::ort {
 
-// Refuses a model with an input or output that is no tensor of numbers. `source` is read again only when a shape is in doubt.
+// Refuses a model with an input or output that is not a tensor of numbers. `source` is read again only if a shape is in doubt.
 Result<device::ModelInfo> describe(const Api& api, OrtSession* session, const device::ModelSource& source);
 
 }  // namespace ais::ort

@@ -1,4 +1,4 @@
-// One table of the options; what is not in it is refused with the list.
+// The table of options. For an unknown option the error lists the known ones.
 #include "device/ort/ort_options.hpp"
 
 #include <cerrno>
@@ -17,7 +17,7 @@
 namespace ais::ort {
 namespace {
 
-// Session configuration entries of ONNX Runtime that a CPU session has a use for; passed on as they are.
+// ONNX Runtime's session configuration entries that are useful for a session; they are passed unchanged.
 const std::set<std::string> kConfigEntries = {
     "session.disable_prepacking",
     "session.dynamic_block_base",
@@ -71,7 +71,8 @@ Status check_names(const device::Options& options) {
   return Status();
 }
 
-// Libraries of operators, one path a line. Each exports RegisterCustomOps, as ONNX Runtime has it; they stay loaded.
+// Registers libraries of operators, with one path in each line. Each exports ONNX Runtime's RegisterCustomOps; they stay
+// loaded.
 Status register_custom_ops(const Api& api, const std::string& lines, OrtSessionOptions* out) {
   using Register = OrtStatus* (*)(OrtSessionOptions*, const void*);
   std::istringstream paths(lines);
@@ -89,7 +90,7 @@ Status register_custom_ops(const Api& api, const std::string& lines, OrtSessionO
 
 bool has(const device::Options& options, const std::string& name) { return options.count(name) != 0; }
 
-// The saved weights are those that this machine's kernels take as they are, so that a later load maps them.
+// Saves the weights in the layout of this machine's kernels, so that a later load can map them.
 Status save_prepared(const Api& api, const std::string& path, OrtSessionOptions* out) {
   const Code bad = Code::kInvalidArgument;
   AIS_TRY(api.check(api.SetOptimizedModelFilePath(out, path.c_str()), bad));
@@ -101,8 +102,8 @@ Status save_prepared(const Api& api, const std::string& path, OrtSessionOptions*
   return Status();
 }
 
-// Kernels still pack each weight when such a model is loaded, and then take what the file has. Outside of the arena that
-// memory goes back to the system.
+// When such a model is loaded, kernels still pack each weight, and then use the file's data. Outside of the arena this memory
+// returns to the system.
 Status load_prepared(const Api& api, const device::Options& options, OrtSessionOptions* out) {
   const char* const entry = "session.use_device_allocator_for_initializers";
   if (has(options, entry)) return Status();
@@ -174,7 +175,7 @@ Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Op
 
 namespace ais::device {
 
-// Of configuration entries the part before the first dot counts, so that one that a session has no use for is refused as such.
+// For configuration entries the part before the first dot decides, so that entries without a use are refused as such.
 bool is_ort_option(const std::string& name) {
   if (ort::kOwnOptions.count(name) != 0) return true;
   const std::string group = name.substr(0, name.find('.') + 1);

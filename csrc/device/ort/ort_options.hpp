@@ -1,4 +1,4 @@
-// The options of an ONNX Runtime session, from names and texts to calls.
+// Converts the options of an ONNX Runtime session from names and texts to calls.
 #pragma once
 
 #include "device/device.hpp"
@@ -6,17 +6,17 @@
 
 namespace ais::ort {
 
-// Besides what callers may set, two options of the library's own: "prepare", a path that the optimised model is written to when
-// it is loaded, with its weights as kernels want them in the file "weights" beside it; and "prepared", the path of such a
-// model, which is loaded instead of the source.
+// Two options are internal. "prepare": a path to which the optimised model is written when it is loaded, with its weights in
+// the kernels' layout in the file "weights" beside it. "prepared": the path of such a model, which is loaded instead of the
+// source.
 constexpr const char* kPrepare = "prepare";
 constexpr const char* kPrepared = "prepared";
 
 // Checks every name and value; the caller releases the result with ReleaseSessionOptions.
-// The session runs on device `id` of the provider that they name, or on the processor.
+// The session runs on device `id` of the provider in the options, or on the processor.
 Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Options& options, int id);
 
-// A decimal number in [low, high], or InvalidArgument that names the option.
+// Returns a decimal number in [low, high]; otherwise InvalidArgument names the option.
 Result<int> option_int(const device::Options& options, const std::string& name, int fallback, int low, int high);
 
 }  // namespace ais::ort
