@@ -1,4 +1,4 @@
-"""The arrows of ARCHITECTURE.md, read from the sources: who may import and include whom."""
+"""The dependencies in ARCHITECTURE.md, compared with imports and includes in the sources."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from support import ROOT
 from support.scripts import run_script
 from support.session import add_model
 
-# Package of ais_bench -> the packages and modules of ais_bench that it imports. The parent's side is pool and session, the
-# child's is worker; wire is what crosses between them, and one_device runs on either side.
+# Package of ais_bench -> the packages and modules of ais_bench that it imports. pool and session run in the parent, worker in
+# the child; wire has everything that crosses between them, and one_device runs on both sides.
 PYTHON = {
     "errors": set(),
     "tuning": set(),
@@ -39,10 +39,10 @@ PYTHON = {
     "ray": {"_native", "errors", "one_device", "options", "pool", "session", "tuning", "wire"},
     "cli": {"errors", "evaluate", "infer", "libraries", "one_device", "session", "tuning"},
 }
-# What runs in a worker, or may.
+# Packages that run in a worker, or may run there.
 CHILD = {"errors", "libraries", "one_device", "options", "providers", "tuning", "wire", "worker", "_native"}
-# Python that native code imports, and Python that is named in a text: file -> modules. Arrows that the tables
-# do not have; all files may name ais_bench.errors.
+# Python modules that native code imports, or that are named in a text: file -> modules. The tables above do not have these
+# dependencies; all files may name ais_bench.errors.
 NAMED = {
     "csrc/bind/arrays.cpp": {"ais_bench.one_device.feeds"},
     "csrc/bind/exchange.cpp": {"ais_bench.one_device.feeds"},
@@ -55,7 +55,7 @@ NAMED = {
     "ais_bench/session/weights.py": {"ais_bench.worker.prepare"},
     "ais_bench/wire/factories.py": {"ais_bench.worker.preprocess", "ais_bench.worker.session_handler"},
 }
-# Folder of csrc -> the folders it includes.
+# Folder of csrc -> the folders that it includes.
 CPP = {
     "base": set(),
     "device": {"base"},
@@ -69,7 +69,7 @@ CPP = {
     "bind": {"base", "device", "pool", "session", "shm", "worker"},
 }
 LOGGERS = {"ais_bench.pool", "ais_bench.session", "ais_bench.ray", "ais_bench.evaluate", "ais_bench.worker"}
-# What only these folders may say, because it belongs to a vendor or to one concern.
+# Names that only these folders may use, because they belong to a vendor or to one concern.
 WORDS = {
     r"\bOrt[A-Z]\w*": {"device/ort"},
     r"\bacl(rt|mdl|Init|Finalize|Get|Create|Destroy)\w*": {"device/acl", "emulator"},
@@ -136,7 +136,7 @@ def test_the_child_does_not_import_the_parent_nor_the_parent_the_child() -> None
 
 
 def named(path: Path) -> set[str]:
-    """The modules of ais_bench that a file names in a text, to be imported when it runs."""
+    """Return the modules of ais_bench that a file names in a text, and imports when it runs."""
     code = path.read_text()
     if path.suffix == ".py":
         texts = [
@@ -158,7 +158,7 @@ def test_python_that_is_named_in_a_text_is_listed_and_there() -> None:
 
 
 def test_each_side_runs_without_the_code_of_the_other(tmp_path: Path) -> None:
-    """Arrays, callables, an iteration, and preprocess workers: what is imported in the workers, and in their parent."""
+    """Check the imports of workers and of their parent, with arrays, callables, an iteration, and preprocess workers."""
     seen = tmp_path / "imported"
     code = """
     import sys
@@ -201,7 +201,7 @@ def test_a_worker_that_moves_arrays_imports_neither_numpy_nor_logging(tmp_path: 
         session.infer([np.ones((2, 3), np.float32)] * 2)
     """
     model = add_model(tmp_path / "add.onnx", [2, 3])
-    said = run_script(code, model, PYTHONPROFILEIMPORTTIME="1")  # what the worker writes comes as log lines
+    said = run_script(code, model, PYTHONPROFILEIMPORTTIME="1")  # the worker's output arrives as log lines
     imports = set(re.findall(r"import time:.*\| +(\S+)", said))
     assert "ais_bench.wire.carry" in imports  # the handler was made
     assert not imports & {"numpy", "logging", "cloudpickle", "dataclasses", "ais_bench.one_device"}
@@ -248,7 +248,7 @@ print(threading.active_count(), sorted(heavy), "libonnxruntime" in maps, "libasc
 
 
 def test_the_package_file_has_short_names_and_nothing_needs_it() -> None:
-    """Another distribution may overwrite it with an empty one."""
+    """Another distribution may overwrite the file with an empty one."""
     program = """
 import sys
 import ais_bench
@@ -286,7 +286,7 @@ def python_functions(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def native_functions(path: Path) -> Iterator[tuple[str, int]]:
-    """Functions and methods, as clang-format indents them: from the signature's first line to the brace below its column."""
+    """Yield functions and methods by clang-format's indentation: from the signature to the closing brace in its column."""
     lines = path.read_text().split("\n")
     other = r" *(namespace|class|struct|enum|union|extern|if|for|while|switch|do|else|case)\b"
     for last, line in enumerate(lines):

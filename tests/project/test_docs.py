@@ -1,7 +1,7 @@
-"""The documents keep their word: their examples run, and the reference and the guide name every method with its parameters.
+"""The documents are true: their examples run, and the reference and the guide have every method with its parameters.
 
 Every python block of README.md, of the API reference, of the guide and of the how-to pages that does not contain "..." is a
-whole program. Each runs in a process and a folder of its own, beside the model.onnx that the guide's first block makes.
+whole program. Each runs in a new process and a new folder, with the model.onnx of the guide's first block.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from support.scripts import run_script
 GUIDE = ROOT / "docs" / "api-guide.zh.md"
 REFERENCE = ROOT / "docs" / "api.md"
 CLASSES = [InferSession, MultiDeviceSession, MemorySummary]
-ATTRIBUTES = {"summary": LastTimes.__call__}  # public members of MultiDeviceSession that its class does not show
+ATTRIBUTES = {"summary": LastTimes.__call__}  # public members of MultiDeviceSession that are not in its class
 
-# On a machine of many processors "all devices" would be as many workers.
+# On a machine with many processors "all devices" would mean as many workers.
 TWO_PROCESSORS = "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])\n"
 
 
 def examples(document: Path) -> list[tuple[int, str]]:
-    """The whole programs of a document: (line, code)."""
+    """Return the whole programs of a document: (line, code)."""
     text = document.read_text(encoding="utf-8")
     blocks = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [(text.count("\n", 0, block.start()) + 1, block[1]) for block in blocks if "..." not in block[1]]
@@ -82,7 +82,7 @@ def section(document: Path, title: str) -> str:
 
 
 def described(document: Path, cls: type) -> dict[str, str | None]:
-    """What a document's section on a class describes, in headings and tables: name -> parameters, None where it gives none."""
+    """Return the names in a document's section on a class, with their parameters; None: it gives no parameters."""
     text = section(document, cls.__name__)
     return {found[1]: found[2] for found in re.finditer(r"^(?:#### |\| )`(\w+)(?:\((.*)\))?`", text, re.MULTILINE)}
 
@@ -157,7 +157,7 @@ def test_the_reference_names_every_public_name() -> None:
 
 
 def test_the_glossary_has_the_words_of_the_code() -> None:
-    """Half a page, and no word that the code does not use."""
+    """It is at most half a page, and has only words that the code uses."""
     rows = re.findall(r"^\| ([a-z, ]+) \| (\S.*) \|$", (ROOT / "docs" / "design" / "glossary.md").read_text(), re.MULTILINE)
     names = [row for row, _ in rows if row != "term"]
     assert 20 <= len(names) <= 30

@@ -1,4 +1,4 @@
-"""The tests' folders: each is in the table of CONTRIBUTING.md, and what tests share is in the package `support` alone."""
+"""The tests' folders: each is in the table of CONTRIBUTING.md, and shared code is only in the package `support`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pytest
 
 from support import ROOT, TESTS
 
-WITHOUT_TESTS = {"support", "native", "model"}  # shared code; C++ with programs of its own; a model for a checker
+WITHOUT_TESTS = {"support", "native", "model"}  # shared code; C++ programs; a model for a checker
 FILES = sorted(TESTS.glob("*/test_*.py"))
-HELPERS = ("scripts.py", "waiting.py")  # of support: nobody writes these again
+HELPERS = ("scripts.py", "waiting.py")  # of support: no test file may define these helpers again
 Function = (ast.FunctionDef, ast.ClassDef)
 
 
 def described() -> list[str]:
-    """The folders in the table of CONTRIBUTING.md, in its order."""
+    """Return the folders in the table of CONTRIBUTING.md, in its order."""
     section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("| folder | ", 1)[1].split("\n\n", 1)[0]
     return re.findall(r"^\| `tests/(\w+)` \|", section, re.MULTILINE)
 
 
 def shared(path: Path) -> Iterator[ast.FunctionDef | ast.ClassDef]:
-    """What a file defines for more than one test: its functions and classes, but the tests."""
+    """Yield the definitions of a file that several tests may use: functions and classes, except tests."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, Function) and not node.name.lower().startswith("test"):
             yield node
@@ -41,7 +41,7 @@ def test_every_test_is_in_a_folder_that_the_documentation_describes() -> None:
 
 
 def test_no_two_files_have_one_name() -> None:
-    """pytest imports a file by its name alone."""
+    """pytest imports a file only by its name."""
     names = collections.Counter(path.name for path in FILES)
     assert [name for name, count in names.items() if count > 1] == []
 

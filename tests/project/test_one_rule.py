@@ -1,4 +1,4 @@
-"""Rules that two places follow stand in one of them, and the other one asks."""
+"""A rule that two modules need is in one of them, and the other one calls it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GPU = ProviderInfo("cuda", "CUDAExecutionProvider", devices=("a GPU",))
 
 
 def own_options(model: str) -> set[str]:
-    """The options that a session names when it is given one that nobody knows."""
+    """Return the options that a session lists in the error for an unknown option."""
     with pytest.raises(ConfigError, match="use ") as refused:
         InferSession(0, model, provider_options={"xyzzy_of_nobody": "1"})
     return set(str(refused.value).split("; use ")[1].replace("'", "").replace(" or ", ", ").replace(",,", ",").split(", "))

@@ -1,4 +1,4 @@
-"""How much Python there is on the way of a small task: what costs it most, next to copying. Calls, and moves between files."""
+"""The Python calls, and the moves between files, of a small task. After copying, they cost most."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 class Walk:
-    """The Python calls of ais_bench in a call, and the moves between its files, there and back; the extension is one file."""
+    """Counts the Python calls of ais_bench in a call, and the moves between its files, both ways; the extension is one file."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self.calls = self.moves = 0

@@ -1,4 +1,4 @@
-"""The table of what a runtime cannot do is the one of the documentation, and every row is held by tests that are there."""
+"""The table of a runtime's limits equals that of the documentation, and existing tests check every row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DOCUMENT = ROOT / "docs" / "ascend.md"
 
 
 def documented() -> list[tuple[str, ...]]:
-    """The rows of the section "What a runtime cannot do", without its head."""
+    """Return the rows of the section "What a runtime cannot do", without its head."""
     section = DOCUMENT.read_text(encoding="utf-8").split("## What a runtime cannot do\n", 1)[1].split("\n## ", 1)[0]
     rows = [line for line in section.splitlines() if line.startswith("|")]
     return [tuple(cell.strip() for cell in row.strip("|").split("|")) for row in rows[2:]]
@@ -26,7 +26,7 @@ def test_the_documentation_has_the_same_rows() -> None:
 
 @pytest.fixture(scope="module")
 def parameters() -> dict[str, set[str]]:
-    """Every test function's parameters, by its name."""
+    """Return the parameters of every test function, by its name."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in TESTS.glob("*/test_*.py")]
     functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     return {function.name: {argument.arg for argument in function.args.args} for function in functions}
@@ -34,7 +34,7 @@ def parameters() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("row", CANNOT, ids=lambda row: row.what)
 def test_every_row_is_held_by_a_test(row: Limit, parameters: dict[str, set[str]]) -> None:
-    """And where a refusal is expected, by one that runs on both runtimes."""
+    """If a refusal is expected, this test runs on both runtimes."""
     assert row.runtime in RUNTIMES
     assert row.tests
     for pattern in row.tests:

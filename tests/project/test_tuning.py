@@ -1,4 +1,4 @@
-"""Tuning constants stand in two files, each with what it trades off and what set it."""
+"""Tuning constants are in two files, each with its trade-off and its measurement."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import ais_bench.tuning
 from support import ROOT
 
 NATIVE, PYTHON = ROOT / "csrc" / "base" / "tuning.hpp", ROOT / "ais_bench" / "tuning.py"
-# What a comment says of a value that nobody measured; "Measured:" of the others.
+# The words in a comment for a value that was not measured; others have "Measured:".
 SET_BY = re.compile(r"Measured|measured|[Gg]uess")
-# Names of times and of steps. Counts and sizes have no form that tells them from numbers of formats.
+# Names of times and of steps. Names of counts and sizes do not differ from those of formats.
 A_TIME = re.compile(r"k\w*(Ns|Us|Ms|Every)")
 
 
@@ -22,13 +22,13 @@ def native_code(path: Path) -> str:
 
 
 def native_choices(code: str) -> list[str]:
-    """The times and steps that a file defines as constants."""
+    """Return the times and steps that a file defines as constants."""
     defined = re.findall(r"\bconstexpr\s+([\w:]+)\s+(k\w+)\s*[={]", code)
     return [name for kind, name in defined if kind.startswith("std::chrono::") or A_TIME.fullmatch(name)]
 
 
 def python_choices(code: str) -> list[str]:
-    """The times that a module defines as constants: numbers in UPPER_CASE that end in a unit."""
+    """Return the times that a module defines as constants: numbers with UPPER_CASE names that end in a unit."""
     found = []
     for node in ast.parse(code).body:
         target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AnnAssign) else None
@@ -65,7 +65,7 @@ def test_times_are_defined_in_the_two_files_only() -> None:
 
 
 def constants(path: Path) -> Iterator[tuple[str, str]]:
-    """Name and comment of each; the constants of one block share the comment above them."""
+    """Yield name and comment of each constant; the constants of one block share the comment above them."""
     comment, names = "", False
     sign, define = ("#", r"([A-Z]\w*) = ") if path.suffix == ".py" else ("//", r"constexpr [\w:]+ (k\w+)\s*[={]")
     for line in path.read_text().split("\n"):

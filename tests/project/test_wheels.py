@@ -1,4 +1,4 @@
-"""What makes wheels that load elsewhere: an older glibc, another processor, and no free-threaded Python."""
+"""Wheels for other machines: an older glibc, another processor, and no free-threaded Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDERS = ["base", "device", "device/ort", "device/acl", "session", "shm", "pool
 
 
 def newest_glibc(library: Path, objdump: str = "objdump") -> tuple[int, ...]:
-    """The newest version of glibc that a library asks for."""
+    """Return the newest version of glibc that a library needs."""
     said = subprocess.run([objdump, "-T", str(library)], capture_output=True, text=True, check=True).stdout
     versions = [tuple(map(int, version.split("."))) for version in re.findall(r"GLIBC_([\d.]+)", said)]
     assert versions
@@ -77,12 +77,12 @@ print(round(uses(3.0), 6), time.monotonic() - began >= 0.02)
 @pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"{CROSS} is not installed (Debian: g++-aarch64-linux-gnu)")
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_native_code_compiles_for_arm(folder: str, tmp_path: Path) -> None:
-    """As in a build, the files of a folder together."""
+    """The files of a folder are compiled together, as in a build."""
     pybind11 = pytest.importorskip("pybind11")
     headers = Path(sysconfig.get_path("include"))
     if folder == "bind" and not (headers / "Python.h").exists():
         pytest.skip("Python.h is not installed")
-    # Debian's pyconfig.h is one for each processor; they are the same for two of 64 bits.
+    # Debian has a pyconfig.h for each processor; those of two 64-bit processors are equal.
     own = tmp_path / f"{platform.machine()}-linux-gnu"
     if (found := headers.parent / own.name).is_dir():
         shutil.copytree(found, tmp_path / "aarch64-linux-gnu")

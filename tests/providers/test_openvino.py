@@ -1,7 +1,7 @@
-"""The OpenVINO provider, which runs on any x86 processor: sessions of one device and pools, against the processor's answers.
+"""The OpenVINO provider, which runs on any x86 processor: sessions and pools, compared with the processor's results.
 
 OpenVINO computes in another order and with fused operators, so answers agree within a tolerance: 1e-3 of the largest value of
-an output, and 1e-6. `make openvino` runs it in an environment of its own, where OpenVINO is the one flavour of onnxruntime.
+an output, and 1e-6. `make openvino` runs it in a separate environment, with OpenVINO's variant of onnxruntime only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Array = NDArray[Any]
 
 
 def bare(path: Path) -> Callable[[list[Array]], list[Array]]:
-    """The same provider by onnxruntime's own Python API."""
+    """Return a function that runs the provider with onnxruntime's own Python API."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["OpenVINOExecutionProvider"])

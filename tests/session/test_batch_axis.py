@@ -1,4 +1,4 @@
-"""infer_batch puts outputs together along the axis of the samples, and never along another one."""
+"""infer_batch joins outputs along the axis of the samples, and never along another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""preprocess and postprocess beside the device: overlap, order, errors, threads, set-up, and what is known of a function."""
+"""preprocess and postprocess beside the device: overlap, order, errors, threads, set-up, and facts about a function."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 def meet(folder: Path, mine: str, other: str) -> bool:
-    """Leave a mark, and say whether the other side's mark comes while this call waits for it."""
+    """Leave a mark, and return whether the other side's mark appears while this call waits for it."""
     (folder / mine).touch()
     deadline = time.monotonic() + 20
     while not (folder / other).exists() and time.monotonic() < deadline:
@@ -34,7 +34,7 @@ def meet(folder: Path, mine: str, other: str) -> bool:
 
 
 def test_preprocess_of_the_next_item_meets_postprocess_of_the_last(models: dict[str, str], tmp_path: Path) -> None:
-    """Item 0 stays in postprocess until item 1 is in preprocess, which stays there as long: only at a time both can go on."""
+    """Item 0 stays in postprocess until item 1 is in preprocess, and the other way round, so both must run at the same time."""
 
     def before(item: int) -> Any:
         met = item != 1 or meet(tmp_path, "before 1", "after 0")
@@ -93,11 +93,11 @@ def test_one_of_them_alone(models: dict[str, str], side: str) -> None:
                 same(result, [total(pair(item))])
             else:
                 same([result], [total(pair(item)) + 1])
-        same(session.infer_iteration(pair(3)), [total(pair(3))])  # which goes past them
+        same(session.infer_iteration(pair(3)), [total(pair(3))])  # it does not use the callables
 
 
 def test_outputs_of_unknown_shape_and_size(models: dict[str, str]) -> None:
-    """They grow from item to item, beyond what the slots had room for."""
+    """Outputs grow from item to item, beyond the size of the slots."""
 
     def before(item: int) -> Any:
         return [np.ones(item, np.float32)]
@@ -136,7 +136,7 @@ def test_with_one_thread_a_callable_always_meets_the_same_one(models: dict[str, 
 
 
 def test_many_threads_call_a_callable_at_a_time(models: dict[str, str], tmp_path: Path) -> None:
-    """Two items are in preprocess together, or neither would come out."""
+    """Two items must be in preprocess at the same time; otherwise both would wait."""
 
     def before(item: int) -> Any:
         return Carry(feeds_of(item), meet(tmp_path, f"item {item}", f"item {1 - item}"))
@@ -388,15 +388,15 @@ def test_callables_of_a_script_share_globals_and_objects_in_a_worker(tmp_path: P
 
 
 class Transient(Exception):
-    """What may go better the next time."""
+    """An error that another attempt may avoid."""
 
 
 class StillTransient(Transient):
-    """A kind of it."""
+    """A subclass of it."""
 
 
 def fails_once(folder: Path, item: int, error: type[Exception]) -> None:
-    """Raise `error` the first time that somebody comes with this item, and note each time."""
+    """Raise `error` at the first call with this item, and record every call."""
     with open(folder / f"tries-{item}", "a") as file:
         file.write("x")
     if (folder / f"tries-{item}").stat().st_size == 1:
@@ -426,7 +426,7 @@ def test_what_a_callable_raises_of_retry_on_is_tried_again(
         results = list(session.map(range(30), details=True))
         report, ends = session.report(), session.progress()
     assert [outputs for outputs, _ in results] == list(range(30))
-    if side != "preprocess_workers":  # what these try is not the devices' attempt
+    if side != "preprocess_workers":  # attempts of these workers are not attempts of the devices
         assert [item.attempts for _, item in results] == [2 if index % 3 == 1 else 1 for index in range(30)]
         assert report.total.retries == 10
     assert all((tmp_path / f"tries-{item}").stat().st_size == 2 for item in range(1, 30, 3))
@@ -454,7 +454,7 @@ def test_retry_on_ends_with_the_attempts_and_is_about_its_types_alone(
     assert (tmp_path / "tries-0").stat().st_size == 3
     assert (tmp_path / "tries-1").stat().st_size == 1
     assert (report.total.tasks, report.total.failures, report.total.retries) == (2, 2, 2)
-    assert {worker.restarts for worker in report.workers} == {0}  # it is no fault of the device
+    assert {worker.restarts for worker in report.workers} == {0}  # the device is not the reason
 
 
 def test_retry_on_goes_to_another_device(models: dict[str, str], tmp_path: Path) -> None:

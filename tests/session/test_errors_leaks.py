@@ -1,6 +1,6 @@
-"""All errors are in ais_bench.errors: every public call, with every argument replaced by something wrong.
+"""All errors are in ais_bench.errors: every public call is tested with an invalid value for every argument.
 
-A call may succeed or raise an AisBenchError. Only what Python itself says of a wrong number of arguments is not one.
+A call may succeed or raise an AisBenchError. The only exception is Python's own error for a wrong number of arguments.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ X = np.ones((3, 4), np.float32)
 
 @pytest.fixture
 def a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Some of the wrong values are names of files that can be written."""
+    """Use a new folder, because some of the invalid values are names of files that can be written."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     logger = logging.getLogger("ais_bench")
@@ -45,7 +45,7 @@ def a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 class Nothing:
-    """Of no use for anything."""
+    """An object that is invalid for every argument."""
 
     def __repr__(self) -> str:
         return "Nothing()"
@@ -71,7 +71,7 @@ def is_signature_error(error: TypeError, call: Callable[..., Any], given: dict[s
 
 
 def leaks_of(label: str, call: Callable[..., Any], good: dict[str, Any], names: list[str] | None = None) -> list[str]:
-    """What `call(**good)` raises that is no AisBenchError, with each argument replaced by each wrong value."""
+    """Return the errors of `call(**good)` that are not an AisBenchError, with each argument replaced by each invalid value."""
     found = []
     for name in names if names is not None else good:
         for wrong in WRONG:
@@ -92,7 +92,7 @@ def leaks_of(label: str, call: Callable[..., Any], good: dict[str, Any], names: 
 
 
 def defaults(method: Callable[..., Any], **good: Any) -> dict[str, Any]:
-    """The arguments that a method takes, `good` for those without a default."""
+    """Return the arguments of a method, from `good` if there is no default."""
     result = {}
     if method.__name__ in ("to_host",):
         return result  # native, without arguments
@@ -103,7 +103,7 @@ def defaults(method: Callable[..., Any], **good: Any) -> dict[str, Any]:
     return result
 
 
-# Good values for arguments by name, where there is no default.
+# Valid values for arguments without a default, by name.
 GOOD: dict[str, Any] = {
     **{"feeds": [X], "feeds_list": [[X]], "iterable": [[X]], "arrays": [X], "in_out_list": [0], "infilelist": [], "files": []},
     **{
@@ -273,7 +273,7 @@ def test_a_session_says_what_to_do_instead_of_copying_it(model: ModelPath, model
     act = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": pickle.dumps}[how]
     low = aclruntime.InferenceSession(model("batch"), 0, aclruntime.session_options())
     with InferSession(0, model("batch")) as session, MultiDeviceSession(models["add"], devices=[0]) as pool:
-        pool.start()  # before that it can be pickled
+        pool.start()  # a pool that was not started can be pickled
         for one in (session, pool, low):
             with pytest.raises(AisBenchError, match="cannot be (copied|pickled).*make") as caught:
                 act(one)

@@ -1,4 +1,4 @@
-"""Every error of a task names the task, and every error of a model that does not load names the model."""
+"""Every error of a task names the task, and every load error names the model."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_every_call_of_a_pool_names_its_tasks(models: dict[str, str]) -> None:
 
 
 class Strange(Exception):
-    """With a constructor of its own and no room for attributes in it."""
+    """An exception with another constructor and without attributes."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(code, text)

@@ -1,4 +1,4 @@
-"""FeedWarnings of a pool reach the caller, and say where in the caller's code the feeds are from."""
+"""FeedWarnings of a pool reach the caller, with the line of the caller's code."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_an_item_of_a_stream_warns_however_late_it_comes(model: Callable[[str], 
     assert ["int32" in text and "uint32" not in text for text in texts] == [True, False, False]
     assert "by its size" in texts[1]
     assert "uint32" in texts[2]
-    if stream != "amap":  # there the event loop is between
+    if stream != "amap":  # with amap the event loop is the caller
         assert {warning.filename for warning in mine} == {__file__}
 
 

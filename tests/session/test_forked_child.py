@@ -1,4 +1,4 @@
-"""Every call of a parent's session answers in a forked child, at once, and so does every new one."""
+"""In a forked child every call of a parent's session returns at once, and so does every new session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Path_ = Callable[[str], str]
 X = np.ones((1, 4), np.float32)
 TENSORS = "a tensor's own business"
 
-# How to call each public method; what is not here is called without arguments.
+# The arguments of public methods; others are called without arguments.
 ARGUMENTS: dict[str, Any] = {
     "infer": ([X],),
     "infer_pipeline": ([[X]],),
@@ -44,7 +44,7 @@ ARGUMENTS: dict[str, Any] = {
     "add_device": (1,),
     "remove_device": (0,),
 }
-# Ends, which a child's destructors and exit hooks run into, say nothing; the rest concerns no state of the session.
+# Calls that end a session do nothing, because destructors and exit hooks make them; the others use no state of the session.
 QUIET = {"free_resource", "finalize", "close", "set_context", "infer_async"}
 ELSEWHERE = {
     *("convert_tensors_to_host", "convert_tensors_to_arrays", "create_tensor_from_fileslist", "run_pipeline"),

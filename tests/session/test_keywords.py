@@ -1,4 +1,4 @@
-"""A misspelt keyword of any public function is answered with the nearest name that the function takes."""
+"""The error for a misspelt keyword of any public function suggests the nearest valid name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def named(function: Callable[..., Any]) -> Parameters:
 
 
 def public() -> Iterator[Any]:
-    """Every public function with an argument that may be left out: such are given by name."""
+    """Yield every public function with an optional argument, because these are given by name."""
     for function in [*FUNCTIONS, *CLASSES]:
         yield pytest.param(function, id=function.__name__)
     for cls in CLASSES:
@@ -44,7 +44,7 @@ def public() -> Iterator[Any]:
 
 
 def call(function: Callable[..., Any], given: dict[str, Any]) -> None:
-    """Call it with something for what it needs."""
+    """Call the function with values for its required arguments."""
     takes_self = "self" in inspect.signature(function).parameters
     needed = {one.name: MagicMock() for one in named(function) if one.default is one.empty}
     result = function(*([MagicMock()] if takes_self else []), **needed, **given)
@@ -65,7 +65,7 @@ def test_a_misspelt_keyword_is_answered_with_the_right_one(function: Callable[..
         with pytest.raises(ConfigTypeError, match=rf"'{wrong}'; did you mean '\w+'") as caught:
             call(function, {wrong: 1})
         assert f"did you mean '{name}'" in str(caught.value)
-        assert isinstance(caught.value, TypeError)  # as Python's own
+        assert isinstance(caught.value, TypeError)  # like Python's own error
     with pytest.raises(ConfigTypeError, match=r"'qqqqqqqq'; (it takes|use) '\w+'"):
         call(function, {"qqqqqqqq": 1})
 
@@ -84,7 +84,7 @@ def test_evaluate_knows_the_options_of_the_session_too() -> None:
         assert options["colour"] == 1
         raise RuntimeError(f"made of {model}")
 
-    with pytest.raises(RuntimeError, match="made of"):  # what somebody else's function takes is its own affair
+    with pytest.raises(RuntimeError, match="made of"):  # arguments of a foreign function are not checked
         evaluate.evaluate("no such file.onnx", [1, 2], session=make, colour=1)
 
 

@@ -1,4 +1,4 @@
-"""The memory limit of a container: what it is, and that what cannot fit is refused with both numbers instead of a kill."""
+"""The memory limit of a container: its value, and an error with both numbers, not a kill, for data that cannot fit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_without_a_cgroup_the_machine_is_the_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_limit_that_leaves_least_counts(tmp_path: Path, version: int) -> None:
-    """Of the cgroups on the way up; caches of files count as free, shared memory does not."""
+    """This holds for all cgroups up to the root. File caches count as free, shared memory does not."""
     root = tmp_path / "memory" if version == 1 else tmp_path
     limit, used, total = (
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_") if version == 1 else ("memory.max", "memory.current", "")
@@ -60,7 +60,7 @@ def test_the_limit_that_leaves_least_counts(tmp_path: Path, version: int) -> Non
     own = "7:cpu,cpuacct:/z\n4:memory:/a/b\n" if version == 1 else "0::/a/b\n"
     assert room(tmp_path, own) == (100 * MIB, 50 * MIB, "the memory limit of cgroup /a")
     assert _native.memory_limit(str(tmp_path), str(tmp_path / "own")) == 60 * MIB
-    (root / "a" / used).write_text(str(200 * MIB))  # more than the limit, while the kernel is at it
+    (root / "a" / used).write_text(str(200 * MIB))  # more than the limit, as may happen for a moment
     assert room(tmp_path, own)[:2] == (100 * MIB, 0)
 
 
@@ -71,7 +71,7 @@ def test_a_group_that_a_container_does_not_see_is_passed_over(tmp_path: Path) ->
 
 @contextlib.contextmanager
 def cgroup(limit: int) -> Iterator[str]:
-    """The file that a process writes its number to, to be in a group of that limit."""
+    """Yield the file to which a process writes its id to join a group with this limit."""
     version_1 = Path("/sys/fs/cgroup/memory")
     root = version_1 if version_1.is_dir() else Path("/sys/fs/cgroup")
     folder = root / f"ais_bench-test-{os.getpid()}"
@@ -147,7 +147,7 @@ def test_feeds_that_cannot_fit_are_refused(tmp_path: Path, body: str) -> None:
 
 
 def test_outputs_that_cannot_fit_are_refused(tmp_path: Path) -> None:
-    """A model that makes much of little: the worker is not killed for it, either."""
+    """The model has small inputs and large outputs. The worker is not killed."""
     shape = helper.make_node("Constant", [], ["shape"], value_ints=[60_000_000])
     model = save(
         tmp_path / "fill.onnx",
@@ -178,7 +178,7 @@ with MultiDeviceSession(sys.argv[2], devices=[0]) as session:
 
 
 def test_what_free_slots_hold_is_given_up_first(tmp_path: Path) -> None:
-    """Slots that were used keep their memory; it must not keep another device's feeds out."""
+    """Used slots keep their memory, but it must be released for the feeds of another device."""
     body = textwrap.indent(
         textwrap.dedent(
             """
@@ -198,7 +198,7 @@ def _identity() -> object:
 
 
 def shared_memory_in_use() -> int:
-    """Bytes of arenas that are in this process's memory."""
+    """Return the bytes of arenas in this process's memory."""
     found, mine = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split(" ")[0]:
@@ -222,5 +222,5 @@ def test_an_idle_pool_gives_large_slots_back(tmp_path: Path, monkeypatch: pytest
         own = session.new_feeds([feeds[0].shape])
         own[0][:] = 3
         wait_until(lambda: shared_memory_in_use() - before < 120 * MIB, what="the free slots' memory to be given back")
-        assert kept[0].all()  # what the caller holds stays
+        assert kept[0].all()  # the caller's outputs stay
         assert (session.infer(own)[0] == 3).all()

@@ -1,4 +1,4 @@
-"""MultiDeviceSession: equal to InferSession in everything, whoever computes it, and every way of calling it."""
+"""MultiDeviceSession: the same results as InferSession on any device, and every kind of call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.waiting import wait_until
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
-# ---- the same answers ----
+# ---- equal results ----
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16])
@@ -70,7 +70,7 @@ def test_feeds_of_any_size(models: dict[str, str], size: int) -> None:
             same(result, [given])
 
 
-# ---- the ways of calling ----
+# ---- kinds of calls ----
 
 
 def test_the_guides_form_obeys_the_devices(models: dict[str, str]) -> None:
@@ -270,17 +270,17 @@ def test_a_preprocess_hands_something_to_the_postprocess_of_the_same_item(models
         assert [float(outputs[0][0, 0]) for outputs in plain.map(range(4))] == [0, 1, 2, 3]  # dropped
 
 
-# ---- what a worker is made of ----
+# ---- the content of a worker ----
 
 
 def numpy_is_loaded(pid: int | None) -> bool:
-    """Its native part is mapped into the process."""
+    """Return whether numpy's native part is mapped into the process."""
     with open(f"/proc/{pid}/maps") as file:
         return "_multiarray_umath" in file.read()
 
 
 def test_a_worker_imports_numpy_when_python_is_needed_there(models: dict[str, str]) -> None:
-    """Importing it is most of a worker's start, and arrays to arrays needs none of it."""
+    """Its import would be most of a worker's start, and tasks with arrays do not need it."""
     feeds = pair(1, 2)
     with MultiDeviceSession(models["open"], devices=[0]) as session:
         expected = session.infer(feeds)

@@ -1,4 +1,4 @@
-"""Ways of calling a MultiDeviceSession beyond `infer` and `map`: one device, asyncio, progress, copies not yet started."""
+"""Calls of a MultiDeviceSession besides `infer` and `map`: one device, asyncio, progress, copies of unstarted sessions."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_what_a_pickle_of_a_session_holds(models: dict[str, str], tmp_path: Path
     monkeypatch.chdir(Path(models["open"]).parent)
     relative = MultiDeviceSession(Path(models["open"]).name)
     monkeypatch.chdir(tmp_path)
-    with pickle.loads(pickle.dumps(relative)) as again:  # from wherever it is read
+    with pickle.loads(pickle.dumps(relative)) as again:  # in any working directory
         same(again.infer(pair(1)), [total(pair(1))])
     relative.close()
     with open(models["open"], "rb") as file:
@@ -156,7 +156,7 @@ def _union(intervals: Iterator[tuple[int, int]]) -> int:
 
 
 def test_threads_take_turns(session: MultiDeviceSession) -> None:
-    """Each of many threads gets answers while the others do, whoever leads."""
+    """Each of many threads gets answers at the same time as the others, whichever thread leads."""
     done = [0] * 8
     stop = threading.Event()
 

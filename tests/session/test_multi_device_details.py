@@ -23,13 +23,13 @@ pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
 def slowly(item: Any) -> Feeds:
-    """A preprocess of 20 ms; items name the feeds."""
+    """A preprocess of 20 ms; an item is the number of its feeds."""
     time.sleep(0.02)
     return pair(item)
 
 
 def ends_its_worker_once(item: Any) -> Feeds:
-    """A preprocess whose first call ends the process it runs in."""
+    """A preprocess whose first call ends its process."""
     flag, number = item
     try:
         os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
@@ -105,7 +105,7 @@ def test_a_task_that_lost_its_worker_had_two_attempts(models: dict[str, str], tm
 
 
 def test_the_stages_do_not_overlap(models: dict[str, str]) -> None:
-    """Copying 24 MiB takes long enough to be seen if it counted in two stages."""
+    """A copy of 24 MiB takes long enough to be noticed if two stages counted it."""
     large = [np.ones((1 << 20, 3), np.float32)] * 2
     with MultiDeviceSession(models["open"], devices=[0], tasks_in_flight=1) as session:
         items = [item for _, item in session.map([large] * 6, details=True)]
@@ -127,7 +127,7 @@ def raises_at_times(item: int) -> Feeds:
 
 
 def recount(session: MultiDeviceSession, found: list[tuple[Any, Item]]) -> None:
-    """Every figure of the report, from the records of the items that were answered."""
+    """Check every figure of the report with the records of the answered items."""
     report, ends = session.report(), session.progress()
     items = [item for _, item in found]
     failed = sum(isinstance(outputs, Exception) for outputs, _ in found)
@@ -152,7 +152,7 @@ def recount(session: MultiDeviceSession, found: list[tuple[Any, Item]]) -> None:
 
 
 def test_the_report_agrees_with_a_recount_from_the_details(models: dict[str, str]) -> None:
-    """With errors, and with a worker that dies between two streams."""
+    """There are errors, and a worker that dies between two streams."""
     with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=raises_at_times, on_error="return") as session:
         session.start()
         found = list(session.map(range(60), details=True))
@@ -165,13 +165,13 @@ def test_the_report_agrees_with_a_recount_from_the_details(models: dict[str, str
 
 
 def test_the_report_agrees_with_a_recount_whatever_happens_in_between(models: dict[str, str]) -> None:
-    """A stream that is left, calls that are cancelled and that are late, a device that is removed and comes back."""
+    """There are a stream that is left, calls that are cancelled or late, and a device that is removed and added again."""
     with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=raises_at_times, on_error="return") as session:
         found: list[tuple[Any, Item]] = list(session.map(range(40), details=True))
 
         stream = session.map_unordered(range(1000), details=True)
         found += [next(stream) for _ in range(30)]
-        # Nobody else collects answers: what is done when the stream is left has been yielded.
+        # No other thread collects answers, so everything that is done when the stream is left has been yielded.
         while sum(session.progress()[end] for end in ("done", "failed")) > len(found):
             found.append(next(stream))
         stream.close()
@@ -192,7 +192,7 @@ def test_the_report_agrees_with_a_recount_whatever_happens_in_between(models: di
 
 
 def test_the_walls_parts_are_those_of_the_device(packed: Callable[[str], Packed]) -> None:
-    """One of two NPUs works 50 times 10 ms, the other one not at all."""
+    """One of two NPUs runs 50 times 10 ms, the other one is idle."""
     model = packed("batch")
     with npus(2, exec_ms=10), MultiDeviceSession(model.om, devices=range(2)) as session:
         session.infer([np.ones((1, 3), np.float32)], mode=model.case.mode, device=0)

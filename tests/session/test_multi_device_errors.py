@@ -1,4 +1,4 @@
-"""MultiDeviceSession when something is wrong, what it tells about itself, and what it keeps."""
+"""MultiDeviceSession: errors, reports, and memory."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_unknown_modes_and_devices(session: MultiDeviceSession) -> None:
             use()
 
 
-# ---- about it ----
+# ---- reports and memory ----
 
 
 def test_descriptions_equal_those_of_one_device(session: MultiDeviceSession, models: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""An ONNX Runtime that is older than what the library was made for: it works with less, and says so where that matters."""
+"""Older versions of ONNX Runtime: the library works with fewer functions, and reports this if it matters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""preprocess in CPU workers of its own: the same results, order and errors, whoever dies."""
+"""preprocess in separate CPU workers: the same results, order and errors, also if a worker dies."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_large_feeds_and_a_source_that_reuses_its_buffer(models: dict[str, str])
 
 
 def test_large_feeds_are_read_where_the_cpu_worker_wrote_them(models: dict[str, str]) -> None:
-    """The device's worker maps the CPU worker's memory; nothing of the feeds is copied to its own."""
+    """The device's worker maps the CPU worker's memory, and copies no feeds to its own."""
     size = 8 << 20
 
     def before(item: int) -> Feeds:

@@ -1,4 +1,4 @@
-"""Sequences of calls of every kind on the same sessions: each comes to what its feeds come to, whatever was called before.
+"""Random sequences of calls on the same sessions: each result depends only on its feeds, not on earlier calls.
 
 AIS_BENCH_EXAMPLES multiplies the number of examples.
 """
@@ -105,7 +105,7 @@ def test_sequences_of_calls(part: int) -> None:
 
 @pytest.mark.parametrize("part", range(2))
 def test_chained_iterations(part: int) -> None:
-    """`infer_iteration` is a loop of `infer` that feeds outputs back: the same outputs, or an error of the same kind."""
+    """`infer_iteration` equals a loop of `infer` that feeds outputs back: the same outputs, or the same kind of error."""
 
     @settings(max_examples=60 * MORE, deadline=None, database=None, suppress_health_check=QUIET)
     @seed(part)
@@ -142,7 +142,7 @@ KINDS = [TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto
 
 @st.composite
 def a_batched_model(draw: st.DrawFn) -> tuple[ModelProto, list[tuple[int, list[int]]], int | None]:
-    """Inputs of [batch, ...], each handed on or transposed so that the batch is last; the batch open or fixed."""
+    """Draw inputs of [batch, ...], each passed on or transposed so that the batch is last; the batch is open or fixed."""
     batch = draw(st.sampled_from([None, None, 1, 2, 3]))
     axis: int | str = "batch" if batch is None else batch
     nodes, inputs, outputs, declared = [], [], [], []
@@ -161,7 +161,7 @@ def a_batched_model(draw: st.DrawFn) -> tuple[ModelProto, list[tuple[int, list[i
 
 
 def test_whole_data_sets() -> None:
-    """`infer_batch` gives what one run over all samples gives, whatever the batch, its padding and the arrays' layout."""
+    """`infer_batch` gives the result of one run over all samples, for any batch, padding and layout of arrays."""
 
     @settings(max_examples=12 * MORE, deadline=None, database=None, suppress_health_check=QUIET)
     @seed(0)

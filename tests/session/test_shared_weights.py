@@ -1,4 +1,4 @@
-"""`share_weights`: workers map weights that were prepared once, with the same results, and nothing is left of the files."""
+"""`share_weights`: workers map weights that were prepared once, with the same results, and no file is left."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder for temporary files, which must be empty after each test."""
+    """Use a new folder for temporary files, which must be empty after the test."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -51,7 +51,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def answers(model: str | bytes, feeds: list[Any], share: bool, **options: Any) -> tuple[list[Any], Any, Any]:
-    """Outputs of both workers of a pool, what it says of the model, and its report."""
+    """Return the outputs of both workers of a pool, its description of the model, and its report."""
     with MultiDeviceSession(model, devices=[0, 1], share_weights=share, **options) as session:
         by_device = session.infer({0: [feeds], 1: [feeds]})
         outputs = [output for device in (0, 1) for output in by_device[device][0]]
@@ -222,7 +222,7 @@ def test_a_cache_sees_that_weights_in_other_files_have_changed(tmp_path: Path) -
         (weights * 2).tofile(tmp_path / "weights.bin")
 
 
-# ---- what cannot be shared is said, and works all the same ----
+# ---- weights that cannot be shared: this is reported, and works ----
 
 
 def factory_of(model: str) -> SessionFactory:
@@ -299,7 +299,7 @@ HOLDER = """
 def test_a_pool_whose_process_is_killed_leaves_nothing(
     after_s: float | None, large: tuple[str, list[Any]], temporary: Path
 ) -> None:
-    """At several moments of the start, and (None) once it is ready."""
+    """This is tested at several moments of the start, and (None) when the pool is ready."""
     state = "ready" if after_s is None else "starting"
     code = textwrap.dedent(HOLDER)
     holder = subprocess.Popen(
