@@ -1,4 +1,4 @@
-"""What tests share. Tests and the processes that they start import it by name, since tests/ is on their path."""
+"""Shared code of tests. Tests and the processes that they start import it by name, because tests/ is on their path."""
 
 from __future__ import annotations
 

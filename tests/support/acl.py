@@ -1,4 +1,4 @@
-"""Model cases for the tests of the `acl` runtime on the emulator, and what is asked of every test of it."""
+"""Model cases for the tests of the `acl` runtime on the emulator, and checks for every test."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def floats(*shape: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of model: how it is made and packed, and feeds of the shapes that it takes."""
+    """One kind of model: its construction and packing, and feeds of valid shapes."""
 
     name: str
     build: Callable[[Path], Path]
     mode: str
     feeds: list[list[np.ndarray]]
     options: dict[str, Any] = field(default_factory=dict)
-    predictable: bool = True  # outputs known before a run
-    asynchronous: bool = True  # in a pipeline: all but what AscendCL must allocate in every run
+    predictable: bool = True  # whether outputs are known before a run
+    asynchronous: bool = True  # in a pipeline: false if AscendCL must allocate in every run
 
 
 def _three(a: int, b: int, c: int, d: int) -> list[np.ndarray]:
@@ -107,7 +107,7 @@ BY_NAME = {case.name: case for case in CASES}
 
 @dataclass(frozen=True)
 class Packed:
-    """A case's two files."""
+    """The two files of a case."""
 
     case: Case
     onnx: str
@@ -115,14 +115,14 @@ class Packed:
 
 
 def assert_clean(emulator: Emulator) -> None:
-    """Nothing was left alive, and nothing was done that a real NPU may punish."""
+    """Check that no object is left, and no rule of a real NPU was violated."""
     left, report = emulator.living(), emulator.report()
     assert not left, f"left alive on the NPUs: {left}"
     assert not report, f"against AscendCL's rules: {report}"
 
 
 def equal(left: list[np.ndarray], right: list[np.ndarray]) -> None:
-    """The same outputs: types, shapes, and values as far as two ways of adding the same numbers agree."""
+    """Check equal outputs: types, shapes, and values within the tolerance of another order of additions."""
     kinds = [[(array.dtype, array.shape) for array in side] for side in (left, right)]
     assert kinds[0] == kinds[1], f"{kinds[0]} is not {kinds[1]}"
     for a, b in zip(left, right, strict=True):

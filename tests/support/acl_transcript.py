@@ -1,9 +1,9 @@
-"""Recorded calls of AscendCL, read as what they do: who is copied where, what an execution reads and writes.
+"""Convert recorded calls of AscendCL to their effects: the source and target of copies, the memory of executions.
 
 A transcript is a list of lines such as "copy in m1 16" or "execute [m1:16, m2:16] -> [m3:16]". Memory, streams and events are
 numbered by their first appearance (m, s, e), and the content of a dataset is that of its buffers at that moment, so that a
-transcript does not depend on which free block an allocation happens to get, nor on which buffers had to be pointed anew.
-Queries, and making a context current, leave no line; nor do allocations, and the calls by which datasets are built.
+transcript does not depend on which free block an allocation gets, nor on which buffers had to be pointed again.
+Queries, context changes, allocations, and the calls that build datasets have no line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SILENT = (
 
 
 def _waits_for(call: Call | None, before: Call | None) -> bool:
-    """Whether `call` waits for the execution `before` it, on its stream."""
+    """Return whether `call` waits for the execution `before` it, on its stream."""
     return (
         call is not None
         and before is not None
@@ -36,25 +36,25 @@ def _waits_for(call: Call | None, before: Call | None) -> bool:
 
 
 class Transcript:
-    """Give it calls in order; `lines` grows, and can be cleared at any time."""
+    """Reads calls in order; `lines` grows, and can be cleared at any time."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self._numbers: dict[str, str] = {}
-        self._buffers: dict[str, tuple[str, int]] = {}  # data buffer -> what it points at
+        self._buffers: dict[str, tuple[str, int]] = {}  # data buffer -> its memory
         self._datasets: dict[str, list[str]] = {}
         self._descs: dict[str, str] = {}  # tensor description -> its shape
         self._last: Call | None = None
-        self._waited: Call | None = None  # the wait for an execution that is followed by nothing else
+        self._waited: Call | None = None  # the wait for an execution without a later call
 
     def read(self, calls: Iterable[Call]) -> list[str]:
-        """The lines of these calls alone, numbered from 1."""
+        """Return the lines of only these calls, numbered from 1."""
         self.lines, self._numbers = [], {}
         heard = [call for call in calls if not call["call"].startswith(_SILENT)]
         for call, after in zip(heard, [*heard[1:], None], strict=True):
             self._waited = after if _waits_for(after, call) else None
             if self._waited is None and _waits_for(call, self._last):
-                continue  # was told with the execution
+                continue  # included in the execution's line
             self._last = call
             handler: Callable[..., None] = getattr(self, f"_{call['call']}", None) or self._other
             handler(call, *call["args"])
@@ -64,7 +64,7 @@ class Transcript:
         self.lines.append(text)
 
     def _name(self, thing: object) -> str:
-        """m1, s1, e1... by first appearance; other objects by their kind alone."""
+        """Return m1, s1, e1... by first appearance; for other objects only the kind."""
         text = str(thing)
         kind = next((kind for kind in ("memory", "stream", "event") if kind in text), None)
         if kind is None:
@@ -77,7 +77,7 @@ class Transcript:
         parts = [self._buffers[buffer] for buffer in self._datasets[str(dataset)]]
         return f"[{', '.join(f'{self._name(at)}:{size}' if at != 'null' else 'none' for at, size in parts)}]"
 
-    # what is given and what is built, without a line
+    # objects and datasets, without a line
 
     def _aclrtMalloc(self, call: Call, memory: str, size: int, *_: object) -> None:
         pass
@@ -146,7 +146,7 @@ class Transcript:
         text = f"execute {self._content(given)} -> {self._content(results)}"
         if self._waited is None:
             self._say(f"{text} on {self._name(stream)}")
-        else:  # as good as a synchronous one, but that it can be stopped
+        else:  # like a synchronous execution, but it can be stopped
             self._say(text if self._waited["result"] == 0 else f"{text} failed")
 
     def _other(self, call: Call, *arguments: object) -> None:
@@ -155,7 +155,7 @@ class Transcript:
 
 
 class Recorder:
-    """The transcript of what happened since the last look."""
+    """The transcript of the calls since the last query."""
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator, self._transcript = emulator, Transcript()
@@ -168,6 +168,6 @@ class Recorder:
 
 
 def opening(path: str, gears: list[str], inputs: int) -> list[str]:
-    """A session is made on device 0: the lines of it. `gears` are asked for their results, one after the other."""
+    """Return the lines of opening a session on device 0. The results of `gears` are queried one by one."""
     lines = ["Init null", "SetDevice 0", "CreateContext context 0", f"load {path}", "CreateDesc"]
     return lines + [f"gear at {inputs}: {gear}" for gear in gears]

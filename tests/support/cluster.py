@@ -32,7 +32,7 @@ def feeds(n):
 
 
 class Host:
-    """The cluster, in a process of its own."""
+    """The cluster, in a separate process."""
 
     def __init__(self, nodes: int, npus: int, milliseconds: float) -> None:
         command = [sys.executable, "-m", "support.ray_host", str(nodes), str(npus), str(milliseconds)]
@@ -75,5 +75,5 @@ def run(host: Host, model: str, marks: Path, program: str) -> str:
 
 
 def own_lines(text: str) -> str:
-    """What the program `said`: Ray writes notes about lost processes between the lines."""
+    """Return the lines that the program `said`, without Ray's notes about lost processes."""
     return "".join(line.partition(": ")[2] for line in text.splitlines(keepends=True) if line.startswith("said: "))

@@ -1,4 +1,4 @@
-"""The models and files over which the command line's table runs, and what a run of it leaves, as data."""
+"""The models and files for the command line's table, and the files of a run as data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLOAT, INT32, FLOAT16 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.FLOAT1
 
 
 def make_folder(folder: Path) -> None:
-    """Models and inputs, the same bytes each time."""
+    """Make models and inputs, with the same bytes each time."""
     _make_models(folder)
     rows = np.arange(10 * 48, dtype=np.float32).reshape(10, 1, 3, 4, 4)
     for name in ("a", "b", "c9", "deep", "wrong", "late", "empty", "odd", "open", "one", "flat", "mixed"):
@@ -81,7 +81,7 @@ KEPT = ("npy", "bin", "txt")
 
 
 def left_in(folder: Path) -> dict[str, Any]:
-    """Folders and files with their modes, the bytes of results, and of JSON files the keys in order and what is no time."""
+    """Return folders and files with modes, digests of results, and for JSON files the ordered keys and all values but times."""
     found: dict[str, Any] = {}
     for path in sorted([folder, *folder.rglob("*")]) if folder.exists() else []:
         name = STAMP.sub("TIME", str(path.relative_to(folder.parent)))

@@ -1,10 +1,9 @@
-"""Proves that the tests of CANN's rules can fail: takes what keeps a rule out of the driver, and demands that its tests notice.
+"""Prove that the tests of CANN's rules can fail: remove the driver's code for a rule, and require that its tests fail.
 
     python tests/support/driver_mutants.py [--folder build/mutants] [NAME ...]
 
-All mutants are compiled once, in a copy of this folder, each behind a switch that the environment turns on (AIS_BENCH_MUTANT).
-With a mutant on, what its `tests` name has to fail, all of it; with none on it has to pass (`make mutants`). The rules are
-those of docs/emulator.md.
+All mutants are compiled once, in a copy of this folder. The environment variable AIS_BENCH_MUTANT switches one on. With a
+mutant, all of its `tests` must fail; without mutants they must pass (`make mutants`). The rules are those of docs/emulator.md.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ACL = "csrc/device/acl/"
 COPIED = ("CMakeLists.txt", "setup.py", "pyproject.toml", "README.md", "csrc", "ais_bench", "aclruntime", "tests", "docs")
 VARIABLE = "AIS_BENCH_MUTANT"
-#: Goes in front of each file in C++ that a mutant changes.
+#: The first lines of each C++ file that a mutant changes.
 SWITCH = f"""#ifndef AIS_MUTANT
 #define AIS_MUTANT
 #include <cstdlib>
@@ -37,12 +36,12 @@ inline bool ais_mutant(const char* name) {{
 
 @dataclass(frozen=True)
 class Mutant:
-    """One thing that keeps a rule: where it stands, what stands there instead, and the tests that must notice."""
+    """Code for a rule: its place, its replacement, and the tests that must fail."""
 
     rule: str
-    edits: list[tuple[str, str, str]]  # file, text, replacement; ON in the replacement is whether the mutant is on
-    tests: list[str]  # of pytest, in tests/acl; "file.py::test" stands for all of its parameters
-    only: str = ""  # -k of pytest, where not all parameters are concerned
+    edits: list[tuple[str, str, str]]  # file, text, replacement; in the replacement ON says whether the mutant is on
+    tests: list[str]  # of pytest, in tests/acl; "file.py::test" means all of its parameters
+    only: str = ""  # -k of pytest, if not all parameters must fail
 
 
 def staged_runs(text: str, replacement: str) -> list[tuple[str, str, str]]:
@@ -58,7 +57,7 @@ def runtime(text: str, replacement: str) -> list[tuple[str, str, str]]:
 
 
 def numbers(first: int, last: int) -> list[tuple[str, str, str]]:
-    """The driver knows nothing of these numbers of AscendCL's."""
+    """Return the edits after which the driver does not know these numbers of AscendCL."""
     code = "  const Code code = code_of(number, fallback);\n"
     forget = code.replace("code_of", f"ON && number >= {first} && number <= {last} ? fallback : code_of")
     return [(f"{ACL}acl_api.cpp", code, forget)]
@@ -139,7 +138,7 @@ MUTANTS = {
         "S",
         context("product_of(soc_).aborts_streams)", "(ON || product_of(soc_).aborts_streams))"),
         ["test_acl_rules.py::test_a_product_that_cannot_stop_says_what_it_does"],
-        "True",  # in a pipeline; a single run would wait for a call that is not made
+        "True",  # only in a pipeline; a single run would wait for a missing call
     ),
     "a stop that is asked for each time": Mutant(
         "S",
@@ -276,7 +275,7 @@ MUTANTS = {
 
 
 def copy(folder: Path) -> None:
-    """Copy what is needed, and of that what is other than the last time, so that only what changed is compiled again."""
+    """Copy the needed files that have changed since the last time, so that only these are compiled again."""
     changed = mutated()
     for name in COPIED:
         source = ROOT / name
@@ -292,7 +291,7 @@ def copy(folder: Path) -> None:
 
 
 def mutated() -> dict[str, str]:
-    """The changed files, with all mutants in them."""
+    """Return the changed files with all mutants."""
     files: dict[str, str] = {}
     for name, mutant in MUTANTS.items():
         for file, text, replacement in mutant.edits:
@@ -316,7 +315,7 @@ def build(folder: Path) -> None:
 
 
 def run_tests(folder: Path, mutant: Mutant, name: str) -> dict[str, int]:
-    """How many of the mutant's tests passed, failed and so on, with the mutant of this name on."""
+    """Return how many of the mutant's tests passed, failed and so on, with the named mutant switched on."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/acl/{test}" for test in mutant.tests)]
     command += ["-k", mutant.only] if mutant.only else []
     environment = {**os.environ, "PYTHONPATH": str(folder), VARIABLE: name}
@@ -329,10 +328,10 @@ def run_tests(folder: Path, mutant: Mutant, name: str) -> dict[str, int]:
 
 
 def is_noticed(folder: Path, name: str) -> bool:
-    """Whether all of the mutant's tests pass without it, and none with it."""
+    """Return whether all of the mutant's tests pass without it, and none with it."""
     mutant = MUTANTS[name]
     without, found = run_tests(folder, mutant, ""), run_tests(folder, mutant, name)
-    # A test that passed may have been failed by what looks at the emulator's report at its end.
+    # A passed test may fail at its end, when the emulator's report is checked.
     got_past = found.get("passed", 0) - found.get("error", 0)
     noticed = set(without) == {"passed"} and got_past <= 0
     told = "noticed" if noticed else "NOT NOTICED"

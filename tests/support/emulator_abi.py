@@ -1,7 +1,7 @@
 """AscendCL through ctypes: the functions of the emulator with their C types, for the emulator's own tests.
 
-A letter a parameter: p pointer, s text, z size_t, i int32, u uint32, q uint64, l int64, b int8, h int16, B uint8, H uint16,
-f float. The result follows "->", aclError (i) where nothing does; "-" is void.
+A letter for each parameter: p pointer, s text, z size_t, i int32, u uint32, q uint64, l int64, b int8, h int16, B uint8, H
+uint16, f float. The result follows "->"; default: aclError (i); "-" is void.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class AclError(Exception):
 
 
 class Acl:
-    """A copy of the emulator's library of its own: loading it anew starts a new machine with the environment's settings.
+    """A separate copy of the emulator's library. Each load starts a new machine with the environment's settings.
 
     `acl.aclrtFree(x)` returns the code; `acl.ok("aclrtFree", x)` raises AclError unless it is 0.
     """
@@ -154,12 +154,12 @@ class Acl:
             raise AclError(function, code, self.text() or "")
 
     def fill(self, kind: type, function: str, *arguments: Any) -> Any:
-        """Calls a function whose first parameter is filled, and returns the value."""
+        """Call a function that writes to its first parameter, and return the value."""
         value = kind()
         self.ok(function, ctypes.byref(value), *arguments)
         return value.value
 
-    # What most tests need.
+    # Calls that most tests need.
 
     def malloc(self, size: int) -> int:
         return self.fill(ctypes.c_void_p, "aclrtMalloc", size, 0)
@@ -177,7 +177,7 @@ class Acl:
         return self.fill(ctypes.c_void_p, "aclrtCreateEvent")
 
     def to_device(self, array: np.ndarray) -> int:
-        """New device memory with the array's bytes."""
+        """Return new device memory with the array's bytes."""
         address = self.malloc(max(array.nbytes, 1))
         self.ok("aclrtMemcpy", address, array.nbytes, array.ctypes.data, array.nbytes, H2D)
         return address
@@ -192,7 +192,7 @@ class Acl:
 
 
 class Model:
-    """A loaded model with its description, for tests."""
+    """A loaded model with its description."""
 
     def __init__(self, acl: Acl, path: Path) -> None:
         self.acl = acl
@@ -229,7 +229,7 @@ class Model:
 
 
 class Dataset:
-    """A dataset over device memory of its own: (address or None, size) pairs, or arrays to copy there."""
+    """A dataset with its own device memory: (address or None, size) pairs, or arrays to copy."""
 
     def __init__(self, acl: Acl, items: list[Any]) -> None:
         self.acl = acl
@@ -277,7 +277,7 @@ class Dataset:
 
 
 def in_thread(work: Callable[[], Any]) -> Any:
-    """Runs `work` in a thread without a context and returns its result."""
+    """Run `work` in a thread without a context and return its result."""
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(work()))
     thread.start()

@@ -60,7 +60,7 @@ def pictures(folder: Path, count: int) -> Path:
 
 
 def three(folder: Path) -> Path:
-    """Three inputs of which parts vary, as the example of the gear queries: out = sum(data) + sum(label) + sum(mask)."""
+    """Three inputs with varying dimensions, like the manual's example of gears: out = sum(data) + sum(label) + sum(mask)."""
     nodes = [helper.make_node("ReduceSum", [name], [f"{name}_sum"], keepdims=0) for name in ("data", "label", "mask")]
     nodes += [
         helper.make_node("Add", ["data_sum", "label_sum"], ["partial"]),
@@ -71,13 +71,13 @@ def three(folder: Path) -> Path:
 
 
 def nonzero(folder: Path) -> Path:
-    """where = NonZero(x): a static input, and an output that is known only after the run."""
+    """where = NonZero(x): a static input, and an output whose shape is known only after the run."""
     return _save(folder / "nonzero.onnx", [helper.make_node("NonZero", ["x"], ["where"])], [_float("x", [8])],
                  [helper.make_tensor_value_info("where", TensorProto.INT64, [1, "k"])])  # fmt: skip
 
 
 def unknown_rank(folder: Path, shape: list | None = None) -> Path:
-    """out = x, negated `times` times, for x of (n, 3): shape inference knows nothing of it, and the model declares `shape`."""
+    """out = x, negated `times` times, for x of (n, 3). No shape is inferred; the model declares `shape`."""
     value = helper.make_tensor_value_info
     boolean, int64 = TensorProto.BOOL, TensorProto.INT64
     body = helper.make_graph(
@@ -91,7 +91,7 @@ def unknown_rank(folder: Path, shape: list | None = None) -> Path:
 
 
 def gather(folder: Path) -> Path:
-    """picked = table[index]: an index that is out of range makes the run fail."""
+    """picked = table[index]: with an index out of range the run fails."""
     table = numpy_helper.from_array(np.arange(4, dtype=np.float32), "table")
     return _save(folder / "gather.onnx", [helper.make_node("Gather", ["table", "index"], ["picked"])],
                  [helper.make_tensor_value_info("index", TensorProto.INT64, [2])], [_float("picked", [2])],

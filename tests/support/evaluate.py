@@ -1,4 +1,4 @@
-"""What the tests of evaluations share, importable by the processes that they start."""
+"""Shared code of the tests of evaluations, which their processes can import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Rows:
-    """`count` samples of six numbers, each with its true answer."""
+    """A data set of `count` samples of six numbers with true answers."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -21,7 +21,7 @@ class Rows:
 
 
 class Order:
-    """A score of bits and order: different for any other sequence of outputs."""
+    """A metric of bits and order, which differs for any other sequence of outputs."""
 
     name = "order"
 

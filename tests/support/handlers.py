@@ -1,4 +1,4 @@
-"""Handlers for the pool's tests: each does one thing, on request. They run in workers and are imported there by name."""
+"""Handlers for the pool's tests. They run in workers, which import them by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ais_bench.shm import EchoHandler, Task
 
 
 class Obedient:
-    """Does what the first feed says, an int64 array [order, argument, ...], and answers with the feeds."""
+    """Executes the first feed, an int64 array [order, argument, ...], and returns the feeds."""
 
     (
         ECHO,
@@ -41,7 +41,7 @@ class Obedient:
 
     def __init__(self, context: WorkerContext, marks: str = "") -> None:
         self.context = context
-        self.marks = marks  # a folder: a file in it says that something was done before
+        self.marks = marks  # a folder: a file in it means that something was done before
 
     def describe(self) -> dict[str, Any]:
         return {"device": self.context.device_id, "pid": os.getpid(), "threads": self.context.threads}
@@ -108,7 +108,7 @@ def _stop_once(marks: str) -> None:
 
 
 class Echo(Obedient):
-    """Answers with the feeds, in native code."""
+    """Returns the feeds in native code."""
 
     def __init__(self, context: WorkerContext) -> None:
         super().__init__(context)
@@ -134,7 +134,7 @@ class Unwilling:
 
 
 class Marking:
-    """An Obedient that leaves marks in a folder."""
+    """An Obedient that writes marks to a folder."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -144,12 +144,12 @@ class Marking:
 
 
 def order(what: int, argument: int = 0, *more: int) -> list[np.ndarray[Any, Any]]:
-    """Feeds that Obedient understands."""
+    """Return feeds with an order for Obedient."""
     return [np.array([what, argument, *more], np.int64)]
 
 
 class LogsWhenUnpickled:
-    """A factory of `Obedient` that logs before the worker has it."""
+    """A factory of `Obedient` that logs while it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _logged, ()

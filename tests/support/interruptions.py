@@ -1,4 +1,4 @@
-"""Evaluations that are interrupted at random moments and resumed, again and again; each must end with every sample once.
+"""Interrupt evaluations repeatedly at random moments, and resume them. Each must end with every sample once.
 
     PYTHONPATH=tests python -m support.interruptions [interruptions] [seed]
 
@@ -32,11 +32,11 @@ from support.session import save
 SAMPLES = 1500
 DONE, INTERRUPTED, RAISED, BROKEN = 0, 130, 3, 1
 POOL_SHARE = 0.15  # of the lives
-LIFE_S, POOL_LIFE_S = 0.3, 1.5  # an interruption comes within so long
+LIFE_S, POOL_LIFE_S = 0.3, 1.5  # an interruption occurs within this time
 
 
 class Torn(Rows):
-    """Rows of which one raises an error."""
+    """Rows, one of which raises an error."""
 
     def __init__(self, count: int, at: int) -> None:
         super().__init__(count)
@@ -49,7 +49,7 @@ class Torn(Rows):
 
 
 def expected() -> int:
-    """The score of all samples in order, without the library."""
+    """Return the score of all samples in order, without the library."""
     order, rows = Order(), Rows(SAMPLES)
     for index in range(SAMPLES):
         feeds, target = rows[index]
@@ -58,7 +58,7 @@ def expected() -> int:
 
 
 def live(model: str, folder: Path, devices: list[int] | None, torn_at: int | None) -> int:
-    """Go on with the run; the exit code."""
+    """Continue the run. Return the exit code."""
     order = Order()
     data = Rows(SAMPLES) if torn_at is None else Torn(SAMPLES, torn_at)
     options: dict[str, Any] = {"metrics": order, "output": folder, "resume": True, "progress": False, "on_error": "raise"}
@@ -72,7 +72,7 @@ def live(model: str, folder: Path, devices: list[int] | None, torn_at: int | Non
 
 
 def start(model: str, folder: Path, devices: list[int] | None, torn_at: int | None) -> int:
-    """Fork a life, and return its pid. Signals reach it from the moment at which it can tell them."""
+    """Fork a life, and return its pid. It gets signals only after it can handle them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     pid = os.fork()
     if pid:
@@ -98,7 +98,7 @@ def start(model: str, folder: Path, devices: list[int] | None, torn_at: int | No
 
 
 def one_life(model: str, folder: Path, rng: random.Random) -> int:
-    """Start a life, interrupt it, and return how it ended: an exit code, or a signal's number, negative."""
+    """Start a life, interrupt it, and return its exit code, or the negative number of a signal."""
     pool = rng.random() < POOL_SHARE
     several = pool and len(os.sched_getaffinity(0)) > 1 and rng.random() < 0.5
     devices = [0, 1] if several else [0] if pool else None
@@ -108,7 +108,7 @@ def one_life(model: str, folder: Path, rng: random.Random) -> int:
     pid = start(model, folder, devices, torn_at)
     if how != "error":
         time.sleep(wait_s)
-        its_own_group = _session_of(pid) == pid  # it may not have come so far
+        its_own_group = _session_of(pid) == pid  # false if it has not made its group yet
         send = os.killpg if how == "group" and its_own_group else os.kill
         send(pid, signal.SIGKILL if how == "SIGKILL" else signal.SIGINT)
     _, status = os.waitpid(pid, 0)
@@ -117,7 +117,7 @@ def one_life(model: str, folder: Path, rng: random.Random) -> int:
 
 
 def none_left(session: int) -> None:
-    """Raise if a process of that life is still there after 20 s."""
+    """Raise if a process of that life still exists after 20 s."""
     deadline = time.monotonic() + 20
     while left := [p for p in psutil.pids() if _session_of(p) == session]:
         if time.monotonic() > deadline:
@@ -133,7 +133,7 @@ def _session_of(pid: int) -> int:
 
 
 def check(folder: Path, score: int) -> int:
-    """Raise if a run that is done has not every sample once, in order, and the right score; return its turns."""
+    """Raise if a finished run has not every sample once, in order, and the right score. Return its turns."""
     with (folder / "records.jsonl").open() as file:
         records = [json.loads(line) for line in file]
     assert [record["index"] for record in records] == list(range(SAMPLES))
@@ -148,7 +148,7 @@ def check(folder: Path, score: int) -> int:
 
 
 def main(wanted: int, seed: int = 0) -> None:
-    """Interrupt so often, then let the run end."""
+    """Interrupt `wanted` times, then let the run end."""
     rng, score = random.Random(seed), expected()
     ends: dict[int, int] = {}
     interruptions = runs = turns = 0

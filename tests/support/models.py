@@ -1,4 +1,4 @@
-"""Small models, each the least that shows one thing. `build(name)` makes one."""
+"""Minimal models, each for one purpose. `build(name)` makes one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-OPSET, IR = 21, 10  # what onnxruntime 1.17 and later load
+OPSET, IR = 21, 10  # onnxruntime 1.17 and later load them
 Shape = Sequence[int | str] | None
 
 _BUILDERS: dict[str, Callable[[], onnx.ModelProto]] = {}
 
 
 def build(name: str) -> onnx.ModelProto:
-    """The model of that name; "identity-<dtype>" is y = x over that element type, shape [2, 3]; "open-<dtype>" over [n, 4]."""
+    """Return the named model; "identity-<dtype>" is y = x of that element type, shape [2, 3]; "open-<dtype>" of [n, 4]."""
     if name.startswith("identity-"):
         element = getattr(TensorProto, name.removeprefix("identity-"))
-        if "INT4" in name:  # onnxruntime's Identity takes none
+        if "INT4" in name:  # onnxruntime's Identity does not support it
             return one_node("Transpose", [("x", [2, 3])], [("y", [2, 3])], element, perm=[0, 1])
         return one_node("Identity", [("x", [2, 3])], [("y", [2, 3])], element)
     if name.startswith("open-"):

@@ -1,4 +1,4 @@
-"""Models with inputs that a run may leave out."""
+"""Models with inputs that a run may omit."""
 
 from __future__ import annotations
 

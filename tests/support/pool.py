@@ -1,4 +1,4 @@
-"""What the tests of the pool say in one word."""
+"""Short forms for the tests of the pool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ by_policy = pytest.mark.skipif(
 
 
 def one(pool: DevicePool, *what: int, **how: Any) -> Any:
-    """Run a task that Obedient understands, and return its result."""
+    """Run a task of Obedient, and return its result."""
     return pool.run(Task(order(*what), **how)).result()
 
 

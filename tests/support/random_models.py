@@ -1,7 +1,7 @@
-"""Random models and feeds, and what has to come of them: what `onnxruntime` gives, or an error; where the API takes more than
-it does, by its table alone.
+"""Random models and feeds with the expected result: that of `onnxruntime`, or an error; if the API accepts more feeds, its
+table decides.
 
-The oracle is docs/feeds.md in a few lines of Python, written apart from the code that it checks.
+The reference is docs/feeds.md in a few lines of Python, which share no code with the library.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Case(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What has to come of a run: outputs as `bits`, or the kind of error."""
+    """The expected result of a run: outputs as `bits`, or the kind of error."""
 
     outputs: list[Any] | None
-    refused: bool = False  # a FeedError; else, without outputs, any error
-    taken: list[tuple[Shape, bool]] | None = None  # by the table, if onnxruntime refuses the feeds as they are
+    refused: bool = False  # a FeedError; otherwise, without outputs, any error
+    taken: list[tuple[Shape, bool]] | None = None  # by the table, if onnxruntime refuses the unchanged feeds
 
 
 @st.composite
@@ -145,7 +145,7 @@ def a_case(draw: st.DrawFn) -> Case:
 
 
 def taken_as(dtype: np.dtype[Any], shape: list[int | str], array: np.ndarray[Any, Any]) -> tuple[Shape, bool] | None:
-    """The shape that the table gives an array, and whether it was measured by its size; None where it refuses it."""
+    """Return an array's shape by the table, and whether it is computed from its size; None: refused."""
     pattern = [-1 if isinstance(dim, str) else dim for dim in shape]
     given_type, dims = array.dtype.newbyteorder("="), list(array.shape)
 
@@ -190,7 +190,7 @@ class Reference:
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def wanted(self, feeds: list[Any]) -> Wanted:
-        """What has to come of these feeds."""
+        """Return the expected result of these feeds."""
         plain = [feed.astype(feed.dtype.newbyteorder("=")) for feed in feeds]
         expected = self.run(plain)
         if expected is not None:
@@ -206,9 +206,9 @@ class Reference:
         return Wanted(self.run(meant), taken=taken)
 
     def run(self, feeds: list[Any]) -> list[Any] | None:
-        """What onnxruntime gives; None where it gives an error.
+        """Return the result of onnxruntime; None for an error.
 
-        Of a scalar it does not check the rank, and passes (1,) on as that; here it is read as the scalar that is declared.
+        It does not check the rank of a scalar, and uses (1,) as such; here it is read as the declared scalar.
         """
         if any(not shape and feed.ndim for (_, shape), feed in zip(self._declared, feeds, strict=True)):
             return None

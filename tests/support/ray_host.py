@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine, in a process of its own: `python -m support.ray_host NODES NPUS MS` prints its address.
+"""Run a Ray cluster on this machine in this process: `python -m support.ray_host NODES NPUS MS` prints its address.
 
 Every node has NPUS emulated NPUs of MS milliseconds. Commands on stdin: "add" starts a node and prints its id, "kill" ends the
 newest one hard, end of file ends the cluster. Ray's test kit sets signal handlers, so it must run in a main thread.
@@ -26,7 +26,7 @@ def main(nodes: int, npus: int, milliseconds: float) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **small})
 
     def add() -> object:
-        # The NPUs are the node's own resource; Ray would look for a driver otherwise.
+        # The NPUs are a custom resource of the node; otherwise Ray would search a driver.
         return cluster.add_node(num_cpus=1, resources={"NPU": npus}, env_vars=environment, **small)
 
     added = [add() for _ in range(nodes)]

@@ -1,4 +1,4 @@
-"""onnxruntime's own Python API as the reference: what it answers for a model, bit for bit."""
+"""onnxruntime's own Python API as the reference for a model's results, bit for bit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-onnxruntime.set_default_logger_severity(4)  # models it refuses are part of the test, not news
+onnxruntime.set_default_logger_severity(4)  # refused models are part of the test
 Array = NDArray[Any]
 
 _NARROW = ("int4", "uint4", "int2", "uint2", "float4_e2m1fn")
@@ -22,7 +22,7 @@ class NotInPython(Exception):
 
 
 class Reference:
-    """An onnxruntime session with the settings of ours: all optimisations, `threads` threads."""
+    """An onnxruntime session with the same settings as ours: all optimisations, `threads` threads."""
 
     def __init__(self, model: str | bytes, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
@@ -33,7 +33,7 @@ class Reference:
         self.outputs = [value.name for value in self._session.get_outputs()]
 
     def run(self, feeds: Sequence[Array | None]) -> list[Array]:
-        """None is an input that is left out."""
+        """Return the outputs. None is an input that is not given."""
         given = {name: array for name, array in zip(self.inputs, feeds, strict=True) if array is not None}
         values = {name: _to_value(array) for name, array in given.items()}
         return [_from_value(value) for value in self._session.run_with_ort_values(self.outputs, values)]
@@ -62,7 +62,7 @@ def _from_value(value: onnxruntime.OrtValue) -> Array:
 
 
 def same(ours: Array, theirs: Array) -> bool:
-    """Equal dtype, shape and bits; where the bits differ, both are NaN."""
+    """Return whether dtype, shape and bits are equal; bits of NaN may differ."""
     if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
         return False
     if ours.tobytes() == theirs.tobytes():
@@ -76,7 +76,7 @@ def describe(arrays: Sequence[Array]) -> str:
 
 
 def on_host(tensors: list[Any]) -> list[Any]:
-    """The same tensors, after a copy to the host."""
+    """Copy the tensors to the host and return them."""
     for tensor in tensors:
         tensor.to_host()
     return tensors

@@ -1,4 +1,4 @@
-"""Has the kernel refuse system calls to this process and its children, as an older kernel or a strict container does."""
+"""Make the kernel refuse system calls to this process and its children, like an older kernel or a strict container."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import struct
 from collections.abc import Iterable
 
-# By machine: what seccomp calls the architecture, and its numbers. The newer calls have the same number everywhere.
+# By machine: seccomp's number of the architecture, and system call numbers. Newer calls have equal numbers everywhere.
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 NUMBERS = {
     "x86_64": {"waitid": 247, "memfd_create": 319, "seccomp": 317, "fcntl": 72, "clone": 56},
@@ -25,17 +25,17 @@ _ARGUMENT_AT = {"waitid": (16, P_PIDFD), "fcntl": (24, F_ADD_SEALS)}  # only wit
 
 
 def can_refuse() -> bool:
-    """Whether there are numbers for this machine, and its kernel has seccomp."""
+    """Return whether the numbers for this machine are known, and its kernel has seccomp."""
     libc = ctypes.CDLL(None, use_errno=True)
     machine = platform.machine()
     if machine not in ARCHITECTURES:
         return False
-    libc.syscall(ctypes.c_long(NUMBERS[machine]["seccomp"]), 1, 1, None)  # EFAULT: there are filters, and this is none
+    libc.syscall(ctypes.c_long(NUMBERS[machine]["seccomp"]), 1, 1, None)  # EFAULT: filters exist, and this is not a valid one
     return ctypes.get_errno() == errno.EFAULT
 
 
 def refuse(names: Iterable[str], error: int = errno.ENOSYS) -> None:
-    """From now on these calls fail with `error`, in every thread of this process and in what they start. For ever."""
+    """Make these calls fail with `error` permanently, in every thread of this process and in its children."""
     machine = platform.machine()
     program = [(_LOAD, 0, 0, _ARCHITECTURE_AT), (_JUMP_EQUAL, 1, 0, ARCHITECTURES[machine]), (_RETURN, 0, 0, _ALLOW)]
     for name in names:

@@ -1,4 +1,4 @@
-"""One contract, two runtimes: the models of both, and the one table of what a runtime cannot do.
+"""One contract, two runtimes: the models of both, and the table of a runtime's limits.
 
 A test that uses the fixture `model` (or `runtime`) runs once on `ort`, with the ONNX file, and once on `acl`, with the same
 graph packed for the emulator. Where a row of CANNOT with a refusal names it, it must end with that exception, in those
@@ -25,13 +25,13 @@ _GEARS = {f"ais_bench.dynamic_{key}": f"dynamic_{key}" for key in ("batch_size",
 
 
 def pack_like(proto: onnx.ModelProto, onnx_file: Path, target: Path) -> str:
-    """The ONNX file as the compiled model that ATC would make of it: with the gears that its metadata declares."""
+    """Pack the ONNX file like ATC would compile it, with the gears in its metadata."""
     gears = {_GEARS[entry.key]: entry.value for entry in proto.metadata_props if entry.key in _GEARS}
     return str(pack(onnx_file, target, **gears))  # type: ignore[arg-type]
 
 
 def model_file(folder: Path, name: str, runtime: str) -> str:
-    """The model of tests/support/models.py of that name as a file that `runtime` loads; made at the first use."""
+    """Return the named model of tests/support/models.py as a file for `runtime`; made at the first use."""
     onnx_file, compiled = folder / f"{name}.onnx", folder / f"{name}.om"
     if not onnx_file.exists():
         onnx_file.write_bytes(models.build(name).SerializeToString())
@@ -44,15 +44,15 @@ def model_file(folder: Path, name: str, runtime: str) -> str:
 
 @dataclass(frozen=True)
 class Limit:
-    """What one runtime cannot do: a row of the table in docs/ascend.md, and how the tests meet it."""
+    """A limit of one runtime: a row of the table in docs/ascend.md, and the tests that it affects."""
 
     what: str
     ort: str
     acl: str
     why: str
     tests: tuple[str, ...]  # patterns of "function[parameters]", without the runtime
-    runtime: str = "acl"  # whose limit it is
-    refusal: type[Exception] | None = None  # None: the tests ask for the runtime and say themselves what is right on each
+    runtime: str = "acl"  # the runtime with this limit
+    refusal: type[Exception] | None = None  # None: the tests check the result for each runtime themselves
     words: str = ""  # of the refusal, a regular expression
 
 
@@ -206,13 +206,13 @@ CANNOT = (
         "AscendCL does not survive a fork",
         ("test_a_session_made_in_a_forked_child_works", "test_multiprocessing_children_of_a_parent_that_holds_a_session[fork]"),
         refusal=AssertionError,
-        words=_FORKED,  # as the text of what another process raised
+        words=_FORKED,  # as the text of another process's error
     ),
 )
 
 
 def limit_of(item: pytest.Item) -> Limit | None:
-    """The row of CANNOT by which this run of a test must be refused."""
+    """Return the row of CANNOT by which this run of a test must be refused."""
     runtime = getattr(getattr(item, "callspec", None), "params", {}).get("runtime")
     if runtime is None:
         return None

@@ -1,4 +1,4 @@
-"""Python scripts as processes of their own, for what cannot be seen from inside one."""
+"""Run Python scripts as separate processes, for behaviour that a test cannot see in its own process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def environment(**variables: str) -> dict[str, str]:
 def run_python(
     *arguments: str, stdin: str | None = None, seconds: float = 60, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python ARGUMENTS` and return what it printed and its exit code, whatever that is; it must end in time."""
+    """Run `python ARGUMENTS` and return its output and its exit code. It must end in time."""
     return subprocess.run(
         [sys.executable, *arguments],
         input=stdin,
@@ -34,7 +34,7 @@ def run_python(
 
 
 def run_script(code: str, *arguments: str, seconds: float = 60, **variables: str) -> str:
-    """Run `code` and return what it printed; it must end with exit code 0 in time."""
+    """Run `code` and return its output. It must end with exit code 0 in time."""
     strict = ("-X", "faulthandler", "-W", "error::DeprecationWarning")
     done = run_python(*strict, "-c", textwrap.dedent(code), *arguments, seconds=seconds, **variables)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -43,7 +43,7 @@ def run_script(code: str, *arguments: str, seconds: float = 60, **variables: str
 
 
 def in_child(function: Any) -> str:
-    """Fork, run `function` in the child, and return what it returned; the child then ends as the interpreter ends."""
+    """Fork, run `function` in the child, and return its result. The child then exits like an interpreter."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:

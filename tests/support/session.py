@@ -1,4 +1,4 @@
-"""Small models and their right answers, for the tests of MultiDeviceSession."""
+"""Small models and their expected results, for the tests of MultiDeviceSession."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Feeds = list[Any]
 
 
 def save(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> str:
-    """A model file. Inputs and outputs are {name: (element type, shape)}."""
+    """Write a model file and return its path. Inputs and outputs are {name: (element type, shape)}."""
     infos = [[helper.make_tensor_value_info(name, *what) for name, what in some.items()] for some in (inputs, outputs)]
     graph = helper.make_graph(nodes, "graph", *infos)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
@@ -31,7 +31,7 @@ def add_model(path: Path, shape: list[Any], kind: int = TensorProto.FLOAT) -> st
 
 
 def make_models(folder: Path, runtime: str) -> dict[str, str]:
-    """The models as files that `runtime` loads, by name."""
+    """Return the models as files for `runtime`, by name."""
     files = _make_onnx(folder)
     return files if runtime == "ort" else {name: str(pack(path, f"{path}.om")) for name, path in files.items()}
 
@@ -66,12 +66,12 @@ def pair(n: int, rows: int = 2) -> Feeds:
 
 
 def feeds_of(number: int) -> Feeds:
-    """One row whose total is the number, three times."""
+    """Return feeds of one row whose total is the number, three times."""
     return [np.full((1, 3), number, np.float32), np.zeros((1, 3), np.float32)]
 
 
 def number_of(outputs: Feeds) -> int:
-    """The number of such a total."""
+    """Return the number of such a total."""
     return int(outputs[0][0, 0])
 
 

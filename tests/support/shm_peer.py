@@ -1,7 +1,7 @@
-"""Worker processes for the transport's tests: this file is what they run, and `Peer` starts one.
+"""Worker processes for the transport's tests: they run this file, and `Peer` starts one.
 
-A peer is told on its command line which of the bodies below to run; everything else goes through the lane. What it must never
-do is exit by itself before the lane is closed: the tests would take that for the fault that they prepare.
+The command line of a peer names one of the bodies below; everything else goes through the lane. A peer must not exit by itself
+before the lane is closed, because the tests would take this for the fault that they cause.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATIENCE_S = 60.0
 
 
 class Peer:
-    """A lane and the process at its other end."""
+    """A lane, and the process at its other end."""
 
     def __init__(self, body: str, *arguments: str, **lane_options: Any) -> None:
         self.bell = Doorbell()
@@ -46,7 +46,7 @@ class Peer:
         return self.reply()
 
     def wait_taken(self) -> None:
-        """Wait until the worker has a task in hand, for peers that say so."""
+        """Wait until the worker has taken a task, for peers that report this."""
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"taken\n"
 
@@ -59,7 +59,7 @@ class Peer:
 
 @contextmanager
 def peer(body: str, *arguments: str, **lane_options: Any) -> Iterator[Peer]:
-    """Start a peer; close its lane and see it end at the end."""
+    """Start a peer. At the end close its lane and wait for its exit."""
     made = Peer(body, *arguments, **lane_options)
     try:
         yield made
@@ -117,7 +117,7 @@ def fail(channel: Channel) -> None:
 
 
 def backwards(channel: Channel) -> None:
-    """Take `option` tasks, then answer them last first."""
+    """Take `option` tasks, then answer them in reverse order."""
     taken = []
     for task in tasks_of(channel):
         taken.append(task)
@@ -128,7 +128,7 @@ def backwards(channel: Channel) -> None:
 
 
 def hold(channel: Channel) -> None:
-    """Answer tasks of mode 0; of others say that they are taken, and never answer."""
+    """Answer tasks of mode 0; for others report that they are taken, and never answer."""
     for task in tasks_of(channel):
         if task.mode == 0:
             channel.reply(task, task.feeds)
@@ -137,7 +137,7 @@ def hold(channel: Channel) -> None:
 
 
 def scribble(channel: Channel) -> None:
-    """Write over the end of the feed slot, where the table is, as a wild pointer would; then as `hold`."""
+    """Overwrite the end of the feed slot, with the table, like a wild pointer; then act like `hold`."""
     for task in tasks_of(channel):
         ctypes.memset(task.feeds[0].ctypes.data + task.feeds[0].nbytes, 0xFF, 64)
         os.write(1, b"taken\n")

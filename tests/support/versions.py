@@ -1,4 +1,4 @@
-"""Versions of what the tests run on, as numbers that can be compared."""
+"""Versions of the libraries under test, as numbers that can be compared."""
 
 from __future__ import annotations
 

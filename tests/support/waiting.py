@@ -1,4 +1,4 @@
-"""Waiting for what comes: every wait has a condition and a deadline."""
+"""Waits with a condition and a deadline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
-    """The condition's value once it is true. Fails the test after so many seconds."""
+    """Wait until the condition is true and return its value. Fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -21,7 +21,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = 
 
 
 def gone(pid: int) -> bool:
-    """No such process, or only its remains."""
+    """Return whether the process does not exist, or is a zombie."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 Array = NDArray[np.generic]
-Model = tuple[onnx.ModelProto, list[Array]]  # and feeds for it
+Model = tuple[onnx.ModelProto, list[Array]]  # a model and its feeds
 
 WIDTH = 96
 _random = np.random.default_rng(7)
@@ -34,7 +34,7 @@ def make(
     open_batch: bool = False,
     ir_version: int = 8,
 ) -> Model:
-    """A model over those nodes; with `open_batch` the first dimension of every input is open."""
+    """Return a model of these nodes; with `open_batch` the first dimension of every input is open."""
 
     def shape(array: Array) -> list[int | str]:
         return ["n", *array.shape[1:]] if open_batch else list(array.shape)
@@ -105,7 +105,7 @@ def quantised() -> Model:
 
 
 def blockwise() -> Model:
-    """Weights of four bits in blocks, as language models have them."""
+    """Weights of four bits in blocks, as in language models."""
     nodes = [
         helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=WIDTH, N=WIDTH, bits=4, block_size=32)
     ]
@@ -139,7 +139,7 @@ def branches() -> Model:
 
 
 def lookup() -> Model:
-    """A table of which a few rows are read, and that is multiplied with, too: one weight with two uses."""
+    """A table with two uses: some of its rows are read, and it is a factor of a product."""
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["rows"]),
         helper.make_node("Transpose", ["table"], ["turned"]),

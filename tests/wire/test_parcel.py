@@ -1,4 +1,4 @@
-"""What travels to workers once: models as bytes, and large arrays of callables."""
+"""Objects that travel to workers once: models as bytes, and large arrays of callables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 
 def opened(parcel: Parcel) -> Any:
-    """As a worker opens it."""
+    """Open a parcel like a worker."""
     return (parcel.inline or receive(os.dup(parcel.fd), parcel.sizes)).load()
 
 
@@ -108,13 +108,13 @@ def weights_model(path: Path, mebibytes: int) -> str:
 
 
 def own_memory(session: MultiDeviceSession) -> list[int]:
-    """Bytes that each worker has for itself alone, and of what it shares, in memory now."""
+    """Return the private bytes of each worker, with its part of shared memory."""
     processes = [psutil.Process(worker.pid) for worker in session.report().workers]
     return [process.memory_full_info().uss for process in processes]
 
 
 def test_a_model_given_as_bytes_is_not_kept_in_the_workers(tmp_path: Path) -> None:
-    """They have as much memory as with the model's path, with callables, too."""
+    """Workers need as much memory as with the model's path, also with callables."""
     path = weights_model(tmp_path / "weights.onnx", 64)
     feeds = [np.arange(3)]
     used = []
@@ -133,13 +133,13 @@ def test_a_large_table_of_a_callable_is_shared_by_the_workers(models: dict[str, 
 
     def before(item: int) -> Feeds:
         feeds = pair(item)
-        feeds[0] += table[::4096].sum() - len(table[::4096])  # 0, but it has to look
+        feeds[0] += table[::4096].sum() - len(table[::4096])  # adds 0, but reads the table
         return feeds
 
     with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=before) as session:
         for item, outputs in enumerate(session.map(range(10))):
             same(outputs, [total(pair(item))])
-        session.infer({device: [1] for device in DEVICES})  # what only one worker has looked at counts as its own
+        session.infer({device: [1] for device in DEVICES})  # memory that only one worker has read counts as private
         plain = own_memory(session)
     assert all(used < 40 * MIB + baseline(models["open"]) for used in plain)
 
@@ -157,7 +157,7 @@ def test_a_worker_that_is_started_again_finds_the_parcel(models: dict[str, str])
         return [np.full((1, 3), table[item], np.float32), np.zeros((1, 3), np.float32)]
 
     with MultiDeviceSession(models["open"], devices=[0], preprocess=before, restart_backoff=0.0) as session:
-        table[:] = 0  # too late: the callables are what they were when the session was made
+        table[:] = 0  # no effect: callables are copied when the session is made
         for _ in range(2):
             assert session.infer(5)[0][0, 0] == 7
             (worker,) = session.report().workers
@@ -168,6 +168,6 @@ def test_a_worker_that_is_started_again_finds_the_parcel(models: dict[str, str])
 def test_a_session_that_never_starts_leaves_nothing(models: dict[str, str], onnx_model: Callable[[str], str]) -> None:
     table = np.zeros(MIB)
     session = MultiDeviceSession(models["open"], devices=[0], preprocess=lambda item: table)
-    del session  # and the fixture looks
+    del session  # the fixture checks for leaks
     with MultiDeviceSession(models["open"], devices=[0], preprocess=lambda item: table):
         pass

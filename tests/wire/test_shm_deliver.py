@@ -1,4 +1,4 @@
-"""Replies booked natively, in the tasks and the counts; and the memory of their arrays."""
+"""Native booking of replies in tasks and counts; and the memory of their arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.waiting import wait_until
 
 
 def handler_name(array: np.ndarray[Any, Any] | None = None) -> str | None:
-    """Whose memory the array has, or a new array would have, in numpy's words."""
+    """Return numpy's name of the data handler of the array, or of a new array."""
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
     return multiarray.get_handler_name(*([] if array is None else [array]))
 
@@ -34,7 +34,7 @@ class Desk:
         return task
 
     def deliver(self, count: int) -> None:
-        """Wait until every reply is there, and take them all at once."""
+        """Wait until all replies have arrived, and take them together."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             ticket = self.bell.ticket()
@@ -98,7 +98,7 @@ def test_small_outputs_are_arrays_like_any_other() -> None:
         desk = Desk(other)
         tasks = [desk.send([np.arange(3072, dtype=np.float32)]) for _ in range(8)]
         desk.deliver(8)
-        # The first came before it was known that more do.
+        # When the first reply arrived, it was unknown that more would follow.
         assert {handler_name(task.result()[0]) for task in tasks[1:]} == {"ais_bench"}
         arrays = [task.result().pop() for task in tasks]
         arrays[0].resize((4, 3072), refcheck=False)
@@ -110,4 +110,4 @@ def test_small_outputs_are_arrays_like_any_other() -> None:
         ended.start()
         ended.join(PATIENCE_S)
         assert not arrays
-        assert handler_name() == before  # numpy's own memory again for everybody else
+        assert handler_name() == before  # other code gets numpy's own memory again

@@ -138,7 +138,7 @@ def test_large_results_are_lent_and_outlive_close_and_death() -> None:
     with peer("native") as worker:
         kept = [worker.call([feed + number]).outputs[0] for number in range(30)]
         assert worker.lane.owns(kept[0])
-        assert not worker.lane.owns(kept[-1])  # beyond a few they are copied, so that keeping all stalls nothing
+        assert not worker.lane.owns(kept[-1])  # only a few are lent, so that a caller that keeps all blocks nothing
         worker.kill()
         worker.lane.close()
     del worker
@@ -192,7 +192,7 @@ def test_new_feeds_are_used_in_place_and_kept_until_the_reply() -> None:
         assert worker.lane.try_submit(arrays, 0, None)
         del arrays
         gc.collect()
-        worker.lane.new_feeds([((200_000,), "i8")])[0].fill(9)  # in another slot: that one is taken
+        worker.lane.new_feeds([((200_000,), "i8")])[0].fill(9)  # in another slot, because that one is in use
         assert (worker.reply().outputs[1] == 10).all()
 
 

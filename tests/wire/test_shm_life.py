@@ -1,4 +1,4 @@
-"""What becomes of a lane: failures, the death of its worker, waiting and signals, close, fork, and what is left in the end."""
+"""The life of a lane: failures, the death of its worker, waits and signals, close, fork, and leaks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_failures_are_the_exceptions_of_their_code() -> None:
             assert type(reply.error) is kind
             assert str(reply.error) == f"code {codes[name]} as asked \u00fc"
         assert reply.error.code == 7
-        for nonsense in (0, 9999):  # a worker's word is not trusted
+        for nonsense in (0, 9999):  # a worker's data is not trusted
             assert isinstance(worker.call([], mode=nonsense).error, errors.AisBenchError)
         assert 1000 < len(str(worker.call([], mode=codes["Execution"], option=10_000_000).error)) < 20_000
 
@@ -49,14 +49,14 @@ def test_replies_of_a_dead_worker_are_drained_and_the_rest_is_named() -> None:
     with peer("hold") as worker:
         for number in range(6):
             assert worker.lane.try_submit([np.full(1000, number)], 0 if number < 4 else 1, number)
-        worker.wait_taken()  # the fifth is in hand, so four are answered
+        worker.wait_taken()  # the fifth task is taken, so four are answered
         worker.kill()
         assert [worker.reply().task for _ in range(4)] == [0, 1, 2, 3]
         assert worker.lane.poll() is None
         left = worker.lane.abandon()
         assert [task for task, *_ in left] == [4, 5]
         assert [kind for _, _, kind, _ in left] == [TENSORS, TENSORS]
-        assert left[0][3]  # taken; the sixth may be as well
+        assert left[0][3]  # taken; the sixth may be taken, too
         with pytest.raises(errors.AisBenchError, match="closed"):
             worker.lane.try_submit([np.zeros(1)], 0, None)
     del worker
@@ -89,7 +89,7 @@ def test_oldest_is_the_task_the_worker_is_at() -> None:
         for number in range(3):
             assert worker.lane.try_submit([np.zeros(1)], 0 if number < 1 else 1, number)
         worker.wait_taken()
-        task, since = worker.lane.oldest()  # the first is answered, though nobody polled
+        task, since = worker.lane.oldest()  # the first is answered, although there was no poll
         assert task == 1
         assert begun <= since <= time.monotonic_ns()
 
@@ -188,7 +188,7 @@ def test_nothing_is_left_of_a_lane() -> None:
     def open_fds() -> int:
         return len(os.listdir("/proc/self/fd"))
 
-    with peer("native") as worker:  # whatever the first use opens for good
+    with peer("native") as worker:  # opens what the first use keeps open
         worker.call([np.zeros(1)])
     del worker
     gc.collect()
@@ -241,7 +241,7 @@ def test_a_forked_child_can_neither_use_nor_harm_the_lane() -> None:
 
 
 def report_from_child(worker: Peer, lent: np.ndarray, write_end: int) -> None:
-    """Try everything, then run every destructor, as a child that exits by itself would."""
+    """Try every call, then run every destructor, like a child that exits normally."""
     done = []
     calls = {
         "submit": lambda: worker.lane.try_submit([np.zeros(1)], 0, None),

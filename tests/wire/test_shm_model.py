@@ -1,4 +1,4 @@
-"""A model behind a lane answers as the same model in this process does."""
+"""A model behind a lane gives the same results as in this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPE_MODE = 4
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two outputs: one of the feed's shape, one whose size depends on the values."""
+    """Make a model with two outputs: one of the feed's shape, one whose size depends on the values."""
     graph = helper.make_graph(
         [helper.make_node("Add", ["x", "x"], ["twice"]), helper.make_node("NonZero", ["x"], ["where"])],
         "g",

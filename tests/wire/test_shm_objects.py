@@ -1,4 +1,4 @@
-"""Python objects through a lane: by value where the worker could not import them, arrays out of band."""
+"""Python objects through a lane: by value if the worker could not import them, with arrays out of band."""
 
 from __future__ import annotations
 
