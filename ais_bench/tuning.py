@@ -33,8 +33,8 @@ TAIL_LINES = 20
 LONGEST_LINE = 8192
 # At the end of a script, the time between two checks for finished callbacks of futures, which send no signal. A guess.
 FINISH_STEP_S = 0.05
-# Workers that have answered nothing for so long give the memory of their free slots back, but for these bytes each, which small
-# tasks find warm; then nobody looks for so long. Page faults of the next large task against memory that others lack. Guesses.
+# Workers without an answer for this time release the memory of free slots, except these bytes each, which are warm for small
+# tasks; the next check follows after the last one. Page faults of the next large task against memory for others. Guesses.
 IDLE_S = 10.0
 KEPT_BYTES = 8 << 20
 LOOK_AGAIN_S = 60.0
@@ -102,7 +102,7 @@ DEVICE_END_S = 5.0
 # Chunks in a node's hand, some of which are on their way: overlap against chunks that run again when a node is lost. Measured:
 # with 4, chunks of 10 ms reached 0.85 of two local pools on a busy machine, as the way there and back took 25 ms.
 CHUNKS_A_NODE = 8
-# Work of a node in a chunk, if nobody says how many items. Measured in the simulator: ten nodes reach 0.98 with 20 ms, 0.95
+# Work of a node in a chunk, if the number of items is unknown. Measured in the simulator: ten nodes reach 0.98 with 20 ms, 0.95
 # with 10. It is twice what hides the way there and back.
 WORK_S = 0.02
 # Share of its time that a driver spends on chunks: the more nodes there are, the more work a chunk has to be. Measured in the
@@ -130,7 +130,7 @@ CLOSE_S = 10.0
 REPORT_S = 10.0
 # Without a turn of the driver's thread, its callers give up. A guess: Ray retries for less.
 STALL_S = 60.0
-# A node whose devices somebody else has for so long is not waited for. A guess.
+# If another program uses a node's devices for this long, the node is not waited for. A guess.
 HELD_S = 3.0
 # Pauses before a node is tried again, doubled each time, and deaths in a row that are put down to chunks. Guesses.
 FIRST_PAUSE_S = 0.5

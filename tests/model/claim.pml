@@ -7,10 +7,10 @@
  * death (SIGKILL) before each of its steps. Checked:
  *
  *   - a task is run at most once for each time that it was published, and not at all after it was withdrawn
- *   - nobody uses the slot while the other side does
- *   - every task is settled exactly once: answered, withdrawn, or left by the dead; and a task counts as begun (a strike) only
- *     if the worker had claimed it
- *   - nobody waits for ever (spin reports an invalid end state)
+ *   - a side does not use the slot while the other side does
+ *   - every task ends exactly once: it is answered, withdrawn, or left by a dead worker; it counts as begun (a crash) only if the
+ *     worker had claimed it
+ *   - no side waits forever (spin reports an invalid end state)
  */
 #define TASKS 3
 #define RING 2 /* entries: fewer than tasks, so that they are written over */
@@ -27,7 +27,7 @@ byte reply_of[TASKS + 1];
 bool dead;
 
 /* What really happens, for the assertions. */
-byte in_slot; /* 0: nobody, 1: parent, 2: worker */
+byte in_slot; /* 0: no side, 1: parent, 2: worker */
 byte ran[TASKS + 1];
 byte settled[TASKS + 1];
 bool was_withdrawn[TASKS + 1];
@@ -78,7 +78,7 @@ proctype Worker() {
     :: read == TASKS -> break
     od
   } unless { dead };
-  /* What a dead worker had in hand: nobody's any more. */
+  /* A task of a dead worker has no owner any more. */
   if
   :: dead -> atomic { if :: in_slot == 2 -> in_slot = 0 :: else -> skip fi }
   :: else -> skip

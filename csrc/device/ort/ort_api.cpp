@@ -1,4 +1,4 @@
-// Finding ONNX Runtime, filling the function table, and turning its statuses and types into ours.
+// Finds ONNX Runtime, fills the function table, and converts its statuses and types.
 #include "device/ort/ort_api.hpp"
 
 #include <cstdlib>
@@ -28,7 +28,7 @@ std::string unfit(const Dylib& library) {
   return "";
 }
 
-// 32 of "1.32.0". It is the newest version of the API that the library has.
+// Returns 32 for "1.32.0", which is also the library's newest version of the API.
 std::uint32_t minor_of(const std::string& version) {
   const std::size_t dot = version.find('.');
   if (dot == std::string::npos) return 0;
@@ -113,7 +113,7 @@ Status Api::check(OrtStatus* status, Code fallback) const {
   const int number = GetErrorCode(status);
   std::string text = GetErrorMessage(status);
   ReleaseStatus(status);
-  text.erase(text.find_last_not_of('\n') + 1);  // callers say more on the same line
+  text.erase(text.find_last_not_of('\n') + 1);  // callers append to the line
   Code code = fallback;
   if (text.find("terminate flag") != std::string::npos) {
     code = Code::kCancelled;
@@ -122,9 +122,9 @@ Status Api::check(OrtStatus* status, Code fallback) const {
     code = Code::kOutOfMemory;
   } else if (fallback == Code::kExecution &&
              (text.find("CUDA failure") != std::string::npos || text.find("HIP failure") != std::string::npos)) {
-    code = Code::kDeviceLost;  // the context is of no use any more
+    code = Code::kDeviceLost;  // the context cannot be used any more
   } else if (number == kInvalidArgument && fallback == Code::kExecution &&
-             text.find("status code returned while running") == std::string::npos) {  // found before any kernel ran
+             text.find("status code returned while running") == std::string::npos) {  // an error before any kernel ran
     code = Code::kFeedMismatch;
   }
   return Status(code, std::move(text), number);
@@ -147,7 +147,7 @@ Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries)
 #define ORT_FN(slot, ret, name, params) api->name = reinterpret_cast<decltype(api->name)>(const_cast<void*>(table[slot]));
 #include "device/ort/ort_api.inc"
 #undef ORT_FN
-  // An older library writes a line to standard error if it is asked for an API that it does not have.
+  // An older library writes a line to standard error if a newer API is requested.
 #define ORT_NEWER(slot, since, ret, name, params)                                                          \
   if (const void* const* newer = api->minor < (since) ? nullptr : base->GetApi(since); newer != nullptr) { \
     api->name = reinterpret_cast<decltype(api->name)>(const_cast<void*>(newer[slot]));                     \
@@ -155,8 +155,8 @@ Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries)
 #include "device/ort/ort_newer.inc"
 #undef ORT_NEWER
 
-  // Newer libraries start a telemetry thread with the environment. A child forked after that waits for it for ever when it
-  // exits, so the thread must not be started on a caller's behalf. A caller's own setting stands.
+  // Newer libraries start a telemetry thread with the environment. A child that is forked later waits forever for this thread
+  // at its exit, so the thread must not be started by this library. A caller's own setting is kept.
   setenv("ORT_DISABLE_TELEMETRY", "1", /*overwrite=*/0);
   AIS_TRY(api->check(api->CreateEnv(kLogFatal, "ais_bench", &api->env), Code::kUnavailable));
   AIS_TRY(api->check(api->CreateCpuMemoryInfo(kAllocatorArena, kMemTypeDefault, &api->cpu_memory), Code::kUnavailable));
