@@ -34,7 +34,7 @@ LONGEST_LINE = 8192
 # At the end of a script, the time between two checks for finished callbacks of futures, which send no signal. A guess.
 FINISH_STEP_S = 0.05
 # Workers without an answer for this time release the memory of free slots, except these bytes each, which are warm for small
-# tasks; the next check follows after the last one. Page faults of the next large task against memory for others. Guesses.
+# tasks; the next check is after the last of these times. Page faults of the next large task against memory for others. Guesses.
 IDLE_S = 10.0
 KEPT_BYTES = 8 << 20
 LOOK_AGAIN_S = 60.0
