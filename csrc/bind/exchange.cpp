@@ -874,16 +874,23 @@ void Exchange::stream_ends(pool::Source* source) {
 // ---- waiting ----
 
 void Exchange::promote() {
-  if (leader_ == nullptr && !followers_.empty()) followers_.back()->gate.ring();
+  if (leader_ == nullptr && !followers_.empty()) followers_.front()->gate.ring();
+}
+
+// A stream leads for as long as it can: it gathers replies, and a follower would be woken for each.
+bool Exchange::has_led_enough(const Waiter& waiter) const {
+  return led_ >= tuning::kLeadsInARow && led_by_ == std::this_thread::get_id() && !followers_.empty() && !waiter.collects &&
+         !waiter.for_any_change;
 }
 
 void Exchange::wait(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns, std::optional<std::uint32_t> ticket) {
   check_owner();
   if (waiter->finished != seen) return;
-  if (leader_ == nullptr) {
+  if (leader_ == nullptr && !has_led_enough(*waiter)) {
     lead(waiter, seen, deadline_ns, ticket);
     return;
   }
+  promote();
   if (leader_ == background_.get()) ring();
   const std::uint32_t gate = waiter->gate.ticket();
   waiter->asleep = true;
@@ -919,6 +926,9 @@ void Exchange::lead(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns
     }
     Exchange* exchange_;
   } leading(this, waiter);
+  const std::thread::id self = std::this_thread::get_id();
+  led_ = led_by_ == self ? led_ + 1 : 1;
+  led_by_ = self;
   if (!ticket) {
     ticket = this->ticket();
     if (drain() > 0 || waiter->finished != seen) {

@@ -25,10 +25,10 @@
 // Waiting uses the Leader/Followers pattern (Schmidt et al., POSA2), because handing a reply from one thread to another costs
 // more than most small tasks. One of the waiting threads leads: it waits on the doorbell of all workers and delivers to all
 // waiters. The others, the followers, sleep on their own gates until their tasks are done or there is no leader. A thread that
-// stops leading promotes the newest follower: if one thread waits several times, this is the wait of a signal handler, for
-// which the outer waits must wait. A follower that wakes and finds no leader leads, or promotes the next one. So followers
-// never sleep unless there is a leader, or one of them has been woken. The background thread, which collects for futures,
-// yields to every caller.
+// stops leading promotes the follower that has waited longest. A follower that wakes and finds no leader leads, or promotes the
+// next one. So followers never sleep unless there is a leader, or one of them has been woken. The leader gets its answers sooner
+// than followers, which must be woken. So a thread of single calls that has led for several of them follows in the next one, if
+// others wait. The background thread, which collects for futures, yields to every caller.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -39,6 +39,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -233,6 +234,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void let_nap(PoolWorker* worker, bool naps);
   void lead(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns, std::optional<std::uint32_t> ticket);
   void promote();
+  bool has_led_enough(const Waiter& waiter) const;
   void begin_clock();
   void rest_if_done();
   void wake_supervisor();
@@ -268,7 +270,9 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
 
   std::shared_ptr<Waiter> background_;
   Waiter* leader_ = nullptr;
-  std::vector<Waiter*> followers_;
+  std::vector<Waiter*> followers_;  // in the order of their arrival
+  std::thread::id led_by_;          // the last leader
+  int led_ = 0;                     // for how many waits in a row
   std::deque<std::shared_ptr<PoolTask>> resolved_;
   bool resolving_ = true;
   bool calling_ = false;  // whether the last result of `next_resolved` is being resolved

@@ -52,8 +52,8 @@ def start(number, function, *arguments):
     return thread
 
 sys.setswitchinterval(10)
-threads = [start(1, lead), start(2, wait_then, globals()[sys.argv[1]], 2000, "last"),
-           start(3, wait_then, globals()[sys.argv[2]], 900, "next")]
+threads = [start(1, lead), start(2, wait_then, globals()[sys.argv[2]], 900, "next"),
+           start(3, wait_then, globals()[sys.argv[1]], 2000, "last")]
 for thread in threads:
     thread.join()
 print(*went_on)
