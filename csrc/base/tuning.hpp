@@ -23,6 +23,7 @@ constexpr std::int64_t kNapNs = 50'000;
 // check gave 180,000 instead of 127,000 tasks per second. The 8 is a guess.
 constexpr std::size_t kEnoughToGoOn = 8;
 // How many of its calls a thread leads in a row if others wait: their waiting against a wake-up for each change.
+// Measured with 16 threads: the slowest makes 0.93 of the fastest's calls; 0.25 without a limit. The 16 is a guess.
 constexpr int kLeadsInARow = 16;
 // How long the background thread lets callers lead after they leave: delay of futures against thread switches. A guess.
 constexpr std::int64_t kStandByNs = 1'000'000;

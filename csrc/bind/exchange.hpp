@@ -26,9 +26,9 @@
 // more than most small tasks. One of the waiting threads leads: it waits on the doorbell of all workers and delivers to all
 // waiters. The others, the followers, sleep on their own gates until their tasks are done or there is no leader. A thread that
 // stops leading promotes the follower that has waited longest. A follower that wakes and finds no leader leads, or promotes the
-// next one. So followers never sleep unless there is a leader, or one of them has been woken. The leader gets its answers sooner
-// than followers, which must be woken. So a thread of single calls that has led for several of them follows in the next one, if
-// others wait. The background thread, which collects for futures, yields to every caller.
+// next one. So followers never sleep unless there is a leader, or one of them has been woken. The leader gets its answers
+// sooner than followers, which must be woken. So a thread of single calls that has led for several of them follows in the next
+// one, if others wait. The background thread, which collects for futures, yields to every caller.
 #pragma once
 
 #include <pybind11/pybind11.h>

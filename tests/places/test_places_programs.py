@@ -81,6 +81,21 @@ def double(x): return [np.full((2, 3), x, np.float32)] * 2
 """
 
 
+# PyInstaller follows every import, optional ones too. Those that the tests' environment has would take minutes.
+NOT_FROZEN = [
+    "IPython",
+    "PIL",
+    "cv2",
+    "fsspec",
+    "gevent",
+    "ipykernel",
+    "jinja2",
+    "jupyter_client",
+    "onnx",
+    "pandas",
+    "prompt_toolkit",
+]
+NOT_FROZEN += ["pyarrow", "pygments", "pytest", "ray", "requests", "rich", "setuptools", "torch", "yaml"]
 PYINSTALLER = importlib.util.find_spec("PyInstaller")
 
 
@@ -90,8 +105,9 @@ def test_a_program_frozen_by_pyinstaller(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(FROZEN)
     (tmp_path / "helper.py").write_text(HELPER)
     hooks = interpreter.ais_bench.__path__[0] + "/_pyinstaller"
+    command = [sys.executable, "-m", "PyInstaller", "--log-level=ERROR", f"--additional-hooks-dir={hooks}", "--noupx", "app.py"]
     made = subprocess.run(
-        [sys.executable, "-m", "PyInstaller", "--log-level=ERROR", f"--additional-hooks-dir={hooks}", "--noupx", "app.py"],
+        [*command, *(f"--exclude-module={name}" for name in NOT_FROZEN)],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,

@@ -15,6 +15,7 @@ import pytest
 from support import ROOT
 
 CROSS = "aarch64-linux-gnu-g++"
+GENERATES_CODE = ("shm",)  # has code of each processor's own; the others differ by declarations only
 FOLDERS = ["base", "device", "device/ort", "device/acl", "session", "shm", "pool", "worker", "bind", "emulator"]
 
 
@@ -92,7 +93,7 @@ def test_native_code_compiles_for_arm(folder: str, tmp_path: Path) -> None:
     for first in range(0, len(files), size):
         unit = tmp_path / f"unit{first}.cpp"
         unit.write_text("".join(f'#include "{path}"\n' for path in files[first : first + size]))
-        how = ["-fsyntax-only"] if folder == "bind" else ["-c", "-o", str(tmp_path / "unit.o")]
+        how = ["-c", "-o", str(tmp_path / "unit.o")] if folder in GENERATES_CODE else ["-fsyntax-only"]
         command = [CROSS, "-std=c++17", "-O0", "-fPIC", "-DNDEBUG", *include, str(unit), *how]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
