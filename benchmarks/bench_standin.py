@@ -1,6 +1,6 @@
 """Measure the time lost around a provider's devices: a stream on eight stand-in devices, with copies as long as the execution.
 
-    python benchmarks/bench_standin.py [--devices 8] [--ms 5] [--tasks 400]
+    python benchmarks/bench_standin.py [--devices 8] [--ms 5] [--tasks 2000]
 
 The stand-in for a provider library (tests/native/standin_provider.cpp) takes the times asked for, one copy in each direction
 and one execution at a time for each device. Prints the rate of `map` against that of a session with one task in flight, where
@@ -52,11 +52,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=8)
     parser.add_argument("--ms", type=float, default=5.0)
-    parser.add_argument("--tasks", type=int, default=400)
+    parser.add_argument("--tasks", type=int, default=2000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = prepare(folder, options.devices, options.ms)
-        apart = rate(path, options.tasks // 2, tasks_in_flight=1)
+        apart = rate(path, options.tasks // 4, tasks_in_flight=1)
         together = rate(path, options.tasks)
     most = options.devices / options.ms * 1000
     print(f"{options.devices} devices of {options.ms:g} ms with copies of {options.ms:g} ms each way: {together:.0f} runs/s,")

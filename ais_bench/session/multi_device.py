@@ -1094,7 +1094,7 @@ class MultiDeviceSession:
             weights,
         )
         if self._provider is None:
-            return made
+            return dataclasses.replace(made, times_by="device" if self._runtime == "acl" else "host")
         fallback = {device: None if said[9] is None else Fallback(*said[9]) for device, said in descriptions.items()}
         return dataclasses.replace(made, provider=self._provider.name, fallback=fallback)
 

@@ -141,7 +141,8 @@ class Report:
     memory shared with this process), or "page-locked" and why (the worker's processor copies in between). It is empty for CPU
     devices. `shared_weights` says by device whether its workers share prepared weights ("shared"), or why they do not. It is
     empty if sharing was not tried. `provider` is the execution provider, "" for the processor and for NPUs. `fallback` has by
-    device the nodes that run on the processor; None if ONNX Runtime does not report them.
+    device the nodes that run on the processor; None if ONNX Runtime does not report them. `times_by` says whose clock measured
+    copies and executions: "device" (an NPU's events), or "host". A time of the host includes waiting for other tasks' work.
     """
 
     devices: dict[int, Counts]
@@ -156,6 +157,7 @@ class Report:
     shared_weights: dict[int, str] = field(default_factory=dict)
     provider: str = ""
     fallback: dict[int, Fallback | None] = field(default_factory=dict)
+    times_by: str = "host"
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts and lists of numbers and texts."""
@@ -183,6 +185,8 @@ class Report:
         untold = "ONNX Runtime does not tell who runs which node"
         for said in dict.fromkeys(untold if one is None else str(one) for one in self.fallback.values()):
             lines.append(f"provider {self.provider}: {said}")
+        if self.provider and self.times_by == "host":
+            lines.append(f"provider {self.provider}: copies and executions are measured by the host")
         if self.hedged:
             lines.append(f"{self.hedged} tasks were run a second time; {self.hedges_won} of the second answers came first")
         return "\n".join([*lines, f"wall time {self.total.wall_s:.3f} s"])

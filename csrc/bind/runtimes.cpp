@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -36,14 +37,21 @@ std::string named_library(const std::string& runtime) {
   return name == nullptr ? "" : name;
 }
 
-std::string& current() {
-  static auto* const name = new std::string("ort");
-  return *name;
+// Of the newest session: its runtime, and what says which provider it uses.
+struct Current {
+  std::string runtime = "ort";
+  device::Options provider;
+};
+
+Current& current() {
+  static auto* const newest = new Current;
+  return *newest;
 }
 
 // The devices of tensors that were moved to one. They are shared, because opening an NPU takes a while.
-std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>& shared_devices() {
-  static auto* const devices = new std::map<std::pair<std::string, int>, std::weak_ptr<device::Device>>;
+using DeviceKey = std::tuple<std::string, device::Options, int>;
+std::map<DeviceKey, std::weak_ptr<device::Device>>& shared_devices() {
+  static auto* const devices = new std::map<DeviceKey, std::weak_ptr<device::Device>>;
   return *devices;
 }
 
@@ -69,12 +77,19 @@ Result<device::Runtime*> find_runtime(const std::string& name) {
 
 device::Runtime* runtime_named(const std::string& name) { return value_or_raise(find_runtime(name)); }
 
-void set_current_runtime(const std::string& name) { current() = name; }
+void set_current_runtime(const std::string& name, const device::Options& options) {
+  Current newest{name, {}};
+  for (const char* option : {"provider", "provider_library"}) {
+    if (const auto given = options.find(option); given != options.end()) newest.provider.insert(*given);
+  }
+  current() = std::move(newest);
+}
 
 std::shared_ptr<device::Device> open_current_device(int device_id) {
-  std::weak_ptr<device::Device>& known = shared_devices()[{current(), device_id}];
+  const Current newest = current();
+  std::weak_ptr<device::Device>& known = shared_devices()[{newest.runtime, newest.provider, device_id}];
   if (auto live = known.lock()) return live;
-  auto device = value_or_raise(runtime_named(current())->open(device_id, {}));
+  auto device = value_or_raise(runtime_named(newest.runtime)->open(device_id, newest.provider));
   known = device;
   return device;
 }

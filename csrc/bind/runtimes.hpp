@@ -14,9 +14,9 @@ Result<device::Runtime*> find_runtime(const std::string& name);
 // The same, but raises on an error.
 device::Runtime* runtime_named(const std::string& name);
 
-// Opens a device of the runtime of this process's newest session; of "ort" if there was no session.
+// Opens a device of the runtime, and of the provider, of this process's newest session; of "ort" if there was no session.
 std::shared_ptr<device::Device> open_current_device(int device_id);
-void set_current_runtime(const std::string& name);
+void set_current_runtime(const std::string& name, const device::Options& options);
 
 // Closes all sessions, and releases all resources of the opened runtimes.
 void finalize_runtimes();

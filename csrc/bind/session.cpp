@@ -121,7 +121,7 @@ SessionPtr open(const py::object& model, int device_id, int loop, const device::
     for (const char* option : {"acl_json_path", "host_register", "share_workspace"}) config.options.erase(option);
   }
   SessionPtr session = value_or_raise(naming(config.source, open_with(name, config)));
-  set_current_runtime(name);
+  set_current_runtime(name, config.options);
   return session;
 }
 

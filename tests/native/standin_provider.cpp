@@ -5,8 +5,10 @@
 //
 //   STANDIN_DEVICES  how many devices there are             STANDIN_EXEC_MS, STANDIN_COPY_MS  how long an execution, a copy
 //   takes STANDIN_BYTES    how much memory each device has        STANDIN_LOST    "D:N": device D fails from its execution N on
-//   STANDIN_LOG      a file that each process which loads it writes its number to, and "overlap D" for each copy of device D
-//                    that began while it was executing
+//   STANDIN_STAGING  1: there is host memory for copies too  STANDIN_LOG     a file for lines of each process that loads it:
+//
+//   its process id, "run D" for each execution of device D, "in D", "out D" and "within D" for each copy, "staged D" if the
+//   copy used host memory of the provider, and "overlap D" if it began during an execution
 //
 // The functions of the runtime are taken from its tables by number, so no header of it is needed.
 #include <fcntl.h>
@@ -34,6 +36,8 @@ constexpr const char* kName = "StandInExecutionProvider";
 constexpr int kFail = 1;
 constexpr int kEpFail = 11;
 constexpr int kGpuMemory = 1;
+constexpr int kDeviceMemory = 0;
+constexpr int kHostAccessible = 5;
 using Opaque = void;  // a type of the runtime's
 using Answer = Opaque*;
 
@@ -139,14 +143,20 @@ struct Allocator {
   void* (*AllocOnStream)(Allocator*, std::size_t, Opaque*) = nullptr;
   const Opaque* info = nullptr;
   int device = 0;
+  bool staging = false;  // host memory
 };
+
+int kind_of(const Opaque* info) { return ep<int(const Opaque*)>(10)(ep<const Opaque*(const Opaque*)>(6)(info)); }
 
 Allocator* make_allocator(const Opaque* info) {
   auto* made = new Allocator;
-  made->Alloc = [](Allocator* self, std::size_t bytes) { return take_block(self->device, bytes); };
-  made->Free = [](Allocator*, void* at) { give_block(at); };
+  made->Alloc = [](Allocator* self, std::size_t bytes) {
+    return self->staging ? std::malloc(bytes) : take_block(self->device, bytes);
+  };
+  made->Free = [](Allocator* self, void* at) { self->staging ? std::free(at) : give_block(at); };
   made->Info = [](const Allocator* self) { return self->info; };
   made->info = info;
+  made->staging = kind_of(info) == kHostAccessible;
   if (Answer answer = ort<Answer(const Opaque*, int*)>(72)(info, &made->device); answer != nullptr) std::abort();
   return made;
 }
@@ -171,6 +181,9 @@ Engines& engines(int device) {
 }
 
 bool is_mine(const Opaque* memory_device) { return ep<std::uint32_t(const Opaque*)>(11)(memory_device) == kVendor; }
+bool is_device(const Opaque* memory_device) {
+  return is_mine(memory_device) && ep<int(const Opaque*)>(10)(memory_device) == kDeviceMemory;
+}
 
 struct DataTransfer {
   std::uint32_t version = kApiVersion;
@@ -191,9 +204,11 @@ Answer copy(DataTransfer*, const Opaque** from, Opaque** to, Opaque**, std::size
     if (bytes != 0 && (source == nullptr || target == nullptr)) return failure(kFail, "stand-in device: out of memory");
     const Opaque* const where = ep<const Opaque*(const Opaque*)>(7)(to[i]);
     const Opaque* const origin = ep<const Opaque*(const Opaque*)>(7)(from[i]);
-    const bool inward = is_mine(where);
+    const bool inward = is_device(where);
     const int device = static_cast<int>(ep<std::uint32_t(const Opaque*)>(12)(inward ? where : origin));
     const std::lock_guard<std::mutex> engine(inward ? engines(device).in : engines(device).out);
+    log((!inward ? "out " : is_device(origin) ? "within " : "in ") + std::to_string(device));
+    if (is_mine(where) && is_mine(origin) && is_device(where) != is_device(origin)) log("staged " + std::to_string(device));
     if (engines(device).busy) log("overlap " + std::to_string(device));
     pause_ms(number("STANDIN_COPY_MS", 0));
     const Touch reading(source);
@@ -245,6 +260,7 @@ Answer negate(Compute* self, void*, Opaque* context) {
   if (is_lost(self->device, mine.executions++)) {
     return failure(kEpFail, "stand-in device " + std::to_string(self->device) + " is lost");
   }
+  log("run " + std::to_string(self->device));
   mine.busy = true;
   pause_ms(number("STANDIN_EXEC_MS", 0));
   mine.busy = false;
@@ -339,6 +355,12 @@ Answer supported(Factory* self, const Opaque* const* hardware, std::size_t count
       TRY((ort<Answer(const char*, int, std::uint32_t, std::int32_t, int, std::size_t, int, Opaque**)>(320)(
           "StandIn", kGpuMemory, kVendor, static_cast<std::int32_t>(id), 0, 0, 0, &memory)));
       TRY((ep<Answer(Opaque*, const Opaque*)>(5)(devices[*found], memory)));
+      if (number("STANDIN_STAGING", 0) != 0) {
+        Opaque* staging = nullptr;
+        TRY((ort<Answer(const char*, int, std::uint32_t, std::int32_t, int, std::size_t, int, Opaque**)>(320)(
+            "StandInStaging", kGpuMemory, kVendor, static_cast<std::int32_t>(id), kHostAccessible, 0, 0, &staging)));
+        TRY((ep<Answer(Opaque*, const Opaque*)>(5)(devices[*found], staging)));
+      }
       ++*found;
     }
     return nullptr;
@@ -382,7 +404,9 @@ Factory* make_factory() {
   made->CreateDataTransfer = [](Factory*, DataTransfer** out) -> Answer {
     auto* transfer = new DataTransfer;
     transfer->Release = [](DataTransfer* self) { delete self; };
-    transfer->CanCopy = [](const DataTransfer*, const Opaque* from, const Opaque* to) { return is_mine(from) || is_mine(to); };
+    transfer->CanCopy = [](const DataTransfer*, const Opaque* from, const Opaque* to) {
+      return is_device(from) || is_device(to);
+    };
     transfer->CopyTensors = copy;
     *out = transfer;
     return nullptr;

@@ -199,6 +199,101 @@ def test_one_session_of_one_device(standin: Callable[..., None], negative: str, 
         session.start()
 
 
+# ---- memory of the stand-in's devices ----
+
+
+def access_to(address: int) -> str:
+    """What this process may do with the page at an address, as /proc says: "rw-p"."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, _, end = line.split()[0].partition("-")
+        if int(begin, 16) <= address < int(end, 16):
+            return line.split()[1]
+    return ""
+
+
+def chain_of(path: Path, *operators: str) -> str:
+    """Operators one after the other over float32 [2, 3]; the last result and the input are outputs."""
+    names = ["x", *(f"between_{number}" for number in range(len(operators) - 1)), "y"]
+    nodes = [helper.make_node(operator, names[i : i + 1], names[i + 1 : i + 2]) for i, operator in enumerate(operators)]
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy"}
+    graph = helper.make_graph(nodes, "chain", [infos["x"]], [infos["y"], infos["x"]])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return str(path)
+
+
+def test_results_stay_on_the_device_and_the_host_may_not_touch_them(
+    standin: Callable[..., None], negative: str, tmp_path: Path
+) -> None:
+    session = InferSession(1, negative, provider=STANDIN)
+    session.infer(feeds_of(1))  # the first run of a model looks whether outputs are written
+    before = len(logged(tmp_path))
+    (kept,) = session.infer(feeds_of(4), out_array=False)
+    assert kept.device == 1
+    assert access_to(kept.data_ptr) == "---p"
+    assert logged(tmp_path)[before:] == ["in 1", "run 1"], "nothing is copied out, and the open shape needs no second run"
+    (again,) = session.infer([kept], out_array=False)
+    assert logged(tmp_path)[before:] == ["in 1", "run 1", "run 1"]
+    again.to_host()
+    assert logged(tmp_path)[before:][-1] == "out 1"
+    np.testing.assert_array_equal(np.array(again), np.full((3, 4), 4, np.float32))
+    kept.to_host()
+    kept.to_device(1)
+    assert access_to(kept.data_ptr) == "---p"
+    np.testing.assert_array_equal(session.infer([kept])[0], np.full((3, 4), 4, np.float32))
+
+
+def test_iteration_feeds_back_on_the_device(standin: Callable[..., None], tmp_path: Path) -> None:
+    session = InferSession(0, chain_of(tmp_path / "chain.onnx", "Neg"), provider=STANDIN)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    session.infer([x])
+    before = len(logged(tmp_path))
+    results = session.infer_iteration([x], [0], 21)
+    np.testing.assert_array_equal(results[0], -x)
+    np.testing.assert_array_equal(results[1], x)
+    lines = logged(tmp_path)[before:]
+    assert {what: lines.count(f"{what} 0") for what in ("run", "in", "out")} == {"run": 21, "in": 1, "out": 2}
+
+
+def test_nodes_on_the_processor_read_and_write_memory_of_the_device(standin: Callable[..., None], tmp_path: Path) -> None:
+    x = np.array([[1, -2, 3], [-4, 5, -6]], np.float32)
+    for number, operators in enumerate([("Relu",), ("Relu", "Neg"), ("Neg", "Relu"), ("Neg", "Relu", "Neg")]):
+        path = chain_of(tmp_path / f"{number}.onnx", *operators)
+        wanted = InferSession(0, path).infer([x])
+        session = InferSession(0, path, provider=STANDIN)
+        kept = session.infer([x], out_array=False)
+        for tensor in kept:
+            tensor.to_host()
+        for found in (session.infer([x]), session.infer([x]), [np.array(tensor) for tensor in kept]):
+            np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(session.infer_iteration([x], [0], 3), InferSession(0, path).infer_iteration([x], [0], 3))
+
+
+def test_a_pool_copies_by_memory_of_the_provider(standin: Callable[..., None], negative: str, tmp_path: Path) -> None:
+    standin(devices=1, staging=1)
+    with MultiDeviceSession(negative, provider=STANDIN) as session:
+        results = list(session.map([feeds_of(n) for n in range(20)]))
+        report = session.report()
+    assert [got[0][0, 0] for got in results] == [-n for n in range(20)]
+    lines = logged(tmp_path)
+    assert lines.count("run 0") == 20
+    assert lines.count("staged 0") == 40
+    assert report.host_memory[0].startswith("page-locked memory of the provider")
+
+
+def test_times_of_copies_and_executions_are_apart(standin: Callable[..., None], negative: str) -> None:
+    standin(devices=1, exec_ms=20, copy_ms=10)
+    with MultiDeviceSession(negative, provider=STANDIN, tasks_in_flight=1) as session:
+        for number in range(3):
+            session.infer(feeds_of(number))
+        report = session.report()
+    for stage, least in (("copy_in_ms", 10), ("execute_ms", 20), ("copy_out_ms", 10)):
+        times = getattr(report.devices[0], stage)
+        assert times.count == 3
+        assert times.p50 >= least
+    assert report.times_by == "host"
+    assert "measured by the host" in str(report)
+
+
 def test_weights_of_a_provider_are_its_own(standin: Callable[..., None], negative: str) -> None:
     with MultiDeviceSession(negative, provider=STANDIN, devices=[0], share_weights=True) as session:
         session.infer(feeds_of(1))

@@ -59,11 +59,12 @@ class OrtBinding final : public device::Binding {
 };
 
 Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::shared_ptr<device::Device> device,
-                                                      const device::ModelSource& source, const device::Options& options) {
+                                                      std::shared_ptr<DeviceMemory> memory, const device::ModelSource& source,
+                                                      const device::Options& options) {
   const bool beside = source.bytes == nullptr && options.count(kPrepared) == 0 && options.count("weight_dir") != 0;
   if (beside && api.minor < kWeightDirOfFiles) {
     AIS_ASSIGN(const MappedFile file, MappedFile::open(source.path));
-    return load(api, std::move(device), {source.path, file.data(), file.size()}, options);
+    return load(api, std::move(device), std::move(memory), {source.path, file.data(), file.size()}, options);
   }
   AIS_ASSIGN(OrtSessionOptions * session_options, make_session_options(api, options, device->id()));
   OrtSession* session = nullptr;
@@ -87,13 +88,15 @@ Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::share
     return info.take_status().with_context("cannot load the model '" + source.name() + "'");
   }
   const bool overlaps = has_own_memory(api, options, device->id());
-  return std::shared_ptr<device::Model>(new OrtModel(api, std::move(device), session, info.take(), overlaps));
+  return std::shared_ptr<device::Model>(
+      new OrtModel(api, std::move(device), std::move(memory), session, info.take(), overlaps));
 }
 
-OrtModel::OrtModel(const Api& api, std::shared_ptr<device::Device> device, OrtSession* session, device::ModelInfo info,
-                   bool overlaps)
+OrtModel::OrtModel(const Api& api, std::shared_ptr<device::Device> device, std::shared_ptr<DeviceMemory> memory,
+                   OrtSession* session, device::ModelInfo info, bool overlaps)
     : api_(api),
       device_(std::move(device)),
+      memory_(std::move(memory)),
       session_(session),
       info_(std::move(info)),
       generation_(fork_generation()),
@@ -110,7 +113,10 @@ OrtModel::OrtModel(const Api& api, std::shared_ptr<device::Device> device, OrtSe
 
 OrtModel::~OrtModel() {
   if (inherited()) return;
-  for (auto& state : states_) api_.ReleaseRunOptions(state->options);
+  for (auto& state : states_) {
+    api_.ReleaseRunOptions(state->options);
+    if (state->binding != nullptr) api_.ReleaseIoBinding(state->binding);
+  }
   api_.ReleaseSession(session_);
 }
 
@@ -163,8 +169,9 @@ void OrtModel::release_values(std::vector<OrtValue*>* values) {
 
 Result<OrtValue*> OrtModel::borrow(void* data, std::size_t bytes, DType dtype, const Shape& shape) const {
   OrtValue* value = nullptr;
-  AIS_TRY(api_.check(api_.CreateTensorWithDataAsOrtValue(api_.cpu_memory, data == nullptr || bytes == 0 ? g_no_bytes : data,
-                                                         bytes, shape.data(), shape.size(), element_type_of(dtype), &value),
+  AIS_TRY(api_.check(api_.CreateTensorWithDataAsOrtValue(memory_ == nullptr ? api_.cpu_memory : memory_->info(),
+                                                         data == nullptr || bytes == 0 ? g_no_bytes : data, bytes, shape.data(),
+                                                         shape.size(), element_type_of(dtype), &value),
                      Code::kFeedMismatch));
   return value;
 }
@@ -196,8 +203,58 @@ Status OrtModel::wrap_outputs(const std::vector<device::Output>& outputs, RunSta
 }
 
 OrtStatus* OrtModel::call(RunState* state) {
+  if (memory_ != nullptr) return call_bound(state);
   return api_.Run(session_, state->options, state->names.data(), state->inputs.data(), state->inputs.size(),
                   output_names_.data(), output_names_.size(), state->outputs.data());
+}
+
+// Inputs are bound for each run: binding copies those that a node on the processor reads.
+OrtStatus* OrtModel::call_bound(RunState* state) {
+  if (state->binding == nullptr) {
+    if (OrtStatus* failed = api_.CreateIoBinding(session_, &state->binding); failed != nullptr) return failed;
+  }
+  OrtIoBinding* const binding = state->binding;
+  OrtStatus* failed = nullptr;
+  for (std::size_t i = 0; failed == nullptr && i < state->names.size(); ++i) {
+    failed = api_.BindInput(binding, state->names[i], state->inputs[i]);
+  }
+  for (std::size_t i = 0; failed == nullptr && i < output_names_.size(); ++i) {
+    failed = state->bound[i] != nullptr ? api_.BindOutput(binding, output_names_[i], state->bound[i])
+                                        : api_.BindOutputToDevice(binding, output_names_[i], memory_->info());
+  }
+  if (failed == nullptr) failed = api_.SynchronizeBoundInputs(binding);
+  if (failed == nullptr) failed = api_.RunWithBinding(session_, state->options, binding);
+  if (failed == nullptr) failed = api_.SynchronizeBoundOutputs(binding);
+  if (failed == nullptr) failed = take_bound(state);
+  api_.ClearBoundInputs(binding);
+  api_.ClearBoundOutputs(binding);
+  return failed;
+}
+
+// What a run left in the binding. A bound output that came back in other memory is one that was not written.
+OrtStatus* OrtModel::take_bound(RunState* state) {
+  OrtValue** values = nullptr;
+  std::size_t count = 0;
+  if (OrtStatus* failed = api_.GetBoundOutputValues(state->binding, api_.allocator, &values, &count); failed != nullptr) {
+    return failed;
+  }
+  OrtStatus* failed = nullptr;
+  for (std::size_t i = 0; i < count; ++i) {
+    void* got = nullptr;
+    void* wanted = nullptr;
+    if (failed == nullptr) failed = api_.GetTensorMutableData(values[i], &got);
+    if (failed == nullptr && state->bound[i] != nullptr) failed = api_.GetTensorMutableData(state->bound[i], &wanted);
+    const bool written = state->bound[i] != nullptr && got == wanted;
+    if (failed != nullptr || written) {
+      api_.ReleaseValue(values[i]);
+    } else {
+      state->outputs[i] = values[i];
+    }
+  }
+  OrtStatus* const freed = api_.AllocatorFree(api_.allocator, values);
+  if (failed == nullptr) return freed;
+  static_cast<void>(api_.check(freed, Code::kSystem));
+  return failed;
 }
 
 // In another thread, while this one asks whether somebody wants it to end.
@@ -279,18 +336,32 @@ Status OrtModel::run_once(RunState* state) {
 }
 
 // No value that a model is likely to give all over an output. Its memory is made exist here, and not by the first kernel.
-void OrtModel::fill_bound(const RunState& state, const std::vector<device::Output>& outputs) const {
+Status OrtModel::fill_bound(const RunState& state, const std::vector<device::Output>& outputs) const {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    if (state.bound[i] != nullptr && outputs[i].capacity != 0) std::memset(outputs[i].data, kUnwritten, outputs[i].capacity);
+    const device::Output& output = outputs[i];
+    if (state.bound[i] == nullptr || output.capacity == 0) continue;
+    if (device_->host_visible()) {
+      std::memset(output.data, kUnwritten, output.capacity);
+      continue;
+    }
+    const std::vector<unsigned char> pattern(output.capacity, kUnwritten);
+    AIS_TRY(device_->copy_to_device(output.data, pattern.data(), pattern.size()));
   }
+  return Status();
 }
 
 // True: there are some, which are not bound any more.
-bool OrtModel::find_unwritten(const RunState& state, const std::vector<device::Output>& outputs) {
+Result<bool> OrtModel::find_unwritten(const RunState& state, const std::vector<device::Output>& outputs) {
   bool any = false;
+  std::vector<unsigned char> copy;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (state.bound[i] == nullptr || outputs[i].capacity == 0) continue;
     const auto* bytes = static_cast<const unsigned char*>(outputs[i].data);
+    if (!device_->host_visible()) {
+      copy.resize(outputs[i].capacity);
+      AIS_TRY(device_->copy_to_host(copy.data(), outputs[i].data, copy.size()));
+      bytes = copy.data();
+    }
     const bool same = bytes[0] == kUnwritten && std::memcmp(bytes, bytes + 1, outputs[i].capacity - 1) == 0;
     if (same) unbound_[i] = any = true;
   }
@@ -302,9 +373,13 @@ Status OrtModel::run(RunState* state, std::vector<device::Output>* outputs) {
     return std::any_of(state->bound.begin(), state->bound.end(), [](OrtValue* value) { return value != nullptr; });
   };
   const bool check = !seen_written_.load(std::memory_order_relaxed) && binds();
-  if (check) fill_bound(*state, *outputs);
+  if (check) AIS_TRY(fill_bound(*state, *outputs));
   Status status = run_once(state);
-  if (status.ok() && check && find_unwritten(*state, *outputs)) {
+  bool unwritten = false;
+  if (status.ok() && check) {
+    AIS_ASSIGN(unwritten, find_unwritten(*state, *outputs));
+  }
+  if (unwritten) {
     release_results(state);
     for (std::size_t i = 0; i < unbound_.size(); ++i) {
       if (unbound_[i] && state->bound[i] != nullptr) api_.ReleaseValue(std::exchange(state->bound[i], nullptr));
@@ -396,7 +471,7 @@ Result<std::unique_ptr<device::Binding>> OrtModel::bind(const std::vector<Tensor
 Result<std::unique_ptr<device::Pipeline>> OrtModel::pipeline(std::size_t depth) {
   if (inherited()) return forked();
   if (!overlaps_) return std::unique_ptr<device::Pipeline>();
-  return make_pipeline(shared_from_this(), device_, depth);
+  return make_pipeline(shared_from_this(), device_, memory_, depth);
 }
 
 std::string OrtModel::cancel() {

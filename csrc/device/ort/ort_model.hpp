@@ -2,6 +2,8 @@
 //
 // Memory: inputs are wrapped as OrtValues that borrow the caller's memory, and so are outputs whose shape is known, so the
 // runtime copies nothing. Other outputs are allocated by the runtime and handed out with an owner that releases them.
+// On a device with memory of its own (ort_memory.hpp), both are bound there (IoBinding), and so are outputs of unknown shape,
+// which the runtime allocates on the device in the same run.
 // ONNX Runtime does not write a bound output that is an input of the graph, too: such outputs are never bound. Whether it wrote
 // the others is looked at in the first run of a model, by a pattern in their memory; one that was not is not bound from then
 // on. Threads: Run may be called concurrently on one session. What a run needs besides (its run options, the arrays of values)
@@ -19,12 +21,14 @@
 
 #include "device/device.hpp"
 #include "device/ort/ort_api.hpp"
+#include "device/ort/ort_memory.hpp"
 
 namespace ais::ort {
 
 struct RunState {
   OrtRunOptions* options = nullptr;
-  std::vector<const char*> names;  // of the inputs that the run is given
+  OrtIoBinding* binding = nullptr;  // on a device with memory of its own; empty between runs
+  std::vector<const char*> names;   // of the inputs that the run is given
   std::vector<OrtValue*> inputs;
   std::vector<OrtValue*> outputs;  // before a run: the bound ones; after: all, until they are taken
   std::vector<OrtValue*> bound;    // per output, the value made over caller memory, or null
@@ -38,7 +42,8 @@ struct RunState {
 class OrtModel final : public device::Model, public std::enable_shared_from_this<OrtModel> {
  public:
   static Result<std::shared_ptr<device::Model>> load(const Api& api, std::shared_ptr<device::Device> device,
-                                                     const device::ModelSource& source, const device::Options& options);
+                                                     std::shared_ptr<DeviceMemory> memory, const device::ModelSource& source,
+                                                     const device::Options& options);
   ~OrtModel() override;
   OrtModel(const OrtModel&) = delete;
   OrtModel& operator=(const OrtModel&) = delete;
@@ -53,7 +58,8 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
  private:
   friend class OrtBinding;
 
-  OrtModel(const Api& api, std::shared_ptr<device::Device> device, OrtSession* session, device::ModelInfo info, bool overlaps);
+  OrtModel(const Api& api, std::shared_ptr<device::Device> device, std::shared_ptr<DeviceMemory> memory, OrtSession* session,
+           device::ModelInfo info, bool overlaps);
 
   // A state in use; gives it back, for which no memory is needed.
   class Loan {
@@ -85,11 +91,13 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
   Status run(RunState* state, std::vector<device::Output>* outputs);
   Status run_once(RunState* state);
   OrtStatus* call(RunState* state);
+  OrtStatus* call_bound(RunState* state);
+  OrtStatus* take_bound(RunState* state);
   OrtStatus* call_beside(RunState* state);
   void terminate(RunState* state);
   // The check of the first run: fills the memory bound, and finds what was not written.
-  void fill_bound(const RunState& state, const std::vector<device::Output>& outputs) const;
-  bool find_unwritten(const RunState& state, const std::vector<device::Output>& outputs);
+  Status fill_bound(const RunState& state, const std::vector<device::Output>& outputs) const;
+  Result<bool> find_unwritten(const RunState& state, const std::vector<device::Output>& outputs);
   Status collect(RunState* state, std::vector<device::Output>* outputs);
   // An output that the model hands through is the input's own memory, the caller's: gives it memory of its own.
   Status separate(const RunState& state, device::Output* output);
@@ -98,6 +106,7 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
 
   const Api& api_;
   const std::shared_ptr<device::Device> device_;
+  const std::shared_ptr<DeviceMemory> memory_;  // null: inputs and outputs are host memory
   OrtSession* const session_;
   const device::ModelInfo info_;
   const std::uint64_t generation_;

@@ -18,20 +18,35 @@
 namespace ais::ort {
 namespace {
 
+using Place = DeviceMemory::Place;
+
 // One run: what it is over, and how it went. Between submit and wait it belongs to the thread that runs it.
 struct Lane {
+  // One input or output. The buffers are kept for the next runs.
+  struct Transfer {
+    DeviceMemory::Span host{nullptr, Place::kHost};  // null, of an output: `staging`, once its size is known
+    device::Buffer staging;
+    device::Buffer on_device;
+  };
   std::vector<TensorView> inputs;
   std::vector<device::Output> outputs;
-  std::vector<device::Buffer> staging;  // copies of the inputs, and memory of outputs that nobody else has a place for
+  std::vector<device::Buffer> staging;  // without memory of the device: copies of the inputs, and outputs without a place
+  std::vector<Transfer> in;
+  std::vector<Transfer> out;
   Status status;
-  std::int64_t took_ns = 0;
+  device::Pipeline::Times times;
   bool done = false;
 };
 
 class OrtPipeline final : public device::Pipeline {
  public:
-  OrtPipeline(std::shared_ptr<device::Model> model, std::shared_ptr<device::Device> device, std::size_t depth)
-      : model_(std::move(model)), device_(std::move(device)), generation_(fork_generation()), state_(new State(depth)) {}
+  OrtPipeline(std::shared_ptr<device::Model> model, std::shared_ptr<device::Device> device,
+              std::shared_ptr<DeviceMemory> memory, std::size_t depth)
+      : model_(std::move(model)),
+        device_(std::move(device)),
+        memory_(std::move(memory)),
+        generation_(fork_generation()),
+        state_(new State(depth)) {}
 
   // False: no thread can be had.
   bool start(std::size_t depth) {
@@ -64,8 +79,13 @@ class OrtPipeline final : public device::Pipeline {
     lane.inputs = inputs;
     lane.staging.clear();
     lane.done = false;
-    if (landing == nullptr) AIS_TRY(copy_inputs(&lane));
-    AIS_TRY(place_outputs(landing, &lane));
+    if (memory_ != nullptr) {
+      AIS_TRY(stage_inputs(landing != nullptr, &lane));
+      AIS_TRY(place_on_device(landing, &lane));
+    } else {
+      if (landing == nullptr) AIS_TRY(copy_inputs(&lane));
+      AIS_TRY(place_outputs(landing, &lane));
+    }
     next_ = (next_ + 1) % depth();
     const std::lock_guard<std::mutex> guard(state_->lock);
     state_->queue.push_back(&lane);
@@ -84,8 +104,7 @@ class OrtPipeline final : public device::Pipeline {
     }
     held.unlock();
     oldest_ = (oldest_ + 1) % depth();
-    *times = Times();
-    times->execute_ns = lane.took_ns;
+    *times = lane.times;
     *outputs = lane.outputs;  // the lane keeps its memory until it is used again
     return std::exchange(lane.status, Status());
   }
@@ -109,6 +128,96 @@ class OrtPipeline final : public device::Pipeline {
       input.data = copy.data.get();
       lane->staging.push_back(std::move(copy));
     }
+    return Status();
+  }
+
+  Status fit_device(std::size_t bytes, device::Buffer* buffer) {
+    if (buffer->data != nullptr && buffer->bytes >= bytes) return Status();
+    *buffer = device::Buffer();  // before there is another one
+    AIS_ASSIGN(*buffer, device_->allocate(bytes));
+    return Status();
+  }
+  Status fit_staging(std::size_t bytes, device::Buffer* buffer) {
+    if (buffer->data != nullptr && buffer->bytes >= bytes) return Status();
+    AIS_ASSIGN(*buffer, memory_->allocate_staging(bytes));
+    return Status();
+  }
+
+  // Memory of the device for each input, and where it is copied from. Inputs that stay are copied from where they are, unless
+  // the provider has memory that it copies from faster.
+  Status stage_inputs(bool stay, Lane* lane) {
+    lane->in.resize(lane->inputs.size());
+    for (std::size_t i = 0; i < lane->inputs.size(); ++i) {
+      TensorView& input = lane->inputs[i];
+      Lane::Transfer& transfer = lane->in[i];
+      if (input.absent()) continue;
+      transfer.host = {input.data, Place::kHost};
+      if (!stay || memory_->has_staging()) {
+        AIS_TRY(fit_staging(input.bytes, &transfer.staging));
+        if (input.bytes != 0) std::memcpy(transfer.staging.data.get(), input.data, input.bytes);
+        transfer.host = {transfer.staging.data.get(), memory_->staging_place()};
+      }
+      AIS_TRY(fit_device(input.bytes, &transfer.on_device));
+      input.data = transfer.on_device.data.get();
+    }
+    return Status();
+  }
+
+  // Memory of the device for each output of a known shape, and of the host if the landing has some.
+  Status place_on_device(device::Landing* landing, Lane* lane) {
+    const std::vector<device::TensorDesc>& descs = model_->info().outputs;
+    lane->outputs.assign(descs.size(), device::Output());
+    lane->out.resize(descs.size());
+    for (std::size_t i = 0; i < descs.size(); ++i) {
+      lane->out[i].host = {nullptr, Place::kHost};
+      std::size_t elements = 0;
+      if (descs[i].open() || !count_elements(descs[i].shape, &elements)) continue;
+      device::Output& output = lane->outputs[i];
+      output.shape = descs[i].shape;
+      output.capacity = packed_bytes(descs[i].dtype, elements);
+      AIS_TRY(fit_device(output.capacity, &lane->out[i].on_device));
+      output.data = lane->out[i].on_device.data.get();
+      if (landing != nullptr && !memory_->has_staging()) {
+        lane->out[i].host.data = landing->room(i, output.shape, output.capacity);
+      }
+    }
+    return Status();
+  }
+
+  Status copy_in(Lane* lane) {
+    for (std::size_t i = 0; i < lane->inputs.size(); ++i) {
+      const TensorView& input = lane->inputs[i];
+      if (input.absent()) continue;
+      AIS_TRY(memory_->copy({input.data, Place::kDevice}, lane->in[i].host, input.bytes));
+    }
+    return Status();
+  }
+
+  // The outputs are host memory after it. An output of another shape than declared is longer than its room: it gets staging.
+  Status copy_out(Lane* lane) {
+    for (std::size_t i = 0; i < lane->outputs.size(); ++i) {
+      device::Output& output = lane->outputs[i];
+      Lane::Transfer& transfer = lane->out[i];
+      if (transfer.host.data == nullptr || output.data != transfer.on_device.data.get()) {
+        AIS_TRY(fit_staging(output.bytes, &transfer.staging));
+        transfer.host = {transfer.staging.data.get(), memory_->staging_place()};
+      }
+      AIS_TRY(memory_->copy(transfer.host, {output.data, Place::kDevice}, output.bytes));
+      output.data = transfer.host.data;
+      output.owner = transfer.staging.data;
+    }
+    return Status();
+  }
+
+  Status run(Lane* lane) {
+    lane->times = Times();
+    const std::int64_t began = monotonic_ns();
+    if (memory_ != nullptr) AIS_TRY(copy_in(lane));
+    const std::int64_t copied = monotonic_ns();
+    AIS_TRY(model_->execute(lane->inputs, &lane->outputs));
+    const std::int64_t executed = monotonic_ns();
+    if (memory_ != nullptr) AIS_TRY(copy_out(lane));
+    lane->times = {copied - began, executed - copied, monotonic_ns() - executed, ""};
     return Status();
   }
 
@@ -140,9 +249,11 @@ class OrtPipeline final : public device::Pipeline {
       Lane* const lane = state.queue.front();
       state.queue.pop_front();
       held.unlock();
-      const std::int64_t began = monotonic_ns();
-      lane->status = model_->execute(lane->inputs, &lane->outputs);
-      lane->took_ns = monotonic_ns() - began;
+      Status status = run(lane);
+      if (!status.ok() && memory_ != nullptr) {
+        status = std::move(status).with_context("device " + std::to_string(device_->id()) + " of " + device_->provider());
+      }
+      lane->status = std::move(status);
       held.lock();
       lane->done = true;
       state.changed.notify_all();
@@ -151,6 +262,7 @@ class OrtPipeline final : public device::Pipeline {
 
   const std::shared_ptr<device::Model> model_;
   const std::shared_ptr<device::Device> device_;
+  const std::shared_ptr<DeviceMemory> memory_;  // null: the provider copies as a part of a run
   const std::uint64_t generation_;
   State* const state_;      // leaked in a forked child
   std::size_t next_ = 0;    // the lane of the next submit
@@ -160,8 +272,9 @@ class OrtPipeline final : public device::Pipeline {
 }  // namespace
 
 Result<std::unique_ptr<device::Pipeline>> make_pipeline(std::shared_ptr<device::Model> model,
-                                                        std::shared_ptr<device::Device> device, std::size_t depth) {
-  auto pipeline = std::make_unique<OrtPipeline>(std::move(model), std::move(device), depth);
+                                                        std::shared_ptr<device::Device> device,
+                                                        std::shared_ptr<DeviceMemory> memory, std::size_t depth) {
+  auto pipeline = std::make_unique<OrtPipeline>(std::move(model), std::move(device), std::move(memory), depth);
   if (!pipeline->start(depth)) return std::unique_ptr<device::Pipeline>();
   return std::unique_ptr<device::Pipeline>(std::move(pipeline));
 }

@@ -213,12 +213,17 @@ Status append_provider(const Api& api, const device::Options& options, int id, O
   return append_built_in(api, provider, own, out);
 }
 
+const OrtEpDevice* plugin_device(const Api& api, const device::Options& options, int id) {
+  if (provider_of(options).empty() || library_of(options).empty()) return nullptr;
+  const auto devices = plugin_devices(api, provider_of(options), library_of(options));
+  if (!devices.ok() || id < 0 || id >= static_cast<int>(devices.value().size())) return nullptr;
+  return devices.value()[static_cast<std::size_t>(id)];
+}
+
 bool has_own_memory(const Api& api, const device::Options& options, int id) {
-  const std::string provider = provider_of(options);
-  if (provider.empty() || library_of(options).empty()) return takes_device_id(provider);
-  const auto devices = plugin_devices(api, provider, library_of(options));
-  if (!devices.ok() || id < 0 || id >= static_cast<int>(devices.value().size())) return false;
-  const OrtEpDevice* const device = devices.value()[static_cast<std::size_t>(id)];
+  if (library_of(options).empty()) return takes_device_id(provider_of(options));
+  const OrtEpDevice* const device = plugin_device(api, options, id);
+  if (device == nullptr) return false;
   constexpr int kCpu = 0;
   constexpr int kDefaultMemory = 0;
   if (api.HardwareDevice_Type(api.EpDevice_Device(device)) != kCpu) return true;

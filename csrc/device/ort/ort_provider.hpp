@@ -35,6 +35,9 @@ Result<std::vector<std::string>> provider_devices(const Api& api, const device::
 // Has a session with these options run on device `id` of the provider.
 Status append_provider(const Api& api, const device::Options& options, int id, OrtSessionOptions* out);
 
+// Device `id` of a plugin; null for a built-in provider, the processor, and a device that does not exist.
+const OrtEpDevice* plugin_device(const Api& api, const device::Options& options, int id);
+
 // Whether the device has memory of its own, so that a run copies in and out, and copies and executions can overlap.
 bool has_own_memory(const Api& api, const device::Options& options, int id);
 

@@ -6,6 +6,7 @@
 #include "base/process.hpp"
 #include "base/words.hpp"
 #include "device/ort/ort_api.hpp"
+#include "device/ort/ort_memory.hpp"
 #include "device/ort/ort_model.hpp"
 #include "device/ort/ort_options.hpp"
 #include "device/ort/ort_provider.hpp"
@@ -45,13 +46,64 @@ class OrtDevice final : public device::Device, public std::enable_shared_from_th
   Status unregister_host(void*) override { return Status(); }
 
   Result<std::shared_ptr<device::Model>> load(const device::ModelSource& source, const device::Options& options) override {
-    return OrtModel::load(api_, shared_from_this(), source, options);
+    return OrtModel::load(api_, shared_from_this(), nullptr, source, options);
   }
 
  private:
   const Api& api_;
   const int id_;
   const std::string provider_;  // "": the processor
+};
+
+// A device of a plugin with memory of its own, where inputs and outputs stay.
+class OrtPluginDevice final : public device::Device, public std::enable_shared_from_this<OrtPluginDevice> {
+ public:
+  using Place = DeviceMemory::Place;
+  OrtPluginDevice(const Api& api, int id, std::string provider, std::shared_ptr<DeviceMemory> memory)
+      : api_(api), id_(id), provider_(std::move(provider)), memory_(std::move(memory)) {}
+
+  int id() const override { return id_; }
+  std::string runtime() const override { return "ort"; }
+  std::string provider() const override { return provider_; }
+  bool host_visible() const override { return false; }
+
+  Result<device::Buffer> allocate(std::size_t bytes) override { return named(memory_->allocate(bytes)); }
+  Status copy_to_device(void* to, const void* from, std::size_t bytes) override {
+    return named(memory_->copy({to, Place::kDevice}, {const_cast<void*>(from), Place::kHost}, bytes));
+  }
+  Status copy_to_host(void* to, const void* from, std::size_t bytes) override {
+    return named(memory_->copy({to, Place::kHost}, {const_cast<void*>(from), Place::kDevice}, bytes));
+  }
+  Status copy_on_device(void* to, const void* from, std::size_t bytes) override {
+    return named(memory_->copy({to, Place::kDevice}, {const_cast<void*>(from), Place::kDevice}, bytes));
+  }
+
+  Status register_host(void*, std::size_t) override {
+    return Status(Code::kUnsupported, "ONNX Runtime has no call that registers host memory with a device");
+  }
+  Status unregister_host(void*) override { return Status(); }
+  std::string host_memory() override {
+    return memory_->has_staging() ? "page-locked memory of the provider: ONNX Runtime cannot register slots"
+                                  : "ordinary memory: the provider has none that is page-locked, and ONNX Runtime cannot "
+                                    "register slots";
+  }
+
+  Result<std::shared_ptr<device::Model>> load(const device::ModelSource& source, const device::Options& options) override {
+    return OrtModel::load(api_, shared_from_this(), memory_, source, options);
+  }
+
+ private:
+  std::string name() const { return "device " + std::to_string(id_) + " of " + provider_; }
+  Status named(Status status) const { return status.ok() ? std::move(status) : std::move(status).with_context(name()); }
+  Result<device::Buffer> named(Result<device::Buffer> made) const {
+    if (made.ok()) return made;
+    return made.take_status().with_context(name());
+  }
+
+  const Api& api_;
+  const int id_;
+  const std::string provider_;
+  const std::shared_ptr<DeviceMemory> memory_;
 };
 
 class OrtRuntime final : public device::Runtime {
@@ -65,6 +117,13 @@ class OrtRuntime final : public device::Runtime {
   // Option "devices" replaces the count: a pool's worker is pinned to its share of the processors and sees only those.
   Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override {
     if (const std::string provider = provider_of(options); !provider.empty()) {
+      if (const OrtEpDevice* const plugin = plugin_device(*api_, options, device_id); plugin != nullptr) {
+        AIS_ASSIGN(std::shared_ptr<DeviceMemory> memory, DeviceMemory::find(*api_, plugin));
+        if (memory != nullptr) {
+          return std::shared_ptr<device::Device>(
+              std::make_shared<OrtPluginDevice>(*api_, device_id, provider, std::move(memory)));
+        }
+      }
       // Which devices it has is seen when a session is made on one: asking here would open its driver a second time.
       return std::shared_ptr<device::Device>(std::make_shared<OrtDevice>(*api_, device_id, provider));
     }
