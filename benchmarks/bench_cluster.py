@@ -40,11 +40,13 @@ def feeds(count: int | None = None) -> Any:
 
 
 def rate(session: Any, seconds: float) -> float:
-    """Return items per second, after the first second."""
-    done, began = 0, time.monotonic()
-    counted_from = None
+    """Return items per second, from a second after the first result on."""
+    done = 0
+    began = counted_from = None
     for _ in session.map(feeds()):
         now = time.monotonic()
+        if began is None:
+            began = now
         if counted_from is None:
             counted_from = now if now - began > 1 else None
             continue
@@ -177,7 +179,7 @@ def say(text: str) -> None:
 def main() -> None:
     """Print the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--seconds", type=float, default=12)
     parser.add_argument("--items", type=int, default=5000)
     asked = parser.parse_args()
     os.environ.update(
