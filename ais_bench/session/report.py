@@ -138,8 +138,9 @@ class Report:
     whose second answer came first. `preprocess` describes the CPU workers of `preprocess_workers`, numbered from 0: their
     `preprocess_ms` is the callable's time, and `total` does not include them.
     `host_memory` says by device how an NPU's worker copies feeds and outputs: "registered" (the NPU copies from and to the
-    memory shared with this process), or "page-locked" and why (the worker's processor copies in between). It is empty for CPU
-    devices. `shared_weights` says by device whether its workers share prepared weights ("shared"), or why they do not. It is
+    memory shared with this process), or "page-locked" and why (the worker's processor copies in between). For
+    a device of a plugin provider it says whether page-locked memory of the provider is used. It is empty for CPU devices.
+    `shared_weights` says by device whether its workers share prepared weights ("shared"), or why they do not. It is
     empty if sharing was not tried. `provider` is the execution provider, "" for the processor and for NPUs. `fallback` has by
     device the nodes that run on the processor; None if ONNX Runtime does not report them. `times_by` says whose clock measured
     copies and executions: "device" (an NPU's events), or "host". A time of the host includes waiting for other tasks' work.

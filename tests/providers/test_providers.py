@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def test_copies_overlap_executions(standin: Callable[..., None], negative: str, 
     assert logged(tmp_path).count("overlap 0") > 4, "of 24 copies; one run after the other has none"
 
 
-def test_a_device_that_is_lost_is_quarantined_and_named_and_its_work_done_elsewhere(
+def test_a_device_that_is_lost_is_named_and_its_work_done_elsewhere(
     standin: Callable[..., None], negative: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     standin(devices=3, exec_ms=2, lost="1:4")
@@ -128,7 +129,21 @@ def test_a_device_that_is_lost_is_quarantined_and_named_and_its_work_done_elsewh
         report = session.report()
     assert [got[0][0, 0] for got in results] == [-n for n in range(120)]
     assert report.devices[1].failures or report.devices[1].retries
+    assert "stand-in device 1 is lost" in caplog.text
     assert report.devices[0].tasks + report.devices[2].tasks > 100
+
+
+def test_a_device_that_is_lost_again_and_again_is_quarantined(standin: Callable[..., None], negative: str) -> None:
+    standin(devices=3, exec_ms=2, lost="1:0")
+    sent = 0
+    with MultiDeviceSession(negative, provider=STANDIN, max_attempts=10) as session:
+        deadline = time.monotonic() + 60
+        while {line.state for line in session.report().workers if line.device == 1} != {"quarantined"}:
+            assert time.monotonic() < deadline, session.report()
+            results = list(session.map([feeds_of(n) for n in range(sent, sent + 20)]))
+            assert [got[0][0, 0] for got in results] == [-n for n in range(sent, sent + 20)]
+            sent += 20
+        assert session.report().devices[1].tasks == 0
 
 
 def test_a_task_that_no_device_can_do_fails_with_the_provider_s_words(standin: Callable[..., None], negative: str) -> None:

@@ -279,6 +279,7 @@ def test_the_report_counts_and_goes_through_json(session: MultiDeviceSession) ->
         "workers",
         "memory",
         "host_memory",
+        "times_by",
         "preprocess",
         "ends",
         "hedged",
