@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test openvino endurance library emulator lint stubs check bench docs wheel wheels asan tsan mutants native-test model clean
+.PHONY: help demo test openvino cluster endurance library emulator lint stubs check bench docs wheel wheels asan tsan mutants native-test model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ openvino: emulator ## run the tests of the OpenVINO provider, on any x86 process
 	$(VENV)-openvino/bin/python -m pip install --quiet $(OCR_MODELS)
 	echo $(CURDIR) > $$($(VENV)-openvino/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ais_bench.pth
 	$(VENV)-openvino/bin/python -m pytest -n $(JOBS) tests/providers/test_openvino.py tests/providers/test_providers.py $(ARGS)
+
+cluster: emulator $(VENV)/.test ## all tests of clusters, five minutes; `make test` runs those that take less than two
+	AIS_BENCH_CLUSTER=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 
 endurance: emulator $(VENV)/.test ## run long evaluations: 100,000 samples while a worker is killed every second, 1,000 interruptions (an hour)
 	AIS_BENCH_ENDURANCE=1 AIS_BENCH_INTERRUPTIONS=1000 $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/evaluate/test_evaluate_endurance.py $(ARGS)
