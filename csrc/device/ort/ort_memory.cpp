@@ -14,27 +14,28 @@ constexpr int kHostAccessibleMemory = 5;  // the same
 constexpr int kDeviceAllocator = 0;       // OrtAllocatorType
 constexpr int kUInt8 = 2;                 // ONNXTensorElementDataType
 
-// The environment's allocator for memory of a device; null: the provider has none.
-Result<OrtAllocator*> shared_allocator(const Api& api, const OrtEpDevice* device, const OrtMemoryInfo* info, int type) {
+// The environment's allocator for memory of a device; null: there is none, and the provider copies as a part of a run.
+OrtAllocator* shared_allocator(const Api& api, const OrtEpDevice* device, const OrtMemoryInfo* info, int type) {
   OrtAllocator* found = nullptr;
-  AIS_TRY(api.check(api.GetSharedAllocator(api.env, info, &found), Code::kUnavailable));
-  if (found != nullptr) return found;
-  AIS_TRY(api.check(api.CreateSharedAllocator(api.env, device, type, kDeviceAllocator, nullptr, &found), Code::kUnavailable));
-  return found;
+  if (api.check(api.GetSharedAllocator(api.env, info, &found), Code::kUnavailable).ok() && found != nullptr) return found;
+  found = nullptr;
+  const Status made =
+      api.check(api.CreateSharedAllocator(api.env, device, type, kDeviceAllocator, nullptr, &found), Code::kUnavailable);
+  return made.ok() ? found : nullptr;
 }
 
 }  // namespace
 
-Result<std::shared_ptr<DeviceMemory>> DeviceMemory::find(const Api& api, const OrtEpDevice* device) {
-  if (api.EpDevice_MemoryInfo == nullptr || api.CopyTensors == nullptr) return std::shared_ptr<DeviceMemory>();
+std::shared_ptr<DeviceMemory> DeviceMemory::find(const Api& api, const OrtEpDevice* device) {
+  if (api.EpDevice_MemoryInfo == nullptr || api.CopyTensors == nullptr) return nullptr;
   const OrtMemoryInfo* const info = api.EpDevice_MemoryInfo(device, kDeviceMemory);
-  if (info == nullptr) return std::shared_ptr<DeviceMemory>();
-  AIS_ASSIGN(OrtAllocator* const allocator, shared_allocator(api, device, info, kDeviceMemory));
-  if (allocator == nullptr) return std::shared_ptr<DeviceMemory>();
+  if (info == nullptr) return nullptr;
+  OrtAllocator* const allocator = shared_allocator(api, device, info, kDeviceMemory);
+  if (allocator == nullptr) return nullptr;
   auto memory = std::shared_ptr<DeviceMemory>(new DeviceMemory(api, info, allocator));
   memory->staging_info_ = api.EpDevice_MemoryInfo(device, kHostAccessibleMemory);
   if (memory->staging_info_ != nullptr) {
-    AIS_ASSIGN(memory->staging_, shared_allocator(api, device, memory->staging_info_, kHostAccessibleMemory));
+    memory->staging_ = shared_allocator(api, device, memory->staging_info_, kHostAccessibleMemory);
   }
   return memory;
 }

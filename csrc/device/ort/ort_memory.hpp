@@ -26,7 +26,7 @@ class DeviceMemory {
   };
 
   // Null: the device has no memory of its own, or ONNX Runtime does not know it.
-  static Result<std::shared_ptr<DeviceMemory>> find(const Api& api, const OrtEpDevice* device);
+  static std::shared_ptr<DeviceMemory> find(const Api& api, const OrtEpDevice* device);
 
   const OrtMemoryInfo* info() const { return info_; }
   bool has_staging() const { return staging_ != nullptr; }

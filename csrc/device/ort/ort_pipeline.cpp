@@ -204,7 +204,7 @@ class OrtPipeline final : public device::Pipeline {
       }
       AIS_TRY(memory_->copy(transfer.host, {output.data, Place::kDevice}, output.bytes));
       output.data = transfer.host.data;
-      output.owner = transfer.staging.data;
+      output.owner.reset();  // what the runtime allocated on the device; the lane owns its staging memory
     }
     return Status();
   }

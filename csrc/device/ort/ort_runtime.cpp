@@ -118,7 +118,7 @@ class OrtRuntime final : public device::Runtime {
   Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override {
     if (const std::string provider = provider_of(options); !provider.empty()) {
       if (const OrtEpDevice* const plugin = plugin_device(*api_, options, device_id); plugin != nullptr) {
-        AIS_ASSIGN(std::shared_ptr<DeviceMemory> memory, DeviceMemory::find(*api_, plugin));
+        std::shared_ptr<DeviceMemory> memory = DeviceMemory::find(*api_, plugin);
         if (memory != nullptr) {
           return std::shared_ptr<device::Device>(
               std::make_shared<OrtPluginDevice>(*api_, device_id, provider, std::move(memory)));
