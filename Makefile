@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= $(shell nproc)
+# Many tests wait for processes that start, end or hang, so more tests than processors run at once.
+TEST_JOBS ?= $(shell expr $(JOBS) + \( $(JOBS) + 1 \) / 2)
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inc')
 PIP := $(BIN)/python -m pip install --quiet
@@ -56,8 +58,10 @@ bench: emulator $(VENV)/.test ## run every benchmark beside its baseline, and pr
 	$(BIN)/python benchmarks/bench_weights.py
 	$(BIN)/python benchmarks/bench_standin.py
 
+# The tests start thousands of interpreters. With PYTHONDONTWRITEBYTECODE in the environment each would compile the package again.
 test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m compileall -q ais_bench aclruntime tests
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup $(ARGS)
 
 # A separate environment, because onnxruntime-openvino and onnxruntime contain the same package. It uses the extension of this folder.
 openvino: emulator ## run the tests of the OpenVINO provider, on any x86 processor (set ARGS for pytest)
@@ -66,7 +70,7 @@ openvino: emulator ## run the tests of the OpenVINO provider, on any x86 process
 	$(VENV)-openvino/bin/python -m pip install --quiet --group openvino
 	$(VENV)-openvino/bin/python -m pip install --quiet $(OCR_MODELS)
 	echo $(CURDIR) > $$($(VENV)-openvino/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ais_bench.pth
-	$(VENV)-openvino/bin/python -m pytest -n $(JOBS) tests/providers/test_openvino.py tests/providers/test_providers.py $(ARGS)
+	$(VENV)-openvino/bin/python -m pytest -n $(TEST_JOBS) tests/providers/test_openvino.py tests/providers/test_providers.py $(ARGS)
 
 cluster: emulator $(VENV)/.test ## all tests of clusters, five minutes; `make test` runs those that take less than two
 	AIS_BENCH_CLUSTER=1 $(BIN)/python -m pytest tests/cluster $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import gc
@@ -13,7 +14,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from ais_bench.emulator import Emulator, library_path, pack
@@ -47,10 +47,19 @@ def _is_watch(thread: str) -> bool:
         return False
 
 
+def _child_processes(pid: int | str = "self") -> set[int]:
+    """Return the children of a process and their children, as the kernel lists them. psutil would read all processes."""
+    found: set[int] = set()
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread or process has just ended
+            found |= {int(child) for child in tasks.read_text().split()}
+    return found.union(*(_child_processes(child) for child in found))
+
+
 def _snapshot() -> dict[str, set[object]]:
     """Return everything that a test could leave in this process and its folders, by kind."""
     return {
-        "child processes": {child.pid for child in psutil.Process().children(recursive=True)},
+        "child processes": set(_child_processes()),
         "Python threads": {thread for thread in threading.enumerate()},
         "native threads": {thread for thread in os.listdir("/proc/self/task") if not _is_watch(thread)},
         "descriptors": set(_descriptors()),

@@ -239,7 +239,7 @@ def _read_all(fds: list[int], child: _native.Child) -> tuple[str, str]:
     while open_fds and not ended:
         left = (deadline - _native.monotonic_ns()) / 1e9
         if left <= 0:
-            raise TimeoutError
+            raise TimeoutError(f"it did not answer within {ASK_TIMEOUT_S:g} s")
         ready = dict(_native.poll([(fd, 1) for fd in (*open_fds, child.watch_fd)], left))
         ended = child.watch_fd in ready  # its children may hold the pipes open
         for fd in [fd for fd in open_fds if fd in ready]:

@@ -7,7 +7,6 @@ import os
 from ais_bench import _native
 from ais_bench.errors import DeviceUnavailable
 from ais_bench.pool.interpreter import Place, run
-from ais_bench.tuning import ASK_TIMEOUT_S
 
 
 def count_devices(runtime: str) -> int:
@@ -23,10 +22,8 @@ def count_devices(runtime: str) -> int:
     nothing = f"runtime {runtime!r} has no devices to offer"
     try:
         code, out, err = run("count", json.dumps(Place.here().path), runtime, str(os.getpid()))
-    except TimeoutError:
-        raise DeviceUnavailable(
-            f"{nothing}: it did not say how many within {ASK_TIMEOUT_S:g} s; pass devices=[...] to name them"
-        ) from None
+    except TimeoutError as late:
+        raise DeviceUnavailable(f"{nothing}: {late}; pass devices=[...] to name them") from None
     found = [line.split()[1] for line in out.splitlines() if line.startswith("devices ")]
     if code or not found or found[-1] == "0":
         raise DeviceUnavailable(f"{nothing}: {_reason(err)}; pass devices=[...] to name them")

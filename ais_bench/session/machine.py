@@ -14,7 +14,6 @@ from ais_bench import _native
 from ais_bench.errors import AisBenchError, ConfigError
 from ais_bench.options import unknown_argument
 from ais_bench.pool.interpreter import Place, run
-from ais_bench.tuning import ASK_TIMEOUT_S
 
 __all__ = ["DeviceEntry", "RuntimeInfo", "SystemInfo", "system_info"]
 
@@ -121,12 +120,12 @@ def _acl(open_devices: bool) -> RuntimeInfo:
         code, out, err = run(
             "about", json.dumps(Place.here().path), "acl", str(os.getpid()), "open" if open_devices else "count"
         )
-    except ConfigError as error:
+    except (ConfigError, TimeoutError) as error:
         return RuntimeInfo("acl", error=str(error))
     answers = [line.partition(" ")[2] for line in out.splitlines() if line.startswith("about ")]
     if not answers:
-        late = f"it did not answer within {ASK_TIMEOUT_S:g} s" if code is None else f"it ended with exit code {code}"
-        return RuntimeInfo("acl", error=(err.strip().splitlines()[-1:] or [late])[0])
+        ended = f"the process that asks for devices ended with exit code {code}"
+        return RuntimeInfo("acl", error=(err.strip().splitlines()[-1:] or [ended])[0])
     (version, toolkit, chip), found = json.loads(answers[-1])
     version = version.partition(" on ")[0]
     return RuntimeInfo("acl", f"AscendCL {version}", toolkit, chip, [_entry(id, one) for id, one in enumerate(found)])

@@ -8,7 +8,6 @@ from typing import Any
 from ais_bench.errors import DeviceUnavailable
 from ais_bench.pool.interpreter import Place, run
 from ais_bench.providers import PREFERENCE, ProviderInfo, provider_name
-from ais_bench.tuning import ASK_TIMEOUT_S
 
 __all__ = ["ask_for_provider", "list_providers"]
 
@@ -41,8 +40,8 @@ def _info(fields: list[Any]) -> ProviderInfo:
 def _ask(*question: str) -> Any:
     try:
         code, out, err = run("call", json.dumps(Place.here().path), PROBE, *question)
-    except TimeoutError:
-        raise DeviceUnavailable(f"providers did not answer within {ASK_TIMEOUT_S:g} s") from None
+    except TimeoutError as late:
+        raise DeviceUnavailable(f"the process that asks for providers failed: {late}") from None
     answers = [line.partition(" ")[2] for line in out.splitlines() if line.startswith("answer ")]
     if not answers:
         last = (err.strip().splitlines() or ["it said nothing"])[-1]
