@@ -5,7 +5,6 @@ Every setting is checked here before the device gets it, and errors contain the 
 
 from __future__ import annotations
 
-import configparser
 import numbers
 import os
 from collections.abc import Sequence
@@ -141,6 +140,8 @@ class AippSettings:
 
 def read_aipp_config(path: str | os.PathLike[str], batch: int) -> AippSettings:
     """Read an INI file with one section [aipp_op]. Raises ConfigError, which names the file and the key."""
+    import configparser  # here, because few programs have such a file
+
     path = as_path("config_file", path)
     parser = configparser.ConfigParser(inline_comment_prefixes=("#", ";"))
     try:

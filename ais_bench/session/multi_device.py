@@ -5,7 +5,6 @@ feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import copy
 import dataclasses
@@ -373,12 +372,12 @@ class MultiDeviceSession:
         self.close(force=kind is not None)
 
     async def __aenter__(self) -> MultiDeviceSession:
-        await asyncio.get_running_loop().run_in_executor(None, self.start)
+        await _in_thread(self.start)
         return self
 
     async def __aexit__(self, kind: object, _error: object, _traceback: object) -> None:
         force = kind is not None
-        await asyncio.get_running_loop().run_in_executor(None, lambda: self.close(force=force))
+        await _in_thread(lambda: self.close(force=force))
 
     def __repr__(self) -> str:
         if self._closed:
@@ -702,7 +701,7 @@ class MultiDeviceSession:
 
         if self._pool is None:
             wanted = None if device is None else [device]
-            await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, wanted)
+            await _in_thread(lambda: self._ready_pool(wanted))
         return await outcome(self.submit(feeds, device, timeout, mode, outputs=outputs))
 
     def amap(
@@ -732,7 +731,7 @@ class MultiDeviceSession:
         self, items: Iterable[Any] | AsyncIterable[Any], mode: str, returns: bool, outputs: Sequence[str] | None
     ) -> AsyncIterator[Any]:
         if self._pool is None:
-            await asyncio.get_running_loop().run_in_executor(None, self._ready_pool, None)
+            await _in_thread(lambda: self._ready_pool(None))
         most = 2 * len(self._ready_pool(None).workers()) * self._settings.fewest_in_flight
         pick = self._picker(outputs)
         under_way: deque[Future[Any]] = deque()
@@ -1149,6 +1148,12 @@ async def _each(items: Any) -> AsyncIterator[Any]:
         return
     for item in items:
         yield item
+
+
+async def _in_thread(function: Callable[[], object]) -> None:
+    import asyncio  # here, because most programs do not use it
+
+    await asyncio.get_running_loop().run_in_executor(None, function)
 
 
 async def _outcome(future: Future[Any], returns: bool) -> Any:

@@ -13,7 +13,6 @@ import json
 import os
 import pickle
 import tempfile
-import uuid
 from typing import Any
 
 from ais_bench import _native
@@ -41,7 +40,7 @@ class SharedWeights:
 
     def __init__(self, wanted: bool | None, cache: str | None) -> None:
         try:
-            self.folder = os.path.join(os.path.abspath(tempfile.gettempdir()), f"{PREFIX}{uuid.uuid4().hex}")
+            self.folder = os.path.join(os.path.abspath(tempfile.gettempdir()), f"{PREFIX}{os.urandom(16).hex()}")
         except OSError:  # a read-only root: pools work there, too
             self.folder = ""
         self.why = ""

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from ais_bench.emulator import pack
 from ais_bench.evaluate import Result, evaluate
@@ -27,7 +26,7 @@ from ais_bench.evaluate.tally import done_at
 from ais_bench.session import InferSession
 from support.evaluate import Order, Rows
 from support.scripts import run_script
-from support.session import save
+from support.session import classifier_model, save
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 WHOLE = os.environ.get("AIS_BENCH_ENDURANCE") == "1"
@@ -75,23 +74,18 @@ class Peak:
 def small(tmp_path_factory: pytest.TempPathFactory) -> str:
     """softmax(x @ w) of (4, 6) to (4, 5), for the emulator."""
     folder = tmp_path_factory.mktemp("small")
-    weights = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
-    nodes = [
-        helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(weights)),
-        helper.make_node("MatMul", ["x", "w"], ["raw"]),
-        helper.make_node("Softmax", ["raw"], ["y"]),
-    ]
-    save(folder / "m.onnx", nodes, {"x": (TensorProto.FLOAT, [4, 6])}, {"y": (TensorProto.FLOAT, [4, 5])})
-    return str(pack(folder / "m.onnx", folder / "m.om"))
+    return str(pack(classifier_model(folder / "m.onnx", 4), folder / "m.om"))
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The mean of a picture, for the emulator."""
+    from onnx import helper
+
     folder = tmp_path_factory.mktemp("large")
     nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)]
-    kinds = {"x": (TensorProto.FLOAT, [1, 3, 1256, 1280])}
-    save(folder / "m.onnx", nodes, kinds, {"y": (TensorProto.FLOAT, [1, 3])})
+    kinds = {"x": (1, [1, 3, 1256, 1280])}
+    save(folder / "m.onnx", nodes, kinds, {"y": (1, [1, 3])})
     return str(pack(folder / "m.onnx", folder / "m.om"))
 
 

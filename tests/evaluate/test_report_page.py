@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from ais_bench.evaluate import Result, evaluate, load
 from ais_bench.evaluate.page.page import write_page
@@ -25,7 +24,7 @@ from ais_bench.evaluate.page.story import story_of
 from ais_bench.evaluate.page.timeline import POINTS, Attribution, Rates, RunTime, StageTimes
 from ais_bench.evaluate.page.trace import write_trace
 from support.evaluate import Rows
-from support.session import DEVICES, save
+from support.session import DEVICES, negative_model
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -43,8 +42,7 @@ class Torn(Rows):
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run of 100 samples, of which five failed, with a hostile metric name."""
     folder = tmp_path_factory.mktemp("page")
-    kind = (TensorProto.FLOAT, [1, 6])
-    model = save(folder / "m.onnx", [helper.make_node("Neg", ["x"], ["y"])], {"x": kind}, {"y": kind})
+    model = negative_model(folder / "m.onnx", 1)
     metrics = {HOSTILE: lambda outputs, target: float(outputs[0].mean()), "index": lambda outputs, target: target}
     return evaluate(model, Torn(100), metrics=metrics, devices=DEVICES, output=folder / "run", progress=False)
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from ais_bench.errors import ConfigError, FileError, UnsupportedError
 from ais_bench.evaluate import Result, evaluate, load, score
@@ -26,7 +25,7 @@ from ais_bench.evaluate.statistics import discarded, distribution, least_samples
 from ais_bench.evaluate.values import Unstorable, decode_value, encode_value
 from support.evaluate import Order, Rows
 from support.scripts import environment, run_script
-from support.session import DEVICES, save
+from support.session import DEVICES, negative_model
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 QUIET: dict[str, Any] = {"progress": False}
@@ -35,9 +34,7 @@ QUIET: dict[str, Any] = {"progress": False}
 @pytest.fixture(scope="session")
 def negative(tmp_path_factory: pytest.TempPathFactory) -> str:
     """y = -x of float32 (2, 6)."""
-    kind = (TensorProto.FLOAT, [2, 6])
-    path = tmp_path_factory.mktemp("model") / "negative.onnx"
-    return save(path, [helper.make_node("Neg", ["x"], ["y"])], {"x": kind}, {"y": kind})
+    return negative_model(tmp_path_factory.mktemp("model") / "negative.onnx", 2)
 
 
 def run(model: str, folder: Path, count: int = 21, **more: Any) -> Result:

@@ -403,8 +403,9 @@ def fails_once(folder: Path, item: int, error: type[Exception]) -> None:
         raise error(f"item {item}")
 
 
-@pytest.mark.parametrize("threads", [0, 2])
-@pytest.mark.parametrize("side", ["preprocess", "postprocess", "preprocess_workers"])
+@pytest.mark.parametrize(
+    ("side", "threads"), [(side, n) for side in ("preprocess", "postprocess") for n in (0, 2)] + [("preprocess_workers", 0)]
+)
 def test_what_a_callable_raises_of_retry_on_is_tried_again(
     models: dict[str, str], tmp_path: Path, side: str, threads: int
 ) -> None:

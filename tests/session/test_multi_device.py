@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
 
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.session import Carry, InferSession, MultiDeviceSession
@@ -25,6 +24,8 @@ pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16])
 def test_every_element_type_equals_one_device(models: dict[str, str], kind: int) -> None:
+    from onnx import helper
+
     path = models[f"identity{kind}"]
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     shapes = [(1, 1), (5, 7), (64, 1000)]

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -296,20 +297,28 @@ MADE: dict[str, Any] = {  # of the models of partial_models: what a preprocess m
 
 
 @pytest.mark.filterwarnings("ignore::ais_bench.errors.FeedWarning")
-@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("build", [affine, with_optional])
 @pytest.mark.parametrize("how", [{}, {"callable_threads": 0}, {"preprocess_workers": 1}], ids=["beside", "in turn", "workers"])
-def test_whatever_a_preprocess_returns_wherever_it_runs(made: str, how: dict[str, Any]) -> None:
-    build, preprocess, feeds = MADE[made]
+def test_whatever_a_preprocess_returns_wherever_it_runs(build: Callable[[], Any], how: dict[str, Any]) -> None:
     content = build().SerializeToString()
+    names = [name for name, (other, _, _) in MADE.items() if other is build]
     with InferSession(0, content) as one:
-        wanted = one.infer(feeds)
-    with MultiDeviceSession(content, devices=[0], preprocess=preprocess, **how) as session:
-        for outputs in (session.infer(1), *session.map([1, 2]), session.submit(1).result(60)):
-            assert all(np.array_equal(got, one) for got, one in zip(outputs, wanted, strict=True))
-    with MultiDeviceSession(
-        content, devices=[0], preprocess=preprocess, postprocess=lambda *given: given[1:], **how
-    ) as session:
-        assert session.infer(1) == ((7,) if "more" in made else ())
+        wanted = {name: one.infer(MADE[name][2]) for name in names}
+
+    def before(name: str) -> Any:
+        return MADE[name][1](None)
+
+    with MultiDeviceSession(content, devices=[0], preprocess=before, **how) as session:
+        in_a_stream = zip(names, session.map(names), strict=True)
+        for name, outputs in (
+            *in_a_stream,
+            *((n, session.infer(n)) for n in names),
+            (names[0], session.submit(names[0]).result(60)),
+        ):
+            for got, one in zip(outputs, wanted[name], strict=True):
+                np.testing.assert_array_equal(got, one, name)
+    with MultiDeviceSession(content, devices=[0], preprocess=before, postprocess=lambda *given: given[1:], **how) as session:
+        assert [session.infer(name) for name in names] == [(7,) if "more" in name else () for name in names]
 
 
 @pytest.mark.parametrize("how", [{}, {"callable_threads": 0}, {"preprocess_workers": 1}], ids=["beside", "in turn", "workers"])

@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from onnx import TensorProto, helper
 
 from ais_bench.evaluate import evaluate, values
 from ais_bench.session import InferSession
 from support.evaluate import Order, Rows
-from support.session import save
+from support.session import negative_model
 
 SAMPLES = 1500
 DONE, INTERRUPTED, RAISED, BROKEN = 0, 130, 3, 1
@@ -154,8 +153,7 @@ def main(wanted: int, seed: int = 0) -> None:
     interruptions = runs = turns = 0
     base = Path(tempfile.mkdtemp(prefix="interruptions-"))
     try:
-        kind = (TensorProto.FLOAT, [2, 6])
-        model = save(base / "negative.onnx", [helper.make_node("Neg", ["x"], ["y"])], {"x": kind}, {"y": kind})
+        model = negative_model(base / "negative.onnx", 2)
         while True:
             folder = base / f"run{runs}"
             values.INLINE_BYTES = 8 if runs % 2 else 1024  # results in outputs.bin, or in the records

@@ -1,4 +1,8 @@
-"""Small models and their expected results, for the tests of MultiDeviceSession."""
+"""Small models and their expected results, for the tests of MultiDeviceSession.
+
+Functions that make a model import onnx themselves, because workers import this module, and onnx takes longer to import than a
+worker takes to start. The same holds for files of tests whose callables run in workers.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
 
 from ais_bench import _native
 from ais_bench.emulator import pack
@@ -18,16 +20,41 @@ Feeds = list[Any]
 
 def save(path: Path, nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> str:
     """Write a model file and return its path. Inputs and outputs are {name: (element type, shape)}."""
+    import onnx
+    from onnx import helper
+
     infos = [[helper.make_tensor_value_info(name, *what) for name, what in some.items()] for some in (inputs, outputs)]
     graph = helper.make_graph(nodes, "graph", *infos)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
     return str(path)
 
 
-def add_model(path: Path, shape: list[Any], kind: int = TensorProto.FLOAT) -> str:
+def add_model(path: Path, shape: list[Any], kind: int = 1) -> str:
+    from onnx import helper
+
     return save(
         path, [helper.make_node("Add", ["a", "b"], ["c"])], {"a": (kind, shape), "b": (kind, shape)}, {"c": (kind, shape)}
     )
+
+
+def negative_model(path: Path, rows: int) -> str:
+    """y = -x of float32 (rows, 6)."""
+    from onnx import helper
+
+    return save(path, [helper.make_node("Neg", ["x"], ["y"])], {"x": (1, [rows, 6])}, {"y": (1, [rows, 6])})
+
+
+def classifier_model(path: Path, rows: int | str) -> str:
+    """softmax(x @ w) of float32 (rows, 6) to (rows, 5), with random weights."""
+    from onnx import helper, numpy_helper
+
+    weights = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(weights)),
+        helper.make_node("MatMul", ["x", "w"], ["raw"]),
+        helper.make_node("Softmax", ["raw"], ["scores"]),
+    ]
+    return save(path, nodes, {"x": (1, [rows, 6])}, {"scores": (1, [rows, 5])})
 
 
 def make_models(folder: Path, runtime: str) -> dict[str, str]:
@@ -37,6 +64,8 @@ def make_models(folder: Path, runtime: str) -> dict[str, str]:
 
 
 def _make_onnx(folder: Path) -> dict[str, str]:
+    from onnx import TensorProto, helper
+
     nonzero = [helper.make_node("NonZero", ["x"], ["y"])]
     identity = {
         kind: save(
