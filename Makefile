@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test openvino cluster endurance library emulator lint stubs check bench docs wheel wheels asan tsan mutants native-test model clean
+.PHONY: help demo test openvino cluster long endurance library emulator lint stubs check bench docs wheel wheels asan tsan mutants native-test model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,7 +73,10 @@ openvino: emulator ## run the tests of the OpenVINO provider, on any x86 process
 	$(VENV)-openvino/bin/python -m pytest -n $(TEST_JOBS) tests/providers/test_openvino.py tests/providers/test_providers.py $(ARGS)
 
 cluster: emulator $(VENV)/.test ## all tests of clusters, five minutes; `make test` runs those that take less than two
-	AIS_BENCH_CLUSTER=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
+	AIS_BENCH_LONG=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
+
+long: emulator $(VENV)/.test ## run the tests that `make test` leaves out: further cases of tests of which it runs some, and slow programs
+	AIS_BENCH_LONG=1 AIS_BENCH_EXAMPLES=4 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup -m "long or random" $(ARGS)
 
 endurance: emulator $(VENV)/.test ## run long evaluations: 100,000 samples while a worker is killed every second, 1,000 interruptions (an hour)
 	AIS_BENCH_ENDURANCE=1 AIS_BENCH_INTERRUPTIONS=1000 $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/evaluate/test_evaluate_endurance.py $(ARGS)
@@ -126,7 +129,8 @@ lint: $(VENV)/.python ## check formatting, lint and types; needs no compiled ext
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.hpp,$(SOURCES))
+	@echo clang-format --dry-run --Werror csrc
+	@$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.hpp,$(SOURCES))
 
 stubs: library ## compare the type stubs with the extension
 	$(PIP) --group lint

@@ -149,6 +149,11 @@ def models(runtime: str, multi_device_models: Callable[[str], dict[str, str]]) -
     return multi_device_models(runtime)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("long") is not None and "AIS_BENCH_LONG" not in os.environ:
+        pytest.skip("it takes long; make long")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Require that a runtime refuses what it cannot do, with the error of the table."""

@@ -72,7 +72,8 @@ print("equal")
 @pytest.mark.usefixtures("leaves_nothing")
 @pytest.mark.parametrize(
     "missing",
-    [[name] for name in OPTIONAL_HERE] + [list(NEW_IN_1_17), list(MEDIA), list(PROFILING), list(OPTIONAL)],
+    [pytest.param([name], marks=pytest.mark.long) for name in OPTIONAL_HERE]
+    + [list(NEW_IN_1_17), list(MEDIA), list(PROFILING), list(OPTIONAL)],
     ids=[*OPTIONAL_HERE, "new in 1.17", "media", "profiling", "all"],
 )
 def test_without_optional_functions_the_rest_works(packed: Callable[[str], Packed], missing: list[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.cluster import BEGIN, LONG, ON_A_CLUSTER, Host, own_lines, run
+from support.cluster import BEGIN, ON_A_CLUSTER, Host, own_lines, run
 from support.scripts import environment, run_python
 from support.waiting import wait_until
 
@@ -104,7 +104,7 @@ def test_nodes_are_found_by_what_they_have_and_by_name() -> None:
     assert asked({"NPU": 8}, reserve=False) == ({"num_cpus": 0}, None)
 
 
-@LONG
+@pytest.mark.long
 def test_items_and_results_are_those_of_a_session_on_one_machine(host: Host, model_on_npus: str, tmp_path: Path) -> None:
     program = """
 import threading
@@ -166,7 +166,7 @@ said("the same")
     assert run(host, model_on_npus, tmp_path, program) == "the same\n"
 
 
-@LONG
+@pytest.mark.long
 def test_single_calls_devices_and_two_sessions(host: Host, model_on_npus: str, tmp_path: Path) -> None:
     program = """
 import asyncio, concurrent.futures, threading
@@ -314,12 +314,12 @@ said("ended")
 """
 
 
-@LONG
+@pytest.mark.long
 def test_nobody_waits_for_ever(host: Host, model_on_npus: str, tmp_path: Path) -> None:
     assert run(host, model_on_npus, tmp_path, ENDINGS) == "ended\n"
 
 
-@LONG
+@pytest.mark.long
 def test_ctrl_c_ends_a_call_and_not_the_session(host: Host, model_on_npus: str, tmp_path: Path) -> None:
     program = """
 import pathlib
@@ -354,7 +354,7 @@ with session:
     assert process.returncode in (1, 130, -signal.SIGINT)
 
 
-@LONG
+@pytest.mark.long
 def test_a_session_that_nobody_closes_ends_with_its_last_reference_and_with_the_program(
     host: Host, model_on_npus: str, tmp_path: Path
 ) -> None:
@@ -387,7 +387,7 @@ said("the end")
     assert "Traceback" not in done.stderr
 
 
-@LONG
+@pytest.mark.long
 def test_a_node_that_is_drained_finishes_what_it_has(host: Host, model_on_npus: str, tmp_path: Path) -> None:
     program = """
 import ray

@@ -153,7 +153,7 @@ def agree(result: Result) -> None:
 
 
 @pytest.mark.usefixtures("npu")
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(8, marks=pytest.mark.long)])
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_the_same_bits_in_constant_memory_with_workers_killed(
     request: pytest.FixtureRequest, expected: dict[str, int], size: str, devices: int, tmp_path: Path

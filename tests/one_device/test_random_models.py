@@ -45,10 +45,11 @@ def ours(case: Case) -> tuple[list[Any] | Exception, list[str]]:
     return [bits(output) for output in outputs], [str(one.message) for one in caught if one.category is FeedWarning]
 
 
+@pytest.mark.random
 @pytest.mark.parametrize("part", range(4))
 def test_random_models_and_feeds(part: int) -> None:
     @settings(
-        max_examples=500 * MORE,
+        max_examples=150 * MORE,
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -99,6 +99,7 @@ NOT_FROZEN += ["pyarrow", "pygments", "pytest", "ray", "requests", "rich", "setu
 PYINSTALLER = importlib.util.find_spec("PyInstaller")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(PYINSTALLER is None, reason="PyInstaller is not installed; pip install --group wild")
 def test_a_program_frozen_by_pyinstaller(tmp_path: Path) -> None:
     model = add_model(tmp_path / "add.onnx", [2, 3])

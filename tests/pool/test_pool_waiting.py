@@ -63,7 +63,7 @@ WAYS = ["run", "run_all", "stream", "streams_out_of_order"]
 
 
 @pytest.mark.parametrize("next_one", WAYS)
-@pytest.mark.parametrize("last", ["run", "stream"])
+@pytest.mark.parametrize("last", ["run", pytest.param("stream", marks=pytest.mark.long)])
 def test_one_that_is_woken_to_collect_and_finds_its_own_answer_passes_that_on(last: str, next_one: str) -> None:
     done: Any = run_python("-c", SCRIPT, last, next_one)
     assert (done.returncode, done.stdout) == (0, "leader next last\n"), done.stdout + done.stderr

@@ -105,7 +105,8 @@ def test_what_a_pickle_of_a_session_holds(models: dict[str, str], tmp_path: Path
     content = Path(models["open"]).read_bytes()
     for model in (models["open"], bytearray(content), memoryview(content)):
         session = MultiDeviceSession(model, devices=iter(DEVICES), **local)  # type: ignore[arg-type]
-        for again in (pickle.loads(pickle.dumps(session)), copy.copy(session), copy.deepcopy(session)):
+        sent = pickle.loads(pickle.dumps(session))
+        for again in (sent, copy.copy(session), copy.deepcopy(session)) if model == models["open"] else (sent,):
             with again:
                 assert again.devices == DEVICES
                 assert np.array_equal(again.infer(4), total(pair(7)) * 3)

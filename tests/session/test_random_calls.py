@@ -82,6 +82,7 @@ def in_form(form: str, names: list[str], feeds: Arrays) -> Any:
     )
 
 
+@pytest.mark.random
 @pytest.mark.parametrize("part", range(2))
 def test_sequences_of_calls(part: int) -> None:
     @settings(max_examples=15 * MORE, deadline=None, database=None, suppress_health_check=QUIET)
@@ -103,6 +104,7 @@ def test_sequences_of_calls(part: int) -> None:
     sequence()
 
 
+@pytest.mark.random
 @pytest.mark.parametrize("part", range(2))
 def test_chained_iterations(part: int) -> None:
     """`infer_iteration` equals a loop of `infer` that feeds outputs back: the same outputs, or the same kind of error."""

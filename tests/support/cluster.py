@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +17,6 @@ ON_A_CLUSTER = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
     pytest.mark.xdist_group("ray"),
 ]
-# All tests of clusters take five minutes. Those that run each time take less than two.
-LONG = pytest.mark.skipif("AIS_BENCH_CLUSTER" not in os.environ, reason="it takes long; make cluster")
 BEGIN = """
 import os, sys, time
 import numpy as np
