@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import os
 import re
@@ -86,6 +87,18 @@ def _of_the_distribution(site: str, libraries: list[str]) -> list[str]:
             return libraries
         return [name for name in libraries if name in brought] or libraries
     return libraries
+
+
+def nvidia_gpus() -> int:
+    """Return how many GPUs of NVIDIA the system has, whether this process may use them or not; 0 if it does not list them."""
+    found = 0
+    for card in glob.glob("/sys/class/drm/card[0-9]*"):
+        try:
+            with open(os.path.join(card, "device", "vendor"), encoding="ascii") as file:
+                found += file.read().strip() == "0x10de" and "-" not in os.path.basename(card)  # card0-DP-1 is a connector
+        except OSError:
+            continue
+    return found
 
 
 def plugins() -> list[str]:

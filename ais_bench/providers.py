@@ -6,6 +6,7 @@ that opens its own session probes in itself.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -89,11 +90,29 @@ def probe(name: str) -> ProviderInfo:
             reasons.append(f"{library or 'built in'}: {error}")
             continue
         if devices:
+            if ours == "cuda" and not library:
+                library = _own_plugin(provider, len(devices))
             return ProviderInfo(ours, provider, library, tuple(devices), install=install, version=version)
         reasons.append(f"{library or 'built in'}: it has no device here")
     if not plugins:
         reasons.append(f"plugin: there is no package onnxruntime_ep_*, and {libraries.PLUGINS} names no library")
     return ProviderInfo(ours, provider, why="\n  ".join(reasons), install=install, version=version)
+
+
+def _own_plugin(provider: str, devices: int) -> str:
+    """Return the library of the built-in CUDA provider if it can be registered like that of a plugin; "" if not.
+
+    Since 1.23 it can, and only then ONNX Runtime offers memory of the devices to its callers. The library takes all GPUs of the
+    system for CUDA's, in order, so a part of them (CUDA_VISIBLE_DEVICES) cannot be registered.
+    """
+    library = os.path.join(os.path.dirname(_native.runtime_library("ort")), "libonnxruntime_providers_cuda.so")
+    if not os.path.exists(library) or libraries.nvidia_gpus() != devices:
+        return ""
+    try:
+        found = _native.provider_devices({"provider": provider, "provider_library": library})
+    except AisBenchError:
+        return ""
+    return library if len(found) == devices else ""
 
 
 def choose(name: str) -> ProviderInfo:

@@ -20,10 +20,14 @@ from ais_bench.emulator import Emulator, library_path, pack
 from ais_bench.emulator.machine import LIBRARY_VARIABLE, find_onnxruntime
 from ais_bench.session import InferSession
 from support.acl import BY_NAME, Packed, assert_clean
-from support.runtimes import RUNTIMES, limit_of, model_file
+from support.default_provider import PROVIDER, install
+from support.runtimes import RUNTIMES, ProviderLimit, limit_of, model_file
 from support.session import make_models
 
 os.environ["AIS_BENCH_CHECK_OUTPUTS"] = "1"  # every run checks whether bound outputs were written; read at the first run
+
+if PROVIDER:
+    install()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job of a shell; tests send Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,7 +65,8 @@ def _snapshot() -> dict[str, set[object]]:
     return {
         "child processes": set(_child_processes()),
         "Python threads": {thread for thread in threading.enumerate()},
-        "native threads": {thread for thread in os.listdir("/proc/self/task") if not _is_watch(thread)},
+        # A provider may keep threads of its own.
+        "native threads": {thread for thread in os.listdir("/proc/self/task") if not _is_watch(thread) and not PROVIDER},
         "descriptors": set(_descriptors()),
         "shared memory": {line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:" in line},
         "files": {path for folder in (Path("/dev/shm"), Path.cwd()) for path in folder.glob("*ais_bench*")},
@@ -113,8 +118,11 @@ def the_watch_ends() -> Iterator[None]:
 
 @pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest, model_folder: Path) -> str:
-    """Return the test's runtime; the test runs once for each. Tensors without a session go to this runtime's devices."""
-    name: str = request.param
+    """Return the test's runtime; the test runs once for each. Tensors without a session go to this runtime's devices.
+
+    A provider of ONNX Runtime is a default of sessions (support/default_provider.py), and not another runtime.
+    """
+    name = "acl" if request.param == "acl" else "ort"
     if name == "acl":
         request.getfixturevalue("npu")
     InferSession(0, model_file(model_folder, "scalar", name)).free_resource()
@@ -158,6 +166,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Require that a runtime refuses what it cannot do, with the error of the table."""
     limit = limit_of(pyfuncitem)
+    if isinstance(limit, ProviderLimit) and limit.refusal is None:
+        pytest.skip(limit.why)
     if limit is None or limit.refusal is None:
         return (yield)
     with pytest.raises(limit.refusal, match=limit.words):
@@ -234,6 +244,16 @@ def npu(emulator_in_process: Emulator, npu_report: Path, monkeypatch: pytest.Mon
     InferSession.finalize()
     assert_clean(emulator)
     assert npu_report.read_bytes()[reported:] == b""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run the tests of a provider only: those that the default environment runs without one need not run again."""
+    if PROVIDER:
+        left_out = [
+            item for item in items if "runtime" not in getattr(item, "fixturenames", ()) and "providers" not in item.path.parts
+        ]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

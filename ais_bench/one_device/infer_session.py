@@ -509,7 +509,8 @@ class InferSession:
         """Return the times of all executions since the session was made or reset, in milliseconds, oldest first.
 
         The result is a list of floats, and its `exec_time_list` is the same list. An entry can also be unpacked into (start,
-        end). Raises SessionClosed in a forked child.
+        end). The host's clock measures single calls; runs of infer_pipeline on an NPU are measured by the NPU's events. Raises
+        SessionClosed in a forked child.
         """
         return self.session.sumary()
 

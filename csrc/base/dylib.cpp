@@ -27,4 +27,11 @@ Result<Dylib> Dylib::open_first(const std::string& what, const std::vector<std::
   return Status(Code::kUnavailable, what + " could not be loaded" + tried);
 }
 
+Dylib Dylib::find_loaded(const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD)) return Dylib(handle, name);
+  }
+  return Dylib();
+}
+
 }  // namespace ais

@@ -26,6 +26,9 @@ class Dylib {
   static Result<Dylib> open_first(const std::string& what, const std::vector<std::string>& candidates,
                                   const std::function<std::string(const Dylib&)>& accept);
 
+  // Returns the first of `names` that other code has loaded into this process already; without a handle if there is none.
+  static Dylib find_loaded(const std::vector<std::string>& names);
+
  private:
   Dylib(void* handle, std::string path) : handle_(handle), path_(std::move(path)) {}
 

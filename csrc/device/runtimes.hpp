@@ -1,4 +1,4 @@
-// How each runtime is opened. A new runtime adds its line here and in the table of device.cpp.
+// The functions that open the runtimes. A new runtime adds a line here and one to the table in device.cpp.
 #pragma once
 
 #include <memory>
@@ -12,7 +12,7 @@ namespace ais::device {
 Result<std::unique_ptr<Runtime>> open_ort(const std::vector<std::string>& libraries);
 Result<std::unique_ptr<Runtime>> open_acl(const std::vector<std::string>& libraries);
 
-// Whether an option of this name is for ONNX Runtime's session, so that another one may be for a provider. Opens nothing.
+// Returns whether ONNX Runtime's sessions have an option of this name. Other options may be a provider's. Opens nothing.
 bool is_ort_option(const std::string& name);
 
 }  // namespace ais::device

@@ -1,16 +1,24 @@
 // A stand-in for a provider library: the plugin interface of ONNX Runtime (onnxruntime_ep_c_api.h), with simulated devices.
 //
-// Its devices have memory that the host may not touch: pages are protected but during copies and executions. It runs the
-// operator Neg over float32 and leaves the rest to the processor. The environment says what it is like:
+// Its devices have memory that the host cannot access: pages are protected except during copies and executions. It runs the
+// operator Neg over float32, and leaves all other operators to the processor. Environment variables set its properties:
 //
-//   STANDIN_DEVICES  how many devices there are             STANDIN_EXEC_MS, STANDIN_COPY_MS  how long an execution, a copy
-//   takes STANDIN_BYTES    how much memory each device has        STANDIN_LOST    "D:N": device D fails from its execution N on
-//   STANDIN_STAGING  1: there is host memory for copies too  STANDIN_LOG     a file for lines of each process that loads it:
+//   STANDIN_DEVICES  number of devices
+//   STANDIN_EXEC_MS  duration of an execution
+//   STANDIN_COPY_MS  duration of a copy
+//   STANDIN_BYTES    memory of each device
+//   STANDIN_LOST     "D:N": device D fails from its execution N on
+//   STANDIN_STAGING  1: the devices offer host memory for copies
+//   STANDIN_LOG      a file to which each process that loads the library writes lines:
 //
-//   its process id, "run D" for each execution of device D, "in D", "out D" and "within D" for each copy, "staged D" if the
-//   copy used host memory of the provider, and "overlap D" if it began during an execution
+//     its process id; "run D" for each execution of device D; "in D", "out D" and "within D" for each copy; "staged D" if the
+//     copy used the offered host memory; "overlap D" if the copy began during an execution
 //
-// The functions of the runtime are taken from its tables by number, so no header of it is needed.
+// Built with -DSTANDIN_NAME='"CUDAExecutionProvider"', -DSTANDIN_VENDOR=0x10DE and linked with fake_cudart.cpp, it stands for
+// the provider for CUDA. Then it also writes "registered D" for a copy from or to registered host memory. A copy in a thread
+// whose current device is another one fails, and so does an execution in a thread with an error that nobody took back.
+//
+// The functions of ONNX Runtime are taken from its tables by number, so its headers are not needed.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -28,11 +36,24 @@
 #include <thread>
 #include <vector>
 
+// Null without fake_cudart.cpp.
+extern "C" {
+int fakeCudaError() __attribute__((weak));
+int fakeCudaDevice() __attribute__((weak));
+bool fakeCudaIsRegistered(const void* host, std::size_t bytes) __attribute__((weak));
+}
+
 namespace {
 
 constexpr std::uint32_t kApiVersion = 23;
-constexpr std::uint32_t kVendor = 0xBE57;
-constexpr const char* kName = "StandInExecutionProvider";
+#ifndef STANDIN_VENDOR
+#define STANDIN_VENDOR 0xBE57
+#endif
+constexpr std::uint32_t kVendor = STANDIN_VENDOR;  // ONNX Runtime finds allocators and copies by the vendor
+#ifndef STANDIN_NAME
+#define STANDIN_NAME "StandInExecutionProvider"
+#endif
+constexpr const char* kName = STANDIN_NAME;
 constexpr int kFail = 1;
 constexpr int kEpFail = 11;
 constexpr int kGpuMemory = 1;
@@ -210,6 +231,10 @@ Answer copy(DataTransfer*, const Opaque** from, Opaque** to, Opaque**, std::size
     log((!inward ? "out " : is_device(origin) ? "within " : "in ") + std::to_string(device));
     if (is_mine(where) && is_mine(origin) && is_device(where) != is_device(origin)) log("staged " + std::to_string(device));
     if (engines(device).busy) log("overlap " + std::to_string(device));
+    if (fakeCudaDevice != nullptr && fakeCudaDevice() != device) return failure(kFail, "stand-in device: not the current one");
+    if (fakeCudaIsRegistered != nullptr && fakeCudaIsRegistered(inward ? source : target, bytes)) {
+      log("registered " + std::to_string(device));
+    }
     pause_ms(number("STANDIN_COPY_MS", 0));
     const Touch reading(source);
     const Touch writing(target);
@@ -260,6 +285,7 @@ Answer negate(Compute* self, void*, Opaque* context) {
   if (is_lost(self->device, mine.executions++)) {
     return failure(kEpFail, "stand-in device " + std::to_string(self->device) + " is lost");
   }
+  if (fakeCudaError != nullptr && fakeCudaError() != 0) return failure(kFail, "stand-in device: an old error of CUDA");
   log("run " + std::to_string(self->device));
   mine.busy = true;
   pause_ms(number("STANDIN_EXEC_MS", 0));

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import logging
 import os
 import shutil
@@ -24,6 +26,7 @@ from ais_bench.session import MultiDeviceSession
 from ais_bench.session.providers import ask_for_provider, list_providers
 from support import TESTS
 from support import models as small
+from support.scripts import in_child
 from support.versions import ONNXRUNTIME
 
 STANDIN = "StandInExecutionProvider"
@@ -31,31 +34,50 @@ NATIVE = TESTS / "native"
 TELLS_NODES = ONNXRUNTIME >= (1, 24)
 
 
-@pytest.fixture(scope="session")
-def standin_library(tmp_path_factory: pytest.TempPathFactory) -> str:
+def build(library: Path, *arguments: str | Path) -> str:
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("there is no C++ compiler that could build the stand-in for a provider library")
     if ONNXRUNTIME < (1, 23):
         pytest.skip(f"ONNX Runtime {_native.runtime_version('ort')} takes no provider libraries with memory of their own")
-    library = tmp_path_factory.mktemp("standin") / "libstandin.so"
-    source = NATIVE / "standin_provider.cpp"
-    subprocess.run([compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-pthread", source, "-o", library], check=True)
+    subprocess.run([compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-pthread", *arguments, "-o", library], check=True)
     return str(library)
+
+
+@pytest.fixture(scope="session")
+def standin_library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return build(tmp_path_factory.mktemp("standin") / "libstandin.so", NATIVE / "standin_provider.cpp")
+
+
+@pytest.fixture(scope="session")
+def cuda_library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Build the stand-in as the provider for CUDA. Like the real one it is linked with a CUDA runtime library."""
+    folder = tmp_path_factory.mktemp("cuda")
+    build(folder / "libcudart.so.12", NATIVE / "fake_cudart.cpp", "-Wl,-soname,libcudart.so.12")
+    names = ('-DSTANDIN_NAME="CUDAExecutionProvider"', "-DSTANDIN_VENDOR=0x10DE")
+    linked = ("-Wl,--no-as-needed", folder / "libcudart.so.12", f"-Wl,-rpath,{folder}")
+    return build(folder / "libonnxruntime_providers_cuda.so", *names, NATIVE / "standin_provider.cpp", *linked)
+
+
+def set_properties(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(f"STANDIN_{name.upper()}", str(value))
 
 
 @pytest.fixture
 def standin(standin_library: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
-    """The stand-in for this process and those that it starts; `standin(devices=8, exec_ms=5)` sets what it is like."""
+    """Use the stand-in in this process and its children; `standin(devices=8, exec_ms=5)` sets its properties."""
     monkeypatch.setenv(libraries.PLUGINS, standin_library)
-    monkeypatch.setenv("STANDIN_LOG", str(tmp_path / "standin.log"))
+    set_properties(monkeypatch, log=tmp_path / "standin.log", devices=2)
+    return functools.partial(set_properties, monkeypatch)
 
-    def settings(**values: object) -> None:
-        for name, value in values.items():
-            monkeypatch.setenv(f"STANDIN_{name.upper()}", str(value))
 
-    settings(devices=2)
-    return settings
+@pytest.fixture
+def cuda(cuda_library: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Like `standin`, with the stand-in as the provider for CUDA, whose devices have page-locked memory for copies."""
+    monkeypatch.setenv(libraries.PLUGINS, cuda_library)
+    set_properties(monkeypatch, log=tmp_path / "standin.log", devices=2, staging=1)
+    return functools.partial(set_properties, monkeypatch)
 
 
 def logged(tmp_path: Path) -> list[str]:
@@ -65,7 +87,7 @@ def logged(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def negative(tmp_path: Path) -> str:
-    """y = -x over float32 [n, 4]."""
+    """Return the file of a model y = -x over float32 [n, 4]."""
     path = tmp_path / "negative.onnx"
     onnx.save(small.build("batch"), path)
     return str(path)
@@ -73,7 +95,7 @@ def negative(tmp_path: Path) -> str:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> str:
-    """y = relu(-x): the stand-in does not know Relu."""
+    """Return the file of a model y = relu(-x). The stand-in does not support Relu."""
     nodes = [
         helper.make_node("Neg", ["x"], ["m"], name="first"),
         helper.make_node("Relu", ["m"], ["y"], name="second"),
@@ -218,7 +240,7 @@ def test_one_session_of_one_device(standin: Callable[..., None], negative: str, 
 
 
 def access_to(address: int) -> str:
-    """What this process may do with the page at an address, as /proc says: "rw-p"."""
+    """Return the permissions of this process for the page at an address, as in /proc: "rw-p"."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         begin, _, end = line.split()[0].partition("-")
         if int(begin, 16) <= address < int(end, 16):
@@ -227,7 +249,7 @@ def access_to(address: int) -> str:
 
 
 def chain_of(path: Path, *operators: str) -> str:
-    """Operators one after the other over float32 [2, 3]; the last result and the input are outputs."""
+    """Return the file of a model that applies operators in turn to float32 [2, 3]. It outputs the result and the input."""
     names = ["x", *(f"between_{number}" for number in range(len(operators) - 1)), "y"]
     nodes = [helper.make_node(operator, names[i : i + 1], names[i + 1 : i + 2]) for i, operator in enumerate(operators)]
     infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy"}
@@ -267,6 +289,46 @@ def test_iteration_feeds_back_on_the_device(standin: Callable[..., None], tmp_pa
     np.testing.assert_array_equal(results[1], x)
     lines = logged(tmp_path)[before:]
     assert {what: lines.count(f"{what} 0") for what in ("run", "in", "out")} == {"run": 21, "in": 1, "out": 2}
+
+
+def test_memory_of_the_device_that_runs_out_is_given_back(standin: Callable[..., None], negative: str) -> None:
+    standin(bytes=1 << 20)
+    session = InferSession(0, negative, provider=STANDIN)
+    large = np.zeros((1 << 15, 4), np.float32)  # two of them, the feeds and the outputs, do not fit beside a third
+    kept = session.infer([large], out_array=False)
+    for _ in range(3):
+        with pytest.raises(DeviceMemoryError):
+            session.infer([large], out_array=False)
+        with pytest.raises(DeviceMemoryError):
+            session.infer_pipeline([[large]] * 4, "dymshape")
+        np.testing.assert_array_equal(session.infer(feeds_of(5))[0], np.full((3, 4), -5, np.float32))
+    del kept
+    assert len(session.infer([large], out_array=False)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_neither_uses_nor_frees_memory_of_the_device(
+    standin: Callable[..., None], negative: str, tmp_path: Path
+) -> None:
+    session = InferSession(0, negative, provider=STANDIN)
+    (kept,) = session.infer(feeds_of(4), out_array=False)
+    held = [session, kept]
+
+    def child() -> str:
+        said = []
+        for use in (lambda: held[0].infer(feeds_of(1)), lambda: held[1].to_host()):
+            try:
+                use()
+            except AisBenchError as error:
+                said.append(type(error).__name__)
+        address = held[1].data_ptr
+        held.clear()
+        gc.collect()
+        return f"{said} {access_to(address)}"
+
+    assert in_child(child) == "['SessionClosed', 'SessionClosed'] ---p"
+    kept.to_host()
+    np.testing.assert_array_equal(np.array(kept), np.full((3, 4), -4, np.float32))
 
 
 def test_nodes_on_the_processor_read_and_write_memory_of_the_device(standin: Callable[..., None], tmp_path: Path) -> None:
@@ -313,6 +375,59 @@ def test_weights_of_a_provider_are_its_own(standin: Callable[..., None], negativ
     with MultiDeviceSession(negative, provider=STANDIN, devices=[0], share_weights=True) as session:
         session.infer(feeds_of(1))
         assert session.report().shared_weights == {0: f"not shared: {STANDIN} has the weights in memory of its own"}
+
+
+# ---- host memory and the library of the provider for CUDA ----
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_slots_are_registered_with_cuda_and_copied_directly(cuda: Callable[..., None], negative: str, tmp_path: Path) -> None:
+    with MultiDeviceSession(negative, provider="cuda") as session:
+        assert session.devices == [0, 1]
+        for number, (got,) in enumerate(session.map([np.full((4096, 4), n, np.float32)] for n in range(200))):
+            assert got[0, 0] == -number
+        report = session.report()
+    assert report.host_memory == {0: "registered", 1: "registered"}
+    lines = logged(tmp_path)
+    for device in (0, 1):
+        assert lines.count(f"registered {device}") > lines.count(f"run {device}") / 2, "of two copies for each run"
+        assert lines.count(f"staged {device}") > 0, "the first uses of a slot"
+    assert lines.count("register") == lines.count("unregister") > 2
+
+
+def test_without_registering_copies_go_through_page_locked_memory(
+    cuda: Callable[..., None], negative: str, tmp_path: Path
+) -> None:
+    cuda(register=0)
+    with MultiDeviceSession(negative, provider="cuda") as session:
+        results = list(session.map([feeds_of(n) for n in range(40)]))
+        report = session.report()
+    assert [got[0][0, 0] for got in results] == [-n for n in range(40)]
+    why = "page-locked memory of the provider: cudaHostRegister returned 801 (operation not supported)"
+    assert report.host_memory == {0: why, 1: why}
+    lines = logged(tmp_path)
+    assert lines.count("staged 0") + lines.count("staged 1") == 80
+    assert lines.count("registered 0") + lines.count("registered 1") == 0
+
+
+def test_the_built_in_provider_for_cuda_is_registered_for_its_memory(
+    cuda: Callable[..., None], cuda_library: str, negative: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(libraries.PLUGINS)
+    ask = _native.provider_devices
+    monkeypatch.setattr(
+        _native, "provider_devices", lambda options: ask(options) if "provider_library" in options else ["GPU", "GPU"]
+    )
+    monkeypatch.setattr(_native, "runtime_library", lambda _name: str(Path(cuda_library).parent / "libonnxruntime.so.1.99"))
+    monkeypatch.setattr(libraries, "nvidia_gpus", lambda: 2)
+    assert probe("cuda").library == cuda_library
+    session = InferSession(1, negative, provider="cuda")
+    (kept,) = session.infer(feeds_of(4), out_array=False)
+    assert access_to(kept.data_ptr) == "---p"
+    kept.to_host()
+    np.testing.assert_array_equal(np.array(kept), np.full((3, 4), -4, np.float32))
+    monkeypatch.setattr(libraries, "nvidia_gpus", lambda: 8)
+    assert probe("cuda").library == "", "CUDA_VISIBLE_DEVICES leaves two of eight"
 
 
 # ---- providers that are not here ----
@@ -376,7 +491,7 @@ def site_with(folder: Path, libraries_there: list[str], **distributions: str) ->
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Look for onnxruntime in this folder alone."""
+    """Search onnxruntime only in one folder."""
 
     def set_path(site: str) -> None:
         monkeypatch.delenv("AIS_BENCH_ORT_LIBRARY", raising=False)

@@ -1,9 +1,12 @@
-"""One contract, two runtimes: the models of both, and the table of a runtime's limits.
+"""One contract, several runtimes: the models of each, and the tables of their limits.
 
 A test that uses the fixture `model` (or `runtime`) runs once on `ort`, with the ONNX file, and once on `acl`, with the same
 graph packed for the emulator. Where a row of CANNOT with a refusal names it, it must end with that exception, in those
 words; passing, or ending in another way, fails. docs/ascend.md has the same table, and
 tests/project/test_runtimes.py compares them.
+
+`make openvino` runs these tests with one runtime only, a provider of ONNX Runtime (support/default_provider.py). The
+table PROVIDER_CANNOT has its limits.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ import onnxruntime  # noqa: F401  # which starts a thread and opens files of its
 import pytest
 
 from ais_bench.emulator import pack
-from ais_bench.errors import ConfigError, FeedError, SessionClosed
+from ais_bench.errors import ConfigError, FeedError, ModelLoadError, SessionClosed
 from support import models
+from support.default_provider import PROVIDER
 
-RUNTIMES = ("ort", "acl")
+RUNTIMES = (PROVIDER,) if PROVIDER else ("ort", "acl")
 _GEARS = {f"ais_bench.dynamic_{key}": f"dynamic_{key}" for key in ("batch_size", "image_size", "dims")}
 
 
@@ -211,16 +215,105 @@ CANNOT = (
 )
 
 
-def limit_of(item: pytest.Item) -> Limit | None:
-    """Return the row of CANNOT by which this run of a test must be refused."""
+@dataclass(frozen=True)
+class ProviderLimit:
+    """A limit of a provider, or of one device with two workers. Its tests must be refused, or are skipped."""
+
+    why: str
+    tests: tuple[str, ...]
+    refusal: type[Exception] | None = None  # None: the test is skipped
+    words: str = ""
+
+
+PROVIDER_CANNOT = {
+    "openvino": (
+        ProviderLimit(
+            "OpenVINO 2025.4 does not load the operator Loop without outputs of each step",
+            (
+                "test_the_gil_is_released_while_the_device_works_and_cancel_ends_it",
+                "test_free_during_a_run_lets_the_run_end",
+                "test_exec_times_are_floats_in_milliseconds_and_pairs",
+            ),
+            ModelLoadError,
+            "OpenVINO does not support the following ONNX operations",
+        ),
+        ProviderLimit(
+            "the same, in another process",
+            ("test_interpreter_exit_while_daemon_threads_run", "test_an_interrupt_ends_a_long_iteration"),
+            AssertionError,
+            "OpenVINO does not support the following ONNX operations",
+        ),
+        ProviderLimit(
+            "the provider does not load a model that hands an input through as an output",
+            (
+                "test_an_open_input_that_the_model_hands_through_is_not_shared",
+                "test_an_output_that_is_an_input_has_the_inputs_values",
+            ),
+            ModelLoadError,
+            "Duplicate definition of name",
+        ),
+        ProviderLimit(
+            "there is one device",
+            (
+                "test_many_sessions_on_several_devices",
+                "test_sessions_made_and_freed_in_threads_at_once",
+                "test_a_device_that_is_not_there_is_named",
+                "test_a_model_that_does_not_load_is_named_whatever_the_reason",
+                "test_the_report_agrees_with_a_recount_whatever_happens_in_between",
+            ),
+        ),
+        ProviderLimit(
+            "an index outside of a tensor is no error on OpenVINO",
+            (
+                "test_a_run_that_fails_on_the_device",
+                "test_a_step_that_fails_leaves_the_iteration_as_it_was",
+                "test_a_first_run_that_fails_leaves_the_one_before",
+                "test_a_native_iteration_after_a_first_run_that_failed",
+                "test_a_pipeline_returns_errors_in_their_places",
+            ),
+        ),
+        ProviderLimit(
+            "OpenVINO computes int64 as int32, so bits of float64 do not come back",
+            ("test_every_pair_of_types_on_an_open_dimension[INT64]",),
+            AssertionError,
+        ),
+        ProviderLimit(
+            "the test counts threads, and OpenVINO keeps its own",
+            (
+                "test_dropping_the_last_reference_frees_the_device",
+                "test_infer_session",
+                "test_a_worker_without_callables_has_no_further_threads",
+            ),
+        ),
+        ProviderLimit(
+            "the test counts the workers of a device, and here it has two",
+            (
+                "test_with_one_thread_a_callable_always_meets_the_same_one",
+                "test_a_callable_that_leaves_the_interpreter_ends_its_worker",
+                "test_retry_on_goes_to_another_device",
+                "test_a_worker_imports_numpy_when_python_is_needed_there",
+                "test_repr_says_what_it_is_about",
+                "test_the_counts_of_details_agree_with_the_report",
+                "test_the_report_agrees_with_a_recount_from_the_details",
+                "test_the_report_counts_and_goes_through_json",
+            ),
+        ),
+    ),
+}
+
+
+def limit_of(item: pytest.Item) -> Limit | ProviderLimit | None:
+    """Return the row by which this run of a test must be refused, or skipped (of a provider's rows)."""
     runtime = getattr(getattr(item, "callspec", None), "params", {}).get("runtime")
     if runtime is None:
         return None
     name, _, ids = item.name.partition("[")
     others = "-".join(part for part in ids.rstrip("]").split("-") if part != runtime)
     labels = (name, f"{name}[{others}]")
-    rows = [row for row in CANNOT if row.refusal is not None and row.runtime == runtime]
+    rows: tuple[Limit | ProviderLimit, ...] = PROVIDER_CANNOT.get(runtime, ())
+    if not rows:
+        rows = tuple(row for row in CANNOT if row.refusal is not None and row.runtime == runtime)
     patterns = [(row, pattern.replace("[", "[[]")) for row in rows for pattern in row.tests]
     found = [row for row, pattern in patterns if any(fnmatchcase(label, pattern) for label in labels)]
-    assert len(found) < 2, f"{item.name} meets {len(found)} rows of CANNOT"
+    assert len(found) < 2, f"{item.name} meets {len(found)} rows"
     return found[0] if found else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support import TESTS
+from support.default_provider import PROVIDER
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -36,7 +37,10 @@ def run_python(
 def run_script(code: str, *arguments: str, seconds: float = 60, **variables: str) -> str:
     """Run `code` and return its output. It must end with exit code 0 in time."""
     strict = ("-X", "faulthandler", "-W", "error::DeprecationWarning")
-    done = run_python(*strict, "-c", textwrap.dedent(code), *arguments, seconds=seconds, **variables)
+    code = textwrap.dedent(code)
+    if PROVIDER:
+        code = f"from support.default_provider import install; install()\n{code}"
+    done = run_python(*strict, "-c", code, *arguments, seconds=seconds, **variables)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr  # exceptions that were only printed, in __del__ and atexit
     return done.stdout

@@ -13,8 +13,9 @@ import numpy as np
 
 from ais_bench import _native
 from ais_bench.emulator import pack
+from support.default_provider import PROVIDER
 
-DEVICES = [0, 1] if len(_native.allowed_cpus()) > 1 else [0]
+DEVICES = [0, 1] if len(_native.allowed_cpus()) > 1 and not PROVIDER else [0]
 Feeds = list[Any]
 
 

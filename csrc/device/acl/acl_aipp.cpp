@@ -20,7 +20,7 @@ Status check_counts(const device::Aipp& s) {
   return Status();
 }
 
-Status fill_picture(const Api& api, const device::Aipp& s, std::uint64_t i, aclmdlAIPP* aipp) {
+Status fill_picture(const AclApi& api, const device::Aipp& s, std::uint64_t i, aclmdlAIPP* aipp) {
   if (!s.crop.empty())
     AIS_TRY(ACL_CALL(api, aclmdlSetAIPPCropParams, aipp, static_cast<std::int8_t>(s.crop[0]), s.crop[1], s.crop[2], s.crop[3],
                      s.crop[4], i));
@@ -40,14 +40,14 @@ Status fill_picture(const Api& api, const device::Aipp& s, std::uint64_t i, aclm
   return ACL_CALL(api, aclmdlSetAIPPPixelVarReci, aipp, r[0], r[1], r[2], r[3], i);
 }
 
-Status fill_csc(const Api& api, const std::vector<int>& v, aclmdlAIPP* aipp) {
+Status fill_csc(const AclApi& api, const std::vector<int>& v, aclmdlAIPP* aipp) {
   const auto m = [&](int i) { return static_cast<std::int16_t>(v[1 + i]); };
   const auto bias = [&](int i) { return static_cast<std::uint8_t>(v[10 + i]); };
   return ACL_CALL(api, aclmdlSetAIPPCscParams, aipp, static_cast<std::int8_t>(v[0]), m(0), m(1), m(2), m(3), m(4), m(5), m(6),
                   m(7), m(8), bias(0), bias(1), bias(2), bias(3), bias(4), bias(5));
 }
 
-Status fill(const Api& api, const device::Aipp& s, aclmdlAIPP* aipp) {
+Status fill(const AclApi& api, const device::Aipp& s, aclmdlAIPP* aipp) {
   AIS_TRY(ACL_CALL(api, aclmdlSetAIPPInputFormat, aipp, s.format));
   AIS_TRY(ACL_CALL(api, aclmdlSetAIPPSrcImageSize, aipp, s.width, s.height));
   AIS_TRY(ACL_CALL(api, aclmdlSetAIPPRbuvSwapSwitch, aipp, static_cast<std::int8_t>(s.swap_rb_uv)));
@@ -59,7 +59,7 @@ Status fill(const Api& api, const device::Aipp& s, aclmdlAIPP* aipp) {
 
 }  // namespace
 
-Result<aclmdlAIPP*> make_aipp(const Api& api, const device::Aipp& settings) {
+Result<aclmdlAIPP*> make_aipp(const AclApi& api, const device::Aipp& settings) {
   AIS_TRY(check_counts(settings));
   if (settings.pictures < 1)
     return Status(Code::kInvalidArgument, "AIPP: batchsize must be at least 1, got " + std::to_string(settings.pictures));

@@ -91,7 +91,7 @@ const char* error_name(aclError number) {
   }
 }
 
-Status Api::check(aclError number, const char* call, Code fallback) const {
+Status AclApi::check(aclError number, const char* call, Code fallback) const {
   if (number == 0) return Status();
   std::string text = std::string(call) + " failed with " + std::to_string(number);
   if (*error_name(number) != '\0') text += std::string(" (") + error_name(number) + ")";
@@ -100,13 +100,13 @@ Status Api::check(aclError number, const char* call, Code fallback) const {
   return Status(code, text + advice(code, number), number);
 }
 
-Status Api::failed(const char* call, Code fallback) const {
+Status AclApi::failed(const char* call, Code fallback) const {
   std::string text = std::string(call) + " failed";
   if (const char* recent = aclGetRecentErrMsg(); recent != nullptr && *recent != '\0') text += std::string(": ") + recent;
   return Status(fallback, std::move(text));
 }
 
-Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries) {
+Result<std::unique_ptr<AclApi>> load_api(const std::vector<std::string>& libraries) {
   Result<Dylib> library = Dylib::open_first("AscendCL's library", libraries, unfit);
   if (!library.ok()) {
     return Status(Code::kUnavailable,
@@ -114,7 +114,7 @@ Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries)
                       "\nInstall CANN and load its settings (source set_env.sh), or name the library file in the "
                       "environment variable AIS_BENCH_ACL_LIBRARY. Without an NPU, ais_bench.emulator can stand in.");
   }
-  auto api = std::make_unique<Api>();
+  auto api = std::make_unique<AclApi>();
   api->library = library.take();
   bool complete = true;
 #define ACL_REQUIRED(ret, name, params) complete = complete && api->library.symbol(#name) != nullptr;

@@ -13,7 +13,7 @@
 
 namespace ais::acl {
 
-struct Api {
+struct AclApi {
 #define ACL_REQUIRED(ret, name, params) ret(*name) params = nullptr;
 #define ACL_OPTIONAL(ret, name, params) ret(*name) params = nullptr;
 #include "device/acl/acl_symbols.inc"
@@ -31,7 +31,7 @@ struct Api {
 };
 
 // Opens the library and resolves the functions. The error for missing required functions names them.
-Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries);
+Result<std::unique_ptr<AclApi>> load_api(const std::vector<std::string>& libraries);
 
 // Returns "ACL_ERROR_RT_CONTEXT_NULL", or "" for an unknown number.
 const char* error_name(aclError number);

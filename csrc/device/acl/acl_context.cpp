@@ -38,7 +38,7 @@ std::size_t rounded(std::size_t bytes) {
   return (bytes + tuning::kDeviceBlock - 1 + (bytes == 0 ? 1 : 0)) / tuning::kDeviceBlock * tuning::kDeviceBlock;
 }
 
-std::string soc_name(const Api& api) {
+std::string soc_name(const AclApi& api) {
   const char* name = api.aclrtGetSocName();
   return name == nullptr ? "" : name;
 }
@@ -56,7 +56,7 @@ Status forked_status() {
       "new processes (spawn, or MultiDeviceSession, which does)");
 }
 
-CurrentContext::CurrentContext(const Api& api) : api_(&api) {
+CurrentContext::CurrentContext(const AclApi& api) : api_(&api) {
   ++t_scopes;
   if (api.aclrtGetCurrentContext(&before_) == 0) return;
   before_ = nullptr;
@@ -64,7 +64,7 @@ CurrentContext::CurrentContext(const Api& api) : api_(&api) {
 }
 
 void CurrentContext::end() {
-  const Api* api = std::exchange(api_, nullptr);
+  const AclApi* api = std::exchange(api_, nullptr);
   if (api == nullptr) return;
   --t_scopes;
   if (put_back_) static_cast<void>(api->aclrtSetCurrentContext(before_));  // the context may have been destroyed meanwhile
@@ -78,7 +78,7 @@ Status CurrentContext::set(aclrtContext context) {
   return ACL_CALL(*api_, aclrtSetCurrentContext, context);
 }
 
-AclContext::AclContext(const Api& api, int device_id, aclrtContext handle, HostRegister host_register)
+AclContext::AclContext(const AclApi& api, int device_id, aclrtContext handle, HostRegister host_register)
     : api_(api),
       device_id_(device_id),
       handle_(handle),
@@ -91,7 +91,7 @@ AclContext::AclContext(const Api& api, int device_id, aclrtContext handle, HostR
   own.handles.insert(handle);
 }
 
-Result<std::shared_ptr<AclContext>> AclContext::open(const Api& api, int device_id, HostRegister host_register) {
+Result<std::shared_ptr<AclContext>> AclContext::open(const AclApi& api, int device_id, HostRegister host_register) {
   CurrentContext current(api);
   current.will_change();  // both calls make another context current
   AIS_TRY(ACL_CALL(api, aclrtSetDevice, device_id));

@@ -41,7 +41,7 @@ class Resident {
 // because no other code expects it. Otherwise it stays current, so that the next use on this thread needs no change.
 class CurrentContext {
  public:
-  explicit CurrentContext(const Api& api);
+  explicit CurrentContext(const AclApi& api);
   CurrentContext(CurrentContext&& other) noexcept
       : api_(std::exchange(other.api_, nullptr)), before_(other.before_), put_back_(other.put_back_) {}
   CurrentContext& operator=(CurrentContext&&) = delete;
@@ -53,7 +53,7 @@ class CurrentContext {
   void end();
 
  private:
-  const Api* api_;
+  const AclApi* api_;
   aclrtContext before_ = nullptr;  // null: there was none
   bool put_back_ = false;
 };
@@ -61,7 +61,7 @@ class CurrentContext {
 class AclContext : public std::enable_shared_from_this<AclContext> {
  public:
   // Takes a reference to the device, and makes a context on it.
-  static Result<std::shared_ptr<AclContext>> open(const Api& api, int device_id, HostRegister host_register);
+  static Result<std::shared_ptr<AclContext>> open(const AclApi& api, int device_id, HostRegister host_register);
   ~AclContext();
   AclContext(const AclContext&) = delete;
   AclContext& operator=(const AclContext&) = delete;
@@ -69,7 +69,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   // A use of the context, which is current on this thread. The same thread must end the use.
   class Entry {
    public:
-    Entry(AclContext* context, const Api& api) : context_(context), current_(api) {}
+    Entry(AclContext* context, const AclApi& api) : context_(context), current_(api) {}
     Entry(Entry&& other) noexcept : context_(std::exchange(other.context_, nullptr)), current_(std::move(other.current_)) {}
     Entry& operator=(Entry&&) = delete;
     ~Entry() {
@@ -87,7 +87,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   // is made current again.
   bool wait_interrupted() const;
 
-  const Api& api() const { return api_; }
+  const AclApi& api() const { return api_; }
   aclrtContext handle() const { return handle_; }
   int device_id() const { return device_id_; }
 
@@ -127,7 +127,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   void close();
 
  private:
-  AclContext(const Api& api, int device_id, aclrtContext handle, HostRegister host_register);
+  AclContext(const AclApi& api, int device_id, aclrtContext handle, HostRegister host_register);
   Status check_registering() const;
   Status try_registering();
   Status refused(Status status);
@@ -142,7 +142,7 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   void free_pinned(void* block);
   void release_all();
 
-  const Api& api_;
+  const AclApi& api_;
   const int device_id_;
   const aclrtContext handle_;
   const std::uint64_t generation_;

@@ -10,7 +10,7 @@ namespace ais::acl {
 
 class Dataset {
  public:
-  explicit Dataset(const Api& api) : api_(api) {}
+  explicit Dataset(const AclApi& api) : api_(api) {}
   ~Dataset() { clear(); }
   Dataset(const Dataset&) = delete;
   Dataset& operator=(const Dataset&) = delete;
@@ -40,7 +40,7 @@ class Dataset {
     void* data = nullptr;  // the memory that point() has set
     std::size_t bytes = 0;
   };
-  const Api& api_;
+  const AclApi& api_;
   aclmdlDataset* set_ = nullptr;
   std::vector<Entry> buffers_;
 };

@@ -46,7 +46,7 @@ void trust_bytes(TensorDesc* desc) {
 }
 
 // Reads the range of an open dimension. Models with gears have none. If the library does not report it, the model still loads.
-void read_range(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
+void read_range(const AclApi& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
   if (api.aclmdlGetInputDimsRange == nullptr || !desc->ranked || !is_dynamic(desc->shape)) return;
   const auto range = std::make_unique<aclmdlIODimsRange>();
   if (api.aclmdlGetInputDimsRange(model, index, range.get()) != 0) {
@@ -60,7 +60,7 @@ void read_range(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc
   }
 }
 
-Status read_input(const Api& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
+Status read_input(const AclApi& api, aclmdlDesc* model, std::size_t index, TensorDesc* desc) {
   aclmdlIODims dims = {};
   // V2 has the dims of the fed bytes, which differ if the model preprocesses pictures.
   AIS_TRY(api.check(api.aclmdlGetInputDimsV2(model, index, &dims), "aclmdlGetInputDimsV2", Code::kModelLoad));
@@ -78,7 +78,7 @@ struct AippRole {
   std::size_t attached = kNoInput;  // for a picture: its parameter input
 };
 
-Result<std::vector<AippRole>> read_aipp_roles(const Api& api, aclmdlDesc* model, std::uint32_t model_id) {
+Result<std::vector<AippRole>> read_aipp_roles(const AclApi& api, aclmdlDesc* model, std::uint32_t model_id) {
   std::vector<AippRole> roles(api.aclmdlGetNumInputs(model));
   std::vector<std::string> names;
   for (std::size_t i = 0; i < roles.size(); ++i) names.emplace_back(api.aclmdlGetInputNameByIndex(model, i));
@@ -93,7 +93,7 @@ Result<std::vector<AippRole>> read_aipp_roles(const Api& api, aclmdlDesc* model,
   return roles;
 }
 
-Status read_inputs(const Api& api, aclmdlDesc* model, const std::vector<AippRole>& roles, Layout* layout) {
+Status read_inputs(const AclApi& api, aclmdlDesc* model, const std::vector<AippRole>& roles, Layout* layout) {
   layout->inputs = roles.size();
   for (std::size_t i = 0; i < layout->inputs; ++i) {
     TensorDesc desc;
@@ -114,7 +114,7 @@ Status read_inputs(const Api& api, aclmdlDesc* model, const std::vector<AippRole
   return Status();
 }
 
-Status read_outputs(const Api& api, aclmdlDesc* model, Layout* layout) {
+Status read_outputs(const AclApi& api, aclmdlDesc* model, Layout* layout) {
   const std::size_t count = api.aclmdlGetNumOutputs(model);
   layout->outputs.resize(1);
   for (std::size_t i = 0; i < count; ++i) {
@@ -175,7 +175,7 @@ bool values_in_order(const std::vector<TensorDesc>& inputs, const std::vector<st
 
 // A gear lists the inputs in the order given to the compiler, which no query returns. The first order that fits all gears is
 // used; the model's own order is tried first.
-Status read_dims_gears(const Api& api, aclmdlDesc* model, std::size_t count, Layout* layout) {
+Status read_dims_gears(const AclApi& api, aclmdlDesc* model, std::size_t count, Layout* layout) {
   layout->gear_dims.resize(count);
   AIS_TRY(api.check(api.aclmdlGetInputDynamicDims(model, kAnyIndex, layout->gear_dims.data(), count),
                     "aclmdlGetInputDynamicDims", Code::kModelLoad));
@@ -194,7 +194,7 @@ Status read_dims_gears(const Api& api, aclmdlDesc* model, std::size_t count, Lay
   return Status(Code::kModelLoad, "the model's gears of dims do not fit its inputs in any order");
 }
 
-Status read_gears(const Api& api, aclmdlDesc* model, Layout* layout) {
+Status read_gears(const AclApi& api, aclmdlDesc* model, Layout* layout) {
   const auto batch = std::make_unique<aclmdlBatch>();
   const auto hw = std::make_unique<aclmdlHW>();
   std::size_t dims = 0;
@@ -232,7 +232,7 @@ Status read_gears(const Api& api, aclmdlDesc* model, Layout* layout) {
 
 Shape shape_of(const aclmdlIODims& dims) { return Shape(dims.dims, dims.dims + std::min(dims.dimCount, kMaxDims)); }
 
-Result<Layout> describe(const Api& api, aclmdlDesc* desc, std::uint32_t model_id) {
+Result<Layout> describe(const AclApi& api, aclmdlDesc* desc, std::uint32_t model_id) {
   Layout layout;
   AIS_ASSIGN(const std::vector<AippRole> roles, read_aipp_roles(api, desc, model_id));
   AIS_TRY(read_inputs(api, desc, roles, &layout));

@@ -34,7 +34,7 @@ struct Layout {
 };
 
 // Errors: Unsupported names a tensor of an unsupported type; ModelLoad describes a contradiction.
-Result<Layout> describe(const Api& api, aclmdlDesc* desc, std::uint32_t model_id);
+Result<Layout> describe(const AclApi& api, aclmdlDesc* desc, std::uint32_t model_id);
 
 // Returns the dims of one input or output as a shape.
 Shape shape_of(const aclmdlIODims& dims);

@@ -69,7 +69,7 @@ std::string weight_name(std::string_view model) {
 // AscendCL's load configuration.
 class Config {
  public:
-  explicit Config(const Api& api) : api_(api), handle_(api.aclmdlCreateConfigHandle()) {}
+  explicit Config(const AclApi& api) : api_(api), handle_(api.aclmdlCreateConfigHandle()) {}
   ~Config() {
     if (handle_ != nullptr) ACL_RELEASE(api_, aclmdlDestroyConfigHandle, handle_);
   }
@@ -83,17 +83,17 @@ class Config {
   }
 
  private:
-  const Api& api_;
+  const AclApi& api_;
   aclmdlConfigHandle* const handle_;
 };
 
-bool can_configure(const Api& api) {
+bool can_configure(const AclApi& api) {
   return api.aclmdlCreateConfigHandle != nullptr && api.aclmdlDestroyConfigHandle != nullptr &&
          api.aclmdlSetConfigOpt != nullptr && api.aclmdlLoadWithConfig != nullptr;
 }
 
 // Returns a shared workspace for the model; null if AscendCL does not report its size, as for models with open shapes.
-Result<std::shared_ptr<Workspace>> find_workspace(const Api& api, const device::ModelSource& source, DeviceShare* share) {
+Result<std::shared_ptr<Workspace>> find_workspace(const AclApi& api, const device::ModelSource& source, DeviceShare* share) {
   const bool file = source.bytes == nullptr;
   const bool able = file ? api.aclmdlQuerySize != nullptr && api.aclmdlLoadFromFileWithMem != nullptr
                          : api.aclmdlQuerySizeFromMem != nullptr && api.aclmdlLoadFromMemWithMem != nullptr;
@@ -107,7 +107,7 @@ Result<std::shared_ptr<Workspace>> find_workspace(const Api& api, const device::
   return share->workspace(work);
 }
 
-Status load_plainly(const Api& api, const device::ModelSource& source, Loaded* loaded) {
+Status load_plainly(const AclApi& api, const device::ModelSource& source, Loaded* loaded) {
   std::uint32_t* id = &loaded->id;
   if (loaded->workspace == nullptr) {
     return source.bytes == nullptr
@@ -136,7 +136,7 @@ Status set_source(const device::ModelSource& source, const Workspace* workspace,
   return config->set(kModelSize, source.size);
 }
 
-Status load_configured(const Api& api, const Config& config, std::uint32_t* id) {
+Status load_configured(const AclApi& api, const Config& config, std::uint32_t* id) {
   return api.check(api.aclmdlLoadWithConfig(config.get(), id), "aclmdlLoadWithConfig", Code::kModelLoad);
 }
 
@@ -146,7 +146,7 @@ struct Weights {
 };
 
 // Loads the model with weights that all sessions share.
-Status load_with_shared(const Api& api, const device::ModelSource& source, const Weights& weights, DeviceShare* share,
+Status load_with_shared(const AclApi& api, const device::ModelSource& source, const Weights& weights, DeviceShare* share,
                         Loaded* loaded) {
   Config config(api);
   if (config.get() == nullptr) return api.failed("aclmdlCreateConfigHandle", Code::kOutOfMemory);
@@ -161,7 +161,7 @@ Status load_with_shared(const Api& api, const device::ModelSource& source, const
 }
 
 // Loads the model with its own weights, which AscendCL reads from a folder. It accepts a folder only for models from memory.
-Status load_with_folder(const Api& api, const device::ModelSource& bytes, const std::string& folder, std::uint32_t* id) {
+Status load_with_folder(const AclApi& api, const device::ModelSource& bytes, const std::string& folder, std::uint32_t* id) {
   if (!can_configure(api)) {
     return Status(Code::kUnsupported,
                   "the model's weights are in files of their own, and this AscendCL has no aclmdlLoadWithConfig to name their "
@@ -174,7 +174,7 @@ Status load_with_folder(const Api& api, const device::ModelSource& bytes, const 
   return load_configured(api, config, id);
 }
 
-Status load_as_wanted(const Api& api, const device::ModelSource& source, std::string_view model, const LoadOptions& options,
+Status load_as_wanted(const AclApi& api, const device::ModelSource& source, std::string_view model, const LoadOptions& options,
                       DeviceShare* share, Loaded* loaded) {
   const std::string beside = source.bytes == nullptr ? folder_beside(source.path) : "";
   Weights weights;
@@ -209,7 +209,8 @@ Status explain(Status status, std::string_view model, const LoadOptions& options
 
 }  // namespace
 
-Result<Loaded> load_model(const Api& api, const device::ModelSource& source, const LoadOptions& options, DeviceShare* share) {
+Result<Loaded> load_model(const AclApi& api, const device::ModelSource& source, const LoadOptions& options,
+                          DeviceShare* share) {
   if (!options.weight_dir.empty() && !is_folder(options.weight_dir))
     return Status(Code::kInvalidArgument, "weight_dir must be the path of a folder, got '" + options.weight_dir + "'");
   std::string_view model(static_cast<const char*>(source.bytes), source.bytes == nullptr ? 0 : source.size);

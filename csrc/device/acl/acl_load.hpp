@@ -30,6 +30,6 @@ struct Loaded {
 };
 
 // Call it during a use of the context. Unsupported: a bundle of several models.
-Result<Loaded> load_model(const Api& api, const device::ModelSource& source, const LoadOptions& options, DeviceShare* share);
+Result<Loaded> load_model(const AclApi& api, const device::ModelSource& source, const LoadOptions& options, DeviceShare* share);
 
 }  // namespace ais::acl

@@ -23,7 +23,7 @@ namespace ais::acl {
 
 // The objects of a run, kept for the next one: datasets, and memory for the special inputs.
 struct DatasetPair {
-  explicit DatasetPair(const Api& api) : in(api), out(api) {}
+  explicit DatasetPair(const AclApi& api) : in(api), out(api) {}
   Dataset in;
   Dataset out;
   std::vector<device::Buffer> special;  // keeps the gear index and AIPP parameters
@@ -110,7 +110,7 @@ class LoadedModel final : public Resident {
   Result<Shape> result_shape(const DatasetPair& datasets, std::size_t index, std::size_t bytes);
 
   AclContext& context_;
-  const Api& api_;
+  const AclApi& api_;
   Layout layout_;
   std::uint32_t id_ = 0;
   bool loaded_ = false;
@@ -132,7 +132,7 @@ class LoadedModel final : public Resident {
 };
 
 // Returns the settings as AscendCL's object, which the caller must destroy.
-Result<aclmdlAIPP*> make_aipp(const Api& api, const device::Aipp& settings);
+Result<aclmdlAIPP*> make_aipp(const AclApi& api, const device::Aipp& settings);
 
 // Checks that `bytes` contain the pictures that the device reads with these settings, because AscendCL does not check it.
 Status check_pictures(const std::string& input, const device::Aipp& settings, std::int64_t pictures, std::size_t bytes);

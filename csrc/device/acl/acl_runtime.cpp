@@ -123,7 +123,7 @@ class AclDevice final : public device::Device {
 
 class AclRuntime final : public device::Runtime {
  public:
-  explicit AclRuntime(std::unique_ptr<Api> api) : api_(std::move(api)) {}
+  explicit AclRuntime(std::unique_ptr<AclApi> api) : api_(std::move(api)) {}
 
   std::string name() const override { return "acl"; }
   std::string version() const override;
@@ -165,7 +165,7 @@ class AclRuntime final : public device::Runtime {
   Result<int> count() const;
   Result<std::shared_ptr<AclContext>> open_context(int device_id, const AclOptions& options, bool for_share);
 
-  const std::unique_ptr<Api> api_;
+  const std::unique_ptr<AclApi> api_;
   PerProcess<State> state_;
   std::atomic<std::uint64_t> life_{0};
   std::atomic<std::uint64_t> initialiser_{0};  // 1 + fork_generation() of the initialising process; 0: none
@@ -393,7 +393,7 @@ Result<std::shared_ptr<device::Model>> AclDevice::load(const device::ModelSource
 namespace ais::device {
 
 Result<std::unique_ptr<Runtime>> open_acl(const std::vector<std::string>& libraries) {
-  AIS_ASSIGN(std::unique_ptr<acl::Api> api, acl::load_api(libraries));
+  AIS_ASSIGN(std::unique_ptr<acl::AclApi> api, acl::load_api(libraries));
   return std::unique_ptr<Runtime>(std::make_unique<acl::AclRuntime>(std::move(api)));
 }
 

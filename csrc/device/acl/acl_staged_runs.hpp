@@ -93,7 +93,7 @@ class StagedRuns final : public Resident {
   Result<std::int64_t> elapsed(aclrtEvent from, aclrtEvent to) const;
 
   AclContext& context_;
-  const Api& api_;
+  const AclApi& api_;
   const std::shared_ptr<LoadedModel> model_;
   const bool predictable_;  // copies out start with the run
   aclrtStream in_ = nullptr;

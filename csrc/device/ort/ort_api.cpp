@@ -108,7 +108,7 @@ std::string type_name(int onnx_type) {
   }
 }
 
-Status Api::check(OrtStatus* status, Code fallback) const {
+Status OrtApi::check(OrtStatus* status, Code fallback) const {
   if (status == nullptr) return Status();
   const int number = GetErrorCode(status);
   std::string text = GetErrorMessage(status);
@@ -130,14 +130,14 @@ Status Api::check(OrtStatus* status, Code fallback) const {
   return Status(code, std::move(text), number);
 }
 
-Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries) {
+Result<std::unique_ptr<OrtApi>> load_api(const std::vector<std::string>& libraries) {
   Result<Dylib> library = Dylib::open_first("ONNX Runtime's C library", libraries, unfit);
   if (!library.ok()) {
     return Status(Code::kUnavailable, library.take_status().message() +
                                           "\nInstall it with 'pip install onnxruntime', or name "
                                           "the library file in the environment variable AIS_BENCH_ORT_LIBRARY.");
   }
-  auto api = std::make_unique<Api>();
+  auto api = std::make_unique<OrtApi>();
   api->library = library.take();
   const ApiBase* base = api_base(api->library);
   api->base = base;

@@ -1,8 +1,7 @@
-// The part of ONNX Runtime's C API that is used, declared without its header and resolved at run time.
+// The used part of ONNX Runtime's C API, declared without its header and resolved at run time.
 //
-// The library exports one symbol, OrtGetApiBase, which hands out a table of function pointers. ort_api.inc lists the entries
-// used; it is included once to declare the struct below and once to fill it, so the two cannot drift. Enums are passed as
-// int, which is what they are in C.
+// The library exports one symbol, OrtGetApiBase, which returns a table of function pointers. ort_api.inc lists the used
+// entries. It is included twice, to declare the struct below and to fill it, so the two always agree. Enums are ints, as in C.
 #pragma once
 
 #include <cstddef>
@@ -43,11 +42,11 @@ struct OrtEpAssignedNode;
 enum ErrorCode { kNoSuchFile = 3, kInvalidArgument = 2, kInvalidProtobuf = 7, kNotImplemented = 9, kInvalidGraph = 10 };
 enum OnnxType { kTypeTensor = 1, kTypeSequence = 2, kTypeMap = 3, kTypeOpaque = 4, kTypeSparse = 5, kTypeOptional = 6 };
 constexpr int kElementString = 8;
-constexpr int kLogFatal = 4;  // errors are returned, and need not be printed too
+constexpr int kLogFatal = 4;  // errors are returned, so they need not be printed
 constexpr int kAllocatorArena = 1;
 constexpr int kMemTypeDefault = 0;
 
-struct Api {
+struct OrtApi {
 #define ORT_FN(slot, ret, name, params) ret(*name) params = nullptr;
 #include "device/ort/ort_api.inc"
 #undef ORT_FN
@@ -59,22 +58,22 @@ struct Api {
   const void* base = nullptr;  // OrtApiBase, for libraries of custom operators
   std::string version;         // of the library, "1.32.0"
   std::uint32_t minor = 0;     // 32 of that
-  OrtEnv* env = nullptr;       // one a process, never released: sessions may end after static destructors
+  OrtEnv* env = nullptr;       // one for the process; never released, because sessions may end after static destructors
   OrtMemoryInfo* cpu_memory = nullptr;
   OrtAllocator* allocator = nullptr;
 
-  // Ok, or a status with the library's number and text; `fallback` is the code for numbers that say nothing more precise.
+  // Returns Ok, or a status with the library's number and text. `fallback` is the code if these are not more precise.
   Status check(OrtStatus* status, Code fallback) const;
 };
 
-// Opens the library, resolves the table and makes the environment. A library older than 1.17 is refused by its version.
-Result<std::unique_ptr<Api>> load_api(const std::vector<std::string>& libraries);
+// Opens the library, fills the table and creates the environment. Refuses libraries older than 1.17.
+Result<std::unique_ptr<OrtApi>> load_api(const std::vector<std::string>& libraries);
 
-// ONNX's element type to ours and back; kUndefined and 0 where there is no counterpart.
+// Convert between ONNX's element types and ours; kUndefined and 0 if there is no counterpart.
 DType dtype_of(int element_type);
 int element_type_of(DType dtype);
 
-// "float", "string"...: for messages about types we refuse.
+// Returns "tensor", "sequence" and so on, for messages about types that are refused.
 std::string type_name(int onnx_type);
 
 }  // namespace ais::ort

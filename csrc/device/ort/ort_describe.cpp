@@ -21,7 +21,7 @@ Status refuse(const std::string& role, const std::string& name, const std::strin
                                         "; only tensors of numbers and booleans can be fed and returned here");
 }
 
-Status read_tensor(const Api& api, const std::string& role, const OrtTypeInfo* type, TensorDesc* desc) {
+Status read_tensor(const OrtApi& api, const std::string& role, const OrtTypeInfo* type, TensorDesc* desc) {
   int kind = 0;
   AIS_TRY(api.check(api.GetOnnxTypeFromTypeInfo(type, &kind), Code::kModelLoad));
   if (kind == kTypeOptional && role == "input" && !desc->optional) {
@@ -58,7 +58,7 @@ Status read_tensor(const Api& api, const std::string& role, const OrtTypeInfo* t
 
 // Describes the inputs or the outputs of the model; the three calls that differ are arguments.
 template <typename Count, typename Name, typename Type>
-Status read_side(const Api& api, OrtSession* session, const std::string& role, Count count_of, Name name_of, Type type_of,
+Status read_side(const OrtApi& api, OrtSession* session, const std::string& role, Count count_of, Name name_of, Type type_of,
                  std::vector<TensorDesc>* out) {
   std::size_t count = 0;
   AIS_TRY(api.check(count_of(session, &count), Code::kModelLoad));
@@ -103,13 +103,13 @@ Status mark_unranked(const device::ModelSource& source, ModelInfo* info) {
 }
 
 // Copies a text that the library allocated, and frees it.
-Status take_text(const Api& api, char* text, std::string* out) {
+Status take_text(const OrtApi& api, char* text, std::string* out) {
   if (text == nullptr) return Status();
   *out = text;
   return api.check(api.AllocatorFree(api.allocator, text), Code::kModelLoad);
 }
 
-Status read_custom(const Api& api, const OrtModelMetadata* metadata, std::map<std::string, std::string>* out) {
+Status read_custom(const OrtApi& api, const OrtModelMetadata* metadata, std::map<std::string, std::string>* out) {
   char** keys = nullptr;
   std::int64_t count = 0;
   AIS_TRY(api.check(api.ModelMetadataGetCustomMetadataMapKeys(metadata, api.allocator, &keys, &count), Code::kModelLoad));
@@ -128,7 +128,7 @@ Status read_custom(const Api& api, const OrtModelMetadata* metadata, std::map<st
   return status.ok() ? freed : status;
 }
 
-Status fill_metadata(const Api& api, const OrtModelMetadata* metadata, device::Metadata* out) {
+Status fill_metadata(const OrtApi& api, const OrtModelMetadata* metadata, device::Metadata* out) {
   const auto text = [&](auto getter, std::string* to) -> Status {
     char* value = nullptr;
     AIS_TRY(api.check(getter(metadata, api.allocator, &value), Code::kModelLoad));
@@ -144,7 +144,7 @@ Status fill_metadata(const Api& api, const OrtModelMetadata* metadata, device::M
   return Status();
 }
 
-Status read_metadata(const Api& api, OrtSession* session, ModelInfo* info) {
+Status read_metadata(const OrtApi& api, OrtSession* session, ModelInfo* info) {
   OrtModelMetadata* metadata = nullptr;
   AIS_TRY(api.check(api.SessionGetModelMetadata(session, &metadata), Code::kModelLoad));
   Status status = fill_metadata(api, metadata, &info->metadata);
@@ -165,7 +165,7 @@ Status read_gears(ModelInfo* info) {
 
 }  // namespace
 
-Result<ModelInfo> describe(const Api& api, OrtSession* session, const device::ModelSource& source) {
+Result<ModelInfo> describe(const OrtApi& api, OrtSession* session, const device::ModelSource& source) {
   ModelInfo info;
   AIS_TRY(read_side(api, session, "input", api.SessionGetInputCount, api.SessionGetInputName, api.SessionGetInputTypeInfo,
                     &info.inputs));

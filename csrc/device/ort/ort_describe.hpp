@@ -7,6 +7,6 @@
 namespace ais::ort {
 
 // Refuses a model with an input or output that is not a tensor of numbers. `source` is read again only if a shape is in doubt.
-Result<device::ModelInfo> describe(const Api& api, OrtSession* session, const device::ModelSource& source);
+Result<device::ModelInfo> describe(const OrtApi& api, OrtSession* session, const device::ModelSource& source);
 
 }  // namespace ais::ort

@@ -1,8 +1,12 @@
 // Allocators of the environment, and copies by the provider's library.
 #include "device/ort/ort_memory.hpp"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/process.hpp"
 
@@ -14,8 +18,8 @@ constexpr int kHostAccessibleMemory = 5;  // the same
 constexpr int kDeviceAllocator = 0;       // OrtAllocatorType
 constexpr int kUInt8 = 2;                 // ONNXTensorElementDataType
 
-// The environment's allocator for memory of a device; null: there is none, and the provider copies as a part of a run.
-OrtAllocator* shared_allocator(const Api& api, const OrtEpDevice* device, const OrtMemoryInfo* info, int type) {
+// Returns the environment's allocator for memory of a device. Null: there is none, and the provider copies as a part of a run.
+OrtAllocator* shared_allocator(const OrtApi& api, const OrtEpDevice* device, const OrtMemoryInfo* info, int type) {
   OrtAllocator* found = nullptr;
   if (api.check(api.GetSharedAllocator(api.env, info, &found), Code::kUnavailable).ok() && found != nullptr) return found;
   found = nullptr;
@@ -26,7 +30,7 @@ OrtAllocator* shared_allocator(const Api& api, const OrtEpDevice* device, const 
 
 }  // namespace
 
-std::shared_ptr<DeviceMemory> DeviceMemory::find(const Api& api, const OrtEpDevice* device) {
+std::shared_ptr<DeviceMemory> DeviceMemory::find(const OrtApi& api, const OrtEpDevice* device) {
   if (api.EpDevice_MemoryInfo == nullptr || api.CopyTensors == nullptr) return nullptr;
   const OrtMemoryInfo* const info = api.EpDevice_MemoryInfo(device, kDeviceMemory);
   if (info == nullptr) return nullptr;
@@ -37,17 +41,106 @@ std::shared_ptr<DeviceMemory> DeviceMemory::find(const Api& api, const OrtEpDevi
   if (memory->staging_info_ != nullptr) {
     memory->staging_ = shared_allocator(api, device, memory->staging_info_, kHostAccessibleMemory);
   }
-  return memory;
+  int id = 0;
+  if (api.check(api.MemoryInfoGetId(info, &id), Code::kUnavailable).ok()) {
+    memory->cuda_ = CudaHost::find(api.EpDevice_EpName(device), id);
+  }
+  // A provider may offer memory that it cannot copy to, or not from here. Then it copies as a part of a run.
+  return memory->check().ok() ? memory : nullptr;
+}
+
+DeviceMemory::~DeviceMemory() {
+  if (generation_ != fork_generation()) return;  // the parent's
+  for (const auto& [address, bytes] : registered_) {
+    static_cast<void>(cuda_->unregister_memory(reinterpret_cast<void*>(address)));
+  }
+}
+
+Status DeviceMemory::register_host(void* host, std::size_t bytes) {
+  if (cuda_ == nullptr) return Status(Code::kUnsupported, "ONNX Runtime has no call that registers host memory with a device");
+  AIS_TRY(here());
+  Status status = cuda_->register_memory(host, bytes);
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (status.ok()) {
+    registered_[reinterpret_cast<std::uintptr_t>(host)] = bytes;
+  } else {
+    const char* const some = registered_.empty() ? "" : "registered, and for more ";
+    const char* const rest = has_staging() ? "page-locked memory of the provider: " : "ordinary memory: ";
+    host_memory_ = some + (rest + status.message());
+  }
+  return status;
+}
+
+Status DeviceMemory::unregister_host(void* host) {
+  AIS_TRY(here());
+  const auto address = reinterpret_cast<std::uintptr_t>(host);
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    if (registered_.erase(address) == 0) return Status(Code::kInvalidArgument, "this memory was not registered here");
+  }
+  return cuda_->unregister_memory(host);
+}
+
+bool DeviceMemory::is_registered(const void* host, std::size_t bytes) const {
+  if (cuda_ == nullptr) return false;
+  const auto address = reinterpret_cast<std::uintptr_t>(host);
+  const std::lock_guard<std::mutex> guard(lock_);
+  auto after = registered_.upper_bound(address);
+  if (after == registered_.begin()) return false;
+  const auto& [begin, size] = *--after;
+  return address - begin <= size && bytes <= size - (address - begin);
+}
+
+Status DeviceMemory::try_registering() {
+  const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  void* const page = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  if (page == MAP_FAILED) return Status(Code::kSystem, "there is no memory to try it with");
+  Status status = register_host(page, bytes);
+  if (status.ok()) status = unregister_host(page);
+  munmap(page, bytes);
+  return status;
+}
+
+std::string DeviceMemory::host_memory() {
+  if (cuda_ == nullptr) {
+    return has_staging() ? "page-locked memory of the provider: ONNX Runtime cannot register slots"
+                         : "ordinary memory: the provider has none that is page-locked, and ONNX Runtime cannot register slots";
+  }
+  {
+    const std::lock_guard<std::mutex> guard(lock_);
+    if (!host_memory_.empty()) return host_memory_;
+  }
+  const Status status = try_registering();
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (host_memory_.empty()) host_memory_ = status.ok() ? "registered" : "not registered: " + status.message();
+  return host_memory_;
+}
+
+Status DeviceMemory::check() const {
+  std::vector<unsigned char> sent(64);
+  for (std::size_t i = 0; i < sent.size(); ++i) sent[i] = static_cast<unsigned char>(3 * i + 1);
+  std::vector<unsigned char> received(sent.size());
+  AIS_ASSIGN(const device::Buffer buffer, allocate(sent.size()));
+  AIS_TRY(copy({buffer.data.get(), Place::kDevice}, {sent.data(), Place::kHost}, sent.size()));
+  AIS_TRY(copy({received.data(), Place::kHost}, {buffer.data.get(), Place::kDevice}, sent.size()));
+  return sent == received ? Status() : Status(Code::kUnavailable, "what was copied to the device came back changed");
+}
+
+Status DeviceMemory::here() const {
+  if (generation_ == fork_generation()) return Status();
+  return Status(Code::kForkedChild,
+                "this memory belongs to the process that this one was forked from; devices do not survive a fork");
 }
 
 Result<device::Buffer> DeviceMemory::take(OrtAllocator* from, std::size_t bytes, const char* what) const {
+  AIS_TRY(here());
   void* data = nullptr;
   Status status = api_.check(api_.AllocatorAlloc(from, bytes == 0 ? 1 : bytes, &data), Code::kOutOfMemory);
   if (!status.ok() || data == nullptr) {
     return Status(Code::kOutOfMemory, std::string(what) + " has no " + std::to_string(bytes) + " bytes of memory left" +
                                           (status.ok() ? "" : ": " + status.message()));
   }
-  const std::uint64_t generation = fork_generation();
+  const std::uint64_t generation = generation_;
   return device::Buffer{std::shared_ptr<void>(data,
                                               [&api = api_, from, generation](void* held) {
                                                 if (generation != fork_generation()) return;  // the parent's
@@ -74,6 +167,8 @@ Result<OrtValue*> DeviceMemory::wrap(Span span, std::size_t bytes) const {
 
 Status DeviceMemory::copy(Span to, Span from, std::size_t bytes) const {
   if (bytes == 0) return Status();
+  AIS_TRY(here());
+  if (cuda_ != nullptr) AIS_TRY(cuda_->enter());
   AIS_ASSIGN(OrtValue * source, wrap(from, bytes));
   Result<OrtValue*> target = wrap(to, bytes);
   if (!target.ok()) {

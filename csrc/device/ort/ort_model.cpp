@@ -22,7 +22,7 @@ namespace ais::ort {
 namespace {
 
 constexpr unsigned char kUnwritten = 0xA7;
-char g_no_bytes[64];  // stands for the memory of a tensor without elements: the runtime refuses a null pointer
+char g_no_bytes[64];  // the memory of tensors without elements, because the runtime refuses a null pointer
 
 Status forked() {
   return Status(Code::kForkedChild,
@@ -39,12 +39,12 @@ std::string advice(const Status& status) {
   return "";
 }
 
-// Older versions look for the weights of a model that is a file beside that file only, whatever folder the option names.
+// If the model is a file, older versions search its weights beside it only, even if the option names another folder.
 constexpr std::uint32_t kWeightDirOfFiles = 28;
 
 }  // namespace
 
-// A bound run: the same state for every run.
+// Every run uses the same state.
 class OrtBinding final : public device::Binding {
  public:
   OrtBinding(OrtModel::Loan state, std::vector<device::Output> outputs)
@@ -54,11 +54,11 @@ class OrtBinding final : public device::Binding {
   const std::vector<device::Output>& outputs() const override { return outputs_; }
 
  private:
-  OrtModel::Loan state_;  // the first to be made, the last to go: outputs are over its memory
+  OrtModel::Loan state_;  // declared first, so destroyed last, because the outputs use its memory
   std::vector<device::Output> outputs_;
 };
 
-Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::shared_ptr<device::Device> device,
+Result<std::shared_ptr<device::Model>> OrtModel::load(const OrtApi& api, std::shared_ptr<device::Device> device,
                                                       std::shared_ptr<DeviceMemory> memory, const device::ModelSource& source,
                                                       const device::Options& options) {
   const bool beside = source.bytes == nullptr && options.count(kPrepared) == 0 && options.count("weight_dir") != 0;
@@ -81,7 +81,7 @@ Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::share
   Result<device::ModelInfo> info = describe(api, session, source);
   if (info.ok()) {
     Result<device::Placement> placement = read_placement(api, session, provider_of(options));
-    if (placement.ok()) info.value().placement = placement.take();  // else it is not known: the model is as good
+    if (placement.ok()) info.value().placement = placement.take();  // an error leaves it unknown
   }
   if (!info.ok()) {
     api.ReleaseSession(session);
@@ -92,7 +92,7 @@ Result<std::shared_ptr<device::Model>> OrtModel::load(const Api& api, std::share
       new OrtModel(api, std::move(device), std::move(memory), session, info.take(), overlaps));
 }
 
-OrtModel::OrtModel(const Api& api, std::shared_ptr<device::Device> device, std::shared_ptr<DeviceMemory> memory,
+OrtModel::OrtModel(const OrtApi& api, std::shared_ptr<device::Device> device, std::shared_ptr<DeviceMemory> memory,
                    OrtSession* session, device::ModelInfo info, bool overlaps)
     : api_(api),
       device_(std::move(device)),
@@ -151,7 +151,7 @@ void OrtModel::give_back(RunState* state) {
   state->taken = false;
 }
 
-// What the runtime made and nobody has taken.
+// Releases the outputs that the runtime allocated and that were not handed out.
 void OrtModel::release_results(RunState* state) {
   for (std::size_t i = 0; i < state->outputs.size(); ++i) {
     OrtValue* const value = state->outputs[i];
@@ -208,7 +208,7 @@ OrtStatus* OrtModel::call(RunState* state) {
                   output_names_.data(), output_names_.size(), state->outputs.data());
 }
 
-// Inputs are bound for each run: binding copies those that a node on the processor reads.
+// Inputs are bound for each run, because binding copies an input that a node on the processor reads.
 OrtStatus* OrtModel::call_bound(RunState* state) {
   if (state->binding == nullptr) {
     if (OrtStatus* failed = api_.CreateIoBinding(session_, &state->binding); failed != nullptr) return failed;
@@ -231,7 +231,7 @@ OrtStatus* OrtModel::call_bound(RunState* state) {
   return failed;
 }
 
-// What a run left in the binding. A bound output that came back in other memory is one that was not written.
+// Takes the results from the binding. If a bound output is in other memory now, its own memory was not written.
 OrtStatus* OrtModel::take_bound(RunState* state) {
   OrtValue** values = nullptr;
   std::size_t count = 0;
@@ -257,7 +257,7 @@ OrtStatus* OrtModel::take_bound(RunState* state) {
   return failed;
 }
 
-// In another thread, while this one asks whether somebody wants it to end.
+// Runs in another thread, while this thread checks for interrupts.
 OrtStatus* OrtModel::call_beside(RunState* state) {
   std::mutex lock;
   std::condition_variable ended;
@@ -272,7 +272,7 @@ OrtStatus* OrtModel::call_beside(RunState* state) {
       over = true;
       ended.notify_all();
     });
-  } catch (const std::system_error&) {  // no thread can be had: then it cannot be interrupted
+  } catch (const std::system_error&) {  // there is no thread, so the run cannot be interrupted
     return call(state);
   }
   std::unique_lock<std::mutex> held(lock);
@@ -286,7 +286,7 @@ OrtStatus* OrtModel::call_beside(RunState* state) {
   return result;
 }
 
-// It only sets a flag; a failure would mean that the flag cannot be set, and then the run goes on, as it may.
+// The call only sets a flag. If it fails, the run continues.
 void OrtModel::terminate(RunState* state) {
   const std::lock_guard<std::mutex> guard(lock_);
   if (state->running) state->terminating = api_.check(api_.RunOptionsSetTerminate(state->options), Code::kSystem).ok();
@@ -328,14 +328,14 @@ Status OrtModel::run_once(RunState* state) {
     if (terminating) AIS_TRY(api_.check(api_.RunOptionsUnsetTerminate(state->options), Code::kSystem));
     const bool by_signal = status.code() == Code::kCancelled && !cancelled;
     if (!by_signal || beside || interrupted()) return status;
-    // A signal ended it, and no handler raised.
+    // A signal ended the run, and no handler raised an exception.
     release_results(state);
     state->outputs = state->bound;
   }
   return Status();
 }
 
-// No value that a model is likely to give all over an output. Its memory is made exist here, and not by the first kernel.
+// Fills bound outputs with a byte that a model is unlikely to write everywhere. This also makes the pages exist before the run.
 Status OrtModel::fill_bound(const RunState& state, const std::vector<device::Output>& outputs) const {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const device::Output& output = outputs[i];
@@ -350,7 +350,7 @@ Status OrtModel::fill_bound(const RunState& state, const std::vector<device::Out
   return Status();
 }
 
-// True: there are some, which are not bound any more.
+// Returns whether outputs were not written; these are never bound again.
 Result<bool> OrtModel::find_unwritten(const RunState& state, const std::vector<device::Output>& outputs) {
   bool any = false;
   std::vector<unsigned char> copy;
@@ -388,8 +388,8 @@ Status OrtModel::run(RunState* state, std::vector<device::Output>* outputs) {
   }
   if (status.ok() && check) seen_written_ = true;
   if (!status.ok() && status.code() != Code::kCancelled && binds()) {
-    // The result may have another shape than the model declares, which every version of the library reports in other words. Let
-    // the library allocate; a run has no side effects. If that is right once, it is from now on.
+    // The result may have another shape than the model declares. Each version of the library reports this differently, so try
+    // again and let the library allocate; a run has no side effects. If this succeeds, later runs do the same.
     release_results(state);
     release_values(&state->bound);
     state->bound.assign(output_names_.size(), nullptr);
@@ -408,7 +408,7 @@ Status OrtModel::collect(RunState* state, std::vector<device::Output>* outputs) 
       output.bytes = output.capacity;
     } else {
       output = device::Output();
-      // From here on it is the output's, whatever fails: the owner releases it even if there is no memory for the owner.
+      // shared_ptr calls the deleter even if it cannot allocate, so the value is released in any case.
       OrtValue* const value = std::exchange(state->outputs[i], nullptr);
       output.owner = std::shared_ptr<void>(value, [self](void* held) {
         if (!self->inherited()) self->api_.ReleaseValue(static_cast<OrtValue*>(held));

@@ -1,15 +1,20 @@
-// A model loaded by ONNX Runtime, and the way it is run.
+// A model loaded by ONNX Runtime, and its runs.
 //
-// Memory: inputs are wrapped as OrtValues that borrow the caller's memory, and so are outputs whose shape is known, so the
-// runtime copies nothing. Other outputs are allocated by the runtime and handed out with an owner that releases them.
-// On a device with memory of its own (ort_memory.hpp), both are bound there (IoBinding), and so are outputs of unknown shape,
-// which the runtime allocates on the device in the same run.
-// ONNX Runtime does not write a bound output that is an input of the graph, too: such outputs are never bound. Whether it wrote
-// the others is looked at in the first run of a model, by a pattern in their memory; one that was not is not bound from then
-// on. Threads: Run may be called concurrently on one session. What a run needs besides (its run options, the arrays of values)
-// is a RunState; runs take one that is free, and cancel() reaches those in use. Lock order: only lock_, held for a few
-// instructions, never during a run. A run in the thread whose signals are watched ends when one comes (base/interrupt.hpp); if
-// no handler raised, it is made again in a thread of its own, while this one goes on asking.
+// Memory: inputs, and outputs of known shape, are OrtValues over the caller's memory, so the runtime copies nothing. The
+// runtime allocates other outputs; they are returned with an owner that releases them. On a device with its own memory
+// (ort_memory.hpp), inputs and outputs are bound there (IoBinding). The runtime allocates outputs of unknown shape on the
+// device, in the same run.
+//
+// Unwritten outputs: ONNX Runtime does not write a bound output that is also an input of the graph, so such outputs are never
+// bound. The first run of a model checks whether the other outputs were written, with a pattern in their memory. An output that
+// was not written is never bound again.
+//
+// Threads: runs may be concurrent. The other state of a run (its options, the arrays of values) is a RunState; a run takes a
+// free one, and cancel() reaches those in use. There is only lock_, which is held for a few instructions and never during a
+// run.
+//
+// Signals: in the thread whose signals are watched, a signal ends the run (base/interrupt.hpp). If no handler raises an
+// exception, the run is repeated in another thread, while this thread checks for signals.
 #pragma once
 
 #include <atomic>
@@ -27,21 +32,21 @@ namespace ais::ort {
 
 struct RunState {
   OrtRunOptions* options = nullptr;
-  OrtIoBinding* binding = nullptr;  // on a device with memory of its own; empty between runs
-  std::vector<const char*> names;   // of the inputs that the run is given
+  OrtIoBinding* binding = nullptr;  // on a device with its own memory; empty between runs
+  std::vector<const char*> names;   // of the given inputs
   std::vector<OrtValue*> inputs;
-  std::vector<OrtValue*> outputs;  // before a run: the bound ones; after: all, until they are taken
-  std::vector<OrtValue*> bound;    // per output, the value made over caller memory, or null
+  std::vector<OrtValue*> outputs;  // before a run: the bound ones; after it: all, until they are handed out
+  std::vector<OrtValue*> bound;    // for each output, the value over the caller's memory, or null
   // Guarded by OrtModel::lock_:
   bool taken = false;
   bool running = false;
   bool cancelled = false;    // by cancel()
-  bool terminating = false;  // the options say so, whoever set them
+  bool terminating = false;  // the flag of the options is set
 };
 
 class OrtModel final : public device::Model, public std::enable_shared_from_this<OrtModel> {
  public:
-  static Result<std::shared_ptr<device::Model>> load(const Api& api, std::shared_ptr<device::Device> device,
+  static Result<std::shared_ptr<device::Model>> load(const OrtApi& api, std::shared_ptr<device::Device> device,
                                                      std::shared_ptr<DeviceMemory> memory, const device::ModelSource& source,
                                                      const device::Options& options);
   ~OrtModel() override;
@@ -58,10 +63,10 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
  private:
   friend class OrtBinding;
 
-  OrtModel(const Api& api, std::shared_ptr<device::Device> device, std::shared_ptr<DeviceMemory> memory, OrtSession* session,
+  OrtModel(const OrtApi& api, std::shared_ptr<device::Device> device, std::shared_ptr<DeviceMemory> memory, OrtSession* session,
            device::ModelInfo info, bool overlaps);
 
-  // A state in use; gives it back, for which no memory is needed.
+  // A state in use. Its destructor gives the state back without allocating memory.
   class Loan {
    public:
     Loan(std::shared_ptr<OrtModel> model, RunState* state) : model_(std::move(model)), state_(state) {}
@@ -81,13 +86,13 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
   Result<Loan> take_state();
   void give_back(RunState* state);
 
-  // Fill a state: values over the caller's memory. Each replaces what the state held.
+  // Make values over the caller's memory. They replace the former values of the state.
   Status wrap_inputs(const std::vector<TensorView>& inputs, RunState* state);
   Status wrap_outputs(const std::vector<device::Output>& outputs, RunState* state);
   void release_values(std::vector<OrtValue*>* values);
   void release_results(RunState* state);
 
-  // Runs over a filled state and describes the results. The bound values stay in the state.
+  // Runs, and describes the results. The bound values stay in the state.
   Status run(RunState* state, std::vector<device::Output>* outputs);
   Status run_once(RunState* state);
   OrtStatus* call(RunState* state);
@@ -95,30 +100,30 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
   OrtStatus* take_bound(RunState* state);
   OrtStatus* call_beside(RunState* state);
   void terminate(RunState* state);
-  // The check of the first run: fills the memory bound, and finds what was not written.
+  // For the check of the first run: fill the bound memory, and find outputs that were not written.
   Status fill_bound(const RunState& state, const std::vector<device::Output>& outputs) const;
   Result<bool> find_unwritten(const RunState& state, const std::vector<device::Output>& outputs);
   Status collect(RunState* state, std::vector<device::Output>* outputs);
-  // An output that the model hands through is the input's own memory, the caller's: gives it memory of its own.
+  // If the output is the caller's memory of an input, copies it to its own memory.
   Status separate(const RunState& state, device::Output* output);
   bool inherited() const;
   Result<OrtValue*> borrow(void* data, std::size_t bytes, DType dtype, const Shape& shape) const;
 
-  const Api& api_;
+  const OrtApi& api_;
   const std::shared_ptr<device::Device> device_;
   const std::shared_ptr<DeviceMemory> memory_;  // null: inputs and outputs are host memory
   OrtSession* const session_;
   const device::ModelInfo info_;
   const std::uint64_t generation_;
-  const bool overlaps_;  // several runs at once are quicker: the device has memory of its own
+  const bool overlaps_;  // the device has its own memory, so several runs at once are faster
   std::vector<const char*> input_names_;
   std::vector<const char*> output_names_;
-  std::atomic<bool> shapes_vary_{false};    // outputs have other shapes than declared: none is bound
-  std::atomic<bool> seen_written_{false};   // a run has shown that what is bound is written
-  std::vector<std::atomic<bool>> unbound_;  // one an output: ONNX Runtime does not write its memory
+  std::atomic<bool> shapes_vary_{false};    // outputs have other shapes than declared, so none is bound
+  std::atomic<bool> seen_written_{false};   // a run has shown that bound outputs are written
+  std::vector<std::atomic<bool>> unbound_;  // for each output: ONNX Runtime does not write its memory
 
   std::mutex lock_;
-  std::vector<std::unique_ptr<RunState>> states_;  // guarded by lock_; all there are
+  std::vector<std::unique_ptr<RunState>> states_;  // guarded by lock_; all states
 };
 
 }  // namespace ais::ort

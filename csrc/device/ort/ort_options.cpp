@@ -73,7 +73,7 @@ Status check_names(const device::Options& options) {
 
 // Registers libraries of operators, with one path in each line. Each exports ONNX Runtime's RegisterCustomOps; they stay
 // loaded.
-Status register_custom_ops(const Api& api, const std::string& lines, OrtSessionOptions* out) {
+Status register_custom_ops(const OrtApi& api, const std::string& lines, OrtSessionOptions* out) {
   using Register = OrtStatus* (*)(OrtSessionOptions*, const void*);
   std::istringstream paths(lines);
   for (std::string path; std::getline(paths, path);) {
@@ -91,7 +91,7 @@ Status register_custom_ops(const Api& api, const std::string& lines, OrtSessionO
 bool has(const device::Options& options, const std::string& name) { return options.count(name) != 0; }
 
 // Saves the weights in the layout of this machine's kernels, so that a later load can map them.
-Status save_prepared(const Api& api, const std::string& path, OrtSessionOptions* out) {
+Status save_prepared(const OrtApi& api, const std::string& path, OrtSessionOptions* out) {
   const Code bad = Code::kInvalidArgument;
   AIS_TRY(api.check(api.SetOptimizedModelFilePath(out, path.c_str()), bad));
   for (const auto& [entry, value] : {std::pair{"session.optimized_model_external_initializers_file_name", "weights"},
@@ -104,13 +104,13 @@ Status save_prepared(const Api& api, const std::string& path, OrtSessionOptions*
 
 // When such a model is loaded, kernels still pack each weight, and then use the file's data. Outside of the arena this memory
 // returns to the system.
-Status load_prepared(const Api& api, const device::Options& options, OrtSessionOptions* out) {
+Status load_prepared(const OrtApi& api, const device::Options& options, OrtSessionOptions* out) {
   const char* const entry = "session.use_device_allocator_for_initializers";
   if (has(options, entry)) return Status();
   return api.check(api.AddSessionConfigEntry(out, entry, "1"), Code::kInvalidArgument);
 }
 
-Status fill(const Api& api, const device::Options& options, OrtSessionOptions* out) {
+Status fill(const OrtApi& api, const device::Options& options, OrtSessionOptions* out) {
   AIS_ASSIGN(const int threads, option_int(options, "threads", usable_cpu_count(), 1, 1024));
   AIS_ASSIGN(const int inter_threads, option_int(options, "inter_op_num_threads", 1, 1, 1024));
   AIS_ASSIGN(const int level, one_of(options, "graph_optimization_level", "all",
@@ -158,7 +158,7 @@ Result<int> option_int(const device::Options& options, const std::string& name, 
   return static_cast<int>(value);
 }
 
-Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Options& options, int id) {
+Result<OrtSessionOptions*> make_session_options(const OrtApi& api, const device::Options& options, int id) {
   AIS_TRY(check_names(options));
   OrtSessionOptions* out = nullptr;
   AIS_TRY(api.check(api.CreateSessionOptions(&out), Code::kSystem));

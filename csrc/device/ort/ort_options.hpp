@@ -14,7 +14,7 @@ constexpr const char* kPrepared = "prepared";
 
 // Checks every name and value; the caller releases the result with ReleaseSessionOptions.
 // The session runs on device `id` of the provider in the options, or on the processor.
-Result<OrtSessionOptions*> make_session_options(const Api& api, const device::Options& options, int id);
+Result<OrtSessionOptions*> make_session_options(const OrtApi& api, const device::Options& options, int id);
 
 // Returns a decimal number in [low, high]; otherwise InvalidArgument names the option.
 Result<int> option_int(const device::Options& options, const std::string& name, int fallback, int low, int high);

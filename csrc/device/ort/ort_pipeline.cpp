@@ -1,4 +1,4 @@
-// Lanes in a ring, and the threads that run them.
+// A ring of lanes, and the threads that run them.
 #include "device/ort/ort_pipeline.hpp"
 
 #include <chrono>
@@ -20,19 +20,24 @@ namespace {
 
 using Place = DeviceMemory::Place;
 
-// One run: what it is over, and how it went. Between submit and wait it belongs to the thread that runs it.
+// One run: its memory, its status and its times. From submit to wait it belongs to the thread that runs it.
 struct Lane {
-  // One input or output. The buffers are kept for the next runs.
+  // An input or output. The buffers are used again by later runs.
   struct Transfer {
-    DeviceMemory::Span host{nullptr, Place::kHost};  // null, of an output: `staging`, once its size is known
+    DeviceMemory::Span host{nullptr, Place::kHost};  // null for an output that will use `staging`
     device::Buffer staging;
     device::Buffer on_device;
   };
   std::vector<TensorView> inputs;
   std::vector<device::Output> outputs;
-  std::vector<device::Buffer> staging;  // without memory of the device: copies of the inputs, and outputs without a place
+  std::vector<device::Buffer> staging;  // if there is no device memory: copies of inputs, and outputs without a landing
   std::vector<Transfer> in;
   std::vector<Transfer> out;
+  // Frees the buffers of a run for which there was not enough memory, so that smaller runs have it.
+  void give_back() {
+    in.clear();
+    out.clear();
+  }
   Status status;
   device::Pipeline::Times times;
   bool done = false;
@@ -48,7 +53,7 @@ class OrtPipeline final : public device::Pipeline {
         generation_(fork_generation()),
         state_(new State(depth)) {}
 
-  // False: no thread can be had.
+  // Returns false if no thread could be started.
   bool start(std::size_t depth) {
     try {
       for (std::size_t i = 0; i < depth; ++i) state_->threads.emplace_back([this] { serve(); });
@@ -59,7 +64,7 @@ class OrtPipeline final : public device::Pipeline {
   }
 
   ~OrtPipeline() override {
-    if (generation_ != fork_generation()) return;  // the threads are the parent's, and so is what they work on
+    if (generation_ != fork_generation()) return;  // the threads and their memory belong to the parent
     {
       const std::lock_guard<std::mutex> guard(state_->lock);
       state_->ending = true;
@@ -80,8 +85,12 @@ class OrtPipeline final : public device::Pipeline {
     lane.staging.clear();
     lane.done = false;
     if (memory_ != nullptr) {
-      AIS_TRY(stage_inputs(landing != nullptr, &lane));
-      AIS_TRY(place_on_device(landing, &lane));
+      Status status = stage_inputs(landing != nullptr, &lane);
+      if (status.ok()) status = place_on_device(landing, &lane);
+      if (!status.ok()) {
+        lane.give_back();
+        return status;
+      }
     } else {
       if (landing == nullptr) AIS_TRY(copy_inputs(&lane));
       AIS_TRY(place_outputs(landing, &lane));
@@ -106,6 +115,7 @@ class OrtPipeline final : public device::Pipeline {
     oldest_ = (oldest_ + 1) % depth();
     *times = lane.times;
     *outputs = lane.outputs;  // the lane keeps its memory until it is used again
+    if (lane.status.code() == Code::kOutOfMemory) lane.give_back();
     return std::exchange(lane.status, Status());
   }
 
@@ -133,7 +143,7 @@ class OrtPipeline final : public device::Pipeline {
 
   Status fit_device(std::size_t bytes, device::Buffer* buffer) {
     if (buffer->data != nullptr && buffer->bytes >= bytes) return Status();
-    *buffer = device::Buffer();  // before there is another one
+    *buffer = device::Buffer();  // free it before the next one is allocated
     AIS_ASSIGN(*buffer, device_->allocate(bytes));
     return Status();
   }
@@ -143,8 +153,8 @@ class OrtPipeline final : public device::Pipeline {
     return Status();
   }
 
-  // Memory of the device for each input, and where it is copied from. Inputs that stay are copied from where they are, unless
-  // the provider has memory that it copies from faster.
+  // Allocates memory on the device for each input, and decides what is copied there. An input that stays valid is copied
+  // directly if it is registered, or if the provider has no page-locked memory. Other inputs go through staging memory.
   Status stage_inputs(bool stay, Lane* lane) {
     lane->in.resize(lane->inputs.size());
     for (std::size_t i = 0; i < lane->inputs.size(); ++i) {
@@ -152,7 +162,7 @@ class OrtPipeline final : public device::Pipeline {
       Lane::Transfer& transfer = lane->in[i];
       if (input.absent()) continue;
       transfer.host = {input.data, Place::kHost};
-      if (!stay || memory_->has_staging()) {
+      if (!stay || (memory_->has_staging() && !memory_->is_registered(input.data, input.bytes))) {
         AIS_TRY(fit_staging(input.bytes, &transfer.staging));
         if (input.bytes != 0) std::memcpy(transfer.staging.data.get(), input.data, input.bytes);
         transfer.host = {transfer.staging.data.get(), memory_->staging_place()};
@@ -163,7 +173,7 @@ class OrtPipeline final : public device::Pipeline {
     return Status();
   }
 
-  // Memory of the device for each output of a known shape, and of the host if the landing has some.
+  // Allocates memory on the device for each output of known shape, and takes room on the host from the landing.
   Status place_on_device(device::Landing* landing, Lane* lane) {
     const std::vector<device::TensorDesc>& descs = model_->info().outputs;
     lane->outputs.assign(descs.size(), device::Output());
@@ -177,9 +187,9 @@ class OrtPipeline final : public device::Pipeline {
       output.capacity = packed_bytes(descs[i].dtype, elements);
       AIS_TRY(fit_device(output.capacity, &lane->out[i].on_device));
       output.data = lane->out[i].on_device.data.get();
-      if (landing != nullptr && !memory_->has_staging()) {
-        lane->out[i].host.data = landing->room(i, output.shape, output.capacity);
-      }
+      if (landing == nullptr) continue;
+      void* const room = landing->room(i, output.shape, output.capacity);
+      if (!memory_->has_staging() || memory_->is_registered(room, output.capacity)) lane->out[i].host.data = room;
     }
     return Status();
   }
@@ -193,7 +203,7 @@ class OrtPipeline final : public device::Pipeline {
     return Status();
   }
 
-  // The outputs are host memory after it. An output of another shape than declared is longer than its room: it gets staging.
+  // Moves the outputs to host memory. An output with another shape than declared may not fit its room, so it goes to staging.
   Status copy_out(Lane* lane) {
     for (std::size_t i = 0; i < lane->outputs.size(); ++i) {
       device::Output& output = lane->outputs[i];
@@ -204,7 +214,7 @@ class OrtPipeline final : public device::Pipeline {
       }
       AIS_TRY(memory_->copy(transfer.host, {output.data, Place::kDevice}, output.bytes));
       output.data = transfer.host.data;
-      output.owner.reset();  // what the runtime allocated on the device; the lane owns its staging memory
+      output.owner.reset();  // frees what the runtime allocated on the device
     }
     return Status();
   }
@@ -221,7 +231,7 @@ class OrtPipeline final : public device::Pipeline {
     return Status();
   }
 
-  // What has a known shape goes to the landing's memory; the rest comes from the runtime.
+  // Outputs of known shape are written to the landing's memory. The runtime allocates the others.
   Status place_outputs(device::Landing* landing, Lane* lane) {
     const std::vector<device::TensorDesc>& descs = model_->info().outputs;
     lane->outputs.assign(descs.size(), device::Output());

@@ -1,15 +1,14 @@
-// Several runs of a model under way at once, each in a thread of its own.
+// Several runs of a model at once, each in its own thread.
 //
-// On a device with memory of its own (ort_memory.hpp) a thread copies in, executes and copies out, so that the copies of a run
-// overlap the execution of others. Each lane has memory of the device for one run, and keeps it. Other providers copy as a part
-// of a run, on streams of that run if they have several. Providers that take one run at a time lose nothing.
+// On a device with its own memory (ort_memory.hpp) a thread copies in, executes and copies out, so the copies of a run overlap
+// the executions of others. Each lane keeps memory on the device for one run. Other providers copy as a part of a run, on its
+// stream if they have several. Providers that execute one run at a time lose nothing.
 //
-// Who owns which memory: the caller owns inputs and landings until wait() of the run. A lane owns its buffers on the device and
-// its staging memory on the host. From submit() to wait() only the lane's thread touches them, and it never touches the landing
-// itself: its memory is asked for in submit() if the shape is known. Other outputs land in staging memory, and the caller
-// copies.
+// Ownership: the caller owns inputs and landings until wait() of the run. A lane owns its buffers on the device and its staging
+// memory on the host. From submit() to wait() only the lane's thread uses them. It never calls the landing: submit() asks the
+// landing for room if the shape is known. Other outputs go to staging memory, and the caller copies them.
 //
-// ONNX Runtime has no events, so the times are the host's: a copy or an execution may have waited for others.
+// ONNX Runtime has no events, so the times are measured by the host. They include waiting for other runs.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-// Appending, counting, and asking who took which node.
+// Appends providers to sessions, counts devices, and reports which provider runs which node.
 #include "device/ort/ort_provider.hpp"
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace {
 
 const char* const kProcessor = "CPUExecutionProvider";
 
-// Keys and values as the library takes them.
+// Keys and values in the form of the C API.
 struct Pairs {
   const std::map<std::string, std::string> texts;
   std::vector<const char*> keys;
@@ -37,8 +37,8 @@ std::map<std::string, std::string> own_options(const device::Options& options) {
   return own;
 }
 
-// Plugins are registered once a process and stay: sessions may use them until the end.
-Status register_plugin(const Api& api, const std::string& library) {
+// A plugin is registered once in a process and never unregistered, because sessions may use it until the process ends.
+Status register_plugin(const OrtApi& api, const std::string& library) {
   static auto* const lock = new std::mutex;
   static auto* const known = new std::set<std::string>;
   const std::lock_guard<std::mutex> guard(*lock);
@@ -53,8 +53,8 @@ Status register_plugin(const Api& api, const std::string& library) {
   return Status();
 }
 
-// The devices that plugins offer for the provider, in the runtime's order.
-Result<std::vector<const OrtEpDevice*>> plugin_devices(const Api& api, const std::string& provider,
+// Returns the devices that plugins offer for the provider, in the runtime's order.
+Result<std::vector<const OrtEpDevice*>> plugin_devices(const OrtApi& api, const std::string& provider,
                                                        const std::string& library) {
   AIS_TRY(register_plugin(api, library));
   const OrtEpDevice* const* devices = nullptr;
@@ -72,7 +72,8 @@ std::string library_of(const device::Options& options) {
   return given == options.end() ? "" : given->second;
 }
 
-// Asks a driver's library for the number of its devices: `begin` may be null, `count` fills an int; both answer 0 for success.
+// Returns the number of devices of a driver's library. It calls `begin`, which may be null, and then `count`, which fills an
+// int. Both return 0 on success.
 Result<int> count_by_driver(const std::string& what, const std::vector<std::string>& libraries, const char* begin,
                             const char* count) {
   AIS_ASSIGN(const Dylib driver, Dylib::open_first(what, libraries, [&](const Dylib& opened) {
@@ -89,16 +90,16 @@ Result<int> count_by_driver(const std::string& what, const std::vector<std::stri
   return devices;
 }
 
-// Built-in providers take the number of a device as an option; the others have one device, or an option that says which.
+// Returns whether the provider has the option "device_id". The others have one device, or another option that selects it.
 bool takes_device_id(const std::string& provider) {
   static const std::set<std::string> numbered{"CUDAExecutionProvider", "TensorrtExecutionProvider", "MIGraphXExecutionProvider",
                                               "CANNExecutionProvider"};
   return numbered.count(provider) != 0;
 }
 
-// One call to make the provider's own options, one to fill them, one to append, one to release.
+// Creates the provider's options, fills them, appends the provider, and releases the options.
 template <typename Own>
-Status append_with(const Api& api, OrtStatus* (*create)(Own**),
+Status append_with(const OrtApi& api, OrtStatus* (*create)(Own**),
                    OrtStatus* (*update)(Own*, const char* const*, const char* const*, std::size_t),
                    OrtStatus* (*append)(OrtSessionOptions*, const Own*), void (*release)(Own*), const Pairs& pairs,
                    OrtSessionOptions* out) {
@@ -110,7 +111,7 @@ Status append_with(const Api& api, OrtStatus* (*create)(Own**),
   return status;
 }
 
-Status append_built_in(const Api& api, const std::string& provider, const std::map<std::string, std::string>& own,
+Status append_built_in(const OrtApi& api, const std::string& provider, const std::map<std::string, std::string>& own,
                        OrtSessionOptions* out) {
   const Pairs pairs(own);
   if (provider == "CUDAExecutionProvider") {
@@ -120,7 +121,7 @@ Status append_built_in(const Api& api, const std::string& provider, const std::m
   if (provider == "TensorrtExecutionProvider") {
     AIS_TRY(append_with(api, api.CreateTensorRTProviderOptions, api.UpdateTensorRTProviderOptions,
                         api.SessionOptionsAppendExecutionProvider_TensorRT_V2, api.ReleaseTensorRTProviderOptions, pairs, out));
-    // What TensorRT does not take stays on the GPU.
+    // CUDA runs the nodes that TensorRT does not support.
     const Pairs device({{"device_id", own.at("device_id")}});
     return append_with(api, api.CreateCUDAProviderOptions, api.UpdateCUDAProviderOptions,
                        api.SessionOptionsAppendExecutionProvider_CUDA_V2, api.ReleaseCUDAProviderOptions, device, out);
@@ -136,7 +137,7 @@ Status append_built_in(const Api& api, const std::string& provider, const std::m
       Code::kUnavailable);
 }
 
-Status append_plugin(const Api& api, const device::Options& options, const std::string& provider, int id,
+Status append_plugin(const OrtApi& api, const device::Options& options, const std::string& provider, int id,
                      OrtSessionOptions* out) {
   AIS_ASSIGN(const std::vector<const OrtEpDevice*> devices, plugin_devices(api, provider, library_of(options)));
   if (id < 0 || id >= static_cast<int>(devices.size())) {
@@ -150,7 +151,7 @@ Status append_plugin(const Api& api, const device::Options& options, const std::
                    Code::kUnavailable);
 }
 
-Status check_built_in(const Api& api, const std::string& provider) {
+Status check_built_in(const OrtApi& api, const std::string& provider) {
   AIS_ASSIGN(const std::vector<std::string> known, built_in_providers(api));
   if (std::find(known.begin(), known.end(), provider) != known.end()) return Status();
   return Status(Code::kUnavailable, "ONNX Runtime " + api.version + " in '" + api.library.path() + "' has no " + provider +
@@ -164,7 +165,7 @@ std::string provider_of(const device::Options& options) {
   return given == options.end() ? "" : given->second;
 }
 
-Result<std::vector<std::string>> built_in_providers(const Api& api) {
+Result<std::vector<std::string>> built_in_providers(const OrtApi& api) {
   char** names = nullptr;
   int count = 0;
   AIS_TRY(api.check(api.GetAvailableProviders(&names, &count), Code::kUnavailable));
@@ -173,7 +174,7 @@ Result<std::vector<std::string>> built_in_providers(const Api& api) {
   return found;
 }
 
-Result<std::vector<std::string>> provider_devices(const Api& api, const device::Options& options) {
+Result<std::vector<std::string>> provider_devices(const OrtApi& api, const device::Options& options) {
   const std::string provider = provider_of(options);
   std::vector<std::string> names;
   if (!library_of(options).empty()) {
@@ -196,7 +197,7 @@ Result<std::vector<std::string>> provider_devices(const Api& api, const device::
   return names;
 }
 
-Status append_provider(const Api& api, const device::Options& options, int id, OrtSessionOptions* out) {
+Status append_provider(const OrtApi& api, const device::Options& options, int id, OrtSessionOptions* out) {
   const std::string provider = provider_of(options);
   if (provider.empty()) return Status();
   if (api.Session_GetEpGraphAssignmentInfo != nullptr) {
@@ -213,14 +214,14 @@ Status append_provider(const Api& api, const device::Options& options, int id, O
   return append_built_in(api, provider, own, out);
 }
 
-const OrtEpDevice* plugin_device(const Api& api, const device::Options& options, int id) {
+const OrtEpDevice* plugin_device(const OrtApi& api, const device::Options& options, int id) {
   if (provider_of(options).empty() || library_of(options).empty()) return nullptr;
   const auto devices = plugin_devices(api, provider_of(options), library_of(options));
   if (!devices.ok() || id < 0 || id >= static_cast<int>(devices.value().size())) return nullptr;
   return devices.value()[static_cast<std::size_t>(id)];
 }
 
-bool has_own_memory(const Api& api, const device::Options& options, int id) {
+bool has_own_memory(const OrtApi& api, const device::Options& options, int id) {
   if (library_of(options).empty()) return takes_device_id(provider_of(options));
   const OrtEpDevice* const device = plugin_device(api, options, id);
   if (device == nullptr) return false;
@@ -230,7 +231,7 @@ bool has_own_memory(const Api& api, const device::Options& options, int id) {
   return api.EpDevice_MemoryInfo != nullptr && api.EpDevice_MemoryInfo(device, kDefaultMemory) != nullptr;
 }
 
-Result<device::Placement> read_placement(const Api& api, const OrtSession* session, const std::string& provider) {
+Result<device::Placement> read_placement(const OrtApi& api, const OrtSession* session, const std::string& provider) {
   device::Placement placement;
   if (provider.empty() || api.Session_GetEpGraphAssignmentInfo == nullptr) return placement;
   const OrtEpAssignedSubgraph* const* parts = nullptr;

@@ -1,12 +1,12 @@
-// Execution providers: what makes a session of ONNX Runtime run elsewhere than on the processor.
+// Execution providers of ONNX Runtime, which run sessions on other devices than the processor.
 //
-// A provider is built into the library (its own shared library beside it is loaded when it is appended), or a plugin library
-// that is registered with the environment and offers a list of devices. Options that concern it:
+// A provider is either built in (ONNX Runtime loads a library beside its own when the provider is appended), or a plugin: a
+// library that is registered with the environment and offers a list of devices. Options:
 //
-//   "provider"           its name in ONNX Runtime, "CUDAExecutionProvider"; none: the processor
-//   "provider_library"   the file of a plugin; none: it is built in
-//   "provider:KEY"       an option of its own
-//   "fallback"           "cpu": nodes that it does not take run on the processor; "error": such a model does not load
+//   "provider"           the name in ONNX Runtime, "CUDAExecutionProvider"; if missing: the processor
+//   "provider_library"   the file of a plugin; if missing: the provider is built in
+//   "provider:KEY"       an option of the provider
+//   "fallback"           "cpu": nodes that the provider does not support run on the processor; "error": then loading fails
 #pragma once
 
 #include <string>
@@ -22,26 +22,26 @@ constexpr const char* kProviderLibrary = "provider_library";
 constexpr const char* kProviderPrefix = "provider:";
 constexpr const char* kFallback = "fallback";
 
-// The provider's name of `options`, "" for the processor.
+// Returns the name of the provider in `options`, "" for the processor.
 std::string provider_of(const device::Options& options);
 
-// The providers that are built into the library.
-Result<std::vector<std::string>> built_in_providers(const Api& api);
+// Returns the providers that are built into the library.
+Result<std::vector<std::string>> built_in_providers(const OrtApi& api);
 
-// What the devices of the provider are called. Opens none of them, but may load the driver's library: not for a process that
-// later forks.
-Result<std::vector<std::string>> provider_devices(const Api& api, const device::Options& options);
+// Returns the names of the provider's devices. It opens none of them, but may load the driver's library, so a process that
+// forks later must not call it.
+Result<std::vector<std::string>> provider_devices(const OrtApi& api, const device::Options& options);
 
-// Has a session with these options run on device `id` of the provider.
-Status append_provider(const Api& api, const device::Options& options, int id, OrtSessionOptions* out);
+// Adds the provider of `options`, with its device `id`, to the options of a session.
+Status append_provider(const OrtApi& api, const device::Options& options, int id, OrtSessionOptions* out);
 
-// Device `id` of a plugin; null for a built-in provider, the processor, and a device that does not exist.
-const OrtEpDevice* plugin_device(const Api& api, const device::Options& options, int id);
+// Returns device `id` of a plugin; null for a built-in provider, the processor, and a device that does not exist.
+const OrtEpDevice* plugin_device(const OrtApi& api, const device::Options& options, int id);
 
-// Whether the device has memory of its own, so that a run copies in and out, and copies and executions can overlap.
-bool has_own_memory(const Api& api, const device::Options& options, int id);
+// Returns whether the device has its own memory, so that copies and executions can overlap.
+bool has_own_memory(const OrtApi& api, const device::Options& options, int id);
 
-// Which nodes of the session the provider did not take.
-Result<device::Placement> read_placement(const Api& api, const OrtSession* session, const std::string& provider);
+// Returns which nodes of the session run on the processor.
+Result<device::Placement> read_placement(const OrtApi& api, const OrtSession* session, const std::string& provider);
 
 }  // namespace ais::ort

@@ -1,4 +1,4 @@
-// ONNX Runtime as a device runtime: every processor this process may use is a device, and so is every device of a provider.
+// ONNX Runtime as a device runtime. Its devices are the processors that this process may use, and the devices of providers.
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -15,11 +15,11 @@
 namespace ais::ort {
 namespace {
 
-constexpr std::size_t kAlignment = 64;  // a cache line, and what the widest vector loads like
+constexpr std::size_t kAlignment = 64;  // a cache line, and enough for the widest vectors
 
 class OrtDevice final : public device::Device, public std::enable_shared_from_this<OrtDevice> {
  public:
-  OrtDevice(const Api& api, int id, std::string provider) : api_(api), id_(id), provider_(std::move(provider)) {}
+  OrtDevice(const OrtApi& api, int id, std::string provider) : api_(api), id_(id), provider_(std::move(provider)) {}
 
   int id() const override { return id_; }
   std::string runtime() const override { return "ort"; }
@@ -27,7 +27,8 @@ class OrtDevice final : public device::Device, public std::enable_shared_from_th
   bool host_visible() const override { return true; }
 
   Result<device::Buffer> allocate(std::size_t bytes) override {
-    const std::size_t rounded = (bytes + kAlignment) / kAlignment * kAlignment;  // at least one line: never a null pointer
+    const std::size_t rounded =
+        (bytes + kAlignment) / kAlignment * kAlignment;  // at least one line, so that the pointer is never null
     void* data = rounded < bytes ? nullptr : std::aligned_alloc(kAlignment, rounded);
     if (data == nullptr)
       return Status(Code::kOutOfMemory, "the host has no " + std::to_string(bytes) + " bytes of memory left");
@@ -41,7 +42,7 @@ class OrtDevice final : public device::Device, public std::enable_shared_from_th
     return Status();
   }
 
-  // Host memory is this device's memory: there is nothing to tell it.
+  // This device uses host memory, so there is nothing to register.
   Status register_host(void*, std::size_t) override { return Status(); }
   Status unregister_host(void*) override { return Status(); }
 
@@ -50,16 +51,16 @@ class OrtDevice final : public device::Device, public std::enable_shared_from_th
   }
 
  private:
-  const Api& api_;
+  const OrtApi& api_;
   const int id_;
   const std::string provider_;  // "": the processor
 };
 
-// A device of a plugin with memory of its own, where inputs and outputs stay.
+// A device of a plugin with its own memory. Inputs and outputs are bound there.
 class OrtPluginDevice final : public device::Device, public std::enable_shared_from_this<OrtPluginDevice> {
  public:
   using Place = DeviceMemory::Place;
-  OrtPluginDevice(const Api& api, int id, std::string provider, std::shared_ptr<DeviceMemory> memory)
+  OrtPluginDevice(const OrtApi& api, int id, std::string provider, std::shared_ptr<DeviceMemory> memory)
       : api_(api), id_(id), provider_(std::move(provider)), memory_(std::move(memory)) {}
 
   int id() const override { return id_; }
@@ -78,15 +79,9 @@ class OrtPluginDevice final : public device::Device, public std::enable_shared_f
     return named(memory_->copy({to, Place::kDevice}, {const_cast<void*>(from), Place::kDevice}, bytes));
   }
 
-  Status register_host(void*, std::size_t) override {
-    return Status(Code::kUnsupported, "ONNX Runtime has no call that registers host memory with a device");
-  }
-  Status unregister_host(void*) override { return Status(); }
-  std::string host_memory() override {
-    return memory_->has_staging() ? "page-locked memory of the provider: ONNX Runtime cannot register slots"
-                                  : "ordinary memory: the provider has none that is page-locked, and ONNX Runtime cannot "
-                                    "register slots";
-  }
+  Status register_host(void* host, std::size_t bytes) override { return memory_->register_host(host, bytes); }
+  Status unregister_host(void* host) override { return memory_->unregister_host(host); }
+  std::string host_memory() override { return memory_->host_memory(); }
 
   Result<std::shared_ptr<device::Model>> load(const device::ModelSource& source, const device::Options& options) override {
     return OrtModel::load(api_, shared_from_this(), memory_, source, options);
@@ -100,7 +95,7 @@ class OrtPluginDevice final : public device::Device, public std::enable_shared_f
     return made.take_status().with_context(name());
   }
 
-  const Api& api_;
+  const OrtApi& api_;
   const int id_;
   const std::string provider_;
   const std::shared_ptr<DeviceMemory> memory_;
@@ -108,13 +103,13 @@ class OrtPluginDevice final : public device::Device, public std::enable_shared_f
 
 class OrtRuntime final : public device::Runtime {
  public:
-  explicit OrtRuntime(std::unique_ptr<Api> api) : api_(std::move(api)) {}
+  explicit OrtRuntime(std::unique_ptr<OrtApi> api) : api_(std::move(api)) {}
 
   std::string name() const override { return "ort"; }
   std::string version() const override { return api_->version; }
   Result<int> device_count() override { return static_cast<int>(allowed_cpus().size()); }
 
-  // Option "devices" replaces the count: a pool's worker is pinned to its share of the processors and sees only those.
+  // Option "devices" replaces the count, because a pool's worker is pinned to its share of the processors and sees only those.
   Result<std::shared_ptr<device::Device>> open(int device_id, const device::Options& options) override {
     if (const std::string provider = provider_of(options); !provider.empty()) {
       if (const OrtEpDevice* const plugin = plugin_device(*api_, options, device_id); plugin != nullptr) {
@@ -124,7 +119,7 @@ class OrtRuntime final : public device::Runtime {
               std::make_shared<OrtPluginDevice>(*api_, device_id, provider, std::move(memory)));
         }
       }
-      // Which devices it has is seen when a session is made on one: asking here would open its driver a second time.
+      // Creating a session reports a device that does not exist. A check here would open the driver a second time.
       return std::shared_ptr<device::Device>(std::make_shared<OrtDevice>(*api_, device_id, provider));
     }
     AIS_ASSIGN(const int count, option_int(options, "devices", static_cast<int>(allowed_cpus().size()), 1, 1 << 20));
@@ -140,16 +135,16 @@ class OrtRuntime final : public device::Runtime {
   Result<std::vector<std::string>> devices_of(const device::Options& options) override {
     AIS_ASSIGN(std::vector<std::string> devices, provider_devices(*api_, options));
     if (devices.empty()) return devices;
-    AIS_ASSIGN(OrtSessionOptions * made, make_session_options(*api_, options, 0));  // this loads the provider's library
+    AIS_ASSIGN(OrtSessionOptions * made, make_session_options(*api_, options, 0));  // loads the provider's library
     api_->ReleaseSessionOptions(made);
     return devices;
   }
   std::string library() const override { return api_->library.path(); }
 
-  Status finalize() override { return Status(); }  // the environment stays: others may hold sessions in it
+  Status finalize() override { return Status(); }  // the environment stays, because other sessions may use it
 
  private:
-  const std::unique_ptr<Api> api_;
+  const std::unique_ptr<OrtApi> api_;
 };
 
 }  // namespace
@@ -158,7 +153,7 @@ class OrtRuntime final : public device::Runtime {
 namespace ais::device {
 
 Result<std::unique_ptr<Runtime>> open_ort(const std::vector<std::string>& libraries) {
-  AIS_ASSIGN(std::unique_ptr<ort::Api> api, ort::load_api(libraries));
+  AIS_ASSIGN(std::unique_ptr<ort::OrtApi> api, ort::load_api(libraries));
   return std::unique_ptr<Runtime>(std::make_unique<ort::OrtRuntime>(std::move(api)));
 }
 
