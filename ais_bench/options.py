@@ -117,7 +117,7 @@ def unknown_argument(unknown: Iterable[str], function: Callable[..., Any]) -> Co
 
 
 def as_int(name: str, value: Any, low: int, high: int = LARGEST_INT, *, optional: bool = False) -> Any:
-    """Return `value` as an int in [low, high], or None if it is None and `optional`.
+    """Return `value` as an int in [low, high], or None if it is None and `optional`. Raises ConfigError.
 
     Accepts ints, numpy ints and texts of decimal digits ("0"), but no bool and no float.
     """
@@ -145,14 +145,15 @@ def _digits(text: str) -> int:
 
 
 def as_device_id(value: Any) -> int:
-    """Return a device id as an int of at least 0. Accepts ints, numpy ints and texts of digits."""
+    """Return a device id as an int of at least 0. Accepts ints, numpy ints and texts of digits. Raises
+    ConfigError."""
     number: int = as_int("device_id", value, 0)
     return number
 
 
 def as_device_ids(devices: Any) -> tuple[int, ...]:
-    """Return device ids in the given order. `devices` is one id or an iterable of ids. An empty iterable is an error, and so is
-    a repeated id."""
+    """Return device ids in the given order. `devices` is one id or an iterable of ids. Raises ConfigError, also for an empty
+    iterable and for a repeated id."""
     if isinstance(devices, str) or not _iterates(devices):
         devices = [devices]
     ids = tuple(as_device_id(device) for device in devices)
@@ -167,7 +168,8 @@ def as_device_ids(devices: Any) -> tuple[int, ...]:
 
 
 def as_seconds(name: str, value: Any, *, optional: bool = False, zero: bool = False) -> Any:
-    """Return `value`, a time in seconds: above 0, or also 0 with `zero`, or None with `optional`."""
+    """Return `value`, a time in seconds: above 0, or also 0 with `zero`, or None with `optional`. Raises
+    ConfigError."""
     if optional and value is None:
         return None
     wanted = f"a {'non-negative' if zero else 'positive'} number of seconds{' or None' * optional}"
@@ -183,14 +185,14 @@ def _is_number(value: Any) -> bool:
 
 
 def check_spin(value: Any) -> None:
-    """Check the time for which a waiting process spins: "auto", or 0 to 10000 microseconds."""
+    """Raise ConfigError unless `value`, the time for which a waiting process spins, is "auto" or 0 to 10000 microseconds."""
     if (isinstance(value, str) and value == "auto") or (_is_number(value) and 0 <= value <= 10_000):
         return
     raise (wrong if _is_number(value) else wrong_type)("spin", '"auto" or 0 to 10000 microseconds', value)
 
 
 def check_affinity(affinity: Any) -> None:
-    """Check the processors of workers: "auto", "split", "none" or {device id: [processors]}."""
+    """Raise ConfigError unless the processors of workers are "auto", "split", "none" or {device id: [processors]}."""
     if isinstance(affinity, str) and affinity in ("auto", "split", "none"):
         return
     if isinstance(affinity, Mapping) and all(
@@ -210,14 +212,15 @@ def check_affinity(affinity: Any) -> None:
 
 
 def as_text(name: str, value: Any) -> str:
-    """Return `value`, a str."""
+    """Return `value`, a str. Raises ConfigTypeError."""
     if not isinstance(value, str):
         raise wrong_type(name, "a str", value)
     return value
 
 
 def as_bool(name: str, value: Any) -> bool:
-    """Return `value` as a bool. Accepts bools, numpy bools, the ints 0 and 1, and None for False."""
+    """Return `value` as a bool. Accepts bools, numpy bools, the ints 0 and 1, and None for False. Raises
+    ConfigTypeError."""
     if (
         value is None
         or isinstance(value, bool)
@@ -229,7 +232,7 @@ def as_bool(name: str, value: Any) -> bool:
 
 
 def as_choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """Return `value`, one of the texts in `choices`."""
+    """Return `value`, one of the texts in `choices`. Raises ConfigError."""
     if isinstance(value, str) and value in choices:
         return value
     kind = wrong if isinstance(value, str) else wrong_type
@@ -237,12 +240,12 @@ def as_choice(name: str, value: Any, choices: Sequence[str]) -> str:
 
 
 def as_mode(mode: Any) -> int:
-    """Return the number that stands for an infer mode in a task."""
+    """Return the number that stands for an infer mode in a task. Raises ConfigError."""
     return MODES.index(as_choice("mode", mode, MODES))
 
 
 def check_on_error(value: Any) -> OnError:
-    """Return `value`, which says what happens to errors of single items: "raise" or "return"."""
+    """Return `value`, which says what happens to errors of single items: "raise" or "return". Raises ConfigError."""
     return as_choice("on_error", value, ("raise", "return"))  # type: ignore[return-value]
 
 
@@ -250,21 +253,21 @@ def check_on_error(value: Any) -> OnError:
 
 
 def as_callable(name: str, value: Any) -> Callable[[Any], Any]:
-    """Return `value`, a callable."""
+    """Return `value`, a callable. Raises ConfigTypeError."""
     if not callable(value):
         raise wrong_type(name, "callable", value)
     return value  # type: ignore[no-any-return]
 
 
 def as_iterable(name: str, value: Any, of: str) -> Iterable[Any]:
-    """Return `value`, an iterable that is neither a text nor a mapping."""
+    """Return `value`, an iterable that is neither a text nor a mapping. Raises ConfigTypeError."""
     if isinstance(value, (str, bytes, Mapping)) or not _iterates(value):
         raise wrong_type(name, f"an iterable of {of}", value)
     return value  # type: ignore[no-any-return]
 
 
 def as_list(name: str, value: Any, of: str) -> list[Any]:
-    """Return the entries of an iterable that is neither a text nor a mapping."""
+    """Return the entries of an iterable that is neither a text nor a mapping. Raises ConfigTypeError."""
     if isinstance(value, (str, bytes, Mapping)) or not _iterates(value):
         raise wrong_type(name, f"a list of {of}", value)
     return list(value)
@@ -276,7 +279,7 @@ def _iterates(value: Any) -> bool:
 
 
 def as_chain(value: Any) -> list[int]:
-    """Return an `in_out_list` as a list of ints."""
+    """Return an `in_out_list` as a list of ints. Raises ConfigError."""
     if isinstance(value, (str, bytes, Mapping)) or not _iterates(value):
         raise wrong_type("in_out_list", "a list with the index of an output, or -1, for each input", value)
     chain = []
@@ -293,7 +296,7 @@ def as_chain(value: Any) -> list[int]:
 
 
 def as_path(name: str, value: Any) -> str:
-    """Return a path as text. Accepts str, bytes and Path."""
+    """Return a path as text. Accepts str, bytes and Path. Raises ConfigError."""
     if not isinstance(value, (str, bytes, os.PathLike)):
         raise wrong_type(name, "a path (str or Path)", value)
     path = os.fsdecode(value)
@@ -303,7 +306,7 @@ def as_path(name: str, value: Any) -> str:
 
 
 def as_folder(name: str, value: Any) -> str:
-    """Return the absolute path of an existing folder, as text."""
+    """Return the absolute path of an existing folder, as text. Raises ConfigError, FileMissing."""
     path = _from_root(as_path(name, value))
     if not os.path.isdir(path):
         raise wrong(name, "the path of a folder", os.fsdecode(value))
@@ -311,7 +314,8 @@ def as_folder(name: str, value: Any) -> str:
 
 
 def absolute_path(name: str, value: Any) -> str | None:
-    """Return a path that stays valid in another process and after a change of the folder; None for None and ""."""
+    """Return a path that stays valid in another process and after a change of the folder; None for None and "".
+    Raises ConfigError, FileMissing."""
     text = "" if value is None else as_path(name, value)
     return _from_root(text) if text else None
 
@@ -326,7 +330,7 @@ def _from_root(path: str) -> str:
 
 
 def as_model(value: Any) -> str | bytes:
-    """Return a model's path as text, or its content as bytes."""
+    """Return a model's path as text, or its content as bytes. Raises ConfigError."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, (str, os.PathLike)):
@@ -335,7 +339,8 @@ def as_model(value: Any) -> str | bytes:
 
 
 def absolute(model: str | bytes) -> str | bytes:
-    """Return a model with an absolute path, so that a worker that starts later finds the same file."""
+    """Return a model with an absolute path, so that a worker that starts later finds the same file. Raises
+    ModelLoadError."""
     if not isinstance(model, str):
         return model
     try:
@@ -345,7 +350,7 @@ def absolute(model: str | bytes) -> str | bytes:
 
 
 def check_custom_sizes(sizes: Any, outputs: int = 0) -> list[int]:
-    """Check the output sizes of a `dymshape` run: an int, a sequence of ints, or None.
+    """Check the output sizes of a `dymshape` run: an int, a sequence of ints, or None. Raises ConfigTypeError.
 
     They are a hint and never limit a result. Returns one number of bytes for each of `outputs` outputs, 0 without a hint.
     """
@@ -377,7 +382,8 @@ def runtime_options(
     profile: Any = None,
     custom_ops: Any = None,
 ) -> dict[str, str]:
-    """Return a session's options in the runtime's form: texts by name. The runtime refuses names that it does not know."""
+    """Return a session's options in the runtime's form: texts by name. The runtime refuses names that it does not know.
+    Raises ConfigError."""
     if provider_options is not None and not isinstance(provider_options, Mapping):
         raise wrong_type("provider_options", "a mapping from option names to values, or None", provider_options)
     options = {str(name): _option_text(value) for name, value in (provider_options or {}).items()}
@@ -401,7 +407,7 @@ def _option_text(value: Any) -> str:
 
 
 def as_provider(value: Any) -> str | None:
-    """Return `provider`, the name of an execution provider; None for None and for "cpu"."""
+    """Return `provider`, the name of an execution provider; None for None and for "cpu". Raises ConfigTypeError."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -410,12 +416,13 @@ def as_provider(value: Any) -> str | None:
 
 
 def as_fallback(value: Any) -> str:
-    """Return `fallback`: what happens to nodes that a provider does not support, "cpu" or "error"."""
+    """Return `fallback`: what happens to nodes that a provider does not support, "cpu" or "error". Raises
+    ConfigError."""
     return as_choice("fallback", value, ("cpu", "error"))
 
 
 def as_share_weights(value: Any) -> bool | None:
-    """Return `share_weights`: True, False, or None for "auto"."""
+    """Return `share_weights`: True, False, or None for "auto". Raises ConfigError."""
     if isinstance(value, str):
         as_choice("share_weights", value, ("auto",))
         return None
@@ -425,7 +432,8 @@ def as_share_weights(value: Any) -> bool | None:
 
 
 def host_register_option(value: Any, runtime: str) -> dict[str, str]:
-    """Return `host_register` in the runtime's form: empty for "auto", and for a CPU device, which copies nothing."""
+    """Return `host_register` in the runtime's form: empty for "auto", and for a CPU device, which copies nothing.
+    Raises ConfigError."""
     choice = as_choice("host_register", value, ("auto", "off", "on"))
     return {} if choice == "auto" or runtime == "ort" else {"host_register": choice}
 
@@ -438,7 +446,7 @@ def refuse_on_npu(options: Iterable[str]) -> None:
 
 
 def as_runtime(value: Any) -> str | None:
-    """Return "ort", "acl" or None."""
+    """Return "ort", "acl" or None. Raises ConfigError."""
     if value is None or (isinstance(value, str) and value in ("ort", "acl")):
         return value
     if not isinstance(value, str):

@@ -10,7 +10,7 @@ so it imports nothing.
 # Bytes of an array from which on it lies beside a pickle instead of in it: a copy against one more part. A guess: a page.
 APART_BYTES = 4 << 10  # in a parcel, which is packed once
 OUT_OF_BAND_BYTES = 4096  # in the frame of an object
-# And so many at most: the rest goes in the pickle. A guess; a frame has a place for four times as many.
+# The largest number of such arrays: the rest goes in the pickle. A guess; a frame has a place for four times as many.
 MOST_OUT_OF_BAND = 1 << 14
 # Bytes of a parcel up to which the start message carries it: a write to a socket against a file in memory. A guess.
 CARRIED_BYTES = 64 << 10
@@ -135,7 +135,7 @@ HELD_S = 3.0
 # Pauses before a node is tried again, doubled each time, and deaths in a row that are put down to chunks. Guesses.
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
-MOST_CONVICTED = 30
+MOST_BLAMED_ON_CHUNKS = 30
 # Between two looks at the nodes of the cluster, and the longest wait of a helper's thread for a job. Guesses.
 NODES_LOOK_S = 1.0
 HELPER_WAIT_S = 0.5

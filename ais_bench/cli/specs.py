@@ -86,7 +86,9 @@ def _labels(path: str, files: list[str]) -> list[Any]:
     names = [os.path.basename(file) for file in files]
     missing = [name for name in names if name not in given and os.path.splitext(name)[0] not in given]
     if missing:
-        raise CliError(f"--labels {path} has no label for {len(missing)} of {len(names)} files; the first is {missing[0]!r}")
+        raise CliError(
+            f"--labels {path} must label all {len(names)} files; {len(missing)} are missing, the first is {missing[0]!r}"
+        )
     return [given[name] if name in given else given[os.path.splitext(name)[0]] for name in names]
 
 
@@ -112,8 +114,8 @@ def metric_of(spec: str) -> Any:
         return EditDistance()
     if ":" not in spec:
         raise CliError(
-            f"{spec!r} is no metric: topN, mean-absolute-error, mean-relative-error, mean-cosine-error, edit-distance, or a "
-            "Python object, module:name or file.py:name"
+            "--metric must be topN, mean-absolute-error, mean-relative-error, mean-cosine-error, edit-distance, module:name or "
+            f"file.py:name, got {spec!r}"
         )
     found_object = load_object(spec)
     return found_object() if inspect.isclass(found_object) else found_object

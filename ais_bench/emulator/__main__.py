@@ -12,6 +12,7 @@ from ais_bench.emulator.binary import OPTIONAL, library_without
 from ais_bench.emulator.machine import npus
 from ais_bench.emulator.pack import pack
 from ais_bench.errors import ConfigError
+from ais_bench.options import wrong
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +89,7 @@ def _pack(options: argparse.Namespace) -> int:
 
 def _switch(name: str, text: str) -> bool:
     if text not in ("0", "1"):
-        raise ConfigError(f"{name} is {text!r}; it is 0 or 1")
+        raise wrong(name, "0 or 1", text)
     return text == "1"
 
 

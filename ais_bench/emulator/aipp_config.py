@@ -72,7 +72,7 @@ def _entry(index: int, settings: dict[str, str]) -> AippEntry:
             entry[name] = _real(name, text)
         elif name == "input_format":
             if text not in FORMATS:
-                raise ConfigError(f"input_format {text} is not emulated; there are {', '.join(FORMATS)}")
+                raise ConfigError(f"input_format must be one of {', '.join(FORMATS)}, got {text}")
             entry[name] = text
         elif name in ("resize", "scf_switch") and not _switch(name, text):
             continue
@@ -115,7 +115,7 @@ def _operators(text: str) -> list[dict[str, str]]:
     operators = []
     while tokens:
         if tokens[:2] != ["aipp_op", "{"]:
-            raise ConfigError(f"'aipp_op {{' is expected, and {' '.join(tokens[:2])!r} found")
+            raise ConfigError(f"expected 'aipp_op {{', got {' '.join(tokens[:2])!r}")
         del tokens[:2]
         settings: dict[str, str] = {}
         while tokens and tokens[0] != "}":
@@ -123,11 +123,11 @@ def _operators(text: str) -> list[dict[str, str]]:
                 del tokens[0]
                 continue
             if len(tokens) < 3 or tokens[1] != ":":
-                raise ConfigError(f"'name: value' is expected, and {' '.join(tokens[:3])!r} found")
+                raise ConfigError(f"expected 'name: value', got {' '.join(tokens[:3])!r}")
             settings[tokens[0]] = tokens[2]
             del tokens[:3]
         if not tokens:
-            raise ConfigError("an aipp_op does not end")
+            raise ConfigError("an aipp_op has no closing '}'")
         del tokens[0]
         operators.append(settings)
     return operators

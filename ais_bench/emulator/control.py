@@ -30,6 +30,8 @@ class Emulator:
     """The emulator that is loaded in this process. All objects of this class refer to the same emulator. Thread-safe.
 
     `path`: the library, if it is not the installed one (see `library_without`). A copy is a separate emulator.
+
+    Raises FileError if it cannot be loaded, ConfigError if it is another library.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -72,7 +74,7 @@ class Emulator:
         return int(self._library.aisEmulatorFaultsFired())
 
     def call_count(self, function: str) -> int:
-        """Return how often this function of AscendCL was called in this process."""
+        """Return how often this function of AscendCL was called in this process. Raises ConfigTypeError."""
         return int(self._library.aisEmulatorCallCount(as_text("function", function).encode()))
 
     def start_recording(self) -> None:
@@ -108,5 +110,6 @@ class Emulator:
         return self._text("aisEmulatorLiving").splitlines()
 
     def memory_used(self, device: int) -> int:
-        """Return the bytes of device memory in use on `device`, with padding, weights and workspaces."""
+        """Return the bytes of device memory in use on `device`, with padding, weights and workspaces. Raises
+        ConfigError."""
         return int(self._library.aisEmulatorMemoryUsed(as_device_id(device)))

@@ -13,7 +13,7 @@ from ais_bench.emulator.binary import library_without
 from ais_bench.emulator.control import Emulator
 from ais_bench.errors import ConfigError
 from ais_bench.libraries import candidates
-from ais_bench.options import as_bool, as_choice, as_device_id, as_int, as_list, as_path, as_text, unknown_argument
+from ais_bench.options import as_bool, as_choice, as_device_id, as_int, as_list, as_path, as_text, unknown_argument, wrong
 
 #: The variable that names AscendCL's library; the `acl` runtime reads it.
 LIBRARY_VARIABLE = "AIS_BENCH_ACL_LIBRARY"
@@ -167,7 +167,7 @@ def _soc(product: str | None, soc: str | None) -> str | None:
     name = PRODUCTS.get(as_text("product", product), product)
     name = name if name.startswith("Ascend") else f"Ascend{name}"
     if not name.startswith(_KNOWN_SOCS):
-        raise ConfigError(f"there is no product {product!r}; there are {', '.join(PRODUCTS)}, and SoCs such as 'Ascend310P3'")
+        raise wrong("product", f"{', '.join(map(repr, PRODUCTS))} or a SoC such as 'Ascend310P3'", product)
     return name
 
 

@@ -199,7 +199,7 @@ def _parse_shapes(given: str | Mapping[str, Sequence[int | str]] | None) -> dict
     for part in filter(None, given.split(";")):
         name, colon, dims = part.rpartition(":")  # a name may contain colons
         if not colon:
-            raise ConfigError(f"input_shape has {part!r}; each input is name:dim,dim,...")
+            raise ConfigError(f"each input in input_shape must be name:dim,dim,..., got {part!r}")
         shapes[name.strip()] = [dim.strip() for dim in dims.split(",")] if dims.strip() else []
     return shapes
 
@@ -227,7 +227,7 @@ def _parse_range(name: str, dim: str) -> Range:
     try:
         bounds = (int(low), int(high if tilde else low))
     except ValueError:
-        raise ConfigError(f"input_shape gives {name} a dimension {dim!r}; it is a number, -1 or low~high") from None
+        raise ConfigError(f"input_shape gives {name} a dimension {dim!r}; it must be a number, -1 or low~high") from None
     if bounds == (-1, -1):
         return 1, -1
     if bounds[0] < 0 or (bounds[1] != -1 and bounds[1] < bounds[0]):
@@ -285,7 +285,7 @@ def _gears(
         if len(gear) != wanted or min(gear) < 1:
             raise ConfigError(f"the gear {gear} does not have {wanted} positive values, one for each dimension that varies")
     if not 0 < len(values) <= 128 or len({tuple(gear) for gear in values}) != len(values):
-        raise ConfigError("there must be 1 to 128 gears, and no two alike")
+        raise ConfigError("there must be 1 to 128 different gears")
     return _Gears(chosen[0], values, order)
 
 
@@ -355,6 +355,6 @@ def _check_aipp(entries: list[AippEntry], inputs: list[_Input], gears: _Gears) -
             raise ConfigError(f"AIPP is for input {index}; the model has {len(inputs)}")
         item = inputs[index]
         if len(item.shape) != 4 or item.shape[1] not in (1, 3, 4) or item.dtype not in (0, 1, 4):
-            raise ConfigError(f"AIPP is for input {item.name}, which is no NCHW picture of float32, float16 or uint8")
+            raise ConfigError(f"AIPP needs an NCHW picture of float32, float16 or uint8; input {item.name} is not one")
     if len({entry["input"] for entry in entries}) != len(entries):
-        raise ConfigError("two aipp_op are for the same input")
+        raise ConfigError("each input must have at most one aipp_op")

@@ -180,10 +180,10 @@ def _array(value: Any, inputs: Inputs, index: int) -> Any:
             value = np.asarray(value, inputs.kinds[index])
         except (TypeError, ValueError) as error:
             raise FeedError(
-                f"input {inputs.names[index]!r}: the sample is no array of {inputs.kinds[index]}: {error}"
+                f"input {inputs.names[index]!r}: the sample must be an array of {inputs.kinds[index]}: {error}"
             ) from None
     elif not hasattr(value, "shape"):
-        raise FeedError(f"input {inputs.names[index]!r}: the sample is a {type(value).__name__}; an array is wanted")
+        raise FeedError(f"input {inputs.names[index]!r}: the sample must be an array, got a {type(value).__name__}")
     if len(value.shape) == inputs.ranks[index] - 1:
         return value[None]
     return value
@@ -251,7 +251,7 @@ def _split(outputs: list[Any], size: int) -> list[list[Any]]:
     for index, array in enumerate(outputs):
         if array.ndim == 0 or array.shape[0] % size:
             raise FeedError(
-                f"output {index} has shape {array.shape} for a batch of {size}: not so many parts along axis 0; "
+                f"output {index} has shape {array.shape} for a batch of {size}: it must have {size} entries along axis 0; "
                 "use batch_size=1"
             )
     rows = [array.shape[0] // size for array in outputs]

@@ -51,7 +51,7 @@ def read_json(path: str) -> Any:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except OSError as error:
-        raise ConfigError(f"{path} is no file of a run folder: {error.strerror}") from None
+        raise ConfigError(f"{path} must be a file of a run folder, but it cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{path} is damaged: {error}") from None
 

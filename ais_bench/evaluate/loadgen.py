@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from ais_bench.errors import ConfigError, UnsupportedError
+from ais_bench.options import one_of, wrong
 
 __all__ = ["SCENARIOS", "run_scenario"]
 
@@ -126,11 +127,11 @@ def _settings(
     find_peak: bool,
 ) -> Any:
     if scenario not in SCENARIOS:
-        raise ConfigError(f"the scenario is {scenario!r}; it is one of {', '.join(SCENARIOS)}")
+        raise wrong("scenario", one_of(SCENARIOS), scenario)
     if scenario == "server" and (latency_ms is None or rate is None):
         raise ConfigError("the server scenario needs a rate and a latency bound")
     if find_peak and scenario != "server":
-        raise ConfigError("the peak is searched for in the server scenario")
+        raise ConfigError("a search for the peak needs the server scenario")
     settings = lg.TestSettings()
     settings.scenario = getattr(lg.TestScenario, _NAMES[scenario])
     settings.mode = lg.TestMode.FindPeakPerformance if find_peak else lg.TestMode.PerformanceOnly

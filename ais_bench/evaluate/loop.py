@@ -16,7 +16,7 @@ from ais_bench.evaluate.progress import Progress
 from ais_bench.evaluate.result import Result
 from ais_bench.evaluate.scoring import Scorer
 from ais_bench.evaluate.sources import Source, source_of
-from ais_bench.options import check_names, known_options
+from ais_bench.options import check_names, known_options, wrong, wrong_type
 from ais_bench.tuning import MORE_ROUNDS
 
 __all__ = ["evaluate"]
@@ -151,10 +151,10 @@ def _checked(
 ) -> _Asked:
     """Return the checked arguments. Raises ConfigError for an invalid data set, function or number."""
     if on_error not in ("record", "raise"):
-        raise ConfigError(f'on_error is "record" or "raise", not {on_error!r}')
+        raise wrong("on_error", "'record' or 'raise'", on_error)
     for name, function in (("target", target), ("preprocess", preprocess), ("postprocess", postprocess)):
         if function is not None and not callable(function):
-            raise ConfigError(f"{name} is {function!r}; it is a function of one argument")
+            raise wrong_type(name, "a function of one argument, or None", function)
     batch_size, limit = check_number("batch_size", batch_size, 1), check_number("limit", limit, 0)
     seed = check_number("seed", seed, 0)
     source = source_of(dataset)
@@ -197,7 +197,7 @@ def _session(
     if hasattr(model, "map") or hasattr(model, "infer"):
         given = [*(["devices"] if devices is not None else []), *(["session"] if make is not None else []), *options]
         if given:
-            raise ConfigError(f"a session was given, so {', '.join(given)} cannot be; they belong to the one who makes it")
+            raise ConfigError(f"a given session has its own options; set {', '.join(given)} when you make it")
         return model, False
     if make is None:
         from ais_bench.session import MultiDeviceSession

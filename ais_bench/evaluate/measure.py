@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import statistics
 import time
 from array import array
@@ -46,7 +45,8 @@ class Plan:
     def __post_init__(self) -> None:
         if not 0 < self.window_s <= self.least_s <= self.most_s:
             raise ConfigError(
-                f"a window of {self.window_s} s, at least {self.least_s} s and at most {self.most_s} s do not go together"
+                "the times of a measurement must be 0 < window_s <= least_s <= most_s, got "
+                f"{self.window_s}, {self.least_s} and {self.most_s} s"
             )
 
 
@@ -213,15 +213,8 @@ def _interval(values: Sequence[float]) -> list[float] | None:
 
 def other_load(seconds: float = 0.3) -> dict[str, float]:
     """Return how many processors other programs keep busy, and how many there are. This process must be idle."""
-    before, at = _busy_ticks(), time.monotonic()
-    time.sleep(seconds)
-    after, elapsed = _busy_ticks(), time.monotonic() - at
-    busy = (after - before) / os.sysconf("SC_CLK_TCK") / elapsed
-    return {"busy_processors": max(0.0, busy), "processors": float(os.cpu_count() or 1)}
+    import psutil  # here, because only measurements need it
 
-
-def _busy_ticks() -> int:
-    """Return the busy ticks of all processors since the machine started: user, nice, system, irq, softirq, steal."""
-    with open("/proc/stat", encoding="ascii") as file:
-        numbers = [int(number) for number in file.readline().split()[1:9]]
-    return sum(numbers) - numbers[3] - numbers[4]
+    busy = psutil.cpu_percent(seconds) / 100  # the mean of all processors
+    processors = float(psutil.cpu_count() or 1)
+    return {"busy_processors": busy * processors, "processors": processors}

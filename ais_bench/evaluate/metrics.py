@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 
 from ais_bench.errors import ConfigError
+from ais_bench.options import one_of, wrong
 
 __all__ = ["Collect", "EditDistance", "MeanError", "TopK"]
 
 
 def _only(outputs: Any, what: str) -> Any:
-    """Return the single array of the outputs. Raises ValueError if there are several."""
+    """Return the single array of the outputs. Raises ConfigError if there are several."""
     if isinstance(outputs, (list, tuple)) and outputs and hasattr(outputs[0], "shape"):
         if len(outputs) > 1:
-            raise ConfigError(f"{what} looks at one array and the model has {len(outputs)}; pick one in postprocess")
+            raise ConfigError(f"{what} needs one array, got the model's {len(outputs)}; select one in postprocess")
         return outputs[0]
     return outputs
 
@@ -29,23 +30,23 @@ class TopK:
     """The share of samples whose true class is among the k best scores. If scores are equal, the lower class comes first.
 
     `update` takes scores (any shape; flattened), or the number of the best class, and the true class: a number, or an array of
-    one number. It raises ValueError if the class is beyond the scores.
+    one number. Raises ConfigError for another `k`.
     """
 
     def __init__(self, k: int = 1) -> None:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise ConfigError(f"k is a whole number from 1, not {k!r}")
+            raise wrong("k", "an integer of at least 1", k)
         self.k = int(k)
         self.name = f"top{self.k}"
         self.reset()
 
     def reset(self) -> None:
-        """Start anew."""
+        """Forget all samples."""
         self.right = 0
         self.count = 0
 
     def update(self, outputs: Any, target: Any) -> None:
-        """Count one sample."""
+        """Count one sample. Raises ConfigError without a true class, for a class beyond the scores, and for several arrays."""
         if target is None:
             raise ConfigError(f"{self.name} needs the true class; pass target=, or samples that are (sample, class)")
         true = int(np.asarray(target).reshape(-1)[0]) if np.size(target) == 1 else int(target)
@@ -54,7 +55,7 @@ class TopK:
             hit = int(scores[0]) == true
         else:
             if not 0 <= true < scores.size:
-                raise ConfigError(f"the true class is {true}; there are scores for {scores.size} classes")
+                raise wrong("the true class", f"from 0 to {scores.size - 1}, as there are {scores.size} scores", true)
             ahead = np.count_nonzero(scores > scores[true]) + np.count_nonzero(scores[:true] == scores[true])
             hit = bool(ahead < self.k) and not np.isnan(scores[true])
         self.right += hit
@@ -79,29 +80,31 @@ class MeanError:
             are not 0; "cosine": 1 minus the cosine between the two, 0 for equal directions.
 
     `update` takes an array and its reference, or two lists of equal length, whose errors are averaged.
+
+    Raises ConfigError for another kind.
     """
 
     def __init__(self, kind: str = "absolute") -> None:
         if kind not in _ERRORS:
-            raise ConfigError(f"the kind of a MeanError is one of {', '.join(_ERRORS)}, not {kind!r}")
+            raise wrong("kind", one_of(_ERRORS), kind)
         self.kind = kind
         self.name = f"mean_{kind}_error"
         self.reset()
 
     def reset(self) -> None:
-        """Start anew."""
+        """Forget all samples."""
         self.total = 0.0
         self.count = 0
 
     def update(self, outputs: Any, target: Any) -> None:
-        """Count one sample. Raises ValueError if the shapes differ."""
+        """Count one sample. Raises ConfigError if the shapes differ."""
         ours, theirs = _arrays(outputs), _arrays(target)
         if len(ours) != len(theirs):
-            raise ConfigError(f"{self.name}: {len(ours)} arrays against {len(theirs)} references")
+            raise ConfigError(f"{self.name} needs one reference for each of the {len(ours)} arrays, got {len(theirs)}")
         errors = []
         for one, other in zip(ours, theirs, strict=True):
             if one.size != other.size:
-                raise ConfigError(f"{self.name}: an output of shape {one.shape} against a reference of shape {other.shape}")
+                raise ConfigError(f"{self.name} needs a reference of the output's shape {one.shape}, got {other.shape}")
             errors.append(_ERRORS[self.kind](one.reshape(-1), other.reshape(-1)))
         self.total += sum(errors) / len(errors)
         self.count += 1
@@ -155,7 +158,7 @@ class EditDistance:
         self.reset()
 
     def reset(self) -> None:
-        """Start anew."""
+        """Forget all samples."""
         self.edits = self.length = self.exact = self.count = 0
 
     def update(self, outputs: Any, target: Any) -> None:
@@ -214,7 +217,7 @@ class Collect:
         self.reset()
 
     def reset(self) -> None:
-        """Start anew."""
+        """Forget all samples."""
         self.outputs: list[Any] = []
         self.targets: list[Any] = []
 

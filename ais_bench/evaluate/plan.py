@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from ais_bench.errors import ConfigError
-from ais_bench.options import as_path
+from ais_bench.options import as_path, wrong
 
 __all__ = ["batch_size_for", "check_number", "model_facts", "versions"]
 
@@ -22,7 +22,7 @@ def check_number(name: str, value: Any, least: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ConfigError(f"{name} is a whole number from {least}, or None, not {value!r}")
+        raise wrong(name, f"an integer of at least {least}, or None", value)
     return int(value)
 
 
@@ -33,7 +33,7 @@ def batch_size_for(asked: int | None, inputs: Sequence[Any], outputs: Sequence[A
     if asked is None:
         size = fixed if fixed > 0 else 1
     elif fixed > 0 and fixed % asked:
-        raise ConfigError(f"batch_size is {asked}; the model was built for batches of {fixed}, which that does not divide")
+        raise wrong("batch_size", f"a divisor of {fixed}, the batch for which the model was built", asked)
     else:
         size = asked
     if size > 1:
@@ -42,7 +42,7 @@ def batch_size_for(asked: int | None, inputs: Sequence[Any], outputs: Sequence[A
             return 1  # the first axis is not a batch axis
         if whole:
             raise ConfigError(
-                f"output {whole[0].name!r} has shape {list(whole[0].shape)}: no part of it for each of {size} samples; "
+                f"output {whole[0].name!r} has shape {list(whole[0].shape)}: it cannot be split into {size} samples; "
                 "use batch_size=1"
             )
     return size

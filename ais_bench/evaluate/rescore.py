@@ -42,6 +42,6 @@ def score(
     report = {**found.report, "scored": scorer.scored, "metrics": scores, "metric_errors": scorer.errors}
     if write:
         if found.path is None:
-            raise ConfigError("the result has no run folder to write to")
+            raise ConfigError("write=True needs a result with a run folder")
         write_json(os.path.join(found.path, REPORT), json_ready(report))
     return Result(scores, found.records, report, found.path, found.run)

@@ -144,7 +144,7 @@ def load(path: str | os.PathLike[str]) -> Result:
     try:
         records = Records.of_folder(folder) if run.get("kind") == "evaluate" else Records(io.BytesIO())
     except OSError as error:
-        raise ConfigError(f"{folder} is no run folder: {RECORDS}: {error.strerror}") from None
+        raise ConfigError(f"{folder} must be a run folder, but {RECORDS} cannot be read: {error.strerror}") from None
     report_file = os.path.join(folder, REPORT)
     if os.path.exists(report_file):
         report = read_json(report_file)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from ais_bench.errors import ConfigError
+from ais_bench.options import wrong_type
 
 __all__ = ["Scorer"]
 
@@ -56,7 +57,7 @@ class _Mean:
 
 def _as_metric(metric: Any) -> _Metric:
     if isinstance(metric, type):
-        raise ConfigError(f"{metric!r} is no metric but a class; pass {metric.__name__}()")
+        raise ConfigError(f"a metric must be an object, got the class {metric!r}; pass {metric.__name__}()")
     if callable(getattr(metric, "update", None)) and callable(getattr(metric, "compute", None)):
         return metric  # type: ignore[no-any-return]
     if callable(getattr(metric, "add_batch", None)) and callable(getattr(metric, "compute", None)):
@@ -64,7 +65,8 @@ def _as_metric(metric: Any) -> _Metric:
     if callable(metric):
         return _Mean(metric)
     raise ConfigError(
-        f"{metric!r} is no metric: one has update and compute, or add_batch and compute, or is a function of (outputs, target)"
+        "a metric must have update and compute, or add_batch and compute, or be a function of (outputs, target), "
+        f"got {metric!r}"
     )
 
 
@@ -87,7 +89,7 @@ class Scorer:
 
     def __init__(self, metrics: Any = (), final: Callable[[list[Any], list[Any]], Any] | None = None) -> None:
         if final is not None and not callable(final):
-            raise ConfigError(f"final is {final!r}; it is a function of all outputs and all targets")
+            raise wrong_type("final", "a function of all outputs and all targets", final)
         self.metrics: dict[str, _Metric] = {}
         for name, metric in _named(metrics):
             unique = next(n for n in _numbered(name) if n not in self.metrics)

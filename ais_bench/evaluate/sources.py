@@ -99,7 +99,7 @@ class Source:
                 self._walk = itertools.islice(self._walk, limit)
             return
         if self.count is None or self.data is None:
-            raise ConfigError("limit with a seed draws samples at random; this data set can only be walked through")
+            raise ConfigError("limit with a seed needs a data set with __len__ and __getitem__; this one can only be iterated")
         if limit < self.count:
             self._chosen = sorted(random.Random(seed).sample(range(self.count), limit))
             self.count = limit
@@ -122,7 +122,8 @@ def source_of(dataset: Any) -> Source:
         return _files(_of_folder(os.fspath(dataset)), f"files of {os.path.abspath(os.fspath(dataset))}")
     if isinstance(dataset, Mapping):
         raise ConfigError(
-            f"the data set is a {type(dataset).__name__} with the keys {list(dataset)[:5]}; pass one of its parts, or a list"
+            f"the data set must be a sequence, got a {type(dataset).__name__} with the keys {list(dataset)[:5]}; pass one of "
+            "its parts"
         )
     if isinstance(dataset, (list, tuple)) and dataset and all(_is_path(entry) for entry in dataset):
         return _files([os.path.abspath(os.fspath(entry)) for entry in dataset], "files")
@@ -135,8 +136,8 @@ def source_of(dataset: Any) -> Source:
     if isinstance(dataset, Iterable):
         return Source(None, _length(dataset), type(dataset).__qualname__, dataset)
     raise ConfigError(
-        f"the data set is a {type(dataset).__name__}; it has __len__ and __getitem__, or __iter__, or is a folder or a list of "
-        "files"
+        "the data set must have __len__ and __getitem__, or __iter__, or be a folder or a list of files, "
+        f"got a {type(dataset).__name__}"
     )
 
 
@@ -166,7 +167,7 @@ def _is_path(entry: Any) -> bool:
 def _files(paths: list[str], kind: str) -> Source:
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
-        raise ConfigError(f"{len(missing)} of {len(paths)} files are not there; the first is {missing[0]!r}")
+        raise ConfigError(f"{len(missing)} of {len(paths)} files do not exist; the first is {missing[0]!r}")
     return Source(Files(paths), len(paths), kind)
 
 
@@ -175,7 +176,7 @@ def _of_folder(path: str) -> list[str]:
     if os.path.isfile(path):
         return [os.path.abspath(path)]
     if not os.path.isdir(path):
-        raise ConfigError(f"the data set {path!r} is neither a file nor a folder")
+        raise ConfigError(f"the data set must be a file or a folder, got {path!r}")
     with os.scandir(path) as entries:
         found = sorted((entry.name, entry.is_dir()) for entry in entries)
     folders = [name for name, is_folder in found if is_folder]
@@ -183,5 +184,7 @@ def _of_folder(path: str) -> list[str]:
     if folders:
         warnings.warn(f"{path}: skipped the sub-folders {', '.join(map(repr, folders))}", stacklevel=4)
     if not names:
-        raise ConfigError(f"the folder {path!r} has no samples: no {', '.join((*SUFFIXES, *IMAGES))}")
+        raise ConfigError(
+            f"the folder {path!r} has no samples; their names must end in one of {', '.join((*SUFFIXES, *IMAGES))}"
+        )
     return [os.path.join(os.path.abspath(path), name) for name in sorted(names, key=natural_order)]

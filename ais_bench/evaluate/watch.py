@@ -83,7 +83,7 @@ def metrics_port(session: Any, port: int, address: str = "127.0.0.1") -> Iterato
     try:
         server, thread = prometheus.start_http_server(port, address, registry)
     except OSError as error:
-        raise ConfigError(f"--metrics-port {port} on {address} cannot be had: {error.strerror}") from None
+        raise ConfigError(f"--metrics-port {port} on {address} is not available: {error.strerror}") from None
     try:
         yield server.server_port
     finally:

@@ -87,7 +87,7 @@ class AippSettings:
         self.format = FORMATS[as_choice("AIPP: input_format", name, tuple(FORMATS))]
 
     def set_size(self, size: Sequence[int]) -> None:
-        """Set the width and height of the source pictures."""
+        """Set the width and height of the source pictures. Raises ConfigError."""
         width, height = _listed("src_image_size", size, 2)
         _check("src_image_size_w", width, 2, 4096)
         _check("src_image_size_h", height, 1, 4096)
@@ -109,10 +109,12 @@ class AippSettings:
             raise ConfigError("AIPP: input_format and src_image_size (w and h) must be set")
         width, height = self.size
         if self.format == FORMATS["YUV420SP_U8"] and (width % 2 or height % 2):
-            raise ConfigError(f"AIPP: the sides of a YUV420SP_U8 picture are even; src_image_size is {width} x {height}")
+            raise ConfigError(f"AIPP: src_image_size of a YUV420SP_U8 picture must be even, got {width} x {height}")
         crop = self.lists.get("crop")
         if crop and crop[0] and not (0 < crop[3] <= width - crop[1] and 0 < crop[4] <= height - crop[2]):
-            raise ConfigError(f"AIPP: a crop of {crop[3]} x {crop[4]} at {crop[1]}, {crop[2]} is not within {width} x {height}")
+            raise ConfigError(
+                f"AIPP: the crop must be within {width} x {height}, got {crop[3]} x {crop[4]} at {crop[1]}, {crop[2]}"
+            )
         resize = self.lists.get("resize")
         if resize and resize[0]:
             self._check_resize(resize, *self._before_resize())
@@ -126,14 +128,14 @@ class AippSettings:
     def _check_resize(resize: list[Number], width: Number, height: Number) -> None:
         if (resize[1], resize[2]) != (width, height):
             raise ConfigError(
-                f"AIPP: the resize begins with {resize[1]} x {resize[2]}; after the crop the picture is {width} x {height}"
+                f"AIPP: the resize must begin with the size after the crop, {width} x {height}, got {resize[1]} x {resize[2]}"
             )
         for before, after in ((resize[1], resize[3]), (resize[2], resize[4])):
             if not before / 16 <= after <= before * 16:
-                raise ConfigError(f"AIPP: a side of {before} is resized to {after}; the factor is from 1/16 to 16")
+                raise ConfigError(f"AIPP: the factor of a resize must be from 1/16 to 16, got {before} to {after}")
 
     def apply(self, native: _native.Session, index: int) -> None:
-        """Pass the settings to the model's input `index`."""
+        """Check the settings and pass them to the model's input `index`. Raises ConfigError, SessionClosed."""
         self.check()
         native.set_aipp(index, self.batch, self.format, self.size, (self.swap_rb_uv, self.swap_alpha), self.lists)
 
@@ -152,7 +154,7 @@ def read_aipp_config(path: str | os.PathLike[str], batch: int) -> AippSettings:
     except (UnicodeDecodeError, configparser.Error) as error:
         raise ConfigError(f"cannot read the AIPP settings {os.fspath(path)!r}: {error}") from error
     if parser.sections().count(_SECTION) != 1:
-        raise ConfigError(f"{os.fspath(path)!r} has the sections {parser.sections()}; AIPP settings are one [{_SECTION}]")
+        raise ConfigError(f"{os.fspath(path)!r} must have one section [{_SECTION}], got {parser.sections()}")
     try:
         return _settings(dict(parser[_SECTION]), batch)
     except ConfigError as error:
@@ -212,7 +214,8 @@ def _listed(name: str, values: Sequence[Number], count: int) -> list[Number]:
 
 
 class AippMethods:
-    """The AIPP methods of a low-level session. Settings are collected, and take effect with `set_dym_aipp_info_set`."""
+    """The AIPP methods of a low-level session. Settings are collected, and take effect with `set_dym_aipp_info_set`. All
+    methods that set something raise ConfigError for a wrong value."""
 
     _native: _native.Session
     _aipp: AippSettings | None = None
@@ -250,7 +253,7 @@ class AippMethods:
         raise ConfigError(f"input {wanted!r} has no dynamic AIPP; the inputs that have it are {pictures} (name: number)")
 
     def aipp_set_max_batch_size(self, batch: int) -> int:
-        """Set the batch size; for a model with batch gears, the largest one."""
+        """Set the batch size; for a model with batch gears, the largest one. Raises ConfigError."""
         _check("batch size", batch, 1, 65536)
         self._gathered.batch = int(batch)
         return 0
@@ -266,13 +269,13 @@ class AippMethods:
         return 0
 
     def aipp_set_rbuv_swap_switch(self, on: int) -> int:
-        """Swap R and B, or U and V (0 or 1)."""
+        """Swap R and B, or U and V (0 or 1). Raises ConfigError."""
         _check("rbuv_swap_switch", on, 0, 1)
         self._gathered.swap_rb_uv = bool(on)
         return 0
 
     def aipp_set_ax_swap_switch(self, on: int) -> int:
-        """Move the first of four channels to the end (0 or 1)."""
+        """Move the first of four channels to the end (0 or 1). Raises ConfigError."""
         _check("ax_swap_switch", on, 0, 1)
         self._gathered.swap_alpha = bool(on)
         return 0

@@ -113,7 +113,7 @@ def to_array(value: Any, label: str, wanted: str = "") -> NDArray[Any]:
         copy: NDArray[Any] = plain.copy(order="C")  # ascontiguousarray would turn a 0-d array into a 1-d one
     except MemoryError as error:
         raise DeviceMemoryError(
-            f"{label} is no contiguous array, and there is no memory for a copy that is: {error}"
+            f"{label} is not contiguous, and there is not enough memory for a contiguous copy: {error}"
         ) from error
     return copy.view(np.ndarray)
 

@@ -122,7 +122,7 @@ def run_in_memory(
 ) -> list[list[Tensor]]:
     """Run every item of `inputs_list`, with the shapes of `shapes_list` if they must be set.
 
-    Returns the host tensors of each item.
+    Returns the host tensors of each item. Raises ConfigError for a wrong list, and the errors of `InferenceSession.run`.
     """
     results = []
     auto_shape, auto_dims = as_bool("auto_shape", auto_shape), as_bool("auto_dims", auto_dims)
@@ -141,7 +141,8 @@ def run_in_memory(
 
 
 def tensor_from_files(desc: tensor_desc, files: Sequence[str]) -> Tensor:
-    """Return a host tensor of `desc` with the joined bytes of raw files, which must fill it exactly."""
+    """Return a host tensor of `desc` with the joined bytes of raw files, which must fill it exactly. Raises
+    ConfigTypeError, FileError, FeedError."""
     if not isinstance(desc, tensor_desc):
         raise wrong_type("desc", "a tensor_desc", desc)
     files = _file_names(files)
@@ -203,13 +204,13 @@ def _read(file: str) -> NDArray[Any]:
 def _made_up(file: str, desc: tensor_desc) -> NDArray[Any]:
     if desc.realsize == 0:
         raise FeedError(
-            f"input '{desc.name}' has the open shape {tuple(desc.shape)}; set the shapes before made-up data is run"
+            f"input '{desc.name}' has the open shape {tuple(desc.shape)}; set the shapes before you run generated data"
         )
     if file == PURE_ZERO:
         return np.zeros(desc.realsize, np.uint8)
     if file == PURE_RANDOM:
         return np.random.default_rng().integers(0, 255, desc.realsize, np.uint8)
-    raise ConfigError(f"made-up data is named {PURE_ZERO!r} or {PURE_RANDOM!r}; got {file!r}")
+    raise ConfigError(f"the name of generated data must be {PURE_ZERO!r} or {PURE_RANDOM!r}, got {file!r}")
 
 
 def _save_text(path: str, array: NDArray[Any]) -> None:

@@ -314,7 +314,7 @@ class InferSession:
             return self.infer(feeds, mode, custom_sizes, outputs=outputs)
         pick = picker(outputs, self.outputs_names)
         if in_out_list is None:
-            raise ConfigError(f"in_out_list says which output feeds which input; {times} iterations need one")
+            raise ConfigError(f"{times} iterations need in_out_list, which says which output feeds which input")
         self._expect_in(mode, custom_sizes)
         chain = as_chain(in_out_list)
         with self._naming:
@@ -494,13 +494,14 @@ class InferSession:
 
     @staticmethod
     def convert_tensors_to_host(tensors: Iterable[Tensor]) -> None:
-        """Move tensors to the host in place."""
+        """Move tensors to the host in place. Raises ConfigTypeError for another object, DeviceMemoryError, SessionClosed."""
         for tensor in _tensors(tensors):
             tensor.to_host()
 
     @staticmethod
     def convert_tensors_to_arrays(tensors: Iterable[Tensor]) -> list[NDArray[Any]]:
-        """Return new arrays with the values of host tensors."""
+        """Return new arrays with the values of host tensors. Raises ConfigTypeError for another object, and ConfigError for a
+        tensor on a device."""
         return [np.array(tensor) for tensor in _tensors(tensors)]
 
     # Times
@@ -517,7 +518,7 @@ class InferSession:
     sumary = summary
 
     def reset_summaryinfo(self) -> None:
-        """Delete the recorded times."""
+        """Delete the recorded times. Raises SessionClosed in a forked child."""
         self.session.reset_sumaryinfo()
 
     reset_sumaryinfo = reset_summaryinfo

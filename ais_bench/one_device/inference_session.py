@@ -73,7 +73,9 @@ class InferenceSession(AippMethods):
 
     `run` executes with the shapes that the last `set_*` call fixed, or with the model's own shapes. An input's bytes are read
     in that shape, and only their number is checked. Errors are those of `ais_bench.errors`, all RuntimeErrors. Threads may
-    share a session.
+    share a session. After `free_resource`, and in a forked child, every method that uses the device raises SessionClosed.
+
+    Raises ConfigError before anything is opened, DeviceUnavailable, ModelLoadError, UnsupportedError, DeviceMemoryError.
     """
 
     def __init__(
@@ -153,28 +155,32 @@ class InferenceSession(AippMethods):
         return [Tensor(output) for output in picked(outputs, indexes)]
 
     def run_from_tensors(self, output_names: Sequence[str], feeds: Sequence[Any] | Mapping[str, Any]) -> list[Tensor]:
-        """Do the same as `run`. Programs use this name if their tensors stay on the device."""
+        """Do the same as `run`. Programs use this name if their tensors stay on the device. Raises the
+        errors of `run`."""
         return self.run(output_names, feeds)
 
     def run_setinputs(self, feeds: Sequence[Any] | Mapping[str, Any]) -> None:
-        """Keep the feeds for `run_execute`. This method and the next two are the steps of `run`."""
+        """Keep the feeds for `run_execute`. This method and the next two are the steps of `run`. Raises nothing:
+        `run_execute` checks the feeds."""
         self._set_inputs = feeds
 
     def run_execute(self, loop: Any = 1) -> None:
-        """Run the kept feeds `loop` times."""
+        """Run the kept feeds `loop` times. Raises ConfigError without feeds, and the errors of `run`."""
         if self._set_inputs is None:
             raise ConfigError("run_execute runs what was given before; call run_setinputs before it")
         for _ in range(as_int("loop", loop, 1)):
             self._last_outputs = self._native.run(self._set_inputs)
 
     def run_getoutputs(self, output_names: Sequence[str]) -> list[Tensor]:
-        """Return the outputs of `run_execute`: one tensor on the device for each name."""
+        """Return the outputs of `run_execute`: one tensor on the device for each name. Raises ConfigError without outputs,
+        FeedError for an unknown name, DeviceMemoryError."""
         if not self._last_outputs:
             raise ConfigError("run_getoutputs returns what a run computed; call run_execute before it")
         return [Tensor(self._last_outputs[index]._copied()) for index in self._indexes(output_names)]
 
     def first_inner_run(self, output_names: Sequence[str], feeds: Sequence[Any]) -> list[Tensor]:
-        """Run once and keep inputs and outputs on the device for `inner_run`. Return an empty list."""
+        """Run once and keep inputs and outputs on the device for `inner_run`. Return an empty list. Raises the errors of
+        `run`."""
         return self._first_inner_run(output_names, feeds, None)
 
     def _first_inner_run(self, output_names: Sequence[str], feeds: Any, mode: str | None) -> list[Tensor]:
@@ -191,7 +197,8 @@ class InferenceSession(AippMethods):
 
         `in_out_list[i]` is the number of the output that becomes input i; -1 keeps the input. With `get_outputs` the outputs
         are returned in separate memory. Nothing leaves the device between the runs, and no input shares memory with an output
-        of the same run, for both values of `mem_copy`.
+        of the same run, for both values of `mem_copy`. Raises ConfigError without a first run or for a wrong `in_out_list`,
+        FeedError if an output does not fit its input, and the errors of `run`.
         """
         if self._iteration is None:
             raise ConfigError("inner_run goes on from a first run; call first_inner_run before it")
@@ -210,6 +217,7 @@ class InferenceSession(AippMethods):
         `(infiles, output_dir, auto_shape, auto_dims, out_format="BIN")`: the same, without infer_options.
         `(names, inputs_list, shapes_list, auto_shape, auto_dims)`: each item is a list of inputs; returns the host tensors of
         each item.
+        Raises ConfigTypeError for other arguments, FileError, and the errors of `run`.
         """
         if len(arguments) == 3:
             infiles, options, extra_sessions = arguments
@@ -229,32 +237,35 @@ class InferenceSession(AippMethods):
         )
 
     def set_staticbatch(self) -> int:
-        """Return to the model's own shapes."""
+        """Return to the model's own shapes. Raises SessionClosed."""
         self._native.set_static()
         return 0
 
     def set_dynamic_batchsize(self, batch: Any) -> int:
-        """Fix the batch: the first dynamic dimension of every input."""
+        """Fix the batch: the first dynamic dimension of every input. Raises ConfigError, FeedError for an unknown gear."""
         self._native.set_batch(as_int("batch size", batch, 1))
         return 0
 
     def set_dynamic_hw(self, height: Any, width: Any) -> int:
-        """Fix the image size, in the order of the model's two dynamic dimensions: height, then width."""
+        """Fix the image size, in the order of the model's two dynamic dimensions: height, then width. Raises
+        ConfigError, FeedError for an unknown gear."""
         self._native.set_image(as_int("height", height, 1), as_int("width", width, 1))
         return 0
 
     def set_dynamic_dims(self, dims: str) -> int:
-        """Fix all shapes to one of the model's gears: "name:d0,d1;name2:d0", every input once."""
+        """Fix all shapes to one of the model's gears: "name:d0,d1;name2:d0", every input once. Raises ConfigError
+        for a wrong text or name, FeedError for an unknown gear."""
         self._native.set_dims(as_text("dims", dims))
         return 0
 
     def set_dynamic_shape(self, shapes: str) -> int:
-        """Fix all shapes: "name:d0,d1;name2:d0", every input once."""
+        """Fix all shapes: "name:d0,d1;name2:d0", every input once. Raises ConfigError for a wrong text or name, FeedError for a
+        shape that does not fit."""
         self._native.set_shape(as_text("shapes", shapes))
         return 0
 
     def set_custom_outsize(self, sizes: Iterable[int]) -> int:
-        """Set a hint about output sizes in bytes, one for each output. It never limits a result."""
+        """Set a hint about output sizes in bytes, one for each output. It never limits a result. Raises ConfigError."""
         sizes = as_list("sizes", sizes, "numbers of bytes, one for each output")
         self._native.expect_outputs([as_int("output size", size, 0, 2**62) for size in sizes])
         return 0
@@ -265,11 +276,11 @@ class InferenceSession(AippMethods):
         return max((gear[0] for gear in gears), default=0) if kind == "dymbatch" else 0
 
     def sumary(self) -> times.sumary:
-        """Return the times of all executions, in milliseconds."""
+        """Return the times of all executions, in milliseconds. Raises SessionClosed in a forked child."""
         return self._times.read()
 
     def reset_sumaryinfo(self) -> int:
-        """Delete the recorded times."""
+        """Delete the recorded times. Raises SessionClosed in a forked child."""
         self._times.clear()
         return 0
 
@@ -280,7 +291,8 @@ class InferenceSession(AippMethods):
         return 0
 
     def create_tensor_from_fileslist(self, desc: tensor_desc, files: Sequence[str]) -> Tensor:
-        """Return a tensor on the device with the bytes of raw files, one after the other; they must fill it exactly."""
+        """Return a tensor on the device with the bytes of raw files, one after the other; they must fill it exactly.
+        Raises FeedError, FileError, DeviceMemoryError."""
         tensor = file_pipeline.tensor_from_files(desc, files)
         self._native.to_device(tensor)
         return tensor

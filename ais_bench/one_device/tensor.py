@@ -71,7 +71,10 @@ class Tensor(_native.Tensor):
 
 
 class BaseTensor:
-    """Host memory that the caller keeps alive: an address and a number of bytes. Use it only as a feed of an immediate run."""
+    """Host memory that the caller keeps alive: an address and a number of bytes. Use it only as a feed of an immediate run.
+
+    Raises ConfigError for a wrong address or size.
+    """
 
     def __init__(self, address: int, nbytes: int) -> None:
         self.buf: int = as_int("address", address, 0, 2**64 - 1)
@@ -95,7 +98,8 @@ def _readable(value: Any) -> Any:
 
 
 def batch(inputs: Sequence[Tensor], keep_dims: bool = False) -> Tensor:
-    """Join host tensors of one dtype on a new axis 0, or, with `keep_dims`, along their own axis 0."""
+    """Join host tensors of one dtype on a new axis 0, or, with `keep_dims`, along their own axis 0. Raises ConfigError,
+    FeedError."""
     inputs = as_list("inputs", inputs, "tensors")
     keep_dims = as_bool("keep_dims", keep_dims)
     if not inputs:

@@ -132,7 +132,8 @@ class DevicePool:
 
     def close(self, *, force: bool = False, **unknown: NoReturn) -> None:
         """Let accepted tasks finish, for at most `close_timeout` seconds, and end the workers. `force`: do not wait; unfinished
-        tasks fail with PoolClosed. Idempotent. May be called from any thread, and from a future's callback."""
+        tasks fail with PoolClosed. Idempotent. May be called from any thread, and from a future's callback. Raises
+        ConfigTypeError for an unknown argument."""
         if unknown:
             raise unknown_argument(unknown, DevicePool.close)
         self._engine.close(force=force)
@@ -242,11 +243,13 @@ class DevicePool:
         return tasks
 
     def ordered(self, items: Iterable[T], make: Callable[[T, int], Task], **how: Any) -> Stream:
-        """Return a stream that runs the tasks of `make(item, index)` and yields them in order."""
+        """Return a stream that runs the tasks of `make(item, index)` and yields them in order. Raises the errors
+        of `start`; the stream raises those of the tasks."""
         return self._stream(items, make, ordered=True, **how)
 
     def unordered(self, items: Iterable[T], make: Callable[[T, int], Task], **how: Any) -> Stream:
-        """Return a stream that runs the tasks of `make(item, index)` and yields each one when it is done."""
+        """Return a stream that runs the tasks of `make(item, index)` and yields each one when it is done.
+        Raises the errors of `start`; the stream raises those of the tasks."""
         return self._stream(items, make, ordered=False, **how)
 
     def _stream(
@@ -299,7 +302,7 @@ class DevicePool:
     # ---- about it ----
 
     def description(self) -> Any:
-        """Return the description of a handler."""
+        """Return the description of a handler. Raises WorkerStartError, PoolBroken, PoolClosed."""
         self.start()
         for device in self._engine.supervisor.devices.values():
             if device.description is not None:

@@ -181,7 +181,7 @@ def python_executable() -> str:
         path = os.path.join(root, "bin", version)
         if os.access(path, os.X_OK):
             return path
-    named = f"sys.executable is {sys.executable!r}, which is no Python" if sys.executable else "sys.executable is empty"
+    named = f"sys.executable is {sys.executable!r}, which is not Python" if sys.executable else "sys.executable is empty"
     raise ConfigError(
         f"{named}, and there is no {version} in {sys.prefix}/bin, so no worker can be started; "
         "name one with multiprocessing.set_executable()"

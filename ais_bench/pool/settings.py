@@ -34,6 +34,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from ais_bench import _native
 from ais_bench.errors import ConfigError, ConfigTypeError
 from ais_bench.options import LARGEST_INT, as_device_id, as_int, as_seconds, check_affinity, check_names, check_spin
 
@@ -110,9 +111,7 @@ class PoolSettings:
     @property
     def window_bytes(self) -> int:
         """The number of bytes that a stream may hold."""
-        from ais_bench.pool.memory import memory_limit
-
-        return self.window if self.window is not None else memory_limit() // 8
+        return self.window if self.window is not None else _native.memory_limit() // 8
 
 
 _INTEGERS = {  # name: least, most, may be None
@@ -134,7 +133,7 @@ def _check_hedge(hedge: object) -> None:
     if isinstance(hedge, bool) or not isinstance(hedge, numbers.Real):
         raise ConfigTypeError(f"hedge must be a number of at least 1, or None for never, got {hedge!r}")
     if not 1 <= float(hedge) < float("inf"):
-        raise ConfigError(f"hedge must be at least 1: so many times what the task takes on an idle device, got {hedge!r}")
+        raise ConfigError(f"hedge must be at least 1, a multiple of the time on an idle device, got {hedge!r}")
 
 
 def _check_weights(weights: object) -> None:

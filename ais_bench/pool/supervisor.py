@@ -133,7 +133,7 @@ class Supervisor(Thread):
             while not (self._stopping and all(seat.worker is None for seat in self.seats)):
                 self._watch.wait(self._timeout())
                 self._act_on_time()
-                self._kill_condemned()
+                self._kill_workers()
                 self._close_if_abandoned()
         except BaseException as error:
             log.exception("the supervisor failed; the pool is broken")
@@ -202,9 +202,9 @@ class Supervisor(Thread):
         for worker, task, of_the_pool, took_s in late:
             limit_s = self._settings.task_timeout
             if of_the_pool and limit_s is not None:
-                self._exchange.condemn(worker, too_late(task, "task_timeout", limit_s, took_s))
+                self._exchange.kill_because(worker, too_late(task, "task_timeout", limit_s, took_s))
             elif task.error is not None:  # it was told to end, but continues
-                self._exchange.condemn(worker, task.error)
+                self._exchange.kill_because(worker, task.error)
         for worker, task_id in stops:
             for seat in self.seats:
                 if isinstance(seat.worker, RunningWorker) and seat.worker.ready is worker:
@@ -213,8 +213,8 @@ class Supervisor(Thread):
             self._exchange.fail(task, too_late(task, "timeout", limit_s, took_s), timed_out=True)
         return pause
 
-    def _kill_condemned(self) -> None:
-        for worker in self._exchange.take_condemned():
+    def _kill_workers(self) -> None:
+        for worker in self._exchange.take_to_kill():
             for seat in self.seats:
                 if isinstance(seat.worker, RunningWorker) and seat.worker.ready is worker:
                     seat.worker.process.kill()
@@ -380,10 +380,10 @@ class Supervisor(Thread):
             self._watch.discard(source)
         if isinstance(worker, RunningWorker):
             # First send its tasks to other workers; then read its output.
-            verdict = worker.ready.kill_reason
+            kill_reason = worker.ready.kill_reason
             self._log_output(seat, process.read_last_output())
-            make = died(seat.device, process.pid, ended, list(process.tail), verdict)
-            explained = self._exchange.remove_worker(worker.ready, functools.partial(_culprit_error, make, verdict))
+            make = died(seat.device, process.pid, ended, list(process.tail), kill_reason)
+            explained = self._exchange.remove_worker(worker.ready, functools.partial(_task_error, make, kill_reason))
             error: BaseException = make(None)
             answered, final = worker.ready.answered, False
         else:
@@ -460,9 +460,9 @@ def now_s() -> float:
     return _native.monotonic_ns() / 1e9
 
 
-def _culprit_error(make: Callable[[Task], BaseException], verdict: BaseException | None, task: Task) -> BaseException:
+def _task_error(make: Callable[[Task], BaseException], kill_reason: BaseException | None, task: Task) -> BaseException:
     """Return the error of a failed task: its time-out if it was killed for that, otherwise the death of its worker."""
-    return verdict if isinstance(verdict, TaskTimeout) else make(task)
+    return kill_reason if isinstance(kill_reason, TaskTimeout) else make(task)
 
 
 def _why(process: WorkerProcess, reason: BaseException | None) -> str:

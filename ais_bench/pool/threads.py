@@ -174,7 +174,7 @@ def _group_limit() -> str | None:
                     limit, used = most.read().strip(), now.read().strip()
                 if limit.isdecimal() and (lowest is None or int(limit) < lowest[0]):
                     lowest = int(limit), f"{limit} ({used} in use)"
-            except OSError:
+            except OSError:  # the root group has no such files
                 pass
             folder = os.path.dirname(folder)
     return None if lowest is None else lowest[1]

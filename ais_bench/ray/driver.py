@@ -386,7 +386,7 @@ class Driver:
             return
         if current:
             del node.in_hand[chunk]
-            node.failures, node.convicted, node.heard_at = 0, 0, time.monotonic()
+            node.failures, node.blamed_on_chunks, node.heard_at = 0, 0, time.monotonic()
             self._scheduler.answered(self._tasks.pop(chunk), chunk.sent_ns, time.monotonic_ns())
             self._let_go(node)
         if chunk.done:

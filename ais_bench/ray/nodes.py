@@ -25,7 +25,7 @@ from typing import Any
 
 from ais_bench.errors import ConfigError
 from ais_bench.ray.chunks import Chunk
-from ais_bench.tuning import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_CONVICTED
+from ais_bench.tuning import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_BLAMED_ON_CHUNKS
 
 __all__ = ["Node", "Settings", "State", "find_nodes", "kinds_of", "reservation", "resource_of"]
 
@@ -59,7 +59,7 @@ class Node:
     in_hand: dict[Chunk, Any] = field(default_factory=dict)  # with the references to their answers
     failures: int = 0  # consecutive failures without an answered chunk
     pause_until: float = 0.0
-    convicted: int = 0  # consecutive deaths that a chunk caused
+    blamed_on_chunks: int = 0  # consecutive deaths that a chunk caused
     spared: bool = False  # whether a chunk caused its last death
     held: str = ""  # the message if another job has reserved its devices
     held_since: float = 0.0
@@ -76,9 +76,9 @@ class Node:
 
     def rest(self) -> None:
         """Set the pause before the next start, longer each time. A death that a chunk caused does not count."""
-        spared, self.spared = self.spared and self.convicted < MOST_CONVICTED, False
+        spared, self.spared = self.spared and self.blamed_on_chunks < MOST_BLAMED_ON_CHUNKS, False
         if spared:
-            self.convicted += 1
+            self.blamed_on_chunks += 1
         else:
             self.failures += 1
         self.pause_until = time.monotonic() + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (max(1, self.failures) - 1))

@@ -25,7 +25,8 @@ def ask_for_provider(name: str) -> ProviderInfo:
 
 
 def list_providers() -> list[ProviderInfo]:
-    """Return every known provider, in the order in which "auto" prefers them, and whether it can be used."""
+    """Return every known provider, in the order in which "auto" prefers them, and whether it can be used. Raises
+    DeviceUnavailable if the process that asks them ends or does not answer."""
     answer = _ask("list", *PREFERENCE)
     if isinstance(answer, dict):
         raise DeviceUnavailable(answer["error"])

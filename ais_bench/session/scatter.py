@@ -109,7 +109,7 @@ def as_data_set(arrays: Any, inputs: Sequence[tensor_desc], overridable: Sequenc
         several = to_sequence(several, names, [rank_of(desc) for desc in inputs], optional, overridable)
     by_name = is_by_name(arrays)
     if len(several) != len(inputs) and not by_name:
-        raise FeedError(f"the model takes inputs {names}; {len(several)} arrays were given")
+        raise FeedError(f"the model takes inputs {names}, got {len(several)} arrays")
     every = dict(zip([*names, *overridable], several, strict=False))
     constants = {name: value for name, value in every.items() if name not in names and value is not None}
     given = [desc for desc in inputs if every[desc.name] is not None or not desc.optional]

@@ -26,13 +26,13 @@ import os, select
 def guard(folder, parent):
     watched = [0]
     try: watched.append(os.pidfd_open(parent))
-    except ProcessLookupError: watched.clear()
+    except ProcessLookupError: watched.clear()  # the parent has ended already
     except (AttributeError, OSError): pass  # an old kernel: only the open input shows the end
     if watched: select.select(watched, [], [])
     try:
         for name in os.listdir(folder): os.unlink(os.path.join(folder, name))
         os.rmdir(folder)
-    except OSError: pass
+    except OSError: pass  # the parent removes the folder at the same time, or has removed it
 """
 READY = b"ready\n"  # the helper's message that workers may wait
 

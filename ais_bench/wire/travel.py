@@ -39,7 +39,7 @@ _HEAP_TYPE = 1 << 9  # in a type's __flags__: made by Python code, not by the in
 
 _lock = _thread.RLock()  # guards cloudpickle's list of modules to send by value, during pickling
 _path: tuple[str, ...] | None = None  # sys.path of the workers; None: no workers yet
-_verdicts: dict[tuple[str, str | None, tuple[str, ...]], bool] = {}
+_importables: dict[tuple[str, str | None, tuple[str, ...]], bool] = {}
 _returning = False
 _by_value_first = False
 
@@ -135,10 +135,10 @@ def _importable(name: str) -> bool:
     file = getattr(here, "__file__", None)
     path = texts(sys.path) if _path is None else _path
     key = (name, file, path)
-    verdict = _verdicts.get(key)
-    if verdict is None:
-        verdict = _verdicts[key] = _would_import(name, here, file, path)
-    return verdict
+    known = _importables.get(key)
+    if known is None:
+        known = _importables[key] = _would_import(name, here, file, path)
+    return known
 
 
 def _would_import(name: str, here: ModuleType | None, file: str | None, path: tuple[str, ...]) -> bool:

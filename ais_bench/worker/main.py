@@ -128,7 +128,7 @@ def _pin(cpus: Sequence[int], yields: bool) -> None:
 
 def answer(channel: Channel, handler: Handler, task: Task) -> None:
     """Run one task in Python and publish its result. A child that the handler forked may return from it, too: it must not
-    answer, and ends."""
+    answer, and ends. Raises DeviceLost, and PoolError in such a child."""
     began_ns, here = _native.monotonic_ns(), os.getpid()
     try:
         result: Answer = handler.run(task)

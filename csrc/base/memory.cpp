@@ -1,6 +1,8 @@
 // Reads small files of the kernel. This takes some tens of microseconds.
 #include "base/memory.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <fstream>
 #include <functional>
@@ -98,6 +100,9 @@ MemoryRoom memory_room(const MemoryFiles& files) {
 
 std::uint64_t memory_limit(const MemoryFiles& files) {
   std::uint64_t lowest = of_machine(files).limit;
+  if (lowest == 0) {  // /proc is not readable
+    lowest = static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  }
   each_cgroup(files, [&lowest](const std::string& folder, const std::string&, bool second_version) {
     const std::uint64_t limit = in_folder(folder, second_version).limit;
     if (limit != 0 && (lowest == 0 || limit < lowest)) lowest = limit;

@@ -481,7 +481,7 @@ bool Exchange::send(PoolTask* task) {
     const py::module_ errors = py::module_::import("ais_bench.errors");
     if (raised.matches(errors.attr("TransportError")) || raised.matches(errors.attr("SessionClosed"))) {
       lost = true;
-      condemn(worker, raised.value());
+      kill_because(worker, raised.value());
     } else if (raised.matches(PyExc_Exception)) {
       error = raised.value();
     } else {  // an interrupt, in the code of an array-like object
@@ -532,7 +532,7 @@ bool Exchange::take_back(PoolTask* task) {
   try {
     if (worker != nullptr) left = worker->lane->withdraw(task->seq);
   } catch (py::error_already_set& raised) {
-    condemn(worker, raised.value());
+    kill_because(worker, raised.value());
   }
   if (!left || task->worker != worker.get()) {
     scheduler_.not_withdrawn(task);
@@ -580,7 +580,7 @@ bool Exchange::drain_worker(const std::shared_ptr<PoolWorker>& worker, std::size
       ++*count;
     }
   } catch (py::error_already_set& raised) {
-    condemn(worker, raised.value());
+    kill_because(worker, raised.value());
     return false;
   }
   if (adaptive_ && worker->answered >= worker->adapt_at) adapt(worker.get());
@@ -616,7 +616,7 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
     scheduler_.answered(task, answer.picked_ns, answer.done_ns);
     release(task);
   }
-  if (answer.lost) condemn(worker, answer.error);
+  if (answer.lost) kill_because(worker, answer.error);
   if (failed && answer.kind == shm::Kind::kError) {
     finish(task, Outcome::kFailed, py::object(), std::move(answer.error));
   } else {
@@ -692,7 +692,7 @@ void Exchange::book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* 
     release(task);
   }
   task->done = true;
-  if (answer.lost) condemn(worker, answer.error);
+  if (answer.lost) kill_because(worker, answer.error);
   trash_.push_back(std::move(answer.feeds));
   if (!won) {
     worker->lane->stats().add_busy(answer.times.busy);
@@ -718,7 +718,7 @@ std::int64_t Exchange::hedge(PoolTask* task) {
   try {
     second->feeds = worker->lane->copy_feeds(task->seq);
   } catch (py::error_already_set& raised) {
-    condemn(worker, raised.value());
+    kill_because(worker, raised.value());
   }
   if (!second->feeds || task->done || task->place != pool::Place::kSent) return pool::kNever;
   second->mode = task->mode;
@@ -752,7 +752,7 @@ void Exchange::book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* t
   const bool again = answer.retry ? scheduler_.raised(task, answer.picked_ns, answer.done_ns) : scheduler_.faulted(task);
   if (!answer.retry && scheduler_.others_work(device)) {
     for (const std::shared_ptr<PoolWorker>& one : workers_) {
-      if (one->device == device && one->faults >= tuning::kFaultsInARow) condemn(one, answer.error);
+      if (one->device == device && one->faults >= tuning::kFaultsInARow) kill_because(one, answer.error);
     }
   }
   if (again || task->done) worker->lane->stats().add_busy(answer.times.busy);
@@ -1049,15 +1049,15 @@ void Exchange::retire(int device) {
   empty_trash();
 }
 
-void Exchange::condemn(const std::shared_ptr<PoolWorker>& worker, py::object reason) {
+void Exchange::kill_because(const std::shared_ptr<PoolWorker>& worker, py::object reason) {
   if (worker->gone || (!worker->open && worker->kill_reason)) return;
   scheduler_.close(worker.get());
   worker->kill_reason = std::move(reason);
-  condemned_.push_back(worker);
+  to_kill_.push_back(worker);
   wake_supervisor();
 }
 
-std::vector<std::shared_ptr<PoolWorker>> Exchange::take_condemned() { return std::exchange(condemned_, {}); }
+std::vector<std::shared_ptr<PoolWorker>> Exchange::take_to_kill() { return std::exchange(to_kill_, {}); }
 
 py::object Exchange::remove_worker(const std::shared_ptr<PoolWorker>& worker, const py::object& died) {
   std::size_t count = 0;

@@ -169,8 +169,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   // ---- workers ----
   void add_worker(const std::shared_ptr<PoolWorker>& worker);
   void retire(int device);
-  void condemn(const std::shared_ptr<PoolWorker>& worker, py::object reason);
-  std::vector<std::shared_ptr<PoolWorker>> take_condemned();
+  void kill_because(const std::shared_ptr<PoolWorker>& worker, py::object reason);
+  std::vector<std::shared_ptr<PoolWorker>> take_to_kill();
   // Handles a dead worker. Its published replies count; its other tasks run elsewhere or fail with `died(task)`. Returns None
   // if the device may be the reason, otherwise how many earlier deaths the failing task explains together with this one.
   py::object remove_worker(const std::shared_ptr<PoolWorker>& worker, const py::object& died);
@@ -261,7 +261,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::shared_ptr<shm::Bell> bell_;
   pool::Scheduler scheduler_;
   std::vector<std::shared_ptr<PoolWorker>> workers_;
-  std::vector<std::shared_ptr<PoolWorker>> condemned_;
+  std::vector<std::shared_ptr<PoolWorker>> to_kill_;
   pool::Source callers_;
   std::vector<pool::Source*> streams_;
   std::unordered_map<int, double> weights_;

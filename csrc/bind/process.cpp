@@ -60,13 +60,6 @@ std::vector<std::pair<int, int>> poll_descriptors(const std::vector<std::pair<in
   return ready;
 }
 
-void nap(double us) {
-  const auto ns = static_cast<long>(std::clamp(us, 0.0, 999'999.0) * 1e3);
-  const timespec time{0, ns};
-  const NoGil unlocked;
-  nanosleep(&time, nullptr);
-}
-
 std::unique_ptr<Child> spawn(const std::vector<std::string>& argv, int in, int out, int err, const std::vector<int>& keep) {
   // Hold the GIL: the child uses this process's memory until exec, so no other thread may fork meanwhile.
   return value_or_raise(Child::spawn(argv, in, out, err, keep));
@@ -92,7 +85,6 @@ void register_process(py::module_& module) {
   module.def("look_around", &look_around);
   module.def("is_pinned", &is_pinned);
   module.def("monotonic_ns", &monotonic_ns);
-  module.def("nap", &nap, py::arg("us"));
   module.def("poll", &poll_descriptors, py::arg("wanted"), py::arg("seconds"));
   py::class_<Child>(module, "Child")
       .def(py::init(&spawn), py::arg("argv"), py::arg("stdin"), py::arg("stdout"), py::arg("stderr"), py::arg("keep"))

@@ -8,10 +8,10 @@ namespace {
 
 aclError input_type(std::uint32_t id, std::size_t index, aclmdlInputAippType* type, std::size_t* attached) {
   const std::shared_ptr<Model> model = objects().model(id);
-  if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(id));
+  if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "unknown model " + std::to_string(id));
   const InputSpec* input = index < model->spec->inputs.size() ? &model->spec->inputs[index] : nullptr;
   if (input == nullptr || type == nullptr || attached == nullptr)
-    return fail(ACL_ERROR_INVALID_PARAM, "no input of that index, or nowhere to put it");
+    return fail(ACL_ERROR_INVALID_PARAM, "no input of that index, or the place to fill is NULL");
   *attached = kInvalidNodeIndex;
   if (input->role == InputRole::kAippParameters) {
     *type = ACL_DYNAMIC_AIPP_NODE;
@@ -83,7 +83,7 @@ aclError apply(const Scope& scope, const AippTarget& target, const aclmdlAIPP* h
   const std::shared_ptr<Model> model = objects().model(target.model_id);
   const std::shared_ptr<Dataset> set = objects().datasets.find(target.dataset);
   if (model == nullptr) {
-    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(target.model_id));
+    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "unknown model " + std::to_string(target.model_id));
   }
   if (parameters == nullptr || set == nullptr) return bad("the settings or the dataset are NULL or were destroyed");
   const std::size_t index = parameter_input(*model->spec, target);

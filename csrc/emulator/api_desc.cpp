@@ -44,7 +44,7 @@ aclError input_dims(const aclmdlDesc* handle, std::size_t index, aclmdlIODims* o
   const Spec spec = spec_of(handle);
   const InputSpec* input = input_at(spec, index);
   if (input == nullptr || out == nullptr)
-    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no input of that index, or nowhere to put it");
+    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no input of that index, or the place to fill is NULL");
   const bool data = input->role == InputRole::kData;
   const ais::Shape& shape = !data ? input->shape : physical ? input->physical_shape : input->fed_shape;
   return give_dims(shape, short_name(input->name, find(handle)->model_id, "input", index), out);
@@ -58,7 +58,7 @@ aclError output_dims(const aclmdlDesc* handle, std::size_t index, aclmdlIODims* 
   const Spec spec = spec_of(handle);
   const OutputSpec* output = output_at(spec, index);
   if (output == nullptr || out == nullptr)
-    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no output of that index, or nowhere to put it");
+    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no output of that index, or the place to fill is NULL");
   return give_dims(largest_output(*spec, *output), short_name(output->name, find(handle)->model_id, "output", index), out);
 }
 
@@ -67,7 +67,7 @@ aclError current_output_dims(const aclmdlDesc* handle, std::size_t index, aclmdl
   const Spec spec = spec_of(handle);
   const OutputSpec* output = output_at(spec, index);
   if (output == nullptr || out == nullptr)
-    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no output of that index, or nowhere to put it");
+    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no output of that index, or the place to fill is NULL");
   const std::shared_ptr<Model> model = objects().model(desc->model_id);
   if (model == nullptr)
     return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "the desc was not made of a model that is loaded (aclmdlGetDesc)");
@@ -86,7 +86,7 @@ aclError input_range(const aclmdlDesc* handle, std::size_t index, aclmdlIODimsRa
   const Spec spec = spec_of(handle);
   const InputSpec* input = input_at(spec, index);
   if (input == nullptr || out == nullptr)
-    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no input of that index, or nowhere to put it");
+    return fail(ACL_ERROR_INVALID_PARAM, "no described model, no input of that index, or the place to fill is NULL");
   std::memset(out, 0, sizeof(*out));
   if (spec->has_gears()) return ACL_SUCCESS;
   out->rangeCount = input->fed_shape.size();
@@ -106,7 +106,7 @@ aclError index_of(const List& list, const char* name, std::size_t* index) {
     *index = i;
     return ACL_SUCCESS;
   }
-  return fail(ACL_ERROR_INVALID_PARAM, "there is no tensor named '" + std::string(name) + "'");
+  return fail(ACL_ERROR_INVALID_PARAM, "unknown tensor '" + std::string(name) + "'");
 }
 
 }  // namespace
@@ -136,7 +136,7 @@ ACL_API aclError aclmdlGetDesc(aclmdlDesc* modelDesc, std::uint32_t modelId) {
         const std::shared_ptr<ModelDesc> desc = find(modelDesc);
         if (desc == nullptr) return aclError{ACL_ERROR_INVALID_PARAM};
         const std::shared_ptr<Model> model = objects().model(modelId);
-        if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(modelId));
+        if (model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "unknown model " + std::to_string(modelId));
         if (model->context.lock() != scope.context) {
           return fail(ACL_ERROR_RT_MODEL_CONTEXT, "model " + std::to_string(modelId) + " was loaded in another context");
         }

@@ -40,12 +40,13 @@ aclError set_exec_option(aclmdlExecConfigHandle* handle, aclmdlExecConfigAttr at
   if (config == nullptr || value == nullptr)
     return fail(ACL_ERROR_INVALID_PARAM, "not a living execution config, or the value is NULL");
   if (attr < ACL_MDL_STREAM_SYNC_TIMEOUT || attr > ACL_MDL_EXEC_ATTR_LAST_KNOWN)
-    return fail(ACL_ERROR_INVALID_PARAM, "there is no such option");
+    return fail(ACL_ERROR_INVALID_PARAM, "unknown option");
   if (attr > ACL_MDL_EVENT_SYNC_TIMEOUT) return ACL_SUCCESS;  // hints for a scheduler, which the emulator does not have
   std::int32_t timeout = 0;
-  if (size != sizeof(timeout)) return fail(ACL_ERROR_INVALID_PARAM, "the option takes 4 bytes, not " + std::to_string(size));
+  if (size != sizeof(timeout))
+    return fail(ACL_ERROR_INVALID_PARAM, "the option must have 4 bytes, got " + std::to_string(size));
   std::memcpy(&timeout, value, sizeof(timeout));
-  if (timeout < -1) return fail(ACL_ERROR_INVALID_PARAM, "a timeout is -1 or more");
+  if (timeout < -1) return fail(ACL_ERROR_INVALID_PARAM, "the timeout must be at least -1");
   (attr == ACL_MDL_STREAM_SYNC_TIMEOUT ? config->stream_timeout_ms : config->event_timeout_ms) = timeout;
   return ACL_SUCCESS;
 }

@@ -66,8 +66,7 @@ struct GearChoice {
 aclError find_target(const Scope& scope, const GearChoice& choice, GearKind kind, std::shared_ptr<Model>* model,
                      std::shared_ptr<Dataset>* set) {
   *model = objects().model(choice.model_id);
-  if (*model == nullptr)
-    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(choice.model_id));
+  if (*model == nullptr) return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "unknown model " + std::to_string(choice.model_id));
   if ((*model)->context.lock() != scope.context)
     return fail(ACL_ERROR_RT_MODEL_CONTEXT, "the model was loaded in another context");
   *set = objects().datasets.find(choice.dataset);
@@ -90,7 +89,7 @@ aclError set_values(const Scope& scope, const GearChoice& choice, GearKind kind,
   std::shared_ptr<Model> model;
   std::shared_ptr<Dataset> set;
   for (const std::int64_t value : values) {
-    if (value <= 0) return fail(ACL_ERROR_INVALID_PARAM, "a batch, height or width of 0");
+    if (value <= 0) return fail(ACL_ERROR_INVALID_PARAM, "batch, height and width must be at least 1");
   }
   if (const aclError code = find_target(scope, choice, kind, &model, &set)) return code;
   const auto& gears = model->spec->gear_values;
@@ -150,7 +149,7 @@ ACL_API aclError aclmdlGetDynamicBatch(const aclmdlDesc* modelDesc, aclmdlBatch*
       [&](const Scope&) {
         const std::shared_ptr<const ModelSpec> spec = spec_of(modelDesc);
         if (spec == nullptr || batch == nullptr)
-          return fail(ACL_ERROR_INVALID_PARAM, "no described model, or nowhere to put it");
+          return fail(ACL_ERROR_INVALID_PARAM, "the model desc describes nothing, or the place to fill is NULL");
         std::memset(batch, 0, sizeof(*batch));
         if (spec->gears != GearKind::kBatch) return aclError{ACL_SUCCESS};
         for (const ais::Shape& gear : spec->gear_values)
@@ -165,7 +164,8 @@ ACL_API aclError aclmdlGetDynamicHW(const aclmdlDesc* modelDesc, std::size_t ind
   return fn.call(
       [&](const Scope&) {
         const std::shared_ptr<const ModelSpec> spec = spec_of(modelDesc);
-        if (spec == nullptr || hw == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "no described model, or nowhere to put it");
+        if (spec == nullptr || hw == nullptr)
+          return fail(ACL_ERROR_INVALID_PARAM, "the model desc describes nothing, or the place to fill is NULL");
         if (const aclError code = index_must_be_any(index)) return code;
         std::memset(hw, 0, sizeof(*hw));
         if (spec->gears != GearKind::kImageSize) return aclError{ACL_SUCCESS};
@@ -184,7 +184,7 @@ ACL_API aclError aclmdlGetInputDynamicGearCount(const aclmdlDesc* modelDesc, std
       [&](const Scope&) {
         const std::shared_ptr<const ModelSpec> spec = spec_of(modelDesc);
         if (spec == nullptr || gearCount == nullptr)
-          return fail(ACL_ERROR_INVALID_PARAM, "no described model, or nowhere to put it");
+          return fail(ACL_ERROR_INVALID_PARAM, "the model desc describes nothing, or the place to fill is NULL");
         if (const aclError code = index_must_be_any(index)) return code;
         *gearCount = spec->gears == GearKind::kDims ? spec->gear_values.size() : 0;
         return aclError{ACL_SUCCESS};

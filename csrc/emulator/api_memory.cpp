@@ -12,7 +12,7 @@ namespace {
 aclError malloc_device(const Scope& scope, void** out, std::size_t size, std::size_t extra,
                        MemoryKind kind = MemoryKind::kDevice) {
   if (out == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the address to fill is NULL");
-  if (size == 0) return fail(ACL_ERROR_INVALID_PARAM, "size is 0");
+  if (size == 0) return fail(ACL_ERROR_INVALID_PARAM, "the size must be at least 1, got 0");
   if (size > SIZE_MAX - 63) return fail(ACL_ERROR_INVALID_PARAM, "size is too large");
   const std::size_t charged = (size + 31) / 32 * 32 + extra;
   return memory().allocate_device(scope.device_id, kind, size, charged, out);
@@ -25,7 +25,7 @@ aclError free_device(void* address, MemoryKind kind) {
 
 aclError malloc_host(const Scope& scope, void** out, std::size_t size) {
   if (out == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the address to fill is NULL");
-  if (size == 0) return fail(ACL_ERROR_INVALID_PARAM, "size is 0");
+  if (size == 0) return fail(ACL_ERROR_INVALID_PARAM, "the size must be at least 1, got 0");
   return memory().allocate_pinned(scope.device_id, size, out);
 }
 

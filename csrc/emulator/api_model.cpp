@@ -238,7 +238,7 @@ aclError set_load_option(aclmdlConfigHandle* handle, aclmdlConfigAttr attr, cons
   switch (attr) {
     case ACL_MDL_PRIORITY_INT32:
       if (const aclError code = read_option(value, size, &number)) return code;
-      return number >= 0 && number <= 7 ? ACL_SUCCESS : fail(ACL_ERROR_INVALID_PARAM, "a priority is 0 to 7");
+      return number >= 0 && number <= 7 ? ACL_SUCCESS : fail(ACL_ERROR_INVALID_PARAM, "the priority must be 0 to 7");
     case ACL_MDL_LOAD_TYPE_SIZET:
       return read_option(value, size, &config->load_type);
     case ACL_MDL_PATH_PTR:
@@ -275,7 +275,7 @@ aclError set_external(aclmdlConfigHandle* handle, const char* name, void* addres
   const std::shared_ptr<LoadConfig> config = objects().load_configs.find(handle);
   if (config == nullptr || name == nullptr || address == nullptr)
     return fail(ACL_ERROR_INVALID_PARAM, "not a living load config, or the file's name or the address is NULL");
-  if (size == 0 || size % 32 != 0) return fail(ACL_ERROR_INVALID_PARAM, "the size is not a multiple of 32 bytes");
+  if (size == 0 || size % 32 != 0) return fail(ACL_ERROR_INVALID_PARAM, "the size must be a multiple of 32 bytes");
   config->external[name] = {address, size};
   return ACL_SUCCESS;
 }
@@ -283,7 +283,7 @@ aclError set_external(aclmdlConfigHandle* handle, const char* name, void* addres
 aclError unload(const Scope& scope, std::uint32_t id) {
   const std::shared_ptr<Model> model = objects().model(id);
   if (model == nullptr)
-    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(id) + " (unloaded before?)");
+    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "unknown model " + std::to_string(id) + " (unloaded before?)");
   if (model->context.lock() != scope.context) {
     return fail(ACL_ERROR_RT_MODEL_CONTEXT,
                 "model " + std::to_string(id) + " was loaded in another context than " + handle_name(scope.context->handle));

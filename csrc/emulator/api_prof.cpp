@@ -35,7 +35,7 @@ aclError prof_init(const char* path, std::size_t length) {
   struct stat info = {};
   const std::string folder(path, length);
   if (stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
-    return fail(ACL_ERROR_INVALID_FILE, "'" + folder + "' is not a folder");
+    return fail(ACL_ERROR_INVALID_FILE, "the folder for results must exist, got '" + folder + "'");
   state().initialised = true;
   return ACL_SUCCESS;
 }

@@ -27,8 +27,7 @@ aclError init(const char* path) {
 
 aclError memory_info(const Scope& scope, aclrtMemAttr attr, std::size_t* free, std::size_t* total) {
   if (free == nullptr || total == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the place to fill is NULL");
-  if (attr < ACL_DDR_MEM || attr > ACL_MEM_ATTR_LAST_KNOWN)
-    return fail(ACL_ERROR_INVALID_PARAM, "there is no such memory attribute");
+  if (attr < ACL_DDR_MEM || attr > ACL_MEM_ATTR_LAST_KNOWN) return fail(ACL_ERROR_INVALID_PARAM, "unknown memory attribute");
   *total = scope.device().settings().memory_bytes;
   *free = *total - memory().used(scope.device_id);
   return ACL_SUCCESS;
@@ -109,7 +108,7 @@ ACL_API aclError aclrtSetDeviceSatMode(aclrtFloatOverflowMode mode) {
   return fn.call(
       [&](const Scope&) {
         if (mode < ACL_RT_OVERFLOW_MODE_SATURATION || mode >= ACL_RT_OVERFLOW_MODE_UNDEF) {
-          return fail(ACL_ERROR_INVALID_PARAM, "there is no such overflow mode");
+          return fail(ACL_ERROR_INVALID_PARAM, "unknown overflow mode");
         }
         g_overflow_mode = mode;
         return aclError{ACL_SUCCESS};
@@ -196,7 +195,7 @@ ACL_API aclError aclrtDeviceCanAccessPeer(std::int32_t* canAccessPeer, std::int3
       [&](const Scope&) {
         if (machine().device(deviceId) == nullptr || machine().device(peerDeviceId) == nullptr)
           return aclError{ACL_ERROR_RT_INVALID_DEVICEID};
-        if (deviceId == peerDeviceId) return fail(ACL_ERROR_INVALID_PARAM, "a device is not its own peer");
+        if (deviceId == peerDeviceId) return fail(ACL_ERROR_INVALID_PARAM, "the peer must be another device");
         return give(canAccessPeer, std::int32_t{1});
       },
       filled(canAccessPeer), deviceId, peerDeviceId);

@@ -83,7 +83,7 @@ ACL_API aclError aclrtSynchronizeStreamWithTimeout(aclrtStream stream, std::int3
   static Function fn(__func__, Need::kRelease);
   return fn.call(
       [&](const Scope& scope) {
-        if (timeout < -1) return fail(ACL_ERROR_INVALID_PARAM, "a timeout is -1 or more");
+        if (timeout < -1) return fail(ACL_ERROR_INVALID_PARAM, "the timeout must be at least -1");
         std::shared_ptr<Stream> found;
         const aclError code = find_stream(scope, stream, &found);
         return code == ACL_SUCCESS ? synchronize_stream(scope, found.get(), timeout) : code;
@@ -111,7 +111,8 @@ ACL_API aclError aclrtSynchronizeDeviceWithTimeout(std::int32_t timeout) {
   static Function fn(__func__, Need::kRelease);
   return fn.call(
       [&](const Scope& scope) {
-        return timeout < -1 ? fail(ACL_ERROR_INVALID_PARAM, "a timeout is -1 or more") : synchronize_device(scope, timeout);
+        return timeout < -1 ? fail(ACL_ERROR_INVALID_PARAM, "the timeout must be at least -1")
+                            : synchronize_device(scope, timeout);
       },
       timeout);
 }

@@ -96,7 +96,7 @@ ACL_API aclError aclGetTensorDescDimV2(const aclTensorDesc* desc, std::size_t in
   const std::shared_ptr<TensorDesc> found = find_desc(desc);
   if (found == nullptr) return ACL_ERROR_INVALID_PARAM;
   if (dimSize == nullptr || index >= found->dims.size())
-    return fail(ACL_ERROR_INVALID_PARAM, "no such dimension, or nowhere to put it");
+    return fail(ACL_ERROR_INVALID_PARAM, "no such dimension, or the place to fill is NULL");
   *dimSize = found->dims[index];
   return ACL_SUCCESS;
 }
@@ -114,7 +114,7 @@ ACL_API aclError aclGetTensorDescDimRange(const aclTensorDesc* desc, std::size_t
                                           std::int64_t* dimRange) {
   const std::shared_ptr<TensorDesc> found = find_desc(desc);
   if (found == nullptr || dimRange == nullptr || dimRangeNum < 2 || index >= found->ranges.size()) {
-    return fail(ACL_ERROR_INVALID_PARAM, "no desc, no such dimension, or nowhere to put its range");
+    return fail(ACL_ERROR_INVALID_PARAM, "no desc, no such dimension, or the place to fill is NULL");
   }
   dimRange[0] = found->ranges[index][0];
   dimRange[1] = found->ranges[index][1];

@@ -99,7 +99,7 @@ Complaint check_profiler(const Json& profiler) {
   if (profiler.at("switch").text != "on") return "";  // the section is ignored
   for (const auto& member : profiler.members) {
     const bool text = kTexts.count(member.first) != 0;
-    if (!text && kFrequencies.count(member.first) == 0) return "there is no key '" + member.first + "'";
+    if (!text && kFrequencies.count(member.first) == 0) return "unknown key '" + member.first + "'";
     if (text && !member.second.is(Json::Type::kString)) return member.first + " must be a string";
     if (!text && !member.second.is(Json::Type::kNumber)) return member.first + " must be a number (Hz)";
   }

@@ -73,7 +73,7 @@ Status check(const ModelSpec& spec) {
     for (const Shape& shape : output.shapes) {
       if (shape.size() > kMaxDims) return broken("output '" + output.name + "' has too many dimensions");
     }
-    if (output.shapes.size() != shapes) return broken("output '" + output.name + "' does not have one shape a gear");
+    if (output.shapes.size() != shapes) return broken("output '" + output.name + "' does not have one shape for each gear");
   }
   for (const InputSpec& input : spec.inputs) {
     if (input.shape.size() > kMaxDims || (!input.range.empty() && input.range.size() != input.shape.size())) {
@@ -144,7 +144,7 @@ Status add_aipp(const Json& json, ModelSpec* spec) {
     const int input = aipp.value().input;
     if (spec->gears == GearKind::kOpenShape) return broken("it has AIPP and open shapes");
     if (input < 0 || static_cast<std::size_t>(input) >= spec->inputs.size() || spec->inputs[input].shape.size() != 4) {
-      return broken("its AIPP is for an input that is no picture");
+      return broken("its AIPP is for an input that is not a picture");
     }
     describe_picture(aipp.value(), static_cast<int>(spec->aipp.size()), &spec->inputs[input]);
     spec->aipp.push_back(aipp.take());
@@ -299,7 +299,7 @@ Result<std::shared_ptr<const ModelSpec>> parse_container(const void* data, std::
   if (size < 8 || std::memcmp(data, kContainerMagic, 8) != 0) return refuse(data, size);
   if (size < kContainerHeader) return broken("it ends inside its header");
   if (bytes[8] < 1 || bytes[8] > 2 || bytes[9] != 0 || bytes[10] != 0 || bytes[11] != 0)
-    return broken("it is of another version than 1 and 2");
+    return broken("its version must be 1 or 2");
   const std::uint64_t description = read_u64(bytes + 16);
   const std::uint64_t graph = read_u64(bytes + 24);
   if (description > size || graph > size || kContainerHeader + description + graph != size) {

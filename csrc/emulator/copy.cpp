@@ -45,7 +45,7 @@ aclError check_sides(const Scope& scope, aclrtMemcpyKind kind, Copy* copy) {
 aclError check_arguments(const CopyRequest& request) {
   if (request.dst == nullptr || request.src == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "an address is NULL");
   if (request.kind < ACL_MEMCPY_HOST_TO_HOST || request.kind > ACL_MEMCPY_DEFAULT) {
-    return fail(ACL_ERROR_INVALID_PARAM, "there is no direction " + std::to_string(request.kind));
+    return fail(ACL_ERROR_INVALID_PARAM, "unknown direction " + std::to_string(request.kind));
   }
   if (request.count > request.dst_max) {
     return fail(ACL_ERROR_RT_PARAM_INVALID,

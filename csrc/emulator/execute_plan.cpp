@@ -37,7 +37,7 @@ aclError Execution::plan(const Scope& scope, std::uint32_t model_id, const aclmd
   made->context_ = scope.context;
   made->synchronous_ = synchronous;
   if (made->model_ == nullptr)
-    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "there is no model " + std::to_string(model_id) + " (unloaded before?)");
+    return fail(ACL_ERROR_GE_EXEC_MODEL_ID_INVALID, "unknown model " + std::to_string(model_id) + " (unloaded before?)");
   if (made->model_->context.lock() != scope.context) {
     return fail(ACL_ERROR_RT_MODEL_CONTEXT, "model " + std::to_string(model_id) + " was loaded in another context than " +
                                                 handle_name(scope.context->handle));

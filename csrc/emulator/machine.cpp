@@ -266,7 +266,7 @@ std::shared_ptr<Context> Machine::current() const { return t_current; }
 aclError Machine::set_peer(int device_id, int peer, bool enabled) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (device(peer) == nullptr) return ACL_ERROR_RT_INVALID_DEVICEID;
-  if (device_id == peer) return fail(ACL_ERROR_RT_PARAM_INVALID, "a device is not its own peer");
+  if (device_id == peer) return fail(ACL_ERROR_RT_PARAM_INVALID, "the peer must be another device");
   std::set<int>& peers = devices()[static_cast<std::size_t>(device_id)]->peers_;
   if (enabled) {
     peers.insert(peer);

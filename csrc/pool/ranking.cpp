@@ -45,7 +45,7 @@ void Ranking::add(const Part& part, double sign) {
   slope_ += sign * part.slope;
 }
 
-void Ranking::put(std::size_t position, const Glance& glance, const Outlook& outlook, int skip, int shun) {
+void Ranking::put(std::size_t position, const Glance& glance, const Outlook& outlook, int skip, int avoid_cpu) {
   Part& part = parts_[position];
   add(part, -1);
   roomy_ -= part.roomy;
@@ -90,7 +90,7 @@ void Ranking::put(std::size_t position, const Glance& glance, const Outlook& out
     heaps_.take(position);
     return;
   }
-  const std::size_t group = (pinned && glance.only_cpu == shun ? 2 : 0) + (part.roomy ? 1 : 0);
+  const std::size_t group = (pinned && glance.only_cpu == avoid_cpu ? 2 : 0) + (part.roomy ? 1 : 0);
   heaps_.put(position, group * kShapes + shape, key, glance.in_hand);
 }
 

@@ -61,7 +61,7 @@ class Ranking {
 
   std::uint32_t kind() const { return kind_; }
   void reset(std::size_t workers);
-  void put(std::size_t position, const Glance& glance, const Outlook& outlook, int skip, int shun);
+  void put(std::size_t position, const Glance& glance, const Outlook& outlook, int skip, int avoid_cpu);
   // The mean time of all workers, once it is known.
   void set_mean(double mean) { mean_ = mean; }
   // Workers whose position depends on the mean and was not updated with it.

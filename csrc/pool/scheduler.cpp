@@ -210,15 +210,15 @@ void Scheduler::pass_time(Nanos now) {
   }
 }
 
-void Scheduler::see_callers(int skip, int shun) {
-  if (skip == skip_ && shun == shun_) return;
-  for (const int cpu : {skip, shun, skip_, shun_}) {
+void Scheduler::see_callers(int skip, int avoid_cpu) {
+  if (skip == skip_ && avoid_cpu == avoid_cpu_) return;
+  for (const int cpu : {skip, avoid_cpu, skip_, avoid_cpu_}) {
     const auto found = pinned_.find(cpu);
     if (found == pinned_.end()) continue;
     for (const Worker* worker : found->second) changed(*worker);
   }
   skip_ = skip;
-  shun_ = shun;
+  avoid_cpu_ = avoid_cpu;
 }
 
 Ranking& Scheduler::ranking_of(std::uint32_t kind) {
@@ -256,7 +256,7 @@ void Scheduler::follow(Ranking* ranking) {
 }
 
 void Scheduler::refresh(Ranking* ranking, std::size_t position) {
-  ranking->put(position, glances_[position], look_out(*workers_[position], ranking->kind()), skip_, shun_);
+  ranking->put(position, glances_[position], look_out(*workers_[position], ranking->kind()), skip_, avoid_cpu_);
 }
 
 // Updates the mean time of a kind over all workers, which is used for workers without a time for it.
@@ -302,7 +302,7 @@ Scheduler::Offer Scheduler::offer(const Worker& worker, const Task& task, Nanos 
   offer.room = !glance.full && static_cast<int>(glance.in_hand) < outlook.limit;
   offer.expects = std::max<Nanos>(0, outlook.expected);
   offer.finish = glance.free_at(now) + offer.expects +
-                 (worker.only_cpu != kNoCpu && worker.only_cpu == shun_ ? tuning::kSameProcessorNs : 0);
+                 (worker.only_cpu != kNoCpu && worker.only_cpu == avoid_cpu_ ? tuning::kSameProcessorNs : 0);
   return offer;
 }
 
@@ -387,11 +387,11 @@ Worker* Scheduler::pick_at_random(const Task& task) {
   return candidates[draw() % candidates.size()];
 }
 
-Task* Scheduler::next(Nanos now, int skip, int shun) {
+Task* Scheduler::next(Nanos now, int skip, int avoid_cpu) {
   look_again_ = kNever;
   if (waiting_ == 0) return nullptr;
   pass_time(now);
-  see_callers(skip, shun);
+  see_callers(skip, avoid_cpu);
   turns_.clear();
   for (Source* source : sources_) {
     if (source->waiting > 0) turns_.push_back(source);
@@ -673,8 +673,8 @@ bool Scheduler::raised(Task* task, Nanos began, Nanos done) {
 
 bool Scheduler::lose(Task* task, bool begun, bool certain, bool can_run_again) {
   task->crashes += begun ? 1 : 0;
-  const bool guilty = begun && certain && task->crashes >= options_.max_attempts;
-  if (task->unwanted || !can_run_again || guilty) return false;
+  const bool is_blamed = begun && certain && task->crashes >= options_.max_attempts;
+  if (task->unwanted || !can_run_again || is_blamed) return false;
   enqueue(task, true);
   return true;
 }
@@ -690,11 +690,11 @@ void Scheduler::drop(Task* task) {
 
 // ---- taking back ----
 
-Task* Scheduler::take_back(Nanos now, int skip, int shun) {
+Task* Scheduler::take_back(Nanos now, int skip, int avoid_cpu) {
   if (options_.random != 0) return take_back_at_random();
   if (ahead_ == 0 || busy_ == static_cast<int>(workers_.size())) return nullptr;
   pass_time(now);
-  see_callers(skip, shun);
+  see_callers(skip, avoid_cpu);
   // From the worker that will be busy for longest, among those with tasks that can be taken back.
   Nanos latest = 0;
   Task* best = latest_to_give(now, &latest);
@@ -809,17 +809,17 @@ std::string Scheduler::check() const {
     each_queue(const_cast<Source*>(source), [&](int device, const TaskList* tasks) {
       std::size_t count = 0;
       for (const Task* task = tasks->first(); task != nullptr; task = task->next, ++count) {
-        if (task->place != Place::kQueued || task->worker != nullptr) wrong("a task in a queue is elsewhere, too");
-        if (task->unwanted) wrong("a task that nobody wants waits");
+        if (task->place != Place::kQueued || task->worker != nullptr) wrong("a queued task is placed elsewhere");
+        if (task->unwanted) wrong("an unwanted task is in a queue");
         if (task->device != device) wrong("a task is in the queue of another device");
       }
-      if (count != tasks->size()) wrong("a queue counts wrong");
+      if (count != tasks->size()) wrong("a queue's count is not the number of its tasks");
       here += count;
     });
-    if (here != source->waiting) wrong("a source counts wrong");
+    if (here != source->waiting) wrong("a source's count is not the number of its queued tasks");
     waiting += here;
   }
-  if (waiting != waiting_) wrong("waiting tasks are counted wrong");
+  if (waiting != waiting_) wrong("the count of queued tasks is not their number");
   int busy = 0;
   int ahead = 0;
   std::size_t departed = 0;
@@ -828,21 +828,21 @@ std::string Scheduler::check() const {
     Nanos expects = 0;
     int suspects = 0;
     for (const Task* task = worker->hand.first(); task != nullptr; task = task->next, ++count) {
-      if (task->place != Place::kPlaced && task->place != Place::kSent) wrong("a task in hand is elsewhere, too");
-      if (task->worker != worker) wrong("a task in hand names another worker");
+      if (task->place != Place::kPlaced && task->place != Place::kSent) wrong("a worker's task is neither placed nor sent");
+      if (task->worker != worker) wrong("a worker's task names another worker");
       if (task->device != kAnyDevice && task->device != worker->device) wrong("a task is on a device that it did not ask for");
       if (task->source == &departed_) {
         ++departed;
-        if (!task->unwanted) wrong("a task is wanted although its source is gone");
+        if (!task->unwanted) wrong("a task is wanted although its source was removed");
       } else if (std::find(sources_.begin(), sources_.end(), task->source) == sources_.end()) {
-        wrong("a task's source is gone");
+        wrong("a task's source was removed");
       }
       expects += std::max<Nanos>(0, task->expected_ns);
       suspects += task->crashes > 0;
     }
-    if (count != worker->hand.size()) wrong("a worker counts wrong");
-    if (expects != worker->hand_ns) wrong("expected times are summed wrong");
-    if (suspects > 0 && count != 1) wrong("a suspect is not alone");
+    if (count != worker->hand.size()) wrong("a worker's count is not the number of its tasks");
+    if (expects != worker->hand_ns) wrong("a worker's expected time is not its tasks' sum");
+    if (suspects > 0 && count != 1) wrong("a worker has other tasks beside a suspect");
     if ((suspects > 0) != worker->isolated) wrong("a worker is isolated without a suspect");
     busy += count > 0;
     ahead += count > 1;
@@ -851,11 +851,11 @@ std::string Scheduler::check() const {
     const Glance& glance = glances_[worker->position];
     if (glance.in_hand != worker->hand.size() || glance.usable != (worker->open && !worker->isolated) ||
         glance.full != worker->full) {
-      wrong("what choosing looks at is out of date");
+      wrong("the ranking of a worker is out of date");
     }
   }
-  if (departed != departed_.under_way) wrong("tasks of sources that are gone are counted wrong");
-  if (busy != busy_ || ahead != ahead_) wrong("busy workers are counted wrong");
+  if (departed != departed_.under_way) wrong("the count of tasks without a source is not their number");
+  if (busy != busy_ || ahead != ahead_) wrong("the count of busy workers is not their number");
   return first;
 }
 

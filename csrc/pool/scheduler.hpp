@@ -179,14 +179,14 @@ class Scheduler {
   // ---- tasks ----
   void add(Task* task);
   // The next task that goes to a worker now, with its place taken (kPlaced). Null: nothing can be placed. A worker that is
-  // pinned to processor `skip` gets none; one pinned to `shun` has to wait until the caller leaves it, which counts.
-  Task* next(Nanos now, int skip = kNoCpu, int shun = kNoCpu);
+  // pinned to processor `skip` gets none; one pinned to `avoid_cpu` has to wait until the caller leaves it, which counts.
+  Task* next(Nanos now, int skip = kNoCpu, int avoid_cpu = kNoCpu);
   void sent(Task* task, Nanos now);
   // The worker's memory had no room. The task is the next of its source again, or kOut if unwanted.
   void not_sent(Task* task);
   // Returns a task that should be taken back from its worker, for an idle worker to which `next` would give it. Null: none. The
   // caller tries, and reports the result.
-  Task* take_back(Nanos now, int skip = kNoCpu, int shun = kNoCpu);
+  Task* take_back(Nanos now, int skip = kNoCpu, int avoid_cpu = kNoCpu);
   void withdrawn(Task* task);      // it is queued again, at the front; kOut if unwanted
   void not_withdrawn(Task* task);  // the worker had begun it
   // Returns whether a second run of this task, which delays others, should be added now (P8), as a separate task that avoids
@@ -250,7 +250,7 @@ class Scheduler {
   bool gives_back(const Worker& worker) const;
   void start_over();
   void pass_time(Nanos now);
-  void see_callers(int skip, int shun);
+  void see_callers(int skip, int avoid_cpu);
   Ranking& ranking_of(std::uint32_t kind);
   void follow(Ranking* ranking);
   void refresh(Ranking* ranking, std::size_t position);
@@ -301,7 +301,7 @@ class Scheduler {
   Heaps aheads_{3};  // workers with something to give back, the one that is busy for longest first
   Nanos now_ = 0;
   int skip_ = kNoCpu;
-  int shun_ = kNoCpu;
+  int avoid_cpu_ = kNoCpu;
   std::vector<Source*> sources_;
   Source departed_;              // of tasks in hand whose own source is gone
   std::vector<Source*> turns_;   // kept for its memory

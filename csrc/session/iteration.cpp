@@ -112,20 +112,20 @@ Status Iteration::check_chain(const State* state, const std::vector<int>& chain)
   const auto& info = session_->info_;
   if (state == nullptr) return no_first();
   if (chain.size() != info.inputs.size()) {
-    return Status(Code::kInvalidArgument, "in_out_list has " + std::to_string(chain.size()) + " entries; the model has " +
-                                              std::to_string(info.inputs.size()) +
-                                              " inputs, and each needs one (-1 to keep it)");
+    return Status(Code::kInvalidArgument, "in_out_list must have " + std::to_string(info.inputs.size()) +
+                                              " entries, one for each input (-1 to keep it), got " +
+                                              std::to_string(chain.size()));
   }
   for (std::size_t i = 0; i < chain.size(); ++i) {
     if (chain[i] < 0) {
       if (!state->lost[i]) continue;
       return Status(Code::kInvalidArgument, "in_out_list[" + std::to_string(i) + "] keeps input '" + info.inputs[i].name +
-                                                "', whose memory a run that failed has written over; chain it, or begin anew "
+                                                "', whose memory a run that failed has written over; chain it, or begin again "
                                                 "with first_inner_run");
     }
     if (static_cast<std::size_t>(chain[i]) >= info.outputs.size()) {
-      return Status(Code::kInvalidArgument, "in_out_list[" + std::to_string(i) + "] is " + std::to_string(chain[i]) +
-                                                "; the model has outputs 0 to " + std::to_string(info.outputs.size() - 1));
+      return Status(Code::kInvalidArgument, "in_out_list[" + std::to_string(i) + "] must be -1 or an output, 0 to " +
+                                                std::to_string(info.outputs.size() - 1) + ", got " + std::to_string(chain[i]));
     }
   }
   return Status();

@@ -50,7 +50,8 @@ Registry& registry() {
 }  // namespace
 
 Status no_room(const device::TensorDesc& desc, std::size_t bytes) {
-  return Status(Code::kOutOfMemory, "there is no room for output '" + desc.name + "' of " + std::to_string(bytes) + " bytes");
+  return Status(Code::kOutOfMemory,
+                "there is not enough memory for output '" + desc.name + "' of " + std::to_string(bytes) + " bytes");
 }
 
 bool known_bytes(const device::TensorDesc& desc, std::size_t* bytes) {

@@ -15,6 +15,8 @@ using device::GearKind;
 using device::ModelInfo;
 using device::TensorDesc;
 
+constexpr char kWantedEntry[] = "shapes must be 'name:d0,d1,...' with integers of at least 0, got '";
+
 Status wrong(const std::string& message) { return Status(Code::kInvalidArgument, message); }
 
 Status need_gears(const ModelInfo& info, GearKind kind, const Shape& gear) {
@@ -23,7 +25,7 @@ Status need_gears(const ModelInfo& info, GearKind kind, const Shape& gear) {
   const std::string have = "the model has gears " + device::gears_text(gears) + " (" + device::gear_mode(gears.kind) + ")";
   if (gears.kind != kind) return Status(Code::kFeedMismatch, have + "; " + device::gear_mode(kind) + " does not apply to it");
   if (std::find(gears.values.begin(), gears.values.end(), gear) != gears.values.end()) return Status();
-  return Status(Code::kFeedMismatch, have + "; the value set is not one of them");
+  return Status(Code::kFeedMismatch, have + ", got " + shape_text(gear));
 }
 
 // Sets open dimensions of every input to `values`, if the input has at least this many open dimensions.
@@ -58,12 +60,11 @@ Status parse_shape(const std::string& entry, const std::string& text, Shape* out
     char* end = nullptr;
     errno = 0;
     const long long value = std::strtoll(at, &end, 10);
-    if (end == at || errno != 0 || value < 0)
-      return wrong("'" + entry + "' is not 'name:d0,d1,...' with whole numbers of at least 0");
+    if (end == at || errno != 0 || value < 0) return wrong(kWantedEntry + entry + "'");
     out->push_back(value);
     while (*end == ' ') ++end;
     if (*end == '\0') return Status();
-    if (*end != ',') return wrong("'" + entry + "' is not 'name:d0,d1,...' with whole numbers of at least 0");
+    if (*end != ',') return wrong(kWantedEntry + entry + "'");
     at = end + 1;
   }
 }
@@ -77,16 +78,18 @@ Result<std::vector<Shape>> parse(const ModelInfo& info, const std::string& text)
     from = to + 1;
     if (entry.empty()) continue;                 // a trailing semicolon
     const std::size_t colon = entry.rfind(':');  // a name may contain colons
-    if (colon == std::string::npos) return wrong("'" + entry + "' is not 'name:d0,d1,...'");
+    if (colon == std::string::npos) return wrong(kWantedEntry + entry + "'");
     Shape shape;
     AIS_TRY(parse_shape(entry, entry.substr(colon + 1), &shape));
     const bool first = by_name.emplace(entry.substr(0, colon), std::move(shape)).second;
-    if (!first) return wrong("'" + text + "' gives two shapes for input '" + entry.substr(0, colon) + "'");
+    if (!first)
+      return wrong("shapes must name every input once, got '" + text + "' with input '" + entry.substr(0, colon) + "' twice");
   }
   std::vector<Shape> shapes;
   for (const TensorDesc& desc : info.inputs) {
     const auto found = by_name.find(desc.name);
-    if (found == by_name.end()) return wrong("'" + text + "' gives no shape for input '" + desc.name + "'");
+    if (found == by_name.end())
+      return wrong("shapes must name every input, got '" + text + "' without input '" + desc.name + "'");
     const Shape& shape = found->second;
     bool agrees = !desc.ranked || shape.size() == desc.shape.size();
     for (std::size_t i = 0; agrees && i < desc.shape.size(); ++i) agrees = desc.shape[i] < 0 || desc.shape[i] == shape[i];

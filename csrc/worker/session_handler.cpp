@@ -33,7 +33,7 @@ SessionHandler::SessionHandler(std::shared_ptr<session::Session> session)
 
 Status SessionHandler::submit(const shm::PortTask& task, SlotSink* sink) {
   if (task.mode > static_cast<std::uint16_t>(session::Mode::kShape)) {
-    return Status(Code::kInvalidArgument, "there is no mode number " + std::to_string(task.mode));
+    return Status(Code::kInvalidArgument, "unknown mode number " + std::to_string(task.mode));
   }
   const device::ModelInfo& info = session_->info();  // a frame has the model's inputs, and nothing for its constants
   if (task.feeds.size() != info.inputs.size()) return session::wrong_count(info, task.feeds.size());

@@ -164,8 +164,8 @@ def test_a_resize_reaches_the_device(npu: Emulator, two_pictures: str, tmp_path:
         ([1, 20, 20, 2000, 20], "resize_output_w must be an integer from 16 to 1920, got 2000"),
         ([1, 20, 15, 20, 20], "resize_input_h must be an integer from 16 to 4096, got 15"),
         ([2, 20, 20, 20, 20], "resize must be an integer from 0 to 1, got 2"),
-        ([1, 30, 20, 20, 20], "the resize begins with 30 x 20; after the crop the picture is 20 x 20"),
-        ([1, 20, 20, 20, 400], "a side of 20 is resized to 400; the factor is from 1/16 to 16"),
+        ([1, 30, 20, 20, 20], "the resize must begin with the size after the crop, 20 x 20, got 30 x 20"),
+        ([1, 20, 20, 20, 400], "the factor of a resize must be from 1/16 to 16, got 20 to 400"),
         ([1, 20, 20], "resize must be a list of 5 numbers"),
     ],
 )

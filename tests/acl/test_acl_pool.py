@@ -185,7 +185,7 @@ def test_dynamic_aipp(npu: Emulator, picture_model: str, tmp_path: Path) -> None
         ("csc_switch : 2", "csc_switch must be .*, got 2"),
         ("top_padding_size : -1", "top_padding_size"),
         ("mean_chn_3 : 1.5", "mean_chn_3 must be an integer .*, got '1.5'"),
-        ("crop_size_w : 9", "is not within 8 x 6"),
+        ("crop_size_w : 9", "the crop must be within 8 x 6, got 9 x "),
         ("load_starts : 1", "unknown setting 'load_starts'"),
         ("input_format : NV12", "input_format must be one of .*, got 'NV12'"),
     ],

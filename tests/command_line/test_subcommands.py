@@ -293,7 +293,7 @@ def test_a_folder_with_labels(place: Path, shell: Shell) -> None:
     (place / "labels.txt").write_text("s0.npy 0\n")
     code, _, err = shell(line)
     assert code == 1
-    assert "no label for 4 of 5 files; the first is 's1.npy'" in err
+    assert "must label all 5 files; 4 are missing, the first is 's1.npy'" in err
 
 
 def test_compare(place: Path, shell: Shell) -> None:
@@ -357,9 +357,9 @@ def test_an_output_that_cannot_be_written_says_so(place: Path, shell: Shell) -> 
     [
         ("evaluate m.onnx nowhere", "must be an existing file or folder"),
         ("evaluate m.onnx mine.py:nothing", "'nothing'"),
-        ("evaluate m.onnx mine.py:rows --metric top", "'top' is no metric"),
-        ("report nowhere", "no file of a run folder"),
-        ("resume nowhere", "no file of a run folder"),
+        ("evaluate m.onnx mine.py:rows --metric top", "--metric must be topN, mean-absolute-error"),
+        ("report nowhere", "must be a file of a run folder"),
+        ("resume nowhere", "must be a file of a run folder"),
         ("inspect mine.py", "mine.py"),
     ],
 )

@@ -36,7 +36,7 @@ class TestLoading:
             (b"IMOD" + bytes(300), 507008, "compiled by ATC"),
             (b"PK\3\4" + bytes(300), 507008, "python -m ais_bench.emulator pack"),
             (b"AISEMUOM\1", 145006, "ends inside its header"),
-            (b"AISEMUOM\3" + bytes(30), 145006, "another version"),
+            (b"AISEMUOM\3" + bytes(30), 145006, "version must be 1 or 2"),
             (b"AISEMUOM\1" + bytes(7) + b"\xff" * 8 + bytes(8), 145006, "promises"),
         ],
     )

@@ -329,8 +329,8 @@ def test_iteration_by_hand_with_inner_run(model: ModelPath) -> None:
 @pytest.mark.parametrize(
     ("chain", "message"),
     [
-        ([0], "2 inputs"),
-        ([0, 2], "outputs 0 to 1"),
+        ([0], "must have 2 entries, one for each input"),
+        ([0, 2], "must be -1 or an output, 0 to 1, got"),
         (None, "in_out_list"),
         ([0, 0.5], r"in_out_list\[1\] must be an integer, .*got 0.5"),
         (5, "a list"),

@@ -162,13 +162,13 @@ def test_a_data_sets_mistakes_name_the_input(model: Callable[[str], str]) -> Non
             session.infer_batch([X.tolist()])
         with pytest.raises(FeedError, match=r"astype\(np\.float32\)"):
             session.infer_batch(X.astype(np.float64))
-        with pytest.raises(FeedError, match=r"takes inputs \['x'\]; 2 arrays were given"):
+        with pytest.raises(FeedError, match=r"takes inputs \['x'\], got 2 arrays"):
             session.infer_batch([X, X])
 
 
 def test_what_no_memory_holds_contiguous_is_told_with_its_size(model: Callable[[str], str]) -> None:
     huge = np.broadcast_to(np.float32(1), (2**44, 4))
-    words = r"input 'x' is no contiguous array, and there is no memory.* 256. TiB"
+    words = r"input 'x' is not contiguous, and there is not enough memory.* 256. TiB"
     with InferSession(0, model("batch")) as one, MultiDeviceSession(model("batch"), devices=DEVICES[:1]) as many:
         calls: list[Callable[[Any], Any]] = [
             lambda feeds: one.infer(feeds),

@@ -142,7 +142,7 @@ def test_values_of_constants_are_held_to_the_rules_of_inputs(tmp_path: Path) -> 
             many.infer_batch({"x": X, "scael": SCALE})
         with pytest.raises(FeedError, match="input 'scale' is a list; pass np.asarray"):
             many.infer_batch({"x": X, "scale": [1, 2, 3]})
-        with pytest.raises(FeedError, match="2 arrays were given"):
+        with pytest.raises(FeedError, match="got 2 arrays"):
             many.infer_batch([X, SCALE])
 
 

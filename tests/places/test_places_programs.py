@@ -148,7 +148,7 @@ def test_a_program_that_is_no_python_is_never_run(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sys, root, "/nowhere")
     try:
         multiprocessing.set_executable("/bin/false")  # like the value that multiprocessing takes from sys.executable
-        with pytest.raises(ConfigError, match="'/bin/false', which is no Python.*set_executable"):
+        with pytest.raises(ConfigError, match="'/bin/false', which is not Python.*set_executable"):
             interpreter.command("worker")
         multiprocessing.set_executable("/opt/launcher")  # an explicit setting is used
         assert interpreter.command("worker")[0] == "/opt/launcher"

@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: Any) -> int:
-    """Continue the evaluation of the run folder."""
+    """Continue the evaluation of the run folder. Raises CliError, ConfigError."""
     from ais_bench.evaluate import load
 
     found = load(options.run).run

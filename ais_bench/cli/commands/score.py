@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: Any) -> int:
-    """Score the run and print the scores."""
+    """Score the run and print the scores. Raises CliError, ConfigError."""
     from ais_bench.evaluate import load, score
 
     found = load(options.run)

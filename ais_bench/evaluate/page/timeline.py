@@ -16,7 +16,7 @@ __all__ = ["PARTS", "STAGES", "Attribution", "Rates", "RunTime", "StageTimes"]
 STAGES = ("copy_in", "preprocess", "execute", "postprocess", "copy_out")
 # If stages overlap, the time counts for the first of these.
 PARTS = ("execute", "preprocess", "postprocess", "copy_in", "copy_out")
-POINTS = 240  # of a curve: so many to twice as many
+POINTS = 240  # the least number of points of a curve; it has at most twice as many
 
 Stage = tuple[str, float, float]
 
