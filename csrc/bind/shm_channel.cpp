@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -133,7 +132,6 @@ class PyChannel {
     }();
     const shm::StageTimes times{copy_in_ns, execute_ns, copy_out_ns, preprocess_ns, postprocess_ns, 0};
     raise_if_error([&] {
-      const std::lock_guard<std::mutex> lock(replies_);
       const Status refused = task.writer.refused();  // a copy, because the writer writes the failure
       if (!refused.ok()) return port_->fail(&task, refused.code(), refused.message(), 0, times);
       Status finished = filled ? port_->finish(&task, static_cast<shm::Kind>(kind), times) : Status();
@@ -143,10 +141,8 @@ class PyChannel {
 
   void fail(const py::tuple& id, int code, const std::string& message, std::int64_t vendor_code) {
     shm::PortTask task = take_back(id);
-    raise_if_error([&] {
-      const std::lock_guard<std::mutex> lock(replies_);
-      return port_->fail(&task, static_cast<Code>(code), message, vendor_code, {0, monotonic_ns() - task.picked_ns});
-    }());
+    const shm::StageTimes times{0, monotonic_ns() - task.picked_ns};
+    raise_if_error(port_->fail(&task, static_cast<Code>(code), message, vendor_code, times));
   }
 
   void close() { port_->close(); }
@@ -160,8 +156,6 @@ class PyChannel {
   void put_back(shm::PortTask task) { tasks_.emplace(task.seq, std::move(task)); }
 
   shm::Port* port() { return port_.get(); }
-  // Held while a reply is written, by handlers in Python and by an executor without the GIL. No Python code runs meanwhile.
-  std::mutex* replies() { return &replies_; }
 
  private:
   py::object hand_out(shm::PortTask task) {
@@ -185,7 +179,6 @@ class PyChannel {
   py::object base_;                                         // keeps the mapping alive for arrays over it
   std::unordered_map<std::uint64_t, shm::PortTask> tasks_;  // returned by next_task and not answered; guarded by the GIL
   std::atomic<bool> taking_{false};
-  std::mutex replies_;
 };
 
 // The executor for Python: feeds and outputs are arrays, and are freed with the GIL held.
@@ -195,7 +188,7 @@ class PyExecutor {
       : owner_(std::move(channel)),
         channel_(&owner_.cast<PyChannel&>()),
         session_(std::move(session)),
-        executor_(session_, channel_->port(), channel_->replies()) {}
+        executor_(session_, channel_->port()) {}
 
   // Submits the feeds of a task of the channel. `carry` None: the executor answers; otherwise `next_done` returns the task.
   void submit(const py::tuple& task, const py::object& given, py::object carry, std::int64_t preprocess_ns) {

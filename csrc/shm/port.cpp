@@ -145,6 +145,7 @@ Status Port::too_large(PortTask* task, std::uint64_t needed_bytes) {
 }
 
 Status Port::publish(const PortTask& task, ResultDescriptor result, const StageTimes& times) {
+  const std::lock_guard<std::mutex> one_at_a_time(publishing_);
   result.seq = task.seq;
   result.picked_ns = task.picked_ns;
   result.done_ns = monotonic_ns();

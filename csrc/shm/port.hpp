@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string_view>
 #include <vector>
 
@@ -53,6 +54,7 @@ class Port {
   // is closed and everything published was taken. Corrupt: the parent wrote invalid data; the lane is then closed.
   Result<Next> next(std::int64_t deadline_ns, PortTask* out);
 
+  // Several threads may publish, each its own tasks.
   // Publishes the contents of task->writer. OutOfMemory if there is no room; then nothing is published.
   Status finish(PortTask* task, Kind kind, const StageTimes& times);
   // Publishes a failure. A long text is truncated.
@@ -78,6 +80,7 @@ class Port {
   const Span data_;
   Consumer<TaskDescriptor> tasks_;
   Producer<ResultDescriptor> results_;
+  std::mutex publishing_;
   std::uint64_t taken_since_nap_ = 0;
 };
 

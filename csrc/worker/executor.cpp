@@ -29,8 +29,7 @@ session::ShapeRule rule_of(const shm::PortTask& task) { return {static_cast<sess
 
 }  // namespace
 
-Executor::Executor(std::shared_ptr<session::Session> session, shm::Port* port, std::mutex* replies)
-    : session_(std::move(session)), port_(port), replies_(replies) {
+Executor::Executor(std::shared_ptr<session::Session> session, shm::Port* port) : session_(std::move(session)), port_(port) {
   auto pipeline = session::SessionPipeline::open(session_);
   // Without a pipeline, jobs are executed one by one. If the session cannot run at all, its first job fails.
   if (pipeline.ok() && pipeline.value()->depth() > 1) pipeline_ = pipeline.take();
@@ -138,7 +137,6 @@ Status Executor::finish_oldest() {
   if (!run.copy_out_known) job.times.unknown |= shm::kCopyOutUnknown;
   session_->print_notices();
   if (!status.ok() || job.sink == nullptr) {
-    const std::lock_guard<std::mutex> lock(*replies_);
     AIS_TRY(answer(port_, &job.task, status, job.times));
     job.answered = true;
   }

@@ -35,8 +35,8 @@ class Executor {
   };
   using JobPtr = std::unique_ptr<Job>;
 
-  // `replies` guards the port's side of answering; the port and it outlive the executor.
-  Executor(std::shared_ptr<session::Session> session, shm::Port* port, std::mutex* replies);
+  // The port outlives the executor.
+  Executor(std::shared_ptr<session::Session> session, shm::Port* port);
 
   // Hands over a job. Blocks while enough jobs wait. After a failure of run() the job is dropped, because the process ends.
   void submit(JobPtr job);
@@ -60,7 +60,6 @@ class Executor {
 
   const std::shared_ptr<session::Session> session_;
   shm::Port* const port_;
-  std::mutex* const replies_;
 
   struct Started {
     JobPtr job;

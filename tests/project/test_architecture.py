@@ -9,7 +9,7 @@ import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,9 @@ CPP = {
     "bind": {"base", "device", "pool", "session", "shm", "worker"},
 }
 LOGGERS = {"ais_bench.pool", "ais_bench.session", "ais_bench.ray", "ais_bench.evaluate", "ais_bench.worker"}
+# Headers that pass on a lock: the type that holds a lock together with what it guards, and the model of an NPU, because the
+# runs of a pipeline (acl_staged_runs.cpp) prepare and submit several steps while no other run does.
+GUARDS = {"csrc/base/guarded.hpp": ["std::mutex*"], "csrc/device/acl/acl_loaded.hpp": ["std::mutex&"]}
 # Names that only these folders may use, because they belong to a vendor or to one concern.
 WORDS = {
     r"\bOrt[A-Z]\w*": {"device/ort"},
@@ -275,6 +278,106 @@ import ais_bench.infer.interface, ais_bench.infer.summary, ais_bench.emulator, a
         assert (result.returncode, result.stdout.strip()) == (0, words), result.stderr
 
 
+class _Imports(ast.NodeVisitor):
+    """Collects the imports of a file that run, at its import or later, but not those for the type checker alone."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.names |= {alias.name for alias in node.names}
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        self.names |= {f"{node.module}.{alias.name}" for alias in node.names}
+
+
+def python_files() -> dict[str, set[str]]:
+    """Return the files of ais_bench by module name, each with the files that it imports."""
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "ais_bench").rglob("*.py")}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    found: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        seen = _Imports()
+        seen.visit(ast.parse(path.read_text()))
+        modules = {one if one in paths else one.rpartition(".")[0] for one in seen.names}
+        found[name] = {module for module in modules if module in paths and module not in (name, "ais_bench")}
+    del found["ais_bench"]  # the short names, the one exception: looked up when they are used
+    return found
+
+
+def native_files() -> dict[str, set[str]]:
+    paths = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in {".cpp", ".hpp", ".inc"}]
+    return {
+        str(path.relative_to(ROOT / "csrc")): set(re.findall(r'#include "([^"]+)"', path.read_text()))
+        - {str(path.relative_to(ROOT / "csrc"))}
+        for path in paths
+    }
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Return the files of one circle; an empty list if there is none."""
+    left = {name: set(uses) for name, uses in graph.items()}
+    while ends := [name for name, uses in left.items() if not uses & left.keys()]:
+        for name in ends:
+            del left[name]
+    return sorted(left)
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]  # with what leads to it
+
+
+@pytest.mark.parametrize("files", [python_files, native_files])
+def test_no_files_use_each_other_in_a_circle(files: Callable[[], dict[str, set[str]]]) -> None:
+    graph = files()
+    assert len(graph) > 100
+    assert sum(map(len, graph.values())) > 200
+    assert circle(graph) == []
+
+
+# A lock that is reached through another object, or handed over: whose it is, the same file must show.
+FOREIGN_LOCK = re.compile(
+    r"(?<!self)(?<!this)(?:\.|->)(\w*(?:lock|mutex)\w*_)\b|\bstd::mutex[&*]|(?<![\w.])(?!self\.)\w+\.(_\w*lock)\b"
+)
+
+
+def unit(path: Path) -> str:
+    """Return the code of a file and of its header."""
+    return "".join(
+        part.read_text() for part in sorted(path.parent.glob(f"{path.stem}.*")) if part.suffix in {".hpp", ".cpp", ".py"}
+    )
+
+
+def foreign_locks(path: Path) -> list[str]:
+    code = re.sub(r"//[^\n]*|#[^\n]*", "", path.read_text())
+    found = []
+    for match in FOREIGN_LOCK.finditer(code):
+        name = match[1] or match[2]
+        if name is None:
+            found += [match[0]] if path.suffix == ".hpp" else []  # in a .cpp it is of the file, or comes from a header
+            continue
+        own = re.search(rf"std::mutex (?:mutable )?{name};|self\.{name}\b.*= ", unit(path))
+        if not own:
+            found.append(match[0])
+    return found
+
+
+def test_no_file_needs_the_lock_of_another(tmp_path: Path) -> None:
+    example = tmp_path / "example.hpp"
+    example.write_text("void f(Other* other) { std::lock_guard<std::mutex> guard(other->mutex_); }\nstd::mutex& lock();")
+    assert foreign_locks(example) == ["->mutex_", "std::mutex&"]
+    (tmp_path / "example.py").write_text("with other._lock, self._lock:\n    pass")
+    assert foreign_locks(tmp_path / "example.py") == ["other._lock"]
+    files = [*(ROOT / "csrc").rglob("*.?pp"), *(ROOT / "ais_bench").rglob("*.py")]
+    found = {str(path.relative_to(ROOT)): locks for path in files if (locks := foreign_locks(path))}
+    assert found == GUARDS
+
+
 LONGEST_FUNCTION = 60
 
 
@@ -302,7 +405,7 @@ def native_functions(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def test_no_function_is_longer_than_a_screen() -> None:
-    folders = ("ais_bench", "aclruntime", "benchmarks", "examples", "tests")
+    folders = ("ais_bench", "aclruntime", "benchmarks", "examples", "tests", "tools")
     python = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     native = [path for folder in ("csrc", "tests/native") for path in (ROOT / folder).rglob("*.?pp")]
     for files, functions in ((python, python_functions), (native, native_functions)):
@@ -310,6 +413,21 @@ def test_no_function_is_longer_than_a_screen() -> None:
         assert len(lengths) > 1000
         long = {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}
         assert long == {}
+
+
+def test_no_package_imports_its_names_when_they_are_used() -> None:
+    """Only the short names of the package do so. The interface of the original's evaluator has an error in place of a name."""
+    files = list((ROOT / "ais_bench").rglob("*.py"))
+    lazy = {
+        str(path.relative_to(ROOT))
+        for path in files
+        if any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in ast.parse(path.read_text()).body)
+    }
+    assert lazy == {"ais_bench/__init__.py", "ais_bench/evaluate/interface.py"}
+    hooks = [
+        path for path in files if re.search(r"sys\.(meta_path|path_hooks)(\.(insert|append)|\[.*\] *=| *=)", path.read_text())
+    ]
+    assert hooks == []
 
 
 def test_a_name_of_a_class_means_one_thing() -> None:
