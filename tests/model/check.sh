@@ -5,7 +5,7 @@ source=$(realpath "$1")
 mkdir -p "$2"
 cd "$2"
 
-# check [-DNAME]: prints spin's verdict, and fails if it has found an error
+# check [-DNAME]: prints spin's result, and fails if spin found an error
 check() {
     spin -a "$@" "$source"
     cc -O2 -DSAFETY -o pan pan.c
@@ -16,7 +16,7 @@ check() {
 
 check
 if check -DBROKEN; then
-    echo "the broken protocol was not found out"
+    echo "spin found no error in the broken protocol"
     exit 1
 fi
-echo "the broken protocol was found out, as it must be"
+echo "spin found the error in the broken protocol, as it must"

@@ -2,7 +2,7 @@
  *
  *   make model        (needs spin, a package of Debian, and a C compiler)
  *
- * One parent, one worker, TASKS tasks that all use the same slot, one after the other, as memory is reused at once. Each step of
+ * One parent, one worker, TASKS tasks that all use the same slot, one after the other, because memory is reused at once. Each step of
  * a process here is one atomic access to shared memory, or a use of the slot; spin tries every order of them, and the worker's
  * death (SIGKILL) before each of its steps. Checked:
  *
@@ -26,7 +26,7 @@ byte reply_of[TASKS + 1];
 
 bool dead;
 
-/* What really happens, for the assertions. */
+/* The true state, for the assertions. */
 byte in_slot; /* 0: no side, 1: parent, 2: worker */
 byte ran[TASKS + 1];
 byte settled[TASKS + 1];
@@ -49,7 +49,7 @@ proctype Worker() {
     :: write_pos > read ->
        task = entry[read % RING];
        /* The compare-and-swap: the word must say "offered" and name the task that was read. */
-#ifdef BROKEN /* a load and a store instead: spin must find fault with it */
+#ifdef BROKEN /* a load and a store instead: spin must report an error */
        ours = (state[read % RING] == offered && number[read % RING] == task);
        if
        :: ours -> state[read % RING] = claimed; begun[task] = true
@@ -65,7 +65,7 @@ proctype Worker() {
        };
 #endif
        read++;
-       read_pos = read; /* only now may the entry be written over: C2 */
+       read_pos = read; /* the parent may write over the entry only from now on: C2 */
        if
        :: ours ->
           enter(2);
@@ -78,7 +78,7 @@ proctype Worker() {
     :: read == TASKS -> break
     od
   } unless { dead };
-  /* A task of a dead worker has no owner any more. */
+  /* The task of a dead worker has no owner. */
   if
   :: dead -> atomic { if :: in_slot == 2 -> in_slot = 0 :: else -> skip fi }
   :: else -> skip
@@ -103,7 +103,7 @@ proctype Parent() {
   :: else ->
      (write_pos - read_pos < RING || dead);
      if
-     :: write_pos - read_pos >= RING -> break /* dead, and the ring is full: the rest goes to another worker */
+     :: write_pos - read_pos >= RING -> break /* dead, and the ring is full: another worker gets the remaining tasks */
      :: else -> skip
      fi;
      enter(1); /* writes the feeds */
@@ -112,7 +112,7 @@ proctype Parent() {
      entry[at % RING] = task;
      atomic { state[at % RING] = offered; number[at % RING] = task }; /* one store */
      write_pos = at + 1;
-     /* Waits for the reply, and may at any time try to withdraw, or learn that the worker is dead. */
+     /* Waits for the reply. At any time it may try to withdraw the task, or see that the worker is dead. */
      do
      :: replies > taken ->
         assert(reply_of[taken] == task);
@@ -129,16 +129,16 @@ proctype Parent() {
         if
         :: ours -> settled[task]++; break
         :: else ->
-           if /* the worker has it: it answers, or dies */
+           if /* the worker has claimed it: it answers or dies */
            :: replies > taken -> skip
            :: dead -> skip
            fi
         fi
-     :: dead && in_slot != 2 -> /* the pidfd says so once the process is gone */
+     :: dead && in_slot != 2 -> /* the pidfd reports this when the process has ended */
         if
-        :: replies > taken -> skip /* what it published counts */
+        :: replies > taken -> skip /* a reply that was published counts */
         :: else ->
-           /* abandon(): a strike only if it had been claimed. */
+           /* abandon(): a crash is counted only if the task had been claimed. */
            assert(!(begun[task]) || state[at % RING] == claimed);
            assert(begun[task] || state[at % RING] == offered);
            settled[task]++;
@@ -146,7 +146,7 @@ proctype Parent() {
            break
         fi
      od;
-     enter(1); /* the slot is the parent's again: it may be given to the next task */
+     enter(1); /* the parent owns the slot again, and may use it for the next task */
      leave(1);
      assert(settled[task] == 1 && ran[task] <= 1);
      task++;

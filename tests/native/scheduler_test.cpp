@@ -51,7 +51,7 @@ class World {
       drop();
     } else {
       skip_ = draw(3) == 0 ? draw(4) : kNoCpu;
-      shun_ = draw(4);
+      avoid_cpu_ = draw(4);
       take_back();
     }
     place_all();
@@ -150,7 +150,7 @@ class World {
     found.expects = std::max<Nanos>(0, scheduler_.expected(worker, task));
     found.in_hand = worker.hand.size();
     found.finish = scheduler_.free_at(worker, now_) + found.expects +
-                   (worker.only_cpu != kNoCpu && worker.only_cpu == shun_ ? tuning::kSameProcessorNs : 0);
+                   (worker.only_cpu != kNoCpu && worker.only_cpu == avoid_cpu_ ? tuning::kSameProcessorNs : 0);
     return found;
   }
   Nanos move_cost(const Task& task) const {
@@ -233,7 +233,7 @@ class World {
         }
         CHECK(!accepted.back().empty());
       }
-      Task* const task = scheduler_.next(now_, skip_, shun_);
+      Task* const task = scheduler_.next(now_, skip_, avoid_cpu_);
       for (std::size_t i = 0; i < fronts.size(); ++i) {
         const Worker* const chosen = fronts[i] == task ? task->worker : nullptr;
         const bool asked = fronts[i] == task || task == nullptr;  // otherwise another task came first
@@ -265,7 +265,7 @@ class World {
       if (task->device != kAnyDevice && !has_idle(task->device)) continue;
       latest = std::max(latest, scheduler_.free_at(*from, now_));
     }
-    Task* const task = scheduler_.take_back(now_, skip_, shun_);
+    Task* const task = scheduler_.take_back(now_, skip_, avoid_cpu_);
     if (task == nullptr) return;
     CHECK(task == task->worker->hand.last() && task->worker->hand.size() >= 2);
     CHECK(scheduler_.free_at(*task->worker, now_) == latest);
@@ -292,7 +292,7 @@ class World {
   std::deque<std::unique_ptr<Task>> tasks_;
   Nanos now_ = 1'000'000'000;
   int skip_ = kNoCpu;
-  int shun_ = kNoCpu;
+  int avoid_cpu_ = kNoCpu;
 };
 
 TEST(choices_are_those_of_a_scan) {

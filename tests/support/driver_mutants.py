@@ -129,8 +129,8 @@ MUTANTS = {
     ),
     "signals looked for every five seconds": Mutant(
         "W",
-        [(f"{ACL}acl_pace.hpp", "woken || monotonic_ns() - looked >= kLookForSignalsNs",
-          "(woken && !ON) || monotonic_ns() - looked >= (ON ? 5'000'000'000 : kLookForSignalsNs)")],
+        [(f"{ACL}acl_pace.hpp", "woken || monotonic_ns() - looked >= tuning::kAclSignalLookNs",
+          "(woken && !ON) || monotonic_ns() - looked >= (ON ? 5'000'000'000 : tuning::kAclSignalLookNs)")],
         ["test_acl_stop.py::test_ctrl_c_is_heard_within_half_a_second"],
         "infer",
     ),
@@ -291,13 +291,13 @@ def copy(folder: Path) -> None:
 
 
 def mutated() -> dict[str, str]:
-    """Return the changed files with all mutants."""
+    """Return the changed files with all mutants. Raises LookupError if a mutant's text is not in its file."""
     files: dict[str, str] = {}
     for name, mutant in MUTANTS.items():
         for file, text, replacement in mutant.edits:
             content = files.get(file) or (ROOT / file).read_text(encoding="utf-8")
             if text not in content:
-                sys.exit(f"{name}: nothing in {file} matches: {text}")
+                raise LookupError(f"mutant {name!r}: {file} must contain {text!r}, and does not; adapt the mutant to the code")
             python = file.endswith(".py")
             on = f'(__import__("os").environ.get("{VARIABLE}") == "{name}")' if python else f'ais_mutant("{name}")'
             files[file] = content.replace(text, re.sub(r"\bON\b", lambda _, on=on: on, replacement))
