@@ -136,6 +136,7 @@ lint: $(VENV)/.python ## check formatting, lint and types; needs no compiled ext
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tools
 	@echo clang-format --dry-run --Werror csrc
 	@$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.hpp,$(SOURCES))
 

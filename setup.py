@@ -1,6 +1,10 @@
-"""Hands the native libraries to CMake (CMakeLists.txt), which compiles with ninja. All metadata is in pyproject.toml."""
+"""Hands the native libraries to CMake (CMakeLists.txt), which compiles with ninja.
+
+All metadata is in pyproject.toml, except what depends on the repository's address: AIS_BENCH_REPOSITORY, set for a release.
+"""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -25,6 +29,19 @@ SCRATCH = os.environ.get("AIS_BENCH_BUILD_DIR") or (
 TARGETS = {"ais_bench._native": "_native", "ais_bench.emulator.libascendcl_emulator": "ascendcl_emulator"}
 if os.environ.get("AIS_BENCH_WITHOUT_EMULATOR") == "1":  # a checkout that is only used for inference does not need it
     del TARGETS["ais_bench.emulator.libascendcl_emulator"]
+REPOSITORY = os.environ.get("AIS_BENCH_REPOSITORY", "").rstrip("/")
+
+
+def description():
+    """Return README.md for package indexes, where relative links lead nowhere: with absolute links, or with plain text."""
+    link = rf"[\1]({REPOSITORY}/blob/main/\2)" if REPOSITORY else r"\1"
+    return re.sub(r"\[([^]]+)\]\((?!https?:|#)([^)]+)\)", link, (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def urls():
+    """Return the project's links for package indexes."""
+    pages = {"Source": "", "Documentation": "/tree/main/docs", "Changelog": "/blob/main/CHANGELOG.md", "Issues": "/issues"}
+    return {name: REPOSITORY + page for name, page in pages.items()} if REPOSITORY else {}
 
 
 class CMakeBuild(build_ext):
@@ -61,6 +78,9 @@ class CMakeBuild(build_ext):
 
 
 setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
+    project_urls=urls(),
     ext_modules=[Extension(name, []) for name in TARGETS],
     options={"build": {"build_base": SCRATCH}, "egg_info": {"egg_base": SCRATCH}} if SCRATCH != "build" else {},
     cmdclass={"build_ext": CMakeBuild},

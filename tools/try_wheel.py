@@ -1,6 +1,7 @@
 """Test an installed wheel: one device, all devices with callables, and the emulated NPUs."""
 
 import platform
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], 
 feeds = [np.full((2, 3), 2, np.float32), np.full((2, 3), 3, np.float32)]
 
 
-def total(outputs):
+def total(outputs: Any) -> float:
     """A callable that travels by value: this is __main__."""
     return float(outputs[0].sum())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import re
 import shutil
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,3 +121,32 @@ runpy.run_path("setup.py")
     assert done.returncode != 0
     assert "free-threaded Python" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def metadata(repository: str) -> dict[str, Any]:
+    """Return what setup.py passes to setuptools."""
+    code = """
+import json, runpy, setuptools
+setuptools.setup = lambda **given: print(json.dumps({name: given[name] for name in ("long_description", "project_urls")}))
+runpy.run_path("setup.py")
+"""
+    environment = {**os.environ, "AIS_BENCH_REPOSITORY": repository}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_links_of_the_index_page_lead_somewhere() -> None:
+    pytest.importorskip("pybind11")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    relative = re.compile(r"\]\((?!https?:|#)([^)]+)\)")
+    targets = relative.findall(readme)
+    assert len(targets) > 10
+    assert [target for target in targets if not (ROOT / target.partition("#")[0]).exists()] == []
+    made = metadata("https://example.org/ais_bench/")
+    assert made["project_urls"]["Source"] == "https://example.org/ais_bench"
+    assert made["long_description"].count("](https://example.org/ais_bench/blob/main/") == len(targets)
+    for found in (made, plain := metadata("")):
+        assert not relative.search(found["long_description"])
+    assert plain["project_urls"] == {}
+    assert plain["long_description"].startswith(readme[:20])
