@@ -76,7 +76,7 @@ openvino: emulator ## run the tests of the OpenVINO provider, on any x86 process
 	$(VENV)-openvino/bin/python -m pip install --quiet --group openvino
 	$(VENV)-openvino/bin/python -m pip install --quiet $(OCR_MODELS)
 	echo $(CURDIR) > $$($(VENV)-openvino/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ais_bench.pth
-	$(VENV)-openvino/bin/python -m pytest -n $(TEST_JOBS) tests/providers/test_openvino.py tests/providers/test_providers.py $(ARGS)
+	$(VENV)-openvino/bin/python -m pytest -n $(TEST_JOBS) tests/providers/test_openvino.py $(ARGS)
 	AIS_BENCH_TEST_PROVIDER=openvino $(VENV)-openvino/bin/python -m pytest -n $(TEST_JOBS) $(SHARED_TESTS) $(ARGS)
 
 cluster: emulator $(VENV)/.test ## all tests of clusters, five minutes; `make test` runs those that take less than two

@@ -23,6 +23,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -90,7 +91,6 @@ void log(const std::string& line) {
   if (fd < 0 || write(fd, (line + "\n").data(), line.size() + 1) < 0) std::abort();
   close(fd);
 }
-void pause_ms(long ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
 
 // ---- memory that the host may not touch ----
 
@@ -184,12 +184,36 @@ Allocator* make_allocator(const Opaque* info) {
 
 // ---- copies ----
 
-// One copy in each direction and one execution at a time, as a device has engines for them.
+// Does one thing after the other, each for a given time. Like a device, it needs no processor of the host to go on: if the
+// threads that wait for it wake up late, it is not late itself.
+class Engine {
+ public:
+  using Clock = std::chrono::steady_clock;
+  // Takes the next turn, and returns its begin. Wait for its end.
+  Clock::time_point take(long ms, Clock::time_point* end) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    const Clock::time_point now = Clock::now();
+    if (free_at_ < now) busy_since_ = now;
+    const Clock::time_point begin = std::max(free_at_, now);
+    *end = free_at_ = begin + std::chrono::milliseconds(ms);
+    return begin;
+  }
+  bool is_busy(Clock::time_point when) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    return busy_since_ <= when && when < free_at_;
+  }
+
+ private:
+  std::mutex lock_;
+  Clock::time_point busy_since_;  // guarded by lock_, as what follows: since then it has never been idle
+  Clock::time_point free_at_;
+};
+
+// A device has an engine for copies in each direction, and one that executes.
 struct Engines {
-  std::mutex in;
-  std::mutex out;
-  std::mutex execute;
-  std::atomic<bool> busy{false};  // executing
+  Engine in;
+  Engine out;
+  Engine execute;
   std::atomic<long> executions{0};
 };
 Engines& engines(int device) {
@@ -227,15 +251,17 @@ Answer copy(DataTransfer*, const Opaque** from, Opaque** to, Opaque**, std::size
     const Opaque* const origin = ep<const Opaque*(const Opaque*)>(7)(from[i]);
     const bool inward = is_device(where);
     const int device = static_cast<int>(ep<std::uint32_t(const Opaque*)>(12)(inward ? where : origin));
-    const std::lock_guard<std::mutex> engine(inward ? engines(device).in : engines(device).out);
+    Engines& all = engines(device);
+    Engine::Clock::time_point end;
+    const auto begin = (inward ? all.in : all.out).take(number("STANDIN_COPY_MS", 0), &end);
     log((!inward ? "out " : is_device(origin) ? "within " : "in ") + std::to_string(device));
     if (is_mine(where) && is_mine(origin) && is_device(where) != is_device(origin)) log("staged " + std::to_string(device));
-    if (engines(device).busy) log("overlap " + std::to_string(device));
+    if (all.execute.is_busy(begin)) log("overlap " + std::to_string(device));
     if (fakeCudaDevice != nullptr && fakeCudaDevice() != device) return failure(kFail, "stand-in device: not the current one");
     if (fakeCudaIsRegistered != nullptr && fakeCudaIsRegistered(inward ? source : target, bytes)) {
       log("registered " + std::to_string(device));
     }
-    pause_ms(number("STANDIN_COPY_MS", 0));
+    std::this_thread::sleep_until(end);
     const Touch reading(source);
     const Touch writing(target);
     std::memcpy(target, source, bytes);
@@ -281,15 +307,14 @@ Answer negate(Compute* self, void*, Opaque* context) {
   TRY((ort<Answer(Opaque*, void**)>(51)(output, &to)));
   if (elements != 0 && (from == nullptr || to == nullptr)) return failure(kFail, "stand-in device: out of memory");
   Engines& mine = engines(self->device);
-  const std::lock_guard<std::mutex> engine(mine.execute);
   if (is_lost(self->device, mine.executions++)) {
     return failure(kEpFail, "stand-in device " + std::to_string(self->device) + " is lost");
   }
   if (fakeCudaError != nullptr && fakeCudaError() != 0) return failure(kFail, "stand-in device: an old error of CUDA");
   log("run " + std::to_string(self->device));
-  mine.busy = true;
-  pause_ms(number("STANDIN_EXEC_MS", 0));
-  mine.busy = false;
+  Engine::Clock::time_point end;
+  mine.execute.take(number("STANDIN_EXEC_MS", 0), &end);
+  std::this_thread::sleep_until(end);
   const Touch reading(from);
   const Touch writing(to);
   for (std::size_t i = 0; i < elements; ++i) static_cast<float*>(to)[i] = -static_cast<const float*>(from)[i];
