@@ -89,10 +89,10 @@ def _of_the_distribution(site: str, libraries: list[str]) -> list[str]:
     return libraries
 
 
-def nvidia_gpus() -> int:
+def nvidia_gpus(folder: str = "/sys/class/drm") -> int:
     """Return how many GPUs of NVIDIA the system has, whether this process may use them or not; 0 if it does not list them."""
     found = 0
-    for card in glob.glob("/sys/class/drm/card[0-9]*"):
+    for card in glob.glob(os.path.join(folder, "card[0-9]*")):
         try:
             with open(os.path.join(card, "device", "vendor"), encoding="ascii") as file:
                 found += file.read().strip() == "0x10de" and "-" not in os.path.basename(card)  # card0-DP-1 is a connector

@@ -430,6 +430,15 @@ def test_the_built_in_provider_for_cuda_is_registered_for_its_memory(
     assert probe("cuda").library == "", "CUDA_VISIBLE_DEVICES leaves two of eight"
 
 
+def test_gpus_of_the_system_are_counted_by_their_maker(tmp_path: Path) -> None:
+    for card, maker in (("card0", "0x10de"), ("card1", "0x1a03"), ("card2", "0x10de"), ("card2-DP-1", "0x10de"), ("card3", "")):
+        (tmp_path / card / "device").mkdir(parents=True)
+        if maker:
+            (tmp_path / card / "device" / "vendor").write_text(f"{maker}\n")
+    assert libraries.nvidia_gpus(str(tmp_path)) == 2
+    assert libraries.nvidia_gpus(str(tmp_path / "none")) == 0
+
+
 # ---- providers that are not here ----
 
 
