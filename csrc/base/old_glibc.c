@@ -15,9 +15,11 @@ struct stat;
 
 #if defined(__x86_64__)
 #define OLDEST "GLIBC_2.2.5"
+#define SETNAME "GLIBC_2.12"
 #define STAT_VERSION 1
 #elif defined(__aarch64__)
 #define OLDEST "GLIBC_2.17"
+#define SETNAME "GLIBC_2.17"
 #define STAT_VERSION 0
 #else
 #error "wheels are for x86-64 and aarch64"
@@ -25,10 +27,11 @@ struct stat;
 #define HIDDEN __attribute__((visibility("hidden")))
 
 // What programs on glibc 2.33 and older find in libc, libdl, libm and libpthread; all of these are loaded with Python.
-#define OLD(result, name, parameters, arguments)      \
-  extern result old_##name parameters;                \
-  __asm__(".symver old_" #name "," #name "@" OLDEST); \
+#define OLD_OF(version, result, name, parameters, arguments) \
+  extern result old_##name parameters;                       \
+  __asm__(".symver old_" #name "," #name "@" version);       \
   HIDDEN result name parameters { return old_##name arguments; }
+#define OLD(result, name, parameters, arguments) OLD_OF(OLDEST, result, name, parameters, arguments)
 
 OLD(void*, dlopen, (const char* path, int mode), (path, mode))
 OLD(void*, dlsym, (void* handle, const char* name), (handle, name))
@@ -38,6 +41,7 @@ OLD(int, pthread_create, (pthread_t * thread, const pthread_attr_t* attr, void* 
     (thread, attr, run, arg))
 OLD(int, pthread_join, (pthread_t thread, void** result), (thread, result))
 OLD(int, pthread_detach, (pthread_t thread), (thread))
+OLD_OF(SETNAME, int, pthread_setname_np, (pthread_t thread, const char* name), (thread, name))
 OLD(int, pthread_once, (pthread_once_t * once, void (*run)(void)), (once, run))
 OLD(int, pthread_key_create, (pthread_key_t * key, void (*end)(void*)), (key, end))
 OLD(int, pthread_key_delete, (pthread_key_t key), (key))

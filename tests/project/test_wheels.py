@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from ais_bench import _native
+from ais_bench.emulator.binary import library_path
 from support import ROOT
 
 CROSS = "aarch64-linux-gnu-g++"
@@ -76,6 +78,18 @@ print(round(uses(3.0), 6), time.monotonic() - began >= 0.02)
 """
     said = subprocess.run([sys.executable, "-c", called, str(with_old)], capture_output=True, text=True, check=False)
     assert said.stdout.split() == ["33.0", "True"], said.stderr
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
+@pytest.mark.parametrize("library", [_native.__file__, library_path()], ids=["extension", "emulator"])
+def test_every_newer_symbol_of_our_libraries_has_a_replacement(library: str | Path) -> None:
+    """Otherwise no wheel can be made. The libraries of the C++ compiler are linked statically into a wheel."""
+    said = subprocess.run(["objdump", "-T", str(library)], capture_output=True, text=True, check=True).stdout
+    symbols = re.findall(r"\(?GLIBC_([\d.]+)\)?\s+(\w+)$", said, re.MULTILINE)
+    assert len(symbols) > 20
+    newer = {name for version, name in symbols if tuple(map(int, version.split("."))) > (2, 28)}
+    replaced = set(re.findall(r"\b(\w+)(?=\(|, \(| = 0;)", (ROOT / "csrc/base/old_glibc.c").read_text()))
+    assert newer <= replaced
 
 
 @pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"{CROSS} is not installed (Debian: g++-aarch64-linux-gnu)")
