@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import onnxruntime
+from ais_bench import _native
 
 __all__ = ["ONNXRUNTIME"]
 
-ONNXRUNTIME = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+# Of the library in use, which the environment variable AIS_BENCH_ORT_LIBRARY may name.
+ONNXRUNTIME = tuple(int(part) for part in _native.runtime_version("ort").split(".")[:2])
