@@ -1,7 +1,7 @@
 """Type stubs of the native extension. Private: the public names are in `ais_bench.session`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, final
 
 from numpy.typing import NDArray
 
@@ -733,4 +733,21 @@ class Stream:
     ) -> None: ...
     def __iter__(self) -> Stream: ...
     def __next__(self) -> PoolTask: ...
+    def close(self) -> None: ...
+
+@final
+class Results:
+    """The results of a stream's tasks: csrc/bind/stream.hpp."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        answer: Callable[[PoolTask], Any],
+        *,
+        times: dict[int, list[float]] | None = None,
+        kept: int = 1,
+        indexed: bool = False,
+    ) -> None: ...
+    def __iter__(self) -> Results: ...
+    def __next__(self) -> Any: ...
     def close(self) -> None: ...

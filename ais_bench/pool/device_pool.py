@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from ais_bench import _native
-from ais_bench._native import FeedRule, Stream
+from ais_bench._native import FeedRule, Results, Stream
 from ais_bench.errors import ConfigError, PoolClosed, no_copies
 from ais_bench.options import as_device_id, as_device_ids, unknown_argument
 from ais_bench.pool.engine import Engine, closed_error, foreign_error
@@ -222,8 +222,8 @@ class DevicePool:
         """
         if unknown:
             raise unknown_argument(unknown, DevicePool.map)
-        tasks = self._stream(items, lambda item, index: Task(item, index=index), ordered=ordered)
-        return (task.result() for task in tasks)
+        tasks = self._stream(items, lambda item, index: Task(item, index=index), ordered=ordered, lists=0)
+        return Results(tasks, Task.result)
 
     def run(self, task: Task) -> Task:
         """Run one task and return it when it is done. Raises WorkerStartError, PoolBroken, PoolClosed."""

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
 from ais_bench import _native
+from ais_bench._native import Results
 from ais_bench.errors import (
     AisBenchError,
     ConfigError,
@@ -72,7 +73,7 @@ from ais_bench.session.own_process import OwnProcess
 from ais_bench.session.preprocessing import Preprocessing
 from ais_bench.session.stateless import threads_for
 from ais_bench.session.weights import SharedWeights
-from ais_bench.tuning import IN_HAND_ON_A_CPU, IN_HAND_ON_AN_NPU
+from ais_bench.tuning import IN_HAND_ON_A_CPU, IN_HAND_ON_AN_NPU, KEPT_TIMES
 from ais_bench.wire import OBJECT, TENSORS, encode, take
 from ais_bench.wire.factories import Iterate, Named, SessionFactory
 from ais_bench.wire.parcel import Packed, Parcel, pack
@@ -1016,7 +1017,8 @@ class MultiDeviceSession:
         tasks = start(prepared, lambda item, index: self._task(item, index, number), lists=lists, rule=self._rule)
         if details:
             return self._detailed(tasks, returns)
-        return self._results(tasks, returns, indexed=not ordered)
+        answer = _result_or_error if returns else Task.result
+        return Results(tasks, answer, times=self.summary, kept=KEPT_TIMES, indexed=not ordered)
 
     def _prepared(self, items: Iterable[Any]) -> Iterable[Any]:
         """Return the items in the form that devices take."""
@@ -1024,18 +1026,6 @@ class MultiDeviceSession:
 
     def _returns(self, on_error: OnError | None) -> bool:
         return check_on_error(self._on_error if on_error is None else on_error) == "return"
-
-    def _results(self, tasks: Iterable[Task], returns: bool, *, indexed: bool) -> Iterator[Any]:
-        """Yield the results of finished tasks, or (index, result), and record their times."""
-        self.summary.clear()
-        note = self.summary.note
-        try:
-            for task in tasks:
-                note(task)
-                result = _result(task, True) if returns else task.result()
-                yield (task.index, result) if indexed else result
-        finally:
-            del tasks  # if the caller keeps an error, its traceback keeps this frame, and the stream must still end
 
     def _detailed(self, tasks: Iterable[Task], returns: bool) -> Iterator[tuple[Any, Any]]:
         """Yield (outputs, Item) of finished tasks."""
@@ -1045,7 +1035,7 @@ class MultiDeviceSession:
                 self.summary.note(task)
                 yield _result(task, returns), item_of(task)
         finally:
-            del tasks  # as above
+            del tasks  # if the caller keeps an error, its traceback keeps this frame, and the stream must still end
 
     # ---- times ----
 
@@ -1192,8 +1182,10 @@ def _exception_types(given: Any) -> tuple[type[Exception], ...]:
 
 
 def _result(task: Task, returns: bool) -> Any:
-    if not returns:
-        return task.result()
+    return _result_or_error(task) if returns else task.result()
+
+
+def _result_or_error(task: Task) -> Any:
     try:
         return task.result()
     except Exception as error:

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -88,6 +89,33 @@ std::vector<int> allowed_cpus() {
   }
   if (cpus.empty()) cpus.push_back(0);
   return cpus;
+}
+
+bool share_a_cache(const std::vector<int>& cpus) {
+  std::string list;  // of the processors at the cache with the highest level: "0-3,8-11"
+  for (int index = 0, highest = 0;; ++index) {
+    const std::string folder =
+        "/sys/devices/system/cpu/cpu" + std::to_string(cpus.front()) + "/cache/index" + std::to_string(index);
+    std::ifstream level_file(folder + "/level");
+    int level = 0;
+    if (!(level_file >> level)) break;
+    if (level <= highest) continue;
+    highest = level;
+    list.clear();
+    std::ifstream(folder + "/shared_cpu_list") >> list;
+  }
+  std::vector<int> missing = cpus;
+  std::istringstream parts(list);
+  for (std::string part; std::getline(parts, part, ',');) {
+    int first = 0;
+    int last = 0;
+    const int numbers = std::sscanf(part.c_str(), "%d-%d", &first, &last);
+    if (numbers < 1) return false;
+    if (numbers == 1) last = first;
+    missing.erase(std::remove_if(missing.begin(), missing.end(), [&](int cpu) { return first <= cpu && cpu <= last; }),
+                  missing.end());
+  }
+  return missing.empty();
 }
 
 int current_cpu() { return sched_getcpu(); }

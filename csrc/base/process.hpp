@@ -37,6 +37,9 @@ class PerProcess {
 // Returns the processors in this thread's affinity mask, in ascending order; never empty.
 std::vector<int> allowed_cpus();
 
+// Returns whether all of these processors share a last-level cache; false if the kernel does not report it.
+bool share_a_cache(const std::vector<int>& cpus);
+
 // Returns the processor on which this thread runs; -1 if the kernel does not report it.
 int current_cpu();
 

@@ -109,7 +109,8 @@ constexpr std::size_t kCoveredKept = 64;
 // ---- copies ----
 
 // Bytes from which on a copy to the other side uses non-temporal stores. Measured: 24 KiB took 0.5 instead of 8.3 us, a call
-// 14.5 instead of 29. The threshold is a guess: four cache lines.
+// 14.5 instead of 29, between cores without a common cache; with one, ordinary stores are faster (shm/copy.hpp). The threshold
+// is a guess: four cache lines.
 constexpr std::size_t kNonTemporalBytes = 256;
 // Bytes from which on a copy releases the GIL, and a result is lent. A guess.
 constexpr std::size_t kLargeBytes = std::size_t{64} << 10;

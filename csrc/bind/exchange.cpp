@@ -219,7 +219,7 @@ void Exchange::drop_run(PoolTask* task) {
   const bool queued = task->place == pool::Place::kQueued;
   scheduler_.drop(task);
   if (task->place == pool::Place::kSent && !take_back(task)) {
-    stopping_.push_back({task->weak_from_this(), record_of(task->worker), task->seq, task->dropped_ns});
+    stopping_.push_back({task->weak_from_this(), record_of(task->worker), task->dropped_ns});
     watch(task->dropped_ns + tuning::kEndsItselfNs);
   }
   if (queued) release(task);
@@ -325,7 +325,7 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
   scheduler_.add(task.get());
   if (timeout_s) set_deadline(task, *timeout_s);
   if (options_.task_timeout_s > 0 && looks_ns_ == pool::kNever) watch(0);
-  pump();
+  pump(task->accepted_ns);
   if (task->future && !task->done && !task->taken && task->feeds && task->place != pool::Place::kOut) keep_feeds(task.get());
   empty_trash();
 }
@@ -433,10 +433,10 @@ std::shared_ptr<PoolWorker> Exchange::record_of(pool::Worker* worker) {
   return worker == nullptr ? nullptr : static_cast<PoolWorker*>(worker)->shared_from_this();
 }
 
-void Exchange::pump() {
+void Exchange::pump(std::int64_t now) {
   if (workers_.empty()) return;
   const int here = current_cpu();
-  std::int64_t now = monotonic_ns();
+  if (now == 0) now = monotonic_ns();
   const int skip = caller_core(now);
   bool crowded = false;
   for (std::size_t i = 0; scheduler_.full() > 0 && i < workers_.size(); ++i) {
@@ -449,8 +449,7 @@ void Exchange::pump() {
   for (int moves = 0; again && moves < 64;) {
     again = false;
     while (pool::Task* next = scheduler_.next(now, skip, here)) {
-      if (!send(static_cast<PoolTask*>(next))) break;
-      now = monotonic_ns();
+      if (!send(static_cast<PoolTask*>(next), &now)) break;
     }
     if (pool::Task* task = scheduler_.take_back(now, skip, here)) {
       take_back(static_cast<PoolTask*>(task));
@@ -464,18 +463,18 @@ void Exchange::pump() {
 }
 
 // Copies the feeds to the task's place in the worker. False: not possible now, so the caller must not try again at once.
-bool Exchange::send(PoolTask* task) {
+bool Exchange::send(PoolTask* task, std::int64_t* now) {
   const std::shared_ptr<PoolTask> held = task->shared_from_this();
   const std::shared_ptr<PoolWorker> worker = record_of(task->worker);
   bool sent = false;
   bool lost = false;
   py::object error;
-  std::uint64_t seq = 0;
+  std::uint64_t number = 0;
   try {
     const py::object feeds = task->feeds ? task->feeds : py::reinterpret_borrow<py::object>(py::tuple());
     const FeedArrays arrays(feeds, worker->lane->lane().region().get(), names_of(*task));
     if (task->place == pool::Place::kPlaced && task->worker == worker.get() && !task->unwanted) {
-      sent = worker->lane->send(arrays, task->mode, task->payload, task->option, task, &seq);
+      sent = worker->lane->send(arrays, task->mode, task->payload, task->option, task, &number);
     }
   } catch (py::error_already_set& raised) {
     const py::module_ errors = py::module_::import("ais_bench.errors");
@@ -494,11 +493,11 @@ bool Exchange::send(PoolTask* task) {
   }
   if (task->place != pool::Place::kPlaced || task->worker != worker.get()) return true;  // the worker was removed meanwhile
   if (sent) {
-    task->seq = seq;
+    task->number = number;
     task->begun_seen_ns = 0;
     task->taken = true;
     trash_.push_back(std::move(task->feeds));
-    scheduler_.sent(task, monotonic_ns());
+    scheduler_.sent(task, *now = monotonic_ns());
     if (task->unwanted) take_back(task);  // since the copy began
     return true;
   }
@@ -530,7 +529,7 @@ bool Exchange::take_back(PoolTask* task) {
   const std::shared_ptr<PoolWorker> worker = record_of(task->worker);
   std::optional<PyLane::Left> left;
   try {
-    if (worker != nullptr) left = worker->lane->withdraw(task->seq);
+    if (worker != nullptr) left = worker->lane->withdraw(task->number);
   } catch (py::error_already_set& raised) {
     kill_because(worker, raised.value());
   }
@@ -565,12 +564,13 @@ std::size_t Exchange::drain() {
   for (std::size_t i = 0; i < workers_.size(); ++i) {
     if (workers_[i]->hand.empty() || !workers_[i]->lane->lane().may_take()) continue;
     const std::shared_ptr<PoolWorker> worker = workers_[i];
-    drain_worker(worker, &count);
+    drain_worker(worker, false, &count);
   }
   return count;
 }
 
-bool Exchange::drain_worker(const std::shared_ptr<PoolWorker>& worker, std::size_t* count) {
+// `all`: also the replies of which `may_take` does not know yet, because the worker is dead and rings no more.
+bool Exchange::drain_worker(const std::shared_ptr<PoolWorker>& worker, bool all, std::size_t* count) {
   try {
     std::optional<Recycling> recycling;
     PyLane::Answer answer;
@@ -578,6 +578,7 @@ bool Exchange::drain_worker(const std::shared_ptr<PoolWorker>& worker, std::size
       if (!recycling && worker->lane->lane().in_flight() != 0) recycling.emplace();  // for the next replies
       book(worker, std::move(answer));
       ++*count;
+      if (!all && !worker->lane->lane().may_take()) break;
     }
   } catch (py::error_already_set& raised) {
     kill_because(worker, raised.value());
@@ -716,7 +717,7 @@ std::int64_t Exchange::hedge(PoolTask* task) {
   const std::shared_ptr<PoolWorker> worker = record_of(task->worker);
   auto second = std::make_shared<PoolTask>();
   try {
-    second->feeds = worker->lane->copy_feeds(task->seq);
+    second->feeds = worker->lane->copy_feeds(task->number);
   } catch (py::error_already_set& raised) {
     kill_because(worker, raised.value());
   }
@@ -1040,7 +1041,8 @@ void Exchange::retire(int device) {
     for (const std::shared_ptr<PoolWorker>& worker : workers) {
       if (worker->device != device || !worker->open) continue;
       pool::Task* task = scheduler_.next_for(worker.get());
-      if (task != nullptr) more = send(static_cast<PoolTask*>(task)) || more;
+      std::int64_t now = 0;
+      if (task != nullptr) more = send(static_cast<PoolTask*>(task), &now) || more;
     }
   }
   for (const std::shared_ptr<PoolWorker>& worker : workers) {
@@ -1061,7 +1063,7 @@ std::vector<std::shared_ptr<PoolWorker>> Exchange::take_to_kill() { return std::
 
 py::object Exchange::remove_worker(const std::shared_ptr<PoolWorker>& worker, const py::object& died) {
   std::size_t count = 0;
-  drain_worker(worker, &count);
+  drain_worker(worker, true, &count);
   std::vector<PyLane::Left> left = worker->lane->abandon();
   const std::vector<pool::Task*> orphans = scheduler_.remove(worker.get());
   worker->gone = true;
@@ -1134,8 +1136,10 @@ std::int64_t Exchange::look_at_stopping(std::int64_t now, py::list* stops, py::l
       later = std::min(later, since + tuning::kEndsItselfNs);
     } else if (task->outcome == Outcome::kTimedOut && now >= since + tuning::kToldLongAgoNs) {
       late->append(py::make_tuple(worker, task, false, static_cast<double>(now - since) / 1e9));
+    } else if (take_back(task.get())) {  // its outputs did not fit, and it would have run again
+      continue;
     } else {
-      stops->append(py::make_tuple(worker, stopping_[i].seq));
+      if (const auto seq = worker->lane->lane().seq_of(task->number)) stops->append(py::make_tuple(worker, *seq));
       later = std::min(later, now + tuning::kTellAgainNs);
     }
     ++i;
@@ -1150,7 +1154,7 @@ std::int64_t Exchange::look_at_several(const std::shared_ptr<PoolWorker>& worker
   std::int64_t later = now + limit / 4;
   for (pool::Task* one = worker->hand.first(); one != nullptr; one = one->next) {
     auto* task = static_cast<PoolTask*>(one);
-    if (task->place != pool::Place::kSent || !worker->lane->lane().claimed(task->seq)) continue;
+    if (task->place != pool::Place::kSent || !worker->lane->lane().claimed(task->number)) continue;
     if (task->begun_seen_ns == 0) task->begun_seen_ns = now;
     const std::int64_t due = task->begun_seen_ns + limit;
     later = std::min(later, due);

@@ -98,7 +98,7 @@ struct PoolTask : pool::Task, std::enable_shared_from_this<PoolTask> {
   py::object error;  // an exception, or a function of the task that makes it
   bool error_made = true;
   int ran_on = pool::kAnyDevice;
-  std::uint64_t seq = 0;
+  std::uint64_t number = 0;  // in the lane of its worker
   std::int64_t accepted_ns = 0;
   std::int64_t dropped_ns = 0;  // when it became unwanted
   std::int64_t picked_ns = 0;
@@ -217,12 +217,12 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void finish(PoolTask* task, Outcome outcome, py::object outputs, py::object error, bool error_made = true);
   void drop_run(PoolTask* task);  // its answer is not needed any more
   void book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer);
-  void release(PoolTask* task);  // no queue or worker has it any more
-  void pump();
-  bool send(PoolTask* task);
+  void release(PoolTask* task);     // no queue or worker has it any more
+  void pump(std::int64_t now = 0);  // 0: ask the clock
+  bool send(PoolTask* task, std::int64_t* now);
   bool take_back(PoolTask* task);
   std::size_t drain();
-  bool drain_worker(const std::shared_ptr<PoolWorker>& worker, std::size_t* count);
+  bool drain_worker(const std::shared_ptr<PoolWorker>& worker, bool all, std::size_t* count);
   void book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer answer);
   void complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::Answer* answer);
   void occupy(PoolWorker* worker, const PyLane::Answer& answer);
@@ -291,7 +291,6 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   struct Stopping {
     std::weak_ptr<PoolTask> task;
     std::weak_ptr<PoolWorker> worker;
-    std::uint64_t seq;
     std::int64_t since_ns;
   };
   std::vector<Stopping> stopping_;

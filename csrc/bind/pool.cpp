@@ -244,8 +244,44 @@ void register_stream(py::module_& module) {
            py::arg("window_items") = 4096, py::arg("window_bytes") = std::uint64_t{1} << 30, py::arg("lists") = py::none(),
            py::arg("rule") = py::none())
       .def("__iter__", [](py::object self) { return self; })
-      .def("__next__", &Stream::next)
+      .def("__next__",
+           [](Stream& stream) {
+             std::shared_ptr<PoolTask> task = stream.next();
+             if (task == nullptr) throw py::stop_iteration();
+             return task;
+           })
       .def("close", &Stream::close);
+}
+
+// What a loop calls. pybind11's way costs more than half as much as the rest of a small item's Python.
+PyObject* next_result(PyObject* self) {
+  try {
+    return reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder().value_ptr<Results>()->next();
+  } catch (abi::__forced_unwind&) {
+    throw;
+  } catch (...) {
+    py::detail::try_translate_exceptions();
+    return nullptr;
+  }
+}
+
+void register_results(py::module_& module) {
+  py::class_<Results> type(module, "Results", py::is_final());
+  type.def(py::init([](py::object stream, py::object answer, std::optional<py::dict> times, Py_ssize_t kept, bool indexed) {
+             return std::make_unique<Results>(std::move(stream), std::move(answer),
+                                              ResultsOptions{times ? py::object(*times) : py::object(), kept, indexed});
+           }),
+           py::arg("stream"), py::arg("answer"), py::kw_only(), py::arg("times") = py::none(), py::arg("kept") = 1,
+           py::arg("indexed") = false)
+      .def("__iter__", [](py::object self) { return self; })
+      .def("__next__",
+           [](Results& results) {
+             PyObject* const result = results.next();
+             if (result == nullptr) throw py::stop_iteration();
+             return py::reinterpret_steal<py::object>(result);
+           })
+      .def("close", &Results::close);
+  reinterpret_cast<PyTypeObject*>(type.ptr())->tp_iternext = &next_result;  // `__next__` has set another function
 }
 
 }  // namespace
@@ -255,6 +291,7 @@ void register_pool(py::module_& module) {
   register_worker(module);
   register_exchange(module);
   register_stream(module);
+  register_results(module);
 }
 
 }  // namespace ais::bind

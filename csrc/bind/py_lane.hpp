@@ -101,7 +101,7 @@ class PyLane {
 
   // Copies the feeds and publishes them. Returns false if there is no room now. `task`: the reply returns it. The GIL is
   // released for large copies, and held again before the task is published.
-  bool send(const FeedArrays& arrays, int mode, shm::Kind kind, std::uint64_t option, void* task, std::uint64_t* seq) {
+  bool send(const FeedArrays& arrays, int mode, shm::Kind kind, std::uint64_t option, void* task, std::uint64_t* number) {
     const std::int64_t begun_ns = monotonic_ns();
     auto draft = value_or_raise(lane_->begin(arrays.frame_bytes()));
     if (!draft) return false;
@@ -124,7 +124,7 @@ class PyLane {
     if (!filled) throw std::logic_error("feeds did not fit the slot that was made for them");
     py::object kept = arrays.kept();
     raise_if_error(lane_->publish(std::move(*draft), table, used, static_cast<std::uint16_t>(mode), kind, option, begun_ns,
-                                  {task, kept.ptr()}, seq));
+                                  {task, kept.ptr()}, number));
     kept.release();
     return true;
   }
@@ -144,16 +144,16 @@ class PyLane {
   }
 
   // See Lane::withdraw.
-  std::optional<Left> withdraw(std::uint64_t seq) {
+  std::optional<Left> withdraw(std::uint64_t number) {
     shm::Lane::Unfinished left;
-    if (!value_or_raise(lane_->withdraw(seq, &left))) return std::nullopt;
+    if (!value_or_raise(lane_->withdraw(number, &left))) return std::nullopt;
     return to_left(std::move(left));
   }
 
   // Returns copies of the feeds of a task that the worker has not answered; null: there is no such task.
-  py::object copy_feeds(std::uint64_t seq) {
+  py::object copy_feeds(std::uint64_t number) {
     std::vector<TensorView> feeds;
-    if (!value_or_raise(lane_->look_at_feeds(seq, &feeds))) return py::object();
+    if (!value_or_raise(lane_->look_at_feeds(number, &feeds))) return py::object();
     py::list copies;
     for (const TensorView& view : feeds) copies.append(copy_tensor(view));
     return copies;
@@ -203,7 +203,7 @@ class PyLane {
 
  private:
   void fill(shm::Lane::Reply* reply, Answer* answer) {
-    const std::int64_t taken_ns = monotonic_ns();
+    const std::int64_t came_ns = reply->came_ns;
     *answer = Answer();
     answer->task = reply->token.task;
     py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.keep));
@@ -217,13 +217,13 @@ class PyLane {
     if (!answer->error.is_none()) answer->kind = shm::Kind::kError;
     const std::int64_t now_ns = monotonic_ns();
     answer->times = reply->times;
-    answer->times.copy_out += now_ns - taken_ns;
+    answer->times.copy_out += now_ns - came_ns;
     answer->times.end_to_end = now_ns - reply->begun_ns;
     answer->begun_ns = reply->begun_ns;
     answer->picked_ns = reply->picked_ns;
     answer->done_ns = reply->done_ns;
     answer->taken_ns = now_ns;
-    answer->came_ns = taken_ns;
+    answer->came_ns = came_ns;
     reply->result.release();
     reply->feeds_lease.release();
   }

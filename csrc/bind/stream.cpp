@@ -235,7 +235,72 @@ std::shared_ptr<PoolTask> Stream::next() {
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
     throw py::error_already_set();
   }
-  throw py::stop_iteration();
+  return nullptr;
+}
+
+Results::Results(py::object stream, py::object answer, ResultsOptions options)
+    : stream_(std::move(stream)), tasks_(stream_.cast<Stream*>()), answer_(std::move(answer)), options_(std::move(options)) {}
+
+void Results::check_caller() const {
+  if (running_) throw py::value_error("another call waits for the next result of this iterator; let one thread iterate");
+}
+
+PyObject* Results::next() {
+  check_caller();
+  if (!stream_) return nullptr;
+  struct Running {  // an error, or the end, drops the stream: its tasks in progress are not wanted any more
+    explicit Running(Results* results) : results_(results) { results_->running_ = true; }
+    ~Running() {
+      results_->running_ = false;
+      if (!ended) return;
+      const py::object gone = std::move(results_->stream_);
+    }
+    Results* results_;
+    bool ended = true;
+  } running(this);
+  if (!begun_ && options_.times) PyDict_Clear(options_.times.ptr());
+  begun_ = true;
+  const std::shared_ptr<PoolTask> task = tasks_->next();
+  if (task == nullptr) return nullptr;
+  if (options_.times) note(*task);
+  py::object result;
+  if (!task->error && task->outputs && task->answer == shm::Kind::kTensors) {
+    result = task->outputs;
+  } else {
+    result = in_python([&] { return answer_(task); });
+  }
+  if (options_.indexed) {
+    const py::object index = task->index ? py::object(py::int_(*task->index)) : py::object(py::none());
+    result = py::make_tuple(index, std::move(result));
+  }
+  running.ended = false;
+  return result.release().ptr();
+}
+
+// Appends the task's time to the list of its device.
+void Results::note(const PoolTask& task) {
+  if (task.ran_on == pool::kAnyDevice) return;
+  const py::int_ device(task.ran_on);
+  const py::float_ time(static_cast<double>(task.times.end_to_end) / 1e6);
+  PyObject* const all = options_.times.ptr();
+  py::object times = py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(all, device.ptr()));
+  if (!times) {
+    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+    times = py::list();
+    if (PyDict_SetItem(all, device.ptr(), times.ptr()) != 0) throw py::error_already_set();
+  }
+  if (!PyList_Check(times.ptr())) throw py::type_error("the times of a device are a list");
+  if (PyList_GET_SIZE(times.ptr()) == 2 * options_.kept && PyList_SetSlice(times.ptr(), 0, options_.kept, nullptr) != 0) {
+    throw py::error_already_set();
+  }
+  if (PyList_Append(times.ptr(), time.ptr()) != 0) throw py::error_already_set();
+}
+
+void Results::close() {
+  check_caller();
+  if (!stream_) return;
+  tasks_->close();
+  const py::object gone = std::move(stream_);
 }
 
 }  // namespace ais::bind

@@ -146,12 +146,11 @@ void Scheduler::look_at(const Worker& worker) {
 
 void Scheduler::changed(const Worker& worker) {
   rank_ahead(worker);
-  Device& device = devices_[worker.device];
-  for (Source::Queue* queue : device.stuck) {
+  for (Source::Queue* queue : worker.at->stuck) {
     queue->in = Source::Queue::In::kReady;
     queue->source->ready.push_back(queue);
   }
-  device.stuck.clear();
+  worker.at->stuck.clear();
   const std::uint64_t end = changes_before_ + changes_.size();
   if (!changes_.empty() && changes_.back() == worker.position && followed_ < end) return;
   if (changes_.size() >= 4 * workers_.size() + 64) {  // a ranking that has not followed checks all workers
@@ -537,7 +536,8 @@ void Scheduler::add(Worker* worker) {
   workers_.push_back(worker);
   glances_.emplace_back();
   glances_.back().only_cpu = worker->only_cpu;
-  devices_[worker->device].workers.push_back(worker);
+  worker->at = &devices_[worker->device];  // the map's nodes stay where they are
+  worker->at->workers.push_back(worker);
   if (worker->only_cpu != kNoCpu) pinned_[worker->only_cpu].push_back(worker);
   const auto cpus = static_cast<std::size_t>(std::max(kNoCpu, worker->only_cpu) + 2);
   if (busy_at_.size() < cpus) busy_at_.resize(cpus);
@@ -575,7 +575,7 @@ std::vector<Task*> Scheduler::remove(Worker* worker) {
   }
   const auto leave = [&](std::vector<Worker*>* list) { list->erase(std::find(list->begin(), list->end(), worker)); };
   leave(&workers_);
-  leave(&devices_[worker->device].workers);
+  leave(&worker->at->workers);
   if (worker->only_cpu != kNoCpu) leave(&pinned_[worker->only_cpu]);
   full_ -= static_cast<int>(glances_[worker->position].full);
   glances_.erase(glances_.begin() + static_cast<std::ptrdiff_t>(worker->position));

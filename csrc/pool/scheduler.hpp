@@ -130,6 +130,12 @@ struct Estimate {
   void learn(double ns);
 };
 
+// The workers of a device, and the queues for it that wait until one of them changes.
+struct DeviceWorkers {
+  std::vector<Worker*> workers;
+  std::vector<Source::Queue*> stuck;
+};
+
 struct Worker {
   // Set by the owner.
   int device = 0;
@@ -149,6 +155,7 @@ struct Worker {
   double slowness = 0;  // its times over those of all workers; 0: unknown
   std::vector<Estimate> estimates;
   std::size_t position = 0;
+  DeviceWorkers* at = nullptr;
 };
 
 class Scheduler {
@@ -233,11 +240,6 @@ class Scheduler {
   std::string check() const;
 
  private:
-  // The workers of a device, and the queues for it that wait until one of them changes.
-  struct Device {
-    std::vector<Worker*> workers;
-    std::vector<Source::Queue*> stuck;
-  };
   struct Offer {
     bool takes = false;  // it might be the best one
     bool room = false;   // and could take it now
@@ -288,7 +290,7 @@ class Scheduler {
   Options options_;
   std::vector<Worker*> workers_;
   std::vector<Glance> glances_;  // of the workers, in their order
-  std::unordered_map<int, Device> devices_;
+  std::unordered_map<int, DeviceWorkers> devices_;
   std::unordered_map<int, std::vector<Worker*>> pinned_;  // by processor
   std::vector<int> busy_at_;                              // by processor
   // Which workers have changed, for the rankings to follow when they are asked.

@@ -8,6 +8,7 @@
 
 #include "base/process.hpp"
 #include "base/tuning.hpp"
+#include "shm/copy.hpp"
 
 namespace ais::shm {
 namespace {
@@ -34,8 +35,9 @@ Result<std::unique_ptr<Lane>> Lane::create(std::shared_ptr<Bell> parent_bell, co
                                               std::to_string(region->size()) + " bytes");
   }
   auto* header = new (region->data()) Header();
-  header->geometry = {kMagic,       kVersion, kRingSlots, region->size(), kDataOffset, tuning::kWarmSlots * tuning::kSmallSlot,
-                      options.epoch};
+  header->geometry = {kMagic,         kVersion,      kRingSlots,
+                      region->size(), kDataOffset,   tuning::kWarmSlots * tuning::kSmallSlot,
+                      options.epoch,  plain_copies()};
   return std::unique_ptr<Lane>(new Lane(std::move(parent_bell), std::move(region), large));
 }
 
@@ -113,7 +115,7 @@ Lane::Draft::~Draft() {
 }
 
 Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
-                     std::int64_t begun_ns, Token token, std::uint64_t* seq) {
+                     std::int64_t begun_ns, Token token, std::uint64_t* number) {
   AIS_TRY(usable());
   Flight flight;
   flight.feeds = std::move(draft.feeds_);
@@ -135,7 +137,8 @@ Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t 
     const std::uint32_t index = free_flights_.back();
     AIS_TRY(push(index, &flight));
     free_flights_.pop_back();
-    if (seq != nullptr) *seq = flight.task.seq;
+    flight.number = flight.task.seq;
+    if (number != nullptr) *number = flight.number;
     flight.used = true;
     flights_[index] = std::move(flight);
     in_flight_.fetch_add(1, std::memory_order_relaxed);
@@ -222,6 +225,7 @@ void Lane::settle(const ResultDescriptor& result, std::uint32_t index, Reply* ou
   out->begun_ns = flight.begun_ns;
   out->picked_ns = picked_ns;
   out->done_ns = done_ns;
+  out->came_ns = now_ns;
   out->times.queued = picked_ns - submitted_ns;
   out->times.copy_in = duration(result.copy_in_ns) + submitted_ns - flight.begun_ns;
   out->times.execute = duration(result.execute_ns);
@@ -283,7 +287,7 @@ std::vector<Lane::Unfinished> Lane::abandon() {
   unfinished.reserve(flights.size());  // before anything changes
   for (Flight* flight : flights) {
     Unfinished left;
-    left.taken = tasks_.claimed(flight->task.seq / kRingSlots, flight->task.seq);
+    left.taken = claimed(*flight);
     give_up(flight, &left);
     unfinished.push_back(std::move(left));
   }
@@ -304,23 +308,32 @@ void Lane::give_up(Flight* flight, Unfinished* left) {
   drop(flight);
 }
 
-Result<bool> Lane::withdraw(std::uint64_t seq, Unfinished* left) {
+// Needs the mutex. Returns null if the task has ended.
+Lane::Flight* Lane::find(std::uint64_t number) {
+  const std::uint32_t index = number % kRingSlots;
+  if (index >= flights_.size() || !flights_[index].used || flights_[index].number != number) return nullptr;
+  return &flights_[index];
+}
+
+// Needs the mutex.
+bool Lane::claimed(const Flight& flight) const { return tasks_.claimed(flight.task.seq / kRingSlots, flight.task.seq); }
+
+Result<bool> Lane::withdraw(std::uint64_t number, Unfinished* left) {
   AIS_TRY(usable());
   const std::lock_guard<std::mutex> lock(mutex_);
-  const std::uint32_t index = seq % kRingSlots;
-  if (index >= flights_.size() || !flights_[index].used || flights_[index].task.seq != seq) return false;
-  if (!tasks_.withdraw(seq / kRingSlots, seq)) return false;  // C1
-  give_up(&flights_[index], left);                            // C3: the worker never used its slots
+  Flight* const flight = find(number);
+  if (flight == nullptr) return false;
+  if (!tasks_.withdraw(flight->task.seq / kRingSlots, flight->task.seq)) return false;  // C1
+  give_up(flight, left);                                                                // C3: the worker never used its slots
   return true;
 }
 
-Result<bool> Lane::look_at_feeds(std::uint64_t seq, std::vector<TensorView>* out) {
+Result<bool> Lane::look_at_feeds(std::uint64_t number, std::vector<TensorView>* out) {
   AIS_TRY(usable());
   const std::lock_guard<std::mutex> lock(mutex_);
-  const std::uint32_t index = seq % kRingSlots;
-  if (index >= flights_.size() || !flights_[index].used || flights_[index].task.seq != seq) return false;
-  const Flight& flight = flights_[index];
-  AIS_TRY(read_frame(region_->data(), {flight.task.table_offset, flight.task.table_bytes}, flight.feeds.span(),
+  const Flight* const flight = find(number);
+  if (flight == nullptr) return false;
+  AIS_TRY(read_frame(region_->data(), {flight->task.table_offset, flight->task.table_bytes}, flight->feeds.span(),
                      {kDataOffset, region_->size() - kDataOffset}, out));
   return true;
 }
@@ -355,15 +368,21 @@ Result<std::optional<Lane::Oldest>> Lane::oldest() {
   if (!looked.ok()) return refuse(std::move(looked));
   for (const Flight* flight : flights_in_order()) {
     if (std::find(answered.begin(), answered.end(), flight->task.seq) != answered.end()) continue;
-    const bool claimed = tasks_.claimed(flight->task.seq / kRingSlots, flight->task.seq);
-    return std::optional<Oldest>({flight->token.task, std::max(flight->task.submitted_ns, last_done_ns), claimed});
+    return std::optional<Oldest>({flight->token.task, std::max(flight->task.submitted_ns, last_done_ns), claimed(*flight)});
   }
   return std::optional<Oldest>();
 }
 
-bool Lane::claimed(std::uint64_t seq) {
+bool Lane::claimed(std::uint64_t number) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return tasks_.claimed(seq / kRingSlots, seq);
+  const Flight* const flight = find(number);
+  return flight == nullptr || claimed(*flight);
+}
+
+std::optional<std::uint64_t> Lane::seq_of(std::uint64_t number) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const Flight* const flight = find(number);
+  return flight == nullptr ? std::nullopt : std::optional<std::uint64_t>(flight->task.seq);
 }
 
 Result<Lease> Lane::lease_feeds(std::size_t bytes) {

@@ -69,6 +69,7 @@ class Lane {
     std::int64_t begun_ns = 0;   // submit began
     std::int64_t picked_ns = 0;  // the worker took it
     std::int64_t done_ns = 0;    // the worker published the reply
+    std::int64_t came_ns = 0;    // it was taken here
     TaskTimes times;             // without the parent's part of copy_out, and without end_to_end
     // Of a kError: the feeds as they lie in the feed slot, for another try.
     std::vector<TensorView> feeds;
@@ -93,14 +94,16 @@ class Lane {
   // memory than this process may use; Closed, Corrupt or ForkedChild.
   Result<std::optional<Draft>> begin(std::size_t bytes);
   // Publishes the frame that was written into the draft's feed slot, and rings the worker. `begun_ns`: when submit began.
+  // `number`: names the task in the calls below. If the task runs again in a larger slot, its number stays, but its seq, by
+  // which the worker knows it, changes.
   Status publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
-                 std::int64_t begun_ns, Token token, std::uint64_t* seq = nullptr);
+                 std::int64_t begun_ns, Token token, std::uint64_t* number = nullptr);
 
-  // Takes back the task that was published as `seq` (see publish), unless the worker has claimed it. The task does not run and
-  // has no reply. False: the worker has it, or it has ended.
-  Result<bool> withdraw(std::uint64_t seq, Unfinished* left);
+  // Takes back a task, unless the worker has claimed it. The task does not run and has no reply. False: the worker has it, or
+  // it has ended.
+  Result<bool> withdraw(std::uint64_t number, Unfinished* left);
   // Returns the feeds, in place, of a task that the worker has not answered; valid until the next call. False: no such task.
-  Result<bool> look_at_feeds(std::uint64_t seq, std::vector<TensorView>* out);
+  Result<bool> look_at_feeds(std::uint64_t number, std::vector<TensorView>* out);
 
   // Writes the next reply into `out` (whose vectors are reused); false if there is none. Works after close and after the
   // worker's death. On Corrupt the lane is closed.
@@ -123,8 +126,10 @@ class Lane {
   };
   Result<std::optional<Oldest>> oldest();
 
-  // Whether the worker has claimed the task that was published as `seq`, which it has not answered.
-  bool claimed(std::uint64_t seq);
+  // Whether the worker has claimed the task. A task that has ended was claimed.
+  bool claimed(std::uint64_t number);
+  // Returns the seq by which the worker knows the task now; nullopt: the task has ended.
+  std::optional<std::uint64_t> seq_of(std::uint64_t number);
 
   // Returns a slot for feeds that the caller fills before it submits. Empty: the arena is full now. OutOfMemory as for begin.
   Result<Lease> lease_feeds(std::size_t bytes);
@@ -150,9 +155,11 @@ class Lane {
   const std::shared_ptr<Region>& region() const { return region_; }
 
  private:
-  // A task that the worker has. Its seq is a running number times kRingSlots, plus its index in flights_.
+  // A task that the worker has. Its seq is its position in the ring times kRingSlots, plus its index in flights_; its number is
+  // its first seq.
   struct Flight {
     bool used = false;
+    std::uint64_t number = 0;
     TaskDescriptor task{};
     Lease feeds;
     Lease result;
@@ -167,6 +174,8 @@ class Lane {
   Status push(std::uint32_t index, Flight* flight);
   Result<bool> accept(const ResultDescriptor& result, Reply* out);
   void settle(const ResultDescriptor& result, std::uint32_t index, Reply* out);
+  Flight* find(std::uint64_t number);
+  bool claimed(const Flight& flight) const;
   void drop(Flight* flight);
   void give_up(Flight* flight, Unfinished* left);
   void keep_feeds(Flight* flight, Reply* out);

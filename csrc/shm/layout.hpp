@@ -36,7 +36,7 @@
 namespace ais::shm {
 
 constexpr std::uint64_t kMagic = 0x414e455241534941;  // "AISARENA" in memory
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 // Twice the number of tasks in flight, because descriptors of withdrawn tasks stay until the worker skips them.
 constexpr std::uint32_t kRingSlots = 512;
 constexpr std::uint32_t kMostInFlight = 256;
@@ -58,8 +58,9 @@ struct Geometry {
   std::uint32_t ring_slots;
   std::uint64_t arena_bytes;
   std::uint64_t data_offset;
-  std::uint64_t warm_bytes;  // bytes of the data area whose pages the worker creates when it attaches
-  std::uint64_t epoch;       // number of the worker's process within its seat; for messages
+  std::uint64_t warm_bytes;    // bytes of the data area whose pages the worker creates when it attaches
+  std::uint64_t epoch;         // number of the worker's process within its seat; for messages
+  std::uint64_t plain_copies;  // 1: both sides copy payloads with ordinary stores (copy.hpp)
 };
 
 struct TaskDescriptor {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/process.hpp"
+#include "shm/copy.hpp"
 
 namespace ais::shm {
 namespace {
@@ -35,6 +36,7 @@ Result<std::unique_ptr<Port>> Port::attach(Fd arena, Fd parent_bell) {
   Geometry geometry;
   fetch(&geometry, region->data(), sizeof geometry);
   AIS_TRY(check_geometry(geometry, region->size()));
+  set_plain_copies(geometry.plain_copies == 1);
   region->populate(kDataOffset, std::min<std::uint64_t>(geometry.warm_bytes, region->size() - kDataOffset));
   return std::unique_ptr<Port>(new Port(std::move(region), std::move(bell)));
 }

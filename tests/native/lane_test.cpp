@@ -22,6 +22,7 @@
 
 #include "base/process.hpp"
 #include "check.hpp"
+#include "shm/copy.hpp"
 #include "shm/port.hpp"
 #include "worker/serve.hpp"
 
@@ -69,7 +70,7 @@ struct Pair {
 
 int g_token;
 
-void submit(Lane* lane, const std::vector<std::uint8_t>& bytes, std::uint64_t option = 0, void* token = &g_token) {
+std::uint64_t submit(Lane* lane, const std::vector<std::uint8_t>& bytes, std::uint64_t option = 0, void* token = &g_token) {
   auto draft = take(lane->begin(bytes.size() + 256));
   CHECK(draft.has_value());
   FrameWriter writer(lane->region()->data(), draft->feeds());
@@ -79,7 +80,10 @@ void submit(Lane* lane, const std::vector<std::uint8_t>& bytes, std::uint64_t op
   if (!bytes.empty()) std::memcpy(room, bytes.data(), bytes.size());
   Span table;
   CHECK(writer.finish(&table));
-  CHECK_OK(lane->publish(std::move(*draft), table, writer.used(), 0, Kind::kTensors, option, monotonic_ns(), {token, nullptr}));
+  std::uint64_t number = 0;
+  CHECK_OK(lane->publish(std::move(*draft), table, writer.used(), 0, Kind::kTensors, option, monotonic_ns(), {token, nullptr},
+                         &number));
+  return number;
 }
 
 Lane::Reply reply_of(const Pair& pair) {
@@ -316,6 +320,69 @@ TEST(a_result_that_just_fits_gets_its_slot) {
   task = next_of(pair);
   echo(pair, &task);
   CHECK(reply_of(pair).kind == Kind::kTensors);
+}
+
+TEST(both_kinds_of_stores_copy_the_same) {
+  const bool before = plain_copies();
+  const auto bytes = pattern(70'000, 3);
+  for (const bool plain : {false, true}) {
+    set_plain_copies(plain);
+    CHECK(plain_copies() == plain);
+    for (const std::size_t size : {0, 1, 63, 64, 255, 256, 257, 4096, 12'345, 69'000}) {
+      for (const std::size_t shift : {0, 1, 16}) {
+        alignas(64) static std::uint8_t room[70'144];
+        std::memset(room, 0xEE, sizeof room);
+        copy_across(room + shift, bytes.data() + 3, size);
+        CHECK(std::memcmp(room + shift, bytes.data() + 3, size) == 0 && room[shift + size] == 0xEE);
+        CHECK(shift == 0 || room[shift - 1] == 0xEE);
+      }
+    }
+  }
+  set_plain_copies(before);
+}
+
+TEST(a_worker_copies_like_its_parent) {
+  const bool before = plain_copies();
+  for (const bool plain : {false, true}) {
+    set_plain_copies(plain);
+    auto bell = take(Bell::create());
+    const auto lane = take(Lane::create(bell, LaneOptions()));
+    set_plain_copies(!plain);  // as in a worker, which is another process
+    const auto port = take(Port::attach(Fd(dup(lane->region()->fd())), Fd(dup(bell->fd()))));
+    CHECK(plain_copies() == plain);
+  }
+  set_plain_copies(before);
+}
+
+TEST(a_processor_that_is_not_there_shares_no_cache) { CHECK(!share_a_cache({allowed_cpus().front(), 1 << 20})); }
+
+TEST(a_task_that_runs_again_keeps_its_number) {
+  LaneOptions options;
+  options.arena_bytes = std::size_t{64} << 20;
+  const Pair pair(options);
+  const auto run_again = [&](const std::vector<std::uint8_t>& bytes) {
+    const std::uint64_t number = submit(pair.lane.get(), bytes);
+    PortTask task = next_of(pair);
+    CHECK(task.seq == number && pair.lane->claimed(number) && pair.lane->seq_of(number) == number);
+    CHECK_OK(pair.port->too_large(&task, std::size_t{8} << 20));
+    Lane::Reply reply;
+    CHECK(!take(pair.lane->take(&reply)));
+    CHECK(!pair.lane->claimed(number) && pair.lane->seq_of(number) != number);
+    return number;
+  };
+  const std::uint64_t first = run_again({1, 2, 3});
+  std::vector<TensorView> feeds;
+  CHECK(take(pair.lane->look_at_feeds(first, &feeds)) && equal(feeds.at(0), {1, 2, 3}));
+  Lane::Unfinished left;
+  CHECK(take(pair.lane->withdraw(first, &left)) && equal(left.feeds.at(0), {1, 2, 3}));  // before its second run
+  CHECK(!pair.lane->seq_of(first) && pair.lane->in_flight() == 0);
+  const std::uint64_t second = run_again({4, 5});
+  PortTask task = next_of(pair);                                               // not the one that was withdrawn
+  CHECK(pair.lane->claimed(second) && pair.lane->seq_of(second) == task.seq);  // a message to the worker names this run
+  CHECK(!take(pair.lane->withdraw(second, &left)));
+  echo(pair, &task);
+  CHECK(equal(reply_of(pair).tensors.at(0), {4, 5}));
+  CHECK(!pair.lane->seq_of(second) && pair.lane->claimed(second) && !take(pair.lane->look_at_feeds(second, &feeds)));
 }
 
 TEST(small_slots_that_are_free_make_room_for_a_large_one) {

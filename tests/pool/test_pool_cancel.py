@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ais_bench.emulator import npus
 from ais_bench.errors import TaskTimeout
+from ais_bench.pool import DevicePool, Task
 from ais_bench.session import MultiDeviceSession
 from support.acl import Packed
+from support.handlers import Growing
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -134,3 +139,24 @@ def test_on_npus_tasks_beside_a_cancelled_one_are_answered_all_the_same(packed: 
             assert np.array_equal(future.result(20)[0], wanted[0])
         assert pids(session) == before
         assert session.report().total.retries == 0
+
+
+def test_a_cancelled_task_ends_in_its_second_run_too(tmp_path: Path) -> None:
+    """Its outputs did not fit, so it runs again in a larger slot. The worker knows this run by another number."""
+    began = tmp_path / "began"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, hard))  # small arenas have small slots
+    try:
+        pool = DevicePool(functools.partial(Growing, mark=str(began)), [0])
+        pool.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pool:
+        feeds = [np.array([7], np.uint8)]
+        future = pool.submit(feeds)
+        wait_until(began.exists)
+        assert future.cancel()
+        answer = pool.submit(feeds).result(20)  # the worker would be busy for a minute otherwise
+        assert np.array_equal(answer[0], np.full(2 << 20, 7, np.uint8))
+        assert pool.counts()["cancelled"] == 1
+        assert pool.run(Task(feeds)).result()[0].size == 2 << 20

@@ -67,10 +67,14 @@ def test_one_infer(session: MultiDeviceSession) -> None:
 def test_one_item_of_a_stream(session: MultiDeviceSession, way: str) -> None:
     results = getattr(session, way)(itertools.repeat(pair(1), 200))
     next(results)
-    walk = Walk(lambda: [next(results) for _ in range(100)])
-    assert 0 < walk.calls / 100 <= 4
-    assert 0 < walk.moves / 100 <= 8
+    walk = of(results)
+    assert (walk.calls, walk.moves) == (0, 0)
     results.close()
+
+
+def of(results: Iterator[Any]) -> Walk:
+    """Count what a hundred results cost."""
+    return Walk(lambda: [next(results) for _ in range(100)])
 
 
 def test_feeds_with_something_to_say_take_the_longer_way_to_the_same(session: MultiDeviceSession) -> None:

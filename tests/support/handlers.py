@@ -161,3 +161,33 @@ class LogsWhenUnpickled:
 def _logged() -> LogsWhenUnpickled:
     logging.getLogger("factory").info("unpickled in %d", os.getpid())
     return LogsWhenUnpickled()
+
+
+class Growing:
+    """Returns 2 MiB. The first task's second run, in a larger slot, ends when it is cancelled."""
+
+    native = None
+
+    def __init__(self, _context: WorkerContext, mark: str) -> None:
+        self._mark = mark  # a file that says that the second run has begun
+        self._runs = 0
+        self._cancelled: set[int] = set()
+
+    def describe(self) -> None:
+        return None
+
+    def cancel(self, task_id: int) -> None:
+        self._cancelled.add(task_id)
+
+    def run(self, task: Task) -> Answer:
+        self._runs += 1
+        if self._runs == 2:
+            with open(self._mark, "w"):
+                pass
+            deadline = time.monotonic() + 60
+            while task.id not in self._cancelled and time.monotonic() < deadline:
+                time.sleep(0.005)
+        return Answer([np.full(2 << 20, task.feeds[0][0], np.uint8)])
+
+    def close(self) -> None:
+        pass
