@@ -29,12 +29,6 @@ def echo_pool(request: pytest.FixtureRequest) -> Iterator[DevicePool]:
         yield pool
 
 
-@pytest.fixture
-def pool() -> Iterator[DevicePool]:
-    with DevicePool(Obedient, [0, 1]) as made:
-        yield made
-
-
 def stream(pool: DevicePool, items: Any) -> Iterator[int]:
     tasks = pool.ordered(items, lambda item, index: Task(order(0, item), index=index))
     return (int(task.result()[0][1]) for task in tasks)

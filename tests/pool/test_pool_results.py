@@ -17,12 +17,6 @@ from support.waiting import wait_until
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
-@pytest.fixture
-def pool() -> Iterator[DevicePool]:
-    with DevicePool(Obedient, [0, 1]) as made:
-        yield made
-
-
 def stream(pool: DevicePool, items: Any, **how: Any) -> Any:
     return pool.ordered(items, lambda item, index: Task(item, index=index), lists=0, **how)
 
