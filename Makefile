@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test openvino cluster long endurance library emulator lint stubs check bench docs wheel wheels asan tsan mutants native-test model clean
+.PHONY: help demo test random openvino cluster long endurance library emulator lint stubs check bench docs wheel wheels asan tsan mutants native-test model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,10 @@ bench: emulator $(VENV)/.test ## run every benchmark beside its baseline, and pr
 test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m compileall -q ais_bench aclruntime tests
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup $(ARGS)
+
+RANDOM_TESTS := $(addprefix tests/pool/test_pool_,interrupts.py life.py parts.py results.py scarcity.py signals.py)
+random: emulator $(VENV)/.test ## run the pool's tests while the scheduler decides at random (set SEED, and ARGS for pytest)
+	AIS_BENCH_POOL_RANDOM=$(or $(SEED),1) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(RANDOM_TESTS) $(ARGS)
 
 # A separate environment, because onnxruntime-openvino and onnxruntime contain the same package. It uses the extension of this folder.
 # The tests of one and of several devices run there with the provider as their only runtime. Those of callables and of feeds, which
