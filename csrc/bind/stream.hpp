@@ -90,7 +90,7 @@ struct ResultsOptions {
 };
 
 // The results of a stream's tasks, as an iterator for Python. A small item needs no bytecode here, and no Python object for its
-// task: together these took a third of the parent's time for it. An error ends the iteration.
+// task. An error ends the iteration.
 class Results {
  public:
   // `answer(task)` returns or raises what takes the place of outputs: for a task that failed, or was answered with an object.
