@@ -10,7 +10,6 @@ from typing import Any
 
 from ais_bench.cli.log import CliError
 from ais_bench.cli.show import figure, lines, table
-from ais_bench.evaluate.text import setting_of
 
 __all__ = ["BENCH", "KINDS", "SCALING", "SCENARIO", "figures_of", "measured_run", "rows_of", "show"]
 
@@ -150,6 +149,8 @@ def _show_scenario(report: dict[str, Any]) -> None:
 
 def figures_of(report: dict[str, Any]) -> dict[str, float]:
     """Return the numbers of a report by name, for a comparison."""
+    from ais_bench.evaluate.text import setting_of  # here, because --help does not need numpy
+
     found = {name: value for name, value in report.get("figures", {}).items()}
     for row in rows_of(report):
         label = setting_of(row)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ais_bench.evaluate.text import json_ready
 
 __all__ = ["figure", "lines", "print_json", "table"]
 
@@ -16,6 +15,8 @@ WIDE = 200  # columns of the output if it is not a terminal
 
 def print_json(content: Any) -> None:
     """Print one JSON object."""
+    from ais_bench.evaluate.text import json_ready  # here, because --help does not need numpy
+
     print(json.dumps(json_ready(content), indent=2))
 
 

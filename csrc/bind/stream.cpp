@@ -260,8 +260,21 @@ PyObject* Results::next() {
   } running(this);
   if (!begun_ && options_.times) PyDict_Clear(options_.times.ptr());
   begun_ = true;
+  try {
+    py::object result = next_of_stream();
+    running.ended = !result;
+    return result.release().ptr();
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_StopIteration)) throw;
+    // A loop would take the error of a callable for the end of the stream. Generators do the same.
+    in_python([&] { py::raise_from(error, PyExc_RuntimeError, "a result of the stream raised StopIteration"); });
+    throw py::error_already_set();
+  }
+}
+
+py::object Results::next_of_stream() {
   const std::shared_ptr<PoolTask> task = tasks_->next();
-  if (task == nullptr) return nullptr;
+  if (task == nullptr) return {};
   if (options_.times) note(*task);
   py::object result;
   if (!task->error && task->outputs && task->answer == shm::Kind::kTensors) {
@@ -273,8 +286,7 @@ PyObject* Results::next() {
     const py::object index = task->index ? py::object(py::int_(*task->index)) : py::object(py::none());
     result = py::make_tuple(index, std::move(result));
   }
-  running.ended = false;
-  return result.release().ptr();
+  return result;
 }
 
 // Appends the task's time to the list of its device.

@@ -102,6 +102,7 @@ class Results {
   void close();
 
  private:
+  py::object next_of_stream();  // null: the end
   void note(const PoolTask& task);
   void check_caller() const;
 

@@ -149,7 +149,7 @@ WRONG = {
     "missing": (None, "100003 (ACL_ERROR_INVALID_FILE)", "cannot be read"),
     "no JSON": ("{'profiler'", "100006 (ACL_ERROR_PARSE_FILE)", "acl.json"),
     "no object": ("[1]", "100006 (ACL_ERROR_PARSE_FILE)", "not a JSON object"),
-    "an unknown key": ('{"profiler": {"switch": "on", "aicore": "on"}}', "100010", "no key 'aicore'"),
+    "an unknown key": ('{"profiler": {"switch": "on", "aicore": "on"}}', "100010", "unknown key 'aicore'"),
     "no such folder": ('{"profiler": {"switch": "on", "output": "/nowhere"}}', "100010", "/nowhere"),
     "no dump path": ('{"dump": {"dump_list": []}}', "100009 (ACL_ERROR_INVALID_DUMP_CONFIG)", "dump_path is missing"),
     "a dump mode": ('{"dump": {"dump_path": "FOLDER", "dump_list": [], "dump_mode": "some"}}', "100009", "dump_mode"),
