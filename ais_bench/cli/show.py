@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-
 __all__ = ["figure", "lines", "print_json", "table"]
 
 WIDE = 200  # columns of the output if it is not a terminal
