@@ -253,6 +253,13 @@ PROVIDER_CANNOT = {
             "Duplicate definition of name",
         ),
         ProviderLimit(
+            "a forked child has none of the threads that OpenVINO uses, and may wait for them forever",
+            (
+                "test_a_session_made_in_a_forked_child_works",
+                "test_multiprocessing_children_of_a_parent_that_holds_a_session[fork]",
+            ),
+        ),
+        ProviderLimit(
             "there is one device",
             (
                 "test_many_sessions_on_several_devices",
