@@ -1,6 +1,7 @@
 // Reads small files of the kernel. This takes some tens of microseconds.
 #include "base/memory.hpp"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -108,6 +109,15 @@ std::uint64_t memory_limit(const MemoryFiles& files) {
     if (limit != 0 && (lowest == 0 || limit < lowest)) lowest = limit;
   });
   return lowest;
+}
+
+Status with_one_page(const std::function<Status(void* page, std::size_t bytes)>& use) {
+  const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  void* const page = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  if (page == MAP_FAILED) return Status(Code::kSystem, "there is no memory to try it with");
+  Status status = use(page, bytes);
+  munmap(page, bytes);
+  return status;
 }
 
 }  // namespace ais

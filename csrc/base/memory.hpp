@@ -1,8 +1,12 @@
 // How much memory this process may use, and how much of it is available.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
+
+#include "base/status.hpp"
 
 namespace ais {
 
@@ -25,5 +29,8 @@ MemoryRoom memory_room(const MemoryFiles& files = MemoryFiles());
 
 // Returns the lowest limit in bytes.
 std::uint64_t memory_limit(const MemoryFiles& files = MemoryFiles());
+
+// Calls `use` with a page of shared memory, which is unmapped afterwards. For an attempt to register memory with a device.
+Status with_one_page(const std::function<Status(void* page, std::size_t bytes)>& use);
 
 }  // namespace ais

@@ -1,14 +1,12 @@
 // Enters a context, manages its memory, closes it.
 #include "device/acl/acl_context.hpp"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <string>
 #include <utility>
 
 #include "base/interrupt.hpp"
+#include "base/memory.hpp"
 #include "base/tuning.hpp"
 #include "device/acl/acl_product.hpp"
 
@@ -295,13 +293,10 @@ Status AclContext::check_registering() const {
 
 Status AclContext::try_registering() {
   AIS_TRY(check_registering());
-  const std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  void* page = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-  if (page == MAP_FAILED) return Status(Code::kSystem, "there is no memory to try it with");
-  Status status = register_host(page, bytes);
-  if (status.ok()) status = unregister_host(page);
-  munmap(page, bytes);
-  return status;
+  return with_one_page([this](void* page, std::size_t bytes) {
+    AIS_TRY(register_host(page, bytes));
+    return unregister_host(page);
+  });
 }
 
 std::string AclContext::host_memory() {

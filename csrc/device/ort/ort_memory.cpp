@@ -1,13 +1,11 @@
 // Allocators of the environment, and copies by the provider's library.
 #include "device/ort/ort_memory.hpp"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/memory.hpp"
 #include "base/process.hpp"
 
 namespace ais::ort {
@@ -92,13 +90,10 @@ bool DeviceMemory::is_registered(const void* host, std::size_t bytes) const {
 }
 
 Status DeviceMemory::try_registering() {
-  const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  void* const page = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-  if (page == MAP_FAILED) return Status(Code::kSystem, "there is no memory to try it with");
-  Status status = register_host(page, bytes);
-  if (status.ok()) status = unregister_host(page);
-  munmap(page, bytes);
-  return status;
+  return with_one_page([this](void* page, std::size_t bytes) {
+    AIS_TRY(register_host(page, bytes));
+    return unregister_host(page);
+  });
 }
 
 std::string DeviceMemory::host_memory() {
