@@ -85,6 +85,8 @@ MOST_RESTARTS = 10_000
 MOST_TRACED = 100_000
 # Beginnings and ends that the timeline keeps back, since records are in the order of the data set and not of time. A guess.
 REORDER = 1 << 15
+# Whole records that it keeps back for the same reason: about 1 KB each. A guess.
+REORDER_RUNS = 4096
 # Records in memory at a time while a Parquet file is written. A guess.
 ROWS = 16_384
 # Windows in a row that have to agree before a measurement ends: its time against chance. A guess.

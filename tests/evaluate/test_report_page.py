@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 from ais_bench.evaluate import Result, evaluate, load
 from ais_bench.evaluate.page.page import write_page
 from ais_bench.evaluate.page.story import story_of
-from ais_bench.evaluate.page.timeline import POINTS, Attribution, Rates, RunTime, StageTimes
+from ais_bench.evaluate.page.timeline import POINTS, Attribution, Rates, RunTime, StageTimes, by_start
 from ais_bench.evaluate.page.trace import write_trace
 from support.evaluate import Rows
 from support.session import DEVICES, negative_model
@@ -84,7 +85,7 @@ def test_parts_of_the_wall_time_sum_up(finished: Result) -> None:
 
 def attributed(records: list[dict[str, Any]], wall_s: float) -> dict[str, float]:
     stages, wall = StageTimes(), Attribution()
-    for record in records:
+    for record in by_start(records):
         wall.add(stages.of(record))
     return wall.parts(wall_s)
 
@@ -101,6 +102,32 @@ def test_of_stages_that_overlap_one_counts() -> None:
     # Two workers of one device execute at the same time; the records have the worker.
     both = [{"started_s": 0, "execute_ms": 2000, "worker_ms": 2000}, {"started_s": 1, "execute_ms": 2000, "worker_ms": 2000}]
     assert attributed(both, 4)["execute"] == 3
+
+
+def test_a_run_that_started_early_and_comes_late_is_not_counted_twice() -> None:
+    # The worker was interrupted after the second run's execution, so its end leaves room. The third run comes before it.
+    records = [
+        {"started_s": at, "execute_ms": 2000, "worker_ms": worker} for at, worker in ((0, 2000), (5, 3000), (2, 5000))
+    ]
+    assert attributed(records, 10) == {"execute": 6, "preprocess": 0, "postprocess": 0, "copy_in": 0, "copy_out": 0, "idle": 4}
+
+
+def test_runs_are_put_in_order_with_a_few_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ais_bench.evaluate.page.timeline.REORDER_RUNS", 16)
+    read = []
+
+    def records() -> Iterator[dict[str, Any]]:
+        for at in itertools.chain.from_iterable(range(tens + 9, tens - 1, -1) for tens in range(10, 1010, 10)):
+            read.append(at)
+            yield {"started_s": float(at)}
+        yield {"error": "no worker took it"}
+
+    ordered = by_start(records())
+    assert next(ordered) == {"started_s": 10.0}
+    assert len(read) == 17
+    assert list(ordered) == [{"started_s": float(at)} for at in range(11, 994)] + [{"error": "no worker took it"}] + [
+        {"started_s": float(at)} for at in range(994, 1010)
+    ]
 
 
 def test_records_come_in_the_order_of_the_data_set_not_of_time(monkeypatch: pytest.MonkeyPatch) -> None:

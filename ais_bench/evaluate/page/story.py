@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ais_bench.evaluate.page.timeline import PARTS, Attribution, Rates, RunTime, StageTimes
+from ais_bench.evaluate.page.timeline import PARTS, Attribution, Rates, RunTime, StageTimes, by_start
 from ais_bench.evaluate.tally import done_at
 
 __all__ = ["story_of"]
@@ -28,7 +28,7 @@ def story_of(result: Any) -> dict[str, Any]:
     latencies: dict[str, array[float]] = {}
     failed_at: list[float] = []
     failures: list[dict[str, Any]] = []
-    for record in result.records:
+    for record in by_start(result.records):
         device = str(record.get("device"))
         wall = walls.setdefault(device, Attribution())
         if record["error"] is not None and len(failures) < FAILURES:

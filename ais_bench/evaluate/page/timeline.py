@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from ais_bench.tuning import REORDER
+from ais_bench.tuning import REORDER, REORDER_RUNS
 
-__all__ = ["PARTS", "STAGES", "Attribution", "Rates", "RunTime", "StageTimes"]
+__all__ = ["PARTS", "STAGES", "Attribution", "Rates", "RunTime", "StageTimes", "by_start"]
 
 # In the order in which a task passes them once a worker has it.
 STAGES = ("copy_in", "preprocess", "execute", "postprocess", "copy_out")
@@ -21,8 +21,23 @@ POINTS = 240  # the least number of points of a curve; it has at most twice as m
 Stage = tuple[str, float, float]
 
 
+def by_start(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield records in the order in which workers took their runs. Those that no worker took come first.
+
+    Records come in the order of the data set. A device takes runs in another order if one was taken back from another device,
+    or failed there first.
+    """
+    kept: list[tuple[float, int, dict[str, Any]]] = []
+    for number, record in enumerate(records):
+        heapq.heappush(kept, (record.get("started_s") or 0.0, number, record))
+        if len(kept) > REORDER_RUNS:
+            yield heapq.heappop(kept)[2]
+    while kept:
+        yield heapq.heappop(kept)[2]
+
+
 class StageTimes:
-    """Computes the times of the stages, for the records of one device in their order.
+    """Computes the times of the stages, for the records of one device in the order of their start.
 
     A record has the time at which its worker took it, the length of each stage, and the time at which the worker finished. A
     worker takes the next task while it executes one, so an execution begins when the previous one has ended.

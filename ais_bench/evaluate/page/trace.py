@@ -11,7 +11,7 @@ import json
 import os
 from typing import Any
 
-from ais_bench.evaluate.page.timeline import STAGES, StageTimes
+from ais_bench.evaluate.page.timeline import STAGES, StageTimes, by_start
 from ais_bench.tuning import MOST_TRACED
 
 __all__ = ["write_trace"]
@@ -30,7 +30,7 @@ def write_trace(result: Any, path: str) -> int:
         file.write(json.dumps({"name": "process_name", "ph": "M", "pid": CALLER, "args": {"name": "caller"}}))
         devices: dict[Any, _Device] = {}
         origin: float | None = None
-        for record in result.records:
+        for record in by_start(result.records):
             if record.get("started_s") is None or not record.get("first", True):
                 continue
             if origin is None:
