@@ -87,7 +87,7 @@ cluster: emulator $(VENV)/.test ## all tests of clusters, five minutes; `make te
 	AIS_BENCH_LONG=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 
 long: emulator $(VENV)/.test ## run the tests that `make test` leaves out: further cases of tests of which it runs some, and slow programs
-	AIS_BENCH_LONG=1 AIS_BENCH_EXAMPLES=4 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup -m "long or random" $(ARGS)
+	AIS_BENCH_LONG=1 AIS_BENCH_EXAMPLES=4 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup -m "long or random or any_runtime" $(ARGS)
 
 endurance: emulator $(VENV)/.test ## run long evaluations: 100,000 samples while a worker is killed every second, 1,000 interruptions (an hour)
 	AIS_BENCH_ENDURANCE=1 AIS_BENCH_INTERRUPTIONS=1000 $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/evaluate/test_evaluate_endurance.py $(ARGS)

@@ -3,8 +3,10 @@
 All metadata is in pyproject.toml, except what depends on the repository's address: AIS_BENCH_REPOSITORY, set for a release.
 """
 
+import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -53,8 +55,14 @@ class CMakeBuild(build_ext):
         return name.replace(".", os.sep) + ".so" if plain else super().get_ext_filename(name)
 
     def build_extension(self, extension):
-        """Compile what changed and copy the library to its place."""
+        """Compile what changed and put the library in its place."""
         folder = Path(SCRATCH).resolve() / f"cmake-{sysconfig.get_config_var('SOABI')}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w") as lock:  # two builds at the same time would write the same files
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._compile(extension, folder)
+
+    def _compile(self, extension, folder):
         flags = {
             "CMAKE_CXX_FLAGS": os.environ.get("AIS_BENCH_CFLAGS", ""),
             "CMAKE_MODULE_LINKER_FLAGS": os.environ.get("AIS_BENCH_LDFLAGS", ""),
@@ -74,7 +82,10 @@ class CMakeBuild(build_ext):
         )
         place = Path(self.get_ext_fullpath(extension.name))
         place.parent.mkdir(parents=True, exist_ok=True)
-        self.copy_file(str(built), str(place))
+        # A program that runs keeps the file that it has open.
+        beside = place.with_name(place.name + ".new")
+        shutil.copy2(built, beside)
+        os.replace(beside, place)
 
 
 setup(

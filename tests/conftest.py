@@ -24,6 +24,8 @@ from support.default_provider import PROVIDER, install
 from support.runtimes import RUNTIMES, ProviderLimit, limit_of, model_file
 from support.session import make_models
 
+# For the processes that tests start: NumPy's threads would take as much processor time to start as the rest of NumPy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["AIS_BENCH_CHECK_OUTPUTS"] = "1"  # every run checks whether bound outputs were written; read at the first run
 
 if PROVIDER:
@@ -158,8 +160,17 @@ def models(runtime: str, multi_device_models: Callable[[str], dict[str, str]]) -
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("long") is not None and "AIS_BENCH_LONG" not in os.environ:
+    if "AIS_BENCH_LONG" in os.environ:
+        return
+    if item.get_closest_marker("long") is not None:
         pytest.skip("it takes long; make long")
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    if (
+        item.get_closest_marker("any_runtime")
+        and not item.get_closest_marker("each_runtime")
+        and params.get("runtime", "ort") != "ort"
+    ):
+        pytest.skip("it is about code that is the same for each runtime; make long")
 
 
 @pytest.hookimpl(wrapper=True)

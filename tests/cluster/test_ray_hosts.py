@@ -143,6 +143,7 @@ said(f"{n > 300} {gap < 8}")
 """
 
 
+@pytest.mark.long
 def test_a_cable_that_is_cut_and_mended_costs_no_item(
     hosts: str, multi_device_models: Callable[[str], dict[str, str]], tmp_path: Path
 ) -> None:

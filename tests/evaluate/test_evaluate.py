@@ -24,7 +24,7 @@ from ais_bench.evaluate.measure import other_load
 from ais_bench.session import InferSession, MultiDeviceSession
 from support.session import DEVICES, classifier_model
 
-pytestmark = pytest.mark.usefixtures("leaves_nothing")
+pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.any_runtime]
 QUIET: dict[str, Any] = {"progress": False}
 
 
@@ -89,7 +89,9 @@ def alone(model: str, data: Any, batch: int = 1) -> list[tuple[bytes, Any]]:
     return seen
 
 
-@pytest.mark.parametrize(("batch", "count"), [(1, 23), (4, 23), ("n", 23), (4, 3), (4, 0)])
+@pytest.mark.parametrize(
+    ("batch", "count"), [(1, 23), pytest.param(4, 23, marks=pytest.mark.each_runtime), ("n", 23), (4, 3), (4, 0)]
+)
 def test_the_score_is_that_of_a_loop_on_any_number_of_devices(
     classifiers: Callable[..., str], runtime: str, batch: int | str, count: int
 ) -> None:

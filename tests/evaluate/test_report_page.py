@@ -106,9 +106,7 @@ def test_of_stages_that_overlap_one_counts() -> None:
 
 def test_a_run_that_started_early_and_comes_late_is_not_counted_twice() -> None:
     # The worker was interrupted after the second run's execution, so its end leaves room. The third run comes before it.
-    records = [
-        {"started_s": at, "execute_ms": 2000, "worker_ms": worker} for at, worker in ((0, 2000), (5, 3000), (2, 5000))
-    ]
+    records = [{"started_s": at, "execute_ms": 2000, "worker_ms": worker} for at, worker in ((0, 2000), (5, 3000), (2, 5000))]
     assert attributed(records, 10) == {"execute": 6, "preprocess": 0, "postprocess": 0, "copy_in": 0, "copy_out": 0, "idle": 4}
 
 

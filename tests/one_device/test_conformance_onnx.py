@@ -105,7 +105,13 @@ def test_every_model_gives_what_onnxruntime_gives(chunk: int, record_property: p
             record_property(case, names)
 
 
-@pytest.mark.parametrize("path", sorted((DATA / "light").glob("*.onnx")), ids=lambda path: path.stem)
+LIGHT = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.long if path.stem in ("light_vgg19", "light_zfnet512") else [])
+    for path in sorted((DATA / "light").glob("*.onnx"))
+]
+
+
+@pytest.mark.parametrize("path", LIGHT)
 @pytest.mark.usefixtures("leaves_nothing")
 def test_light_models_give_what_onnxruntime_gives(path: Path) -> None:
     random = np.random.default_rng(0)

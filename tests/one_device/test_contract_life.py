@@ -270,7 +270,7 @@ def test_a_forked_child_that_only_runs_destructors_and_exit_hooks_ends(model: Mo
 
         thread = threading.Thread(target=hammer)
         thread.start()
-        for _ in range(20):
+        for _ in range(10):
             child = os.fork()
             if child == 0:
                 session.free_resource()

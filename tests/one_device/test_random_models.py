@@ -5,7 +5,6 @@ AIS_BENCH_EXAMPLES multiplies the number of examples.
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import Any
 
@@ -15,9 +14,8 @@ from hypothesis import HealthCheck, given, seed, settings
 
 from ais_bench.errors import FeedError, FeedWarning, InferenceError
 from ais_bench.session import InferSession
+from support import MORE
 from support.random_models import Case, Reference, a_case, bits
-
-MORE = int(os.environ.get("AIS_BENCH_EXAMPLES", "1"))
 
 
 def ours(case: Case) -> tuple[list[Any] | Exception, list[str]]:

@@ -289,7 +289,7 @@ class Tormentor(threading.Thread):
 def test_the_ledger_balances_under_random_deaths() -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
-    count, chance = 20_000, random.Random(seed)
+    count, chance = 10_000, random.Random(seed)
     poison = {n: chance.choice([Obedient.KILL_SELF, Obedient.SEGFAULT, Obedient.HANG]) for n in chance.sample(range(count), 6)}
     settings = PoolSettings(max_attempts=4, max_restarts=10_000, restart_backoff=0, task_timeout=0.4, tasks_in_flight=16)
     with DevicePool(Obedient, [0, 1], settings) as pool:

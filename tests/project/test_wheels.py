@@ -21,7 +21,7 @@ from support import ROOT
 
 CROSS = "aarch64-linux-gnu-g++"
 GENERATES_CODE = ("shm",)  # has code of each processor's own; the others differ by declarations only
-FOLDERS = ["base", "device", "device/ort", "device/acl", "session", "shm", "pool", "worker", "bind", "emulator"]
+PORTABLE = ["device", "device/ort", "device/acl", "session", "pool", "worker", "bind", "emulator"]
 
 
 def newest_glibc(library: Path, objdump: str = "objdump") -> tuple[int, ...]:
@@ -93,7 +93,7 @@ def test_every_newer_symbol_of_our_libraries_has_a_replacement(library: str | Pa
 
 
 @pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"{CROSS} is not installed (Debian: g++-aarch64-linux-gnu)")
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", ["base", "shm", *(pytest.param(name, marks=pytest.mark.long) for name in PORTABLE)])
 def test_native_code_compiles_for_arm(folder: str, tmp_path: Path) -> None:
     """The files of a folder are compiled together, as in a build."""
     pybind11 = pytest.importorskip("pybind11")

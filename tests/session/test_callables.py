@@ -21,7 +21,7 @@ from support.scripts import run_script
 from support.session import DEVICES, Feeds, add_model, feeds_of, number_of, pair, same, total
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("leaves_nothing")
+pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.any_runtime]
 
 
 def meet(folder: Path, mine: str, other: str) -> bool:
@@ -48,6 +48,7 @@ def test_preprocess_of_the_next_item_meets_postprocess_of_the_last(models: dict[
         assert list(session.map(range(6))) == [(item, True) for item in range(6)]
 
 
+@pytest.mark.each_runtime
 @pytest.mark.parametrize("threads", [None, 0, 1, 3])
 def test_order_errors_and_results_are_those_of_one_thread(models: dict[str, str], threads: int | None) -> None:
     def before(item: int) -> Any:
@@ -96,6 +97,7 @@ def test_one_of_them_alone(models: dict[str, str], side: str) -> None:
         same(session.infer_iteration(pair(3)), [total(pair(3))])  # it does not use the callables
 
 
+@pytest.mark.each_runtime
 def test_outputs_of_unknown_shape_and_size(models: dict[str, str]) -> None:
     """Outputs grow from item to item, beyond the size of the slots."""
 

@@ -15,7 +15,7 @@ from ais_bench.errors import FeedTypeError, FeedWarning, InferenceError
 from ais_bench.session import InferSession, MultiDeviceSession
 from support.session import DEVICES, add_model
 
-pytestmark = pytest.mark.usefixtures("leaves_nothing")
+pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.any_runtime]
 FLAT = np.arange(8, dtype=np.float32)
 WHOLE = np.arange(8, dtype=np.int32).reshape(2, 4)
 

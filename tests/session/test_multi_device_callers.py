@@ -18,7 +18,7 @@ from ais_bench.session import MultiDeviceSession
 from support.session import DEVICES, Feeds, pair, same, total
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("leaves_nothing")
+pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.any_runtime]
 
 
 def test_infer_on_one_device(session: MultiDeviceSession) -> None:

@@ -19,7 +19,7 @@ from ais_bench.session import Item, Keyed, MultiDeviceSession
 from support.acl import Packed
 from support.session import DEVICES, Feeds, pair, same, total
 
-pytestmark = pytest.mark.usefixtures("leaves_nothing")
+pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.any_runtime]
 
 
 def slowly(item: Any) -> Feeds:
@@ -104,6 +104,7 @@ def test_a_task_that_lost_its_worker_had_two_attempts(models: dict[str, str], tm
     assert item.attempts == 2
 
 
+@pytest.mark.each_runtime
 def test_the_stages_do_not_overlap(models: dict[str, str]) -> None:
     """A copy of 24 MiB takes long enough to be noticed if two stages counted it."""
     large = [np.ones((1 << 20, 3), np.float32)] * 2
@@ -164,6 +165,7 @@ def test_the_report_agrees_with_a_recount_from_the_details(models: dict[str, str
         recount(session, found)
 
 
+@pytest.mark.each_runtime
 def test_the_report_agrees_with_a_recount_whatever_happens_in_between(models: dict[str, str]) -> None:
     """There are a stream that is left, calls that are cancelled or late, and a device that is removed and added again."""
     with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=raises_at_times, on_error="return") as session:

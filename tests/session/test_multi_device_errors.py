@@ -31,7 +31,7 @@ from support.scripts import run_python
 from support.session import DEVICES, Feeds, pair, same, save, total
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("leaves_nothing")
+pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.any_runtime]
 
 
 # ---- errors ----
@@ -75,6 +75,7 @@ def test_a_model_whose_name_is_not_utf8(models: dict[str, str], tmp_path: Path) 
         same(session.infer(pair(3)), [total(pair(3))])
 
 
+@pytest.mark.each_runtime
 def test_what_is_wrong_with_feeds_is_said_as_by_one_device_and_the_session_goes_on(session: MultiDeviceSession) -> None:
     good = pair(1)
     for wrong, words in [
@@ -89,6 +90,7 @@ def test_what_is_wrong_with_feeds_is_said_as_by_one_device_and_the_session_goes_
         same(session.infer(good), [total(good)])
 
 
+@pytest.mark.each_runtime
 def test_errors_come_in_their_place(session: MultiDeviceSession) -> None:
     def feeds() -> Iterator[Feeds]:
         for n in range(30):
@@ -155,6 +157,7 @@ def test_a_processor_that_is_not_there_is_said_at_once(models: dict[str, str], c
     assert "started again" not in caplog.text
 
 
+@pytest.mark.each_runtime
 def test_a_bad_model_is_one_error_with_the_reason(tmp_path: Path, multi_device_models: Callable[[str], dict[str, str]]) -> None:
     from onnx import helper
 
@@ -195,6 +198,7 @@ def test_a_start_that_failed_can_be_tried_again(tmp_path: Path, models: dict[str
     session.close()
 
 
+@pytest.mark.each_runtime
 def test_a_device_that_is_not_there_is_named(models: dict[str, str]) -> None:
     with pytest.raises(WorkerStartError, match="device 99"):
         MultiDeviceSession(models["add"], devices=[0, 99]).start()
@@ -262,6 +266,7 @@ def test_unknown_modes_and_devices(session: MultiDeviceSession) -> None:
 # ---- reports and memory ----
 
 
+@pytest.mark.each_runtime
 def test_descriptions_equal_those_of_one_device(session: MultiDeviceSession, models: dict[str, str]) -> None:
     alone = InferSession(0, models["open"])
     assert session.get_inputs() == alone.get_inputs()
@@ -269,6 +274,7 @@ def test_descriptions_equal_those_of_one_device(session: MultiDeviceSession, mod
     alone.free_resource()
 
 
+@pytest.mark.each_runtime
 def test_the_report_counts_and_goes_through_json(session: MultiDeviceSession) -> None:
     for _ in session.map(pair(n) for n in range(100)):
         pass
@@ -301,6 +307,7 @@ def test_the_report_counts_and_goes_through_json(session: MultiDeviceSession) ->
     assert "device 0" in str(report)
 
 
+@pytest.mark.each_runtime
 def test_devices_come_and_go(models: dict[str, str]) -> None:
     if len(DEVICES) < 2:
         pytest.skip("needs two processors")
@@ -314,6 +321,7 @@ def test_devices_come_and_go(models: dict[str, str]) -> None:
         assert session.devices == [1]
 
 
+@pytest.mark.each_runtime
 def test_workers_are_pinned_to_their_share_of_the_processors(session: MultiDeviceSession, runtime: str) -> None:
     session.start()
     allowed = set(_native.allowed_cpus())
@@ -399,6 +407,7 @@ with MultiDeviceSession({models["bytes"]!r}, devices=[0]) as session:
     assert descriptors < 30
 
 
+@pytest.mark.each_runtime
 def test_a_script_without_main_guard(tmp_path: Path, models: dict[str, str]) -> None:
     path = tmp_path / "script.py"
     path.write_text(

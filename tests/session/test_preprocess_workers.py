@@ -22,7 +22,7 @@ from support.partial_models import affine, with_optional
 from support.session import DEVICES, Feeds, feeds_of, number_of, pair, same, total
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("leaves_nothing")
+pytestmark = [pytest.mark.usefixtures("leaves_nothing"), pytest.mark.any_runtime]
 
 
 def test_every_method_gives_what_it_gives_without(models: dict[str, str]) -> None:
@@ -144,6 +144,7 @@ def test_large_feeds_and_a_source_that_reuses_its_buffer(models: dict[str, str])
         assert (output == number).all()
 
 
+@pytest.mark.each_runtime
 def test_large_feeds_are_read_where_the_cpu_worker_wrote_them(models: dict[str, str]) -> None:
     """The device's worker maps the CPU worker's memory, and copies no feeds to its own."""
     size = 8 << 20

@@ -5,7 +5,6 @@ AIS_BENCH_EXAMPLES multiplies the number of examples.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -19,10 +18,10 @@ from onnx import ModelProto, TensorProto, helper
 
 from ais_bench.errors import AisBenchError, ConfigError, FeedError, InferenceError
 from ais_bench.session import InferSession, MultiDeviceSession
+from support import MORE
 from support.models import values, wrap
 from support.random_models import TYPES, Declared, Reference, Wanted, a_feed, a_model, bits
 
-MORE = int(os.environ.get("AIS_BENCH_EXAMPLES", "1"))
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 Arrays = list[Any]
 
