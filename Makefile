@@ -140,7 +140,7 @@ lint: $(VENV)/.python ## check formatting, lint and types; needs no compiled ext
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy tools
+	$(BIN)/mypy tools examples benchmarks
 	@echo clang-format --dry-run --Werror csrc
 	@$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.hpp,$(SOURCES))
 

@@ -39,7 +39,8 @@ def simulate(nodes: int, chunk_ms: float, call_us: float) -> Plan:
     window = (CHUNKS_A_NODE + 1) * nodes
     work_ns, call_ns = int(chunk_ms * 1e6), int(call_us * 1e3)
     free_at = [0] * nodes  # when a node has finished its chunks
-    arrivals: list[tuple[int, int, object, int]] = []  # answers in transit: arrival time, tie-breaker, task, time of sending
+    # Answers in transit: arrival time, tie-breaker, task, time of sending.
+    arrivals: list[tuple[int, int, _native.ScheduledTask, int]] = []
     ties = itertools.count()
     now, busy_ns, spent_ns, under_way, done = 0, 0, 0, 0, 0
     while done < total:

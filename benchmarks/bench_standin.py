@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -39,7 +40,7 @@ def prepare(folder: str, devices: int, ms: float) -> str:
     return path
 
 
-def rate(path: str, tasks: int, **options: int) -> float:
+def rate(path: str, tasks: int, **options: Any) -> float:
     feeds = [np.ones((1, 256), np.float32)]
     with MultiDeviceSession(path, provider=PROVIDER, **options) as session:
         list(session.map([feeds] * (4 * len(session.devices))))

@@ -48,12 +48,17 @@ def _views(block: NDArray[np.uint8], offset: int, tensors: list[tuple[str, list[
     return views, offset
 
 
+def _buffer(block: shared_memory.SharedMemory) -> memoryview:
+    assert block.buf is not None  # it is open
+    return block.buf
+
+
 def _work(path: str, block_name: str, slots: int, cpu: int, tasks: int, results: int) -> None:
     os.sched_setaffinity(0, {cpu})
     session = open_session(path)
     inputs, outputs = _layout(session)
     block = shared_memory.SharedMemory(block_name)
-    memory = np.frombuffer(block.buf, np.uint8)
+    memory = np.frombuffer(_buffer(block), np.uint8)
     bindings = []
     offset = 0
     for _ in range(slots):
@@ -85,7 +90,7 @@ class HandwrittenPool:
         context = multiprocessing.get_context("fork")
         for cpu in sorted(os.sched_getaffinity(0))[:workers]:
             block = shared_memory.SharedMemory(create=True, size=slot_bytes * window)
-            memory = np.frombuffer(block.buf, np.uint8)
+            memory = np.frombuffer(_buffer(block), np.uint8)
             memory[:] = 0  # fault the pages in
             task_read, task_write = os.pipe()
             result_read, result_write = os.pipe()
@@ -149,7 +154,7 @@ class HandwrittenPool:
             try:
                 block.close()
             except BufferError:
-                block._buf = None  # there are still views of the memory; the process ends soon
+                vars(block)["_buf"] = None  # there are still views of the memory; the process ends soon
             block.unlink()
 
 
@@ -184,7 +189,7 @@ def bare_throughput(path: str, processes: int, seconds: float) -> float:
     children = [context.Process(target=_loop, args=(path, cpu, seconds, start, counts)) for cpu in cpus]
     for child in children:
         child.start()
-    total = sum(counts.get() for _ in children)
+    total: float = sum(counts.get() for _ in children)
     for child in children:
         child.join()
     return total

@@ -10,8 +10,10 @@ import importlib.util
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from ais_bench.evaluate import evaluate
@@ -19,20 +21,21 @@ from ais_bench.evaluate import evaluate
 COUNT = int(sys.argv[1]) if len(sys.argv) > 1 else 40
 WORDS = "river stone market winter paper silver garden seven orange bridge letter number planet window ocean".split()  # noqa: SIM905
 SIDE = 320
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 spec = importlib.util.find_spec("rapidocr_onnxruntime")
-if spec is None:
+if spec is None or not spec.submodule_search_locations:
     sys.exit("the model is missing; get it with: pip install --no-deps --ignore-requires-python rapidocr-onnxruntime==1.4.4")
 MODEL = Path(spec.submodule_search_locations[0], "models", "ch_PP-OCRv4_det_infer.onnx")
 
 
 class Pages:
-    """Pages of one to five lines, drawn in the workers. A sample is (image, boxes as left, top, right, bottom)."""
+    """Pages of one to five lines, drawn in the workers. A sample is (image, boxes)."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         return COUNT
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Image.Image, list[Box]]:
         rng = random.Random(index)
         font = ImageFont.load_default(18)
         image = Image.new("RGB", (SIDE, SIDE), "white")
@@ -46,17 +49,19 @@ class Pages:
         return image, boxes
 
 
-def normalised(sample):
+def normalised(sample: tuple[Image.Image, list[Box]]) -> npt.NDArray[np.float32]:
     """Return the picture in the model's format: float32 (1, 3, height, width)."""
     pixels = np.asarray(sample[0], np.float32) / 255
-    return ((pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).astype(np.float32).transpose(2, 0, 1)[None]
+    pixels = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    picture: npt.NDArray[np.float32] = pixels.transpose(2, 0, 1)[None].astype(np.float32)
+    return picture
 
 
-def true_boxes(sample):
+def true_boxes(sample: tuple[Image.Image, list[Box]]) -> list[Box]:
     return sample[1]
 
 
-def boxes_of(outputs):
+def boxes_of(outputs: list[npt.NDArray[Any]]) -> list[Box]:
     """Return the boxes of a page: connected areas of the probability map, enlarged, because the model marks only their core."""
     text = outputs[0][0, 0] > 0.3
     labels = np.where(text, np.arange(1, text.size + 1).reshape(text.shape), 0)
@@ -76,7 +81,7 @@ def boxes_of(outputs):
     return found
 
 
-def overlap(one, other):
+def overlap(one: Box, other: Box) -> float:
     """Return the intersection over union of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
@@ -85,7 +90,7 @@ def overlap(one, other):
     return common / (sum(areas) - common)
 
 
-def precision_and_recall(outputs, targets):
+def precision_and_recall(outputs: list[list[Box]], targets: list[list[Box]]) -> dict[str, float]:
     """Return both for all pages. A box is right if it overlaps an unused true box by more than half."""
     right = found = wanted = 0
     for boxes, true in zip(outputs, targets, strict=True):

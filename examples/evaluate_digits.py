@@ -7,8 +7,10 @@ The run folders stay in the folder (digits-runs): open report.html in a browser,
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from skl2onnx import to_onnx
 from sklearn.datasets import load_digits
 from sklearn.metrics import f1_score
@@ -34,24 +36,24 @@ model.write_bytes(to_onnx(classifier, np.zeros((16, 64), np.float32), options=op
 class Digits:
     """A data set like those of torch: samples are read by index, in the workers."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(test_x)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.float32], int]:
         return test_x[index], int(test_y[index])
 
 
-def probabilities(outputs):
+def probabilities(outputs: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Return the second output of a sample, the probabilities; the first one is the label."""
     return outputs[1]
 
 
-def f1(outputs, targets):
+def f1(outputs: list[npt.NDArray[Any]], targets: list[int]) -> dict[str, float]:
     """Return scikit-learn's F1 score. `final` may be any function of all outputs and all targets."""
     return {"f1": f1_score(targets, [int(one.argmax()) for one in outputs], average="macro")}
 
 
-settings = {"postprocess": probabilities, "metrics": [TopK(1), TopK(3)], "final": f1, "batch_size": 16}
+settings: dict[str, Any] = {"postprocess": probabilities, "metrics": [TopK(1), TopK(3)], "final": f1, "batch_size": 16}
 whole = evaluate(model, Digits(), output=folder / "whole", **settings)
 print(whole)
 

@@ -60,7 +60,7 @@ class Handler(Protocol):
     def describe(self) -> Any:
         """Return a picklable description for the parent. It is sent when the worker is ready."""
 
-    def run(self, task: Task) -> Answer:
+    def run(self, task: Task, /) -> Answer:
         """Run one task. Its exceptions are the task's error. The feeds are views, valid until this method returns."""
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Factory(Protocol):
     Otherwise the worker calls it before it unpickles the factory, which makes the worker's start 13 ms longer.
     """
 
-    def __call__(self, context: WorkerContext) -> Handler:
+    def __call__(self, context: WorkerContext, /) -> Handler:
         """Make the handler. The parent gets an exception of this call as the reason why the worker did not start."""
 
 

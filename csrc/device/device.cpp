@@ -16,7 +16,7 @@ bool starts_with(const std::uint8_t* data, std::size_t size, const char* magic) 
 }
 
 Result<std::string> classify(const ModelSource& source, const std::uint8_t* data, std::size_t size) {
-  if (size == 0) return Status(Code::kModelLoad, "cannot load the model '" + source.name() + "': it is empty");
+  if (size == 0) return Status(Code::kModelLoad, "cannot load the model '" + source.name() + "': it is empty (0 bytes)");
   // Compiled models: the classic header, the zip form of newer compilers, and the emulator's container.
   for (const char* magic : {"IMOD", "PK\x03\x04", "AISEMUOM"}) {
     if (starts_with(data, size, magic)) return std::string("acl");
@@ -27,15 +27,14 @@ Result<std::string> classify(const ModelSource& source, const std::uint8_t* data
       return std::string("ort");
     case OnnxCheck::kTruncated:
       return Status(Code::kModelLoad, "cannot load the model '" + source.name() +
-                                          "': it begins as an ONNX file and ends inside a "
-                                          "field after " +
-                                          std::to_string(size) + " bytes; it is truncated, copy it again");
+                                          "': it is an ONNX file that was truncated inside a field, after " +
+                                          std::to_string(size) + " bytes; copy it again");
     case OnnxCheck::kNo:
       break;
   }
   return Status(Code::kModelLoad, "cannot load the model '" + source.name() +
-                                      "': its content is neither an ONNX model nor a compiled "
-                                      "model (.om); the file name does not matter, the content does");
+                                      "': it must be an ONNX model or a compiled model (.om), and its content is neither; the "
+                                      "file name does not matter");
 }
 
 struct Entry {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <iterator>
 
 namespace ais::device {
 namespace {
@@ -72,20 +73,21 @@ Result<Gears> parse_gears(const std::map<std::string, std::string>& declared, co
   auto bad = [&](const std::string& why) {
     return Status(Code::kModelLoad, "the model's metadata declares " + key + " = '" + text + "', " + why);
   };
-  if (declared.size() > 1) return bad("and another kind of gears beside it; a model has one kind");
+  if (declared.size() > 1)
+    return bad("and also " + std::next(declared.begin())->first + "; a model must declare one kind of gears, remove the other");
   const GearKind kinds[] = {GearKind::kBatch, GearKind::kImageSize, GearKind::kDims};
   for (std::size_t i = 0; i < 3; ++i) {
     if (key == kGearKeys[i]) gears.kind = kinds[i];
   }
   const std::size_t wanted = values_per_gear(gears.kind, inputs);
-  if (wanted == 0) return bad("but its inputs have no dynamic dimensions that this kind of gears could fill");
+  if (wanted == 0) return bad("but no input has a dynamic dimension for it; export the model with one, or remove the entry");
   const bool batches = gears.kind == GearKind::kBatch;
   for (const std::string& part : split(text, batches ? ',' : ';')) {
     Shape gear;
-    if (!parse_list(part, &gear)) return bad("where '" + part + "' is not a list of positive whole numbers");
+    if (!parse_list(part, &gear)) return bad("where each gear must be integers of at least 1, got '" + part + "'");
     if (gear.size() != wanted) {
-      return bad("where '" + part + "' has " + std::to_string(gear.size()) + " values; the inputs need " +
-                 std::to_string(wanted));
+      return bad("where each gear must have " + std::to_string(wanted) + " values, one for each dynamic dimension, got " +
+                 std::to_string(gear.size()) + " in '" + part + "'");
     }
     gears.values.push_back(gear);
   }
@@ -105,10 +107,8 @@ Result<Shape> gear_of(GearKind kind, const std::vector<TensorDesc>& inputs, cons
     } else if (gear.empty()) {
       gear = values;
     } else if (gear != values) {
-      return Status(Code::kFeedMismatch, "input '" + inputs[i].name + "' has " + shape_text(values) +
-                                             " in its dynamic dimensions and "
-                                             "an input before it " +
-                                             shape_text(gear) + "; they must agree");
+      return Status(Code::kFeedMismatch, "the dynamic dimensions of all inputs must be equal, got " + shape_text(gear) +
+                                             " and for input '" + inputs[i].name + "' " + shape_text(values));
     }
   }
   return gear;

@@ -168,8 +168,8 @@ Status check_gear(const device::ModelInfo& info, Mode mode, const std::vector<Sh
   if (gears.kind == GearKind::kNone || mode == Mode::kShape) return Status();
   const char* wanted = device::gear_mode(gears.kind);
   if (mode != Mode::kStatic && std::string_view(wanted) != mode_name(mode)) {
-    return Status(Code::kFeedMismatch, "the model was built for mode '" + std::string(wanted) + "' with gears " +
-                                           device::gears_text(gears) + "; it was run in mode '" + mode_name(mode) + "'");
+    return Status(Code::kFeedMismatch, "the mode must be '" + std::string(wanted) + "' for a model with gears " +
+                                           device::gears_text(gears) + ", got '" + mode_name(mode) + "'");
   }
   AIS_ASSIGN(const Shape gear, device::gear_of(gears.kind, info.inputs, shapes));
   if (std::find(gears.values.begin(), gears.values.end(), gear) != gears.values.end()) return Status();

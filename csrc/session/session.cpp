@@ -177,8 +177,8 @@ void Session::note_run(const RunTimes& times, const std::string& why) {
   if (!state || state->times_missed) return;
   state->times_missed = true;
   state->notices.push_back({Notice::Kind::kTimes, "device " + std::to_string(device_->id()) +
-                                                      " did not tell how long a run took, and its times are left out of the "
-                                                      "statistics (said once for a session): " +
+                                                      " did not report how long a run took, so its times are left out of the "
+                                                      "statistics (said once for each session): " +
                                                       why});
   notices_pending_.store(true, std::memory_order_relaxed);
 }
@@ -261,9 +261,9 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
     if (input.absent()) continue;
     const device::Device* where = feeds[i].device.get();
     if (where != nullptr && !device::same_device(*where, *device_)) {
-      return Status(Code::kFeedMismatch, "input '" + info_.fed(i).name + "' is a tensor on device " + device_text(*where) +
-                                             "; this session is on device " + device_text(*device_) +
-                                             ", call to_host() on the tensor first");
+      return Status(Code::kFeedMismatch, "input '" + info_.fed(i).name + "' must be on the host or on this session's device " +
+                                             device_text(*device_) + ", got a tensor on device " + device_text(*where) +
+                                             "; call to_host() on the tensor first");
     }
     if (where != nullptr) continue;
     const CopyTimer timer(log);

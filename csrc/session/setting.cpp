@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "base/words.hpp"
 #include "device/gears.hpp"
 
 namespace ais::session {
@@ -22,10 +23,11 @@ Status wrong(const std::string& message) { return Status(Code::kInvalidArgument,
 Status need_gears(const ModelInfo& info, GearKind kind, const Shape& gear) {
   const device::Gears& gears = info.gears;
   if (gears.kind == GearKind::kNone) return Status();
-  const std::string have = "the model has gears " + device::gears_text(gears) + " (" + device::gear_mode(gears.kind) + ")";
-  if (gears.kind != kind) return Status(Code::kFeedMismatch, have + "; " + device::gear_mode(kind) + " does not apply to it");
+  const std::string wanted = "the setting must be one of the model's gears " + device::gears_text(gears) + " (" +
+                             device::gear_mode(gears.kind) + "), got ";
+  if (gears.kind != kind) return Status(Code::kFeedMismatch, wanted + "one for " + device::gear_mode(kind));
   if (std::find(gears.values.begin(), gears.values.end(), gear) != gears.values.end()) return Status();
-  return Status(Code::kFeedMismatch, have + ", got " + shape_text(gear));
+  return Status(Code::kFeedMismatch, wanted + shape_text(gear));
 }
 
 // Sets open dimensions of every input to `values`, if the input has at least this many open dimensions.
@@ -94,15 +96,19 @@ Result<std::vector<Shape>> parse(const ModelInfo& info, const std::string& text)
     bool agrees = !desc.ranked || shape.size() == desc.shape.size();
     for (std::size_t i = 0; agrees && i < desc.shape.size(); ++i) agrees = desc.shape[i] < 0 || desc.shape[i] == shape[i];
     if (!agrees) {
-      return wrong("input '" + desc.name + "' has shape " + shape_text(desc.shape) + "; " + shape_text(shape) +
-                   " does not agree with it");
+      return wrong("shapes must fit the model, where input '" + desc.name + "' has shape " + shape_text(desc.shape) + ", got " +
+                   shape_text(shape));
     }
     std::size_t elements = 0;
     if (!count_elements(shape, &elements)) return wrong("input '" + desc.name + "': " + shape_text(shape) + " is too large");
     shapes.push_back(shape);
     by_name.erase(found);
   }
-  if (!by_name.empty()) return wrong("the model has no input '" + by_name.begin()->first + "'");
+  std::vector<std::string> names;
+  for (const TensorDesc& desc : info.inputs) names.push_back(desc.name);
+  if (!by_name.empty())
+    return wrong("shapes must name inputs of the model, got '" + by_name.begin()->first + "'; the inputs are " +
+                 quoted_list(names));
   return shapes;
 }
 

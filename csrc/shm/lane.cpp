@@ -24,15 +24,15 @@ std::size_t power_of_two_below(std::size_t value) {
 Result<std::unique_ptr<Lane>> Lane::create(std::shared_ptr<Bell> parent_bell, const LaneOptions& options) {
   const std::size_t wanted = options.arena_bytes == 0 ? tuning::kArenaBytes : options.arena_bytes;
   if (wanted < tuning::kLeastArena) {
-    return Status(Code::kInvalidArgument, "arena_bytes=" + std::to_string(wanted) + " is too small: at least " +
-                                              std::to_string(tuning::kLeastArena) + " are needed");
+    return Status(Code::kInvalidArgument,
+                  "arena_bytes must be at least " + std::to_string(tuning::kLeastArena) + ", got " + std::to_string(wanted));
   }
   AIS_ASSIGN(std::shared_ptr<Region> region, Region::create("ais_bench-arena", wanted, tuning::kLeastArena));
   std::size_t large = options.result_bytes == 0 ? region->size() / 1024 : options.result_bytes;
   large = power_of_two_below(std::max(large, tuning::kLeastResult));
   if (large > region->size() / 4) {
-    return Status(Code::kInvalidArgument, "result_bytes=" + std::to_string(large) + " is more than a quarter of the arena, " +
-                                              std::to_string(region->size()) + " bytes");
+    return Status(Code::kInvalidArgument, "result_bytes must be at most " + std::to_string(region->size() / 4) +
+                                              ", a quarter of the arena, got " + std::to_string(large));
   }
   auto* header = new (region->data()) Header();
   header->geometry = {kMagic,         kVersion,      kRingSlots,

@@ -60,7 +60,7 @@ def test_a_time_that_cannot_be_had_costs_no_result(npu: Emulator, packed: Callab
         MemorySummary.reset()
         # The second rule does not count the call that the first rule answers: the fourth run's copy out.
         npu.set_faults("aclrtEventElapsedTime:8=107006;aclrtEventElapsedTime:11=107006")
-        with pytest.warns(TimesWarning, match="did not tell how long a run took.*107006") as caught:
+        with pytest.warns(TimesWarning, match="did not report how long a run took.*107006") as caught:
             results = session.infer_pipeline(feeds, mode)
         for outputs in results:
             equal(outputs, wanted)

@@ -33,12 +33,12 @@ def model_of_an_unknown_operator() -> bytes:
 
 
 FILES: dict[str, tuple[Callable[[], bytes], list[str]]] = {
-    "text": (lambda: b"this is no model\n" * 20, ["neither an ONNX model", "the file name does not matter"]),
+    "text": (lambda: b"this is no model\n" * 20, ["its content is neither", "the file name does not matter"]),
     "empty": (lambda: b"", ["empty"]),
     "truncated": (lambda: models.build("add").SerializeToString()[:-20], ["truncated", "copy it again"]),
     "newer IR": (model_of_a_newer_ir, ["9999"]),
     "unknown operator": (model_of_an_unknown_operator, ["NoSuchOperator"]),
-    "random bytes": (lambda: np.random.default_rng(0).bytes(1000), ["neither an ONNX model"]),
+    "random bytes": (lambda: np.random.default_rng(0).bytes(1000), ["its content is neither"]),
 }
 
 

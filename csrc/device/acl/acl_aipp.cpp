@@ -14,8 +14,8 @@ Status check_counts(const device::Aipp& s) {
                {"var_reci", s.reciprocal.size(), 4}};
   for (const auto& list : lists) {
     if (list.given == 0 || list.given == list.wanted) continue;
-    return Status(Code::kInvalidArgument, std::string("AIPP: ") + list.name + " has " + std::to_string(list.given) +
-                                              " values; it takes " + std::to_string(list.wanted));
+    return Status(Code::kInvalidArgument, std::string("AIPP: ") + list.name + " must have " + std::to_string(list.wanted) +
+                                              " values, got " + std::to_string(list.given));
   }
   return Status();
 }

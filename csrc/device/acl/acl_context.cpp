@@ -191,7 +191,7 @@ Result<device::MemoryInfo> AclContext::memory() {
     status = ACL_CALL(api_, aclrtGetMemInfo, attr, &info.free, &info.total);
     if (status.ok() && info.total != 0) return info;
   }
-  return status.ok() ? Status(Code::kUnsupported, "AscendCL tells of no memory of the device") : std::move(status);
+  return status.ok() ? Status(Code::kUnsupported, "AscendCL reports no memory of the device") : std::move(status);
 }
 
 Status AclContext::with_memory(Status status) {

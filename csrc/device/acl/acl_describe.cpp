@@ -19,8 +19,9 @@ using device::TensorDesc;
 Status set_dtype(int number, const std::string& side, TensorDesc* desc) {
   desc->dtype = static_cast<DType>(number);
   if (dtype_bits(desc->dtype) != 0) return Status();
-  return Status(Code::kUnsupported, side + " '" + desc->name + "' of the model is of AscendCL's type " +
-                                        std::to_string(number) + "; only numbers and booleans can be fed and returned here");
+  return Status(Code::kUnsupported, side + " '" + desc->name +
+                                        "' of the model must be numbers or booleans, it has AscendCL's type " +
+                                        std::to_string(number) + "; convert it inside of the model");
 }
 
 void set_dims(const aclmdlIODims& dims, TensorDesc* desc) {
@@ -34,8 +35,8 @@ Status check_answers(const TensorDesc& desc, const std::string& side, std::size_
   std::size_t elements = 0;
   const bool empty = count_elements(desc.shape, &elements) && elements == 0;
   if (!desc.name.empty() && (desc.open() || desc.bytes != 0 || empty || side == "output")) return Status();
-  return Status(Code::kModelLoad, "AscendCL does not tell the " + std::string(desc.name.empty() ? "name" : "size") + " of " +
-                                      side + " " + std::to_string(index));
+  return Status(Code::kModelLoad, "AscendCL reports no " + std::string(desc.name.empty() ? "name" : "size") + " of " + side +
+                                      " " + std::to_string(index) + " of the model");
 }
 
 // If the dims do not give the size (a picture format with fewer bytes than its channels), the size is used.
@@ -142,7 +143,9 @@ Status match_aipp(const std::vector<AippRole>& roles, Layout* layout) {
     const auto found = std::find_if(layout->aipp.begin(), layout->aipp.end(),
                                     [&](const AippInput& aipp) { return aipp.index == role.attached; });
     if (found == layout->aipp.end())
-      return Status(Code::kModelLoad, "input '" + layout->info.inputs[i].name + "' has AIPP parameters that are no input");
+      return Status(Code::kModelLoad,
+                    "input '" + layout->info.inputs[i].name +
+                        "' needs AIPP parameters, and AscendCL reports no input for them; compile the model again");
     found->picture = i;
     const TensorDesc& picture = layout->info.inputs[i];
     // Read now, because trust_bytes may remove it. A picture with another description counts as one.
@@ -191,7 +194,8 @@ Status read_dims_gears(const AclApi& api, aclmdlDesc* model, std::size_t count, 
       return Status();
     }
   } while (inputs.size() <= tuning::kMostPermuted && std::next_permutation(order.begin(), order.end()));
-  return Status(Code::kModelLoad, "the model's gears of dims do not fit its inputs in any order");
+  return Status(Code::kModelLoad,
+                "the model's gears of dims must fit its inputs in some order, and they fit in none; compile the model again");
 }
 
 Status read_gears(const AclApi& api, aclmdlDesc* model, Layout* layout) {
@@ -216,12 +220,13 @@ Status read_gears(const AclApi& api, aclmdlDesc* model, Layout* layout) {
     AIS_TRY(read_dims_gears(api, model, dims, layout));
   }
   if (gears.kind != GearKind::kNone && !layout->has_gear_input) {
-    return Status(Code::kModelLoad, std::string("the model has gears and no input '") + kGearInput + "' to choose one with");
+    return Status(Code::kModelLoad, std::string("a model with gears must have the input '") + kGearInput +
+                                        "', which chooses one, and this one has none; compile the model again");
   }
   const auto unsized = std::find_if(layout->info.inputs.begin(), layout->info.inputs.end(),
                                     [](const TensorDesc& desc) { return desc.bytes == 0; });
   if (gears.kind != GearKind::kNone && unsized != layout->info.inputs.end()) {
-    return Status(Code::kModelLoad, "AscendCL does not tell the size of input '" + unsized->name + "', which has gears");
+    return Status(Code::kModelLoad, "AscendCL reports no size of input '" + unsized->name + "', which has gears");
   }
   layout->open_shapes = gears.kind == GearKind::kNone && std::any_of(layout->info.inputs.begin(), layout->info.inputs.end(),
                                                                      [](const TensorDesc& desc) { return desc.open(); });
@@ -238,7 +243,8 @@ Result<Layout> describe(const AclApi& api, aclmdlDesc* desc, std::uint32_t model
   AIS_TRY(read_inputs(api, desc, roles, &layout));
   AIS_TRY(read_outputs(api, desc, &layout));
   if (layout.data.empty() || layout.info.outputs.empty())
-    return Status(Code::kModelLoad, "AscendCL tells of no inputs or no outputs of the model");
+    return Status(Code::kModelLoad,
+                  std::string("AscendCL reports no ") + (layout.data.empty() ? "inputs" : "outputs") + " of the model");
   AIS_TRY(read_gears(api, desc, &layout));
   AIS_TRY(match_aipp(roles, &layout));
   for (TensorDesc& input : layout.info.inputs) trust_bytes(&input);

@@ -61,7 +61,9 @@ Status LoadedModel::learn_outputs() {
     common = layout_.outputs[0][i];
     for (const auto& shapes : layout_.outputs) {
       if (shapes[i].size() != common.size())
-        return Status(Code::kUnsupported, "output '" + layout_.info.outputs[i].name + "' has not the same rank in all gears");
+        return Status(Code::kUnsupported, "output '" + layout_.info.outputs[i].name +
+                                              "' must have the same rank in all gears, got shapes " +
+                                              shape_text(layout_.outputs[0][i]) + " and " + shape_text(shapes[i]));
       for (std::size_t d = 0; d < common.size(); ++d) {
         if (shapes[i][d] != common[d]) common[d] = -1;
       }
@@ -170,10 +172,9 @@ Status LoadedModel::apply_aipp(const std::vector<TensorView>& inputs, DatasetPai
     const TensorView& picture = inputs[aipp.picture];
     const std::string& name = layout_.info.inputs[aipp.picture].name;
     if (aipp_[i].handle == nullptr) {
-      return Status(Code::kInvalidArgument,
-                    "input '" + name +
-                        "' is preprocessed on the device (dynamic AIPP), and no settings were given; call "
-                        "load_aipp_config_file, or the aipp_set functions and set_dym_aipp_info_set, first");
+      return Status(Code::kInvalidArgument, "input '" + name +
+                                                "' is preprocessed on the device (dynamic AIPP) and needs settings; first call "
+                                                "load_aipp_config_file, or the aipp_set functions and set_dym_aipp_info_set");
     }
     const std::int64_t pictures = std::max<std::int64_t>(aipp.batch < 0 ? picture.shape[0] : aipp.batch, 1);
     AIS_TRY(check_pictures(name, aipp_[i].given, pictures, picture.bytes));

@@ -95,7 +95,8 @@ Status LoadedModel::naming_shapes(Status status, const DatasetPair& datasets) co
   for (std::size_t i = 0; i < datasets.shapes.size(); ++i) {
     text += (i == 0 ? "" : ", ") + shape_text(datasets.shapes[i]) + " ('" + layout_.info.inputs[i].name + "')";
   }
-  return Status(status.code(), text + ", and shapes that the model was not compiled for are refused so", status.vendor_code());
+  return Status(status.code(), text + "; shapes for which the model was not compiled are refused in this way",
+                status.vendor_code());
 }
 
 // Executes on the model's stream, so that the run can be stopped, if the library supports this and allocates no output.
@@ -156,14 +157,14 @@ Status LoadedModel::describe_results(const DatasetPair& datasets, std::vector<Ou
     }
     std::size_t elements = 0;
     if (!count_elements(output.shape, &elements)) {
-      return Status(Code::kExecution,
-                    "AscendCL gave output '" + layout_.info.outputs[i].name + "' the shape " + shape_text(output.shape));
+      return Status(Code::kExecution, "AscendCL gave output '" + layout_.info.outputs[i].name + "' the shape " +
+                                          shape_text(output.shape) + ", which no array can have");
     }
     output.bytes = packed_bytes(layout_.info.outputs[i].dtype, elements);
     if (output.bytes > output.capacity) {
-      return Status(Code::kExecution, "AscendCL gave output '" + layout_.info.outputs[i].name + "' the shape " +
-                                          shape_text(output.shape) + ", and memory of only " + std::to_string(output.capacity) +
-                                          " bytes");
+      return Status(Code::kExecution, "output '" + layout_.info.outputs[i].name + "' of shape " + shape_text(output.shape) +
+                                          " needs " + std::to_string(output.bytes) + " bytes, AscendCL gave it " +
+                                          std::to_string(output.capacity));
     }
   }
   return Status();
@@ -178,8 +179,8 @@ Result<Shape> LoadedModel::result_shape(const DatasetPair& datasets, std::size_t
     const std::size_t rank = api_.aclGetTensorDescNumDims(desc);
     const device::TensorDesc& declared = layout_.info.outputs[index];
     if (rank > kMaxDims || (declared.ranked && rank != declared.shape.size())) {  // it returns 0 if it is unknown
-      return Status(Code::kExecution, "AscendCL gave output '" + declared.name + "' the rank " + std::to_string(rank) +
-                                          ", and declared " + shape_text(declared.shape));
+      return Status(Code::kExecution, "output '" + declared.name + "' must have the rank of its shape in the model, " +
+                                          shape_text(declared.shape) + ", AscendCL gave it the rank " + std::to_string(rank));
     }
     shape.resize(rank);
     for (std::size_t d = 0; d < rank; ++d) AIS_TRY(ACL_CALL(api_, aclGetTensorDescDimV2, desc, d, &shape[d]));
@@ -203,7 +204,7 @@ Result<Shape> LoadedModel::result_shape(const DatasetPair& datasets, std::size_t
       return shape;  // two are open, or the rank is (-2): the caller refuses the shape
   }
   if (open != nullptr && bytes == 0) {  // it never allocates 0 bytes: a query failed
-    return Status(Code::kExecution, "AscendCL does not tell the size of output '" + layout_.info.outputs[index].name + "'");
+    return Status(Code::kExecution, "AscendCL reports no size of output '" + layout_.info.outputs[index].name + "'");
   }
   const std::size_t item = dtype_bits(layout_.info.outputs[index].dtype) * unit;
   if (open != nullptr && item != 0) *open = static_cast<std::int64_t>(bytes * 8 / item);

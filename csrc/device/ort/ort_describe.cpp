@@ -17,8 +17,8 @@ using device::ModelInfo;
 using device::TensorDesc;
 
 Status refuse(const std::string& role, const std::string& name, const std::string& type) {
-  return Status(Code::kUnsupported, role + " '" + name + "' of the model is a " + type +
-                                        "; only tensors of numbers and booleans can be fed and returned here");
+  return Status(Code::kUnsupported, role + " '" + name + "' of the model must be a tensor of numbers or booleans, it is a " +
+                                        type + "; remove or convert it inside of the model");
 }
 
 Status read_tensor(const OrtApi& api, const std::string& role, const OrtTypeInfo* type, TensorDesc* desc) {

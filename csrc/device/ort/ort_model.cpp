@@ -430,7 +430,8 @@ Status OrtModel::collect(RunState* state, std::vector<device::Output>* outputs) 
     AIS_TRY(api_.check(api_.GetTensorMutableData(value, &output.data), Code::kExecution));
     std::size_t elements = 0;
     if (!count_elements(output.shape, &elements))
-      return Status(Code::kExecution, "output '" + info_.outputs[i].name + "' is too large");
+      return Status(Code::kExecution, "output '" + info_.outputs[i].name + "' has shape " + shape_text(output.shape) +
+                                          ", which is too large for memory; use smaller inputs");
     output.bytes = packed_bytes(info_.outputs[i].dtype, elements);
     AIS_TRY(separate(*state, &output));
   }

@@ -20,6 +20,11 @@ namespace {
 
 using Place = DeviceMemory::Place;
 
+Status forked_child() {
+  return Status(Code::kForkedChild,
+                "this session was made in the process that this one was forked from; make a new InferSession in this process");
+}
+
 // One run: its memory, its status and its times. From submit to wait it belongs to the thread that runs it.
 struct Lane {
   // An input or output. The buffers are used again by later runs.
@@ -79,7 +84,7 @@ class OrtPipeline final : public device::Pipeline {
   std::size_t depth() const override { return state_->lanes.size(); }
 
   Status submit(const std::vector<TensorView>& inputs, device::Landing* landing) override {
-    if (generation_ != fork_generation()) return Status(Code::kForkedChild, "this session belongs to the parent process");
+    if (generation_ != fork_generation()) return forked_child();
     Lane& lane = state_->lanes[next_];
     lane.inputs = inputs;
     lane.staging.clear();
@@ -103,7 +108,7 @@ class OrtPipeline final : public device::Pipeline {
   }
 
   Status wait(std::vector<device::Output>* outputs, Times* times) override {
-    if (generation_ != fork_generation()) return Status(Code::kForkedChild, "this session belongs to the parent process");
+    if (generation_ != fork_generation()) return forked_child();
     Lane& lane = state_->lanes[oldest_];
     std::unique_lock<std::mutex> held(state_->lock);
     while (!state_->changed.wait_for(held, tuning::kStopLookEvery, [&] { return lane.done; })) {

@@ -142,8 +142,9 @@ Status append_plugin(const OrtApi& api, const device::Options& options, const st
   AIS_ASSIGN(const std::vector<const OrtEpDevice*> devices, plugin_devices(api, provider, library_of(options)));
   if (id < 0 || id >= static_cast<int>(devices.size())) {
     const int count = static_cast<int>(devices.size());
-    return Status(Code::kUnavailable, "device " + std::to_string(id) + " of " + provider + " does not exist; it offers " +
-                                          (count == 0 ? std::string("none here") : device_range(count)));
+    return Status(Code::kUnavailable, "device " + std::to_string(id) + " of " + provider +
+                                          " does not exist; the provider offers " +
+                                          (count == 0 ? std::string("no device here") : device_range(count)));
   }
   const Pairs pairs(own_options(options));
   return api.check(api.SessionOptionsAppendExecutionProvider_V2(out, api.env, &devices[static_cast<std::size_t>(id)], 1,
