@@ -35,10 +35,10 @@ std::string convert_text(const TensorDesc& desc) {
   return "; nothing is converted, so pass x.astype(" + numpy_type(desc.dtype) + ")";
 }
 
-// `convertible`: the array would fit after a conversion.
+// `wanted`: the bytes that the input takes, or a rule for them. `convertible`: the array would fit after a conversion.
 Status mismatch(const TensorDesc& desc, const TensorView& view, const std::string& wanted, bool convertible) {
-  return Status(Code::kFeedMismatch, "input '" + desc.name + "' takes " + wanted + ", " + wanted_text(desc) +
-                                         "; it was given " + std::to_string(view.bytes) + " bytes, " + given_text(view) +
+  return Status(Code::kFeedMismatch, "input '" + desc.name + "' takes " + wanted_text(desc) + ", " + wanted +
+                                         "; it was given " + given_text(view) + ", " + std::to_string(view.bytes) + " bytes" +
                                          (convertible && view.dtype != desc.dtype ? convert_text(desc) : ""));
 }
 
@@ -122,11 +122,11 @@ Result<Fit> fit_other_width(const TensorDesc& desc, const TensorView& view) {
   const bool sample = agrees(desc.shape, shape);
   const bool whole = !desc.ranked || agrees(desc.shape, view.shape);
   if (whole || (sample && !is_raw(view))) {
-    return mismatch(desc, view, bytes_text(desc, view.shape) + " for the shape given", true);
+    return mismatch(desc, view, bytes_text(desc, view.shape) + " with the given dimensions", true);
   }
   if (is_flat(view) && desc.shape.size() != 1 && solve_one(desc, view, &shape)) return Fit{std::move(shape), true};
-  if (is_raw(view)) return mismatch(desc, view, "a number of bytes that fits its open dimensions (-1)", false);
-  return mismatch(desc, view, "elements of its own type where dimensions are open (-1)", true);
+  if (is_raw(view)) return mismatch(desc, view, "as many bytes as some dimensions in place of -1 need", false);
+  return mismatch(desc, view, "in elements of this type, because dimensions are open (-1)", true);
 }
 
 // F3
@@ -140,10 +140,10 @@ Result<Fit> fit_open(const TensorDesc& desc, const TensorView& view) {
   if (rank == desc.shape.size() || (rank + 1 == desc.shape.size() && rank > 1)) {
     shape = own_dimensions(desc, view, desc.shape.size() - rank);  // in another order, as HWC for CHW
     if (bytes_match(desc, shape, view)) return Fit{std::move(shape), false};
-    return mismatch(desc, view, bytes_text(desc, shape) + " for the dimensions given where its own are open (-1)", false);
+    return mismatch(desc, view, bytes_text(desc, shape) + " with the given dimensions in place of -1", false);
   }
   if (solve_one(desc, view, &shape)) return Fit{std::move(shape), true};
-  return mismatch(desc, view, "a number of bytes that fits its open dimensions (-1)", false);
+  return mismatch(desc, view, "as many bytes as some dimensions in place of -1 need", false);
 }
 
 // F7

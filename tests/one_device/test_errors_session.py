@@ -54,6 +54,46 @@ def test_a_file_that_is_no_model(tmp_path: Path, name: str, in_memory: bool) -> 
         assert part in str(error.value)
 
 
+GEARS = {
+    "no number": ("batch_size", "1,x", ["n", 4], "each gear must be integers of at least 1, got 'x'"),
+    "too few values": ("image_size", "8", [1, 3, "h", "w"], "each gear must have 2 values, .*, got 1 in '8'"),
+    "nothing open": ("batch_size", "1,2", [1, 4], "no input has a dynamic dimension for it; export the model with one"),
+}
+
+
+@pytest.mark.parametrize("case", GEARS)
+def test_metadata_with_wrong_gears(case: str) -> None:
+    key, text, shape, wanted = GEARS[case]
+    metadata = {f"ais_bench.dynamic_{key}": text}
+    proto = models.one_node("Neg", [("x", shape)], [("y", shape)], metadata=metadata)
+    with pytest.raises(errors.ModelLoadError, match=f"dynamic_{key} = '{text}', .*{wanted}"):
+        InferSession(0, proto.SerializeToString())
+
+
+def test_metadata_with_two_kinds_of_gears() -> None:
+    shape: list[int | str] = ["n", 4]
+    metadata = {"ais_bench.dynamic_batch_size": "1,2", "ais_bench.dynamic_dims": "1;2"}
+    proto = models.one_node("Neg", [("x", shape)], [("y", shape)], metadata=metadata)
+    with pytest.raises(errors.ModelLoadError, match="and also ais_bench.dynamic_dims; a model must declare one kind"):
+        InferSession(0, proto.SerializeToString())
+
+
+def test_a_shape_that_does_not_fit_the_model(model: ModelPath) -> None:
+    with InferSession(0, model("dims")) as session:
+        with pytest.raises(errors.ConfigError, match=r"where input 'y' has shape \(-1,\), got \(3, 4\)"):
+            session.set_dynamic_shape("x:3,4;y:3,4")
+        with pytest.raises(errors.ConfigError, match="must name inputs of the model, got 'w'; the inputs are 'x', 'y'"):
+            session.set_dynamic_shape("x:3,4;y:4;w:1")
+
+
+def test_a_setting_that_is_no_gear(model: ModelPath) -> None:
+    with InferSession(0, model("gears_batch")) as session:
+        with pytest.raises(errors.FeedError, match=r"must be one of the model's gears 1; 2; 8 \(dymbatch\), got \(3,\)"):
+            session.set_dynamic_batchsize(3)
+        with pytest.raises(errors.FeedError, match="got one for dymhw"):
+            session.set_dynamic_hw(8, 8)
+
+
 def test_every_truncation_of_a_model_is_refused_or_loads() -> None:
     content = models.build("sub_then_swap").SerializeToString()
     for size in range(len(content)):

@@ -17,6 +17,8 @@ PROGRAM = """
 from typing import Any
 import numpy as np
 from ais_bench import InferSession, MemorySummary, MultiDeviceSession, __version__
+from ais_bench.pool import Answer, DevicePool
+from ais_bench.shm import Task
 
 MultiDeviceSession("model.onnx", task_timeout=3)
 MultiDeviceSession("model.onnx", task_timout=3)  # wrong
@@ -28,6 +30,16 @@ arrays: list[np.ndarray[Any, Any]] = session.infer([])
 reveal_type(session.infer([], out_array=False))  # Tensor
 reveal_type(MultiDeviceSession("model.onnx").infer({0: [[]]}))  # dict[
 reveal_type(__version__)  # str
+
+class Handler:
+    native = None
+    def describe(self) -> None: ...
+    def run(self, given: Task) -> Answer:
+        return Answer(given.feeds)
+    def close(self) -> None: ...
+
+DevicePool(lambda _: Handler(), [0])
+DevicePool(lambda: Handler(), [0])  # wrong
 """
 
 
