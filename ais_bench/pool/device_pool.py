@@ -232,9 +232,9 @@ class DevicePool:
         self._engine.exchange.run(task)
         return task
 
-    def plain_runner(self, rule: FeedRule) -> Callable[[Any], Task | None]:
+    def plain_runner(self, rule: FeedRule, times: dict[int, list[float]]) -> Callable[[Any], list[Any] | Task | None]:
         """Return a function that runs feeds without Python code, once the pool has started; see `Exchange.run_plain`."""
-        return functools.partial(self._engine.exchange.run_plain, rule)
+        return functools.partial(self._engine.exchange.run_plain, rule, times)
 
     def run_all(self, tasks: Sequence[Task]) -> Sequence[Task]:
         """Run tasks, and return them when all are done. Their buffers must not change before. Raises the errors of `run`."""

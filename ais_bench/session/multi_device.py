@@ -249,7 +249,7 @@ class MultiDeviceSession:
         self._process = OwnProcess()
         self._making = Lock()  # guards making the pool and adding devices; read it as _lock
         self._made: DevicePool | None = None  # read it as _pool
-        self._run_plain: Callable[[Any], Task | None] | None = None
+        self._run_plain: Callable[[Any], list[Any] | Task | None] | None = None
         self._closed = False
         self._inputs: list[tensor_desc] = []
         self._overridable: list[str] = []  # names of the constants that a run may override
@@ -459,7 +459,7 @@ class MultiDeviceSession:
             pool.name_feeds([desc.name for desc in description.inputs])
             self._inputs = description.inputs
             if not self._preprocess and self._preprocessing is None:
-                self._run_plain = pool.plain_runner(self._rule)
+                self._run_plain = pool.plain_runner(self._rule, self.summary)
             self._tell_of_fallback(described[9])
             if self._preprocessing is not None:
                 self._preprocessing.lends = description.borrows
@@ -630,8 +630,7 @@ class MultiDeviceSession:
         if self._run_plain is not None and outputs is None and device is None and type(mode) is str and mode == "static":
             done = self._run_plain(feeds)  # the usual case takes little Python
             if done is not None:
-                self.summary.note_one(done)
-                return done.result()
+                return done if isinstance(done, list) else done.result()
         number = 0 if type(mode) is str and mode == "static" else scatter.mode_number(mode, custom_sizes)
         if type(feeds) is not list and scatter.is_by_device(feeds):
             if device is not None:

@@ -183,8 +183,8 @@ session::Feed to_feed(py::handle given, const char* called, const device::Tensor
   return feed;
 }
 
-Feeds to_feeds(py::handle given, const device::ModelInfo* info, const FeedNames* names) {
-  Feeds result;
+Feeds to_feeds(py::handle given, const device::ModelInfo* info, const FeedNames* names, Feeds memory) {
+  Feeds result = std::move(memory);
   py::object items = py::reinterpret_borrow<py::object>(given);
   bool by_name = false;
   if (!PyList_CheckExact(given.ptr()) && !PyTuple_CheckExact(given.ptr())) {
@@ -194,13 +194,15 @@ Feeds to_feeds(py::handle given, const device::ModelInfo* info, const FeedNames*
   const std::size_t count = sequence.size();
   // Values for constants can be given only by name.
   if (info != nullptr && !by_name && count != info->inputs.size()) raise_if_error(session::wrong_count(*info, count));
-  result.feeds.reserve(count);
-  result.packed.reserve(count);
+  result.feeds.resize(count);
   result.owners.reserve(count * 2);
   for (std::size_t i = 0; i < count; ++i) {
     py::object item = sequence[i];
-    result.feeds.push_back(info != nullptr ? to_feed(item, nullptr, &info->fed(i), &result)
-                                           : to_feed(item, feed_label(names, i).c_str(), nullptr, &result));
+    session::Feed& feed = result.feeds[i];
+    if (!view_array(item, &feed, &result)) {
+      feed = info != nullptr ? to_feed(item, nullptr, &info->fed(i), &result)
+                             : to_feed(item, feed_label(names, i).c_str(), nullptr, &result);
+    }
     result.owners.push_back(std::move(item));  // the caller may change the list while the GIL is released
   }
   return result;

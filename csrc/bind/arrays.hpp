@@ -33,8 +33,9 @@ struct Feeds {
 using FeedNames = std::vector<std::string>;
 
 // `info`: the model's description, for feeds given by name and for errors. Null: errors use `names`, or numbers if that is
-// null, too. Raises FeedError for a value that cannot be an input.
-Feeds to_feeds(py::handle given, const device::ModelInfo* info, const FeedNames* names = nullptr);
+// null, too. Raises FeedError for a value that cannot be an input. `memory`: earlier feeds without owners, whose memory is
+// used.
+Feeds to_feeds(py::handle given, const device::ModelInfo* info, const FeedNames* names = nullptr, Feeds memory = Feeds());
 // Returns "input 'x'", or "input 0" for an input without a name.
 std::string feed_label(const FeedNames* names, std::size_t index);
 // Returns the type of an array; kUndefined if no device has the type, or the byte order is not native.

@@ -28,8 +28,10 @@ namespace {
 std::uint64_t bytes_of(py::handle feeds) {
   if (!feeds || (!PyList_CheckExact(feeds.ptr()) && !PyTuple_CheckExact(feeds.ptr()))) return 0;
   std::uint64_t bytes = 0;
-  for (const py::handle feed : feeds) {
-    if (py::isinstance<py::array>(feed)) bytes += static_cast<std::uint64_t>(py::reinterpret_borrow<py::array>(feed).nbytes());
+  PyObject** const items = PySequence_Fast_ITEMS(feeds.ptr());
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(feeds.ptr()); ++i) {
+    if (!py::isinstance<py::array>(items[i])) continue;
+    bytes += static_cast<std::uint64_t>(py::reinterpret_borrow<py::array>(items[i]).nbytes());
   }
   return bytes;
 }
@@ -100,10 +102,6 @@ void Exchange::check_owner() const {
 }
 
 // ---- counts ----
-
-void Exchange::begin_clock() {
-  if (since_ns_ < 0) since_ns_ = monotonic_ns();
-}
 
 void Exchange::rest_if_done() {
   if (outstanding_ > 0) return;
@@ -269,11 +267,11 @@ const py::object* Exchange::blocked(const PoolTask& task) const {
   return found;
 }
 
-void Exchange::accept(const std::shared_ptr<PoolTask>& task) {
+void Exchange::accept(const std::shared_ptr<PoolTask>& task, std::int64_t now) {
   task->self = task;
   task->accepted = true;
-  task->accepted_ns = monotonic_ns();
-  begin_clock();
+  task->accepted_ns = now;
+  if (since_ns_ < 0) since_ns_ = now;
   ++outstanding_;
   ++accepted_;
   if (task->future) {
@@ -292,7 +290,7 @@ void Exchange::watch(std::int64_t deadline_ns) {
   wake_supervisor();
 }
 
-void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double> timeout_s) {
+void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double> timeout_s, std::int64_t now) {
   check_owner();
   if (task->accepted || task->done) raise_if_error(Status(Code::kInvalidArgument, "this task was started before"));
   if (const py::object* const refusal = refusal_of(*task)) raise_made(*refusal);
@@ -311,7 +309,7 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
   const auto shape = static_cast<std::uint32_t>(task->mode * 4 + static_cast<int>(task->payload)) * 64 + logarithm(task->bytes);
   task->kind = shape * 64 + task->source->salt % 64;
   if (prefer_home_) task->home = home_of(*task);
-  accept(task);
+  accept(task, now != 0 ? now : monotonic_ns());
   if (const py::object* const refusal = refusal_of(*task); wrong || refusal != nullptr) {
     release(task.get());
     if (wrong) {
@@ -466,16 +464,16 @@ void Exchange::pump(std::int64_t now) {
 bool Exchange::send(PoolTask* task, std::int64_t* now) {
   const std::shared_ptr<PoolTask> held = task->shared_from_this();
   const std::shared_ptr<PoolWorker> worker = record_of(task->worker);
-  bool sent = false;
-  bool lost = false;
+  bool sent = false, lost = false;
   py::object error;
   std::uint64_t number = 0;
   try {
     const py::object feeds = task->feeds ? task->feeds : py::reinterpret_borrow<py::object>(py::tuple());
-    const FeedArrays arrays(feeds, worker->lane->lane().region().get(), names_of(*task));
+    FeedArrays arrays(feeds, worker->lane->lane().region().get(), names_of(*task), std::exchange(spare_feeds_, Feeds()));
     if (task->place == pool::Place::kPlaced && task->worker == worker.get() && !task->unwanted) {
-      sent = worker->lane->send(arrays, task->mode, task->payload, task->option, task, &number);
+      sent = worker->lane->send(arrays, task->mode, task->payload, task->option, task, &number, now);
     }
+    spare_feeds_ = arrays.take_memory();
   } catch (py::error_already_set& raised) {
     const py::module_ errors = py::module_::import("ais_bench.errors");
     if (raised.matches(errors.attr("TransportError")) || raised.matches(errors.attr("SessionClosed"))) {
@@ -497,7 +495,7 @@ bool Exchange::send(PoolTask* task, std::int64_t* now) {
     task->begun_seen_ns = 0;
     task->taken = true;
     trash_.push_back(std::move(task->feeds));
-    scheduler_.sent(task, *now = monotonic_ns());
+    scheduler_.sent(task, *now);
     if (task->unwanted) take_back(task);  // since the copy began
     return true;
   }
@@ -1041,7 +1039,7 @@ void Exchange::retire(int device) {
     for (const std::shared_ptr<PoolWorker>& worker : workers) {
       if (worker->device != device || !worker->open) continue;
       pool::Task* task = scheduler_.next_for(worker.get());
-      std::int64_t now = 0;
+      std::int64_t now = monotonic_ns();
       if (task != nullptr) more = send(static_cast<PoolTask*>(task), &now) || more;
     }
   }

@@ -131,8 +131,9 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   ~Exchange();
 
   // ---- tasks ----
-  // Sends the task or queues it. Throws the error of a block or a closed pool. If its feeds are invalid, the task fails.
-  void start(const std::shared_ptr<PoolTask>& task, std::optional<double> timeout_s);
+  // Sends the task or queues it. Throws the error of a block or a closed pool. If its feeds are invalid, the task fails. `now`:
+  // the time, if the caller has asked the clock.
+  void start(const std::shared_ptr<PoolTask>& task, std::optional<double> timeout_s, std::int64_t now = 0);
   void run(const std::shared_ptr<PoolTask>& task);
   void run_all(const std::vector<std::shared_ptr<PoolTask>>& tasks);
   // Cancels tasks: they leave queues and, if they were not begun, workers at once.
@@ -213,7 +214,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
  private:
   void check_owner() const;
   std::uint32_t ticket() const;
-  void accept(const std::shared_ptr<PoolTask>& task);
+  void accept(const std::shared_ptr<PoolTask>& task, std::int64_t now);
   void finish(PoolTask* task, Outcome outcome, py::object outputs, py::object error, bool error_made = true);
   void drop_run(PoolTask* task);  // its answer is not needed any more
   void book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer);
@@ -235,7 +236,6 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void lead(Waiter* waiter, std::uint64_t seen, std::int64_t deadline_ns, std::optional<std::uint32_t> ticket);
   void promote();
   bool has_led_enough(const Waiter& waiter) const;
-  void begin_clock();
   void rest_if_done();
   void wake_supervisor();
   void watch(std::int64_t deadline_ns);
@@ -257,6 +257,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
 
   const ExchangeOptions options_;
   FeedNames feed_names_;
+  Feeds spare_feeds_;  // kept for its memory
   const std::uint64_t generation_;
   std::shared_ptr<shm::Bell> bell_;
   pool::Scheduler scheduler_;

@@ -162,22 +162,37 @@ std::shared_ptr<Exchange> make_exchange(std::shared_ptr<shm::Bell> bell, int wak
   return std::make_shared<Exchange>(std::move(bell), options);
 }
 
-// Runs feeds that need no note and no conversion; null: they need it, or are invalid, and the caller uses the general way.
-std::shared_ptr<PoolTask> run_plain(Exchange& exchange, const FeedRule& rule, py::object feeds) {
-  if (!exchange.accepts() || !PyList_CheckExact(feeds.ptr()) || !rule.plain(feeds.ptr())) return nullptr;
-  auto task = std::make_shared<PoolTask>();
+// Runs feeds that need no note and no conversion, and makes its time the only one in `times`. Returns the outputs; the task, if
+// it failed or was answered with an object; None: the feeds need a note or a conversion, or are invalid, and the caller uses
+// the general way.
+py::object run_plain(Exchange& exchange, const FeedRule& rule, const py::dict& times, py::object feeds) {
+  if (!exchange.accepts() || !PyList_CheckExact(feeds.ptr()) || !rule.plain(feeds.ptr())) return py::none();
+  const auto task = std::make_shared<PoolTask>();
   task->feeds = std::move(feeds);
   exchange.run(task);
-  return task;
+  PyDict_Clear(times.ptr());
+  if (task->ran_on != pool::kAnyDevice) {
+    py::list one(1);
+    one[0] = py::float_(static_cast<double>(task->times.end_to_end) / 1e6);
+    if (PyDict_SetItem(times.ptr(), py::int_(task->ran_on).ptr(), one.ptr()) != 0) throw py::error_already_set();
+  }
+  if (!task->error && task->outputs && task->answer == shm::Kind::kTensors) return task->outputs;
+  return py::cast(task);
 }
 
 using ExchangeClass = py::class_<Exchange, std::shared_ptr<Exchange>>;
 
 void register_calls(ExchangeClass& exchange) {
-  exchange.def("start", &Exchange::start, py::arg("task"), py::arg("timeout") = py::none())
+  exchange
+      .def(
+          "start",
+          [](Exchange& self, const std::shared_ptr<PoolTask>& task, std::optional<double> timeout) {
+            self.start(task, timeout);
+          },
+          py::arg("task"), py::arg("timeout") = py::none())
       .def("run", &Exchange::run, py::arg("task"))
       .def("run_all", &Exchange::run_all, py::arg("tasks"))
-      .def("run_plain", &run_plain, py::arg("rule"), py::arg("feeds"))
+      .def("run_plain", &run_plain, py::arg("rule"), py::arg("times"), py::arg("feeds"))
       .def(
           "cancel", [](Exchange& self, const std::vector<std::shared_ptr<PoolTask>>& tasks) { self.cancel(tasks); },
           py::arg("tasks"))

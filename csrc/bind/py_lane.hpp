@@ -100,9 +100,11 @@ class PyLane {
   bool owns_tasks = false;  // the tasks are Python objects, and the lane holds references
 
   // Copies the feeds and publishes them. Returns false if there is no room now. `task`: the reply returns it. The GIL is
-  // released for large copies, and held again before the task is published.
-  bool send(const FeedArrays& arrays, int mode, shm::Kind kind, std::uint64_t option, void* task, std::uint64_t* number) {
-    const std::int64_t begun_ns = monotonic_ns();
+  // released for large copies, and held again before the task is published. `now`: when the copy began; then, if it was sent,
+  // when it was published.
+  bool send(const FeedArrays& arrays, int mode, shm::Kind kind, std::uint64_t option, void* task, std::uint64_t* number,
+            std::int64_t* now) {
+    const std::int64_t begun_ns = *now;
     auto draft = value_or_raise(lane_->begin(arrays.frame_bytes()));
     if (!draft) return false;
     shm::Span table;
@@ -124,7 +126,7 @@ class PyLane {
     if (!filled) throw std::logic_error("feeds did not fit the slot that was made for them");
     py::object kept = arrays.kept();
     raise_if_error(lane_->publish(std::move(*draft), table, used, static_cast<std::uint16_t>(mode), kind, option, begun_ns,
-                                  {task, kept.ptr()}, number));
+                                  {task, kept.ptr()}, number, now));
     kept.release();
     return true;
   }

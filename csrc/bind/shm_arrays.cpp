@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "base/tuning.hpp"
 #include "shm/copy.hpp"
@@ -11,8 +12,8 @@ namespace ais::bind {
 
 bool same_layout(DType dtype) { return dtype_bits(dtype) % 8 == 0; }
 
-FeedArrays::FeedArrays(py::handle given, const shm::Region* region, const FeedNames* names)
-    : region_(region), feeds_(to_feeds(given, nullptr, names)), frame_bytes_(2 * shm::kPayloadAlignment) {
+FeedArrays::FeedArrays(py::handle given, const shm::Region* region, const FeedNames* names, Feeds memory)
+    : region_(region), feeds_(to_feeds(given, nullptr, names, std::move(memory))), frame_bytes_(2 * shm::kPayloadAlignment) {
   if (feeds_.feeds.size() > shm::kMaxTensors) {
     raise_if_error(Status(Code::kFeedMismatch, std::to_string(feeds_.feeds.size()) + " arrays were given for one task; " +
                                                    std::to_string(shm::kMaxTensors) + " are the most"));
@@ -31,6 +32,13 @@ FeedArrays::FeedArrays(py::handle given, const shm::Region* region, const FeedNa
     frame_bytes_ += shm::aligned(feed.view.bytes, shm::kPayloadAlignment);
     copied_bytes_ += feed.view.bytes;
   }
+}
+
+Feeds FeedArrays::take_memory() {
+  feeds_.owners.clear();
+  feeds_.packed.clear();
+  for (session::Feed& feed : feeds_.feeds) feed.device.reset();
+  return std::move(feeds_);
 }
 
 bool FeedArrays::in_place(const TensorView& view) const {

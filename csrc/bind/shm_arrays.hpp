@@ -15,8 +15,10 @@ namespace ais::bind {
 class FeedArrays {
  public:
   // `given`: any iterable of inputs. Arrays that are already in `region` (may be null) are not copied. Throws FeedError for a
-  // value that cannot be an input; the error has its name from `names`.
-  FeedArrays(py::handle given, const shm::Region* region, const FeedNames* names = nullptr);
+  // value that cannot be an input; the error has its name from `names`. `memory`: what an earlier object returned.
+  FeedArrays(py::handle given, const shm::Region* region, const FeedNames* names = nullptr, Feeds memory = Feeds());
+  // Drops the arrays. Returns the memory of the lists, for another object.
+  Feeds take_memory();
 
   // Returns an upper bound of the bytes of a frame with these arrays.
   std::size_t frame_bytes() const { return frame_bytes_; }

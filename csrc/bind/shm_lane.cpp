@@ -39,7 +39,8 @@ bool try_submit(PyLane& lane, py::handle feeds, int mode, py::handle task, int k
   const FeedArrays arrays(feeds, lane.lane().region().get());
   lane.owns_tasks = true;
   py::object held = py::reinterpret_borrow<py::object>(task);
-  if (!lane.send(arrays, mode, static_cast<shm::Kind>(kind), option, task.ptr(), nullptr)) return false;
+  std::int64_t now = monotonic_ns();
+  if (!lane.send(arrays, mode, static_cast<shm::Kind>(kind), option, task.ptr(), nullptr, &now)) return false;
   held.release();
   return true;
 }

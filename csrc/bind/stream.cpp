@@ -83,15 +83,13 @@ bool Stream::may_draw() {
   return exchange_->scheduler().wants_more(source_);
 }
 
+// Whether the item is the feeds of a task, for which no code of the caller runs.
+bool Stream::is_feeds(py::handle item) const {
+  return options_.lists && PyList_CheckExact(item.ptr()) && (options_.rule == nullptr || options_.rule->plain(item.ptr()));
+}
+
 std::shared_ptr<PoolTask> Stream::make_task(py::object item) {
   std::shared_ptr<PoolTask> task;
-  if (options_.lists && PyList_CheckExact(item.ptr()) && (options_.rule == nullptr || options_.rule->plain(item.ptr()))) {
-    task = std::make_shared<PoolTask>();
-    task->feeds = std::move(item);
-    task->mode = options_.mode;
-    task->index = index_;
-    return task;
-  }
   try {
     task = make_(std::move(item), index_).cast<std::shared_ptr<PoolTask>>();
   } catch (py::error_already_set& raised) {  // the error belongs to this item only
@@ -119,7 +117,17 @@ void Stream::draw() {
     return;
   }
   learn(began, monotonic_ns());
-  const std::shared_ptr<PoolTask> task = make_task(std::move(item));
+  std::shared_ptr<PoolTask> task;
+  std::int64_t now = 0;
+  if (is_feeds(item)) {
+    task = std::make_shared<PoolTask>();
+    task->feeds = std::move(item);
+    task->mode = options_.mode;
+    task->index = index_;
+    now = drawn_at_;
+  } else {
+    task = make_task(std::move(item));
+  }
   ++index_;
   if (expected_items_ >= 0) source_.to_come = std::max<std::int64_t>(0, expected_items_ - index_);
   if (ended_) return;
@@ -132,7 +140,7 @@ void Stream::draw() {
   task->waiter = waiter_;
   task->source = &source_;
   try {
-    exchange_->start(task, std::nullopt);
+    exchange_->start(task, std::nullopt, now);
   } catch (...) {
     if (!under_way_.empty() && under_way_.back() == task && !task->accepted) under_way_.pop_back();
     throw;

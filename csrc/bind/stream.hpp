@@ -50,6 +50,7 @@ class Stream {
   bool enough_ready() const;
   bool may_draw();
   void draw();
+  bool is_feeds(py::handle item) const;
   std::shared_ptr<PoolTask> make_task(py::object item);
   bool pause(std::int64_t now);
   void learn(std::int64_t began, std::int64_t ended);

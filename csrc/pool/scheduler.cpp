@@ -606,7 +606,11 @@ void Scheduler::add(Task* task) {
 void Scheduler::sent(Task* task, Nanos now) {
   task->place = Place::kSent;
   task->sent_ns = now;
-  look_at(*task->worker);
+  if (task == task->worker->hand.first()) {
+    look_at(*task->worker);
+  } else {
+    rank_ahead(*task->worker);  // nothing else depends on it
+  }
 }
 
 void Scheduler::not_sent(Task* task) {

@@ -210,6 +210,17 @@ std::string note_text(const Note& note, const TensorDesc& desc, const TensorView
          "; by its size it was taken to be " + shape_text(shape) + "; pass an array of that shape and type to say so";
 }
 
+bool fits_as_declared(const device::ModelInfo& info, const std::vector<TensorView>& feeds) {
+  if (feeds.size() != info.inputs.size() || info.gears.kind != GearKind::kNone || !info.aipp_inputs.empty()) return false;
+  for (std::size_t i = 0; i < feeds.size(); ++i) {
+    const TensorDesc& desc = info.inputs[i];
+    const TensorView& view = feeds[i];
+    if (view.absent() || desc.open() || !desc.least.empty() || view.dtype != desc.dtype || view.shape != desc.shape)
+      return false;
+  }
+  return true;
+}
+
 Result<std::vector<Shape>> fit_all(const device::ModelInfo& info, Mode mode, const std::vector<Shape>* pattern,
                                    const std::vector<TensorView>& feeds, std::vector<Note>* notes) {
   const std::size_t inputs = info.inputs.size();

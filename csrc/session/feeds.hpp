@@ -49,5 +49,8 @@ std::string note_text(const Note& note, const device::TensorDesc& desc, const Te
 // it is nullptr. FeedMismatch names the input, both byte sizes and both shapes.
 Result<std::vector<Shape>> fit_all(const device::ModelInfo& info, Mode mode, const std::vector<Shape>* pattern,
                                    const std::vector<TensorView>& feeds, std::vector<Note>* notes);
+// Whether fit_all without a pattern would return the feeds' own shapes, and no notes, because the model declares exactly their
+// types and shapes. False: fit_all decides. It allocates no memory.
+bool fits_as_declared(const device::ModelInfo& info, const std::vector<TensorView>& feeds);
 
 }  // namespace ais::session

@@ -208,7 +208,7 @@ Status Iteration::deliver(OutputSink* sink) const {
   AIS_TRY(session_->check_open());
   if (*held == nullptr) return no_first();
   const std::vector<device::Output>& last = (*held)->last;
-  return session_->deliver(last, sink, std::vector<void*>(last.size(), nullptr));
+  return session_->deliver(last, sink, std::vector<void*>(last.size(), nullptr), monotonic_ns());
 }
 
 }  // namespace ais::session

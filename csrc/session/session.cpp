@@ -243,6 +243,7 @@ Status Session::fit_feeds(const std::vector<Feed>& feeds, ShapeRule rule, std::v
   if (rule.use_setting) {
     AIS_ASSIGN(setting, shapes());
   }
+  if (!setting && fits_as_declared(info_, *inputs)) return Status();
   AIS_ASSIGN(std::vector<Shape> fitted, fit_views(*inputs, rule.mode, setting ? &*setting : nullptr));
   for (std::size_t i = 0; i < feeds.size(); ++i) {
     if ((*inputs)[i].absent()) continue;
@@ -253,9 +254,9 @@ Status Session::fit_feeds(const std::vector<Feed>& feeds, ShapeRule rule, std::v
 }
 
 Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs,
-                      std::vector<device::Buffer>* held) {
+                      std::vector<device::Buffer>* held, std::int64_t* staged_ns) {
   AIS_TRY(fit_feeds(feeds, rule, inputs));
-  TimeLog<float>* log = &memory_times().to_device;
+  CopyLaps laps(&memory_times().to_device, monotonic_ns());
   for (std::size_t i = 0; i < feeds.size(); ++i) {
     TensorView& input = (*inputs)[i];
     if (input.absent()) continue;
@@ -266,13 +267,15 @@ Status Session::stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vecto
                                              "; call to_host() on the tensor first");
     }
     if (where != nullptr) continue;
-    const CopyTimer timer(log);
-    if (device_->host_visible() && is_aligned(input)) continue;
-    AIS_ASSIGN(device::Buffer buffer, device_->allocate(input.bytes));
-    AIS_TRY(device_->copy_to_device(buffer.data.get(), input.data, input.bytes));
-    input.data = buffer.data.get();
-    held->push_back(std::move(buffer));
+    if (!device_->host_visible() || !is_aligned(input)) {
+      AIS_ASSIGN(device::Buffer buffer, device_->allocate(input.bytes));
+      AIS_TRY(device_->copy_to_device(buffer.data.get(), input.data, input.bytes));
+      input.data = buffer.data.get();
+      held->push_back(std::move(buffer));
+    }
+    laps.add();
   }
+  if (staged_ns != nullptr) *staged_ns = laps.last_ns();
   return Status();
 }
 
@@ -299,14 +302,15 @@ Status Session::place_outputs(OutputSink* sink, std::vector<device::Output>* out
   return Status();
 }
 
-Status Session::execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) {
-  const std::vector<device::Output> placed = *outputs;
-  const int loop = loop_;  // another thread may set it meanwhile
+Status Session::execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs,
+                        std::int64_t* executed_ns) {
+  const int loop = loop_;                                           // another thread may set it meanwhile
+  const bool checks = checks_outputs() && device_->host_visible();  // on other devices each check costs two copies
+  const std::vector<device::Output> placed = loop > 1 || checks ? *outputs : std::vector<device::Output>();
   for (int i = 0; i < loop; ++i) {
     if (i != 0) *outputs = placed;
-    const bool checks = checks_outputs() && device_->host_visible();  // on other devices each check costs two copies
     if (checks) AIS_TRY(fill_unwritten(placed));
-    AIS_TRY(timed([&] { return model->execute(inputs, outputs); }));
+    AIS_TRY(timed([&] { return model->execute(inputs, outputs); }, executed_ns));
     if (checks) AIS_TRY(check_written(placed, *outputs));
   }
   return Status();
@@ -333,34 +337,35 @@ Status Session::check_written(const std::vector<device::Output>& placed, const s
   return Status();
 }
 
-Status Session::deliver(const std::vector<device::Output>& outputs, OutputSink* sink, const std::vector<void*>& host) {
-  TimeLog<float>* log = &memory_times().to_host;
+Status Session::deliver(const std::vector<device::Output>& outputs, OutputSink* sink, const std::vector<void*>& host,
+                        std::int64_t from_ns, std::int64_t* delivered_ns) {
+  CopyLaps laps(&memory_times().to_host, from_ns);
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const device::Output& output = outputs[i];
-    const CopyTimer timer(log);
-    if (host[i] != nullptr && output.data == host[i]) continue;  // written in place
-    void* to = sink->reserve(i, info_.outputs[i], output.shape, output.bytes);
-    if (to == nullptr) return no_room(info_.outputs[i], output.bytes);
-    AIS_TRY(device_->copy_to_host(to, output.data, output.bytes));
+    if (host[i] == nullptr || output.data != host[i]) {  // not written in place
+      void* to = sink->reserve(i, info_.outputs[i], output.shape, output.bytes);
+      if (to == nullptr) return no_room(info_.outputs[i], output.bytes);
+      AIS_TRY(device_->copy_to_host(to, output.data, output.bytes));
+    }
+    laps.add();
   }
+  if (delivered_ns != nullptr) *delivered_ns = laps.last_ns();
   return Status();
 }
 
 Status Session::run(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink, RunTimes* times) {
   AIS_ASSIGN(const std::shared_ptr<device::Model> loaded, model());
-  if (times != nullptr) times->start_ns = monotonic_ns();
+  RunTimes ignored;
+  if (times == nullptr) times = &ignored;
+  times->start_ns = monotonic_ns();
   std::vector<TensorView> inputs;
   std::vector<device::Buffer> held;
-  AIS_TRY(stage(feeds, rule, &inputs, &held));
-  if (times != nullptr) times->staged_ns = monotonic_ns();
+  AIS_TRY(stage(feeds, rule, &inputs, &held, &times->staged_ns));
   std::vector<device::Output> outputs;
   std::vector<void*> host;
   AIS_TRY(place_outputs(sink, &outputs, &held, &host));
-  AIS_TRY(execute(loaded.get(), inputs, &outputs));
-  if (times != nullptr) times->executed_ns = monotonic_ns();
-  AIS_TRY(deliver(outputs, sink, host));
-  if (times != nullptr) times->delivered_ns = monotonic_ns();
-  return Status();
+  AIS_TRY(execute(loaded.get(), inputs, &outputs, &times->executed_ns));
+  return deliver(outputs, sink, host, times->executed_ns, &times->delivered_ns);
 }
 
 Result<std::vector<Tensor>> Session::run_on_device(const std::vector<Feed>& feeds, ShapeRule rule) {

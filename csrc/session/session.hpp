@@ -136,18 +136,22 @@ class Session : public std::enable_shared_from_this<Session> {
   Result<std::shared_ptr<device::Model>> model() const;
   // Returns feeds as inputs without a copy, with the model's types and exact shapes.
   Status fit_feeds(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs);
-  // Returns feeds as inputs on the device. `held` keeps the necessary copies alive.
+  // Returns feeds as inputs on the device. `held` keeps the necessary copies alive. `staged_ns`: when they were there.
   Status stage(const std::vector<Feed>& feeds, ShapeRule rule, std::vector<TensorView>* inputs,
-               std::vector<device::Buffer>* held);
+               std::vector<device::Buffer>* held, std::int64_t* staged_ns = nullptr);
   Status place_outputs(OutputSink* sink, std::vector<device::Output>* outputs, std::vector<device::Buffer>* held,
                        std::vector<void*>* host);
-  Status deliver(const std::vector<device::Output>& outputs, OutputSink* sink, const std::vector<void*>& host);
-  Status execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs);
+  // `from_ns`: when the outputs were ready. `delivered_ns`: when they were delivered.
+  Status deliver(const std::vector<device::Output>& outputs, OutputSink* sink, const std::vector<void*>& host,
+                 std::int64_t from_ns, std::int64_t* delivered_ns = nullptr);
+  // `executed_ns`: when the last execution ended.
+  Status execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs,
+                 std::int64_t* executed_ns = nullptr);
   Status fill_unwritten(const std::vector<device::Output>& placed);
   Status check_written(const std::vector<device::Output>& placed, const std::vector<device::Output>& outputs);
-  // Measures one call of `once` and logs its times.
+  // Measures one call of `once` and logs its times. `ended_ns`: its end.
   template <typename Once>
-  Status timed(Once once);
+  Status timed(Once once, std::int64_t* ended_ns = nullptr);
   // Logs a run that was measured elsewhere, as far as its times are known; `why`: the reason if one is not known.
   void note_run(const RunTimes& times, const std::string& why);
   // Objects that close() releases besides the model.
@@ -181,10 +185,11 @@ class Session : public std::enable_shared_from_this<Session> {
 };
 
 template <typename Once>
-Status Session::timed(Once once) {
+Status Session::timed(Once once, std::int64_t* ended_ns) {
   const std::int64_t start = monotonic_ns();
   Status status = once();
   const std::int64_t end = monotonic_ns();
+  if (ended_ns != nullptr) *ended_ns = end;
   if (status.ok()) {
     exec_times_.add({static_cast<double>(start - born_ns_) * 1e-6, static_cast<double>(end - born_ns_) * 1e-6});
   }

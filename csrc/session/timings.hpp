@@ -105,4 +105,22 @@ class CopyTimer {
   std::int64_t start_ns_;
 };
 
+// The same for transfers that follow each other: the end of one is the start of the next.
+class CopyLaps {
+ public:
+  CopyLaps(TimeLog<float>* log, std::int64_t start_ns) : log_(log), last_ns_(start_ns) {}
+  // Adds the time of a transfer that ends now.
+  void add() {
+    const std::int64_t now_ns = monotonic_ns();
+    log_->add(static_cast<float>(static_cast<double>(now_ns - last_ns_) * 1e-6));
+    last_ns_ = now_ns;
+  }
+  // Returns when the last transfer ended.
+  std::int64_t last_ns() const { return last_ns_; }
+
+ private:
+  TimeLog<float>* log_;
+  std::int64_t last_ns_;
+};
+
 }  // namespace ais::session

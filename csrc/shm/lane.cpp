@@ -115,19 +115,9 @@ Lane::Draft::~Draft() {
 }
 
 Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
-                     std::int64_t begun_ns, Token token, std::uint64_t* number) {
+                     std::int64_t begun_ns, Token token, std::uint64_t* number, std::int64_t* submitted_ns) {
   AIS_TRY(usable());
-  Flight flight;
-  flight.feeds = std::move(draft.feeds_);
-  flight.feeds.touch(used);
-  flight.result = std::move(draft.result_);
-  flight.token = token;
-  flight.begun_ns = begun_ns;
-  flight.task.table_offset = table.offset;
-  flight.task.table_bytes = static_cast<std::uint32_t>(table.bytes);
-  flight.task.mode = mode;
-  flight.task.kind = static_cast<std::uint16_t>(kind);
-  flight.task.option = option;
+  draft.feeds_.touch(used);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     draft.lane_ = nullptr;
@@ -135,25 +125,35 @@ Status Lane::publish(Draft draft, Span table, std::uint64_t used, std::uint16_t 
     // abandon() may have been called during the copy: then this task would get no answer, and would be lost.
     if (closed()) return Status(Code::kClosed, "the worker's lane is closed");
     const std::uint32_t index = free_flights_.back();
-    AIS_TRY(push(index, &flight));
+    Flight& flight = flights_[index];
+    flight.task.table_offset = table.offset;
+    flight.task.table_bytes = static_cast<std::uint32_t>(table.bytes);
+    flight.task.mode = mode;
+    flight.task.kind = static_cast<std::uint16_t>(kind);
+    flight.task.option = option;
+    AIS_TRY(push(index, draft.result_.span(), &flight.task));
     free_flights_.pop_back();
+    flight.feeds = std::move(draft.feeds_);
+    flight.result = std::move(draft.result_);
+    flight.token = token;
+    flight.begun_ns = begun_ns;
     flight.number = flight.task.seq;
     if (number != nullptr) *number = flight.number;
+    if (submitted_ns != nullptr) *submitted_ns = flight.task.submitted_ns;
     flight.used = true;
-    flights_[index] = std::move(flight);
     in_flight_.fetch_add(1, std::memory_order_relaxed);
   }
   worker_bell_.ring();
   return Status();
 }
 
-// Needs the mutex. `index`: the flight's place. After an error the flight is unchanged.
-Status Lane::push(std::uint32_t index, Flight* flight) {
-  flight->task.seq = published_ * kRingSlots + index;
-  flight->task.result_offset = flight->result.span().offset;
-  flight->task.result_bytes = flight->result.span().bytes;
-  flight->task.submitted_ns = monotonic_ns();
-  Result<bool> pushed = tasks_.try_push(flight->task);
+// Needs the mutex. `index`: the place of the task's flight.
+Status Lane::push(std::uint32_t index, Span result, TaskDescriptor* task) {
+  task->seq = published_ * kRingSlots + index;
+  task->result_offset = result.offset;
+  task->result_bytes = result.bytes;
+  task->submitted_ns = monotonic_ns();
+  Result<bool> pushed = tasks_.try_push(*task);
   if (!pushed.ok()) return refuse(pushed.take_status());
   // The ring has room for all tasks in flight, and a worker takes a task before it answers it.
   if (!pushed.value()) return refuse(Status(Code::kCorrupt, "it answered tasks that it did not take"));
@@ -234,7 +234,8 @@ void Lane::settle(const ResultDescriptor& result, std::uint32_t index, Reply* ou
   out->times.postprocess = duration(result.postprocess_ns);
   out->times.unknown = result.unknown;
   out->times.busy = done_ns - picked_ns;
-  flight = Flight();
+  flight.used = false;
+  flight.feeds.release();
   free_flights_.push_back(index);  // the vector has room for every flight
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
 }
@@ -263,7 +264,7 @@ Status Lane::run_again_larger(std::uint32_t index, std::uint64_t needed) {
                                      std::to_string(region_->size()) + " bytes; see arena_bytes and ulimit -v");
   }
   usual_result_ = std::max(usual_result_, needed);
-  AIS_TRY(push(index, &flight));
+  AIS_TRY(push(index, flight.result.span(), &flight.task));
   worker_bell_.ring();
   return Status();
 }

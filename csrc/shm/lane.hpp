@@ -95,9 +95,9 @@ class Lane {
   Result<std::optional<Draft>> begin(std::size_t bytes);
   // Publishes the frame that was written into the draft's feed slot, and rings the worker. `begun_ns`: when submit began.
   // `number`: names the task in the calls below. If the task runs again in a larger slot, its number stays, but its seq, by
-  // which the worker knows it, changes.
+  // which the worker knows it, changes. `submitted_ns`: when it was published.
   Status publish(Draft draft, Span table, std::uint64_t used, std::uint16_t mode, Kind kind, std::uint64_t option,
-                 std::int64_t begun_ns, Token token, std::uint64_t* number = nullptr);
+                 std::int64_t begun_ns, Token token, std::uint64_t* number = nullptr, std::int64_t* submitted_ns = nullptr);
 
   // Takes back a task, unless the worker has claimed it. The task does not run and has no reply. False: the worker has it, or
   // it has ended.
@@ -171,7 +171,7 @@ class Lane {
   Status usable() const;
   Status check_room(const Lease& lease, std::size_t bytes) const;
   Status refuse(Status status);
-  Status push(std::uint32_t index, Flight* flight);
+  Status push(std::uint32_t index, Span result, TaskDescriptor* task);
   Result<bool> accept(const ResultDescriptor& result, Reply* out);
   void settle(const ResultDescriptor& result, std::uint32_t index, Reply* out);
   Flight* find(std::uint64_t number);

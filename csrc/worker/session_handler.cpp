@@ -44,7 +44,7 @@ Status SessionHandler::submit(const shm::PortTask& task, SlotSink* sink) {
 }
 
 void SessionHandler::start(shm::PortTask* task) {
-  const bool bounces = pipeline_ == nullptr && session_->device()->host_visible();
+  const bool bounces = pipeline_ == nullptr && session_->device()->host_visible() && !shm::plain_copies();
   SlotRegistry::User user{++tasks_, task->punched, {}};
   for (const TensorView& feed : task->feeds) {
     if (pipeline_ != nullptr) slots_.use(&user, feed.data, feed.bytes);

@@ -28,8 +28,9 @@ class SessionHandler : public Handler {
   void when_slots_are_refused(std::function<void()> tell) { slots_.when_refused(std::move(tell)); }
 
  private:
-  // A small output of a device that reads host memory is computed in the worker's private memory and copied at the end: the
-  // slot's cache lines are in the cache of the parent's processor, and a kernel would fetch them one by one.
+  // If the processors share no cache, a small output of a device that reads host memory is computed in the worker's private
+  // memory and copied at the end: the slot's cache lines are in the cache of the parent's processor, and a kernel would fetch
+  // them one by one.
   struct Bounce {
     void* slot = nullptr;  // null: this output is written where it belongs
     std::size_t bytes = 0;
