@@ -91,6 +91,7 @@ class DevicePool:
         command("worker")  # raises ConfigError if there is no interpreter to run
         self._settings = settings or PoolSettings()
         self._devices = list(as_device_ids(devices))
+        self._changing: set[int] = set()  # devices that calls add or remove now; guarded by the supervisor's condition
         needed = self._settings.min_devices
         if needed is not None and needed > len(self._devices):
             raise ConfigError(f"min_devices must be at most {len(self._devices)}, the number of devices, got {needed}")
@@ -164,29 +165,49 @@ class DevicePool:
         """Start workers on one more device and wait until they are ready. Raises ConfigError, WorkerStartError, PoolClosed."""
         device = as_device_id(device)
         engine = self._owned()
-        if device in self._devices:
-            raise ConfigError(f"device {device} is in the pool already")
-        if self._settled:
+        with engine.supervisor.changed:
+            self._check_not_changing(device)
+            if device in self._devices:
+                raise ConfigError(f"device {device} is in the pool already")
+            if not self._settled:
+                self._devices.append(device)
+                return
+            self._changing.add(device)
+        try:
             engine.add(device)
-            try:
-                engine.wait_until_settled([device], 1)
-            except Exception:
-                engine.supervisor.remove(device)
-                raise
-        self._devices.append(device)
+            engine.wait_until_settled([device], 1)
+            self._devices.append(device)
+        except BaseException:
+            engine.supervisor.remove(device)
+            engine.wait_until_gone(device)
+            raise
+        finally:
+            self._changing.discard(device)
 
     def remove_device(self, device: int) -> None:
         """Remove a device: its workers finish their tasks and end. Raises ConfigError, PoolClosed."""
         device = as_device_id(device)
         engine = self._owned()
-        if device not in self._devices:
-            raise ConfigError(f"device {device} is not in the pool; there are {self._devices}")
-        if len(self._devices) == 1:
-            raise ConfigError(f"device {device} is the last one of the pool; close the pool instead")
-        self._devices.remove(device)
-        if self._settled:
+        with engine.supervisor.changed:
+            self._check_not_changing(device)
+            if device not in self._devices:
+                raise ConfigError(f"device {device} is not in the pool; there are {self._devices}")
+            if len(self._devices) == 1:
+                raise ConfigError(f"device {device} is the last one of the pool; close the pool instead")
+            self._devices.remove(device)
+            if not self._settled:
+                return
+            self._changing.add(device)
+        try:
             engine.supervisor.remove(device)
             engine.wait_until_gone(device)
+        finally:
+            self._changing.discard(device)
+
+    def _check_not_changing(self, device: int) -> None:
+        """Refuse a device whose workers start or end for another call, so that each device has its own number of workers."""
+        if device in self._changing:
+            raise ConfigError(f"device {device} is being added or removed by another call; wait until that call has returned")
 
     # ---- tasks ----
 

@@ -6,14 +6,14 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, wait
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ais_bench.errors import FeedError, PoolClosed, TaskTimeout
+from ais_bench.errors import ConfigError, FeedError, PoolClosed, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.wire.pickling import RemoteTraceback
 from support.handlers import Echo, Obedient, order
@@ -355,12 +355,73 @@ def test_adding_and_removing_devices(pool: DevicePool) -> None:
     assert one(pool, Obedient.WHO, device=0)[0][1] == 0
 
 
+def outcomes(*calls: Callable[[], object]) -> list[str]:
+    """Return the sorted outcomes of calls that threads make at the same time: "done", or the type of the error."""
+    found: list[str] = []
+    together = threading.Barrier(len(calls))
+
+    def make(call: Callable[[], object]) -> None:
+        together.wait(10)
+        try:
+            call()
+        except Exception as error:
+            found.append(type(error).__name__)
+        else:
+            found.append("done")
+
+    threads = [threading.Thread(target=make, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return sorted(found)
+
+
+def test_one_of_several_threads_adds_or_removes_a_device(pool: DevicePool) -> None:
+    pool.start()
+    assert outcomes(*[lambda: pool.add_device(5)] * 4) == ["ConfigError"] * 3 + ["done"]
+    assert pool.devices == (0, 1, 5)
+    assert sorted(worker.device for worker in pool.workers()) == [0, 1, 5]
+    assert outcomes(*[lambda: pool.remove_device(5)] * 4) == ["ConfigError"] * 3 + ["done"]
+    assert sorted(worker.device for worker in pool.workers()) == [0, 1]
+
+
+def test_a_device_that_is_being_removed_cannot_be_added(pool: DevicePool) -> None:
+    pool.start()
+    slow = submit(pool, Obedient.SLEEP_MS, 300, device=0)
+    removal = threading.Thread(target=pool.remove_device, args=(0,))
+    removal.start()
+    wait_until(lambda: pool.devices == (1,), what="the device is being removed")
+    with pytest.raises(ConfigError, match="device 0 is being added or removed by another call"):
+        pool.add_device(0)
+    assert slow.result(10)
+    removal.join(10)
+    assert not removal.is_alive()
+    pool.add_device(0)
+    assert one(pool, Obedient.WHO, device=0)[0][1] == 0
+
+
 def test_removing_a_device_lets_it_finish(pool: DevicePool) -> None:
     pool.start()
     slow = [submit(pool, Obedient.SLEEP_MS, 100, device=0) for _ in range(2)]
     pool.remove_device(0)
     assert all(future.result(10) for future in slow)
     assert pool.device_infos()[0].retries == 0
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_closed_pool_refuses_an_item_after_the_results_of_earlier_items(pool: DevicePool, ordered: bool) -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        pool.close()
+        yield 3
+
+    found = []
+    make = pool.ordered if ordered else pool.unordered
+    with pytest.raises(PoolClosed, match="the pool is closed"):
+        for task in make(items(), lambda item, index: Task(order(0, item), index=index)):
+            found.append(int(task.result()[0][1]))
+    assert sorted(found) == [0, 1, 2]
 
 
 def test_nothing_after_close(pool: DevicePool) -> None:
