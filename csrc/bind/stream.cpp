@@ -141,10 +141,22 @@ void Stream::draw() {
   task->source = &source_;
   try {
     exchange_->start(task, std::nullopt, now);
+  } catch (py::error_already_set& raised) {
+    forget(task);
+    if (task->accepted || ended_ || !raised.matches(PyExc_Exception)) throw;
+    // The pool accepts no more tasks. The results of the earlier items come first.
+    open_ = false;
+    source_.to_come = 0;
+    error_ = raised.value();
   } catch (...) {
-    if (!under_way_.empty() && under_way_.back() == task && !task->accepted) under_way_.pop_back();
+    forget(task);
     throw;
   }
+}
+
+// Drops the newest task if the pool did not accept it.
+void Stream::forget(const std::shared_ptr<PoolTask>& task) {
+  if (!under_way_.empty() && under_way_.back() == task && !task->accepted) under_way_.pop_back();
 }
 
 // Updates the estimates of the source after a draw.

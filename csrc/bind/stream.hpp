@@ -50,6 +50,7 @@ class Stream {
   bool enough_ready() const;
   bool may_draw();
   void draw();
+  void forget(const std::shared_ptr<PoolTask>& task);
   bool is_feeds(py::handle item) const;
   std::shared_ptr<PoolTask> make_task(py::object item);
   bool pause(std::int64_t now);
@@ -70,7 +71,7 @@ class Stream {
   bool open_ = true;  // whether the source has more items
   bool ended_ = false;
   bool begun_ = false;
-  py::object error_;  // the error of the source
+  py::object error_;  // of the source, or of a pool that refused an item
 
   // The pace of the source.
   std::int64_t draw_ns_ = 0;   // the last draw

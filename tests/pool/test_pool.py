@@ -416,12 +416,11 @@ def test_a_closed_pool_refuses_an_item_after_the_results_of_earlier_items(pool: 
         pool.close()
         yield 3
 
-    found = []
     make = pool.ordered if ordered else pool.unordered
+    results = make(items(), lambda item, index: Task(order(0, item), index=index))
+    assert sorted(int(next(results).result()[0][1]) for _ in range(3)) == [0, 1, 2]
     with pytest.raises(PoolClosed, match="the pool is closed"):
-        for task in make(items(), lambda item, index: Task(order(0, item), index=index)):
-            found.append(int(task.result()[0][1]))
-    assert sorted(found) == [0, 1, 2]
+        next(results)
 
 
 def test_nothing_after_close(pool: DevicePool) -> None:
