@@ -222,9 +222,11 @@ class DevicePool:
         """
         if unknown:
             raise unknown_argument(unknown, DevicePool.submit)
+        device = None if device is None else as_device_id(device)
         self.start()
         engine = self._engine
         task = feeds if isinstance(feeds, Task) else Task(feeds, device=device)
+        self._check_device(task)
         future = engine.future()
         task.future, future.task = future, task
         try:
@@ -247,11 +249,17 @@ class DevicePool:
         return Results(tasks, Task.result)
 
     def run(self, task: Task) -> Task:
-        """Run one task and return it when it is done. Raises WorkerStartError, PoolBroken, PoolClosed."""
+        """Run one task and return it when it is done. Raises ConfigError, WorkerStartError, PoolBroken, PoolClosed."""
         if not self._settled:  # otherwise the exchange refuses it if the pool is closed or belongs to another process
             self.start()
+        self._check_device(task)
         self._engine.exchange.run(task)
         return task
+
+    def _check_device(self, task: Task) -> None:
+        """Refuse a task for a device that the pool never had: no worker would ever take it."""
+        if task.device is not None and task.device not in self._engine.supervisor.devices:
+            raise ConfigError(f"device {task.device} is not in the pool; there are {self._devices}")
 
     def plain_runner(self, rule: FeedRule, times: dict[int, list[float]]) -> Callable[[Any], list[Any] | Task | None]:
         """Return a function that runs feeds without Python code, once the pool has started; see `Exchange.run_plain`."""
@@ -260,6 +268,8 @@ class DevicePool:
     def run_all(self, tasks: Sequence[Task]) -> Sequence[Task]:
         """Run tasks, and return them when all are done. Their buffers must not change before. Raises the errors of `run`."""
         self.start()
+        for task in tasks:
+            self._check_device(task)
         self._engine.exchange.run_all(tasks)
         return tasks
 

@@ -42,12 +42,16 @@ class Engine:
         self._usable = usable_cpu_count()
         self._shares = split_cores(self._cpus, self._usable, max(1, planned_workers))
         self._next_share = 0
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         bell = Doorbell()
-        self.exchange = make_exchange(settings, bell, self._wake_fd, self._usable)
-        place = Place.here()
-        travel.give_path(place.path)
-        self.supervisor = Supervisor(settings, factory, place, self.exchange, bell, self._wake_fd, called)
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self.exchange = make_exchange(settings, bell, self._wake_fd, self._usable)
+            place = Place.here()
+            travel.give_path(place.path)
+            self.supervisor = Supervisor(settings, factory, place, self.exchange, bell, self._wake_fd, called)
+        except BaseException:  # for example no more descriptors; later the supervisor closes them
+            os.close(self._wake_fd)
+            raise
         self._resolver: Resolver | None = None
         self._lock = Lock()
         self.closed = False  # whether new work is refused

@@ -28,14 +28,14 @@ from ais_bench.wire import RAISED, RETRY, Channel, encode, travel
 from ais_bench.wire.connection import WorkerEnd
 from ais_bench.wire.parcel import receive
 from ais_bench.wire.pickling import dumps_error
-from ais_bench.wire.protocol import Cancel, Described, Failed, Ready, Start, Stop, WorkerContext
+from ais_bench.wire.protocol import Answer, Cancel, Described, Failed, Ready, Start, Stop, WorkerContext
 from ais_bench.worker import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ais_bench.wire import Task
-    from ais_bench.wire.protocol import Answer, Handler
+    from ais_bench.wire.protocol import Handler
 
 PARENT_GONE = 0  # the exit code; no parent is left to read it
 
@@ -131,9 +131,11 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
     answer, and ends. Raises DeviceLost, and PoolError in such a child."""
     began_ns, here = _native.monotonic_ns(), os.getpid()
     try:
-        result: Answer = handler.run(task)
+        result = handler.run(task)
         if os.getpid() != here:
             raise PoolError("a process that was forked by a callable has returned from it: it ends here, its parent goes on")
+        if not isinstance(result, Answer):
+            raise TypeError(f"run of the handler {type(handler).__name__} must return an Answer, got {type(result).__name__}")
         execute_ns = result.execute_ns or _native.monotonic_ns() - began_ns
         channel.reply(
             task,

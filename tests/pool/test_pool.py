@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ais_bench.errors import ConfigError, FeedError, PoolClosed, TaskTimeout
+from ais_bench.errors import ConfigError, ConfigTypeError, FeedError, PoolClosed, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.wire.pickling import RemoteTraceback
 from support.handlers import Echo, Obedient, order
@@ -399,6 +399,33 @@ def test_a_device_that_is_being_removed_cannot_be_added(pool: DevicePool) -> Non
     assert not removal.is_alive()
     pool.add_device(0)
     assert one(pool, Obedient.WHO, device=0)[0][1] == 0
+
+
+def test_a_device_that_the_pool_never_had_is_refused(pool: DevicePool) -> None:
+    for use in (
+        lambda: submit(pool, Obedient.WHO, device=7),
+        lambda: pool.run(Task(order(Obedient.WHO), device=7)),
+        lambda: pool.run_all([Task(order(Obedient.WHO), device=0), Task(order(Obedient.WHO), device=7)]),
+    ):
+        with pytest.raises(ConfigError, match=r"device 7 is not in the pool; there are \[0, 1\]"):
+            use()
+    with pytest.raises(ConfigTypeError, match="device_id must be an integer"):
+        pool.submit([np.ones(1)], device="first")  # type: ignore[arg-type]
+
+
+class Listing(Obedient):
+    """Returns a list in place of an Answer."""
+
+    def run(self, task: Any) -> Any:
+        return list(super().run(task).outputs)
+
+
+def test_a_handler_that_returns_no_answer_is_told_so() -> None:
+    with (
+        DevicePool(Listing, [0]) as pool,
+        pytest.raises(TypeError, match="run of the handler Listing must return an Answer, got list"),
+    ):
+        one(pool, Obedient.WHO)
 
 
 def test_removing_a_device_lets_it_finish(pool: DevicePool) -> None:

@@ -62,6 +62,25 @@ def test_a_restart_without_descriptors_is_tried_again_and_the_others_go_on() -> 
         assert one(pool, 7, device=0) == 7
 
 
+def test_a_pool_that_finds_too_few_descriptors_keeps_none() -> None:
+    DevicePool(Obedient, [0]).close()  # what the process keeps after its first pool
+    before, (soft, hard) = len(os.listdir("/proc/self/fd")), resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = 0
+    for room in range(6):
+        held = [os.open("/dev/null", os.O_RDONLY) for _ in range(8)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1 + room, hard))
+        try:
+            DevicePool(Obedient, [0]).close()
+        except (TransportError, OSError):
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in held:
+                os.close(descriptor)
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert refused
+
+
 def test_a_start_without_descriptors_says_so() -> None:
     with DevicePool(Obedient, [0], PoolSettings(restart_backoff=0)) as pool, no_descriptors():
         with pytest.raises(WorkerStartError, match="device 0: the worker cannot be started.*Too many open files") as caught:
