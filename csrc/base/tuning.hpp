@@ -78,7 +78,8 @@ constexpr std::int64_t kTryPauseEvery = 64;
 // ---- scheduler ----
 
 // If the number of tasks in flight is automatic, a worker gets this much work in advance: no idle time during naps and
-// switches, against tasks that must be taken back. A guess: longer than a nap, which really takes 130 us.
+// switches, against tasks that must be taken back. Measured: small tasks have the same rate with 200 and 400 us. It must be
+// longer than a nap, which really takes 130 us.
 constexpr std::int64_t kWorkInHandNs = 400'000;
 // The maximum number of tasks for this. A guess; a lane takes 256.
 constexpr int kMostInHand = 128;
