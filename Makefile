@@ -7,6 +7,7 @@ TEST_JOBS ?= $(shell expr $(JOBS) + \( $(JOBS) + 1 \) / 2)
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.inc')
 PIP := $(BIN)/python -m pip install --quiet
+COMPILE := $(BIN)/python setup.py --quiet build_ext --inplace
 # A wheel with three models of PP-OCR. Only its data is used, so its limits for Python versions do not matter.
 OCR_MODELS := --no-deps --ignore-requires-python 'rapidocr-onnxruntime==1.4.4'
 
@@ -23,9 +24,9 @@ $(VENV)/.python: pyproject.toml
 	$(PIP) --group build
 	touch $@
 
-# An editable install of this folder, with its dependencies. Targets that need the emulator compile it.
+# An editable install of this folder, with its dependencies. It compiles nothing: `library` and `emulator` do.
 $(VENV)/.installed: $(VENV)/.python setup.py
-	AIS_BENCH_WITHOUT_EMULATOR=1 $(PIP) --no-build-isolation --editable .
+	AIS_BENCH_WITHOUT_LIBRARIES=1 $(PIP) --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.installed
@@ -34,14 +35,15 @@ $(VENV)/.test: $(VENV)/.installed
 	touch $@
 
 library: $(VENV)/.installed ## compile the changed files of the extension: seconds after an edit
-	AIS_BENCH_WITHOUT_EMULATOR=1 $(BIN)/python setup.py --quiet build_ext --inplace
+	AIS_BENCH_WITHOUT_EMULATOR=1 $(COMPILE)
 
 emulator: $(VENV)/.installed ## compile the changed files of the extension and the emulator
-	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(COMPILE)
 
-demo: library ## the main example: recognise lines of text on all devices, score, report (set ARGS for the number of lines)
-	$(PIP) --group demo
-	$(PIP) $(OCR_MODELS)
+# The download of packages leaves processors idle, so the compiler runs beside it.
+demo: $(VENV)/.python ## the main example: recognise lines of text on all devices, score, report (set ARGS for the number of lines)
+	@set -e; AIS_BENCH_WITHOUT_EMULATOR=1 $(COMPILE) & trap "kill $$! 2>/dev/null || true" EXIT; \
+	  $(MAKE) $(VENV)/.installed; $(PIP) --group demo; $(PIP) $(OCR_MODELS); wait $$!
 	$(BIN)/python examples/evaluate_ocr.py $(ARGS)
 
 bench: emulator $(VENV)/.test ## run every benchmark beside its baseline, and print ratios; use an idle machine

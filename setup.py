@@ -31,6 +31,8 @@ SCRATCH = os.environ.get("AIS_BENCH_BUILD_DIR") or (
 TARGETS = {"ais_bench._native": "_native", "ais_bench.emulator.libascendcl_emulator": "ascendcl_emulator"}
 if os.environ.get("AIS_BENCH_WITHOUT_EMULATOR") == "1":  # a checkout that is only used for inference does not need it
     del TARGETS["ais_bench.emulator.libascendcl_emulator"]
+if os.environ.get("AIS_BENCH_WITHOUT_LIBRARIES") == "1":  # an editable install that compiles nothing: see the Makefile
+    TARGETS = {}
 REPOSITORY = os.environ.get("AIS_BENCH_REPOSITORY", "").rstrip("/")
 
 

@@ -156,6 +156,12 @@ def test_the_reference_names_every_public_name() -> None:
         assert missing == set(), module.__name__
 
 
+def test_the_site_leads_to_every_page() -> None:
+    listed = re.findall(r"^ *- (?:[^:]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert sorted(listed) == sorted(pages)
+
+
 def test_the_glossary_has_the_words_of_the_code() -> None:
     """It is at most half a page, and has only words that the code uses."""
     rows = re.findall(r"^\| ([a-z, ]+) \| (\S.*) \|$", (ROOT / "docs" / "design" / "glossary.md").read_text(), re.MULTILINE)
