@@ -77,6 +77,7 @@ def read_lines(devices: list[int] | None = None) -> Result:
     return evaluate(MODEL, Lines(truth), postprocess=decode, metrics=metrics, mode="dymshape", threads=1, devices=devices)
 
 
+print(f"recognising {COUNT} lines of text on all devices, then on one", flush=True)
 every = read_lines()
 devices = list(every.report["devices"])
 alone = read_lines(devices=[0])

@@ -318,7 +318,7 @@ def run_tests(folder: Path, mutant: Mutant, name: str) -> dict[str, int]:
     """Return how many of the mutant's tests passed, failed and so on, with the named mutant switched on."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/acl/{test}" for test in mutant.tests)]
     command += ["-k", mutant.only] if mutant.only else []
-    environment = {**os.environ, "PYTHONPATH": str(folder), VARIABLE: name}
+    environment = {**os.environ, "PYTHONPATH": str(folder), VARIABLE: name, "AIS_BENCH_LONG": "1"}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
     found = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|error)", last)}
