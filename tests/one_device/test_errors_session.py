@@ -187,7 +187,7 @@ def test_a_missing_onnxruntime_lists_what_was_tried(onnx_model: ModelPath) -> No
         AIS_BENCH_ORT_LIBRARY="/no/such/library.so",
     )
     assert "/no/such/library.so" in printed
-    assert "pip install onnxruntime" in printed
+    assert 'pip install "onnxruntime>=1.19"' in printed
 
 
 @pytest.mark.parametrize(

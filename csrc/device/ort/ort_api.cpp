@@ -133,9 +133,10 @@ Status OrtApi::check(OrtStatus* status, Code fallback) const {
 Result<std::unique_ptr<OrtApi>> load_api(const std::vector<std::string>& libraries) {
   Result<Dylib> library = Dylib::open_first("ONNX Runtime's C library", libraries, unfit);
   if (!library.ok()) {
-    return Status(Code::kUnavailable, library.take_status().message() +
-                                          "\nInstall it with 'pip install onnxruntime', or name "
-                                          "the library file in the environment variable AIS_BENCH_ORT_LIBRARY.");
+    return Status(Code::kUnavailable,
+                  library.take_status().message() +
+                      "\nInstall it with 'pip install \"onnxruntime>=1.19\"' (older wheels do not contain it), or name "
+                      "the library file in the environment variable AIS_BENCH_ORT_LIBRARY.");
   }
   auto api = std::make_unique<OrtApi>();
   api->library = library.take();
