@@ -223,7 +223,8 @@ def main(fd: int) -> None:
         send({"idle": str(idle)})
     except Exception as failed:
         text = str(failed) if isinstance(failed, CliError) else f"{type(failed).__name__}: {failed}"
-        send({"failed": text, "input": isinstance(failed, BadInput)})
+        with contextlib.suppress(ConnectionError):  # another device failed first, and the parent no longer listens
+            send({"failed": text, "input": isinstance(failed, BadInput)})
         sys.exit(1)
 
 

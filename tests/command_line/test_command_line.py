@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -423,3 +424,18 @@ def test_ctrl_c_ends_it_and_every_process(place: Path) -> None:
     assert process.returncode == 130, err
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+def test_a_device_that_fails_after_another_prints_nothing() -> None:
+    """The parent reads no more once a device has failed."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        options = {"options": {"debug": False}, "share": None, "device": 0, "prefix": "", "acl_json": None, "npu": False}
+        ours.sendall(json.dumps(options).encode() + b"\n")
+        code = f"from ais_bench.cli.several_devices import main; main({theirs.fileno()})"
+        with subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], stderr=subprocess.PIPE) as child:
+            theirs.close()
+            ours.close()
+            assert child.stderr is not None
+            assert child.stderr.read() == b""
+        assert child.returncode == 1
