@@ -96,7 +96,9 @@ Result<std::vector<device::Output>> Iteration::run_turn(State* state, const std:
     turn.binding = std::move(binding);
   }
   std::vector<device::Output> results;
+  std::int64_t looked_ns = monotonic_ns();
   for (int i = session_->loop_; i > 0; --i) {
+    AIS_TRY(Session::check_interrupt(&looked_ns));
     if (all_known) {
       AIS_TRY(session_->timed([&] { return turn.binding->run(); }));
       results = turn.binding->outputs();

@@ -7,7 +7,9 @@
 #include <cstring>
 #include <utility>
 
+#include "base/interrupt.hpp"
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 #include "session/iteration.hpp"
 
 namespace ais::session {
@@ -307,13 +309,25 @@ Status Session::execute(device::Model* model, const std::vector<TensorView>& inp
   const int loop = loop_;                                           // another thread may set it meanwhile
   const bool checks = checks_outputs() && device_->host_visible();  // on other devices each check costs two copies
   const std::vector<device::Output> placed = loop > 1 || checks ? *outputs : std::vector<device::Output>();
+  std::int64_t looked_ns = monotonic_ns();
   for (int i = 0; i < loop; ++i) {
-    if (i != 0) *outputs = placed;
+    if (i != 0) {
+      AIS_TRY(check_interrupt(&looked_ns));
+      *outputs = placed;
+    }
     if (checks) AIS_TRY(fill_unwritten(placed));
     AIS_TRY(timed([&] { return model->execute(inputs, outputs); }, executed_ns));
     if (checks) AIS_TRY(check_written(placed, *outputs));
   }
   return Status();
+}
+
+// Returns Cancelled if a signal handler raised between two runs of a loop. A run that is short ends before it is stopped.
+Status Session::check_interrupt(std::int64_t* looked_ns) {
+  const std::int64_t now_ns = monotonic_ns();
+  if (now_ns - *looked_ns <= tuning::kSignalCheckNs) return Status();
+  *looked_ns = now_ns;
+  return interrupted() ? Status(Code::kCancelled, "interrupted") : Status();
 }
 
 Status Session::fill_unwritten(const std::vector<device::Output>& placed) {

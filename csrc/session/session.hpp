@@ -147,6 +147,7 @@ class Session : public std::enable_shared_from_this<Session> {
   // `executed_ns`: when the last execution ended.
   Status execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs,
                  std::int64_t* executed_ns = nullptr);
+  static Status check_interrupt(std::int64_t* looked_ns);
   Status fill_unwritten(const std::vector<device::Output>& placed);
   Status check_written(const std::vector<device::Output>& placed, const std::vector<device::Output>& outputs);
   // Measures one call of `once` and logs its times. `ended_ns`: its end.

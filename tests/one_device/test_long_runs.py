@@ -75,6 +75,27 @@ def test_ctrl_c_ends_one_long_run(onnx_model: Path_, call: str) -> None:
     assert printed.split() == ["interrupted", "usable"]
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_ctrl_c_ends_a_loop_of_short_runs(onnx_model: Path_, call: str) -> None:
+    """No single run lasts long enough to be stopped."""
+    printed = run(
+        onnx_model("loop"),
+        f"""
+        session.set_loop_count(10**9)
+        press(signal.SIGINT)
+        try:
+            {CALLS[call].replace("for_ever", "briefly")}
+        except KeyboardInterrupt:
+            print("interrupted")
+        session.set_loop_count(1)
+        (counter,) = session.infer(briefly)
+        assert counter.tolist() == [5]
+        print("usable")
+        """,
+    )
+    assert printed.split() == ["interrupted", "usable"]
+
+
 def test_what_any_handler_raises_ends_the_run(onnx_model: Path_) -> None:
     printed = run(
         onnx_model("loop"),
