@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["benchmark"]:  # as in "ait benchmark"
         words = words[1:]
     debug = "--debug" in words
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the program was started with a closed descriptor: nobody reads what is printed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names may have any bytes

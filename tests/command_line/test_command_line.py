@@ -439,3 +439,9 @@ def test_a_device_that_fails_after_another_prints_nothing() -> None:
             assert child.stderr is not None
             assert child.stderr.read() == b""
         assert child.returncode == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_descriptor_is_no_error(closed: str) -> None:
+    run = subprocess.run(["sh", "-c", f'"$0" -m ais_bench devices {closed}', sys.executable], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
