@@ -415,7 +415,9 @@ py::list Exchange::new_feeds(const std::vector<std::pair<Shape, py::object>>& sp
   check_owner();
   prefer_home_ = true;
   std::shared_ptr<PoolWorker> best;
-  for (const std::shared_ptr<PoolWorker>& worker : workers_) {
+  ++feeds_made_;  // the workers take turns, because a set that another worker runs is copied to it
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    const std::shared_ptr<PoolWorker>& worker = workers_[(feeds_made_ + i) % workers_.size()];
     if (worker->open && (best == nullptr || worker->hand.size() < best->hand.size())) best = worker;
   }
   if (best != nullptr) return best->lane->new_feeds(specs);

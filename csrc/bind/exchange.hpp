@@ -267,6 +267,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::vector<pool::Source*> streams_;
   std::unordered_map<int, double> weights_;
   bool prefer_home_ = false;                          // whether arrays of new_feeds exist: check whose memory has the feeds
+  std::size_t feeds_made_ = 0;                        // sets of new_feeds
   std::map<const std::uint8_t*, PoolWorker*> homes_;  // by the start of their memory
 
   std::shared_ptr<Waiter> background_;

@@ -339,7 +339,10 @@ Worker* Scheduler::pick(const Task& task, Nanos now, bool* stuck) {
     const Offer home = offer(*task.home, task, now);
     const bool skipped = task.home->only_cpu != kNoCpu && task.home->only_cpu == skip_;
     const bool avoided = task.avoid != kAnyDevice && task.home->device == task.avoid;
-    if (home.room && !skipped && !avoided && home.finish - choices.with_room.finish < move_cost(task)) return task.home;
+    if (home.takes && !skipped && !avoided && home.finish - choices.with_room.finish < move_cost(task)) {
+      if (home.room) return task.home;
+      if (!choices.idle.found()) return nullptr;  // nobody is without work until it has room
+    }
   }
   Worker* const with_room = workers_[choices.with_room.position];
   // If more tasks wait, the worker need not be the best one, because all of them will be busy.

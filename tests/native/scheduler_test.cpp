@@ -196,8 +196,9 @@ class World {
     }
     if (with_room.finish == kNever) return chosen == nullptr;
     if (task.home != nullptr && runs(*task.home, task) && !skipped(*task.home) && task.home->device != task.avoid &&
-        room(*task.home, task) && judge(*task.home, task).finish - with_room.finish < move_cost(task)) {
-      return chosen == task.home;
+        judge(*task.home, task).finish - with_room.finish < move_cost(task)) {
+      if (room(*task.home, task)) return chosen == task.home;
+      if (idlest == nullptr) return chosen == nullptr;
     }
     const bool more = task.source->waiting > (task.place == Place::kQueued ? 1 : 0) || task.source->to_come != 0;
     const auto is = [&](const Found& found) {

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,6 +239,28 @@ def test_new_feeds_are_filled_and_passed_on(session: MultiDeviceSession, models:
         session.new_feeds([[1, 3]])
     with MultiDeviceSession(models["add"], devices=[0]) as fixed:
         assert [(feed.shape, feed.dtype) for feed in fixed.new_feeds()] == [((2, 3), np.float32)] * 2
+
+
+def mapping_of(array: np.ndarray[Any, Any]) -> str:
+    """Return the mapping of this process's memory that has the array."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(end, 16) for end in line.split()[0].split("-"))
+        if first <= array.ctypes.data < last:
+            return line
+    raise AssertionError("the array is nowhere")
+
+
+def test_sets_of_new_feeds_are_in_the_memory_of_each_worker_in_turn(session: MultiDeviceSession) -> None:
+    session.start()
+    sets = [session.new_feeds([[2, 3], [2, 3]]) for _ in range(4)]
+    places = [mapping_of(feeds[0]) for feeds in sets]
+    assert all("ais_bench" in place for place in places)
+    assert len(set(places)) == len(DEVICES)
+    assert places[:2] == places[2:]
+    for n, feeds in enumerate(sets):
+        feeds[0][:], feeds[1][:] = pair(n)
+    for n, outputs in enumerate(session.map(sets)):
+        same(outputs, [total(pair(n))])
 
 
 def test_callables_run_in_the_workers(models: dict[str, str]) -> None:
