@@ -22,17 +22,26 @@
 
 namespace ais::bind {
 
-using Loans = std::shared_ptr<std::atomic<int>>;
+// What a lane has lent to the caller. The caller may drop results on any thread, and after the lane.
+struct Loans {
+  std::atomic<std::size_t> results{0};
+  std::atomic<std::size_t> bytes{0};
+};
 
 // The base of arrays over a result slot.
 struct Loan {
-  Loan(shm::Lease taken, Loans counter) : lease(std::move(taken)), loans(std::move(counter)) { loans->fetch_add(1); }
+  Loan(shm::Lease taken, std::shared_ptr<Loans> counts) : lease(std::move(taken)), loans(std::move(counts)) {
+    loans->results.fetch_add(1);
+    loans->bytes.fetch_add(lease.span().bytes);
+  }
   Loan(Loan&&) = default;
   ~Loan() {
-    if (loans != nullptr) loans->fetch_sub(1);
+    if (loans == nullptr) return;
+    loans->results.fetch_sub(1);
+    loans->bytes.fetch_sub(lease.span().bytes);
   }
   shm::Lease lease;
-  Loans loans;
+  std::shared_ptr<Loans> loans;
 };
 
 // The base of returned feeds: their slot, and the arrays that were used in place.
@@ -87,7 +96,7 @@ class PyLane {
   PyLane(std::shared_ptr<shm::Bell> bell, const shm::LaneOptions& options, std::shared_ptr<shm::Stats> stats)
       : lane_(value_or_raise(shm::Lane::create(std::move(bell), options))),
         stats_(std::move(stats)),
-        loans_(std::make_shared<std::atomic<int>>(0)) {}
+        loans_(std::make_shared<Loans>()) {}
   PyLane(const PyLane&) = delete;
   PyLane& operator=(const PyLane&) = delete;
   ~PyLane() {
@@ -250,9 +259,14 @@ class PyLane {
     }
   }
 
+  bool may_lend(const shm::Lane::Reply& reply) const {
+    return reply.used > tuning::kLargeBytes && loans_->results.load() < tuning::kLoans &&
+           loans_->bytes.load() + reply.result.span().bytes <= lane_->region()->size() / tuning::kLentShare;
+  }
+
   // Copies small outputs. Lends large outputs, or copies them if the caller already holds many.
   py::list to_arrays(shm::Lane::Reply* reply) {
-    const bool lend = reply->used > tuning::kLargeBytes && loans_->load() < tuning::kLoans;
+    const bool lend = may_lend(*reply);
     py::object base;
     py::list arrays(reply->tensors.size());
     for (std::size_t i = 0; i < reply->tensors.size(); ++i) {
@@ -289,7 +303,7 @@ class PyLane {
 
   std::unique_ptr<shm::Lane> lane_;
   std::shared_ptr<shm::Stats> stats_;
-  Loans loans_;
+  std::shared_ptr<Loans> loans_;
   shm::FrameWriter spare_;        // reused for its memory; used only while no other thread can run
   shm::Lane::Reply spare_reply_;  // the same
 };
