@@ -25,6 +25,11 @@ class LastTimes(dict[int, list[float]]):
             self._process.check()
         return {device: list(times) for device, times in list(self.items())}
 
+    def __getitem__(self, device: int) -> list[float]:
+        if self._process is not None:
+            self._process.check()
+        return super().__getitem__(device)
+
     def note_one(self, task: Task) -> None:
         """Record the time of a call of one task."""
         self.clear()

@@ -108,8 +108,8 @@ py::list PyLane::new_feeds(const std::vector<std::pair<Shape, py::object>>& spec
   }
   shm::Lease lease = value_or_raise(lane_->lease_feeds(std::max<std::size_t>(bytes, 1)));
   if (!lease) {
-    raise_if_error(Status(Code::kSystem, "no " + std::to_string(bytes) + " bytes are left for feeds in shared memory of " +
-                                             std::to_string(lane_->region()->size()) + " bytes"));
+    raise_if_error(Status(Code::kOutOfMemory, "no " + std::to_string(bytes) + " bytes are left for feeds in shared memory of " +
+                                                  std::to_string(lane_->region()->size()) + " bytes"));
   }
   std::uint8_t* next = lane_->region()->data() + lease.span().offset;
   const py::capsule base = keep_alive(std::move(lease));

@@ -83,6 +83,7 @@ def test_every_method_of_a_pool_says_so(model: Path_) -> None:
             said = in_child(lambda name=name: outcome(session, name))
             assert said.startswith("SessionClosed"), (name, said)
         assert in_child(lambda: session.devices).startswith("SessionClosed")
+        assert in_child(lambda: session.summary[0]).startswith("SessionClosed")
         assert in_child(session.close) == "None"
         assert np.array_equal(session.infer([X])[0], -X)
 

@@ -255,8 +255,9 @@ def test_sets_of_new_feeds_are_in_the_memory_of_each_worker_in_turn(session: Mul
     sets = [session.new_feeds([[2, 3], [2, 3]]) for _ in range(4)]
     places = [mapping_of(feeds[0]) for feeds in sets]
     assert all("ais_bench" in place for place in places)
-    assert len(set(places)) == len(DEVICES)
-    assert places[:2] == places[2:]
+    workers = len(session.report().workers)
+    assert len(set(places)) == min(workers, 4)
+    assert places[workers:] == places[: 4 - workers]
     for n, feeds in enumerate(sets):
         feeds[0][:], feeds[1][:] = pair(n)
     for n, outputs in enumerate(session.map(sets)):

@@ -241,6 +241,14 @@ def test_feeds_whose_sizes_add_up_beyond_any_memory_are_refused() -> None:
     assert lane.new_feeds([((4,), np.dtype("f4"))])[0].shape == (4,)
 
 
+def test_feeds_for_which_no_addresses_are_left_are_refused() -> None:
+    lane = Lane(Doorbell(), arena_bytes=1 << 26)
+    kept = lane.new_feeds([((1 << 25,), np.uint8)])
+    with pytest.raises(errors.DeviceMemoryError, match="bytes are left for feeds"):
+        lane.new_feeds([((5 << 23,), np.uint8)])
+    assert kept[0].size == 1 << 25
+
+
 def test_more_arrays_than_a_frame_holds_are_refused() -> None:
     lane = Lane(Doorbell())
     with pytest.raises(errors.FeedError, match="65537 arrays"):
