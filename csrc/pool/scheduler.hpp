@@ -20,7 +20,8 @@
 //     takes longer than expected, the time by which it is late is expected again.
 // P2  If the worker that would finish first has no room, the task waits for it, unless an idle worker can finish the task
 //     before the others would finish everything that waits or is still to come (P1 at the end of a stream, work conservation
-//     before).
+//     before). A task whose feeds are in one worker's memory goes to that worker, or waits for its room while no worker is
+//     idle, if another one would not finish it sooner by more than the cost of the copy.
 // P3  Tasks whose time is unknown, or recently uneven, are handed out one by one (a worker that runs several at a time gets as
 //     many as it can run). Tasks that are known to be short queue up in the worker, as many as WORK_IN_HAND covers.
 // P4  A task that a worker has not begun is taken back if an idle worker would finish it sooner, by more than the cost of the
