@@ -391,9 +391,11 @@ def test_slots_are_registered_with_cuda_and_copied_directly(cuda: Callable[..., 
     lines = logged(tmp_path)
     total = {what: lines.count(f"{what} 0") + lines.count(f"{what} 1") for what in ("run", "registered", "staged")}
     assert total["run"] == 200
-    assert total["registered"] > 100, "of two copies for each run"
+    # How many slots a stream uses depends on who is faster, and only the third use of a slot is copied directly.
+    assert total["registered"] + total["staged"] == 400, "two copies for each run"
+    assert total["registered"] > 0
     assert total["staged"] > 0, "the first uses of a slot"
-    assert lines.count("register") == lines.count("unregister") > 2
+    assert lines.count("register") == lines.count("unregister") > 0
 
 
 def test_without_registering_copies_go_through_page_locked_memory(
