@@ -76,14 +76,15 @@ SHARED_TESTS := $(addprefix tests/one_device/,test_contract_feeds.py test_contra
     test_contract_outputs.py test_errors_session.py test_openness.py test_state.py test_times.py) \
   $(addprefix tests/session/,test_batch_axis.py test_errors_named.py test_forked_child.py test_multi_device.py \
     test_multi_device_callers.py test_multi_device_details.py test_multi_device_errors.py test_multi_device_extremes.py)
+OPENVINO_CACHE := -o cache_dir=$(VENV)-openvino/pytest # what failed last; `make test` may run beside it
 openvino: emulator ## run the tests of the OpenVINO provider, on any x86 processor (set ARGS for pytest)
 	test -x $(VENV)-openvino/bin/python || $(PYTHON) -m venv $(VENV)-openvino
 	$(VENV)-openvino/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)-openvino/bin/python -m pip install --quiet --group openvino
 	$(VENV)-openvino/bin/python -m pip install --quiet $(OCR_MODELS)
 	echo $(CURDIR) > $$($(VENV)-openvino/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ais_bench.pth
-	$(VENV)-openvino/bin/python -m pytest -n $(TEST_JOBS) tests/providers/test_openvino.py $(ARGS)
-	AIS_BENCH_TEST_PROVIDER=openvino $(VENV)-openvino/bin/python -m pytest -n $(TEST_JOBS) $(SHARED_TESTS) $(ARGS)
+	$(VENV)-openvino/bin/python -m pytest $(OPENVINO_CACHE) -n $(TEST_JOBS) tests/providers/test_openvino.py $(ARGS)
+	AIS_BENCH_TEST_PROVIDER=openvino $(VENV)-openvino/bin/python -m pytest $(OPENVINO_CACHE) -n $(TEST_JOBS) $(SHARED_TESTS) $(ARGS)
 
 cluster: emulator $(VENV)/.test ## all tests of clusters, five minutes; `make test` runs those that take less than two
 	AIS_BENCH_LONG=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
