@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, wait
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from ais_bench.errors import ConfigError, ConfigTypeError, FeedError, PoolClosed, TaskTimeout
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.wire.pickling import RemoteTraceback
-from support.handlers import Echo, Obedient, order
+from support.handlers import Echo, Marking, Obedient, order
 from support.pool import by_policy, one, submit
 from support.waiting import wait_until
 
@@ -79,7 +80,7 @@ def test_run_all_obeys_devices_and_keeps_the_order(pool: DevicePool) -> None:
 def test_a_slow_device_gets_less() -> None:
     with DevicePool(Obedient, [0, 1], PoolSettings(tasks_in_flight=2)) as pool:
         tasks = list(pool.ordered(range(100), lambda _item, _n: Task(order(Obedient.SLOW_ON_0, 200))))
-        assert 0 < sum(task.ran_on == 0 for task in tasks) < 40
+        assert sum(task.ran_on == 0 for task in tasks) < 40  # none if it wakes up after the other one has done all
 
 
 def test_an_error_of_the_handler_fails_that_task_only_and_keeps_its_type(pool: DevicePool) -> None:
@@ -276,24 +277,28 @@ def test_the_feeds_of_a_future_may_be_reused_at_once(echo_pool: DevicePool) -> N
     assert [int(future.result(30)[0][2]) for future in futures] == list(range(500))
 
 
-def test_a_cancelled_future_is_not_run() -> None:
-    with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=1)) as pool:
-        busy = submit(pool, Obedient.SLEEP_MS, 1000)
+def test_a_cancelled_future_is_not_run(tmp_path: Path) -> None:
+    marks = Marking(tmp_path)
+    with DevicePool(marks, [0], PoolSettings(tasks_in_flight=1)) as pool:
+        busy = submit(pool, Obedient.WAIT)
         waiting = submit(pool, Obedient.RAISE, 1)
         assert waiting.cancel()
         with pytest.raises(CancelledError):
             waiting.result(0)
+        marks.go()
         assert busy.result(10)
         assert one(pool, 0, 1)
         assert pool.device_infos()[0].stats.failures == 0  # so RAISE never ran
 
 
-def test_a_future_past_its_timeout_fails_where_it_waits() -> None:
-    with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=1)) as pool:
-        busy = submit(pool, Obedient.SLEEP_MS, 2000)
+def test_a_future_past_its_timeout_fails_where_it_waits(tmp_path: Path) -> None:
+    marks = Marking(tmp_path)
+    with DevicePool(marks, [0], PoolSettings(tasks_in_flight=1)) as pool:
+        busy = submit(pool, Obedient.WAIT)
         with pytest.raises(TaskTimeout):
             submit(pool, 0, 1, timeout=0.05).result(10)
         assert not busy.done()
+        marks.go()
         assert busy.result(10)
 
 
@@ -301,7 +306,7 @@ def test_a_future_past_its_timeout_has_its_worker_killed() -> None:
     with DevicePool(Obedient, [0]) as pool:
         before = one(pool, Obedient.WHO)[0][0]
         with pytest.raises(TaskTimeout) as caught:
-            submit(pool, Obedient.HANG, timeout=0.5).result(10)
+            submit(pool, Obedient.HANG, timeout=1.0).result(10)  # time enough for the worker to begin it
         assert caught.value.device_id == 0
         assert one(pool, Obedient.WHO)[0][0] != before
 
@@ -386,19 +391,22 @@ def test_one_of_several_threads_adds_or_removes_a_device(pool: DevicePool) -> No
     assert sorted(worker.device for worker in pool.workers()) == [0, 1]
 
 
-def test_a_device_that_is_being_removed_cannot_be_added(pool: DevicePool) -> None:
-    pool.start()
-    slow = submit(pool, Obedient.SLEEP_MS, 300, device=0)
-    removal = threading.Thread(target=pool.remove_device, args=(0,))
-    removal.start()
-    wait_until(lambda: pool.devices == (1,), what="the device is being removed")
-    with pytest.raises(ConfigError, match="device 0 is being added or removed by another call"):
+def test_a_device_that_is_being_removed_cannot_be_added(tmp_path: Path) -> None:
+    marks = Marking(tmp_path)
+    with DevicePool(marks, [0, 1]) as pool:
+        pool.start()
+        slow = submit(pool, Obedient.WAIT, device=0)
+        removal = threading.Thread(target=pool.remove_device, args=(0,))
+        removal.start()
+        wait_until(lambda: pool.devices == (1,), what="the device is being removed")
+        with pytest.raises(ConfigError, match="device 0 is being added or removed by another call"):
+            pool.add_device(0)
+        marks.go()
+        assert slow.result(10)
+        removal.join(20)
+        assert not removal.is_alive()
         pool.add_device(0)
-    assert slow.result(10)
-    removal.join(10)
-    assert not removal.is_alive()
-    pool.add_device(0)
-    assert one(pool, Obedient.WHO, device=0)[0][1] == 0
+        assert one(pool, Obedient.WHO, device=0)[0][1] == 0
 
 
 def test_a_device_that_the_pool_never_had_is_refused(pool: DevicePool) -> None:
@@ -478,5 +486,5 @@ def test_a_few_long_tasks_of_a_stream_are_spread_over_the_devices(fewest: int) -
     with DevicePool(Obedient, [0, 1, 2], PoolSettings(fewest_in_flight=fewest)) as pool:
         pool.start()
         for _ in range(2):  # before and after the times of tasks are known
-            tasks = pool.ordered([100] * 3, lambda ms, index: Task(order(Obedient.SLEEP_MS, ms), index=index))
+            tasks = pool.ordered([300] * 3, lambda ms, index: Task(order(Obedient.SLEEP_MS, ms), index=index))
             assert sorted(task.ran_on for task in tasks) == [0, 1, 2]

@@ -127,7 +127,7 @@ def test_task_timeout_holds_while_other_threads_of_the_worker_answer(onnx_model:
 def test_on_npus_tasks_beside_a_cancelled_one_are_answered_all_the_same(packed: Callable[[str], Packed]) -> None:
     """They run at the same time, and the driver ends all of them."""
     feeds = [np.ones((1, 3), np.float32)]
-    with npus(1, exec_ms=400), MultiDeviceSession(packed("batch").om, tasks_in_flight=4) as session:
+    with npus(1, exec_ms=1000), MultiDeviceSession(packed("batch").om, tasks_in_flight=4) as session:
         wanted = session.infer(feeds, mode=packed("batch").case.mode)
         before = pids(session)
         futures = [session.submit(feeds, mode=packed("batch").case.mode) for _ in range(3)]

@@ -43,7 +43,7 @@ def test_forced_close_does_not_wait() -> None:
     futures = [submit(pool, Obedient.HANG) for _ in range(4)]
     began = time.monotonic()
     pool.close(force=True)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # not close_timeout
     for future in futures:
         with pytest.raises(PoolError):
             future.result(0)
@@ -68,7 +68,7 @@ def test_leaving_the_block_by_an_exception_ends_at_once() -> None:
 
     with pytest.raises(ZeroDivisionError):
         use()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20  # not close_timeout
 
 
 def test_close_while_others_use_it_gives_typed_errors() -> None:
@@ -110,7 +110,7 @@ def test_close_while_workers_load() -> None:
 
     thread = threading.Thread(target=start)
     thread.start()
-    wait_until(lambda: any(worker.state == "loading" for worker in pool.workers()))
+    wait_until(lambda: any(worker.state in ("loading", "ready") for worker in pool.workers()))
     pool.close()
     thread.join(20)
     assert not thread.is_alive()
@@ -203,16 +203,18 @@ def test_a_forked_child_neither_uses_nor_ends_the_pool() -> None:
 
 def test_a_child_that_outlives_the_parent_does_not_keep_the_workers_alive() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", PARENT.replace("HOW", "os.fork() or time.sleep(3); os._exit(0)")],
+        [sys.executable, "-c", parent("os.fork() or sys.stdin.read(); os._exit(0)", LONG_MS)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environment(),
     )
+    assert process.stdin is not None
     assert process.stdout is not None
-    pids = [int(pid) for pid in process.stdout.readline().split()]
-    process.wait(20)
-    wait_until(lambda: all(gone(pid) for pid in pids), 1.5)
-    process.stdout.close()
+    with process.stdin, process.stdout:  # the child lives until its input ends
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        process.wait(20)
+        wait_until(lambda: all(gone(pid) for pid in pids), what="the workers to end")
 
 
 # ---- the parent dies ----
@@ -223,7 +225,7 @@ from ais_bench.pool import DevicePool, Task
 from support.handlers import Obedient, Unwilling, order
 pool = DevicePool(Obedient, [0, 1])
 pool.start()
-futures = [pool.submit(Task(order(Obedient.SLEEP_MS, 50))) for _ in range(40)]
+futures = [pool.submit(Task(order(Obedient.SLEEP_MS, TASK_MS))) for _ in range(40)]
 print(*[worker.pid for worker in pool.workers()], flush=True)
 HOW
 """
@@ -238,12 +240,19 @@ WAYS = {
     "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
     "replaced by exec": "os.execv('/bin/true', ['true'])",
 }
+# A parent that ends in these ways finishes nothing, so its workers must end in the middle of a long task.
+ABRUPT = ("killed", "os._exit", "sys.exit in a with block", "SIGTERM", "replaced by exec")
+LONG_MS = 300_000
+
+
+def parent(how: str, task_ms: int) -> str:
+    return PARENT.replace("HOW", how).replace("TASK_MS", str(task_ms))
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_no_worker_survives_its_parent(way: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", PARENT.replace("HOW", WAYS[way])],
+        [sys.executable, "-c", parent(WAYS[way], LONG_MS if way in ABRUPT else 50)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -252,10 +261,8 @@ def test_no_worker_survives_its_parent(way: str) -> None:
     assert process.stdout is not None
     pids = [int(pid) for pid in process.stdout.readline().split()]
     assert len(pids) == 2
-    _output, errors = process.communicate(timeout=20)
-    ended = time.monotonic()
-    wait_until(lambda: all(gone(pid) for pid in pids), 1.0, "the workers to end")
-    assert time.monotonic() - ended < 1.0
+    _output, errors = process.communicate(timeout=60)
+    wait_until(lambda: all(gone(pid) for pid in pids), what="the workers to end")
     if way != "exception":
         assert "Traceback" not in errors, errors
     else:
@@ -303,10 +310,10 @@ def test_ctrl_c_ends_promptly_and_leaves_nothing(use: str) -> None:
         wait_until(lambda: all(len(child.threads()) >= 2 for child in children))
     time.sleep(0.3)  # in the middle of its work
     os.killpg(process.pid, signal.SIGINT)  # like a terminal
-    output, errors = process.communicate(timeout=10)
+    output, errors = process.communicate(timeout=25)  # not close_timeout
     assert output == "interrupted\n"
     assert "Traceback" not in errors, errors
-    wait_until(lambda: all(gone(child.pid) for child in children), 1.0)
+    wait_until(lambda: all(gone(child.pid) for child in children), what="the workers to end")
 
 
 def test_threads_that_start_a_pool_at_once_all_find_it_started(monkeypatch: pytest.MonkeyPatch) -> None:

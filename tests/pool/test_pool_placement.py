@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -37,51 +38,61 @@ def executed(pool: DevicePool) -> int:
 
 
 @by_policy
-def test_a_slow_device_gets_no_task_that_the_others_would_finish_before() -> None:
-    with DevicePool(Obedient, [0, 1, 2]) as pool:
+def test_a_slow_device_gets_no_task_that_the_others_would_finish_before(tmp_path: Path) -> None:
+    marks = Marking(tmp_path)
+    with DevicePool(marks, [0, 1, 2]) as pool:
         pool.start()
         for device in range(3):  # makes the devices' times known
             pool.submit(order(Obedient.SLOW_ON_0, 400), device=device).result(20)
-        tasks = list(pool.ordered([order(Obedient.SLOW_ON_0, 400) for _ in range(100)], make))
-        assert sum(on(task) == 0 for task in tasks) <= 1
-        tasks = list(pool.ordered([order(Obedient.SLOW_ON_0, 400) for _ in range(100)], make))
-        assert sum(on(task) == 0 for task in tasks) <= 1
+        for number in range(2):
+            tasks = []
+            for task in pool.unordered([order(Obedient.WAIT_ON_0, number)] * 100, make):
+                tasks.append(task)
+                if len(tasks) == 99:  # a second task for device 0 would have to be there before
+                    marks.go(number)
+            assert [task.error for task in tasks] == [None] * 100
+            assert sum(on(task) == 0 for task in tasks) <= 1
 
 
 @by_policy
-def test_quick_tasks_do_not_wait_behind_a_long_one() -> None:
-    with DevicePool(Obedient, [0, 1]) as pool:
+def test_quick_tasks_do_not_wait_behind_a_long_one(tmp_path: Path) -> None:
+    marks = Marking(tmp_path)
+    with DevicePool(marks, [0, 1]) as pool:
         for _ in range(20):
             pool.submit(order(Obedient.ECHO)).result(20)  # known to be quick
-        long = pool.submit(order(Obedient.SLEEP_MS, 3000))
+        long = pool.submit(order(Obedient.WAIT))
         quick = [pool.submit(order(Obedient.ECHO, n)) for n in range(20)]
         assert [int(future.result(20)[0][1]) for future in quick] == list(range(20))
         assert not long.done()
         assert pool.counts()["outstanding"] == 1
-        long.cancel()
+        marks.go()
 
 
 @by_policy
-def test_what_lies_behind_a_task_that_takes_longer_than_expected_is_taken_back() -> None:
+def test_what_lies_behind_a_task_that_takes_longer_than_expected_is_taken_back(tmp_path: Path) -> None:
+    marks = Marking(tmp_path)
     settings = PoolSettings(tasks_in_flight=8)  # so that tasks queue up in the workers
-    with DevicePool(Obedient, [0, 1], settings) as pool:
+    with DevicePool(marks, [0, 1], settings) as pool:
         for _ in range(10):
             pool.submit(order(Obedient.ECHO)).result(20)
-        futures = [pool.submit(order(Obedient.SLEEP_MS, 3000))]
+        futures = [pool.submit(order(Obedient.WAIT))]
         futures += [pool.submit(order(Obedient.ECHO, n)) for n in range(14)]
         for future in futures[1:]:
             future.result(20)
         assert not futures[0].done()
-        futures[0].cancel()
+        marks.go()
 
 
-def test_a_cancelled_task_that_was_not_begun_is_not_run_and_its_place_is_free_at_once() -> None:
-    with DevicePool(Obedient, [0, 1], PoolSettings(tasks_in_flight=4)) as pool:
+def test_a_cancelled_task_that_was_not_begun_is_not_run_and_its_place_is_free_at_once(tmp_path: Path) -> None:
+    marks = Marking(tmp_path)
+    with DevicePool(marks, [0, 1], PoolSettings(tasks_in_flight=4)) as pool:
         pool.start()
-        futures = [pool.submit(order(Obedient.SLEEP_MS, 1000)) for _ in range(8)]
-        time.sleep(0.1)
+        futures = [pool.submit(order(Obedient.WAIT)) for _ in range(8)]
+        time.sleep(0.1)  # so that some have begun; it holds as well if none has
         assert all(future.cancel() for future in futures)
-        assert pool.submit(order(Obedient.ECHO, 3)).result(20)[0][1] == 3
+        last = pool.submit(order(Obedient.ECHO, 3))
+        marks.go()
+        assert last.result(20)[0][1] == 3
         exchange = pool._engine.exchange
         wait_until(lambda: exchange.progress() >= 0 and exchange.at_rest)
         assert executed(pool) <= 3  # the two begun tasks are not counted for any device
@@ -91,24 +102,26 @@ def test_a_cancelled_task_that_was_not_begun_is_not_run_and_its_place_is_free_at
                 future.result(0)
 
 
-def test_a_stream_that_is_left_takes_back_what_was_not_begun() -> None:
-    with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=8)) as pool:
-        stream = pool.ordered(iter([order(Obedient.SLEEP_MS, 100) for _ in range(50)]), make)
+def test_a_stream_that_is_left_takes_back_what_was_not_begun(tmp_path: Path) -> None:
+    marks = Marking(tmp_path)
+    with DevicePool(marks, [0], PoolSettings(tasks_in_flight=8)) as pool:
+        stream = pool.ordered(iter([order(Obedient.ECHO), *[order(Obedient.WAIT)] * 49]), make)
         next(stream)
         stream.close()
-        began = time.monotonic()
+        marks.go()
         assert pool.run(Task(order(Obedient.ECHO, 2))).result()[0][1] == 2
         assert pool._engine.exchange.unfinished == 0
-        assert executed(pool) <= 3
-        assert time.monotonic() - began < 20
+        assert executed(pool) == 2  # one may have begun, which is not counted for the device
 
 
-def test_a_task_past_its_own_time_that_was_not_begun_costs_no_worker() -> None:
-    with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=4)) as pool:
+def test_a_task_past_its_own_time_that_was_not_begun_costs_no_worker(tmp_path: Path) -> None:
+    marks = Marking(tmp_path)
+    with DevicePool(marks, [0], PoolSettings(tasks_in_flight=4)) as pool:
         before = pool.run(Task(order(Obedient.WHO))).result()[0][0]
-        busy = pool.submit(order(Obedient.SLEEP_MS, 800))
+        busy = pool.submit(order(Obedient.WAIT))
         with pytest.raises(TaskTimeout):
             pool.submit(order(Obedient.ECHO), timeout=0.1).result(20)
+        marks.go()
         assert busy.result(20)
         assert pool.run(Task(order(Obedient.WHO))).result()[0][0] == before
         assert pool.counts()["timed_out"] == 1
@@ -130,7 +143,7 @@ def test_close_does_not_wait_for_a_worker_that_stands_still_with_nothing_to_do()
 def test_every_accepted_task_ends_in_one_count() -> None:
     with DevicePool(Obedient, [0, 1], PoolSettings(tasks_in_flight=1)) as pool:
         pool.start()
-        futures = [pool.submit(order(Obedient.SLEEP_MS, 50)) for _ in range(6)]
+        futures = [pool.submit(order(Obedient.SLEEP_MS, 200)) for _ in range(6)]
         futures.append(pool.submit(order(Obedient.RAISE, 1)))
         futures[4].cancel()
         with pytest.raises(TaskTimeout):
@@ -152,9 +165,9 @@ def test_a_light_device_gets_less() -> None:
     with DevicePool(Obedient, [0, 1], PoolSettings(weights={0: 0.1}, tasks_in_flight=1)) as pool:
         pool.start()
         for _ in range(10):
-            pool.run(Task(order(Obedient.SLEEP_MS, 5), device=0))
-            pool.run(Task(order(Obedient.SLEEP_MS, 5), device=1))
-        tasks = [pool.run(Task(order(Obedient.SLEEP_MS, 5))) for _ in range(20)]
+            pool.run(Task(order(Obedient.SLEEP_MS, 20), device=0))
+            pool.run(Task(order(Obedient.SLEEP_MS, 20), device=1))
+        tasks = [pool.run(Task(order(Obedient.SLEEP_MS, 20))) for _ in range(20)]
         assert sum(on(task) == 0 for task in tasks) < 10
     with pytest.raises(ConfigError, match="weights"):
         PoolSettings(weights={0: 0})
@@ -173,29 +186,34 @@ def test_the_library_face_needs_no_tasks() -> None:
 
 
 def test_a_live_source_gets_each_result_when_it_is_done() -> None:
-    arrivals: list[float] = []
-
-    def camera() -> Any:
-        for n in range(40):
-            time.sleep(0.02)
-            arrivals.append(time.monotonic())
+    def camera(between: float) -> Any:
+        for n in range(30):
+            time.sleep(between)
             yield order(Obedient.ECHO, n)
+            drawn.append(n)
 
+    def ahead(between: float) -> list[int]:
+        drawn.clear()
+        return [len(drawn) - n for n, _ in enumerate(pool.map(camera(between)))]
+
+    drawn: list[int] = []
     with DevicePool(Obedient, [0, 1]) as pool:
         assert len(list(pool.map([order(Obedient.ECHO, n) for n in range(500)]))) == 500  # whatever was before
-        ahead = [len(arrivals) - 1 - n for n, _ in enumerate(pool.map(camera()))]
-    assert sorted(ahead)[len(ahead) // 2] == 0  # mostly a result comes before the next item is there
+        # Mostly a result comes before the next item is drawn, if it takes less than a part of the time between two items. On a
+        # busy machine it may take longer.
+        assert any(sorted(ahead(between))[15] == 0 for between in (0.02, 0.05, 0.1, 0.2, 0.5))
 
 
 def test_what_is_ready_is_yielded_while_a_slow_source_has_more() -> None:
     gate = threading.Event()
 
     def items() -> Any:
-        for n in range(60):
+        for n in itertools.count():
             if n > 1:
                 time.sleep(0.005)  # slow
-            if n == 59:
-                assert gate.wait(20)
+            if gate.is_set():
+                return
+            assert n < 4000, "it waits for the end of the source"
             yield order(Obedient.ECHO, n)
 
     with DevicePool(Obedient, [0, 1]) as pool:
@@ -203,7 +221,8 @@ def test_what_is_ready_is_yielded_while_a_slow_source_has_more() -> None:
         results = pool.map(items())
         seen = [int(next(results)[0][1]) for _ in range(2)]  # while the source still has more
         gate.set()
-        assert seen + [int(outputs[0][1]) for outputs in results] == list(range(60))
+        seen += [int(outputs[0][1]) for outputs in results]
+        assert seen == list(range(len(seen)))
 
 
 def test_read_ahead_stays_within_the_bytes_of_the_window() -> None:
@@ -336,13 +355,15 @@ def test_with_hedge_the_death_of_the_second_worker_costs_nothing() -> None:
             return made[-1]
 
         def kill_the_second() -> None:
-            wait_until(lambda: pool.counts()["hedged"] == 1)
-            wait_until(lambda: all(ready.in_hand for ready in readies))
+            # The last task is the only one left, and runs twice. On a busy machine an earlier one may have been run twice, too.
+            wait_until(lambda: pool.counts()["done"] == 8 and pool.counts()["hedged"] and all(r.in_hand for r in readies))
+            won.append(pool.counts()["hedges_won"])
             (pid,) = (seat.pid for seat in pool._engine.supervisor.seats if seat.device.id != made[-1].at_device)
             os.kill(pid or 0, signal.SIGKILL)
             killed.append(pid)
 
         killed: list[int | None] = []
+        won: list[int] = []
         readies = [seat.worker.ready for seat in pool._engine.supervisor.seats]  # type: ignore[union-attr]
         items = [order(Obedient.SLEEP_MS, 5)] * 6 + [order(Obedient.SLEEP_MS, 3000)]  # known to be quick, mostly
         killer = threading.Thread(target=kill_the_second)
@@ -352,7 +373,7 @@ def test_with_hedge_the_death_of_the_second_worker_costs_nothing() -> None:
         assert len(killed) == 1
         assert [task.error for task in tasks] == [None] * 7
         assert pool.counts()["done"] == 9
-        assert pool.counts()["hedges_won"] == 0
+        assert [pool.counts()["hedges_won"]] == won
 
 
 def test_hedge_must_be_a_number_of_at_least_one() -> None:

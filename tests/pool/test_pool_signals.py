@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from support.scripts import run_python
@@ -11,9 +13,10 @@ import faulthandler, signal, sys, threading, time
 import numpy as np
 from ais_bench.errors import PoolClosed, PoolError
 from ais_bench.pool import DevicePool, PoolSettings, Task
-from support.handlers import Obedient, order
+from support.handlers import Marking, Obedient, order
 
-pool = DevicePool(Obedient, [0, 1], PoolSettings(close_timeout=2.5))
+marks, close_timeout = Marking(sys.argv[1]), float(sys.argv[2])
+pool = DevicePool(marks, [0, 1], PoolSettings(close_timeout=close_timeout))
 pool.start()
 seen = []
 
@@ -24,9 +27,17 @@ def handler(_number, _frame):
         print("ran")
     except PoolError as error:
         print(error)
+    marks.go()
     began = time.monotonic()
     pool.close()
-    print("closed in time" if time.monotonic() - began < 3 else "close took long")
+    print("closed in time" if time.monotonic() - began < close_timeout else "close took long")
+
+def signal_with(outstanding):
+    # Sends the signal when so many tasks are on their way. The main thread sleeps by then; if not, it gets the signal sooner.
+    while pool.counts()["outstanding"] < outstanding:
+        time.sleep(0.001)
+    time.sleep(0.2)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
 
 signal.signal(signal.SIGALRM, handler)
 """
@@ -48,9 +59,9 @@ except PoolError as error:
 assert len(seen) == 1, seen
 """
 WAITING = """
-signal.setitimer(signal.ITIMER_REAL, 0.3)
+threading.Thread(target=signal_with, args=(1,)).start()
 try:
-    pool.run(Task(order(Obedient.SLEEP_MS, 1000)))
+    pool.run(Task(order(Obedient.WAIT)))
     print("finished")
 except PoolClosed:
     print("closed")
@@ -75,56 +86,66 @@ except PoolClosed:
 """
 
 
-def output_of(statements: str) -> list[str]:
-    done = run_python("-c", SCRIPT + statements + AFTER)
+def output_of(statements: str, marks: Path, close_timeout: float = 25) -> list[str]:
+    done = run_python("-c", SCRIPT + statements + AFTER, str(marks), str(close_timeout))
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
     return done.stdout.splitlines()
 
 
-def test_while_a_task_is_sent_a_handler_may_run_another_and_close() -> None:
-    lines = output_of(SENDING)
+def test_while_a_task_is_sent_a_handler_may_run_another_and_close(tmp_path: Path) -> None:
+    lines = output_of(SENDING, tmp_path, 2.5)
     assert lines[0] == "ran"
     assert lines[1].startswith("close")  # it waits for the task that it interrupted, for close_timeout at most
     assert lines[-1] == "the pool is closed"
 
 
-def test_while_its_thread_waits_a_handler_may_run_a_task_and_close() -> None:
-    lines = output_of(WAITING)
+def test_while_its_thread_waits_a_handler_may_run_a_task_and_close(tmp_path: Path) -> None:
+    lines = output_of(WAITING, tmp_path)
     assert lines == ["ran", "closed in time", "finished", "the pool is closed"]
 
 
 @pytest.mark.parametrize("_round", range(5))
-def test_in_the_middle_of_a_stream_closing_ends_it(_round: int) -> None:
-    lines = output_of(STREAMING)
+def test_in_the_middle_of_a_stream_closing_ends_it(_round: int, tmp_path: Path) -> None:
+    lines = output_of(STREAMING, tmp_path)
     assert lines == ["ran", "closed in time", "closed", "the pool is closed"]
 
 
 NESTED = """
 def run_another(_number, _frame):
     seen.append(pool.counts()["outstanding"])
-    pool.run(Task(order(Obedient.SLEEP_MS, 1200)))
-    print("ran inside")
+    pool.run(Task(order(Obedient.WAIT, 1)))
+    print("ran inside", flush=True)
+    marks.go(2)
 
 def lead():
-    pool.run(Task(order(Obedient.SLEEP_MS, 600)))
-    print("leader gone")
+    pool.run(Task(order(Obedient.WAIT, 0)))
+    print("leader gone", flush=True)
+    marks.go(1)
+
+def direct():
+    signal_with(2)
+    while pool.counts()["outstanding"] < 3:
+        time.sleep(0.001)
+    time.sleep(0.2)  # the handler waits by then
+    marks.go(0)
 
 signal.signal(signal.SIGALRM, run_another)
-leader = threading.Thread(target=lead)
-leader.start()
+threads = [threading.Thread(target=lead), threading.Thread(target=direct)]
+threads[0].start()
 while pool.counts()["outstanding"] == 0:
     time.sleep(0.001)
-faulthandler.dump_traceback_later(20, exit=True)
-signal.setitimer(signal.ITIMER_REAL, 0.2)
-pool.run(Task(order(Obedient.SLEEP_MS, 1800)))
+faulthandler.dump_traceback_later(40, exit=True)
+threads[1].start()
+pool.run(Task(order(Obedient.WAIT, 2)))
 print("ran")
-leader.join()
+for thread in threads:
+    thread.join()
 assert seen == [2], seen
 pool.close()
 """
 
 
-def test_a_handler_that_interrupts_a_sleeping_thread_gets_the_lead_in_its_place() -> None:
-    done = run_python("-c", SCRIPT + NESTED)
+def test_a_handler_that_interrupts_a_sleeping_thread_gets_the_lead_in_its_place(tmp_path: Path) -> None:
+    done = run_python("-c", SCRIPT + NESTED, str(tmp_path), "25")
     assert (done.returncode, done.stdout) == (0, "leader gone\nran inside\nran\n"), done.stderr

@@ -36,7 +36,9 @@ class Obedient:
         SLOW_ON_0,
         LOSE_DEVICE,
         STOP_ONCE,
-    ) = range(15)
+        WAIT,
+        WAIT_ON_0,
+    ) = range(17)
     native = None
 
     def __init__(self, context: WorkerContext, marks: str = "") -> None:
@@ -76,6 +78,8 @@ class Obedient:
             _end(order, argument)
         elif order == self.STOP_ONCE:
             _stop_once(self.marks)
+        elif order == self.WAIT or (order == self.WAIT_ON_0 and self.context.device_id == 0):
+            _wait_for(os.path.join(self.marks, f"go-{argument}"))
         elif order == self.ONCE:
             _end_once(os.path.join(self.marks, f"once-{argument}"))
         return Answer([feed.copy() for feed in task.feeds])
@@ -107,6 +111,13 @@ def _stop_once(marks: str) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def _wait_for(mark: str) -> None:
+    deadline = time.monotonic() + 60
+    while not os.path.exists(mark):
+        assert time.monotonic() < deadline, f"{mark} did not come"
+        time.sleep(0.002)
+
+
 class Echo(Obedient):
     """Returns the feeds in native code."""
 
@@ -134,10 +145,15 @@ class Unwilling:
 
 
 class Marking:
-    """An Obedient that writes marks to a folder."""
+    """An Obedient that writes marks to a folder, and waits for those that a test writes there by `go`."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = str(folder)
+
+    def go(self, number: int = 0) -> None:
+        """Let tasks WAIT and WAIT_ON_0 with this argument end, those of now and later ones."""
+        with open(os.path.join(self.folder, f"go-{number}"), "w"):
+            pass
 
     def __call__(self, context: WorkerContext) -> Obedient:
         return Obedient(context, self.folder)
