@@ -97,12 +97,12 @@ def _left_since(before: dict[str, set[object]]) -> dict[str, set[object]]:
 def leaves_nothing() -> Iterator[None]:
     """Fail a test that leaves a process, a thread, a descriptor, shared memory or a file.
 
-    Processes and threads may still be ending, so this waits for at most five seconds.
+    Processes and threads may still be ending, so this waits for at most 20 seconds.
     """
     _freeze()
     before = _snapshot()
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while (left := _left_since(before)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left, f"left behind: {left}"
@@ -112,7 +112,7 @@ def leaves_nothing() -> Iterator[None]:
 def the_watch_ends() -> Iterator[None]:
     """Check that the thread that `leaves_nothing` ignores ends."""
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while (left := [thread for thread in os.listdir("/proc/self/task") if _is_watch(thread)]) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left

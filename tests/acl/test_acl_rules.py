@@ -187,7 +187,7 @@ def cancelled(session, emulator, function, call):
 @pytest.mark.parametrize("pipeline", [False, True])
 def test_a_product_that_cannot_stop_says_what_it_does(packed: Callable[[str], Packed], product: str, pipeline: bool) -> None:
     code = f"""
-with npus(1, exec_ms=300, product="{product}"):
+with npus(1, exec_ms={400 if pipeline else 1200}, product="{product}"):  # a pipeline has three runs
     emulator = Emulator()
     session = InferSession(0, sys.argv[1])
     call = {"lambda: session.infer_pipeline([feeds] * 3)" if pipeline else "lambda: session.infer(feeds)"}
@@ -206,7 +206,7 @@ with npus(1, exec_ms=300, product="{product}"):
 def test_a_stop_that_is_refused_is_asked_for_once(packed: Callable[[str], Packed]) -> None:
     """This happens on a product that the driver does not know."""
     code = """
-with npus(1, exec_ms=300, faults="aclrtStreamAbort=207000"):
+with npus(1, exec_ms=700, faults="aclrtStreamAbort=207000"):
     emulator = Emulator()
     session = InferSession(0, sys.argv[1])
     for call in (lambda: session.infer_pipeline([feeds] * 3), lambda: session.infer_pipeline([feeds] * 2)):
@@ -249,6 +249,9 @@ def run_pool(om: str, folder: Path, host_register: str = "auto", **settings: str
     ):
         for outputs in session.map([feeds] * 30):
             assert np.array_equal(outputs[0], feeds[0] * 2)
+        # A stream may use many slots, each of them a few times. Single calls use one again and again.
+        for _ in range(5):
+            session.infer(feeds)
         said = session.report()
     assert "host memory of device 0: " + said.host_memory[0] in str(said)
     names = [json.loads(line)["call"] for line in calls.read_text().splitlines()]

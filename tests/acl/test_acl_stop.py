@@ -94,7 +94,7 @@ def test_without_an_abort_a_cancel_is_answered_at_the_end(packed: Callable[[str]
     code = (
         PRELUDE
         + """
-with npus(1, exec_ms=300, without=["aclrtStreamAbort"]) as library:
+with npus(1, exec_ms=1500, without=["aclrtStreamAbort"]) as library:
     session = InferSession(0, sys.argv[1])
     emulator = Emulator(library)
     failures = []
@@ -285,7 +285,7 @@ def handler(number, frame):
         except RuntimeError as error:
             told.append("signal handler" in str(error))
 
-with npus(1, exec_ms=500) as library:
+with npus(1, exec_ms=1500) as library:
     session = InferSession(0, sys.argv[1])
     session.infer(feeds)
     signal.signal(signal.SIGUSR1, handler)

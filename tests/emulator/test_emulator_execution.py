@@ -149,7 +149,7 @@ class TestStaticExecution:
         acl.emulator.clear_report()
 
     def test_one_model_runs_once_at_a_time(self, make_acl, static_om):
-        acl = make_acl(exec_ms="200")
+        acl = make_acl(exec_ms="800")
         acl.ok("aclrtSetDevice", 0)
         context = acl.fill(ctypes.c_void_p, "aclrtGetCurrentContext")
         model = acl.load(static_om)

@@ -119,7 +119,7 @@ class TestRules:
         assert (result.stdout, result.returncode) == ("before\n", status)
 
     def test_a_hang_is_for_ever(self):
-        code = "import signal; signal.setitimer(signal.ITIMER_REAL, 0.3); print('before', flush=True); acl.malloc(64)"
+        code = "import signal; print('before', flush=True); signal.setitimer(signal.ITIMER_REAL, 0.3); acl.malloc(64)"
         result = _script(code, AIS_EMULATOR_FAULTS="aclrtMalloc=hang")
         assert (result.stdout, result.returncode) == ("before\n", -14)  # SIGALRM
 
@@ -254,7 +254,7 @@ class TestReport:
     def test_abort_at_a_violation(self):
         code = (
             "import numpy as np; p = acl.malloc_host(64); d = acl.malloc(64); s = acl.stream()\n"
-            "acl.emulator.set_faults('device.copy=delay(300)')\n"
+            "acl.emulator.set_faults('device.copy=delay(20000)')\n"
             "acl.ok('aclrtMemcpyAsync', d, 64, p, 64, 1, s); print('before', flush=True); acl.aclrtFree(d); print('after')"
         )
         result = _script(code, AIS_EMULATOR_ON_VIOLATION="abort")

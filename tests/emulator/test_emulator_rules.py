@@ -47,8 +47,8 @@ def work(acl: Acl, stream: int) -> Callable[[], bool]:
 
 @pytest.fixture
 def machine(make_acl: Callable[..., Acl]) -> Acl:
-    """Make a machine with copies of 100 ms, and set device 0."""
-    acl = make_acl(faults="device.copy=delay(100)")
+    """Make a machine with copies of 400 ms, and set device 0."""
+    acl = make_acl(faults="device.copy=delay(400)")
     acl.ok("aclrtSetDevice", 0)
     return acl
 

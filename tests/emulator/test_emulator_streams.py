@@ -13,7 +13,7 @@ from ais_bench.emulator import pack
 from support import emulator_models as models
 from support.emulator_abi import D2H, H2D, H2H, Dataset
 
-SLOW = "device.copy=delay(150)"  # a copy that is still running at the next line of a test
+SLOW = "device.copy=delay(600)"  # a copy that is still running at the next line of a test
 
 
 def _done(acl, stream) -> bool:
@@ -243,7 +243,7 @@ def test_a_device_exception_on_a_stream_tells_its_cause_first(acl, static_om):
 
 def test_memory_freed_under_a_task(acl):
     stream, device, pinned = acl.stream(), acl.malloc(64), acl.malloc_host(64)
-    acl.emulator.set_faults("device.copy:1=delay(150)")
+    acl.emulator.set_faults("device.copy:1=delay(600)")
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
     acl.ok("aclrtFree", device)  # at once, like the real library
@@ -255,7 +255,7 @@ def test_memory_freed_under_a_task(acl):
 
 @pytest.mark.parametrize("change", ["destroy dataset", "destroy buffer", "update buffer", "unload", "destroy stream"])
 def test_changes_under_an_execution_are_noted(make_acl, static_om, change):
-    acl = make_acl(exec_ms="150")
+    acl = make_acl(exec_ms="600")
     acl.ok("aclrtSetDevice", 0)
     model, stream = acl.load(static_om), acl.stream()
     inputs, outputs = Dataset(acl, [np.ones(4, np.float32)] * 2), Dataset(acl, [16])

@@ -126,8 +126,9 @@ class Killer(contextlib.AbstractContextManager[None]):
         while not self._ended.wait(KILL_S):
             done = self._session.report().total.tasks
             if done > before and (workers := psutil.Process().children()):
-                rng.choice(workers).kill()
-                self.killed, before = self.killed + 1, done
+                with contextlib.suppress(psutil.NoSuchProcess):  # it was killed before, and its end was just noticed
+                    rng.choice(workers).kill()
+                    self.killed, before = self.killed + 1, done
 
 
 def agree(result: Result) -> None:

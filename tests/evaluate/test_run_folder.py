@@ -136,10 +136,10 @@ from support.evaluate import Order, Rows
 from ais_bench.evaluate import evaluate
 
 def slow(sample):
-    time.sleep(0.002)
+    time.sleep(0.002 if sample[1] < int(limit) else 0.1)  # so that the interruption comes before the end
     return sample[0]
 
-model, folder, devices = sys.argv[1:]
+model, folder, devices, limit = sys.argv[1:]
 result = evaluate(model, Rows(400), preprocess=slow, metrics=Order(), devices=range(int(devices)), output=folder,
                   resume=True, progress=False)
 print(result.metrics["order"])
@@ -153,15 +153,15 @@ def test_interrupted_again_and_again_every_sample_is_there_once(negative: str, t
     while done < 400:
         turns += 1
         devices = rng.choice([1, len(DEVICES)])
+        wanted = done + rng.randrange(40, 150)  # records before the interruption
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, negative, str(folder), str(devices)],
+            [sys.executable, "-c", SCRIPT, negative, str(folder), str(devices), str(wanted + 20)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment(),
         )
         try:
-            wanted = done + rng.randrange(40, 150)  # records before the interruption
             deadline = time.monotonic() + 60
             while process.poll() is None and _lines(folder) < wanted and time.monotonic() < deadline:
                 time.sleep(0.005)
@@ -173,7 +173,7 @@ def test_interrupted_again_and_again_every_sample_is_there_once(negative: str, t
         assert done > before, err
     assert turns > 2
     if process.returncode != 0:
-        out = run_script(SCRIPT, negative, str(folder), "1")
+        out = run_script(SCRIPT, negative, str(folder), "1", "400")
     assert int(out) == expected
     indexes = [json.loads(line)["index"] for line in (folder / "records.jsonl").open()]
     assert indexes == list(range(400))

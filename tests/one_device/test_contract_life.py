@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -10,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,13 @@ START = np.zeros(1, np.float32)
 
 
 def threads_of_process() -> int:
-    return len(os.listdir("/proc/self/task"))
+    """Count the threads, without the one that watches for signals and ends by itself some time after a run."""
+    names = [Path(f"/proc/self/task/{thread}/comm") for thread in os.listdir("/proc/self/task")]
+    count = 0
+    for name in names:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            count += name.read_text() != "ais_bench watch\n"
+    return count
 
 
 def test_dropping_the_last_reference_frees_the_device(model: ModelPath) -> None:
@@ -342,26 +350,28 @@ def test_the_loop_count_may_change_while_another_thread_runs(model: ModelPath) -
 def test_times_are_read_by_several_threads_at_once(model: ModelPath) -> None:
     done = threading.Event()
     interval = sys.getswitchinterval()
+    reads, runs = [0] * 4, 0
     with InferSession(0, model("batch")) as session, ThreadPoolExecutor(4) as threads:
 
-        def read() -> int:
-            reads = 0
+        def read(number: int) -> None:
             while not done.is_set():
                 starts = [start for start, _ in session.summary()]
                 assert len(set(starts)) == len(starts), "an execution was reported twice"
-                reads += 1
-            return reads
+                reads[number] += 1
 
         sys.setswitchinterval(1e-6)
         try:
-            readers = [threads.submit(read) for _ in range(4)]
-            for _ in range(1000):
+            readers = [threads.submit(read, number) for number in range(4)]
+            while runs < 1000 or (min(reads) < 3 and not any(reader.done() for reader in readers) and runs < 100_000):
                 session.infer([X])
+                runs += 1
         finally:
             sys.setswitchinterval(interval)
             done.set()
-        assert all(reader.result() > 0 for reader in readers)
-        assert len(session.summary()) == 1000
+        for reader in readers:
+            reader.result()
+        assert min(reads) >= 3
+        assert len(session.summary()) == runs
 
 
 @pytest.mark.parametrize(("steps", "runs"), [(1, 2000), (200_000, 2)], ids=["short runs", "long runs"])

@@ -298,6 +298,6 @@ import atexit
 atexit.register(lambda: open(MARK, "w").close())  # called first
 """
     mark = tmp_path / "ending"
-    done = run_python("-c", program.replace("MARK", repr(str(mark))), seconds=30)
+    done = run_python("-c", program.replace("MARK", repr(str(mark))), seconds=60)
     assert mark.exists(), done.stderr
     assert "KeyboardInterrupt" in done.stderr

@@ -86,15 +86,17 @@ def test_an_error_stands_in_place_of_the_outputs(session: MultiDeviceSession) ->
 
 def test_the_stages_of_callables_have_names_of_their_own(models: dict[str, str]) -> None:
     with MultiDeviceSession(models["open"], devices=[0], preprocess=slowly, postprocess=len) as session:
-        results = list(session.map([1, 2], details=True))
+        results = list(session.map(range(12), details=True))
         report = session.report().total
     for outputs, item in results:
         assert outputs == 1
         assert item.preprocess_ms >= 20
-        assert 0 < item.postprocess_ms < item.preprocess_ms
-        assert item.copy_in_ms < item.preprocess_ms
+        assert item.postprocess_ms > 0
+    # None of them has the 20 ms; on a busy machine single ones may take as long.
+    for stage in ("copy_in_ms", "execute_ms", "postprocess_ms", "copy_out_ms"):
+        assert min(getattr(item, stage) for _, item in results) < 20, stage
     assert report.preprocess_ms.max == pytest.approx(max(item.preprocess_ms for _, item in results))
-    assert report.copy_in_ms.max < 20
+    assert report.copy_in_ms.p50 < 20
 
 
 def test_a_task_that_lost_its_worker_had_two_attempts(models: dict[str, str], tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ SLOW = -1
 
 def raises_at_times(item: int) -> Feeds:
     """A preprocess that fails for every seventh item."""
-    time.sleep(0.3 if item == SLOW else 0.001)
+    time.sleep(1.0 if item == SLOW else 0.001)
     if item % 7 == 3:
         raise LookupError(f"item {item}")
     return pair(item)

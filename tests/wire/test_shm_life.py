@@ -18,7 +18,6 @@ from ais_bench import errors
 from ais_bench.shm import ERROR, OBJECT, TENSORS, Doorbell, Lane, Stats, take
 from support import TESTS
 from support.shm_peer import PATIENCE_S, Peer, peer
-from support.waiting import wait_until
 
 
 def test_failures_are_the_exceptions_of_their_code() -> None:
@@ -107,23 +106,31 @@ def test_waiting_ends_with_a_ring_a_timeout_or_a_signal() -> None:
         pass
 
     def handler(*_: object) -> None:
-        raise Rang
+        if waits.is_set():
+            waits.clear()
+            raise Rang
 
+    def wait() -> None:
+        waits.set()
+        bell.wait(bell.ticket(), PATIENCE_S)
+
+    def signal_again_and_again() -> None:  # so that one comes while the main thread sleeps in the call
+        while not over.wait(0.02):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    waits, over = threading.Event(), threading.Event()
+    thread = threading.Thread(target=signal_again_and_again)
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        me = threading.get_native_id()
-        thread = threading.Thread(target=signal_when_asleep, args=(me,))
         thread.start()
+        begun = time.monotonic()
         with pytest.raises(Rang):
-            bell.wait(bell.ticket(), PATIENCE_S)
-        thread.join(PATIENCE_S)
+            wait()
+        assert time.monotonic() - begun < PATIENCE_S / 2
     finally:
+        over.set()
+        thread.join(PATIENCE_S)
         signal.signal(signal.SIGUSR1, before)
-
-
-def signal_when_asleep(tid: int) -> None:
-    wait_until(lambda: " S " in Path(f"/proc/self/task/{tid}/stat").read_text(), PATIENCE_S)
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
 
 def test_a_closed_lane_takes_no_more_and_ends_the_worker() -> None:
