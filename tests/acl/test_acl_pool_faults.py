@@ -43,7 +43,7 @@ def states(session: MultiDeviceSession) -> dict[int, str]:
 
 def run_until(session: MultiDeviceSession, condition: Callable[[], bool]) -> None:
     """Map items one by one until the condition holds. All results must be right."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     for n, outputs in enumerate(session.map(feeds_of(n) for n in itertools.count())):
         assert right(n, outputs)
         if condition():
@@ -210,8 +210,8 @@ def test_what_every_device_fails_with_is_the_tasks_own_error(om: str) -> None:
 
 
 def test_a_hang_of_the_only_task_is_its_deadlines_error(om: str) -> None:
-    with failing("device.execute=hang", count=2) as met, MultiDeviceSession(om, task_timeout=0.5, **PATIENT) as session:
-        with pytest.raises(TaskTimeout, match=r"task_timeout allows 0.5 s") as caught:
+    with failing("device.execute=hang", count=2) as met, MultiDeviceSession(om, task_timeout=2.0, **PATIENT) as session:
+        with pytest.raises(TaskTimeout, match=r"task_timeout allows 2 s") as caught:
             session.infer(feeds_of(1))
         assert caught.value.device_id in (0, 1)
         assert met() == 2  # tried on exactly two workers

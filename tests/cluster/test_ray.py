@@ -160,7 +160,7 @@ for n, _ in enumerate(session.map(feeds(n) for n in range(100000))):
     assert done.returncode == -9, done.stderr
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) >= 4
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), 20)
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), 60)
 
 
 def test_a_score_has_the_same_bits_as_on_one_machine_and_a_run_goes_on_elsewhere(

@@ -202,14 +202,23 @@ def test_several_devices_begin_together_and_have_one_summary(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     devices = ",".join(map(str, DEVICES))
-    line = f"--model two.onnx --input a --output out --device {devices}"
+    line = f"--model two.onnx --input a --device {devices}"
     if len(DEVICES) == 1:
         pytest.skip("one processor, one device")
-    assert command(f"{line} --divide_input", monkeypatch) == 0
-    out = capfd.readouterr().out
-    found = re.findall(r"\[INFO\] i:(\d) device_(\d) throughput:([\d.]+) +start_time:([\d.]+) end_time:([\d.]+)", out)
-    assert [(place, device) for place, device, *_ in found] == [("0", "0"), ("1", "1")]
-    assert abs(float(found[0][3]) - float(found[1][3])) < 0.5  # the original polls once a second
+
+    def run(output: str) -> tuple[str, list[tuple[str, ...]]]:
+        assert command(f"{line} --output {output} --divide_input", monkeypatch) == 0
+        out = capfd.readouterr().out
+        found = re.findall(r"\[INFO\] i:(\d) device_(\d) throughput:([\d.]+) +start_time:([\d.]+) end_time:([\d.]+)", out)
+        assert [(place, device) for place, device, *_ in found] == [("0", "0"), ("1", "1")]
+        return out, found
+
+    def between_starts(found: list[tuple[str, ...]]) -> float:
+        return abs(float(found[0][3]) - float(found[1][3]))
+
+    out, found = run("out")
+    # The original polls once a second. A busy machine may delay a process.
+    assert between_starts(found) < 0.5 or any(between_starts(run(f"again{n}")[1]) < 0.5 for n in range(5))
     assert "[INFO] multidevice run end qsize:4 result:0" in out
     (summed,) = re.findall(r"\[INFO\] summary throughput:([\d.]+)", out)
     (whole,) = (place / "out").glob("*_summary.json")

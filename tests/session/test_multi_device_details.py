@@ -118,12 +118,12 @@ def test_the_stages_do_not_overlap(models: dict[str, str]) -> None:
         assert stages <= 1.01 * item.end_to_end_ms
 
 
-SLOW = -1
+SLOW, SLOWER = -1, -2
 
 
 def raises_at_times(item: int) -> Feeds:
     """A preprocess that fails for every seventh item."""
-    time.sleep(1.0 if item == SLOW else 0.001)
+    time.sleep({SLOW: 0.3, SLOWER: 1.5}.get(item, 0.001))
     if item % 7 == 3:
         raise LookupError(f"item {item}")
     return pair(item)
@@ -180,8 +180,9 @@ def test_the_report_agrees_with_a_recount_whatever_happens_in_between(models: di
             found.append(next(stream))
         stream.close()
 
-        futures = [session.submit(SLOW) for _ in range(9)]
+        futures = [session.submit(SLOWER) for _ in range(9)]
         assert all(future.cancel() for future in futures)
+        found += list(session.map(range(4), details=True))  # so that a worker is free again
         for _ in range(2):
             with pytest.raises(TaskTimeout):
                 session.submit(SLOW, timeout=0.05).result(20)

@@ -19,7 +19,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run_python(
-    *arguments: str, stdin: str | None = None, seconds: float = 60, cwd: Path | None = None, **variables: str
+    *arguments: str, stdin: str | None = None, seconds: float = 100, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `python ARGUMENTS` and return its output and its exit code. It must end in time."""
     return subprocess.run(
@@ -34,7 +34,7 @@ def run_python(
     )
 
 
-def run_script(code: str, *arguments: str, seconds: float = 60, **variables: str) -> str:
+def run_script(code: str, *arguments: str, seconds: float = 100, **variables: str) -> str:
     """Run `code` and return its output. It must end with exit code 0 in time."""
     strict = ("-X", "faulthandler", "-W", "error::DeprecationWarning")
     code = textwrap.dedent(code)

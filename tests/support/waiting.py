@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 40.0, what: str = "") -> Any:
     """Wait until the condition is true and return its value. Fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
