@@ -14,8 +14,8 @@ from ais_bench import _native
 from ais_bench.errors import AisBenchError, ConfigError, name_task, no_copies
 from ais_bench.one_device.descriptors import ModelMetadata, metadata_of, tensor_desc
 from ais_bench.one_device.feeds import sets_of
-from ais_bench.one_device.gather import picker
 from ais_bench.one_device.inference_session import InferenceSession, session_options
+from ais_bench.one_device.picking import picker
 from ais_bench.one_device.tensor import Tensor
 from ais_bench.one_device.times import sumary
 from ais_bench.options import (

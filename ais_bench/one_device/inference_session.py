@@ -12,7 +12,7 @@ from ais_bench.errors import ConfigError, ConfigTypeError, FeedTypeError, no_cop
 from ais_bench.one_device import file_pipeline, times
 from ais_bench.one_device.aipp import AippMethods
 from ais_bench.one_device.descriptors import tensor_desc
-from ais_bench.one_device.gather import indexes_of, picked
+from ais_bench.one_device.picking import indexes_of, picked
 from ais_bench.one_device.tensor import Tensor
 from ais_bench.one_device.times import ExecTimes
 from ais_bench.options import (

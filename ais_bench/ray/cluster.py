@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import ray
 
 from ais_bench.errors import AisBenchError, ConfigError, PoolClosed, no_copies, rename_task
-from ais_bench.one_device import gather
 from ais_bench.one_device.descriptors import tensor_desc
+from ais_bench.one_device.picking import picker
 from ais_bench.options import (
     OnError,
     absolute,
@@ -43,7 +43,7 @@ from ais_bench.ray.connection import connect
 from ais_bench.ray.driver import Driver, Watch
 from ais_bench.ray.nodes import Settings
 from ais_bench.ray.parcels import Parcel, pack, pack_item, unpack
-from ais_bench.session import Item, MultiDeviceSession, scatter
+from ais_bench.session import Item, MultiDeviceSession, batching, run_feeds
 from ais_bench.session.own_process import OwnProcess
 from ais_bench.tuning import LARGEST_CHUNK, PATIENCE_S, PROCESS_START_S, REPORT_S, TICK_S, WORK_S
 from ais_bench.wire.pickling import loads_error
@@ -258,7 +258,7 @@ class ClusterSession:
             return None
         if self._finishes:
             raise ConfigError("outputs must be None if there is a postprocess, which is given all of them")
-        gather.picker(outputs, [desc.name for desc in self.get_outputs()])
+        picker(outputs, [desc.name for desc in self.get_outputs()])
         return tuple(outputs)
 
     # ---- one set of feeds ----
@@ -297,7 +297,7 @@ class ClusterSession:
         """
         if unknown:
             raise unknown_argument(unknown, ClusterSession.submit)
-        scatter.mode_number(mode)
+        run_feeds.mode_number(mode)
         as_seconds("timeout", timeout, optional=True)
         self.start()
         number, id = (None, None) if device is None else self._place_of(device)
@@ -392,16 +392,16 @@ class ClusterSession:
             raise unknown_argument(unknown, ClusterSession.infer_batch)
         inputs, every = self.get_inputs(), self.get_outputs()
         names = self._wanted(outputs)
-        wanted: list[tensor_desc] = gather.picker(names, [desc.name for desc in every])(every)
+        wanted: list[tensor_desc] = picker(names, [desc.name for desc in every])(every)
         kind, gears = self._described()[2]
-        data = scatter.as_data_set(arrays, inputs, [native[0] for native in self._described()[7]])
+        data = batching.as_data_set(arrays, inputs, [native[0] for native in self._described()[7]])
         batches = sorted(gear[0] for gear in gears) if kind == "dymbatch" else []
-        size = scatter.batch_size_for(data.inputs, batch_size, data.samples, len(self.devices), batches)
+        size = batching.batch_size_for(data.inputs, batch_size, data.samples, len(self.devices), batches)
 
         def run(sets: Iterator[Any]) -> Iterator[Any]:
             return self.map(sets, mode, on_error="raise", outputs=names)
 
-        return scatter.infer_whole(run, data, wanted, batch_axis, size, finishes=self._finishes)
+        return batching.infer_whole(run, data, wanted, batch_axis, size, finishes=self._finishes)
 
     def _results(
         self,
@@ -413,7 +413,7 @@ class ClusterSession:
         details: bool,
         ordered: bool,
     ) -> Iterator[Any]:
-        scatter.mode_number(mode)
+        run_feeds.mode_number(mode)
         returns = check_on_error(self._on_error if on_error is None else on_error) == "return"
         items, details = as_iterable("iterable", iterable, "items"), as_bool("details", details)
         self.start()

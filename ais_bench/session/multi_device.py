@@ -1,6 +1,6 @@
 """MultiDeviceSession: one model on all devices.
 
-feeds -> scatter -> pool -> worker's InferSession -> pool -> gather -> outputs
+feeds -> run_feeds, by_device, batching -> pool -> worker's InferSession -> pool -> picking -> outputs
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from ais_bench.errors import (
     SessionClosed,
     no_copies,
 )
-from ais_bench.one_device import gather
 from ais_bench.one_device.descriptors import ModelMetadata, metadata_of, tensor_desc
+from ais_bench.one_device.picking import picker
 from ais_bench.options import (
     OnError,
     absolute,
@@ -64,7 +64,8 @@ from ais_bench.options import (
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.pool.threads import Lock, LockType
 from ais_bench.providers import ProviderInfo, check_devices, provider_options_of
-from ais_bench.session import scatter
+from ais_bench.session import batching, run_feeds
+from ais_bench.session.by_device import is_by_device, lists_by_device, regroup, sets_by_device, sets_in
 from ais_bench.session.chained import Chained
 from ais_bench.session.count_devices import count_devices
 from ais_bench.session.item import Keyed, item_of
@@ -565,7 +566,7 @@ class MultiDeviceSession:
 
     def _chooser(self, outputs: Sequence[str] | None) -> Callable[[Any], Any]:
         """Return such a function for outputs that did not go through a postprocess."""
-        return gather.picker(outputs, [] if outputs is None else [desc.name for desc in self.get_outputs()])
+        return picker(outputs, [] if outputs is None else [desc.name for desc in self.get_outputs()])
 
     def new_feeds(self, shapes: Sequence[Sequence[int]] | None = None, **unknown: NoReturn) -> list[NDArray[Any]]:
         """Return one array for each input, in memory that a worker shares: feeding these arrays copies nothing.
@@ -631,8 +632,8 @@ class MultiDeviceSession:
             done = self._run_plain(feeds)  # the usual case takes little Python
             if done is not None:
                 return done if isinstance(done, list) else done.result()
-        number = 0 if type(mode) is str and mode == "static" else scatter.mode_number(mode, custom_sizes)
-        if type(feeds) is not list and scatter.is_by_device(feeds):
+        number = 0 if type(mode) is str and mode == "static" else run_feeds.mode_number(mode, custom_sizes)
+        if type(feeds) is not list and is_by_device(feeds):
             if device is not None:
                 raise ConfigError(f"device={device!r} cannot be used with feeds that name their devices")
             by_device = self._by_device(feeds, lambda one, **how: self._task(one, mode=number, **how))
@@ -665,7 +666,7 @@ class MultiDeviceSession:
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.submit)
-        number = scatter.mode_number(mode)
+        number = run_feeds.mode_number(mode)
         if outputs is not None:
             chosen = Chained(self._picker(outputs))
             chosen.follow(self.submit(feeds, device, timeout, mode))
@@ -721,7 +722,7 @@ class MultiDeviceSession:
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.amap)
         returns = self._returns(on_error)
-        scatter.mode_number(mode)
+        run_feeds.mode_number(mode)
         with self._lock:  # raises SessionClosed in a forked child
             if self._closed:
                 raise PoolClosed("the session is closed")
@@ -839,14 +840,14 @@ class MultiDeviceSession:
             raise unknown_argument(unknown, MultiDeviceSession.infer_batch)
         pool = self._ready_pool(None)
         description = self._description(pool)
-        data = scatter.as_data_set(arrays, description.inputs, self._overridable)
-        size = scatter.batch_size_for(data.inputs, batch_size, data.samples, len(pool.workers()), description.batches)
+        data = batching.as_data_set(arrays, description.inputs, self._overridable)
+        size = batching.batch_size_for(data.inputs, batch_size, data.samples, len(pool.workers()), description.batches)
         wanted: list[tensor_desc] = self._picker(outputs)(description.outputs)
 
         def run(sets: Iterator[Any]) -> Iterator[Any]:
             return self.map(sets, mode, on_error="raise", outputs=outputs)
 
-        return scatter.infer_whole(run, data, wanted, batch_axis, size, finishes=self._finishes)
+        return batching.infer_whole(run, data, wanted, batch_axis, size, finishes=self._finishes)
 
     def infer_pipeline(
         self,
@@ -867,17 +868,17 @@ class MultiDeviceSession:
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.infer_pipeline)
         returns = self._returns(on_error)
-        number = scatter.mode_number(mode, custom_sizes)
+        number = run_feeds.mode_number(mode, custom_sizes)
         listed = self._preprocess or self._preprocessing is not None
-        if not scatter.is_by_device(feeds_list):
-            sets = scatter.sets(as_iterable("feeds_list", feeds_list, "feeds"), listed)
+        if not is_by_device(feeds_list):
+            sets = sets_in(as_iterable("feeds_list", feeds_list, "feeds"), listed)
             return list(self.map(sets, mode, "return" if returns else "raise", outputs=outputs))
-        lists = scatter.sets_by_device(feeds_list, listed)
+        lists = sets_by_device(feeds_list, listed)
         flat = {device: [one for feeds in several for one in feeds] for device, several in lists.items()}
         found = self._by_device(flat, lambda one, **how: self._task(one, mode=number, **how), returns)
         pick = self._picker(outputs)
         return {
-            device: gather.regroup(list(map(pick, found[device])), [len(feeds) for feeds in several])
+            device: regroup(list(map(pick, found[device])), [len(feeds) for feeds in several])
             for device, several in lists.items()
         }
 
@@ -899,7 +900,7 @@ class MultiDeviceSession:
         """
         if unknown:
             raise unknown_argument(unknown, MultiDeviceSession.infer_iteration)
-        scatter.mode_number(mode, custom_sizes)
+        run_feeds.mode_number(mode, custom_sizes)
         times = as_int("iteration_times", iteration_times, 1)
         if in_out_list is not None and times > 1:
             in_out_list = as_chain(in_out_list)
@@ -907,12 +908,12 @@ class MultiDeviceSession:
         def task(one: Any, **how: Any) -> Task:
             taken: Any = self._named(one)
             if taken is None:
-                listed = scatter.as_feeds(one, self._inputs)
+                listed = run_feeds.as_feeds(one, self._inputs)
                 self._warn_of(listed)
                 taken = take(listed, [desc.name for desc in self._inputs])
             return Task(encode(Iterate(taken, in_out_list, times, mode)), kind=OBJECT, **how)
 
-        if scatter.is_by_device(feeds):
+        if is_by_device(feeds):
             by_device = self._by_device(feeds, task, prepare=False)
             pick = self._chooser(outputs)
             return {device: list(map(pick, results)) for device, results in by_device.items()}
@@ -926,7 +927,7 @@ class MultiDeviceSession:
         self, feeds: Mapping[Any, Any], make: Callable[..., Task], returns: bool | None = None, *, prepare: bool = True
     ) -> dict[int, list[Any]]:
         """Run {device: [feeds, ...]} and return {device: [outputs, ...]}: each list on its device, all at the same time."""
-        lists = scatter.by_device(feeds)
+        lists = lists_by_device(feeds)
         pool = self._ready_pool(lists)
         if prepare and self._preprocessing is not None:
             prepared = iter(list(self._prepared(itertools.chain(*lists.values()))))
@@ -970,7 +971,7 @@ class MultiDeviceSession:
             named = self._named(item)
             if named is not None:
                 return Task(encode(Named(named)), mode, OBJECT, 0, device, index, key)
-            feeds = scatter.as_feeds(item, self._inputs)
+            feeds = run_feeds.as_feeds(item, self._inputs)
             self._warn_of(feeds)
         except FeedError as error:
             if key is None:
@@ -979,8 +980,8 @@ class MultiDeviceSession:
         return Task(feeds, mode, TENSORS, 0, device, index, key)
 
     def _named(self, feeds: Any) -> dict[str, Any] | None:
-        """Return copies of feeds that only their names can identify, see `scatter.by_name`; None for others."""
-        named = scatter.by_name(feeds, self._inputs, self._overridable)
+        """Return copies of feeds that only their names can identify, see `run_feeds.by_name`; None for others."""
+        named = run_feeds.by_name(feeds, self._inputs, self._overridable)
         if named is None:
             return None
         self._warn_of(self._in_order(named))
@@ -1006,7 +1007,7 @@ class MultiDeviceSession:
     def _stream(
         self, iterable: Iterable[Any], mode: str, on_error: OnError | None, *, details: bool, ordered: bool
     ) -> Iterator[Any]:
-        number, returns = scatter.mode_number(mode), self._returns(on_error)
+        number, returns = run_feeds.mode_number(mode), self._returns(on_error)
         iterable, details = as_iterable("iterable", iterable, "feeds"), as_bool("details", details)
         pool = self._ready_pool(None)
         start = pool.ordered if ordered else pool.unordered

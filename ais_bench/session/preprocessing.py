@@ -16,7 +16,7 @@ from ais_bench.one_device.feeds import to_array
 from ais_bench.pool import DevicePool, PoolSettings, Task
 from ais_bench.session.chained import Chained
 from ais_bench.session.item import Keyed
-from ais_bench.session.scatter import as_feeds, by_name
+from ais_bench.session.run_feeds import as_feeds, by_name
 from ais_bench.wire import OBJECT, TENSORS, decode, encode
 from ais_bench.wire.carry import LENT
 from ais_bench.wire.factories import Named, PreprocessFactory, read_header

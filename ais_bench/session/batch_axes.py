@@ -1,19 +1,16 @@
-"""Turn single outputs into the form that callers asked for. Pure functions."""
+"""Which axis of an output runs over the samples, and outputs of batches put together along it. Pure functions."""
 
 from __future__ import annotations
 
-import itertools
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ais_bench import _native
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.one_device.descriptors import tensor_desc
-from ais_bench.options import as_list, nearest
 
 
 class BatchAxes:
@@ -97,7 +94,7 @@ def _axes_asked(asked: Any, names: Sequence[str]) -> dict[int, int]:
     """Return {output: axis} from a caller's batch_axis. Raises ConfigError."""
     if asked is None:
         return {}
-    wanted = f"batch_axis is {asked!r}; it is a whole number, a list of one for each output, or {{output name: number}}"
+    wanted = f"batch_axis must be an integer, a list of one for each output, or {{output name: integer}}, got {asked!r}"
     if isinstance(asked, Mapping):
         unknown = [name for name in asked if name not in names]
         if unknown:
@@ -149,36 +146,6 @@ def whole_arrays(
     return whole
 
 
-def indexes_of(wanted: Any, names: Sequence[str]) -> list[int]:
-    """Return the positions of the outputs in `wanted`, in its order. Raises FeedError for an unknown name."""
-    asked = as_list("outputs", wanted, "output names")
-    for name in asked:
-        if name not in names:
-            raise FeedError(f"the model has no output {name!r}{nearest(name, names) or f'; it has {list(names)}'}")
-    return [names.index(name) for name in asked]
-
-
-def picker(wanted: Any, names: Sequence[str]) -> Callable[[Any], Any]:
-    """Return a function that picks the outputs in `wanted` from a list of all outputs (None: the list itself). A value that is
-    not a list, such as an error, stays. Raises the errors of `indexes_of`."""
-    if wanted is None:
-        return lambda result: result
-    indexes = indexes_of(wanted, names)
-    return lambda result: picked(result, indexes) if isinstance(result, list) else result
-
-
-def picked(outputs: Sequence[Any], indexes: Sequence[int]) -> list[Any]:
-    """Return the outputs at these positions. If an output is wanted twice, the second is a copy, because outputs must be
-    independent of each other."""
-    found = []
-    for place, index in enumerate(indexes):
-        one = outputs[index]
-        if index in indexes[:place]:
-            one = np.array(one) if isinstance(one, np.ndarray) else one._copied() if isinstance(one, _native.Tensor) else one
-        found.append(one)
-    return found
-
-
 def _place(array: NDArray[Any], whole: NDArray[Any], axis: int, start: int, stop: int, expected: int, name: str) -> None:
     """Copy one run's output to its position. Raises FeedError."""
     rest = (*whole.shape[:axis], *whole.shape[axis + 1 :])
@@ -190,12 +157,6 @@ def _place(array: NDArray[Any], whole: NDArray[Any], axis: int, start: int, stop
             f"output {name} has samples of shape {given} in one batch and {rest} in another; use map for outputs that vary"
         )
     np.moveaxis(whole, axis, 0)[start:stop] = np.moveaxis(array, axis, 0)[: stop - start]
-
-
-def regroup(items: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
-    """Return a flat list as lists of these lengths."""
-    edges = [0, *itertools.accumulate(lengths)]
-    return [list(items[low:high]) for low, high in itertools.pairwise(edges)]
 
 
 def no_samples(outputs: Sequence[tensor_desc]) -> list[NDArray[Any]]:

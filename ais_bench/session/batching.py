@@ -1,83 +1,19 @@
-"""Turn the arguments of callers into lists of feeds for the pool. Pure functions."""
+"""A whole data set into batches. Pure functions, but for `infer_whole`, which runs them."""
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ais_bench.errors import ConfigError, FeedError
-from ais_bench.one_device import gather
 from ais_bench.one_device.descriptors import tensor_desc
-from ais_bench.one_device.feeds import is_by_name, is_one_array, sets_of, to_array, to_sequence
-from ais_bench.options import as_device_id, as_int, as_iterable, as_mode, check_custom_sizes, wrong
-
-
-def is_by_device(feeds: Any) -> bool:
-    """Return whether this is the form {device id: [feeds, ...]}. The keys of a mapping by input name are texts."""
-    if type(feeds) is list:
-        return False  # the usual case; a check against an abstract class is slow
-    return (
-        isinstance(feeds, Mapping)
-        and len(feeds) > 0
-        and all(isinstance(key, numbers.Integral) and not isinstance(key, bool) for key in feeds)
-    )
-
-
-def by_device(feeds: Mapping[Any, Any]) -> dict[int, list[Any]]:
-    """Return {device id: [feeds, ...]} with plain ints and lists. Raises ConfigError."""
-    lists: dict[int, list[Any]] = {}
-    for device, several in feeds.items():
-        lists[as_device_id(device)] = list(as_iterable(f"the feeds of device {device}", several, "feeds, one for each run"))
-    return lists
-
-
-def as_feeds(feeds: Any, inputs: Sequence[tensor_desc]) -> Sequence[Any]:
-    """Return the feeds of one run as a list or tuple in the model's order. Raises FeedError."""
-    if type(feeds) is list or type(feeds) is tuple:
-        return feeds
-    return to_sequence(feeds, [desc.name for desc in inputs], [rank_of(desc) for desc in inputs])
-
-
-def by_name(feeds: Any, inputs: Sequence[tensor_desc], overridable: Sequence[str]) -> dict[str, Any] | None:
-    """Return the feeds of one run by name, if a list in the model's order is not enough: an optional input is left out, or a
-    constant gets another value. Return None otherwise. Raises FeedError."""
-    optional = [desc.name for desc in inputs if desc.optional]
-    if not (optional or overridable) or (not optional and not is_by_name(feeds)):
-        return None
-    names = [desc.name for desc in inputs]
-    if type(feeds) is not list and type(feeds) is not tuple:
-        feeds = to_sequence(feeds, names, [rank_of(desc) for desc in inputs], optional, overridable)
-    if len(feeds) not in (len(names), len(names) + len(overridable)):
-        return None  # the task reports what is wrong with the feeds
-    every = dict(zip([*names, *overridable], feeds, strict=False))
-    given = {name: value for name, value in every.items() if value is not None or (name in names and name not in optional)}
-    return None if list(given) == names else given
-
-
-def numpy_name(desc: tensor_desc) -> str:
-    """Return numpy's spelling of an input's type: "np.float32"."""
-    return f"{'np' if desc.dtype.isbuiltin == 1 else 'ml_dtypes'}.{desc.dtype.name}"
-
-
-def rank_of(desc: tensor_desc) -> int:
-    """Return the number of dimensions; -1 for an input of any rank, which has neither a shape nor a size."""
-    return len(desc.shape) if desc.shape or desc.size else -1
-
-
-def sets(feeds_list: Iterable[Any], listed: bool) -> Iterator[Any]:
-    """Yield the sets of feeds in a pipeline's list. `listed`: yield a single array as a list, as a preprocess takes it."""
-    for element in feeds_list:
-        for feeds in sets_of(element):
-            yield [feeds] if listed and is_one_array(feeds) else feeds
-
-
-def sets_by_device(feeds: Mapping[Any, Any], listed: bool) -> dict[int, list[list[Any]]]:
-    """Return {device id: [feeds_list, ...]} with the sets of each list. Raises ConfigError."""
-    return {device: [list(sets(one, listed)) for one in several] for device, several in by_device(feeds).items()}
+from ais_bench.one_device.feeds import is_by_name, to_array, to_sequence
+from ais_bench.options import as_int, wrong
+from ais_bench.session.batch_axes import BatchAxes, no_samples, whole_arrays
+from ais_bench.session.run_feeds import rank_of
 
 
 class DataSet(NamedTuple):
@@ -127,6 +63,11 @@ def as_data_set(arrays: Any, inputs: Sequence[tensor_desc], overridable: Sequenc
     return DataSet(whole, constants, given, len(given) == len(inputs) and not constants)
 
 
+def numpy_name(desc: tensor_desc) -> str:
+    """Return numpy's spelling of an input's type: "np.float32"."""
+    return f"{'np' if desc.dtype.isbuiltin == 1 else 'ml_dtypes'}.{desc.dtype.name}"
+
+
 def batch_size_for(
     inputs: Sequence[tensor_desc], asked: int | None, samples: int, workers: int, gears: Sequence[int] = ()
 ) -> tuple[int, bool]:
@@ -166,10 +107,10 @@ def infer_whole(
     `finishes`: a postprocess makes the outputs. Raises ConfigError for the axis, FeedError for outputs that do not fit.
     """
     size, pad = size_and_pad
-    axes = gather.BatchAxes(data.inputs, wanted, batch_axis, declared=not finishes)
+    axes = BatchAxes(data.inputs, wanted, batch_axis, declared=not finishes)
     if data.samples == 0:
-        return gather.no_samples(wanted)
-    return gather.whole_arrays(run(data.runs(size, pad)), data.samples, size, pad, wanted, axes)
+        return no_samples(wanted)
+    return whole_arrays(run(data.runs(size, pad)), data.samples, size, pad, wanted, axes)
 
 
 def batches(arrays: Sequence[NDArray[Any]], size: int, pad: bool) -> Iterator[list[NDArray[Any]]]:
@@ -181,11 +122,3 @@ def batches(arrays: Sequence[NDArray[Any]], size: int, pad: bool) -> Iterator[li
         if pad and missing > 0:
             chunk = [np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) for part in chunk]
         yield chunk
-
-
-def mode_number(mode: str, custom_sizes: Any = None) -> int:
-    """Return the number that stands for a mode in a task. Raises ConfigError."""
-    number = as_mode(mode)
-    if mode == "dymshape":
-        check_custom_sizes(custom_sizes)
-    return number
