@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = words[1:]
     debug = "--debug" in words
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # the program was started with a closed descriptor: nobody reads what is printed
+        if getattr(sys, name) is None:  # the program was started with a closed descriptor: no output is needed
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -9,9 +9,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ais_bench.cli.log import CliError
-from ais_bench.cli.show import figure, lines, table
+from ais_bench.cli.show import figure, lines, print_json, table
 
-__all__ = ["BENCH", "KINDS", "SCALING", "SCENARIO", "figures_of", "measured_run", "rows_of", "show"]
+__all__ = ["BENCH", "KINDS", "SCALING", "SCENARIO", "figures_of", "measured_run", "print_report", "rows_of", "show"]
 
 BENCH, SCALING, SCENARIO = "bench", "scaling", "scenario"
 KINDS = (BENCH, SCALING, SCENARIO)
@@ -90,6 +90,16 @@ def rows_of(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the measured settings with their figures."""
     rows: list[dict[str, Any]] = report.get("results") or report.get("curve") or []
     return rows
+
+
+def print_report(options: Any, report: dict[str, Any]) -> None:
+    """Print a measurement that has just ended: as JSON with --json, otherwise as tables."""
+    if options.json:
+        print_json({"model": options.model, **report})
+    else:
+        show(report)
+        if options.output:
+            print(f"run folder: {options.output}")
 
 
 def show(report: dict[str, Any]) -> None:

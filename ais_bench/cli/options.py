@@ -21,18 +21,23 @@ def _boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"must be one of {', '.join((*_TRUE, *_FALSE))}, in upper or lower case, got {text!r}")
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a parser of integers of at least `least`. It raises ArgumentTypeError."""
+
+    def integer(text: str) -> int:
         number = int(text)
         if number < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, got {number}")
         return number
 
-    whole.__name__ = "whole number"
-    return whole
+    integer.__name__ = "integer"
+    return integer
 
 
-def _ids(highest: int) -> Callable[[str], int | list[int]]:
+def ids_to(highest: int) -> Callable[[str], int | list[int]]:
+    """Return a parser of one id, or of several ids separated by commas, from 0 to `highest`. It raises
+    ArgumentTypeError."""
+
     def ids(text: str) -> int | list[int]:
         numbers = [int(part) for part in text.split(",")]
         for number in numbers:
@@ -55,7 +60,7 @@ def _of_characters(allowed: str, what: str) -> Callable[[str], str]:
     return text_of
 
 
-_shapes = _of_characters(r"_A-Za-z0-9,;:/.\-", "list of shapes, such as data:1,600;info:1,600")
+shape_list = _of_characters(r"_A-Za-z0-9,;:/.\-", "list of shapes, such as data:1,600;info:1,600")
 _ranges = _of_characters(r"_A-Za-z0-9,;:/.\-~", "list of ranges, such as data:1,600~700;info:1,600-700, or an .info file")
 _numbers = _of_characters(r"0-9,;", "list of numbers")
 
@@ -68,7 +73,8 @@ def _file(text: str) -> str:
     return text
 
 
-def _model(text: str) -> str:
+def model_file(text: str) -> str:
+    """Return the path of a model file. Raises ArgumentTypeError."""
     if not text:
         raise argparse.ArgumentTypeError("the model's path is empty")
     return _file(text)
@@ -147,7 +153,7 @@ def _add_files(group: _Adder) -> None:
         "--model -m --om_model -om",
         "the model: an .om file for an NPU, an .onnx file for the CPU",
         dest="model",
-        type=_model,
+        type=model_file,
         required=True,
     )
     group.value(
@@ -162,7 +168,7 @@ def _add_files(group: _Adder) -> None:
     group.value(
         "--output_batchsize_axis -oba",
         "the axis along which the result of a batch is split into one file for each input file (%(default)s)",
-        type=_whole(0),
+        type=at_least(0),
         default=0,
         metavar="AXIS",
     )
@@ -172,14 +178,18 @@ def _add_files(group: _Adder) -> None:
 
 def _add_runs(group: _Adder) -> None:
     group.value(
-        "--device -d", "the device, or a comma-separated list, 0 to 255 (%(default)s)", type=_ids(255), default=0, metavar="ID"
+        "--device -d",
+        "the device, or a comma-separated list, 0 to 255 (%(default)s)",
+        type=ids_to(255),
+        default=0,
+        metavar="ID",
     )
     group.switch("--divide_input", "with several devices: divide the input among them; otherwise each device gets all of it")
-    group.value("--loop -l", "executions for each set of inputs (%(default)s)", type=_whole(1), default=1, metavar="N")
+    group.value("--loop -l", "executions for each set of inputs (%(default)s)", type=at_least(1), default=1, metavar="N")
     group.value(
         "--warmup_count -wcount",
         "executions before the measurement (%(default)s)",
-        type=_whole(0),
+        type=at_least(0),
         default=1,
         metavar="N",
     )
@@ -192,13 +202,13 @@ def _add_runs(group: _Adder) -> None:
     )
     group.switch("--pipeline", "read, run and write at the same time, with one file for each input in a run")
     group.value(
-        "--threads", "with --pipeline: threads that run the model (%(default)s)", type=_whole(1), default=1, metavar="N"
+        "--threads", "with --pipeline: threads that run the model (%(default)s)", type=at_least(1), default=1, metavar="N"
     )
     group.value(
         "--batchsize --batch_size",
         "samples in each run, for the throughput; default: the model's first dimension",
         dest="batchsize",
-        type=_whole(1),
+        type=at_least(1),
         metavar="N",
     )
     group.switch("--debug", "print more lines")
@@ -206,11 +216,16 @@ def _add_runs(group: _Adder) -> None:
 
 def _add_shapes(group: _Adder) -> None:
     group.value(
-        "--dymBatch --dym_batch -db", "the batch gear, such as 2", dest="dym_batch", type=_whole(1), default=0, metavar="N"
+        "--dymBatch --dym_batch -db",
+        "the batch gear, such as 2",
+        dest="dym_batch",
+        type=at_least(1),
+        default=0,
+        metavar="N",
     )
-    group.value("--dymHW --dym_hw -dhw", 'the image size gear, such as "300,500"', dest="dym_hw", type=_shapes, metavar="H,W")
-    group.value("--dymDims --dym_dims -dd", 'the dims gear, such as "data:1,600;info:1,600"', dest="dym_dims", type=_shapes)
-    group.value("--dymShape --dym_shape -ds", 'the shapes, such as "data:1,600;info:1,600"', dest="dym_shape", type=_shapes)
+    group.value("--dymHW --dym_hw -dhw", 'the image size gear, "300,500"', dest="dym_hw", type=shape_list, metavar="H,W")
+    group.value("--dymDims --dym_dims -dd", 'the dims gear, such as "data:1,600;info:1,600"', dest="dym_dims", type=shape_list)
+    group.value("--dymShape --dym_shape -ds", 'the shapes, such as "data:1,600;info:1,600"', dest="dym_shape", type=shape_list)
     group.value(
         "--dymShape_range --dymShape-range --dym_shape_range -dr",
         'many shapes one after the other, such as "data:1,600~700;info:1,600-700" (~ a range, ~ again its step, - a choice), '
@@ -237,7 +252,7 @@ def _add_measuring(group: _Adder) -> None:
     group.value(
         "--npu_id",
         "the NPU's number in npu-smi, or a list with one for each device (%(default)s)",
-        type=_ids(2048),
+        type=ids_to(2048),
         default=0,
         metavar="ID",
     )

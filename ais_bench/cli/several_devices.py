@@ -180,7 +180,7 @@ def _mean_of(every: list[DeviceOutcome]) -> dict[str, float]:
 # ---- in the process of a device ----
 
 
-class _Options:
+class _InferOptions:
     """The options of the command line, as received from the parent."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -202,7 +202,7 @@ def main(fd: int) -> None:
         lines.flush()
 
     task = json.loads(lines.readline())
-    options = _Options(task["options"])
+    options = _InferOptions(task["options"])
     set_debug(options.debug)
 
     def ready() -> None:

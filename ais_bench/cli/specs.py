@@ -13,10 +13,10 @@ from typing import Any
 
 from ais_bench.cli.log import CliError
 
-__all__ = ["Labelled", "dataset_of", "load_object", "metric_of", "settled"]
+__all__ = ["Labelled", "absolute_spec", "dataset_of", "load_object", "metric_of"]
 
 
-def settled(spec: str | None) -> str | None:
+def absolute_spec(spec: str | None) -> str | None:
     """Return the specification with an absolute path, so that it does not depend on the working directory."""
     if spec is None:
         return None

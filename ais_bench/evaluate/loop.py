@@ -15,7 +15,7 @@ from ais_bench.evaluate.plan import batch_size_for, check_number, model_facts
 from ais_bench.evaluate.progress import Progress
 from ais_bench.evaluate.result import Result
 from ais_bench.evaluate.scoring import Scorer
-from ais_bench.evaluate.sources import Source, source_of
+from ais_bench.evaluate.sources import SampleSource, source_of
 from ais_bench.options import check_names, known_options, wrong, wrong_type
 from ais_bench.tuning import MORE_ROUNDS
 
@@ -121,7 +121,7 @@ def _facts(model_or_session: Any) -> dict[str, Any]:
 class _Asked(NamedTuple):
     """The checked arguments of `evaluate`."""
 
-    source: Source
+    source: SampleSource
     scorer: Scorer
     batch_size: int | None
     limit: int | None
@@ -210,7 +210,7 @@ def _session(
 class _Run:
     """Sends batches to the session, and handles their outcomes in order."""
 
-    def __init__(self, lane: Lane, source: Source, size: int, inputs: Inputs, book: Book, alone: bool) -> None:
+    def __init__(self, lane: Lane, source: SampleSource, size: int, inputs: Inputs, book: Book, alone: bool) -> None:
         self._lane, self._source, self._size, self._inputs = lane, source, size, inputs
         self._book, self._alone = book, alone
 
@@ -220,7 +220,7 @@ class _Run:
         bar.count = len(self._book.done)
         for batch, answer, item in self._lane(self._batches()):
             padded = batch.size - len(batch.entries)
-            for first, (index, outcome, where) in enumerate(self._settle(batch, answer, item)):
+            for first, (index, outcome, where) in enumerate(self._outcomes_of(batch, answer, item)):
                 self._book.add(index, self._source.name(index), outcome, where, first == 0, padded)
                 bar.count += 1
                 bar.failed += outcome.failure is not None
@@ -237,7 +237,7 @@ class _Run:
         if entries:
             yield Batch(self._size, tuple(entries), self._inputs)
 
-    def _settle(self, batch: Batch, answer: Any, item: Any) -> Iterator[tuple[int, SampleOutcome, Any]]:
+    def _outcomes_of(self, batch: Batch, answer: Any, item: Any) -> Iterator[tuple[int, SampleOutcome, Any]]:
         """Yield (index, outcome, item) of every sample of a batch. Raises an error that is not a sample's failure."""
         if isinstance(answer, SamplesFailed):
             outcomes = answer.outcomes

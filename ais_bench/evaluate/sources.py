@@ -19,7 +19,7 @@ import numpy as np
 from ais_bench.errors import ConfigError, FeedError
 from ais_bench.tuning import TRAVELS_AS_ONE
 
-__all__ = ["Files", "MappedArray", "Source", "natural_order", "source_of"]
+__all__ = ["Files", "MappedArray", "SampleSource", "natural_order", "source_of"]
 
 SUFFIXES = (".npy", ".bin")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -75,7 +75,7 @@ def _open_mapped(path: str, kind: Any, offset: int, shape: tuple[int, ...]) -> M
     return MappedArray(np.memmap(path, kind, "r", offset, shape))
 
 
-class Source:
+class SampleSource:
     """The samples of one evaluation, in order.
 
     Attributes:
@@ -116,7 +116,7 @@ class Source:
             yield from ((index, None) for index in (range(self.count or 0) if self._chosen is None else self._chosen))
 
 
-def source_of(dataset: Any) -> Source:
+def source_of(dataset: Any) -> SampleSource:
     """Return the samples of a data set. Raises ConfigError if the object is not a data set."""
     if isinstance(dataset, (str, os.PathLike)):
         return _files(_of_folder(os.fspath(dataset)), f"files of {os.path.abspath(os.fspath(dataset))}")
@@ -129,26 +129,26 @@ def source_of(dataset: Any) -> Source:
         return _files([os.path.abspath(os.fspath(entry)) for entry in dataset], "files")
     if isinstance(dataset, np.memmap) and dataset.ndim and dataset.filename is not None:
         if dataset.flags["C_CONTIGUOUS"] and dataset.base is not None and not isinstance(dataset.base, np.ndarray):
-            return Source(MappedArray(dataset), len(dataset), "array in a file")
-        return Source(None, len(dataset), "array", dataset)
+            return SampleSource(MappedArray(dataset), len(dataset), "array in a file")
+        return SampleSource(None, len(dataset), "array", dataset)
     if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
         return _indexed(dataset)
     if isinstance(dataset, Iterable):
-        return Source(None, _length(dataset), type(dataset).__qualname__, dataset)
+        return SampleSource(None, _length(dataset), type(dataset).__qualname__, dataset)
     raise ConfigError(
         "the data set must have __len__ and __getitem__, or __iter__, or be a folder or a list of files, "
         f"got a {type(dataset).__name__}"
     )
 
 
-def _indexed(dataset: Any) -> Source:
+def _indexed(dataset: Any) -> SampleSource:
     plain = type(dataset) in (list, tuple) or isinstance(dataset, np.ndarray)
     size = dataset.nbytes if isinstance(dataset, np.ndarray) else 0
     if plain and not size:
         size = sum(getattr(part, "nbytes", 0) for entry in dataset for part in (entry if type(entry) is tuple else (entry,)))
     if size > TRAVELS_AS_ONE:
-        return Source(None, len(dataset), type(dataset).__qualname__, dataset)
-    return Source(dataset, len(dataset), type(dataset).__qualname__)
+        return SampleSource(None, len(dataset), type(dataset).__qualname__, dataset)
+    return SampleSource(dataset, len(dataset), type(dataset).__qualname__)
 
 
 def _length(dataset: Any) -> int | None:
@@ -164,11 +164,11 @@ def _is_path(entry: Any) -> bool:
     return os.path.splitext(os.fspath(entry))[1].lower() in (*SUFFIXES, *IMAGES)
 
 
-def _files(paths: list[str], kind: str) -> Source:
+def _files(paths: list[str], kind: str) -> SampleSource:
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise ConfigError(f"{len(missing)} of {len(paths)} files do not exist; the first is {missing[0]!r}")
-    return Source(Files(paths), len(paths), kind)
+    return SampleSource(Files(paths), len(paths), kind)
 
 
 def _of_folder(path: str) -> list[str]:

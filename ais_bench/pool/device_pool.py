@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
@@ -24,8 +25,8 @@ from ais_bench import _native
 from ais_bench._native import FeedRule, Results, Stream
 from ais_bench.errors import ConfigError, PoolClosed, no_copies
 from ais_bench.options import as_device_id, as_device_ids, unknown_argument
-from ais_bench.pool.engine import Engine, closed_error, foreign_error
 from ais_bench.pool.interpreter import check_kernel, command
+from ais_bench.pool.pool_core import PoolCore, closed_error, foreign_error
 from ais_bench.pool.seats import RunningWorker
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task
@@ -41,7 +42,8 @@ T = TypeVar("T")
 _native.load_numpy()  # here, in the importing thread: the first array may be in a daemon thread
 
 
-class WorkerInfo(NamedTuple):
+@dataclass(frozen=True)
+class WorkerInfo:
     """The state of one worker. `pid` is None while there is no process. ais_bench.pool.seats.SeatState has the states."""
 
     pid: int | None
@@ -96,19 +98,19 @@ class DevicePool:
         if needed is not None and needed > len(self._devices):
             raise ConfigError(f"min_devices must be at most {len(self._devices)}, the number of devices, got {needed}")
         parcel = factory.share() if isinstance(factory, Parcel) else Parcel.of(factory)
-        self._engine = Engine(self._settings, parcel, len(self._devices) * self._settings.workers_per_device, called)
+        self._core = PoolCore(self._settings, parcel, len(self._devices) * self._settings.workers_per_device, called)
         self._begun = False
         self._settled = False
         for device, weight in (self._settings.weights or {}).items():
-            self._engine.exchange.set_weight(device, float(weight))
-        weakref.finalize(self, self._engine.abandon).atexit = False
+            self._core.exchange.set_weight(device, float(weight))
+        weakref.finalize(self, self._core.abandon).atexit = False
 
     # ---- life ----
 
     @property
     def started(self) -> bool:
         """Whether `start` has succeeded, and the pool is open."""
-        return self._settled and not self._engine.closed
+        return self._settled and not self._core.closed
 
     def start(self) -> None:
         """Start the missing workers and wait until they are ready.
@@ -116,18 +118,18 @@ class DevicePool:
         As soon as fewer than `min_devices` devices can become ready, raises WorkerStartError (its cause is the error of a
         factory) and closes the pool. Raises PoolClosed after `close`.
         """
-        engine = self._owned()
+        core = self._owned()
         if self._settled:
             return
         try:
-            with engine.supervisor.changed:  # a concurrent start() must not see a partial device list
+            with core.supervisor.changed:  # a concurrent start() must not see a partial device list
                 if not self._begun:
                     self._begun = True
                     for device in self._devices:
-                        engine.add(device)
-            engine.wait_until_settled(self._devices, self._settings.min_devices or len(self._devices))
+                        core.add(device)
+            core.wait_until_started(self._devices, self._settings.min_devices or len(self._devices))
         except BaseException:
-            engine.close(force=True)
+            core.close(force=True)
             raise
         self._settled = True
 
@@ -137,7 +139,7 @@ class DevicePool:
         ConfigTypeError for an unknown argument."""
         if unknown:
             raise unknown_argument(unknown, DevicePool.close)
-        self._engine.close(force=force)
+        self._core.close(force=force)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise no_copies("a DevicePool", "make one where it is needed")
@@ -148,13 +150,13 @@ class DevicePool:
     def __exit__(self, kind: object, _error: object, _traceback: object) -> None:
         self.close(force=kind is not None)
 
-    def _owned(self) -> Engine:
-        engine = self._engine
-        if engine.foreign:
+    def _owned(self) -> PoolCore:
+        core = self._core
+        if core.foreign:
             raise foreign_error()
-        if engine.closed:
+        if core.closed:
             raise closed_error()
-        return engine
+        return core
 
     @property
     def devices(self) -> tuple[int, ...]:
@@ -164,8 +166,8 @@ class DevicePool:
     def add_device(self, device: int) -> None:
         """Start workers on one more device and wait until they are ready. Raises ConfigError, WorkerStartError, PoolClosed."""
         device = as_device_id(device)
-        engine = self._owned()
-        with engine.supervisor.changed:
+        core = self._owned()
+        with core.supervisor.changed:
             self._check_not_changing(device)
             if device in self._devices:
                 raise ConfigError(f"device {device} is in the pool already")
@@ -174,12 +176,12 @@ class DevicePool:
                 return
             self._changing.add(device)
         try:
-            engine.add(device)
-            engine.wait_until_settled([device], 1)
+            core.add(device)
+            core.wait_until_started([device], 1)
             self._devices.append(device)
         except BaseException:
-            engine.supervisor.remove(device)
-            engine.wait_until_gone(device)
+            core.supervisor.remove(device)
+            core.wait_until_gone(device)
             raise
         finally:
             self._changing.discard(device)
@@ -187,8 +189,8 @@ class DevicePool:
     def remove_device(self, device: int) -> None:
         """Remove a device: its workers finish their tasks and end. Raises ConfigError, PoolClosed."""
         device = as_device_id(device)
-        engine = self._owned()
-        with engine.supervisor.changed:
+        core = self._owned()
+        with core.supervisor.changed:
             self._check_not_changing(device)
             if device not in self._devices:
                 raise ConfigError(f"device {device} is not in the pool; there are {self._devices}")
@@ -199,8 +201,8 @@ class DevicePool:
                 return
             self._changing.add(device)
         try:
-            engine.supervisor.remove(device)
-            engine.wait_until_gone(device)
+            core.supervisor.remove(device)
+            core.wait_until_gone(device)
         finally:
             self._changing.discard(device)
 
@@ -224,16 +226,16 @@ class DevicePool:
             raise unknown_argument(unknown, DevicePool.submit)
         device = None if device is None else as_device_id(device)
         self.start()
-        engine = self._engine
+        core = self._core
         task = feeds if isinstance(feeds, Task) else Task(feeds, device=device)
         self._check_device(task)
-        future = engine.future()
+        future = core.future()
         task.future, future.task = future, task
         try:
-            engine.exchange.start(task, timeout)
+            core.exchange.start(task, timeout)
         except BaseException:
             task.future = future.task = None
-            engine.exchange.cancel([task])
+            core.exchange.cancel([task])
             raise
         return future
 
@@ -253,24 +255,24 @@ class DevicePool:
         if not self._settled:  # otherwise the exchange refuses it if the pool is closed or belongs to another process
             self.start()
         self._check_device(task)
-        self._engine.exchange.run(task)
+        self._core.exchange.run(task)
         return task
 
     def _check_device(self, task: Task) -> None:
         """Refuse a task for a device that the pool never had: no worker would ever take it."""
-        if task.device is not None and task.device not in self._engine.supervisor.devices:
+        if task.device is not None and task.device not in self._core.supervisor.devices:
             raise ConfigError(f"device {task.device} is not in the pool; there are {self._devices}")
 
     def plain_runner(self, rule: FeedRule, times: dict[int, list[float]]) -> Callable[[Any], list[Any] | Task | None]:
         """Return a function that runs feeds without Python code, once the pool has started; see `Exchange.run_plain`."""
-        return functools.partial(self._engine.exchange.run_plain, rule, times)
+        return functools.partial(self._core.exchange.run_plain, rule, times)
 
     def run_all(self, tasks: Sequence[Task]) -> Sequence[Task]:
         """Run tasks, and return them when all are done. Their buffers must not change before. Raises the errors of `run`."""
         self.start()
         for task in tasks:
             self._check_device(task)
-        self._engine.exchange.run_all(tasks)
+        self._core.exchange.run_all(tasks)
         return tasks
 
     def ordered(self, items: Iterable[T], make: Callable[[T, int], Task], **how: Any) -> Stream:
@@ -297,7 +299,7 @@ class DevicePool:
         self.start()
         settings = self._settings
         return Stream(
-            self._engine.exchange,
+            self._core.exchange,
             items,
             make,
             ordered=ordered,
@@ -315,16 +317,16 @@ class DevicePool:
         """Return arrays of these shapes and dtypes in memory that a worker shares: a task of them is not copied. Do not change
         them until you have the task's result. Raises WorkerStartError, PoolBroken, PoolClosed."""
         self.start()
-        return self._engine.exchange.new_feeds(specs)
+        return self._core.exchange.new_feeds(specs)
 
     def share_arenas(self) -> None:
         """Keep the descriptors of the workers' arenas open, for `place_of`. Call it before `start`."""
-        self._engine.supervisor.shares_arenas = True
+        self._core.supervisor.shares_arenas = True
 
     def place_of(self, array: np.ndarray[Any, Any]) -> tuple[int, int] | None:
         """Return the position of a result's array: the descriptor of its worker's arena, and the offset in the arena. Return
         None if the array is a copy, or its worker has ended. The descriptor stays open while the array exists."""
-        for seat in self._engine.supervisor.seats:
+        for seat in self._core.supervisor.seats:
             lane = seat.worker.ready.lane if isinstance(seat.worker, RunningWorker) else None
             if lane is not None and lane.fd >= 0 and lane.owns(array):
                 return lane.fd, lane.offset_of(array)
@@ -335,25 +337,25 @@ class DevicePool:
     def description(self) -> Any:
         """Return the description of a handler. Raises WorkerStartError, PoolBroken, PoolClosed."""
         self.start()
-        for device in self._engine.supervisor.devices.values():
+        for device in self._core.supervisor.devices.values():
             if device.description is not None:
                 return device.description
         raise PoolClosed("no worker has become ready")
 
     def descriptions(self) -> dict[int, Any]:
         """Return the description of the newest handler on each device; devices that had no handler yet are left out."""
-        devices = self._engine.supervisor.devices.values()
+        devices = self._core.supervisor.devices.values()
         return {device.id: device.description for device in devices if device.description is not None}
 
     def workers(self) -> list[WorkerInfo]:
         """Return the state of each worker."""
-        return [WorkerInfo(seat.pid, seat.device.id, seat.state.value, seat.restarts) for seat in self._engine.supervisor.seats]
+        return [WorkerInfo(seat.pid, seat.device.id, seat.state.value, seat.restarts) for seat in self._core.supervisor.seats]
 
     def device_infos(self) -> list[DeviceInfo]:
         """Return the records of each device, including all replies that have arrived."""
-        if not self._engine.foreign:
-            self._engine.exchange.progress()
-        supervisor, counts = self._engine.supervisor, self._engine.exchange.counts()
+        if not self._core.foreign:
+            self._core.exchange.progress()
+        supervisor, counts = self._core.supervisor, self._core.exchange.counts()
         return [
             DeviceInfo(
                 device.id,
@@ -369,14 +371,14 @@ class DevicePool:
 
     def counts(self) -> dict[str, Any]:
         """Return how many tasks were accepted, and how they ended: done, failed, cancelled, timed out or refused. Cheap."""
-        return self._engine.exchange.counts()
+        return self._core.exchange.counts()
 
     def wall_s(self) -> float:
         """Return the seconds during which the pool had unfinished tasks."""
-        return self._engine.exchange.wall_s()
+        return self._core.exchange.wall_s()
 
     def reset_times(self) -> None:
         """Restart all times and counts."""
-        for device in self._engine.supervisor.devices.values():
+        for device in self._core.supervisor.devices.values():
             device.stats.reset()
-        self._engine.exchange.reset_times()
+        self._core.exchange.reset_times()

@@ -44,10 +44,10 @@ def take(count):
         data += (part := os.read(control, count - len(data)))
         if not part: os._exit(0)
     return data
-place = pickle.loads(take(int.from_bytes(take(8), "little")))
-sys.path[:] = place["path"]
+environment = pickle.loads(take(int.from_bytes(take(8), "little")))
+sys.path[:] = environment["path"]
 sys.argv[:] = [""]
-try: os.chdir(place["cwd"] or ".")
+try: os.chdir(environment["cwd"] or ".")
 except OSError as error: print(f"the working directory cannot be used: {error}", file=sys.stderr)
 from ais_bench.worker.main import main
 main(control)
@@ -97,14 +97,14 @@ if spec is not None: print("found", json.dumps(spec.origin or ""))
 }
 
 
-class Place(NamedTuple):
+class ImportEnvironment(NamedTuple):
     """The parent's environment when the pool was made, so that a worker imports the same modules and finds the same files."""
 
     path: tuple[str, ...]
     cwd: str  # empty: the folder was deleted
 
     @classmethod
-    def here(cls) -> Place:
+    def here(cls) -> ImportEnvironment:
         """Return the present environment of this process."""
         try:
             cwd = os.getcwd()
@@ -257,7 +257,7 @@ def found_in_worker(name: str) -> str | None:
     import json
 
     try:
-        _code, out, _err = run("find", json.dumps(Place.here().path), name)
+        _code, out, _err = run("find", json.dumps(ImportEnvironment.here().path), name)
     except Exception:  # then no worker can be started either, and the pool reports that
         return None
     found = [line[6:] for line in out.splitlines() if line.startswith("found ")]

@@ -16,7 +16,7 @@ from collections import deque
 from typing import NamedTuple
 
 from ais_bench import _native
-from ais_bench.pool.interpreter import Place, command
+from ais_bench.pool.interpreter import ImportEnvironment, command
 from ais_bench.tuning import LONGEST_LINE, TAIL_LINES
 from ais_bench.wire.connection import ParentEnd
 
@@ -56,7 +56,7 @@ def connection() -> tuple[_socket.socket, _socket.socket]:
 class WorkerProcess:
     """A running worker process and the parent's descriptors for it. `inherited`: the descriptor numbers in the worker."""
 
-    def __init__(self, place: Place, inherited: tuple[int, ...]) -> None:
+    def __init__(self, environment: ImportEnvironment, inherited: tuple[int, ...]) -> None:
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             mine, its = connection()
             ours.callback(mine.close)
@@ -79,7 +79,7 @@ class WorkerProcess:
         self._partial = b""
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.exit: Exit | None = None
-        self.control.send({"path": list(place.path), "cwd": place.cwd})
+        self.control.send({"path": list(environment.path), "cwd": environment.cwd})
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to this process and to no other one. No effect once the process is gone. Any thread may call it."""

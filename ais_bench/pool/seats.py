@@ -35,7 +35,7 @@ class RunningWorker:
 
 
 @dataclass(eq=False)
-class Device:
+class DeviceRecord:
     """The records of one device id, for all of its workers, past and present."""
 
     id: int
@@ -88,7 +88,7 @@ MOVES = {
 class Seat:
     """The position of one worker: its device, its share of the processors, and its present process."""
 
-    device: Device
+    device: DeviceRecord
     share: CoreShare
     state: SeatState = SeatState.WAITING  # changed by `move` alone
     worker: StartingWorker | RunningWorker | None = None
@@ -96,7 +96,7 @@ class Seat:
     failures: int = 0  # consecutive deaths, without a finished task, that no failing task has caused
     task_deaths: int = 0  # consecutive deaths that a failing task has caused
     ever_ready: bool = False
-    settled: bool = False  # the first start has ended, with or without success
+    start_ended: bool = False  # the first start has ended, with or without success
     last_error: BaseException | None = None
     pid: int | None = None
     restarts: int = 0
@@ -129,7 +129,7 @@ class Seat:
             self.failures += 1
         if final or self.failures > settings.max_restarts:
             self.move(SeatState.QUARANTINED)
-            self.due, self.settled = now + settings.retry_device_after, True
+            self.due, self.start_ended = now + settings.retry_device_after, True
             self.failures = settings.max_restarts  # one attempt when the device is tried again
             return
         pause = 0.0 if self.failures <= 1 else settings.restart_backoff * 2 ** (self.failures - 2)
@@ -138,7 +138,7 @@ class Seat:
 
 
 def died(
-    device: Device, pid: int, ended: Exit, tail: list[str], why: BaseException | None
+    device: DeviceRecord, pid: int, ended: Exit, tail: list[str], why: BaseException | None
 ) -> Callable[[Task | None], WorkerDied]:
     """Return a function that makes the error of each task whose worker died. `why`: why this process killed the worker."""
     lines = "".join(f"\n    {line}" for line in tail)
@@ -157,7 +157,7 @@ def died(
     return make
 
 
-def start_error(device: Device, why: BaseException | None, text: str) -> WorkerStartError:
+def start_error(device: DeviceRecord, why: BaseException | None, text: str) -> WorkerStartError:
     """Return the error of a worker that did not become ready."""
     error = WorkerStartError(f"{device}: {text}")
     error.device_id = device.id

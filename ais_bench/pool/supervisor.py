@@ -21,9 +21,9 @@ from ais_bench import _native
 from ais_bench._native import Exchange, PoolWorker
 from ais_bench.errors import AisBenchError, PoolBroken, PoolError, TaskTimeout
 from ais_bench.pool.cores import CoreShare
-from ais_bench.pool.interpreter import Place
+from ais_bench.pool.interpreter import ImportEnvironment
 from ais_bench.pool.process import WorkerProcess
-from ais_bench.pool.seats import Device, RunningWorker, Seat, SeatState, StartingWorker, broken, died, start_error
+from ais_bench.pool.seats import DeviceRecord, RunningWorker, Seat, SeatState, StartingWorker, broken, died, start_error
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, too_late
 from ais_bench.pool.threads import Condition, RLock, Thread
@@ -48,21 +48,21 @@ class Supervisor(Thread):
         self,
         settings: PoolSettings,
         factory: Parcel,
-        place: Place,
+        environment: ImportEnvironment,
         exchange: Exchange,
         bell: Doorbell,
         wake_fd: int,
         called: str,
     ) -> None:
         super().__init__("ais_bench supervisor")
-        self.devices: dict[int, Device] = {}
+        self.devices: dict[int, DeviceRecord] = {}
         self.seats: list[Seat] = []
         self.shares_arenas = False  # whether other processes open the arenas of these workers
         self.changed = Condition()  # notified when a seat changes its state
         self._settings = settings
         self._factory = factory
         self._called = called
-        self._place = place
+        self._environment = environment
         self._exchange = exchange
         self._bell: Doorbell | None = bell
         self._watch = Watch()
@@ -93,7 +93,7 @@ class Supervisor(Thread):
     def add(self, device_id: int, shares: Sequence[CoreShare]) -> None:
         """Start one worker for each share on the device."""
         with self.changed:
-            device = self.devices.setdefault(device_id, Device(device_id, self._called))
+            device = self.devices.setdefault(device_id, DeviceRecord(device_id, self._called))
             device.removed = False
             self.seats = [*self.seats, *(Seat(device, share) for share in shares)]
         self._exchange.unblock(device_id)
@@ -148,13 +148,13 @@ class Supervisor(Thread):
         """Close the eventfd and the parcel, and release the doorbell."""
         self._factory.close()
         self._bell = None
-        self._exchange.forget_supervisor()
+        self._exchange.detach_supervisor()
         with self._waking:
             wake_fd, self._wake_fd = self._wake_fd, -1
         if wake_fd >= 0:
             os.close(wake_fd)
 
-    def forget(self) -> None:
+    def give_up_in_child(self) -> None:
         """Give up everything in a forked child, in which this thread does not exist and its locks may stay locked."""
         self._waking = RLock()
         self.close_descriptors()
@@ -169,7 +169,7 @@ class Supervisor(Thread):
 
         self._stopping = True
         for seat in self.seats:
-            seat.settled, seat.last_error = True, make()
+            seat.start_ended, seat.last_error = True, make()
             if seat.worker is not None:
                 process = seat.worker.process
                 process.kill()
@@ -278,7 +278,7 @@ class Supervisor(Thread):
         try:
             parcel = self._factory
             inherited = (lane.fd, bell.fd) if parcel.inline is not None else (lane.fd, bell.fd, parcel.fd)
-            process = WorkerProcess(self._place, inherited)
+            process = WorkerProcess(self._environment, inherited)
         finally:
             if not self.shares_arenas:
                 lane.release_fd()
@@ -315,7 +315,7 @@ class Supervisor(Thread):
         ready = PoolWorker(seat.device.id, starting.lane, only_cpu, several=message.several)
         seat.worker = RunningWorker(starting.process, ready)
         seat.move(SeatState.READY)
-        seat.due, seat.ever_ready, seat.settled = None, True, True
+        seat.due, seat.ever_ready, seat.start_ended = None, True, True
         seat.device.load_s = max(seat.device.load_s, now_s() - starting.began)
         seat.device.description = message.description
         self._exchange.unblock(None)
@@ -435,7 +435,7 @@ class Supervisor(Thread):
 
     def _empty(self, seat: Seat) -> None:
         seat.move(SeatState.EMPTY)
-        seat.worker, seat.pid, seat.due, seat.settled = None, None, None, True
+        seat.worker, seat.pid, seat.due, seat.start_ended = None, None, None, True
         if seat.device.removed:
             with self.changed:
                 self.seats = [other for other in self.seats if other is not seat]
@@ -473,7 +473,7 @@ def _why(process: WorkerProcess, reason: BaseException | None) -> str:
     return f"the worker {process.exit} while it started{said}"
 
 
-def _hand_to_logging(device: Device, line: LogLine) -> None:
+def _hand_to_logging(device: DeviceRecord, line: LogLine) -> None:
     logger = logging.getLogger(line.name)
     if logger.isEnabledFor(line.level):
         record = logger.makeRecord(line.name, line.level, "", 0, f"{device}: {line.text}", (), None)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ais_bench.ray.parcels import Packed, Parcel
+from ais_bench.ray.bundles import Bundle, BundleOrRef
 
-__all__ = ["Chunk", "Order", "Outcome", "Waiting"]
+__all__ = ["Chunk", "ChunkWaiter", "ItemOutcome", "Order"]
 
 
 class Order(NamedTuple):
@@ -20,15 +20,15 @@ class Order(NamedTuple):
     outputs: tuple[str, ...] | None = None  # names of the wanted outputs; None: all
 
 
-class Outcome(NamedTuple):
+class ItemOutcome(NamedTuple):
     """The outcome of one item. `error` is an exception as bytes, from ais_bench.wire.pickling.dumps_error."""
 
-    outputs: Packed | None
+    outputs: Bundle | None
     error: bytes | None
-    item: Packed | None  # an ais_bench.session.Item, with its index within the chunk
+    item: Bundle | None  # an ais_bench.session.Item, with its index within the chunk
 
 
-class Waiting:
+class ChunkWaiter:
     """A stream that waits for chunks. The driver notifies it, and the caller waits."""
 
     def __init__(self) -> None:
@@ -40,12 +40,12 @@ class Chunk:
     """Some consecutive items. Only the driver's thread changes a chunk, and never after `done`."""
 
     first: int  # index of the first item in the stream
-    parcels: Sequence[Parcel]
+    bundles: Sequence[BundleOrRef]
     order: Order
-    waiting: Waiting
+    waiting: ChunkWaiter
     node: int | None = None  # the number of the node on which it must run
     then: Callable[[Chunk], None] | None = None  # called once it is done, in a separate thread
-    outcomes: Sequence[Outcome] | None = None  # set once it is done, unless it failed as a whole
+    outcomes: Sequence[ItemOutcome] | None = None  # set once it is done, unless it failed as a whole
     error: BaseException | None = None
     done: bool = False
     wanted: bool = True
@@ -57,7 +57,7 @@ class Chunk:
     parts: list[Chunk] | None = None  # the chunks into which it was split
 
     def __post_init__(self) -> None:
-        self.count = self.count or len(self.parcels)
+        self.count = self.count or len(self.bundles)
 
     def leaves(self) -> list[Chunk]:
         """Return the chunks into which it was split, in order, or the chunk itself."""
@@ -68,8 +68,8 @@ class Chunk:
     def split(self) -> list[Chunk]:
         """Split the chunk into chunks of one item each, and return them."""
         self.parts = [
-            Chunk(self.first + place, [parcel], self.order, self.waiting, self.node, costs=list(self.costs))
-            for place, parcel in enumerate(self.parcels)
+            Chunk(self.first + place, [bundle], self.order, self.waiting, self.node, costs=list(self.costs))
+            for place, bundle in enumerate(self.bundles)
         ]
         return self.parts
 

@@ -37,12 +37,12 @@ from ais_bench.options import (
     known_options,
     unknown_argument,
 )
-from ais_bench.pool import PoolSettings
-from ais_bench.ray.chunks import Chunk, Order, Outcome, Waiting
+from ais_bench.pool import PoolSettings, WorkerInfo
+from ais_bench.ray.bundles import BundleOrRef, pack, pack_item, unpack
+from ais_bench.ray.chunks import Chunk, ChunkWaiter, ItemOutcome, Order
 from ais_bench.ray.connection import connect
-from ais_bench.ray.driver import Driver, Watch
+from ais_bench.ray.driver import Driver, DriverWatch
 from ais_bench.ray.nodes import Settings
-from ais_bench.ray.parcels import Parcel, pack, pack_item, unpack
 from ais_bench.session import Item, MultiDeviceSession, batching, run_feeds
 from ais_bench.session.own_process import OwnProcess
 from ais_bench.tuning import LARGEST_CHUNK, PATIENCE_S, PROCESS_START_S, REPORT_S, TICK_S, WORK_S
@@ -51,7 +51,7 @@ from ais_bench.wire.pickling import loads_error
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ais_bench.session.report import Counts, Report, WorkerLine
+    from ais_bench.session.report import Counts, Report
 
 __all__ = ["ClusterReport", "ClusterSession"]
 
@@ -77,7 +77,7 @@ class ClusterReport:
         return {f"{name}/{id}": counts for name, report in self.nodes.items() for id, counts in report.devices.items()}
 
     @property
-    def workers(self) -> list[WorkerLine]:
+    def workers(self) -> list[WorkerInfo]:
         """Return the workers of all nodes, with the device names of `devices`."""
         lines = [(name, line) for name, report in self.nodes.items() for line in report.workers]
         return [replace(line, device=f"{name}/{line.device}") for name, line in lines]  # type: ignore[arg-type]
@@ -301,8 +301,8 @@ class ClusterSession:
         as_seconds("timeout", timeout, optional=True)
         self.start()
         number, id = (None, None) if device is None else self._place_of(device)
-        parcel, _size = pack_item(feeds)
-        chunk = Chunk(0, [parcel], Order(mode, id, self._wanted(outputs)), Waiting(), number)
+        bundle, _size = pack_item(feeds)
+        chunk = Chunk(0, [bundle], Order(mode, id, self._wanted(outputs)), ChunkWaiter(), number)
         result = _ChunkFuture(self, self._driver, chunk)
         self._driver.submit(chunk, timeout)
         return result
@@ -471,7 +471,7 @@ class _Stream:
 
     def __init__(self, driver: Driver, items: Iterator[Any], order: Order, chunk: int | None) -> None:
         self._driver, self._items, self._order, self._chunk = driver, items, order, chunk
-        self._waiting = Waiting()
+        self._waiting = ChunkWaiter()
         self._under_way: deque[Chunk] = deque()
         self._next = 0
         self._ended = False
@@ -480,7 +480,7 @@ class _Stream:
 
     def next(self, ordered: bool) -> Chunk | None:
         """Return the next finished chunk; None at the end. An error of the iterable is raised after the earlier results."""
-        watch = Watch(self._driver)
+        watch = DriverWatch(self._driver)
         while True:
             ready = self._ready(ordered)
             if ready is not None:
@@ -518,10 +518,10 @@ class _Stream:
     def _draw(self) -> None:
         """Read the next items and send them as one chunk."""
         size = self._chunk or self._driver.chunk_size(WORK_S)
-        parcels: list[Parcel] = []
+        bundles: list[BundleOrRef] = []
         total, until = 0, None
         # Do not wait for a slow source while there are items to send: its next item takes as long as the last one.
-        while len(parcels) < size and total < LARGEST_CHUNK and (until is None or time.monotonic() + self._took_s < until):
+        while len(bundles) < size and total < LARGEST_CHUNK and (until is None or time.monotonic() + self._took_s < until):
             began = time.monotonic()
             try:
                 item = next(self._items)
@@ -534,21 +534,21 @@ class _Stream:
             now = time.monotonic()
             self._took_s, until = now - began, now + PATIENCE_S if until is None else until
             try:
-                parcel, size_of = pack_item(item)
+                bundle, size_of = pack_item(item)
             except Exception as error:  # this item cannot be sent; its error takes its place
-                self._send(parcels)
-                parcels, total, until = [], 0, None
+                self._send(bundles)
+                bundles, total, until = [], 0, None
                 self._refused(error)
                 break
-            parcels.append(parcel)
+            bundles.append(bundle)
             total += size_of
-        self._send(parcels)
+        self._send(bundles)
 
-    def _send(self, parcels: list[Parcel]) -> None:
-        if parcels:
-            chunk = Chunk(self._next, parcels, self._order, self._waiting)
+    def _send(self, bundles: list[BundleOrRef]) -> None:
+        if bundles:
+            chunk = Chunk(self._next, bundles, self._order, self._waiting)
             self._driver.submit(chunk)
-            self._next += len(parcels)
+            self._next += len(bundles)
             self._under_way.append(chunk)
 
     def _refused(self, error: Exception) -> None:
@@ -570,9 +570,9 @@ class _ChunkFuture(Future[Any]):
         super().__init__()
         self._session: ClusterSession | None = session  # keeps the session until there is an answer
         self._driver, self._chunk = driver, chunk
-        chunk.then = self._settle
+        chunk.then = self._resolve
 
-    def _settle(self, chunk: Chunk) -> None:
+    def _resolve(self, chunk: Chunk) -> None:
         try:
             ((_, outputs, _),) = _answers(chunk)
         except Exception as error:  # no caller may wait without end
@@ -613,7 +613,7 @@ def _answers(chunk: Chunk) -> Iterator[tuple[int, Any, Item]]:
             yield index, _outputs(outcome, index), _item(outcome, index, leaf.where)
 
 
-def _outputs(outcome: Outcome, index: int) -> Any:
+def _outputs(outcome: ItemOutcome, index: int) -> Any:
     if outcome.error is not None:
         return rename_task(loads_error(outcome.error), index)
     assert outcome.outputs is not None
@@ -623,7 +623,7 @@ def _outputs(outcome: Outcome, index: int) -> Any:
         return rename_task(error, index)
 
 
-def _item(outcome: Outcome, index: int, node: str) -> Item:
+def _item(outcome: ItemOutcome, index: int, node: str) -> Item:
     if outcome.item is None:
         return Item(index, None, None)
     try:

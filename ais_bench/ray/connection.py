@@ -29,7 +29,7 @@ def connect(address: Any) -> None:
     try:
         ray.init(address=address, log_to_driver=False)
     except (Exception, SystemExit) as error:  # Ray ends the program if the address does not belong to a cluster
-        said = "what answers there is no Ray cluster" if isinstance(error, SystemExit) else str(error)
+        said = "the program at this address is not the head of a Ray cluster" if isinstance(error, SystemExit) else str(error)
         raise ConfigError(
             f"cannot connect to a Ray cluster with address={address!r}: {said}; `ray start --head` starts one, and this "
             "program needs the cluster's versions of Ray and Python"

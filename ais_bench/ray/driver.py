@@ -48,7 +48,7 @@ from ais_bench.errors import PoolBroken, PoolClosed, SessionClosed, TaskTimeout,
 from ais_bench.ray.chunks import Chunk
 from ais_bench.ray.helpers import Ender, Found, Head, Helper, look
 from ais_bench.ray.node_actor import NodeActor
-from ais_bench.ray.nodes import Node, Settings, State, find_nodes, kinds_of, reservation
+from ais_bench.ray.nodes import Node, NodeState, Settings, find_nodes, kinds_of, reservation
 from ais_bench.tuning import (
     CHUNKS_A_NODE,
     CLOSE_S,
@@ -138,11 +138,11 @@ class Driver:
                 thread.start()
             _drivers.add(self)
         began = time.monotonic()
-        watch = Watch(self)
+        watch = DriverWatch(self)
         while not self._settled.wait(TICK_S):
             watch.check()
             nodes = self.nodes()
-            all_held = bool(nodes) and all(node.held or node.state is State.OUT for node in nodes)
+            all_held = bool(nodes) and all(node.held or node.state is NodeState.OUT for node in nodes)
             if time.monotonic() - began > (self._settings.start_timeout if all_held else timeout_s):
                 raise WorkerStartError(f"no node was ready within {time.monotonic() - began:.0f} seconds{self._why_not()}")
         if self._broken is not None:
@@ -172,7 +172,7 @@ class Driver:
 
         if not self._post(call):
             raise self._over()
-        watch = Watch(self)
+        watch = DriverWatch(self)
         while True:
             with contextlib.suppress(TimeoutError):
                 return answer.result(TICK_S)
@@ -285,7 +285,7 @@ class Driver:
 
     def _end_sessions(self) -> None:
         """Let the sessions end in order, so that workers release their devices and write their profiles."""
-        actors = [node.actor for node in self.nodes() if node.state in (State.READY, State.LEAVING)]
+        actors = [node.actor for node in self.nodes() if node.state in (NodeState.READY, NodeState.LEAVING)]
         if actors and not self._force and self._is_connected():
             ray.wait([actor.close.remote(False) for actor in actors], num_returns=len(actors), timeout=CLOSE_S)
 
@@ -352,7 +352,7 @@ class Driver:
         chunk.sent_ns = time.monotonic_ns()
         call = node.in_hand[chunk] = object()
         self._call(
-            lambda: node.actor.run.remote(list(chunk.parcels), chunk.order),
+            lambda: node.actor.run.remote(list(chunk.bundles), chunk.order),
             lambda value, error: self._answered(node, chunk, call, value, error),
         )
 
@@ -409,7 +409,7 @@ class Driver:
         with chunk.waiting.changed:
             chunk.outcomes, chunk.error, chunk.done = outcomes, error, True
             chunk.where = "" if node is None else node.id
-            chunk.parcels = ()
+            chunk.bundles = ()
             chunk.waiting.changed.notify_all()
         self._done += 1
         self._open.discard(chunk)
@@ -451,14 +451,14 @@ class Driver:
 
     # ---- nodes ----
 
-    def _move(self, node: Node, state: State) -> None:
+    def _move(self, node: Node, state: NodeState) -> None:
         """Change a node's state."""
         node.state = state
-        self._ready = [other for other in self.nodes() if other.state is State.READY]
-        self._out = {other.number: other for other in self.nodes() if other.state is State.OUT}
-        if state is State.OUT:
+        self._ready = [other for other in self.nodes() if other.state is NodeState.READY]
+        self._out = {other.number: other for other in self.nodes() if other.state is NodeState.OUT}
+        if state is NodeState.OUT:
             self._fail_what_cannot_run()
-        self._settle()
+        self._end_first_wait()
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -470,15 +470,15 @@ class Driver:
             return
         limit = self._settings.start_timeout + PROCESS_START_S
         for node in self.nodes():
-            if node.state is State.RESTING and now >= node.pause_until and (self._open or not self._stopping):
+            if node.state is NodeState.RESTING and now >= node.pause_until and (self._open or not self._stopping):
                 self._start(node, now)
-            elif node.state is State.STARTING and now - node.started_at > limit:
+            elif node.state is NodeState.STARTING and now - node.started_at > limit:
                 self._give_up(node, WorkerStartError(f"node {node.name} was not ready within {limit:g} seconds"))
-            elif node.state is State.SUSPECT and now - node.suspected_at > SUSPECT_S:
+            elif node.state is NodeState.SUSPECT and now - node.suspected_at > SUSPECT_S:
                 self._give_up(node, TimeoutError(f"no answer for {SUSPECT_S:g} seconds"))
-            elif node.state in (State.READY, State.SUSPECT, State.LEAVING):
+            elif node.state in (NodeState.READY, NodeState.SUSPECT, NodeState.LEAVING):
                 self._ping(node, now)
-        self._settle()
+        self._end_first_wait()
 
     def _find(self, found: Found) -> None:
         """Handle nodes that join and leave."""
@@ -493,17 +493,17 @@ class Driver:
                 host = told.get("NodeManagerHostname") or told.get("NodeManagerAddress") or ""
                 self._nodes[id] = Node(self._numbers, id, host, dict(told["Resources"]))
                 self._numbers += 1
-            elif node.state is State.OUT and node.error is None:
+            elif node.state is NodeState.OUT and node.error is None:
                 node.failures, node.pause_until = 0, 0.0
-                self._move(node, State.RESTING)
+                self._move(node, NodeState.RESTING)
         for id, node in list(self._nodes.items()):
-            if id not in usable and node.state is not State.OUT:
+            if id not in usable and node.state is not NodeState.OUT:
                 if node.worker is not None:
                     self._suspect(node, PoolBroken("the node left the cluster"), dead=True, begun=True)
                 self._end_actor(node)
                 node.error = None
-                self._move(node, State.OUT)
-        self._settle()
+                self._move(node, NodeState.OUT)
+        self._end_first_wait()
 
     def _start(self, node: Node, now: float) -> None:
         options, wants = reservation(node, self._settings)
@@ -514,7 +514,7 @@ class Driver:
         options |= {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": CHUNKS_A_NODE + 3}
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node.id, soft=False)
         node.started_at, node.error, node.held = now, None, ""
-        self._move(node, State.STARTING)
+        self._move(node, NodeState.STARTING)
         try:
             if self._job is not None and not ray.is_initialized():
                 raise _left()
@@ -558,7 +558,7 @@ class Driver:
         node.asked_at, node.heard_at, node.held_since = 0.0, time.monotonic(), 0.0
         node.worker = self._scheduler.add_worker(node.number, float(max(1, len(node.devices))))
         self._at[node.worker] = node
-        self._move(node, State.READY)
+        self._move(node, NodeState.READY)
 
     def _suspect(self, node: Node, error: BaseException, *, dead: bool, begun: bool, of: Chunk | None = None) -> None:
         """Send nothing more to this node, and run its chunks on other nodes.
@@ -587,7 +587,7 @@ class Driver:
             self._give_up(node, error)
         else:
             node.suspected_at = time.monotonic()
-            self._move(node, State.SUSPECT)
+            self._move(node, NodeState.SUSPECT)
 
     def _lost(self, node: Node, chunk: Chunk, *, begun: bool, certain: bool, why: BaseException) -> None:
         chunk.tries += 1
@@ -604,7 +604,7 @@ class Driver:
             self._open.discard(chunk)
             with chunk.waiting.changed:
                 parts = chunk.split()
-            chunk.parcels = ()
+            chunk.bundles = ()
             for part in parts:
                 self._open.add(part)
                 self._queue(part)
@@ -622,34 +622,34 @@ class Driver:
         node.error = error
         node.rest()
         if again and node.failures <= self._settings.max_node_failures:
-            self._move(node, State.RESTING)
+            self._move(node, NodeState.RESTING)
             return
         after = f" after {node.failures} failures in a row" if again else ""
         _logger.warning("node %s is out%s: %s", node.name, after, _first_line(error))
-        self._move(node, State.OUT)
+        self._move(node, NodeState.OUT)
 
     def _drain(self, node: Node) -> None:
         """Drain a node: send it nothing more, and remove it when it has finished its chunks."""
-        if node.state is State.READY:
+        if node.state is NodeState.READY:
             _logger.info("node %s leaves", node.name)
             self._scheduler.close_worker(node.worker)
-            self._move(node, State.LEAVING)
+            self._move(node, NodeState.LEAVING)
             self._let_go(node)
-        elif node.state in (State.STARTING, State.RESTING):
+        elif node.state in (NodeState.STARTING, NodeState.RESTING):
             self._end_actor(node)
             node.error = None
-            self._move(node, State.OUT)
+            self._move(node, NodeState.OUT)
 
     def _let_go(self, node: Node) -> None:
         """End a leaving node once it has no chunks."""
-        if node.state is not State.LEAVING or node.in_hand:
+        if node.state is not NodeState.LEAVING or node.in_hand:
             return
         self._scheduler.remove_worker(node.worker)
         del self._at[node.worker]
         node.worker = None
         self._end_actor(node)
         node.error = None
-        self._move(node, State.OUT)
+        self._move(node, NodeState.OUT)
 
     def _end_actor(self, node: Node) -> None:
         actor, node.actor = node.actor, None
@@ -658,10 +658,10 @@ class Driver:
 
     def _ping(self, node: Node, now: float) -> None:
         if node.asked_at:
-            if now - node.asked_at > SILENT_S and node.state is not State.SUSPECT:
+            if now - node.asked_at > SILENT_S and node.state is not NodeState.SUSPECT:
                 self._suspect(node, TimeoutError(f"no answer for {SILENT_S:g} seconds"), dead=False, begun=False)
             return
-        if node.state is not State.SUSPECT and (not node.in_hand or now - node.heard_at < PING_EVERY_S):
+        if node.state is not NodeState.SUSPECT and (not node.in_hand or now - node.heard_at < PING_EVERY_S):
             return
         node.asked_at, actor = now, node.actor
         self._call(actor.ping.remote, lambda value, error: self._ponged(node, actor, error))
@@ -672,19 +672,19 @@ class Driver:
         node.asked_at = 0.0
         if error is None:
             node.heard_at = time.monotonic()
-            if node.state is State.SUSPECT:
+            if node.state is NodeState.SUSPECT:
                 _logger.warning("node %s is back", node.name)
                 self._join(node)
         elif not isinstance(error, MAY_LIVE):
             self._suspect(node, error, dead=True, begun=True)
-        elif node.state is not State.SUSPECT:
+        elif node.state is not NodeState.SUSPECT:
             self._suspect(node, error, dead=False, begun=False)
 
-    def _settle(self) -> None:
+    def _end_first_wait(self) -> None:
         """End the wait for the first nodes if each of them is ready or has failed."""
         if self._settled.is_set() or not self._nodes:
             return
-        waited_for = [node for node in self.nodes() if node.state in (State.STARTING, State.RESTING)]
+        waited_for = [node for node in self.nodes() if node.state in (NodeState.STARTING, NodeState.RESTING)]
         if self._ready:
             waited_for = [node for node in waited_for if not node.held]
         if waited_for:
@@ -696,7 +696,7 @@ class Driver:
         self._settled.set()
 
 
-class Watch:
+class DriverWatch:
     """Checks, for a caller that waits for a driver, whether the driver still works. Call `check` after each wait in vain."""
 
     def __init__(self, driver: Driver) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ais_bench
-from ais_bench.ray.chunks import Order, Outcome
-from ais_bench.ray.parcels import Packed, Parcel, pack, unpack, unpack_items
+from ais_bench.ray.bundles import Bundle, BundleOrRef, pack, unpack, unpack_items
+from ais_bench.ray.chunks import ItemOutcome, Order
 from ais_bench.session import MultiDeviceSession
 from ais_bench.wire.pickling import dumps_error
 
@@ -23,7 +23,7 @@ class NodeActor:
     def __init__(self) -> None:
         self._session: Any = None
 
-    def start(self, model: Any, options: Packed) -> dict[str, Any]:
+    def start(self, model: Any, options: Bundle) -> dict[str, Any]:
         """Load the model on every device and return its description. Raises the errors of `MultiDeviceSession.start`."""
         session = self._session = MultiDeviceSession(model, **unpack(options))
         session.start()
@@ -40,15 +40,15 @@ class NodeActor:
         """Answer, to show that the node is alive."""
         return time.monotonic_ns()
 
-    def run(self, parcels: Sequence[Parcel], order: Order) -> tuple[list[Outcome], int]:
+    def run(self, bundles: Sequence[BundleOrRef], order: Order) -> tuple[list[ItemOutcome], int]:
         """Run the items of a chunk. Return an outcome for each item, and the time of the chunk in nanoseconds."""
         began = time.monotonic_ns()
-        entries = unpack_items(parcels)
+        entries = unpack_items(bundles)
         answers = self._answers([item for item, error in entries if error is None], order)
         outcomes = [next(answers) if error is None else _outcome(error, None) for _, error in entries]
         return outcomes, time.monotonic_ns() - began
 
-    def _answers(self, items: Sequence[Any], order: Order) -> Iterator[Outcome]:
+    def _answers(self, items: Sequence[Any], order: Order) -> Iterator[ItemOutcome]:
         if order.device is None:
             done = self._session.map(items, order.mode, on_error="return", details=True, outputs=order.outputs)
             yield from (_outcome(outputs, item) for outputs, item in done)
@@ -74,11 +74,11 @@ class NodeActor:
             self._session.close(force=force)
 
 
-def _outcome(outputs: Any, item: Any) -> Outcome:
+def _outcome(outputs: Any, item: Any) -> ItemOutcome:
     try:
         where = None if item is None else pack(tuple(item))
         if not isinstance(outputs, BaseException):
-            return Outcome(pack(outputs), None, where)
+            return ItemOutcome(pack(outputs), None, where)
     except Exception as error:  # it came from a worker, but cannot be sent further
-        return Outcome(None, dumps_error(error), None)
-    return Outcome(None, dumps_error(outputs), where)
+        return ItemOutcome(None, dumps_error(error), None)
+    return ItemOutcome(None, dumps_error(outputs), where)

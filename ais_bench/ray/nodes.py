@@ -27,12 +27,12 @@ from ais_bench.errors import ConfigError
 from ais_bench.ray.chunks import Chunk
 from ais_bench.tuning import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_BLAMED_ON_CHUNKS
 
-__all__ = ["Node", "Settings", "State", "find_nodes", "kinds_of", "reservation", "resource_of"]
+__all__ = ["Node", "NodeState", "Settings", "find_nodes", "kinds_of", "reservation", "resource_of"]
 
 KINDS = ("NPU", "GPU")  # resources of Ray that are devices
 
 
-class State(enum.Enum):
+class NodeState(enum.Enum):
     """The state of a node. The table at the top of this file has the transitions."""
 
     STARTING = "starting"
@@ -51,7 +51,7 @@ class Node:
     id: str
     host: str
     resources: dict[str, float]
-    state: State = State.RESTING
+    state: NodeState = NodeState.RESTING
     actor: Any = None
     worker: Any = None  # the scheduler's, while READY
     devices: list[int] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Node:
 class Settings:
     """The settings of a driver."""
 
-    options: Any  # of each node's session, packed
+    options: Any  # of each node's session, as a Bundle
     nodes: Sequence[str] | None
     devices: Sequence[int] | None
     reserve: bool

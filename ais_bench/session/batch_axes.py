@@ -1,4 +1,4 @@
-"""Which axis of an output runs over the samples, and outputs of batches put together along it. Pure functions."""
+"""Find the axis of an output that runs over the samples, and join outputs of batches along it. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole data set into batches. Pure functions, but for `infer_whole`, which runs them."""
+"""Split a whole data set into batches. Pure functions, except `infer_whole`, which also runs the batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form {device id: [feeds, ...]}: recognise it, and turn it into lists. Pure functions."""
+"""Recognise the form {device id: [feeds, ...]}, and turn it into lists. Pure functions."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import os
 
 from ais_bench import _native
 from ais_bench.errors import DeviceUnavailable
-from ais_bench.pool.interpreter import Place, run
+from ais_bench.pool.interpreter import ImportEnvironment, run
 
 
 def count_devices(runtime: str) -> int:
@@ -21,7 +21,7 @@ def count_devices(runtime: str) -> int:
 
     nothing = f"runtime {runtime!r} has no devices to offer"
     try:
-        code, out, err = run("count", json.dumps(Place.here().path), runtime, str(os.getpid()))
+        code, out, err = run("count", json.dumps(ImportEnvironment.here().path), runtime, str(os.getpid()))
     except TimeoutError as late:
         raise DeviceUnavailable(f"{nothing}: {late}; pass devices=[...] to name them") from None
     found = [line.split()[1] for line in out.splitlines() if line.startswith("devices ")]

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from ais_bench import _native
 from ais_bench.errors import AisBenchError, ConfigError
 from ais_bench.options import unknown_argument
-from ais_bench.pool.interpreter import Place, run
+from ais_bench.pool.interpreter import ImportEnvironment, run
 
 __all__ = ["DeviceEntry", "RuntimeInfo", "SystemInfo", "system_info"]
 
@@ -119,7 +119,7 @@ def _ort(processors: int) -> RuntimeInfo:
 def _acl(open_devices: bool) -> RuntimeInfo:
     try:
         code, out, err = run(
-            "about", json.dumps(Place.here().path), "acl", str(os.getpid()), "open" if open_devices else "count"
+            "about", json.dumps(ImportEnvironment.here().path), "acl", str(os.getpid()), "open" if open_devices else "count"
         )
     except (ConfigError, TimeoutError) as error:
         return RuntimeInfo("acl", error=str(error))

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ais_bench.errors import DeviceUnavailable
-from ais_bench.pool.interpreter import Place, run
+from ais_bench.pool.interpreter import ImportEnvironment, run
 from ais_bench.providers import PREFERENCE, ProviderInfo, provider_name
 
 __all__ = ["ask_for_provider", "list_providers"]
@@ -40,7 +40,7 @@ def _info(fields: list[Any]) -> ProviderInfo:
 
 def _ask(*question: str) -> Any:
     try:
-        code, out, err = run("call", json.dumps(Place.here().path), PROBE, *question)
+        code, out, err = run("call", json.dumps(ImportEnvironment.here().path), PROBE, *question)
     except TimeoutError as late:
         raise DeviceUnavailable(f"the process that asks for providers failed: {late}") from None
     answers = [line.partition(" ")[2] for line in out.splitlines() if line.startswith("answer ")]

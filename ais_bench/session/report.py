@@ -92,16 +92,6 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class WorkerLine:
-    """The state of one worker."""
-
-    pid: int | None
-    device: int
-    state: str
-    restarts: int
-
-
-@dataclass(frozen=True)
 class Memory:
     """A device's memory in bytes, after its worker had loaded the model."""
 
@@ -148,7 +138,7 @@ class Report:
 
     devices: dict[int, Counts]
     total: Counts
-    workers: list[WorkerLine]
+    workers: list[WorkerInfo]
     memory: dict[int, Memory] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
     preprocess: Report | None = None
@@ -183,7 +173,7 @@ class Report:
             for text in dict.fromkeys(by_device.values()):
                 devices = ", ".join(str(device) for device, said in by_device.items() if said == text)
                 lines.append(f"{what} of device {devices}: {text}")
-        untold = "ONNX Runtime does not tell who runs which node"
+        untold = "ONNX Runtime does not report which nodes run on the CPU"
         for said in dict.fromkeys(untold if one is None else str(one) for one in self.fallback.values()):
             lines.append(f"provider {self.provider}: {said}")
         if self.provider and self.times_by == "host":
@@ -236,7 +226,7 @@ def make_report(
     return Report(
         {info.device: _counts(info, wall_s) for info in devices},
         _counts(total, wall_s),
-        [WorkerLine(*worker) for worker in workers],
+        list(workers),
         {device: Memory(*sizes) for device, sizes in memory.items() if sizes is not None},
         ends,
         preprocess,

@@ -1,4 +1,4 @@
-"""The feeds of one run, in the form in which the pool takes them. Pure functions."""
+"""Bring the feeds of one run into the form in which the pool takes them. Pure functions."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ais_bench import _native
 from ais_bench.errors import AisBenchError
-from ais_bench.pool.interpreter import Place, command
+from ais_bench.pool.interpreter import ImportEnvironment, command
 from ais_bench.pool.process import above_stdio, connection
 from ais_bench.pool.threads import Lock
 from ais_bench.session.own_process import OwnProcess
@@ -92,7 +92,7 @@ class SharedWeights:
             stdio = above_stdio(its.fileno(), stack)
             owner = (self.folder, str(os.getpid()))
             guard = json.dumps(command("guard", *owner))
-            words = command("call", json.dumps(Place.here().path), HELPER, *owner, guard)
+            words = command("call", json.dumps(ImportEnvironment.here().path), HELPER, *owner, guard)
             with self._lock:
                 if self._closed:
                     mine.close()

@@ -55,7 +55,7 @@ std::vector<std::string> places_of(const std::string& program) {
 }
 
 // The data for the child. The parent prepares it, because nothing may allocate between vfork and exec.
-struct Plan {
+struct StartPlan {
   std::vector<std::string> places;
   std::vector<char*> argv;
   int stdio[3];
@@ -105,7 +105,7 @@ void close_between(unsigned low, unsigned high) {
 }
 
 // Runs in the child, on the parent's memory.
-[[noreturn]] void become(Plan& plan) {
+[[noreturn]] void become(StartPlan& plan) {
   // Signals are still blocked, because no handler of the parent may run here.
   struct sigaction usual{};
   usual.sa_handler = SIG_DFL;
@@ -140,7 +140,7 @@ void close_between(unsigned low, unsigned high) {
 }
 
 // When this returns, the child no longer uses the parent's memory: it runs another program, or has ended.
-int start(Plan& plan) {
+int start(StartPlan& plan) {
   sigset_t all;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &plan.mask);
@@ -177,7 +177,7 @@ bool lift(int* fds, std::vector<int>& copies) {
 Result<std::unique_ptr<Child>> Child::spawn(const std::vector<std::string>& argv, int in, int out, int err,
                                             const std::vector<int>& keep) {
   if (argv.empty()) return Status(Code::kInvalidArgument, "a program to run must be given");
-  Plan plan;
+  StartPlan plan;
   plan.places = places_of(argv.front());
   for (const std::string& word : argv) plan.argv.push_back(const_cast<char*>(word.c_str()));
   plan.argv.push_back(nullptr);

@@ -15,7 +15,7 @@ std::atomic<InterruptCheck> g_check{nullptr};
 thread_local bool t_checking = false;
 thread_local bool t_watched = false;
 
-struct Running {
+struct Computation {
   std::mutex lock;
   std::condition_variable ended;
   void (*stop)(void*) = nullptr;  // guarded by lock, like the rest; null: nothing runs
@@ -24,8 +24,8 @@ struct Running {
   std::uint64_t count = 0;  // of the computations so far
 };
 
-Running& running() {
-  static PerProcess<Running> running;
+Computation& running() {
+  static PerProcess<Computation> running;
   return running.get();
 }
 
@@ -48,7 +48,7 @@ void set_watched(bool watched) { t_watched = watched; }
 // A computation inside another StopPoint (in a signal handler that runs a model) is not watched.
 StopPoint::StopPoint(void (*stop)(void*), void* what) : watched_(t_watched && !t_checking) {
   if (!watched_) return;
-  Running& run = running();
+  Computation& run = running();
   const std::lock_guard<std::mutex> guard(run.lock);
   run.stop = stop;
   run.what = what;
@@ -58,14 +58,14 @@ StopPoint::StopPoint(void (*stop)(void*), void* what) : watched_(t_watched && !t
 
 StopPoint::~StopPoint() {
   if (!watched_) return;
-  Running& run = running();
+  Computation& run = running();
   const std::lock_guard<std::mutex> guard(run.lock);
   run.stop = nullptr;
   run.ended.notify_all();
 }
 
 void stop_what_runs(std::int64_t grace_ns) {
-  Running& run = running();
+  Computation& run = running();
   std::unique_lock<std::mutex> lock(run.lock);
   if (run.stop == nullptr) return;
   const std::uint64_t which = run.count;

@@ -214,9 +214,9 @@ void Exchange::finish(PoolTask* task, Outcome outcome, py::object outputs, py::o
 
 void Exchange::drop_run(PoolTask* task) {
   task->dropped_ns = monotonic_ns();
-  const bool queued = task->place == pool::Place::kQueued;
+  const bool queued = task->state == pool::TaskState::kQueued;
   scheduler_.drop(task);
-  if (task->place == pool::Place::kSent && !take_back(task)) {
+  if (task->state == pool::TaskState::kSent && !take_back(task)) {
     stopping_.push_back({task->weak_from_this(), record_of(task->worker), task->dropped_ns});
     watch(task->dropped_ns + tuning::kEndsItselfNs);
   }
@@ -285,8 +285,8 @@ void Exchange::accept(const std::shared_ptr<PoolTask>& task, std::int64_t now) {
 }
 
 void Exchange::watch(std::int64_t deadline_ns) {
-  if (deadline_ns >= looks_ns_) return;
-  looks_ns_ = 0;
+  if (deadline_ns >= next_check_ns_) return;
+  next_check_ns_ = 0;
   wake_supervisor();
 }
 
@@ -322,9 +322,10 @@ void Exchange::start(const std::shared_ptr<PoolTask>& task, std::optional<double
   }
   scheduler_.add(task.get());
   if (timeout_s) set_deadline(task, *timeout_s);
-  if (options_.task_timeout_s > 0 && looks_ns_ == pool::kNever) watch(0);
+  if (options_.task_timeout_s > 0 && next_check_ns_ == pool::kNever) watch(0);
   pump(task->accepted_ns);
-  if (task->future && !task->done && !task->taken && task->feeds && task->place != pool::Place::kOut) keep_feeds(task.get());
+  if (task->future && !task->done && !task->taken && task->feeds && task->state != pool::TaskState::kOut)
+    keep_feeds(task.get());
   empty_trash();
 }
 
@@ -377,7 +378,7 @@ void Exchange::run(const std::shared_ptr<PoolTask>& task) {
   start(task, std::nullopt);
   try {
     std::optional<std::uint32_t> fresh;
-    if (task->place == pool::Place::kSent) fresh = ticket;  // events before it was sent do not matter
+    if (task->state == pool::TaskState::kSent) fresh = ticket;  // events before it was sent do not matter
     while (!task->done) {
       wait(task->waiter.get(), 0, shm::kNoDeadline, fresh);
       fresh.reset();
@@ -472,7 +473,7 @@ bool Exchange::send(PoolTask* task, std::int64_t* now) {
   try {
     const py::object feeds = task->feeds ? task->feeds : py::reinterpret_borrow<py::object>(py::tuple());
     FeedArrays arrays(feeds, worker->lane->lane().region().get(), names_of(*task), std::exchange(spare_feeds_, Feeds()));
-    if (task->place == pool::Place::kPlaced && task->worker == worker.get() && !task->unwanted) {
+    if (task->state == pool::TaskState::kPlaced && task->worker == worker.get() && !task->unwanted) {
       sent = worker->lane->send(arrays, task->mode, task->payload, task->option, task, &number, now);
     }
     spare_feeds_ = arrays.take_memory();
@@ -484,14 +485,14 @@ bool Exchange::send(PoolTask* task, std::int64_t* now) {
     } else if (raised.matches(PyExc_Exception)) {
       error = raised.value();
     } else {  // an interrupt, in the code of an array-like object
-      if (task->place == pool::Place::kPlaced && task->worker == worker.get()) {
+      if (task->state == pool::TaskState::kPlaced && task->worker == worker.get()) {
         scheduler_.not_sent(task);
-        if (task->place == pool::Place::kOut) release(task);
+        if (task->state == pool::TaskState::kOut) release(task);
       }
       throw;
     }
   }
-  if (task->place != pool::Place::kPlaced || task->worker != worker.get()) return true;  // the worker was removed meanwhile
+  if (task->state != pool::TaskState::kPlaced || task->worker != worker.get()) return true;  // the worker was removed meanwhile
   if (sent) {
     task->number = number;
     task->begun_seen_ns = 0;
@@ -508,7 +509,7 @@ bool Exchange::send(PoolTask* task, std::int64_t* now) {
   if (error) scheduler_.drop(task);
   scheduler_.not_sent(task);
   if (crowded) scheduler_.set_full(worker.get(), true);
-  if (task->place == pool::Place::kOut) release(task);
+  if (task->state == pool::TaskState::kOut) release(task);
   if (error) {
     finish(task, Outcome::kFailed, py::object(), std::move(error));
     return true;
@@ -544,7 +545,7 @@ bool Exchange::take_back(PoolTask* task) {
   }
   trash_.push_back(std::move(left->feeds));
   scheduler_.withdrawn(task);
-  if (task->place == pool::Place::kOut) release(task);
+  if (task->state == pool::TaskState::kOut) release(task);
   return true;
 }
 
@@ -573,7 +574,7 @@ std::size_t Exchange::drain() {
 bool Exchange::drain_worker(const std::shared_ptr<PoolWorker>& worker, bool all, std::size_t* count) {
   try {
     std::optional<Recycling> recycling;
-    PyLane::Answer answer;
+    PyLane::PyReply answer;
     while (worker->lane->take(&answer)) {
       if (!recycling && worker->lane->lane().in_flight() != 0) recycling.emplace();  // for the next replies
       book(worker, std::move(answer));
@@ -588,10 +589,10 @@ bool Exchange::drain_worker(const std::shared_ptr<PoolWorker>& worker, bool all,
   return true;
 }
 
-void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer answer) {
+void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::PyReply answer) {
   auto* task = static_cast<PoolTask*>(answer.task);
   const std::shared_ptr<PoolTask> held = task->self;
-  const bool in_hand = task->place == pool::Place::kSent && task->worker == worker.get();
+  const bool in_hand = task->state == pool::TaskState::kSent && task->worker == worker.get();
   if (task->first) {
     book_second(worker, task, std::move(answer));
     return;
@@ -625,7 +626,7 @@ void Exchange::book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer an
   }
 }
 
-void Exchange::book_stopped(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer) {
+void Exchange::book_stopped(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::PyReply answer) {
   worker->lane->stats().add_busy(answer.times.busy);
   if (!task->unwanted) {
     trash_.push_back(std::move(task->feeds));
@@ -634,11 +635,11 @@ void Exchange::book_stopped(const std::shared_ptr<PoolWorker>& worker, PoolTask*
   trash_.push_back(std::move(answer.feeds));
   trash_.push_back(std::move(answer.error));
   scheduler_.stopped(task);
-  if (task->place == pool::Place::kOut) release(task);
+  if (task->state == pool::TaskState::kOut) release(task);
 }
 
 // Adds the times of an answer that only the exchange knows.
-void Exchange::complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::Answer* answer) {
+void Exchange::complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::PyReply* answer) {
   occupy(worker, *answer);
   const std::int64_t until = task.dropped_ns > 0 ? std::min(task.dropped_ns, answer->done_ns) : answer->done_ns;
   answer->times.busy = busy_ns(worker, answer->picked_ns, std::max(until, answer->picked_ns));
@@ -647,7 +648,7 @@ void Exchange::complete_times(PoolWorker* worker, const PoolTask& task, std::int
 }
 
 // Records how the worker used its time for this answer, and before it while the worker had no other task.
-void Exchange::occupy(PoolWorker* worker, const PyLane::Answer& answer) {
+void Exchange::occupy(PoolWorker* worker, const PyLane::PyReply& answer) {
   const shm::TaskTimes& times = answer.times;
   const std::int64_t submitted_ns = answer.picked_ns - times.queued;
   const std::int64_t free_ns = std::max(worker->last_done, since_ns_);
@@ -665,7 +666,7 @@ void Exchange::occupy(PoolWorker* worker, const PyLane::Answer& answer) {
   worker->lane->stats().occupy(occupied, queued + copied);
 }
 
-void Exchange::note(const PoolWorker* worker, const PyLane::Answer& answer, PoolTask* task) {
+void Exchange::note(const PoolWorker* worker, const PyLane::PyReply& answer, PoolTask* task) {
   task->ran_on = worker->device;
   task->answer = answer.kind;
   task->times = answer.times;
@@ -674,13 +675,13 @@ void Exchange::note(const PoolWorker* worker, const PyLane::Answer& answer, Pool
 }
 
 // The first answer counts, unless it is an error of the second run: the first one may still succeed.
-void Exchange::book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer) {
+void Exchange::book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::PyReply answer) {
   PoolTask* const first = task->first.get();
   const std::shared_ptr<PoolTask> held = task->first;
   complete_times(worker.get(), *task, first->accepted_ns, &answer);
   const bool failed = answer.kind == shm::Kind::kRaised || answer.kind == shm::Kind::kError;
   const bool won = !task->done && !first->done && !failed;
-  if (task->place == pool::Place::kSent && task->worker == worker.get()) {
+  if (task->state == pool::TaskState::kSent && task->worker == worker.get()) {
     if (answer.stopped) {
       scheduler_.drop(task);
       scheduler_.stopped(task);
@@ -709,7 +710,7 @@ void Exchange::book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* 
 }
 
 std::int64_t Exchange::hedge(PoolTask* task) {
-  if (task->done || task->first || !task->second.expired() || task->place != pool::Place::kSent) return pool::kNever;
+  if (task->done || task->first || !task->second.expired() || task->state != pool::TaskState::kSent) return pool::kNever;
   const std::int64_t now = monotonic_ns();
   std::int64_t look_again = pool::kNever;
   if (!scheduler_.hedge(*task, now, &look_again, caller_core(now))) return look_again;
@@ -721,7 +722,7 @@ std::int64_t Exchange::hedge(PoolTask* task) {
   } catch (py::error_already_set& raised) {
     kill_because(worker, raised.value());
   }
-  if (!second->feeds || task->done || task->place != pool::Place::kSent) return pool::kNever;
+  if (!second->feeds || task->done || task->state != pool::TaskState::kSent) return pool::kNever;
   second->mode = task->mode;
   second->payload = task->payload;
   second->option = task->option;
@@ -743,7 +744,7 @@ std::int64_t Exchange::hedge(PoolTask* task) {
   return pool::kNever;
 }
 
-void Exchange::book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer) {
+void Exchange::book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::PyReply answer) {
   const int device = worker->device;
   task->ran_on = device;
   if (!task->done) {
@@ -1126,7 +1127,7 @@ std::int64_t Exchange::look_at_stopping(std::int64_t now, py::list* stops, py::l
   for (std::size_t i = 0; i < stopping_.size();) {
     const std::shared_ptr<PoolTask> task = stopping_[i].task.lock();
     const std::shared_ptr<PoolWorker> worker = stopping_[i].worker.lock();
-    if (task == nullptr || worker == nullptr || task->place != pool::Place::kSent || task->worker != worker.get()) {
+    if (task == nullptr || worker == nullptr || task->state != pool::TaskState::kSent || task->worker != worker.get()) {
       stopping_[i] = std::move(stopping_.back());
       stopping_.pop_back();
       continue;
@@ -1154,7 +1155,7 @@ std::int64_t Exchange::look_at_several(const std::shared_ptr<PoolWorker>& worker
   std::int64_t later = now + limit / 4;
   for (pool::Task* one = worker->hand.first(); one != nullptr; one = one->next) {
     auto* task = static_cast<PoolTask*>(one);
-    if (task->place != pool::Place::kSent || !worker->lane->lane().claimed(task->number)) continue;
+    if (task->state != pool::TaskState::kSent || !worker->lane->lane().claimed(task->number)) continue;
     if (task->begun_seen_ns == 0) task->begun_seen_ns = now;
     const std::int64_t due = task->begun_seen_ns + limit;
     later = std::min(later, due);
@@ -1204,7 +1205,7 @@ py::tuple Exchange::overdue() {
     }
   }
   if (limit > 0 && outstanding_ > 0 && later == pool::kNever) later = now + limit;
-  looks_ns_ = later;
+  next_check_ns_ = later;
   pump();
   ring();
   py::object pause = py::none();
@@ -1235,6 +1236,6 @@ void Exchange::unblock(std::optional<int> device) {
   blocks_.erase(found);
 }
 
-void Exchange::close_door(const py::object& make_error) { door_ = make_error; }
+void Exchange::stop_accepting(const py::object& make_error) { closed_error_ = make_error; }
 
 }  // namespace ais::bind

@@ -6,12 +6,13 @@
 // both places, so a signal handler, a destructor, another thread or a finalizer may use the exchange meanwhile. No Python
 // object is dropped in the middle of a change: such objects wait in `trash_`.
 //
-// The states of a task; "place" is the scheduler's state, and the last column names the function that makes the transition:
+// The states of a task; "scheduler" is its state in the scheduler, and the last column names the function that makes the
+// transition:
 //
-//   state      place            becomes                    by
+//   state      scheduler        becomes                    by
 //   new        kOut             queued                     start
 //   queued     kQueued          placed                     pump: the scheduler has a worker for it
-//                               done (error)               cancel, deadline, block, close_door
+//                               done (error)               cancel, deadline, block, stop_accepting
 //   placed     kPlaced          sent                       pump: its feeds are in shared memory, and published
 //                               queued                     pump: no room after all; remove_worker
 //                               done (error)               pump: its feeds are invalid; cancel, deadline
@@ -58,7 +59,7 @@ struct Waiter {
   std::uint64_t finished = 0;   // number of its finished tasks; only grows
   bool asleep = false;          // as a follower
   bool collects = false;        // counts the bytes of its tasks
-  bool for_any_change = false;  // has no tasks: waits for whatever may change
+  bool for_any_change = false;  // has no tasks: waits for any change
   bool unordered = false;       // finished tasks go to `ready`, in that order
   std::deque<std::shared_ptr<PoolTask>> ready;
   std::uint64_t bytes = 0;  // bytes of the feeds of its tasks in progress, and of outputs not yet fetched
@@ -161,7 +162,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
 
   // Runs the task, which delays a stream, a second time if that pays (P8 of the policy). Returns when to ask again.
   std::int64_t hedge(PoolTask* task);
-  bool accepts() const { return !forked() && !door_; }
+  bool accepts() const { return !forked() && !closed_error_; }
   bool hedges() const { return options_.scheduler.hedge > 0; }
 
   // Records the replies that have arrived, and returns their number. Then sends the tasks that can be sent.
@@ -183,7 +184,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   // ---- who gets in ----
   void block(std::optional<int> device, const py::object& make_error);
   void unblock(std::optional<int> device);
-  void close_door(const py::object& make_error);
+  void stop_accepting(const py::object& make_error);
 
   // ---- questions ----
   std::size_t unfinished() const { return outstanding_; }
@@ -209,7 +210,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void set_weight(int device, double weight) { weights_[device] = weight; }
 
   bool wake_when_idle = false;
-  void forget_supervisor() { wake_fd_ = -1; }
+  void detach_supervisor() { wake_fd_ = -1; }
 
  private:
   void check_owner() const;
@@ -217,19 +218,19 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void accept(const std::shared_ptr<PoolTask>& task, std::int64_t now);
   void finish(PoolTask* task, Outcome outcome, py::object outputs, py::object error, bool error_made = true);
   void drop_run(PoolTask* task);  // its answer is not needed any more
-  void book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer);
+  void book_second(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::PyReply answer);
   void release(PoolTask* task);     // no queue or worker has it any more
   void pump(std::int64_t now = 0);  // 0: ask the clock
   bool send(PoolTask* task, std::int64_t* now);
   bool take_back(PoolTask* task);
   std::size_t drain();
   bool drain_worker(const std::shared_ptr<PoolWorker>& worker, bool all, std::size_t* count);
-  void book(const std::shared_ptr<PoolWorker>& worker, PyLane::Answer answer);
-  void complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::Answer* answer);
-  void occupy(PoolWorker* worker, const PyLane::Answer& answer);
-  static void note(const PoolWorker* worker, const PyLane::Answer& answer, PoolTask* task);
-  void book_stopped(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer);
-  void book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::Answer answer);
+  void book(const std::shared_ptr<PoolWorker>& worker, PyLane::PyReply answer);
+  void complete_times(PoolWorker* worker, const PoolTask& task, std::int64_t accepted_ns, PyLane::PyReply* answer);
+  void occupy(PoolWorker* worker, const PyLane::PyReply& answer);
+  static void note(const PoolWorker* worker, const PyLane::PyReply& answer, PoolTask* task);
+  void book_stopped(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::PyReply answer);
+  void book_fault(const std::shared_ptr<PoolWorker>& worker, PoolTask* task, PyLane::PyReply answer);
   std::int64_t busy_ns(PoolWorker* worker, std::int64_t from, std::int64_t to);
   void adapt(PoolWorker* worker);
   void let_nap(PoolWorker* worker, bool naps);
@@ -242,7 +243,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   const py::object* blocked(const PoolTask& task) const;
   // Returns a function that makes the error of a refused task; null: the task is accepted.
   const py::object* refusal_of(const PoolTask& task) const {
-    return door_ ? &door_ : (blocks_.empty() ? nullptr : blocked(task));
+    return closed_error_ ? &closed_error_ : (blocks_.empty() ? nullptr : blocked(task));
   }
   void set_deadline(const std::shared_ptr<PoolTask>& task, double timeout_s);
   void keep_feeds(PoolTask* task);
@@ -300,10 +301,10 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::int64_t look_at_stopping(std::int64_t now, py::list* stops, py::list* late);
   std::size_t prune_at_ = 1000;
   std::uint64_t order_ = 0;
-  std::int64_t looks_ns_ = pool::kNever;  // when the supervisor will next check; 0: it has been woken
+  std::int64_t next_check_ns_ = pool::kNever;  // when the supervisor will next check; 0: it has been woken
 
-  py::object ended_call_;  // makes the error of a task whose call has ended
-  py::object door_;        // null: open
+  py::object ended_call_;    // makes the error of a task whose call has ended
+  py::object closed_error_;  // null: open
   std::vector<std::pair<std::optional<int>, py::object>> blocks_;
 
   std::size_t outstanding_ = 0;

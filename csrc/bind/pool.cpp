@@ -230,9 +230,9 @@ void register_workers(ExchangeClass& exchange) {
       .def("overdue", &Exchange::overdue)
       .def("block", &Exchange::block, py::arg("device"), py::arg("make_error"))
       .def("unblock", &Exchange::unblock, py::arg("device"))
-      .def("close_door", &Exchange::close_door, py::arg("make_error"))
+      .def("stop_accepting", &Exchange::stop_accepting, py::arg("make_error"))
       .def("set_weight", &Exchange::set_weight, py::arg("device"), py::arg("weight"))
-      .def("forget_supervisor", &Exchange::forget_supervisor)
+      .def("detach_supervisor", &Exchange::detach_supervisor)
       .def_readwrite("wake_when_idle", &Exchange::wake_when_idle)
       .def("check", [](Exchange& self) { return self.scheduler().check(); });
 }

@@ -186,7 +186,7 @@ class PyLane {
   bool holds(const void* data) const { return lane_->region()->contains(data); }
 
   // A reply with Python objects.
-  struct Answer {
+  struct PyReply {
     void* task = nullptr;
     py::object outputs = py::none();
     py::object error = py::none();
@@ -204,7 +204,7 @@ class PyLane {
   };
 
   // Takes the next reply. Returns false if there is none.
-  bool take(Answer* answer) {
+  bool take(PyReply* answer) {
     shm::Lane::Reply reply = std::move(spare_reply_);
     const bool taken = value_or_raise(lane_->take(&reply));
     if (taken) fill(&reply, answer);
@@ -213,9 +213,9 @@ class PyLane {
   }
 
  private:
-  void fill(shm::Lane::Reply* reply, Answer* answer) {
+  void fill(shm::Lane::Reply* reply, PyReply* answer) {
     const std::int64_t came_ns = reply->came_ns;
-    *answer = Answer();
+    *answer = PyReply();
     answer->task = reply->token.task;
     py::object kept = py::reinterpret_steal<py::object>(static_cast<PyObject*>(reply->token.keep));
     try {
@@ -239,7 +239,7 @@ class PyLane {
     reply->feeds_lease.release();
   }
 
-  void fill_outcome(shm::Lane::Reply* reply, py::object kept, Answer* answer) {
+  void fill_outcome(shm::Lane::Reply* reply, py::object kept, PyReply* answer) {
     answer->kind = reply->kind;
     if (reply->kind != shm::Kind::kTooLarge && reply->kind != shm::Kind::kError) {
       answer->outputs = to_arrays(reply);

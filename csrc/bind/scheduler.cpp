@@ -79,7 +79,7 @@ class PyScheduler {
   }
 
   bool lose(const std::shared_ptr<ScheduledTask>& task, bool begun, bool certain) {
-    if (tasks_.count(task.get()) == 0 || task->place != pool::Place::kOut) {
+    if (tasks_.count(task.get()) == 0 || task->state != pool::TaskState::kOut) {
       raise_if_error(Status(Code::kInvalidArgument, "this task was not lost with a worker"));
     }
     const bool again = scheduler_.lose(task.get(), begun, certain, true);
@@ -89,7 +89,7 @@ class PyScheduler {
 
   void drop(const std::shared_ptr<ScheduledTask>& task) {
     if (tasks_.count(task.get()) == 0) return;
-    const bool queued = task->place == pool::Place::kQueued;
+    const bool queued = task->state == pool::TaskState::kQueued;
     scheduler_.drop(task.get());
     if (queued) tasks_.erase(task.get());
   }
@@ -101,7 +101,7 @@ class PyScheduler {
 
  private:
   static void check_in_hand(const ScheduledTask& task) {
-    if (task.place != pool::Place::kSent) raise_if_error(Status(Code::kInvalidArgument, "no worker has this task"));
+    if (task.state != pool::TaskState::kSent) raise_if_error(Status(Code::kInvalidArgument, "no worker has this task"));
   }
 
   pool::Scheduler scheduler_;

@@ -62,7 +62,7 @@ void emit_warnings(Session& self) {
   if (!self.has_notices()) return;
   py::module_ errors = in_python([] { return py::module_::import("ais_bench.errors"); });
   for (const auto& [kind, text] : self.take_notices()) {
-    const char* name = kind == Session::Notice::Kind::kFeed ? "FeedWarning" : "TimesWarning";
+    const char* name = kind == Session::Notice::NoticeKind::kFeed ? "FeedWarning" : "TimesWarning";
     py::object category = in_python([&] { return py::object(errors.attr(name)); });
     if (in_python([&] { return PyErr_WarnEx(category.ptr(), text.c_str(), 2); }) != 0) {
       py::error_already_set error;
@@ -148,7 +148,7 @@ class Many {
     try {
       for (const py::handle& given : sets) {
         results_.append(py::none());
-        settle(results_.size() - 1, [&] { submit(given); });
+        run_step(results_.size() - 1, [&] { submit(given); });
       }
       while (!under_way_.empty()) finish();
       emit_warnings(*self_);
@@ -166,7 +166,7 @@ class Many {
   }
 
  private:
-  struct UnderWay {
+  struct Submitted {
     std::size_t index;
     std::unique_ptr<NumpySink> sink;
   };
@@ -181,9 +181,9 @@ class Many {
   }
 
   void finish() {
-    const UnderWay oldest = std::move(under_way_.front());
+    const Submitted oldest = std::move(under_way_.front());
     under_way_.pop_front();
-    settle(oldest.index, [&] {
+    run_step(oldest.index, [&] {
       raise_if_error(without_gil([&] { return pipeline_->finish(nullptr); }));
       if (results_[oldest.index].is_none())
         results_[oldest.index] = oldest.sink->take();  // no warning was turned into an error
@@ -192,7 +192,7 @@ class Many {
 
   // Runs one step of set `index`. An error names the set. It is the set's result, or ends the call.
   template <typename Step>
-  void settle(std::size_t index, const Step& step) {
+  void run_step(std::size_t index, const Step& step) {
     try {
       step();
     } catch (py::error_already_set& error) {
@@ -213,7 +213,7 @@ class Many {
   const ShapeRule rule_;
   const bool returns_;
   py::list results_;
-  std::deque<UnderWay> under_way_;  // oldest first
+  std::deque<Submitted> under_way_;  // oldest first
   std::unique_ptr<session::SessionPipeline>
       pipeline_;  // the last member, so that it is destroyed before the memory that it writes to
 };

@@ -41,16 +41,16 @@ PyTypeObject* task_type() {
 std::uint64_t id_of(const py::tuple& task) { return task[0].cast<std::uint64_t>(); }
 
 // Marks that a thread waits for tasks: the port serves one at a time.
-class Waiting {
+class OneTaker {
  public:
-  explicit Waiting(std::atomic<bool>* flag) : flag_(flag) {
+  explicit OneTaker(std::atomic<bool>* flag) : flag_(flag) {
     if (flag_->exchange(true)) {
       raise_if_error(Status(Code::kInvalidArgument, "another thread already takes tasks from this channel"));
     }
   }
-  ~Waiting() { flag_->store(false); }
-  Waiting(const Waiting&) = delete;
-  Waiting& operator=(const Waiting&) = delete;
+  ~OneTaker() { flag_->store(false); }
+  OneTaker(const OneTaker&) = delete;
+  OneTaker& operator=(const OneTaker&) = delete;
 
  private:
   std::atomic<bool>* flag_;
@@ -69,7 +69,7 @@ class PyChannel {
   }
 
   std::uint64_t serve(const std::shared_ptr<worker::Handler>& handler, const py::object& on_object) {
-    const Waiting waiting(&taking_);
+    const OneTaker waiting(&taking_);
     std::uint64_t served = 0;
     shm::PortTask task;
     while (true) {
@@ -97,7 +97,7 @@ class PyChannel {
   }
 
   py::object next_task(const std::optional<double>& timeout) {
-    const Waiting waiting(&taking_);
+    const OneTaker waiting(&taking_);
     const std::int64_t deadline_ns = deadline_after(timeout);
     shm::PortTask task;
     while (true) {
@@ -192,7 +192,7 @@ class PyExecutor {
 
   // Submits the feeds of a task of the channel. `carry` None: the executor answers; otherwise `next_done` returns the task.
   void submit(const py::tuple& task, const py::object& given, py::object carry, std::int64_t preprocess_ns) {
-    auto job = std::make_unique<Job>();
+    auto job = std::make_unique<PyJob>();
     job->keep = to_feeds(given, &session_->info());
     job->feeds = std::move(job->keep.feeds);
     if (!carry.is_none()) {
@@ -236,7 +236,7 @@ class PyExecutor {
       next = executor_.next_done();
     }
     if (next == nullptr) return py::none();
-    Job& job = static_cast<Job&>(*next);
+    PyJob& job = static_cast<PyJob&>(*next);
     channel_->put_back(std::move(job.task));
     const shm::StageTimes& times = job.times;
     return py::make_tuple(std::move(job.id), job.outputs->take(), std::move(job.carry),
@@ -244,7 +244,7 @@ class PyExecutor {
   }
 
  private:
-  struct Job : worker::Executor::Job {
+  struct PyJob : worker::Executor::Job {
     Feeds keep;
     std::optional<NumpySink> outputs;
     py::object id;

@@ -45,7 +45,7 @@ bool try_submit(PyLane& lane, py::handle feeds, int mode, py::handle task, int k
   return true;
 }
 
-py::object to_tuple(PyLane::Answer answer) {
+py::object to_tuple(PyLane::PyReply answer) {
   PyObject* tuple = PyStructSequence_New(reply_type());
   if (tuple == nullptr) throw py::error_already_set();
   py::object result = py::reinterpret_steal<py::object>(tuple);
@@ -61,7 +61,7 @@ py::object to_tuple(PyLane::Answer answer) {
 }
 
 py::object poll(PyLane& lane) {
-  PyLane::Answer answer;
+  PyLane::PyReply answer;
   if (!lane.take(&answer)) return py::none();
   lane.stats().record(answer.times, answer.kind == shm::Kind::kRaised || answer.kind == shm::Kind::kError);
   return to_tuple(std::move(answer));

@@ -142,20 +142,20 @@ void Stream::draw() {
   try {
     exchange_->start(task, std::nullopt, now);
   } catch (py::error_already_set& raised) {
-    forget(task);
+    drop_refused(task);
     if (task->accepted || ended_ || !raised.matches(PyExc_Exception)) throw;
     // The pool accepts no more tasks. The results of the earlier items come first.
     open_ = false;
     source_.to_come = 0;
     error_ = raised.value();
   } catch (...) {
-    forget(task);
+    drop_refused(task);
     throw;
   }
 }
 
 // Drops the newest task if the pool did not accept it.
-void Stream::forget(const std::shared_ptr<PoolTask>& task) {
+void Stream::drop_refused(const std::shared_ptr<PoolTask>& task) {
   if (!under_way_.empty() && under_way_.back() == task && !task->accepted) under_way_.pop_back();
 }
 
@@ -268,9 +268,9 @@ void Results::check_caller() const {
 PyObject* Results::next() {
   check_caller();
   if (!stream_) return nullptr;
-  struct Running {  // an error, or the end, drops the stream: its tasks in progress are not wanted any more
-    explicit Running(Results* results) : results_(results) { results_->running_ = true; }
-    ~Running() {
+  struct CallOfNext {  // an error, or the end, drops the stream: its tasks in progress are not wanted any more
+    explicit CallOfNext(Results* results) : results_(results) { results_->running_ = true; }
+    ~CallOfNext() {
       results_->running_ = false;
       if (!ended) return;
       const py::object gone = std::move(results_->stream_);

@@ -50,7 +50,7 @@ class Stream {
   bool enough_ready() const;
   bool may_draw();
   void draw();
-  void forget(const std::shared_ptr<PoolTask>& task);
+  void drop_refused(const std::shared_ptr<PoolTask>& task);
   bool is_feeds(py::handle item) const;
   std::shared_ptr<PoolTask> make_task(py::object item);
   bool pause(std::int64_t now);

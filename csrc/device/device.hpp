@@ -154,13 +154,13 @@ class Pipeline {
   // Waits for the oldest run. Its outputs are in host memory: the landing's, or the pipeline's, which is valid until the next
   // submit. A failure affects only this run. The times are the device's: copying in, executing, copying out. A time that is not
   // available is kUnknownTime, which is not a failure.
-  struct Times {
+  struct DeviceTimes {
     std::int64_t copy_in_ns = 0;
     std::int64_t execute_ns = 0;
     std::int64_t copy_out_ns = 0;
     std::string why_unknown;  // the error of the query for the first unknown time
   };
-  virtual Status wait(std::vector<Output>* outputs, Times* times) = 0;
+  virtual Status wait(std::vector<Output>* outputs, DeviceTimes* times) = 0;
 };
 
 class Model {

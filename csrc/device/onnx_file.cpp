@@ -15,10 +15,10 @@ struct Field {
   std::size_t size = 0;
 };
 
-class Reader {
+class ProtobufReader {
  public:
-  Reader(const std::uint8_t* data, std::size_t size) : at_(data), end_(data + size) {}
-  explicit Reader(const Field& field) : Reader(field.data, field.size) {}
+  ProtobufReader(const std::uint8_t* data, std::size_t size) : at_(data), end_(data + size) {}
+  explicit ProtobufReader(const Field& field) : ProtobufReader(field.data, field.size) {}
 
   // Reads the next field. Returns false at the end; also, with `broken` set, for an invalid or truncated field.
   bool next(Field* field) {
@@ -97,7 +97,7 @@ bool is_model_field(const Field& field) {
   }
 }
 
-bool find(Reader reader, std::uint64_t number, Field* out) {
+bool find(ProtobufReader reader, std::uint64_t number, Field* out) {
   Field field;
   while (reader.next(&field)) {
     if (field.number == number && field.wire == kBytes) {
@@ -111,7 +111,7 @@ bool find(Reader reader, std::uint64_t number, Field* out) {
 }  // namespace
 
 OnnxCheck check_onnx(const std::uint8_t* data, std::size_t size) {
-  Reader reader(data, size);
+  ProtobufReader reader(data, size);
   Field field;
   bool graph = false;
   bool version = false;
@@ -127,8 +127,8 @@ OnnxCheck check_onnx(const std::uint8_t* data, std::size_t size) {
 std::set<std::string> unranked_tensors(const std::uint8_t* data, std::size_t size) {
   std::set<std::string> names;
   Field graph;
-  if (!find(Reader(data, size), 7, &graph)) return names;
-  Reader reader(graph);
+  if (!find(ProtobufReader(data, size), 7, &graph)) return names;
+  ProtobufReader reader(graph);
   Field value_info;
   while (reader.next(&value_info)) {
     if ((value_info.number != 11 && value_info.number != 12) || value_info.wire != kBytes) continue;
@@ -136,11 +136,11 @@ std::set<std::string> unranked_tensors(const std::uint8_t* data, std::size_t siz
     Field type;
     Field tensor;
     Field shape;
-    if (!find(Reader(value_info), 1, &name)) continue;
-    if (!find(Reader(value_info), 2, &type)) continue;
+    if (!find(ProtobufReader(value_info), 1, &name)) continue;
+    if (!find(ProtobufReader(value_info), 2, &type)) continue;
     Field optional;
-    if (find(Reader(type), 9, &optional) && !find(Reader(optional), 1, &type)) continue;
-    const bool has_shape = find(Reader(type), 1, &tensor) && find(Reader(tensor), 2, &shape);
+    if (find(ProtobufReader(type), 9, &optional) && !find(ProtobufReader(optional), 1, &type)) continue;
+    const bool has_shape = find(ProtobufReader(type), 1, &tensor) && find(ProtobufReader(tensor), 2, &shape);
     if (!has_shape) names.emplace(reinterpret_cast<const char*>(name.data), name.size);
   }
   return names;
@@ -149,18 +149,18 @@ std::set<std::string> unranked_tensors(const std::uint8_t* data, std::size_t siz
 ExternalData external_data(const std::uint8_t* data, std::size_t size) {
   ExternalData found;
   Field graph;
-  if (!find(Reader(data, size), 7, &graph)) return found;
-  Reader reader(graph);
+  if (!find(ProtobufReader(data, size), 7, &graph)) return found;
+  ProtobufReader reader(graph);
   Field tensor;
   while (reader.next(&tensor)) {
     if (tensor.number != 5 || tensor.wire != kBytes) continue;
-    Reader fields(tensor);
+    ProtobufReader fields(tensor);
     Field entry;
     while (fields.next(&entry)) {
       Field key;
       Field value;
       if (entry.number != 13 || entry.wire != kBytes) continue;
-      if (!find(Reader(entry), 1, &key) || !find(Reader(entry), 2, &value)) continue;
+      if (!find(ProtobufReader(entry), 1, &key) || !find(ProtobufReader(entry), 2, &value)) continue;
       const std::string name(reinterpret_cast<const char*>(key.data), key.size);
       const std::string text(reinterpret_cast<const char*>(value.data), value.size);
       if (name == "location") found.files.insert(text);

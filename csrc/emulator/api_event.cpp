@@ -151,12 +151,16 @@ aclError synchronize_event(const Scope& scope, aclrtEvent handle, int timeout_ms
   return mark->code() == ACL_SUCCESS ? usable(scope) : fail(mark->code(), mark->text());
 }
 
-aclError event_reached(aclrtEvent handle, bool* out) {
+// Writes the answer of a query: whether the event's latest recording was reached.
+template <typename Status>
+aclError query_event(aclrtEvent handle, Status* out, Status complete, Status not_ready) {
+  if (out == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the status to fill is NULL");
   std::shared_ptr<Event> event;
   if (const aclError code = find_event(handle, &event)) return code;
   const std::lock_guard<std::mutex> lock(event->mutex);
-  *out = event->mark != nullptr && event->mark->reached();
-  if (*out) event->mark->deal_with();
+  const bool reached = event->mark != nullptr && event->mark->reached();
+  if (reached) event->mark->deal_with();
+  *out = reached ? complete : not_ready;
   return ACL_SUCCESS;
 }
 
@@ -240,25 +244,15 @@ ACL_API aclError aclrtResetEvent(aclrtEvent event, aclrtStream stream) {
 ACL_API aclError aclrtQueryEvent(aclrtEvent event, aclrtEventStatus* status) {
   static Function fn(__func__, Need::kContext);
   return fn.call(
-      [&](const Scope&) {
-        bool reached = false;
-        if (status == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the status to fill is NULL");
-        if (const aclError code = event_reached(event, &reached)) return code;
-        *status = reached ? ACL_EVENT_STATUS_COMPLETE : ACL_EVENT_STATUS_NOT_READY;
-        return aclError{ACL_SUCCESS};
-      },
-      event, filled(status));
+      [&](const Scope&) { return query_event(event, status, ACL_EVENT_STATUS_COMPLETE, ACL_EVENT_STATUS_NOT_READY); }, event,
+      filled(status));
 }
 
 ACL_API aclError aclrtQueryEventStatus(aclrtEvent event, aclrtEventRecordedStatus* status) {
   static Function fn(__func__, Need::kContext);
   return fn.call(
       [&](const Scope&) {
-        bool reached = false;
-        if (status == nullptr) return fail(ACL_ERROR_INVALID_PARAM, "the status to fill is NULL");
-        if (const aclError code = event_reached(event, &reached)) return code;
-        *status = reached ? ACL_EVENT_RECORDED_STATUS_COMPLETE : ACL_EVENT_RECORDED_STATUS_NOT_READY;
-        return aclError{ACL_SUCCESS};
+        return query_event(event, status, ACL_EVENT_RECORDED_STATUS_COMPLETE, ACL_EVENT_RECORDED_STATUS_NOT_READY);
       },
       event, filled(status));
 }

@@ -30,7 +30,7 @@ Ranking::Ranking(std::uint32_t kind) : kind_(kind), heaps_(4 * kShapes) {}
 
 void Ranking::reset(std::size_t workers) {
   heaps_.reset(workers);
-  parts_.assign(workers, Part());
+  parts_.assign(workers, Terms());
   loose_.clear();
   roomy_ = 0;
   rate_ = loose_rate_ = fixed_ = slope_ = 0;
@@ -38,7 +38,7 @@ void Ranking::reset(std::size_t workers) {
   base_ = kUnknown;
 }
 
-void Ranking::add(const Part& part, double sign) {
+void Ranking::add(const Terms& part, double sign) {
   rate_ += sign * part.rate;
   loose_rate_ += sign * part.loose_rate;
   fixed_ += sign * part.fixed;
@@ -46,11 +46,11 @@ void Ranking::add(const Part& part, double sign) {
 }
 
 void Ranking::put(std::size_t position, const Glance& glance, const Outlook& outlook, int skip, int avoid_cpu) {
-  Part& part = parts_[position];
+  Terms& part = parts_[position];
   add(part, -1);
   roomy_ -= part.roomy;
   const bool listed = part.loose;
-  part = Part();
+  part = Terms();
   part.expects = std::max<Nanos>(0, outlook.expected);
   Nanos key = 0;
   Shape shape = kIdle;
@@ -82,7 +82,7 @@ void Ranking::put(std::size_t position, const Glance& glance, const Outlook& out
   if (++changes_ == tuning::kSumAgain) {
     changes_ = 0;
     rate_ = loose_rate_ = fixed_ = slope_ = 0;
-    for (const Part& one : parts_) add(one, 1);
+    for (const Terms& one : parts_) add(one, 1);
   }
   const bool knows = outlook.expected != kUnknown && !glance.unknown;
   const bool pinned = glance.only_cpu != kNoCpu;

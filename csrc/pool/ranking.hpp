@@ -93,7 +93,7 @@ class Ranking {
 
  private:
   enum Shape : std::size_t { kIdle, kLoose, kPlaced, kDue, kOverdue, kShapes };
-  struct Part {
+  struct Terms {
     double rate = 0;
     double loose_rate = 0;
     double fixed = 0;
@@ -103,11 +103,11 @@ class Ranking {
     bool loose = false;  // and has something in hand: see take_loose
   };
   Nanos finish(Shape shape, Nanos key, Nanos now) const;
-  void add(const Part& part, double sign);
+  void add(const Terms& part, double sign);
 
   const std::uint32_t kind_;
   Heaps heaps_;
-  std::vector<Part> parts_;
+  std::vector<Terms> parts_;
   std::vector<std::uint32_t> loose_;
   std::size_t roomy_ = 0;
   double mean_ = 0;

@@ -133,7 +133,7 @@ void Scheduler::look_at(const Worker& worker) {
   if (first != nullptr) {
     glance.whole = std::max<Nanos>(0, first->expected_ns);
     glance.rest = worker.hand_ns - glance.whole;
-    if (first->place == Place::kSent) glance.due = std::max(first->sent_ns, worker.last_done) + glance.whole;
+    if (first->state == TaskState::kSent) glance.due = std::max(first->sent_ns, worker.last_done) + glance.whole;
   }
   glance.overdue = glance.due != kUnknown && glance.due <= now_;
   if (glance.due != kUnknown && !glance.overdue) {
@@ -163,7 +163,7 @@ void Scheduler::changed(const Worker& worker) {
 bool Scheduler::gives_back(const Worker& worker) const {
   if (worker.hand.size() < 2) return false;
   const Task* task = worker.hand.last();
-  if (task->place != Place::kSent || task->claimed || task->unwanted || task->crashes > 0 || task->home == &worker)
+  if (task->state != TaskState::kSent || task->claimed || task->unwanted || task->crashes > 0 || task->home == &worker)
     return false;
   return task->device == kAnyDevice || devices_.at(task->device).workers.size() > 1;
 }
@@ -341,7 +341,7 @@ Worker* Scheduler::pick(const Task& task, Nanos now, bool* stuck) {
     const bool avoided = task.avoid != kAnyDevice && task.home->device == task.avoid;
     if (home.takes && !skipped && !avoided && home.finish - choices.with_room.finish < move_cost(task)) {
       if (home.room) return task.home;
-      if (!choices.idle.found()) return nullptr;  // nobody is without work until it has room
+      if (!choices.idle.found()) return nullptr;  // no worker is idle, so it waits for room
     }
   }
   Worker* const with_room = workers_[choices.with_room.position];
@@ -437,7 +437,7 @@ Task* Scheduler::next_of(Source* source, Nanos now, Worker** worker) {
 
 void Scheduler::place(Task* task, Worker* worker) {
   leave_queue(task);
-  task->place = Place::kPlaced;
+  task->state = TaskState::kPlaced;
   task->worker = worker;
   task->claimed = false;
   task->expected_ns = expected(*worker, *task);
@@ -461,7 +461,7 @@ void Scheduler::leave_hand(Task* task) {
   if (worker->hand.empty()) --busy_, --busy_at_[static_cast<std::size_t>(worker->only_cpu + 1)];
   if (worker->hand.size() == 1) --ahead_;
   task->worker = nullptr;
-  task->place = Place::kOut;
+  task->state = TaskState::kOut;
   look_at(*worker);
 }
 
@@ -484,7 +484,7 @@ void Scheduler::enqueue(Task* task, bool first) {
   if (source->under_way++ == 0) source->served = std::max(source->served, served_);  // no credit for the time without tasks
   TaskList& tasks = queue_of(task);
   first ? tasks.push_front(task) : tasks.push_back(task);
-  task->place = Place::kQueued;
+  task->state = TaskState::kQueued;
   ++source->waiting;
   ++waiting_;
 }
@@ -494,7 +494,7 @@ void Scheduler::leave_queue(Task* task) {
   --task->source->waiting;
   --task->source->under_way;
   --waiting_;
-  task->place = Place::kOut;
+  task->state = TaskState::kOut;
 }
 
 std::vector<Task*> Scheduler::take_queued(int device) {
@@ -607,7 +607,7 @@ void Scheduler::add(Task* task) {
 }
 
 void Scheduler::sent(Task* task, Nanos now) {
-  task->place = Place::kSent;
+  task->state = TaskState::kSent;
   task->sent_ns = now;
   if (task == task->worker->hand.first()) {
     look_at(*task->worker);
@@ -688,7 +688,7 @@ bool Scheduler::lose(Task* task, bool begun, bool certain, bool can_run_again) {
 
 void Scheduler::drop(Task* task) {
   task->unwanted = true;
-  if (task->place == Place::kQueued) {
+  if (task->state == TaskState::kQueued) {
     leave_queue(task);
   } else if (task->worker != nullptr) {
     rank_ahead(*task->worker);
@@ -768,7 +768,7 @@ Task* Scheduler::take_back_at_random() {
   std::vector<Task*> candidates;
   for (const Worker* from : workers_) {
     for (Task* task = from->hand.first(); task != nullptr; task = task->next) {
-      if (task->place == Place::kSent && !task->claimed && !task->unwanted) candidates.push_back(task);
+      if (task->state == TaskState::kSent && !task->claimed && !task->unwanted) candidates.push_back(task);
     }
   }
   if (candidates.empty() || draw() % 4 != 0) return nullptr;
@@ -778,10 +778,10 @@ Task* Scheduler::take_back_at_random() {
 bool Scheduler::hedge(const Task& task, Nanos now, Nanos* look_again, int skip) {
   *look_again = kNever;
   const Worker* at = task.worker;
-  if (options_.random != 0 && options_.hedge > 0 && task.place == Place::kSent && !task.unwanted && task.crashes == 0) {
+  if (options_.random != 0 && options_.hedge > 0 && task.state == TaskState::kSent && !task.unwanted && task.crashes == 0) {
     return draw() % 8 == 0;
   }
-  if (options_.hedge <= 0 || task.place != Place::kSent || task.unwanted || task.crashes > 0 || waiting_ > 0) return false;
+  if (options_.hedge <= 0 || task.state != TaskState::kSent || task.unwanted || task.crashes > 0 || waiting_ > 0) return false;
   if (busy_ == static_cast<int>(workers_.size())) return false;
   if (at->hand.first() != &task && !at->several && !task.claimed) return false;  // it can still be taken back
   Nanos shortest = kNever;
@@ -816,7 +816,7 @@ std::string Scheduler::check() const {
     each_queue(const_cast<Source*>(source), [&](int device, const TaskList* tasks) {
       std::size_t count = 0;
       for (const Task* task = tasks->first(); task != nullptr; task = task->next, ++count) {
-        if (task->place != Place::kQueued || task->worker != nullptr) wrong("a queued task is placed elsewhere");
+        if (task->state != TaskState::kQueued || task->worker != nullptr) wrong("a queued task is placed elsewhere");
         if (task->unwanted) wrong("an unwanted task is in a queue");
         if (task->device != device) wrong("a task is in the queue of another device");
       }
@@ -833,9 +833,9 @@ std::string Scheduler::check() const {
   for (const Worker* worker : workers_) {
     std::size_t count = 0;
     Nanos expects = 0;
-    int suspects = 0;
+    int crashed = 0;
     for (const Task* task = worker->hand.first(); task != nullptr; task = task->next, ++count) {
-      if (task->place != Place::kPlaced && task->place != Place::kSent) wrong("a worker's task is neither placed nor sent");
+      if (task->state < TaskState::kPlaced) wrong("a worker's task is neither placed nor sent");
       if (task->worker != worker) wrong("a worker's task names another worker");
       if (task->device != kAnyDevice && task->device != worker->device) wrong("a task is on a device that it did not ask for");
       if (task->source == &departed_) {
@@ -845,12 +845,12 @@ std::string Scheduler::check() const {
         wrong("a task's source was removed");
       }
       expects += std::max<Nanos>(0, task->expected_ns);
-      suspects += task->crashes > 0;
+      crashed += task->crashes > 0;
     }
     if (count != worker->hand.size()) wrong("a worker's count is not the number of its tasks");
     if (expects != worker->hand_ns) wrong("a worker's expected time is not its tasks' sum");
-    if (suspects > 0 && count != 1) wrong("a worker has other tasks beside a suspect");
-    if ((suspects > 0) != worker->isolated) wrong("a worker is isolated without a suspect");
+    if (crashed > 0 && count != 1) wrong("a worker has other tasks beside one that had a crash");
+    if ((crashed > 0) != worker->isolated) wrong("a worker is isolated without a task that had a crash, or the reverse");
     busy += count > 0;
     ahead += count > 1;
   }

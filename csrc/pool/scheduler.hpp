@@ -2,9 +2,9 @@
 // Pure code: no lock, no clock, no I/O. The caller passes times and serialises calls. The exchange (csrc/bind/exchange.hpp) and
 // the simulator (simulator.hpp) use the same code.
 //
-// The places of a task, and the functions that move it:
+// The states of a task here, and the functions that change them:
 //
-//   place    where it is                                left by
+//   state    meaning                                    left by
 //   kOut     not here: not added, or done               add -> kQueued
 //   kQueued  in its source's queue                      next -> kPlaced; drop -> kOut
 //   kPlaced  has a place in a worker, feeds are copied  sent -> kSent; not_sent -> kQueued (kOut if unwanted)
@@ -23,7 +23,8 @@
 //     before). A task whose feeds are in one worker's memory goes to that worker, or waits for its room while no worker is
 //     idle, if another one would not finish it sooner by more than the cost of the copy.
 // P3  Tasks whose time is unknown, or recently uneven, are handed out one by one (a worker that runs several at a time gets as
-//     many as it can run). Tasks that are known to be short queue up in the worker, as many as WORK_IN_HAND covers.
+//     many as it can run). Tasks that are known to be short queue up in the worker, as many as
+//     kWorkInHandNs covers.
 // P4  A task that a worker has not begun is taken back if an idle worker would finish it sooner, by more than the cost of the
 //     move.
 // P5  Sources (each stream is one; single calls share one) share the workers by the time that their tasks take, so no source
@@ -55,7 +56,7 @@ struct Options {
   std::uint64_t random = 0;  // not 0: every free choice is random, with this seed
 };
 
-enum class Place : std::uint8_t { kOut, kQueued, kPlaced, kSent };
+enum class TaskState : std::uint8_t { kOut, kQueued, kPlaced, kSent };
 
 struct Worker;
 struct Source;
@@ -69,7 +70,7 @@ struct Task {
   Source* source = nullptr;
   Worker* home = nullptr;  // its feeds are already in this worker's memory
   // The scheduler's; others read.
-  Place place = Place::kOut;
+  TaskState state = TaskState::kOut;
   bool unwanted = false;
   bool claimed = false;  // an attempt to take it back found that it had begun
   Worker* worker = nullptr;
@@ -105,7 +106,7 @@ struct Source {
   static constexpr std::int64_t kEndless = -1;
   std::int64_t to_come = 0;
   // The scheduler's.
-  // Of tasks for one device. One that no worker has room for is not looked at until one of them has changed.
+  // The queue of tasks for one device. If no worker of the device has room, the queue is not checked until one of them changes.
   struct Queue {
     enum class In : std::uint8_t { kNothing, kReady, kStuck };
     Source* source = nullptr;
@@ -151,7 +152,7 @@ struct Worker {
   std::uint64_t answered = 0;
   int faults = 0;       // consecutive failures of its device; they do not count as answers
   Nanos hand_ns = 0;    // expected of all in hand
-  int unknown = 0;      // in hand, of unknown time
+  int unknown = 0;      // tasks in hand of unknown time
   Nanos last_done = 0;  // when it published its last answer
   double slowness = 0;  // its times over those of all workers; 0: unknown
   std::vector<Estimate> estimates;
@@ -296,17 +297,17 @@ class Scheduler {
   std::vector<int> busy_at_;                              // by processor
   // Which workers have changed, for the rankings to follow when they are asked.
   std::vector<std::uint32_t> changes_;
-  std::uint64_t changes_before_ = 0;  // those that were forgotten
-  std::uint64_t followed_ = 0;        // as far as any ranking has
+  std::uint64_t changes_before_ = 0;  // dropped entries of changes_, counted from the start
+  std::uint64_t followed_ = 0;        // the entries that some ranking has followed
   std::vector<std::unique_ptr<Ranking>> rankings_;
   Ranking* latest_ranking_ = nullptr;
-  Heaps dues_{1};    // when the oldest task in hand should be done, of those where that is to come
-  Heaps aheads_{3};  // workers with something to give back, the one that is busy for longest first
+  Heaps dues_{1};    // workers whose oldest task in hand is not overdue, by when it should be done
+  Heaps aheads_{3};  // workers with tasks that can be taken back, the one that is busy for longest first
   Nanos now_ = 0;
   int skip_ = kNoCpu;
   int avoid_cpu_ = kNoCpu;
   std::vector<Source*> sources_;
-  Source departed_;              // of tasks in hand whose own source is gone
+  Source departed_;              // the source of tasks in hand whose own source was removed
   std::vector<Source*> turns_;   // kept for its memory
   std::vector<Estimate> kinds_;  // over all workers
   std::size_t waiting_ = 0;

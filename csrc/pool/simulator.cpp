@@ -12,7 +12,7 @@
 namespace ais::pool {
 namespace {
 
-struct Job : Task {
+struct SimulatedTask : Task {
   std::size_t from = 0;
   std::size_t number = 0;
   double length = 1;
@@ -20,8 +20,8 @@ struct Job : Task {
   bool done = false;
   Worker* left = nullptr;  // the worker from which it was taken back last, and when
   Nanos left_at = 0;
-  Job* first = nullptr;  // set if this is a second run of it
-  Job* second = nullptr;
+  SimulatedTask* first = nullptr;  // set if this is a second run of it
+  SimulatedTask* second = nullptr;
 };
 
 enum class What { kFinish, kArrive, kDie, kReturn, kReady, kLook };
@@ -35,10 +35,10 @@ struct Event {
   bool operator>(const Event& other) const { return at != other.at ? at > other.at : order > other.order; }
 };
 
-struct Device : Worker {
+struct SimulatedWorker : Worker {
   SimulatedDevice how;
-  std::deque<Job*> ring;     // sent, not claimed
-  std::deque<Job*> claimed;  // the first one is running
+  std::deque<SimulatedTask*> ring;     // sent, not claimed
+  std::deque<SimulatedTask*> claimed;  // the first one is running
   Nanos began = 0;
   std::uint64_t life = 1;
   bool alive = true;
@@ -49,7 +49,7 @@ class Machine {
   explicit Machine(const Simulation& simulation)
       : simulation_(simulation), scheduler_(simulation.options), random_(simulation.seed) {
     for (const SimulatedDevice& how : simulation.devices) {
-      auto device = std::make_unique<Device>();
+      auto device = std::make_unique<SimulatedWorker>();
       device->device = static_cast<int>(devices_.size());
       device->how = how;
       device->only_cpu = how.only_cpu;
@@ -76,7 +76,7 @@ class Machine {
   }
 
   Simulated run() {
-    for (const std::vector<std::unique_ptr<Job>>& jobs : jobs_) total_ += jobs.size();
+    for (const std::vector<std::unique_ptr<SimulatedTask>>& jobs : jobs_) total_ += jobs.size();
     schedule();
     while (left_ > 0 && result_.wrong.empty()) {
       if (events_.empty()) {
@@ -136,14 +136,14 @@ class Machine {
 
   void arrive(std::size_t from, std::size_t number) {
     const SimulatedSource& how = simulation_.sources[from];
-    auto job = std::make_unique<Job>();
+    auto job = std::make_unique<SimulatedTask>();
     job->source = sources_[from].get();
     job->kind = static_cast<std::uint32_t>(from);
     job->from = from;
     job->number = number;
     job->length = how.lengths[number];
     job->came = how.arrivals.empty() ? 0 : now_;
-    Job* const added = job.get();
+    SimulatedTask* const added = job.get();
     jobs_[from][number] = std::move(job);
     timed([&] { scheduler_.add(added); });
   }
@@ -153,11 +153,12 @@ class Machine {
     bool again = true;
     while (again) {
       again = false;
-      while (Task* task = timed([&] { return scheduler_.next(now_, simulation_.skip); })) send(static_cast<Job*>(task));
+      while (Task* task = timed([&] { return scheduler_.next(now_, simulation_.skip); }))
+        send(static_cast<SimulatedTask*>(task));
       for (std::size_t from = 0; from < sources_.size(); ++from) again |= draw(from);
       if (again) continue;
       if (Task* task = timed([&] { return scheduler_.take_back(now_, simulation_.skip); })) {
-        again = withdraw(static_cast<Job*>(task));
+        again = withdraw(static_cast<SimulatedTask*>(task));
       }
       for (std::size_t from = 0; from < sources_.size(); ++from) again |= hedge(from);
     }
@@ -187,14 +188,14 @@ class Machine {
     if (simulation_.options.hedge <= 0 || !simulation_.sources[from].arrivals.empty()) return false;
     while (oldest_[from] < drawn_[from] && jobs_[from][oldest_[from]]->done) ++oldest_[from];
     if (oldest_[from] == drawn_[from]) return false;
-    Job* const job = jobs_[from][oldest_[from]].get();
+    SimulatedTask* const job = jobs_[from][oldest_[from]].get();
     Nanos look = kNever;
     if (job->second != nullptr) return false;
     if (!timed([&] { return scheduler_.hedge(*job, now_, &look, simulation_.skip); })) {
       hedge_again_ = std::min(hedge_again_, look);
       return false;
     }
-    auto second = std::make_unique<Job>();
+    auto second = std::make_unique<SimulatedTask>();
     second->source = job->source;
     second->kind = job->kind;
     second->from = from;
@@ -203,7 +204,7 @@ class Machine {
     second->avoid = job->worker->device;
     second->first = job;
     job->second = second.get();
-    Job* const added = second.get();
+    SimulatedTask* const added = second.get();
     seconds_.push_back(std::move(second));
     ++result_.hedged;
     timed([&] { scheduler_.add(added); });
@@ -211,14 +212,14 @@ class Machine {
   }
 
   // Drops a run whose answer is not needed any more.
-  void drop_run(Job* job) {
-    const bool sent = job->place == Place::kSent;
+  void drop_run(SimulatedTask* job) {
+    const bool sent = job->state == TaskState::kSent;
     scheduler_.drop(job);
     if (sent && withdraw(job)) --result_.taken_back;
   }
 
-  void send(Job* job) {
-    auto* device = static_cast<Device*>(job->worker);
+  void send(SimulatedTask* job) {
+    auto* device = static_cast<SimulatedWorker*>(job->worker);
     if (!device->alive) wrong("a task was given to a dead device");
     if (job->done) wrong("a task that is done was given to a device");
     if (job->left == device && job->left_at == now_ && simulation_.options.random == 0) {
@@ -232,7 +233,7 @@ class Machine {
   }
 
   void claim(std::size_t which) {
-    Device& device = *devices_[which];
+    SimulatedWorker& device = *devices_[which];
     while (!device.ring.empty() && static_cast<int>(device.claimed.size()) < device.how.depth) {
       device.claimed.push_back(device.ring.front());
       device.ring.pop_front();
@@ -241,7 +242,7 @@ class Machine {
   }
 
   void begin(std::size_t which) {
-    Device& device = *devices_[which];
+    SimulatedWorker& device = *devices_[which];
     device.began = now_;
     double took = static_cast<double>(device.how.task_ns) * device.claimed.front()->length;
     if (device.how.spread > 0) {
@@ -251,22 +252,22 @@ class Machine {
   }
 
   void finish(std::size_t which) {
-    Device& device = *devices_[which];
-    Job* job = device.claimed.front();
+    SimulatedWorker& device = *devices_[which];
+    SimulatedTask* job = device.claimed.front();
     device.claimed.pop_front();
     const Nanos began = device.began;
     result_.busy_ns[which] += now_ - began;
     ++result_.tasks[which];
     timed([&] { scheduler_.answered(job, began, now_); });
-    Job* const first = job->first != nullptr ? job->first : job;
-    Job* const other = job->first != nullptr ? job->first : job->second;
-    if (other == nullptr || !first->done) settle(first);
-    if (other != nullptr && other->place != Place::kOut && !other->unwanted) drop_run(other);
+    SimulatedTask* const first = job->first != nullptr ? job->first : job;
+    SimulatedTask* const other = job->first != nullptr ? job->first : job->second;
+    if (other == nullptr || !first->done) mark_done(first);
+    if (other != nullptr && other->state != TaskState::kOut && !other->unwanted) drop_run(other);
     if (!device.claimed.empty()) begin(which);
     claim(which);
   }
 
-  void settle(Job* job) {
+  void mark_done(SimulatedTask* job) {
     if (job->done) wrong("a task was done twice");
     job->done = true;
     result_.done_ns[job->from][job->number] = now_ - job->came;
@@ -274,8 +275,8 @@ class Machine {
     --left_;
   }
 
-  bool withdraw(Job* job) {
-    auto* device = static_cast<Device*>(job->worker);
+  bool withdraw(SimulatedTask* job) {
+    auto* device = static_cast<SimulatedWorker*>(job->worker);
     const auto found = std::find(device->ring.begin(), device->ring.end(), job);
     if (found == device->ring.end()) {
       scheduler_.not_withdrawn(job);
@@ -291,22 +292,22 @@ class Machine {
   }
 
   void die(std::size_t which) {
-    Device& device = *devices_[which];
+    SimulatedWorker& device = *devices_[which];
     if (!device.alive) return;
     device.alive = false;
     ++device.life;
     ++result_.crashes;
     if (!device.claimed.empty()) result_.busy_ns[which] += now_ - device.began;
-    Job* const at = device.claimed.empty() ? nullptr : device.claimed.front();
+    SimulatedTask* const at = device.claimed.empty() ? nullptr : device.claimed.front();
     device.ring.clear();
     device.claimed.clear();
     const std::vector<Task*> orphans = scheduler_.remove(&device);
     for (auto orphan = orphans.rbegin(); orphan != orphans.rend(); ++orphan) {
-      auto* job = static_cast<Job*>(*orphan);
+      auto* job = static_cast<SimulatedTask*>(*orphan);
       if (job->first != nullptr) continue;  // a second run is not repeated
       if (!scheduler_.lose(job, job == at, true, true) && !job->done) {
         ++result_.failed;
-        settle(job);
+        mark_done(job);
       }
     }
     push(now_ + device.how.restart_ns, What::kReturn, which, 0);
@@ -314,16 +315,16 @@ class Machine {
 
   void look_for_idle() {
     if (simulation_.options.random != 0 || scheduler_.waiting() == 0 || scheduler_.look_again() != kNever) return;
-    for (const std::unique_ptr<Device>& device : devices_) {
+    for (const std::unique_ptr<SimulatedWorker>& device : devices_) {
       if (device->alive && device->hand.empty() && !device->full) ++result_.idle_beside_waiting;
     }
   }
 
   template <typename Call>
   auto timed(const Call& call) -> decltype(call()) {
-    struct Clock {
-      explicit Clock(std::int64_t* sum) : sum_(sum), began_(std::chrono::steady_clock::now()) {}
-      ~Clock() { *sum_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - began_).count(); }
+    struct SimulatedClock {
+      explicit SimulatedClock(std::int64_t* sum) : sum_(sum), began_(std::chrono::steady_clock::now()) {}
+      ~SimulatedClock() { *sum_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - began_).count(); }
       std::int64_t* sum_;
       std::chrono::steady_clock::time_point began_;
     } clock(&spent_);
@@ -333,10 +334,10 @@ class Machine {
   const Simulation& simulation_;
   Scheduler scheduler_;
   std::mt19937_64 random_;
-  std::vector<std::unique_ptr<Device>> devices_;
+  std::vector<std::unique_ptr<SimulatedWorker>> devices_;
   std::vector<std::unique_ptr<Source>> sources_;
-  std::vector<std::vector<std::unique_ptr<Job>>> jobs_;
-  std::vector<std::unique_ptr<Job>> seconds_;  // runs
+  std::vector<std::vector<std::unique_ptr<SimulatedTask>>> jobs_;
+  std::vector<std::unique_ptr<SimulatedTask>> seconds_;  // runs
   std::vector<std::size_t> drawn_;
   std::vector<std::size_t> oldest_;
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;

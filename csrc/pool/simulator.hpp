@@ -49,14 +49,14 @@ struct Simulated {
   std::uint64_t steps = 0;
   std::size_t most_ahead = 0;             // of all streams: tasks in progress beyond the oldest unfinished one
   std::vector<std::size_t> most_in_hand;  // of each device
-  std::uint64_t idle_beside_waiting = 0;  // steps at which a device was idle, a task that it may run waited, and it would have
-                                          // finished before the others were through
+  std::uint64_t idle_beside_waiting = 0;  // steps at which a device was idle although a task waited that it would have
+                                          // finished before the other devices had finished theirs
   // The violated rule: an inconsistent state, a task that was lost or done twice, a wrong device. Empty: none.
   std::string wrong;
   double nanoseconds_a_task = 0;  // real time in the scheduler
 };
 
-// given.
+// Runs the simulation to its end, or to the first violated rule.
 Simulated simulate(const Simulation& simulation);
 
 }  // namespace ais::pool

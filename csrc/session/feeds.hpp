@@ -32,9 +32,9 @@ const char* mode_name(Mode mode);
 
 // How an input was read, if that differs from its own type or shape.
 struct Note {
-  enum Kind { kType, kComputed };  // its element type is not the model's; a dimension was computed from its size
+  enum NoteKind { kType, kComputed };  // its element type is not the model's; a dimension was computed from its size
   std::size_t input;
-  Kind kind;
+  NoteKind kind;
 };
 // Input, kind, type and rank of a feed: a note with the same key is not reported again.
 using NoteKey = std::tuple<std::size_t, int, DType, std::size_t>;

@@ -51,7 +51,7 @@ Result<std::unique_ptr<Iteration::State>> Iteration::start(const std::vector<Fee
     AIS_ASSIGN(state->pattern, session_->shapes());
   }
   std::vector<device::Buffer> staged;
-  Inputs& inputs = state->inputs;
+  StepInputs& inputs = state->inputs;
   AIS_TRY(session_->stage(feeds, rule, &inputs.views, &staged));
   device::Device& device = *session_->device_;
   for (TensorView& input : inputs.views) {
@@ -133,10 +133,10 @@ Status Iteration::check_chain(const State* state, const std::vector<int>& chain)
   return Status();
 }
 
-Result<Iteration::Inputs> Iteration::next_inputs(const State& state, const std::vector<int>& chain) const {
+Result<Iteration::StepInputs> Iteration::next_inputs(const State& state, const std::vector<int>& chain) const {
   device::Device& device = *session_->device_;
   const auto& info = session_->info_;
-  Inputs next = state.inputs;
+  StepInputs next = state.inputs;
   for (std::size_t i = 0; i < chain.size(); ++i) {
     TensorView& input = next.views[i];
     if (chain[i] >= 0) {
@@ -168,7 +168,7 @@ Status Iteration::step(const std::vector<int>& chain) {
   AIS_TRY(session_->check_open());  // the session may have been closed, which releases the iteration
   AIS_TRY(check_chain(held->get(), chain));
   State& state = **held;
-  AIS_ASSIGN(Inputs inputs, next_inputs(state, chain));
+  AIS_ASSIGN(StepInputs inputs, next_inputs(state, chain));
   std::vector<int> chained = chain;
   Result<std::vector<device::Output>> results = run_turn(&state, inputs.views);
   if (!results.ok()) {

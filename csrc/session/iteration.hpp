@@ -24,58 +24,58 @@ namespace ais::session {
 
 class Iteration {
  public:
-  // The session knows it, to release it when it is closed.
+  // The session keeps a reference, and releases the iteration when the session is closed.
   static std::shared_ptr<Iteration> open(std::shared_ptr<Session> session);
 
-  // The first run. Copies the feeds, so the caller's memory is free afterwards.
+  // Makes the first run. Copies the feeds, so the caller may reuse their memory afterwards.
   Status first(const std::vector<Feed>& feeds, ShapeRule rule);
 
-  // One more run. chain[i] is the output that input i takes, negative to leave the input as it is.
+  // Runs once more. chain[i] is the output that input i takes; if it is negative, the input stays as it is.
   Status step(const std::vector<int>& chain);
 
-  // The outputs of the last run, in memory of their own.
+  // Returns copies of the outputs of the last run.
   Result<std::vector<Tensor>> outputs() const;
   // The same, copied to the host.
   Status deliver(OutputSink* sink) const;
 
   Session& session() const { return *session_; }
 
-  // Gives model and memory back, after the run that is executing. There is no going on after it.
+  // Releases the model and the memory, after the run in progress. Later calls fail.
   void release();
 
  private:
   explicit Iteration(std::shared_ptr<Session> session) : session_(std::move(session)) {}
   struct Turn {
-    std::vector<device::Buffer> memory;        // one an output of known shape
-    std::unique_ptr<device::Binding> binding;  // reads `bound` and writes into memory; null until it is needed
+    std::vector<device::Buffer> memory;        // one for each output of known shape
+    std::unique_ptr<device::Binding> binding;  // reads `bound` and writes to `memory`; null until it is needed
     std::vector<TensorView> bound;
   };
-  // The inputs of a run, and what keeps their memory where no turn does.
-  struct Inputs {
+  // The inputs of a run, and the owners of their memory, except memory that belongs to a turn.
+  struct StepInputs {
     std::vector<TensorView> views;
     std::vector<device::Buffer> owned;
   };
-  // All there is after a first run. A first run makes a new one; a step changes it when nothing can fail any more.
+  // The state after a first run. Each first run makes a new State. A step changes it only with operations that cannot fail.
   struct State {
     std::shared_ptr<device::Model> model;
     Mode mode = Mode::kStatic;
-    std::optional<std::vector<Shape>> pattern;  // that the inputs of every run are held to
-    Inputs inputs;                              // of the last run
+    std::optional<std::vector<Shape>> pattern;  // shapes that the caller has set, for the inputs of every run
+    StepInputs inputs;                          // of the last run
     std::vector<device::Output> last;           // of the last run
     std::vector<int> chain;                     // of the last run
-    std::vector<bool> lost;                     // one an input: a run that failed may have written over it
+    std::vector<bool> lost;                     // for each input: whether a failed run may have overwritten it
     Turn turns[2];
-    int turn = 0;  // whose memory the next run writes
+    int turn = 0;  // the turn to whose memory the next run writes
   };
 
   Result<std::unique_ptr<State>> start(const std::vector<Feed>& feeds, ShapeRule rule);
   Status check_chain(const State* state, const std::vector<int>& chain) const;
-  Result<Inputs> next_inputs(const State& state, const std::vector<int>& chain) const;
-  // Runs over `inputs` into the memory of the state's turn.
+  Result<StepInputs> next_inputs(const State& state, const std::vector<int>& chain) const;
+  // Runs with `inputs`, and writes to the memory of the state's turn.
   Result<std::vector<device::Output>> run_turn(State* state, const std::vector<TensorView>& inputs) const;
 
   const std::shared_ptr<Session> session_;
-  Guarded<std::unique_ptr<State>> state_;  // null before a first run that succeeded, and once released
+  Guarded<std::unique_ptr<State>> state_;  // null before the first successful run, and after release()
 };
 
 }  // namespace ais::session

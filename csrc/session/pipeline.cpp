@@ -63,7 +63,7 @@ Status SessionPipeline::finish(RunTimes* times) {
 
 Status SessionPipeline::deliver(Pending* run) {
   std::vector<device::Output> outputs;
-  device::Pipeline::Times took;
+  device::Pipeline::DeviceTimes took;
   AIS_TRY(runs_->wait(&outputs, &took));
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const device::Output& output = outputs[i];

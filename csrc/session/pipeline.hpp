@@ -21,7 +21,7 @@ class SessionPipeline {
   SessionPipeline(const SessionPipeline&) = delete;
   SessionPipeline& operator=(const SessionPipeline&) = delete;
 
-  // How many runs can be in progress, and how many are. One thread at a time.
+  // Return how many runs can be in progress, and how many are. One thread at a time.
   std::size_t depth() const { return runs_ != nullptr ? runs_->depth() : 1; }
   std::size_t under_way() const { return pending_.size(); }
 
@@ -33,7 +33,7 @@ class SessionPipeline {
   Status finish(RunTimes* times);
 
  private:
-  // Hands the sink's memory to the device while the run is under way.
+  // Gives the sink's memory to the device during the run.
   class SinkLanding final : public device::Landing {
    public:
     SinkLanding(OutputSink* sink, const device::ModelInfo& info) : sink_(sink), info_(info), rooms_(info.outputs.size()) {}
@@ -45,10 +45,10 @@ class SessionPipeline {
    private:
     OutputSink* const sink_;
     const device::ModelInfo& info_;
-    std::vector<std::optional<void*>> rooms_;  // of the outputs that were asked for
+    std::vector<std::optional<void*>> rooms_;  // set for the outputs for which the device asked
   };
   struct Pending {
-    std::unique_ptr<SinkLanding> landing;  // null: it ran when it was submitted, and this is how it went
+    std::unique_ptr<SinkLanding> landing;  // null: it ran when it was submitted, with this status and these times
     Status status;
     RunTimes times;
   };

@@ -178,10 +178,11 @@ void Session::note_run(const RunTimes& times, const std::string& why) {
   const auto state = state_.lock();
   if (!state || state->times_missed) return;
   state->times_missed = true;
-  state->notices.push_back({Notice::Kind::kTimes, "device " + std::to_string(device_->id()) +
-                                                      " did not report how long a run took, so its times are left out of the "
-                                                      "statistics (said once for each session): " +
-                                                      why});
+  state->notices.push_back(
+      {Notice::NoticeKind::kTimes, "device " + std::to_string(device_->id()) +
+                                       " did not report how long a run took, so its times are left out of the "
+                                       "statistics (said once for each session): " +
+                                       why});
   notices_pending_.store(true, std::memory_order_relaxed);
 }
 
@@ -202,7 +203,7 @@ Result<std::optional<std::vector<Shape>>> Session::shapes() const {
 void Session::print_notices() {
   if (!has_notices()) return;
   for (const auto& [kind, text] : take_notices()) {
-    std::fprintf(stderr, "%s: %s\n", kind == Notice::Kind::kFeed ? "FeedWarning" : "TimesWarning", text.c_str());
+    std::fprintf(stderr, "%s: %s\n", kind == Notice::NoticeKind::kFeed ? "FeedWarning" : "TimesWarning", text.c_str());
   }
 }
 
@@ -214,7 +215,7 @@ void Session::keep_notes(const std::vector<Note>& notes, const std::vector<Tenso
     const TensorView& view = inputs[note.input];
     const NoteKey key{note.input, note.kind, view.dtype, view.shape.size()};
     if (state->noted.count(key) != 0) continue;
-    state->notices.push_back({Notice::Kind::kFeed, note_text(note, info_.fed(note.input), view, shapes[note.input])});
+    state->notices.push_back({Notice::NoticeKind::kFeed, note_text(note, info_.fed(note.input), view, shapes[note.input])});
     state->noted.insert(key);
     notices_pending_.store(true, std::memory_order_relaxed);
   }

@@ -116,8 +116,8 @@ class Session : public std::enable_shared_from_this<Session> {
   // Returns the new warnings since the last call: how feeds were read (feeds.hpp), once for each input, type and rank of a
   // session, and once that the device did not report its times.
   struct Notice {
-    enum class Kind { kFeed, kTimes };
-    Kind kind;
+    enum class NoticeKind { kFeed, kTimes };
+    NoticeKind kind;
     std::string text;
   };
   std::vector<Notice> take_notices();

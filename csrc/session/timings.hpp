@@ -41,16 +41,16 @@ class TimeLog {
     }
   }
 
-  struct Part {
+  struct LogPart {
     std::vector<T> entries;
     std::uint64_t total = 0;   // number of entries since the last clear
     std::uint64_t clears = 0;  // number of clears: if it has changed, a reader must drop its entries
   };
   // Returns the kept entries from number `since` on (0: the first after a clear). ForkedChild in a forked child.
-  Result<Part> read(std::uint64_t since) const {
+  Result<LogPart> read(std::uint64_t since) const {
     const auto log = log_.lock();
     if (!log) return forked_child();
-    Part part;
+    LogPart part;
     part.total = log->total;
     part.clears = log->clears;
     const std::uint64_t oldest = log->total - log->entries.size();

@@ -206,13 +206,13 @@ Result<bool> Lane::accept(const ResultDescriptor& result, Reply* out) {
     out->kind = Kind::kTooLarge;
     out->error = Status(Code::kOutOfMemory, "out of memory");  // short enough for a string without an allocation
   }
-  settle(result, index, out);
+  end_flight(result, index, out);
   return true;
 }
 
 // Needs the mutex. Ends the flight; nothing here fails. The worker's times are limited to plausible values: a reply from the
 // future would delay the time limits of later tasks.
-void Lane::settle(const ResultDescriptor& result, std::uint32_t index, Reply* out) {
+void Lane::end_flight(const ResultDescriptor& result, std::uint32_t index, Reply* out) {
   Flight& flight = flights_[index];
   const std::int64_t submitted_ns = flight.task.submitted_ns;
   const std::int64_t now_ns = std::max(monotonic_ns(), submitted_ns);

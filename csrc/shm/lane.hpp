@@ -65,15 +65,15 @@ class Lane {
     std::vector<TensorView> tensors;  // over the result slot
     Lease result;
     std::uint64_t used = 0;      // bytes of the result slot
-    Status error;                // kTooLarge: what could not be run again, or be read; kError is in the tensors
-    std::int64_t begun_ns = 0;   // submit began
-    std::int64_t picked_ns = 0;  // the worker took it
+    Status error;                // of kTooLarge: why the task cannot run again; the error of kError is in `tensors`
+    std::int64_t begun_ns = 0;   // when submit began
+    std::int64_t picked_ns = 0;  // the worker took the task
     std::int64_t done_ns = 0;    // the worker published the reply
-    std::int64_t came_ns = 0;    // it was taken here
+    std::int64_t came_ns = 0;    // the parent took the reply
     TaskTimes times;             // without the parent's part of copy_out, and without end_to_end
-    // Of a kError: the feeds as they lie in the feed slot, for another try.
+    // If `kind` is kError: the feeds, in their slot, so that the task can run again.
     std::vector<TensorView> feeds;
-    Lease feeds_lease;  // empty where they cannot be read
+    Lease feeds_lease;  // empty if the feeds cannot be read
   };
 
   // A task that a dead worker left, or that was withdrawn, with its feeds in the feed slot.
@@ -81,7 +81,7 @@ class Lane {
     Token token;
     Kind kind = Kind::kTensors;
     bool taken = false;  // the worker had claimed it
-    Status readable;     // Corrupt where the worker wrote over the feeds' table
+    Status readable;     // Corrupt if the worker has overwritten the feeds' table
     std::vector<TensorView> feeds;
     Lease lease;
   };
@@ -173,7 +173,7 @@ class Lane {
   Status refuse(Status status);
   Status push(std::uint32_t index, Span result, TaskDescriptor* task);
   Result<bool> accept(const ResultDescriptor& result, Reply* out);
-  void settle(const ResultDescriptor& result, std::uint32_t index, Reply* out);
+  void end_flight(const ResultDescriptor& result, std::uint32_t index, Reply* out);
   Flight* find(std::uint64_t number);
   bool claimed(const Flight& flight) const;
   void drop(Flight* flight);

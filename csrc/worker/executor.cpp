@@ -86,7 +86,7 @@ Executor::JobPtr Executor::pop(bool wait, const std::function<void()>& idle) {
 }
 
 void Executor::start(JobPtr job) {
-  Started started;
+  StartedJob started;
   {
     const std::lock_guard<std::mutex> lock(lock_);
     running_.push_back(job->task.seq);
@@ -111,7 +111,7 @@ void Executor::hand_on(JobPtr job) {
 }
 
 Status Executor::finish_oldest() {
-  Started oldest = std::move(under_way_.front());
+  StartedJob oldest = std::move(under_way_.front());
   under_way_.pop_front();
   Job& job = *oldest.job;
   Status status = std::move(oldest.status);

@@ -61,23 +61,23 @@ class Executor {
   const std::shared_ptr<session::Session> session_;
   shm::Port* const port_;
 
-  struct Started {
+  struct StartedJob {
     JobPtr job;
-    std::unique_ptr<session::OutputSink> slot;  // where it has no sink of its own
-    Status status;                              // it did not start
+    std::unique_ptr<session::OutputSink> slot;  // used if the job has no sink
+    Status status;                              // an error: it did not start
   };
-  std::deque<Started> under_way_;                       // run()'s own
-  std::unique_ptr<session::SessionPipeline> pipeline_;  // run()'s own; null: one run after the other
+  std::deque<StartedJob> under_way_;                    // used by run() only
+  std::unique_ptr<session::SessionPipeline> pipeline_;  // used by run() only; null: one run after the other
 
   std::mutex lock_;  // guards everything below
   std::condition_variable changed_;
   std::deque<JobPtr> waiting_;
   std::deque<JobPtr> done_;
   std::vector<JobPtr> spent_;
-  std::deque<std::uint64_t> running_;  // the numbers of the tasks under way
+  std::deque<std::uint64_t> running_;  // the numbers of the tasks in progress
   std::size_t most_waiting_ = 1;
   bool ended_ = false;     // no more jobs come
-  bool finished_ = false;  // none is executed any more
+  bool finished_ = false;  // run() has ended
 };
 
 }  // namespace ais::worker

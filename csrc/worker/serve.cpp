@@ -12,9 +12,9 @@ namespace ais::worker {
 namespace {
 
 // The tasks in progress, in a ring of as many Tasks as the handler can run.
-class UnderWay {
+class TasksInProgress {
  public:
-  UnderWay(shm::Port* port, Handler* handler, std::uint64_t* served)
+  TasksInProgress(shm::Port* port, Handler* handler, std::uint64_t* served)
       : port_(port), handler_(handler), served_(served), tasks_(handler->depth()) {}
 
   bool empty() const { return started_ == finished_; }
@@ -56,7 +56,7 @@ class UnderWay {
 }  // namespace
 
 Result<Stopped> serve(shm::Port* port, Handler* handler, shm::PortTask* task, std::uint64_t* served) {
-  UnderWay runs(port, handler, served);
+  TasksInProgress runs(port, handler, served);
   while (true) {
     if (runs.full()) AIS_TRY(runs.finish_one());
     // With tasks in progress, do not wait for another one.

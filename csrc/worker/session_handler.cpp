@@ -67,7 +67,7 @@ void SessionHandler::cancel(std::uint64_t seq) {
 }
 
 Status SessionHandler::finish(shm::StageTimes* times) {
-  const Started oldest = std::move(started_.front());
+  const StartedTask oldest = std::move(started_.front());
   started_.pop_front();
   struct Ended {
     ~Ended() {

@@ -23,7 +23,7 @@ class SessionHandler : public Handler {
   void start(shm::PortTask* task) override;
   Status finish(shm::StageTimes* times) override;
   void cancel(std::uint64_t seq) override;
-  void leave() override { slots_.forget(); }
+  void leave() override { slots_.unregister_all(); }
   // Called in the serving thread when the device stops registering slots of the arena: Device::host_memory() has the reason.
   void when_slots_are_refused(std::function<void()> tell) { slots_.when_refused(std::move(tell)); }
 
@@ -32,7 +32,7 @@ class SessionHandler : public Handler {
   // memory and copied at the end: the slot's cache lines are in the cache of the parent's processor, and a kernel would fetch
   // them one by one.
   struct Bounce {
-    void* slot = nullptr;  // null: this output is written where it belongs
+    void* slot = nullptr;  // null: this output is written directly into the slot
     std::size_t bytes = 0;
     std::vector<std::uint64_t> memory;  // kept from task to task
   };
@@ -51,10 +51,10 @@ class SessionHandler : public Handler {
     SlotRegistry* slots_;           // null: nothing is registered
     SlotRegistry::User user_;
   };
-  struct Started {
+  struct StartedTask {
     shm::PortTask* task;
     std::unique_ptr<SlotSink> sink;
-    Status status;  // it did not start
+    Status status;  // an error: it did not start
   };
 
   Status submit(const shm::PortTask& task, SlotSink* sink);
@@ -63,11 +63,11 @@ class SessionHandler : public Handler {
   std::vector<session::Feed> feeds_;  // kept for its memory
   SlotRegistry slots_;                // used by a pipeline, whose device copies while the host does other things
   std::uint64_t tasks_ = 0;
-  std::deque<Started> started_;
+  std::deque<StartedTask> started_;
   std::mutex lock_;
-  std::deque<std::uint64_t> running_;  // the numbers of those tasks; guarded by lock_
-  std::vector<Bounce> bounces_;        // one an output; used where one task runs at a time
-  // Null: one task after the other, executed by finish(). The first to go, since what it does uses the rest.
+  std::deque<std::uint64_t> running_;  // the numbers of started tasks; guarded by lock_
+  std::vector<Bounce> bounces_;        // one for each output; used if one task runs at a time
+  // Null: finish() executes the tasks one by one. Declared last, so destroyed first, because its runs use the other members.
   std::unique_ptr<session::SessionPipeline> pipeline_;
 };
 

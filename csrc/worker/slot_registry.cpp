@@ -99,7 +99,7 @@ void SlotRegistry::end(const User& user) {
   }
 }
 
-void SlotRegistry::forget() {
+void SlotRegistry::unregister_all() {
   tell_ = nullptr;
   for (auto& [begin, range] : ranges_) drop(begin, &range);
   ranges_.clear();

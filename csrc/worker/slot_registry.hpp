@@ -27,11 +27,11 @@ namespace ais::worker {
 class SlotRegistry {
  public:
   explicit SlotRegistry(device::Device* device) : device_(device) {}
-  ~SlotRegistry() { forget(); }
+  ~SlotRegistry() { unregister_all(); }
   SlotRegistry(const SlotRegistry&) = delete;
   SlotRegistry& operator=(const SlotRegistry&) = delete;
 
-  // A task, from its first use to end(), at a count of what was given back.
+  // The use of slots by one task, from the first use to end(). `punched`: how often the parent had released memory of slots.
   struct User {
     std::uint64_t task = 0;
     std::uint64_t punched = 0;
@@ -43,7 +43,7 @@ class SlotRegistry {
   // `tell` is called once, when the device has refused to register more memory or to unregister memory.
   void when_refused(std::function<void()> tell) { tell_ = std::move(tell); }
   // Unregisters everything. No task may be in progress. The arena may be unmapped afterwards.
-  void forget();
+  void unregister_all();
 
  private:
   struct Range {

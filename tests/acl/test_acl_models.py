@@ -159,7 +159,7 @@ def test_a_result_that_grows_is_run_again(npu: Emulator, packed: Callable[[str],
     assert counts == [1, 1, 1, 2]
 
 
-def test_a_rank_that_nobody_tells_is_not_guessed(npu: Emulator, tmp_path: Path) -> None:
+def test_an_unknown_rank_is_not_guessed(npu: Emulator, tmp_path: Path) -> None:
     """A model with static inputs has no description of its results, so only the number of bytes is known."""
     om = pack(unknown_rank(tmp_path), tmp_path / "model.om", input_shape="x:2,3")
     with InferSession(0, om) as session, pytest.raises(InferenceError, match=r"output 'out' the shape \(-2,\)"):

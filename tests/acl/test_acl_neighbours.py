@@ -131,7 +131,7 @@ def test_a_thread_keeps_the_context_that_another_library_chose(packed: Callable[
     run_script(PRELUDE + code.replace("\n    ", "\n"), packed("static").om)
 
 
-def test_sessions_in_turn_on_a_thread_of_nobody_else(packed: Callable[[str], Packed]) -> None:
+def test_sessions_in_turn_on_a_thread_that_no_other_library_uses(packed: Callable[[str], Packed]) -> None:
     """Our own context is not restored, because no one needs it: a change of sessions costs one call, otherwise none."""
     code = """
     with npus(1):

@@ -6,16 +6,14 @@ One cluster serves all tests of this file (the fixture `host`); each test is a s
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from support.cluster import BEGIN, ON_A_CLUSTER, Host, own_lines, run
-from support.scripts import environment, run_python
+from support.cluster import BEGIN, ON_A_CLUSTER, Host, own_lines, run, started
+from support.scripts import run_python
 from support.waiting import wait_until
 
 pytestmark = ON_A_CLUSTER
@@ -127,22 +125,12 @@ with ClusterSession(model, address=address) as session:
     assert n > 200
 said("all")
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", BEGIN + program, model_on_npus, host.address, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    try:
+    with started(host, model_on_npus, tmp_path, program) as process:
         wait_until(lambda: (tmp_path / "begun").exists() or process.poll() is not None, 90)
         host.tell("kill")
         host._line()
         host.tell("add")
         out, err = process.communicate(timeout=300)  # the new node starts slowly on a busy machine
-    finally:
-        process.kill()
-        process.wait()
     assert (process.returncode, own_lines(out)) == (0, "all\n"), out + err
 
 

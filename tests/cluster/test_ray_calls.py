@@ -6,15 +6,13 @@ The first tests need no cluster. The others are programs that join one, with sev
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.cluster import BEGIN, ON_A_CLUSTER, Host, own_lines, run
-from support.scripts import environment, run_python
+from support.cluster import BEGIN, ON_A_CLUSTER, Host, own_lines, run, started
+from support.scripts import run_python
 from support.waiting import wait_until
 
 pytestmark = ON_A_CLUSTER
@@ -224,8 +222,8 @@ said("all")
 ENDINGS = """
 import threading, pathlib
 from ais_bench.errors import PoolBroken, PoolClosed
-from ais_bench.ray.chunks import Chunk, Order, Waiting
-from ais_bench.ray.nodes import State
+from ais_bench.ray.chunks import Chunk, Order, ChunkWaiter
+from ais_bench.ray.nodes import NodeState
 here = pathlib.Path(marks)
 
 def closed_after(seconds, **how):
@@ -253,7 +251,7 @@ session.close()
 # An event that comes between the thread's last look and its end is taken.
 session = ClusterSession(model, address=address)
 session.start()
-driver, late = session._driver, Chunk(0, (), Order(), Waiting(), count=1)
+driver, late = session._driver, Chunk(0, (), Order(), ChunkWaiter(), count=1)
 goes_on = driver._goes_on
 def last_look():
     if goes_on(): return True
@@ -262,7 +260,7 @@ def last_look():
 driver._goes_on = last_look
 session.close()
 assert late.done and isinstance(late.error, PoolClosed)
-try: driver.submit(Chunk(0, (), Order(), Waiting(), count=1))
+try: driver.submit(Chunk(0, (), Order(), ChunkWaiter(), count=1))
 except PoolClosed: pass
 else: raise AssertionError("it was accepted")
 try: driver.ask(lambda: None)
@@ -281,7 +279,7 @@ session = ClusterSession(model, address=address, preprocess=die_once, nodes=[dri
 session.start()
 future = session.submit(5)
 deadline = time.monotonic() + 60
-while not any(node.state is State.RESTING for node in session._driver.nodes()):
+while not any(node.state is NodeState.RESTING for node in session._driver.nodes()):
     assert time.monotonic() < deadline
     time.sleep(0.001)
 threading.Thread(target=session.close).start()
@@ -315,7 +313,7 @@ said("ended")
 
 
 @pytest.mark.long
-def test_nobody_waits_for_ever(host: Host, model_on_npus: str, tmp_path: Path) -> None:
+def test_no_call_waits_forever(host: Host, model_on_npus: str, tmp_path: Path) -> None:
     assert run(host, model_on_npus, tmp_path, ENDINGS) == "ended\n"
 
 
@@ -335,27 +333,17 @@ with session:
     for n, _ in enumerate(session.map(feeds(n) for n in range(10**6))):
         if n == 20: pathlib.Path(marks, "second").touch()
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", BEGIN + program, model_on_npus, host.address, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    try:
+    with started(host, model_on_npus, tmp_path, program) as process:
         for mark in ("first", "second"):
             wait_until(lambda mark=mark: (tmp_path / mark).exists() or process.poll() is not None, 90)  # type: ignore[misc]
             process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
     assert (own_lines(out), err.rstrip().splitlines()[-1:]) == ("interrupted\n", ["KeyboardInterrupt"]), err
     assert process.returncode in (1, 130, -signal.SIGINT)
 
 
 @pytest.mark.long
-def test_a_session_that_nobody_closes_ends_with_its_last_reference_and_with_the_program(
+def test_a_session_that_is_not_closed_ends_with_its_last_reference_and_with_the_program(
     host: Host, model_on_npus: str, tmp_path: Path
 ) -> None:
     program = """

@@ -16,10 +16,10 @@ if importlib.util.find_spec("ray") is None:
 import ray.exceptions as errors  # type: ignore[import-not-found,unused-ignore]
 
 from ais_bench.errors import PoolBroken, PoolClosed, TaskTimeout, WorkerDied
-from ais_bench.ray.chunks import Chunk, Order, Outcome, Waiting
-from ais_bench.ray.driver import Driver, Watch
+from ais_bench.ray.chunks import Chunk, ChunkWaiter, ItemOutcome, Order
+from ais_bench.ray.driver import Driver, DriverWatch
 from ais_bench.ray.helpers import Found
-from ais_bench.ray.nodes import Node, Settings, State
+from ais_bench.ray.nodes import Node, NodeState, Settings
 from ais_bench.tuning import MOST_TRIES, SILENT_S, STALL_S, SUSPECT_S, TICK_S
 
 
@@ -42,7 +42,7 @@ def driver_of(nodes: int = 2, failures: int = 3) -> Driver:
 
 
 def place(driver: Driver, items: int = 1, node: int | None = None) -> Chunk:
-    chunk = Chunk(0, [f"item {n}" for n in range(items)], Order(), Waiting(), node)
+    chunk = Chunk(0, [f"item {n}" for n in range(items)], Order(), ChunkWaiter(), node)
     driver._accept(chunk, None)
     driver._place()
     return chunk
@@ -67,18 +67,18 @@ def events(driver: Driver) -> None:
 
 def answer(driver: Driver, chunk: Chunk) -> None:
     node = holder(driver, chunk)
-    driver._answered(node, chunk, node.in_hand[chunk], ([Outcome(None, b"", None)] * chunk.count, 10**7), None)
+    driver._answered(node, chunk, node.in_hand[chunk], ([ItemOutcome(None, b"", None)] * chunk.count, 10**7), None)
 
 
 LOST = {
-    "RayActorError": (lambda: errors.RayActorError(), State.RESTING),
-    "ActorDiedError": (lambda: errors.ActorDiedError(), State.RESTING),
-    "ActorUnavailableError": (lambda: errors.ActorUnavailableError("away", b"\0" * 16), State.SUSPECT),
-    "ActorUnschedulableError": (lambda: errors.ActorUnschedulableError("no node"), State.RESTING),
-    "NodeDiedError": (lambda: errors.NodeDiedError("it is dead"), State.RESTING),
-    "ObjectLostError": (lambda: errors.ObjectLostError("00" * 28, None, ""), State.SUSPECT),
-    "WorkerCrashedError": (lambda: errors.WorkerCrashedError(), State.RESTING),
-    "OutOfMemoryError": (lambda: errors.OutOfMemoryError("killed"), State.RESTING),
+    "RayActorError": (lambda: errors.RayActorError(), NodeState.RESTING),
+    "ActorDiedError": (lambda: errors.ActorDiedError(), NodeState.RESTING),
+    "ActorUnavailableError": (lambda: errors.ActorUnavailableError("away", b"\0" * 16), NodeState.SUSPECT),
+    "ActorUnschedulableError": (lambda: errors.ActorUnschedulableError("no node"), NodeState.RESTING),
+    "NodeDiedError": (lambda: errors.NodeDiedError("it is dead"), NodeState.RESTING),
+    "ObjectLostError": (lambda: errors.ObjectLostError("00" * 28, None, ""), NodeState.SUSPECT),
+    "WorkerCrashedError": (lambda: errors.WorkerCrashedError(), NodeState.RESTING),
+    "OutOfMemoryError": (lambda: errors.OutOfMemoryError("killed"), NodeState.RESTING),
 }
 
 
@@ -97,7 +97,7 @@ def test_at_the_first_error_a_node_is_suspected_and_its_chunk_runs_elsewhere(nam
     assert (driver._open, driver._tasks, driver._scheduler.check()) == (set(), {}, "")
 
 
-@pytest.mark.parametrize("name", [name for name, (_, becomes) in LOST.items() if becomes is State.SUSPECT])
+@pytest.mark.parametrize("name", [name for name, (_, becomes) in LOST.items() if becomes is NodeState.SUSPECT])
 def test_a_suspected_node_is_asked_and_comes_back_when_it_answers_or_is_started_again(name: str) -> None:
     for answers in (True, False):
         driver = driver_of()
@@ -106,12 +106,12 @@ def test_a_suspected_node_is_asked_and_comes_back_when_it_answers_or_is_started_
         assert node.asked_at
         if answers:
             driver._ponged(node, node.actor, None)
-            assert node.state is State.READY
+            assert node.state is NodeState.READY
             assert node.worker is not None
         else:
             node.suspected_at -= SUSPECT_S + 1
             driver._look()
-            assert (node.state, node.actor, node.failures) == (State.RESTING, None, 1)
+            assert (node.state, node.actor, node.failures) == (NodeState.RESTING, None, 1)
 
 
 def test_a_node_that_is_silent_is_suspected_and_a_late_answer_counts() -> None:
@@ -122,9 +122,9 @@ def test_a_node_that_is_silent_is_suspected_and_a_late_answer_counts() -> None:
     node.asked_at = time.monotonic() - SILENT_S - 1
     driver._look()
     driver._place()
-    assert node.state is State.SUSPECT
+    assert node.state is NodeState.SUSPECT
     assert holder(driver, chunk) is not node
-    driver._answered(node, chunk, call, ([Outcome(None, b"", None)], 10**7), None)  # it was only slow
+    driver._answered(node, chunk, call, ([ItemOutcome(None, b"", None)], 10**7), None)  # it was only slow
     assert chunk.done
     assert chunk.where == node.id
     second = holder(driver, chunk)
@@ -150,7 +150,7 @@ def test_a_chunk_that_costs_two_nodes_is_split_and_its_item_fails_alone() -> Non
     assert "4 nodes were lost with this item" in str(poison.error)
     assert [leaf.error for leaf in chunk.leaves()[1:]] == [None, None]
     # Only for the first death may the node be the reason.
-    assert sorted(node.failures for node in driver.nodes() if node.state is State.RESTING) == [0, 0, 0, 1]
+    assert sorted(node.failures for node in driver.nodes() if node.state is NodeState.RESTING) == [0, 0, 0, 1]
 
 
 def test_a_chunk_whose_objects_are_lost_again_and_again_fails() -> None:
@@ -171,11 +171,11 @@ def test_a_node_fails_so_often_in_a_row_and_is_out() -> None:
     pinned = place(driver, node=0)
     node = holder(driver, pinned)
     fail(driver, pinned, errors.NodeDiedError("dead"))
-    assert node.state is State.RESTING
+    assert node.state is NodeState.RESTING
     assert not pinned.done  # it waits for its node
-    driver._move(node, State.STARTING)
+    driver._move(node, NodeState.STARTING)
     driver._give_up(node, errors.ActorDiedError())
-    assert node.state is State.OUT
+    assert node.state is NodeState.OUT
     assert isinstance(pinned.error, PoolBroken)
     chunk = place(driver)
     answer(driver, chunk)  # the other chunk continues
@@ -183,7 +183,7 @@ def test_a_node_fails_so_often_in_a_row_and_is_out() -> None:
     other = holder(driver, last)
     other.failures = 1
     fail(driver, last, errors.NodeDiedError("dead"))
-    assert other.state is State.OUT
+    assert other.state is NodeState.OUT
     assert isinstance(last.error, PoolBroken)
     assert isinstance(place(driver).error, PoolBroken)
 
@@ -199,22 +199,22 @@ def test_nodes_join_leave_and_are_drained() -> None:
         return Found(nodes, draining or set(), {})
 
     driver._find(told("node-0", "node-1", "node-2", draining={node.id}))
-    assert [other.state for other in driver.nodes()].count(State.READY) == 1
-    assert (node.state, driver._nodes["node-2"].state) == (State.LEAVING, State.RESTING)
+    assert [other.state for other in driver.nodes()].count(NodeState.READY) == 1
+    assert (node.state, driver._nodes["node-2"].state) == (NodeState.LEAVING, NodeState.RESTING)
     later = [place(driver) for _ in range(3)]
     assert all(holder(driver, one) is not node for one in later)
     answer(driver, chunk)
-    assert (node.state, node.worker, node.error) == (State.OUT, None, None)
+    assert (node.state, node.worker, node.error) == (NodeState.OUT, None, None)
     driver._find(told("node-2"))  # the node with the chunks is gone
-    assert [driver._nodes[id].state for id in ("node-0", "node-1")] == [State.OUT, State.OUT]
+    assert [driver._nodes[id].state for id in ("node-0", "node-1")] == [NodeState.OUT, NodeState.OUT]
     assert not any(one.done for one in later)  # they wait for the node that starts
     driver._find(told("node-0", "node-2"))
-    assert driver._nodes["node-0"].state is State.RESTING
+    assert driver._nodes["node-0"].state is NodeState.RESTING
 
 
 def test_a_deadline_passes_and_cancelled_chunks_leave() -> None:
     driver = driver_of(nodes=1)
-    late, gone = (Chunk(0, ["item"], Order(), Waiting()) for _ in range(2))
+    late, gone = (Chunk(0, ["item"], Order(), ChunkWaiter()) for _ in range(2))
     driver._accept(late, (time.monotonic() - 1, 1, late, 0.5))
     driver._accept(gone, None)
     driver._expire()
@@ -228,12 +228,12 @@ def test_a_deadline_passes_and_cancelled_chunks_leave() -> None:
 def test_a_driver_that_does_not_move_is_noticed_by_those_who_wait() -> None:
     driver = driver_of(nodes=1)
     waits = int(STALL_S / TICK_S)
-    watch = Watch(driver)
+    watch = DriverWatch(driver)
     for _ in range(waits + 1):
         watch.check()
     with pytest.raises(PoolBroken, match="has not moved for 60 seconds"):
         watch.check()
-    watch = Watch(driver)
+    watch = DriverWatch(driver)
     for _ in range(waits + 3):
         driver.beat += 1
         watch.check()
@@ -251,4 +251,4 @@ def test_a_call_that_ray_refuses_fails_the_chunk_and_no_node() -> None:
     chunk = place(driver)
     events(driver)
     assert isinstance(chunk.error, errors.ObjectStoreFullError)
-    assert (node.state, driver._tasks, driver._scheduler.check()) == (State.READY, {}, "")
+    assert (node.state, driver._tasks, driver._scheduler.check()) == (NodeState.READY, {}, "")

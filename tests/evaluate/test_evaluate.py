@@ -459,7 +459,7 @@ def test_the_originals_evaluator_names_its_successor() -> None:
         from ais_bench.evaluate.interface import Evaluator  # noqa: F401
 
 
-def test_progress_is_a_counter_that_somebody_looks_at(classifiers: Callable[..., str]) -> None:
+def test_progress_is_counted_in_few_updates(classifiers: Callable[..., str]) -> None:
     bars = []
 
     class Bar:

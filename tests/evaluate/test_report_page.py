@@ -22,7 +22,7 @@ import pytest
 from ais_bench.evaluate import Result, evaluate, load
 from ais_bench.evaluate.page.page import write_page
 from ais_bench.evaluate.page.story import story_of
-from ais_bench.evaluate.page.timeline import POINTS, Attribution, Rates, RunTime, StageTimes, by_start
+from ais_bench.evaluate.page.timeline import POINTS, Attribution, Rates, RunTime, StageTimeline, by_start
 from ais_bench.evaluate.page.trace import write_trace
 from support.evaluate import Rows
 from support.session import DEVICES, negative_model
@@ -84,7 +84,7 @@ def test_parts_of_the_wall_time_sum_up(finished: Result) -> None:
 
 
 def attributed(records: list[dict[str, Any]], wall_s: float) -> dict[str, float]:
-    stages, wall = StageTimes(), Attribution()
+    stages, wall = StageTimeline(), Attribution()
     for record in by_start(records):
         wall.add(stages.of(record))
     return wall.parts(wall_s)

@@ -232,7 +232,7 @@ TEST(every_task_is_answered_once_and_right) {
   CHECK(stages.lane->in_flight() == 0);
 }
 
-TEST(a_lost_device_ends_the_run_and_nobody_waits) {
+TEST(a_lost_device_ends_the_run_and_no_thread_waits) {
   Stages stages;
   stages.submit(1, 1);
   stages.submit(2, 251);

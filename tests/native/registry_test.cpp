@@ -104,7 +104,7 @@ class Torment {
     }
     while (!tasks_.empty()) end(0);
     CHECK(fake_.registrations > 10 && copied_directly_ > 100);
-    registry_.forget();
+    registry_.unregister_all();
     CHECK(fake_.known.empty());
   }
 

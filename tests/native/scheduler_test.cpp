@@ -105,16 +105,16 @@ class World {
     scheduler_.add(task);
   }
 
-  std::vector<Task*> all(Place place) {
+  std::vector<Task*> all(TaskState state) {
     std::vector<Task*> found;
     for (const auto& task : tasks_) {
-      if (task->place == place) found.push_back(task.get());
+      if (task->state == state) found.push_back(task.get());
     }
     return found;
   }
 
   void answer() {
-    const std::vector<Task*> sent = all(Place::kSent);
+    const std::vector<Task*> sent = all(TaskState::kSent);
     if (sent.empty()) return;
     Task* const task = sent[static_cast<std::size_t>(draw(static_cast<int>(sent.size())))];
     const int how = draw(12);
@@ -129,7 +129,7 @@ class World {
 
   void drop() {
     Task* const task = tasks_.empty() ? nullptr : tasks_[static_cast<std::size_t>(draw(static_cast<int>(tasks_.size())))].get();
-    if (task != nullptr && task->place != Place::kOut) scheduler_.drop(task);
+    if (task != nullptr && task->state != TaskState::kOut) scheduler_.drop(task);
   }
 
   // ---- the rule ----
@@ -200,7 +200,7 @@ class World {
       if (room(*task.home, task)) return chosen == task.home;
       if (idlest == nullptr) return chosen == nullptr;
     }
-    const bool more = task.source->waiting > (task.place == Place::kQueued ? 1 : 0) || task.source->to_come != 0;
+    const bool more = task.source->waiting > (task.state == TaskState::kQueued ? 1 : 0) || task.source->to_come != 0;
     const auto is = [&](const Found& found) {
       if (chosen == nullptr) return false;
       const Found one = judge(*chosen, task);
@@ -261,7 +261,7 @@ class World {
     for (const auto& from : workers_) {
       if (from->hand.size() < 2) continue;
       const Task* task = from->hand.last();
-      if (task->place != Place::kSent || task->claimed || task->unwanted || task->crashes > 0 || task->home == from.get())
+      if (task->state != TaskState::kSent || task->claimed || task->unwanted || task->crashes > 0 || task->home == from.get())
         continue;
       if (task->device != kAnyDevice && !has_idle(task->device)) continue;
       latest = std::max(latest, scheduler_.free_at(*from, now_));

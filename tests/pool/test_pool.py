@@ -176,7 +176,7 @@ def test_an_iterable_that_uses_the_pool_itself_finds_room() -> None:
         assert list(stream(pool, (int(one(pool, 0, n)[0][1]) for n in range(50)))) == list(range(50))
 
 
-def test_an_iterable_that_waits_for_another_thread_stops_nobody() -> None:
+def test_an_iterable_that_waits_for_another_thread_stops_no_other_call() -> None:
     with DevicePool(Obedient, [0], PoolSettings(tasks_in_flight=2)) as pool:
         pool.start()
         gate = threading.Event()
@@ -326,7 +326,7 @@ def test_callbacks_run_on_one_thread_and_may_use_the_pool(pool: DevicePool) -> N
     assert (names, values) == (["ais_bench futures"], [40])
 
 
-def test_a_callback_that_wants_to_exit_stops_nobody(pool: DevicePool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_wants_to_exit_stops_no_other_callback(pool: DevicePool, caplog: pytest.LogCaptureFixture) -> None:
     def leave(_future: object) -> None:
         raise SystemExit(3)
 

@@ -19,7 +19,7 @@ import pytest
 from ais_bench.errors import PoolBroken, TaskTimeout, WorkerDied, WorkerStartError
 from ais_bench.pool import DevicePool, PoolSettings, Task, seats
 from ais_bench.pool.cores import CoreShare
-from ais_bench.pool.seats import Device, Seat, SeatState
+from ais_bench.pool.seats import DeviceRecord, Seat, SeatState
 from ais_bench.tuning import TASK_DEATHS_IN_A_ROW
 from support.handlers import Marking, Obedient, Unwilling, order
 from support.pool import one, submit
@@ -64,7 +64,7 @@ def test_a_task_that_kills_two_workers_is_named(pool: DevicePool, what: int, arg
 
 
 @pytest.mark.parametrize("devices", [[0], [0, 1]])
-def test_culprits_one_after_the_other_do_not_cost_the_devices(devices: list[int]) -> None:
+def test_tasks_that_kill_workers_in_turn_do_not_cost_the_devices(devices: list[int]) -> None:
     settings = PoolSettings(max_restarts=3, restart_backoff=0)
     with DevicePool(Obedient, devices, settings) as pool:
         what = [0] * 3 + [Obedient.KILL_SELF] * 6 + [0] * 3
@@ -95,8 +95,8 @@ def test_devices_on_which_every_task_dies_are_quarantined_in_the_end(
         assert restarts(pool) >= 2 * 3  # after many deaths
 
 
-def test_a_device_on_which_every_task_is_a_culprit_is_quarantined_in_the_end() -> None:
-    seat = Seat(Device(0), CoreShare((), 1))
+def test_a_device_on_which_every_task_kills_its_worker_is_quarantined() -> None:
+    seat = Seat(DeviceRecord(0), CoreShare((), 1))
     settings = PoolSettings(max_restarts=2)
     rounds = 0
     while seat.state is not SeatState.QUARANTINED:
@@ -131,7 +131,7 @@ def test_only_the_task_that_a_worker_was_at_is_blamed(tmp_path: Path) -> None:
         assert [int(future.result(20)[0][1]) for future in behind] == list(range(20))
 
 
-def test_a_suspect_runs_alone_so_that_nobody_is_blamed_for_it(pool: DevicePool) -> None:
+def test_a_task_with_a_crash_runs_alone_so_that_no_other_task_is_blamed(pool: DevicePool) -> None:
     futures = [submit(pool, Obedient.KILL_SELF if n % 25 == 10 else 0, n) for n in range(200)]
     wait(futures, timeout=60)
     blamed = [n for n, future in enumerate(futures) if future.exception() is not None]

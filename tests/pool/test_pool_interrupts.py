@@ -63,7 +63,7 @@ with MultiDeviceSession(sys.argv[1], devices=DEVICES) as session:
     assert interrupted == TURNS, interrupted
     for n, (output,) in enumerate(session.map(feeds(n) for n in range(3000))):
         assert (output == n).all(), (output, n)
-    exchange = session._pool._engine.exchange
+    exchange = session._pool._core.exchange
     for _ in range(2):  # the replies to what was dropped have come
         session.infer({device: [feeds(0)] for device in DEVICES})
     assert exchange.at_rest and exchange.unfinished == 0 and exchange.check() == ""

@@ -17,7 +17,7 @@ import pytest
 
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed
 from ais_bench.pool import DevicePool, PoolSettings
-from ais_bench.pool.engine import Engine
+from ais_bench.pool.pool_core import PoolCore
 from support.handlers import Marking, Obedient
 from support.pool import one, submit
 from support.scripts import environment
@@ -317,7 +317,7 @@ def test_ctrl_c_ends_promptly_and_leaves_nothing(use: str) -> None:
 
 
 def test_threads_that_start_a_pool_at_once_all_find_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    add, errors, others = Engine.add, [], []
+    add, errors, others = PoolCore.add, [], []
 
     def start(pool: DevicePool) -> None:
         try:
@@ -325,14 +325,14 @@ def test_threads_that_start_a_pool_at_once_all_find_it_started(monkeypatch: pyte
         except Exception as error:
             errors.append(error)
 
-    def add_while_another_starts(engine: Engine, device: int) -> None:
-        add(engine, device)
+    def add_while_another_starts(core: PoolCore, device: int) -> None:
+        add(core, device)
         if not others:  # between the first device and the second
             others.append(threading.Thread(target=start, args=(pool,)))
             others[0].start()
             others[0].join(0.2)  # as long as it may not look, it does not end
 
-    monkeypatch.setattr(Engine, "add", add_while_another_starts)
+    monkeypatch.setattr(PoolCore, "add", add_while_another_starts)
     with DevicePool(Obedient, [0, 1], PoolSettings()) as pool:
         pool.start()
         others[0].join(30)

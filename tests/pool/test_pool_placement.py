@@ -93,7 +93,7 @@ def test_a_cancelled_task_that_was_not_begun_is_not_run_and_its_place_is_free_at
         last = pool.submit(order(Obedient.ECHO, 3))
         marks.go()
         assert last.result(20)[0][1] == 3
-        exchange = pool._engine.exchange
+        exchange = pool._core.exchange
         wait_until(lambda: exchange.progress() >= 0 and exchange.at_rest)
         assert executed(pool) <= 3  # the two begun tasks are not counted for any device
         assert pool.counts()["cancelled"] == 8
@@ -110,7 +110,7 @@ def test_a_stream_that_is_left_takes_back_what_was_not_begun(tmp_path: Path) -> 
         stream.close()
         marks.go()
         assert pool.run(Task(order(Obedient.ECHO, 2))).result()[0][1] == 2
-        assert pool._engine.exchange.unfinished == 0
+        assert pool._core.exchange.unfinished == 0
         assert executed(pool) == 2  # one may have begun, which is not counted for the device
 
 
@@ -276,7 +276,7 @@ with DevicePool(Marking(sys.argv[1]), [0, 1, 2], PoolSettings(max_attempts=3)) a
     for future in futures[::7]: future.cancel()
     assert [int(future.result(30)[0][1]) for n, future in enumerate(futures) if n % 7] == [n for n in range(100) if n % 7]
     for thread in threads: thread.join()
-    exchange = pool._engine.exchange
+    exchange = pool._core.exchange
     assert exchange.check() == "", exchange.check()
     counts = pool.counts()
     assert counts["accepted"] == counts["done"] + counts["cancelled"], counts
@@ -314,7 +314,7 @@ def test_with_hedge_a_stream_goes_on_past_a_task_that_stands_still(tmp_path: Pat
         }
         for pid in stopped:
             os.kill(pid or 0, signal.SIGCONT)
-        exchange = pool._engine.exchange
+        exchange = pool._core.exchange
         wait_until(lambda: exchange.progress() >= 0 and exchange.at_rest)
         assert exchange.check() == ""
         assert pool.counts()["done"] == 63  # the late answer was dropped
@@ -336,7 +336,7 @@ def test_with_hedge_a_stream_may_be_left_while_a_task_runs_twice(tmp_path: Path)
         for task in pool.ordered([order(Obedient.SLEEP_MS, 5)] * 4 + [order(Obedient.SLEEP_MS, 300)], make):
             assert task.error is None
         counts = pool.counts()
-        exchange = pool._engine.exchange
+        exchange = pool._core.exchange
         wait_until(lambda: exchange.progress() >= 0 and exchange.at_rest)
         assert exchange.check() == ""
         assert counts["accepted"] == sum(counts[name] for name in ("done", "cancelled"))
@@ -358,13 +358,13 @@ def test_with_hedge_the_death_of_the_second_worker_costs_nothing() -> None:
             # The last task is the only one left, and runs twice. On a busy machine an earlier one may have been run twice, too.
             wait_until(lambda: pool.counts()["done"] == 8 and pool.counts()["hedged"] and all(r.in_hand for r in readies))
             won.append(pool.counts()["hedges_won"])
-            (pid,) = (seat.pid for seat in pool._engine.supervisor.seats if seat.device.id != made[-1].at_device)
+            (pid,) = (seat.pid for seat in pool._core.supervisor.seats if seat.device.id != made[-1].at_device)
             os.kill(pid or 0, signal.SIGKILL)
             killed.append(pid)
 
         killed: list[int | None] = []
         won: list[int] = []
-        readies = [seat.worker.ready for seat in pool._engine.supervisor.seats]  # type: ignore[union-attr]
+        readies = [seat.worker.ready for seat in pool._core.supervisor.seats]  # type: ignore[union-attr]
         items = [order(Obedient.SLEEP_MS, 5)] * 6 + [order(Obedient.SLEEP_MS, 3000)]  # known to be quick, mostly
         killer = threading.Thread(target=kill_the_second)
         killer.start()

@@ -46,7 +46,7 @@ def pool() -> Iterator[DevicePool]:
 
 def rests(pool: DevicePool) -> None:
     """Check that no task is in progress, no place is taken, and every accepted task was counted once."""
-    exchange = pool._engine.exchange
+    exchange = pool._core.exchange
     wait_until(lambda: exchange.progress() >= 0 and exchange.at_rest)
     assert exchange.check() == ""
     counts = exchange.counts()
@@ -78,7 +78,7 @@ def test_a_worker_that_dies_while_a_task_is_sent_to_it_leaves_it_to_its_successo
     first = pool.workers()[0].pid
 
     def die() -> None:
-        pool._engine.supervisor.seats[0].worker.process.kill()  # type: ignore[union-attr]
+        pool._core.supervisor.seats[0].worker.process.kill()  # type: ignore[union-attr]
         wait_until(lambda: pool.workers()[0].pid not in (first, None))
 
     task = pool.run(Task([Feed(die, Obedient.WHO)]))
@@ -190,11 +190,11 @@ def test_an_interrupt_while_the_thread_of_the_futures_starts_leaves_no_second_on
     with pytest.raises(KeyboardInterrupt):
         pool.submit(order(Obedient.ECHO))
     assert pool.submit(order(Obedient.ECHO, 3)).result(20)[0][1] == 3
-    assert pool._engine._resolver is started[0]
+    assert pool._core._resolver is started[0]
     assert len(started) == 1
 
 
-def test_threads_that_come_and_go_always_leave_the_lead_to_somebody(pool: DevicePool) -> None:
+def test_threads_that_come_and_go_always_leave_a_leader(pool: DevicePool) -> None:
     """Short and long calls, futures and time-outs run at once. If the lead were lost, a thread would wait forever."""
 
     def calls(number: int) -> None:

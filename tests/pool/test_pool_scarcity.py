@@ -53,7 +53,7 @@ def test_a_restart_without_descriptors_is_tried_again_and_the_others_go_on() -> 
         pool.start()
         pid = pool.workers()[0].pid
         assert pid is not None
-        (seat, _) = pool._engine.supervisor.seats
+        (seat, _) = pool._core.supervisor.seats
         with no_descriptors():
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda: "Too many open files" in str(seat.last_error))

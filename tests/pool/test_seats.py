@@ -9,12 +9,12 @@ import pytest
 
 from ais_bench.errors import PoolBroken
 from ais_bench.pool.cores import CoreShare
-from ais_bench.pool.seats import MOVES, Device, Seat, SeatState
+from ais_bench.pool.seats import MOVES, DeviceRecord, Seat, SeatState
 from ais_bench.pool.settings import PoolSettings
 
 
 def seat_in(state: SeatState) -> Seat:
-    return Seat(Device(0), CoreShare((), 1), state)
+    return Seat(DeviceRecord(0), CoreShare((), 1), state)
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(SeatState, SeatState)))

@@ -139,6 +139,14 @@ def test_the_reference_says_what_every_argument_of_a_constructor_is(cls: type) -
     assert {name for name, _, _ in parameters(cls)} - {"settings"} <= named
 
 
+@pytest.mark.parametrize(("cls", "title"), [(InferSession, "One device"), (MultiDeviceSession, "All devices")])
+def test_the_readme_has_every_option(cls: type, title: str) -> None:
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", section(ROOT / "README.md", title), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"\w+", row)}
+    settings = {field.name for field in dataclasses.fields(PoolSettings)} if cls is MultiDeviceSession else set()
+    assert ({name for name, _, _ in parameters(cls)} | settings) - {"settings"} <= named
+
+
 def test_the_reference_says_what_every_error_is() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section(REFERENCE, "Errors"), re.MULTILINE)
     bases = {name: re.findall(r"`(\w+)`", derives) for name, derives in rows}

@@ -125,7 +125,9 @@ def test_devices_are_counted_and_used_and_nothing_of_them_is_in_this_process(
         assert {device: got[0][0][0, 0] for device, got in outputs.items()} == {d: -(d + 1) for d in range(5)}
         report = session.report()
         assert report.provider == STANDIN
-        placement = "all 1 nodes run on the device" if TELLS_NODES else "ONNX Runtime does not tell who runs which node"
+        placement = (
+            "all 1 nodes run on the device" if TELLS_NODES else "ONNX Runtime does not report which nodes run on the CPU"
+        )
         assert placement in str(report)
         assert report.shared_weights == {}
     pids = {line for line in logged(tmp_path) if line.isdigit()}
@@ -182,7 +184,7 @@ def test_memory_that_runs_out_is_a_memory_error_and_the_session_goes_on(standin:
         assert session.infer(feeds_of(7))[0][0, 0] == -7
 
 
-@pytest.mark.skipif(not TELLS_NODES, reason="this ONNX Runtime does not tell who runs which node, 1.24 and newer do")
+@pytest.mark.skipif(not TELLS_NODES, reason="ONNX Runtime reports nodes from 1.24 on")
 def test_nodes_that_stay_on_the_processor_are_reported_and_logged_once(
     standin: Callable[..., None], mixed: str, caplog: pytest.LogCaptureFixture
 ) -> None:

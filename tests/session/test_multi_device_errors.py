@@ -105,7 +105,7 @@ def test_errors_come_in_their_place(session: MultiDeviceSession) -> None:
         next(stream)
 
 
-def test_a_culprit_is_named_with_its_index(models: dict[str, str]) -> None:
+def test_a_task_that_kills_workers_is_named_with_its_index(models: dict[str, str]) -> None:
     def deadly(n: int) -> Feeds:
         import os
         import signal

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -72,6 +73,18 @@ def run(host: Host, model: str, marks: Path, program: str) -> str:
     done = run_python("-c", BEGIN + program, model, host.address, str(marks), seconds=150)
     assert done.returncode == 0, done.stdout + done.stderr
     return own_lines(done.stdout)
+
+
+@contextlib.contextmanager
+def started(host: Host, model: str, marks: Path, program: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the program, and kill it at the end of the block if it still runs."""
+    command = [sys.executable, "-c", BEGIN + program, model, host.address, str(marks)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def own_lines(text: str) -> str:

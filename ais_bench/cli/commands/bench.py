@@ -12,9 +12,8 @@ from typing import Any
 
 from ais_bench.cli.commands.evaluate import add_watching, watched
 from ais_bench.cli.log import CliError
-from ais_bench.cli.measurements import BENCH, SCENARIO, measured_run, show
-from ais_bench.cli.options import _ids, _model, _shapes, _whole
-from ais_bench.cli.show import print_json
+from ais_bench.cli.measurements import BENCH, SCENARIO, measured_run, print_report
+from ais_bench.cli.options import at_least, ids_to, model_file, shape_list
 
 EXAMPLES = """\
   ais-bench bench m.onnx
@@ -27,10 +26,14 @@ EXAMPLES = """\
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for what to vary and how long to measure."""
-    parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
-    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all devices)")
+    parser.add_argument("model", type=model_file, help="an .om or .onnx file; its content decides which")
+    parser.add_argument("--devices", "-d", type=ids_to(1023), metavar="IDS", help="comma-separated (all devices)")
     parser.add_argument(
-        "--shape", action="append", type=_shapes, metavar="S", help='shapes of open inputs, "x:1,3,4;y:1"; repeat for more rows'
+        "--shape",
+        action="append",
+        type=shape_list,
+        metavar="S",
+        help='shapes of open inputs, "x:1,3,4;y:1"; repeat for more rows',
     )
     parser.add_argument("--batch", type=_numbers, metavar="N,N", help="batch sizes for open first dimensions, one row each")
     parser.add_argument(
@@ -49,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     scenario.add_argument("--latency-ms", type=float, metavar="MS", help="the bound for server's 99th percentile")
     scenario.add_argument("--find-peak", action="store_true", help="search server's highest rate within the bound")
     scenario.add_argument(
-        "--queries", type=_whole(1), metavar="N", help="the minimum number; --seconds is the minimum duration"
+        "--queries", type=at_least(1), metavar="N", help="the minimum number; --seconds is the minimum duration"
     )
 
 
@@ -57,13 +60,13 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     """Add the options for how long to measure."""
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="minimum duration of each repeat (%(default)s)")
     parser.add_argument("--most-seconds", type=float, default=60.0, metavar="S", help="maximum duration (%(default)s)")
-    parser.add_argument("--runs", type=_whole(1), default=50, metavar="N", help="minimum number of runs (%(default)s)")
+    parser.add_argument("--runs", type=at_least(1), default=50, metavar="N", help="minimum number of runs (%(default)s)")
     parser.add_argument(
         "--window", type=float, default=0.5, metavar="S", help="window; three in a row must agree (%(default)s)"
     )
     parser.add_argument("--agree", type=float, default=10.0, metavar="PERCENT", help="the tolerance for windows (%(default)s)")
     parser.add_argument(
-        "--repeats", type=_whole(1), default=3, metavar="N", help="repeats, for the confidence interval (%(default)s)"
+        "--repeats", type=at_least(1), default=3, metavar="N", help="repeats, for the confidence interval (%(default)s)"
     )
     parser.add_argument("--output", "-o", metavar="DIR", help="the run folder: run.json, report.json, report.html")
     parser.add_argument("--no-progress", action="store_true", help="do not show the progress")
@@ -93,17 +96,8 @@ def run(options: Any) -> int:
         return _run_scenario(options)
     with measured_run(options, BENCH) as report:
         report["results"] = list(_results(options))
-    _say(options, report)
+    print_report(options, report)
     return 0 if all(one["stable"] for one in report["results"]) else 3
-
-
-def _say(options: Any, report: dict[str, Any]) -> None:
-    if options.json:
-        print_json({"model": options.model, **report})
-    else:
-        show(report)
-        if options.output:
-            print(f"run folder: {options.output}")
 
 
 def _run_scenario(options: Any) -> int:
@@ -115,7 +109,7 @@ def _run_scenario(options: Any) -> int:
         folder = options.output or stack.enter_context(tempfile.TemporaryDirectory(prefix="ais_bench-"))
         report = stack.enter_context(measured_run(options, SCENARIO))
         session = stack.enter_context(open_session(options, workers_per_device=options.workers[0]))
-        shapes = _shapes_of((options.shape or [None])[0], (options.batch or [None])[0], session.get_inputs())
+        shapes = input_shapes((options.shape or [None])[0], (options.batch or [None])[0], session.get_inputs())
         found = run_scenario(
             session,
             feeds_of(session.get_inputs(), shapes, options.data),
@@ -129,7 +123,7 @@ def _run_scenario(options: Any) -> int:
             mode=options.mode,
         )
         report.update(found)
-    _say(options, report)
+    print_report(options, report)
     return 0 if report["result"] == "VALID" else 3
 
 
@@ -138,7 +132,7 @@ def _results(options: Any) -> Iterator[dict[str, Any]]:
         with open_session(options, workers_per_device=workers) as session:
             inputs = session.get_inputs()
             for shapes, batch in itertools.product(options.shape or [None], options.batch or [None]):
-                wanted = _shapes_of(shapes, batch, inputs)
+                wanted = input_shapes(shapes, batch, inputs)
                 result = measured(options, session, wanted)
                 setting = {"shapes": wanted or None, "workers_per_device": workers, "device_ids": list(session.devices)}
                 yield {**setting, **result}
@@ -179,7 +173,7 @@ def measured(options: Any, session: Any, shapes: dict[str, list[int]]) -> dict[s
         return repeat(session, feeds, plan_of(options), samples, options.mode, tick)
 
 
-def _shapes_of(text: str | None, batch: int | None, inputs: list[Any]) -> dict[str, list[int]]:
+def input_shapes(text: str | None, batch: int | None, inputs: list[Any]) -> dict[str, list[int]]:
     """Return the shapes of one setting, by input. Raises CliError."""
     shapes: dict[str, list[int]] = {}
     for part in (text or "").split(";"):

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ais_bench.cli.options import _ids, _model, _whole
+from ais_bench.cli.options import at_least, ids_to, model_file
 from ais_bench.cli.show import print_json
-from ais_bench.cli.specs import dataset_of, load_object, metric_of, settled
+from ais_bench.cli.specs import absolute_spec, dataset_of, load_object, metric_of
 
 EXAMPLES = """\
   ais-bench evaluate m.onnx images/ --labels labels.txt --preprocess mine.py:to_array --metric top1 --metric top5 --output run
@@ -25,7 +25,7 @@ SPECS = ("dataset", "labels", "target", "preprocess", "postprocess", "final")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `ais_bench.evaluate.evaluate`. Functions are given as module:name or file.py:name."""
-    parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
+    parser.add_argument("model", type=model_file, help="an .om or .onnx file; its content decides which")
     parser.add_argument("dataset", help="a folder or files of .npy, .bin or images; or file.py:name of a data set")
     parser.add_argument("--labels", metavar="FILE", help='the true answers of files: lines "name label", or a JSON object')
     parser.add_argument("--target", metavar="F", help="a function of a sample that returns its true answer")
@@ -39,11 +39,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="topN, mean-absolute-error, mean-relative-error, mean-cosine-error, edit-distance, or file.py:name; repeatable",
     )
     parser.add_argument("--final", metavar="F", help="a function of all outputs and all targets")
-    parser.add_argument("--batch-size", type=_whole(1), metavar="N", help="samples in each run (the model's batch, or 1)")
+    parser.add_argument("--batch-size", type=at_least(1), metavar="N", help="samples in each run (the model's batch, or 1)")
     parser.add_argument(
-        "--limit", type=_whole(0), metavar="N", help="the number of samples: the first N, or random ones with --seed"
+        "--limit", type=at_least(0), metavar="N", help="the number of samples: the first N, or random ones with --seed"
     )
-    parser.add_argument("--seed", type=_whole(0), metavar="N", help="for --limit, and for random numbers in preprocess")
+    parser.add_argument("--seed", type=at_least(0), metavar="N", help="for --limit, and for random numbers in preprocess")
     parser.add_argument("--on-error", choices=("record", "raise"), default="record", help="what to do with a failed sample")
     parser.add_argument("--mode", default="static", help="as for infer (%(default)s)")
     parser.add_argument("--keep-outputs", action=argparse.BooleanOptionalAction, help="keep results in the run folder")
@@ -53,8 +53,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for devices and workers."""
-    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all devices)")
-    parser.add_argument("--workers-per-device", type=_whole(1), metavar="N", help="processes for each device (1)")
+    parser.add_argument("--devices", "-d", type=ids_to(1023), metavar="IDS", help="comma-separated (all devices)")
+    parser.add_argument("--workers-per-device", type=at_least(1), metavar="N", help="processes for each device (1)")
     parser.add_argument("--task-timeout", type=float, metavar="S", help="seconds after which a run is tried on another device")
     parser.add_argument("--no-progress", action="store_true", help="do not show the progress")
     add_watching(parser)
@@ -85,10 +85,10 @@ def watched(options: Any, session: Any) -> Iterator[None]:
 
 def run(options: Any) -> int:
     """Evaluate, and print the result."""
-    asked: dict[str, Any] = {name: settled(getattr(options, name)) for name in SPECS}
+    asked: dict[str, Any] = {name: absolute_spec(getattr(options, name)) for name in SPECS}
     for name in CHOICES:
         asked[name] = getattr(options, name)
-    asked["metric"] = [settled(spec) for spec in options.metric]
+    asked["metric"] = [absolute_spec(spec) for spec in options.metric]
     asked["model"], asked["cwd"] = os.path.abspath(options.model), os.getcwd()
     return evaluate_as(asked, options, output=options.output, resume=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ais_bench.cli.options import _model
+from ais_bench.cli.options import model_file
 from ais_bench.cli.show import lines, print_json, table
 
 EXAMPLES = """\
@@ -16,7 +16,7 @@ EXAMPLES = """\
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for the model and the device that loads it."""
-    parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
+    parser.add_argument("model", type=model_file, help="an .om or .onnx file; its content decides which")
     parser.add_argument("--device", type=int, default=0, metavar="ID", help="the device that loads it (%(default)s)")
 
 

@@ -6,10 +6,9 @@ import argparse
 import statistics
 from typing import Any
 
-from ais_bench.cli.commands.bench import _shapes_of, add_measuring, measured, open_session
-from ais_bench.cli.measurements import SCALING, measured_run, show
-from ais_bench.cli.options import _ids, _model, _shapes
-from ais_bench.cli.show import print_json
+from ais_bench.cli.commands.bench import add_measuring, input_shapes, measured, open_session
+from ais_bench.cli.measurements import SCALING, measured_run, print_report
+from ais_bench.cli.options import ids_to, model_file, shape_list
 
 EXAMPLES = """\
   ais-bench scaling m.om
@@ -20,9 +19,9 @@ SLOWER = 1.1  # a device is reported if it takes this many times the median
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for the devices and how long to measure."""
-    parser.add_argument("model", type=_model, help="an .om or .onnx file; its content decides which")
-    parser.add_argument("--devices", "-d", type=_ids(1023), metavar="IDS", help="comma-separated (all devices)")
-    parser.add_argument("--shape", type=_shapes, metavar="S", help='shapes of open inputs, "x:1,3,4;y:1"')
+    parser.add_argument("model", type=model_file, help="an .om or .onnx file; its content decides which")
+    parser.add_argument("--devices", "-d", type=ids_to(1023), metavar="IDS", help="comma-separated (all devices)")
+    parser.add_argument("--shape", type=shape_list, metavar="S", help='shapes of open inputs, "x:1,3,4;y:1"')
     parser.add_argument("--data", choices=("random", "zero"), default="random", help="the generated data (%(default)s)")
     parser.add_argument("--mode", default="static", help="as for infer (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="computing threads of a CPU device, for any number of devices")
@@ -42,7 +41,7 @@ def run(options: Any) -> int:
         curve = report["curve"] = []
         for count in range(1, len(ids) + 1):
             with open_session(options, devices=ids[:count], **more) as session:
-                shapes = _shapes_of(options.shape, None, session.get_inputs())
+                shapes = input_shapes(options.shape, None, session.get_inputs())
                 result = measured(options, session, shapes)
             rate = result["throughput_per_s"]
             alone = curve[0]["throughput_per_s"] if curve else rate
@@ -51,12 +50,7 @@ def run(options: Any) -> int:
             gain = {"speedup": rate / alone if alone else 0.0, "efficiency": efficiency}
             curve.append({"devices_used": ids[:count], **gain, **setting, **result})
         report.update(stragglers=_stragglers(curve[-1]["devices"]), slower=SLOWER)
-    if options.json:
-        print_json({"model": options.model, **report})
-    else:
-        show(report)
-        if options.output:
-            print(f"run folder: {options.output}")
+    print_report(options, report)
     return 0 if all(one["stable"] for one in curve) else 3
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ais_bench.evaluate.page.timeline import PARTS, Attribution, Rates, RunTime, StageTimes, by_start
+from ais_bench.evaluate.page.timeline import PARTS, Attribution, Rates, RunTime, StageTimeline, by_start
 from ais_bench.evaluate.tally import done_at
 
 __all__ = ["story_of"]
@@ -23,7 +23,7 @@ def story_of(result: Any) -> dict[str, Any]:
     """Return the curve over time with its marks, the parts of the wall time, the histogram of latencies, and some failures."""
     turns = result.run.get("turns", [])
     clock, rates = RunTime(turns), Rates()
-    stages: dict[str, StageTimes] = {}
+    stages: dict[str, StageTimeline] = {}
     walls: dict[str, Attribution] = {}
     latencies: dict[str, array[float]] = {}
     failed_at: list[float] = []
@@ -34,7 +34,7 @@ def story_of(result: Any) -> dict[str, Any]:
         if record["error"] is not None and len(failures) < FAILURES:
             failures.append(record)
         if record.get("first", True):
-            wall.add(stages.setdefault(device, StageTimes()).of(record))
+            wall.add(stages.setdefault(device, StageTimeline()).of(record))
             if record.get("end_to_end_ms"):
                 latencies.setdefault(device, array("d")).append(record["end_to_end_ms"])
         if record.get("started_s") is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ais_bench.tuning import REORDER, REORDER_RUNS
 
-__all__ = ["PARTS", "STAGES", "Attribution", "Rates", "RunTime", "StageTimes", "by_start"]
+__all__ = ["PARTS", "STAGES", "Attribution", "Rates", "RunTime", "StageTimeline", "by_start"]
 
 # In the order in which a task passes them once a worker has it.
 STAGES = ("copy_in", "preprocess", "execute", "postprocess", "copy_out")
@@ -36,7 +36,7 @@ def by_start(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield heapq.heappop(kept)[2]
 
 
-class StageTimes:
+class StageTimeline:
     """Computes the times of the stages, for the records of one device in the order of their start.
 
     A record has the time at which its worker took it, the length of each stage, and the time at which the worker finished. A

@@ -11,7 +11,7 @@ import json
 import os
 from typing import Any
 
-from ais_bench.evaluate.page.timeline import STAGES, StageTimes, by_start
+from ais_bench.evaluate.page.timeline import STAGES, StageTimeline, by_start
 from ais_bench.tuning import MOST_TRACED
 
 __all__ = ["write_trace"]
@@ -57,7 +57,7 @@ class _Device:
 
     def __init__(self, pid: int, device: Any) -> None:
         self.pid = pid
-        self.stages = StageTimes()
+        self.stages = StageTimeline()
         self.names = [{"name": "process_name", "ph": "M", "pid": pid, "args": {"name": f"device {device}"}}]  # to be written
         self._ends: dict[str, list[float]] = {}
         for lane in range(len(LANES)):

@@ -73,7 +73,7 @@ const char* advice(Code code, aclError number) {
   if (number == 207005 || (number >= 207007 && number <= 207012)) {
     return "; the device has no more of what the call needs, free sessions on it or open fewer at a time";
   }
-  if (number == 107023) return "; somebody aborted the stream that the work was on";
+  if (number == 107023) return "; the stream that the work was on was aborted";
   return "";
 }
 

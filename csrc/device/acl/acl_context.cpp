@@ -331,12 +331,8 @@ Status AclContext::refused(Status status) {
 }
 
 bool AclContext::is_registered(const void* host, std::size_t bytes) const {
-  const auto address = reinterpret_cast<std::uintptr_t>(host);
   const std::lock_guard<std::mutex> guard(lock_);
-  auto after = registered_.upper_bound(address);
-  if (after == registered_.begin()) return false;
-  const auto& [begin, size] = *--after;
-  return address - begin <= size && bytes <= size - (address - begin);
+  return device::is_in_one_range(registered_, host, bytes);
 }
 
 Status AclContext::unregister_host(void* host) {

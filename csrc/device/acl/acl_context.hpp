@@ -22,6 +22,7 @@
 #include "device/acl/acl_api.hpp"
 #include "device/acl/acl_product.hpp"
 #include "device/device.hpp"
+#include "device/registered.hpp"
 
 namespace ais::acl {
 
@@ -159,8 +160,8 @@ class AclContext : public std::enable_shared_from_this<AclContext> {
   std::map<std::size_t, std::vector<void*>> cache_;  // by size
   std::size_t cached_bytes_ = 0;
   std::unordered_set<void*> pinned_;
-  std::string host_memory_;                           // "": not queried yet
-  std::map<std::uintptr_t, std::size_t> registered_;  // addresses and sizes; 0: unregistering failed
+  std::string host_memory_;        // "": not queried yet
+  device::Registered registered_;  // size 0: unregistering failed
 };
 
 }  // namespace ais::acl

@@ -26,7 +26,7 @@ class AclPipeline final : public device::Pipeline {
     AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
     return staged_runs_->submit(inputs, landing);
   }
-  Status wait(std::vector<device::Output>* outputs, Times* times) override {
+  Status wait(std::vector<device::Output>* outputs, DeviceTimes* times) override {
     AIS_TRY(check_not_in_handler());
     AIS_ASSIGN(const AclContext::Entry inside, context_->enter());
     return staged_runs_->wait(outputs, times);

@@ -34,11 +34,11 @@ Status StagedRuns::create(std::size_t depth) {
 // model's stream, or if all of it must stop; otherwise this waits for them.
 void StagedRuns::drop_unwanted() {
   if (waited_ == submitted_) return;
-  const std::unique_lock<std::mutex> nobody_starts(model_->lock(), std::try_to_lock);
+  const std::unique_lock<std::mutex> no_new_run(model_->lock(), std::try_to_lock);
   const auto mine =
       std::count_if(staged_runs_.begin(), staged_runs_.end(), [](const StagedRun& staged_run) { return staged_run.executing; });
   const bool stopped = !model_->cancelled_since(staged_run(waited_).cancels).ok();
-  if (stopped || (nobody_starts.owns_lock() && model_->in_flight() == mine)) abort();
+  if (stopped || (no_new_run.owns_lock() && model_->in_flight() == mine)) abort();
 }
 
 void StagedRuns::release() {
@@ -318,7 +318,7 @@ Status StagedRuns::finish(StagedRun* staged_run) {
   return std::move(status).with_context("device " + std::to_string(context_.device_id()));
 }
 
-Status StagedRuns::wait(std::vector<device::Output>* outputs, device::Pipeline::Times* times) {
+Status StagedRuns::wait(std::vector<device::Output>* outputs, device::Pipeline::DeviceTimes* times) {
   if (waited_ == submitted_) return Status(Code::kInvalidArgument, "no run of the pipeline is under way");
   StagedRun& oldest = staged_run(waited_++);
   AIS_TRY(finish(&oldest));
@@ -345,8 +345,8 @@ Result<std::int64_t> StagedRuns::elapsed(aclrtEvent from, aclrtEvent to) const {
 }
 
 // A time that cannot be queried is left out; the result is still valid.
-device::Pipeline::Times StagedRuns::times_of(const StagedRun& staged_run) const {
-  device::Pipeline::Times times;
+device::Pipeline::DeviceTimes StagedRuns::times_of(const StagedRun& staged_run) const {
+  device::Pipeline::DeviceTimes times;
   const auto take = [&](aclrtEvent from, aclrtEvent to, std::int64_t* ns) {
     const Result<std::int64_t> took = elapsed(from, to);
     *ns = took.ok() ? took.value() : device::kUnknownTime;

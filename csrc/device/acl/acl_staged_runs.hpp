@@ -65,7 +65,7 @@ class StagedRuns final : public Resident {
   void release() override;
   std::size_t depth() const { return staged_runs_.size(); }
   Status submit(const std::vector<TensorView>& inputs, device::Landing* landing);
-  Status wait(std::vector<device::Output>* outputs, device::Pipeline::Times* times);
+  Status wait(std::vector<device::Output>* outputs, device::Pipeline::DeviceTimes* times);
 
  private:
   StagedRun& staged_run(std::uint64_t run) { return staged_runs_[run % staged_runs_.size()]; }
@@ -89,7 +89,7 @@ class StagedRuns final : public Resident {
   bool has_ended_well(const StagedRun& staged_run) const;
   Status drain();
   void start_again();
-  device::Pipeline::Times times_of(const StagedRun& staged_run) const;
+  device::Pipeline::DeviceTimes times_of(const StagedRun& staged_run) const;
   Result<std::int64_t> elapsed(aclrtEvent from, aclrtEvent to) const;
 
   AclContext& context_;

@@ -1,7 +1,7 @@
 // Registers host memory with CUDA, so that a GPU copies from and to it directly. ONNX Runtime has no call for this.
 //
 // The calls are those of the CUDA runtime library that the provider's library has loaded into this process; no other copy of it
-// is loaded. Registered memory is page-locked for all GPUs of the process. CUDA keeps the error of a call until somebody asks
+// is loaded. Registered memory is page-locked for all GPUs of the process. CUDA keeps the error of a call until a program asks
 // for it, and ONNX Runtime asks after each kernel; so an error of a call here is taken back at once.
 #pragma once
 

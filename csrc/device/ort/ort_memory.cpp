@@ -81,12 +81,8 @@ Status DeviceMemory::unregister_host(void* host) {
 
 bool DeviceMemory::is_registered(const void* host, std::size_t bytes) const {
   if (cuda_ == nullptr) return false;
-  const auto address = reinterpret_cast<std::uintptr_t>(host);
   const std::lock_guard<std::mutex> guard(lock_);
-  auto after = registered_.upper_bound(address);
-  if (after == registered_.begin()) return false;
-  const auto& [begin, size] = *--after;
-  return address - begin <= size && bytes <= size - (address - begin);
+  return device::is_in_one_range(registered_, host, bytes);
 }
 
 Status DeviceMemory::try_registering() {
@@ -116,8 +112,8 @@ Status DeviceMemory::check() const {
   for (std::size_t i = 0; i < sent.size(); ++i) sent[i] = static_cast<unsigned char>(3 * i + 1);
   std::vector<unsigned char> received(sent.size());
   AIS_ASSIGN(const device::Buffer buffer, allocate(sent.size()));
-  AIS_TRY(copy({buffer.data.get(), Place::kDevice}, {sent.data(), Place::kHost}, sent.size()));
-  AIS_TRY(copy({received.data(), Place::kHost}, {buffer.data.get(), Place::kDevice}, sent.size()));
+  AIS_TRY(copy({buffer.data.get(), Side::kDevice}, {sent.data(), Side::kHost}, sent.size()));
+  AIS_TRY(copy({received.data(), Side::kHost}, {buffer.data.get(), Side::kDevice}, sent.size()));
   return sent == received ? Status() : Status(Code::kUnavailable, "what was copied to the device came back changed");
 }
 
@@ -150,17 +146,18 @@ Result<device::Buffer> DeviceMemory::allocate_staging(std::size_t bytes) const {
   return take(has_staging() ? staging_ : api_.allocator, bytes, "the host");
 }
 
-Result<OrtValue*> DeviceMemory::wrap(Span span, std::size_t bytes) const {
-  const OrtMemoryInfo* const info = span.place == Place::kDevice    ? info_
-                                    : span.place == Place::kStaging ? staging_info_
-                                                                    : api_.cpu_memory;
+Result<OrtValue*> DeviceMemory::wrap(Location location, std::size_t bytes) const {
+  const OrtMemoryInfo* const info = location.side == Side::kDevice    ? info_
+                                    : location.side == Side::kStaging ? staging_info_
+                                                                      : api_.cpu_memory;
   const auto size = static_cast<std::int64_t>(bytes);
   OrtValue* value = nullptr;
-  AIS_TRY(api_.check(api_.CreateTensorWithDataAsOrtValue(info, span.data, bytes, &size, 1, kUInt8, &value), Code::kExecution));
+  AIS_TRY(
+      api_.check(api_.CreateTensorWithDataAsOrtValue(info, location.data, bytes, &size, 1, kUInt8, &value), Code::kExecution));
   return value;
 }
 
-Status DeviceMemory::copy(Span to, Span from, std::size_t bytes) const {
+Status DeviceMemory::copy(Location to, Location from, std::size_t bytes) const {
   if (bytes == 0) return Status();
   AIS_TRY(here());
   if (cuda_ != nullptr) AIS_TRY(cuda_->enter());

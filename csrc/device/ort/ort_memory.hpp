@@ -9,7 +9,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -18,16 +17,17 @@
 #include "device/device.hpp"
 #include "device/ort/ort_api.hpp"
 #include "device/ort/ort_cuda.hpp"
+#include "device/registered.hpp"
 
 namespace ais::ort {
 
 class DeviceMemory {
  public:
   // kStaging is host memory that the provider allocates for copies (page-locked).
-  enum class Place { kHost, kStaging, kDevice };
-  struct Span {
+  enum class Side { kHost, kStaging, kDevice };
+  struct Location {
     void* data;
-    Place place;
+    Side side;
   };
 
   // Null: the device has no memory of its own, ONNX Runtime does not know it, or it failed check().
@@ -40,9 +40,9 @@ class DeviceMemory {
   bool has_staging() const { return staging_ != nullptr; }
 
   Result<device::Buffer> allocate(std::size_t bytes) const;
-  // Allocates host memory for copies: the provider's if it has some, otherwise ordinary memory. staging_place() says which.
+  // Allocates host memory for copies: the provider's if it has some, otherwise ordinary memory. staging_side() says which.
   Result<device::Buffer> allocate_staging(std::size_t bytes) const;
-  Place staging_place() const { return has_staging() ? Place::kStaging : Place::kHost; }
+  Side staging_side() const { return has_staging() ? Side::kStaging : Side::kHost; }
 
   // Registers host memory, so that the device copies from and to it directly. Unsupported: only CUDA can, see ort_cuda.hpp.
   Status register_host(void* host, std::size_t bytes);
@@ -53,14 +53,14 @@ class DeviceMemory {
   std::string host_memory();
 
   // Copies. The ranges must not overlap, and at least one of them must be on the device.
-  Status copy(Span to, Span from, std::size_t bytes) const;
+  Status copy(Location to, Location from, std::size_t bytes) const;
 
  private:
   DeviceMemory(const OrtApi& api, const OrtMemoryInfo* info, OrtAllocator* allocator)
       : api_(api), info_(info), allocator_(allocator) {}
 
   Result<device::Buffer> take(OrtAllocator* from, std::size_t bytes, const char* what) const;
-  Result<OrtValue*> wrap(Span span, std::size_t bytes) const;
+  Result<OrtValue*> wrap(Location location, std::size_t bytes) const;
   Status here() const;  // ForkedChild in a child of the process that opened the device
   Status try_registering();
   // Allocates, copies in and out, and compares.
@@ -74,8 +74,8 @@ class DeviceMemory {
   std::unique_ptr<CudaHost> cuda_;  // null: host memory cannot be registered
   const std::uint64_t generation_ = fork_generation();
   mutable std::mutex lock_;
-  std::map<std::uintptr_t, std::size_t> registered_;  // guarded by lock_, as what follows; addresses and sizes
-  std::string host_memory_;                           // "": nothing was tried yet
+  device::Registered registered_;  // guarded by lock_, like the next member
+  std::string host_memory_;        // "": nothing was tried yet
 };
 
 }  // namespace ais::ort

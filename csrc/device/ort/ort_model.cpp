@@ -47,14 +47,14 @@ constexpr std::uint32_t kWeightDirOfFiles = 28;
 // Every run uses the same state.
 class OrtBinding final : public device::Binding {
  public:
-  OrtBinding(OrtModel::Loan state, std::vector<device::Output> outputs)
+  OrtBinding(OrtModel::StateInUse state, std::vector<device::Output> outputs)
       : state_(std::move(state)), outputs_(std::move(outputs)) {}
 
   Status run() override { return state_.model().inherited() ? forked() : state_.model().run(state_.get(), &outputs_); }
   const std::vector<device::Output>& outputs() const override { return outputs_; }
 
  private:
-  OrtModel::Loan state_;  // declared first, so destroyed last, because the outputs use its memory
+  OrtModel::StateInUse state_;  // declared first, so destroyed last, because the outputs use its memory
   std::vector<device::Output> outputs_;
 };
 
@@ -122,14 +122,14 @@ OrtModel::~OrtModel() {
 
 bool OrtModel::inherited() const { return generation_ != fork_generation(); }
 
-Result<OrtModel::Loan> OrtModel::take_state() {
+Result<OrtModel::StateInUse> OrtModel::take_state() {
   auto self = shared_from_this();
   {
     const std::lock_guard<std::mutex> guard(lock_);
     for (auto& state : states_) {
       if (!state->taken) {
         state->taken = true;
-        return Loan(std::move(self), state.get());
+        return StateInUse(std::move(self), state.get());
       }
     }
   }
@@ -140,7 +140,7 @@ Result<OrtModel::Loan> OrtModel::take_state() {
   states_.reserve(states_.size() + 1);
   AIS_TRY(api_.check(api_.CreateRunOptions(&made->options), Code::kSystem));
   states_.push_back(std::move(state));
-  return Loan(std::move(self), made);
+  return StateInUse(std::move(self), made);
 }
 
 void OrtModel::give_back(RunState* state) {
@@ -454,7 +454,7 @@ Status OrtModel::separate(const RunState& state, device::Output* output) {
 
 Status OrtModel::execute(const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs) {
   if (inherited()) return forked();
-  AIS_ASSIGN(const Loan state, take_state());
+  AIS_ASSIGN(const StateInUse state, take_state());
   AIS_TRY(wrap_inputs(inputs, state.get()));
   AIS_TRY(wrap_outputs(*outputs, state.get()));
   return run(state.get(), outputs);
@@ -463,7 +463,7 @@ Status OrtModel::execute(const std::vector<TensorView>& inputs, std::vector<devi
 Result<std::unique_ptr<device::Binding>> OrtModel::bind(const std::vector<TensorView>& inputs,
                                                         std::vector<device::Output> outputs) {
   if (inherited()) return forked();
-  AIS_ASSIGN(Loan state, take_state());
+  AIS_ASSIGN(StateInUse state, take_state());
   AIS_TRY(wrap_inputs(inputs, state.get()));
   AIS_TRY(wrap_outputs(outputs, state.get()));
   return std::unique_ptr<device::Binding>(new OrtBinding(std::move(state), std::move(outputs)));

@@ -67,12 +67,12 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
            device::ModelInfo info, bool overlaps);
 
   // A state in use. Its destructor gives the state back without allocating memory.
-  class Loan {
+  class StateInUse {
    public:
-    Loan(std::shared_ptr<OrtModel> model, RunState* state) : model_(std::move(model)), state_(state) {}
-    Loan(Loan&& other) noexcept : model_(std::move(other.model_)), state_(std::exchange(other.state_, nullptr)) {}
-    Loan& operator=(Loan&&) = delete;
-    ~Loan() {
+    StateInUse(std::shared_ptr<OrtModel> model, RunState* state) : model_(std::move(model)), state_(state) {}
+    StateInUse(StateInUse&& other) noexcept : model_(std::move(other.model_)), state_(std::exchange(other.state_, nullptr)) {}
+    StateInUse& operator=(StateInUse&&) = delete;
+    ~StateInUse() {
       if (state_ != nullptr && !model_->inherited()) model_->give_back(state_);
     }
     RunState* operator->() const { return state_; }
@@ -83,7 +83,7 @@ class OrtModel final : public device::Model, public std::enable_shared_from_this
     std::shared_ptr<OrtModel> model_;
     RunState* state_;
   };
-  Result<Loan> take_state();
+  Result<StateInUse> take_state();
   void give_back(RunState* state);
 
   // Make values over the caller's memory. They replace the former values of the state.

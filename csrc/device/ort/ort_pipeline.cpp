@@ -1,4 +1,4 @@
-// A ring of lanes, and the threads that run them.
+// A ring of runs, and the threads that run them.
 #include "device/ort/ort_pipeline.hpp"
 
 #include <chrono>
@@ -18,7 +18,7 @@
 namespace ais::ort {
 namespace {
 
-using Place = DeviceMemory::Place;
+using Side = DeviceMemory::Side;
 
 Status forked_child() {
   return Status(Code::kForkedChild,
@@ -26,10 +26,10 @@ Status forked_child() {
 }
 
 // One run: its memory, its status and its times. From submit to wait it belongs to the thread that runs it.
-struct Lane {
+struct OrtRun {
   // An input or output. The buffers are used again by later runs.
   struct Transfer {
-    DeviceMemory::Span host{nullptr, Place::kHost};  // null for an output that will use `staging`
+    DeviceMemory::Location host{nullptr, Side::kHost};  // null for an output that will use `staging`
     device::Buffer staging;
     device::Buffer on_device;
   };
@@ -39,12 +39,12 @@ struct Lane {
   std::vector<Transfer> in;
   std::vector<Transfer> out;
   // Frees the buffers of a run for which there was not enough memory, so that smaller runs have it.
-  void give_back() {
+  void free_buffers() {
     in.clear();
     out.clear();
   }
   Status status;
-  device::Pipeline::Times times;
+  device::Pipeline::DeviceTimes times;
   bool done = false;
 };
 
@@ -81,67 +81,67 @@ class OrtPipeline final : public device::Pipeline {
   OrtPipeline(const OrtPipeline&) = delete;
   OrtPipeline& operator=(const OrtPipeline&) = delete;
 
-  std::size_t depth() const override { return state_->lanes.size(); }
+  std::size_t depth() const override { return state_->runs.size(); }
 
   Status submit(const std::vector<TensorView>& inputs, device::Landing* landing) override {
     if (generation_ != fork_generation()) return forked_child();
-    Lane& lane = state_->lanes[next_];
-    lane.inputs = inputs;
-    lane.staging.clear();
-    lane.done = false;
+    OrtRun& staged = state_->runs[next_];
+    staged.inputs = inputs;
+    staged.staging.clear();
+    staged.done = false;
     if (memory_ != nullptr) {
-      Status status = stage_inputs(landing != nullptr, &lane);
-      if (status.ok()) status = place_on_device(landing, &lane);
+      Status status = stage_inputs(landing != nullptr, &staged);
+      if (status.ok()) status = place_on_device(landing, &staged);
       if (!status.ok()) {
-        lane.give_back();
+        staged.free_buffers();
         return status;
       }
     } else {
-      if (landing == nullptr) AIS_TRY(copy_inputs(&lane));
-      AIS_TRY(place_outputs(landing, &lane));
+      if (landing == nullptr) AIS_TRY(copy_inputs(&staged));
+      AIS_TRY(place_outputs(landing, &staged));
     }
     next_ = (next_ + 1) % depth();
     const std::lock_guard<std::mutex> guard(state_->lock);
-    state_->queue.push_back(&lane);
+    state_->queue.push_back(&staged);
     state_->changed.notify_all();
     return Status();
   }
 
-  Status wait(std::vector<device::Output>* outputs, Times* times) override {
+  Status wait(std::vector<device::Output>* outputs, DeviceTimes* times) override {
     if (generation_ != fork_generation()) return forked_child();
-    Lane& lane = state_->lanes[oldest_];
+    OrtRun& staged = state_->runs[oldest_];
     std::unique_lock<std::mutex> held(state_->lock);
-    while (!state_->changed.wait_for(held, tuning::kStopLookEvery, [&] { return lane.done; })) {
+    while (!state_->changed.wait_for(held, tuning::kStopLookEvery, [&] { return staged.done; })) {
       held.unlock();
       if (interrupted()) static_cast<void>(model_->cancel());
       held.lock();
     }
     held.unlock();
     oldest_ = (oldest_ + 1) % depth();
-    *times = lane.times;
-    *outputs = lane.outputs;  // the lane keeps its memory until it is used again
-    if (lane.status.code() == Code::kOutOfMemory) lane.give_back();
-    return std::exchange(lane.status, Status());
+    *times = staged.times;
+    *outputs = staged.outputs;  // the run keeps its memory until it is used again
+    if (staged.status.code() == Code::kOutOfMemory) staged.free_buffers();
+    return std::exchange(staged.status, Status());
   }
 
  private:
   struct State {
-    explicit State(std::size_t depth) : lanes(depth) {}
-    std::vector<Lane> lanes;
+    explicit State(std::size_t depth) : runs(depth) {}
+    std::vector<OrtRun> runs;
     std::vector<std::thread> threads;
     std::mutex lock;
     std::condition_variable changed;
-    std::deque<Lane*> queue;  // guarded by lock, as what follows and Lane::done
+    std::deque<OrtRun*> queue;  // guarded by lock, as what follows and OrtRun::done
     bool ending = false;
   };
 
-  Status copy_inputs(Lane* lane) {
-    for (TensorView& input : lane->inputs) {
+  Status copy_inputs(OrtRun* staged) {
+    for (TensorView& input : staged->inputs) {
       if (input.absent()) continue;
       AIS_ASSIGN(device::Buffer copy, device_->allocate(input.bytes));
       AIS_TRY(device_->copy_on_device(copy.data.get(), input.data, input.bytes));
       input.data = copy.data.get();
-      lane->staging.push_back(std::move(copy));
+      staged->staging.push_back(std::move(copy));
     }
     return Status();
   }
@@ -160,17 +160,17 @@ class OrtPipeline final : public device::Pipeline {
 
   // Allocates memory on the device for each input, and decides what is copied there. An input that stays valid is copied
   // directly if it is registered, or if the provider has no page-locked memory. Other inputs go through staging memory.
-  Status stage_inputs(bool stay, Lane* lane) {
-    lane->in.resize(lane->inputs.size());
-    for (std::size_t i = 0; i < lane->inputs.size(); ++i) {
-      TensorView& input = lane->inputs[i];
-      Lane::Transfer& transfer = lane->in[i];
+  Status stage_inputs(bool stay, OrtRun* staged) {
+    staged->in.resize(staged->inputs.size());
+    for (std::size_t i = 0; i < staged->inputs.size(); ++i) {
+      TensorView& input = staged->inputs[i];
+      OrtRun::Transfer& transfer = staged->in[i];
       if (input.absent()) continue;
-      transfer.host = {input.data, Place::kHost};
+      transfer.host = {input.data, Side::kHost};
       if (!stay || (memory_->has_staging() && !memory_->is_registered(input.data, input.bytes))) {
         AIS_TRY(fit_staging(input.bytes, &transfer.staging));
         if (input.bytes != 0) std::memcpy(transfer.staging.data.get(), input.data, input.bytes);
-        transfer.host = {transfer.staging.data.get(), memory_->staging_place()};
+        transfer.host = {transfer.staging.data.get(), memory_->staging_side()};
       }
       AIS_TRY(fit_device(input.bytes, &transfer.on_device));
       input.data = transfer.on_device.data.get();
@@ -179,78 +179,78 @@ class OrtPipeline final : public device::Pipeline {
   }
 
   // Allocates memory on the device for each output of known shape, and takes room on the host from the landing.
-  Status place_on_device(device::Landing* landing, Lane* lane) {
+  Status place_on_device(device::Landing* landing, OrtRun* staged) {
     const std::vector<device::TensorDesc>& descs = model_->info().outputs;
-    lane->outputs.assign(descs.size(), device::Output());
-    lane->out.resize(descs.size());
+    staged->outputs.assign(descs.size(), device::Output());
+    staged->out.resize(descs.size());
     for (std::size_t i = 0; i < descs.size(); ++i) {
-      lane->out[i].host = {nullptr, Place::kHost};
+      staged->out[i].host = {nullptr, Side::kHost};
       std::size_t elements = 0;
       if (descs[i].open() || !count_elements(descs[i].shape, &elements)) continue;
-      device::Output& output = lane->outputs[i];
+      device::Output& output = staged->outputs[i];
       output.shape = descs[i].shape;
       output.capacity = packed_bytes(descs[i].dtype, elements);
-      AIS_TRY(fit_device(output.capacity, &lane->out[i].on_device));
-      output.data = lane->out[i].on_device.data.get();
+      AIS_TRY(fit_device(output.capacity, &staged->out[i].on_device));
+      output.data = staged->out[i].on_device.data.get();
       if (landing == nullptr) continue;
       void* const room = landing->room(i, output.shape, output.capacity);
-      if (!memory_->has_staging() || memory_->is_registered(room, output.capacity)) lane->out[i].host.data = room;
+      if (!memory_->has_staging() || memory_->is_registered(room, output.capacity)) staged->out[i].host.data = room;
     }
     return Status();
   }
 
-  Status copy_in(Lane* lane) {
-    for (std::size_t i = 0; i < lane->inputs.size(); ++i) {
-      const TensorView& input = lane->inputs[i];
+  Status copy_in(OrtRun* staged) {
+    for (std::size_t i = 0; i < staged->inputs.size(); ++i) {
+      const TensorView& input = staged->inputs[i];
       if (input.absent()) continue;
-      AIS_TRY(memory_->copy({input.data, Place::kDevice}, lane->in[i].host, input.bytes));
+      AIS_TRY(memory_->copy({input.data, Side::kDevice}, staged->in[i].host, input.bytes));
     }
     return Status();
   }
 
   // Moves the outputs to host memory. An output with another shape than declared may not fit its room, so it goes to staging.
-  Status copy_out(Lane* lane) {
-    for (std::size_t i = 0; i < lane->outputs.size(); ++i) {
-      device::Output& output = lane->outputs[i];
-      Lane::Transfer& transfer = lane->out[i];
+  Status copy_out(OrtRun* staged) {
+    for (std::size_t i = 0; i < staged->outputs.size(); ++i) {
+      device::Output& output = staged->outputs[i];
+      OrtRun::Transfer& transfer = staged->out[i];
       if (transfer.host.data == nullptr || output.data != transfer.on_device.data.get()) {
         AIS_TRY(fit_staging(output.bytes, &transfer.staging));
-        transfer.host = {transfer.staging.data.get(), memory_->staging_place()};
+        transfer.host = {transfer.staging.data.get(), memory_->staging_side()};
       }
-      AIS_TRY(memory_->copy(transfer.host, {output.data, Place::kDevice}, output.bytes));
+      AIS_TRY(memory_->copy(transfer.host, {output.data, Side::kDevice}, output.bytes));
       output.data = transfer.host.data;
       output.owner.reset();  // frees what the runtime allocated on the device
     }
     return Status();
   }
 
-  Status run(Lane* lane) {
-    lane->times = Times();
+  Status run(OrtRun* staged) {
+    staged->times = DeviceTimes();
     const std::int64_t began = monotonic_ns();
-    if (memory_ != nullptr) AIS_TRY(copy_in(lane));
+    if (memory_ != nullptr) AIS_TRY(copy_in(staged));
     const std::int64_t copied = monotonic_ns();
-    AIS_TRY(model_->execute(lane->inputs, &lane->outputs));
+    AIS_TRY(model_->execute(staged->inputs, &staged->outputs));
     const std::int64_t executed = monotonic_ns();
-    if (memory_ != nullptr) AIS_TRY(copy_out(lane));
-    lane->times = {copied - began, executed - copied, monotonic_ns() - executed, ""};
+    if (memory_ != nullptr) AIS_TRY(copy_out(staged));
+    staged->times = {copied - began, executed - copied, monotonic_ns() - executed, ""};
     return Status();
   }
 
   // Outputs of known shape are written to the landing's memory. The runtime allocates the others.
-  Status place_outputs(device::Landing* landing, Lane* lane) {
+  Status place_outputs(device::Landing* landing, OrtRun* staged) {
     const std::vector<device::TensorDesc>& descs = model_->info().outputs;
-    lane->outputs.assign(descs.size(), device::Output());
+    staged->outputs.assign(descs.size(), device::Output());
     for (std::size_t i = 0; i < descs.size(); ++i) {
       std::size_t elements = 0;
       if (descs[i].open() || !count_elements(descs[i].shape, &elements)) continue;
-      device::Output& output = lane->outputs[i];
+      device::Output& output = staged->outputs[i];
       output.shape = descs[i].shape;
       output.capacity = packed_bytes(descs[i].dtype, elements);
       if (landing != nullptr) output.data = landing->room(i, output.shape, output.capacity);
       if (output.data != nullptr) continue;
       AIS_ASSIGN(device::Buffer buffer, device_->allocate(output.capacity));
       output.data = buffer.data.get();
-      lane->staging.push_back(std::move(buffer));
+      staged->staging.push_back(std::move(buffer));
     }
     return Status();
   }
@@ -261,16 +261,16 @@ class OrtPipeline final : public device::Pipeline {
     while (true) {
       state.changed.wait(held, [&] { return state.ending || !state.queue.empty(); });
       if (state.queue.empty()) return;
-      Lane* const lane = state.queue.front();
+      OrtRun* const staged = state.queue.front();
       state.queue.pop_front();
       held.unlock();
-      Status status = run(lane);
+      Status status = run(staged);
       if (!status.ok() && memory_ != nullptr) {
         status = std::move(status).with_context("device " + std::to_string(device_->id()) + " of " + device_->provider());
       }
-      lane->status = std::move(status);
+      staged->status = std::move(status);
       held.lock();
-      lane->done = true;
+      staged->done = true;
       state.changed.notify_all();
     }
   }
@@ -280,7 +280,7 @@ class OrtPipeline final : public device::Pipeline {
   const std::shared_ptr<DeviceMemory> memory_;  // null: the provider copies as a part of a run
   const std::uint64_t generation_;
   State* const state_;      // leaked in a forked child
-  std::size_t next_ = 0;    // the lane of the next submit
+  std::size_t next_ = 0;    // the run of the next submit
   std::size_t oldest_ = 0;  // and of the next wait
 };
 

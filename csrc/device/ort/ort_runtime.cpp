@@ -59,7 +59,7 @@ class OrtDevice final : public device::Device, public std::enable_shared_from_th
 // A device of a plugin with its own memory. Inputs and outputs are bound there.
 class OrtPluginDevice final : public device::Device, public std::enable_shared_from_this<OrtPluginDevice> {
  public:
-  using Place = DeviceMemory::Place;
+  using Side = DeviceMemory::Side;
   OrtPluginDevice(const OrtApi& api, int id, std::string provider, std::shared_ptr<DeviceMemory> memory)
       : api_(api), id_(id), provider_(std::move(provider)), memory_(std::move(memory)) {}
 
@@ -70,13 +70,13 @@ class OrtPluginDevice final : public device::Device, public std::enable_shared_f
 
   Result<device::Buffer> allocate(std::size_t bytes) override { return named(memory_->allocate(bytes)); }
   Status copy_to_device(void* to, const void* from, std::size_t bytes) override {
-    return named(memory_->copy({to, Place::kDevice}, {const_cast<void*>(from), Place::kHost}, bytes));
+    return named(memory_->copy({to, Side::kDevice}, {const_cast<void*>(from), Side::kHost}, bytes));
   }
   Status copy_to_host(void* to, const void* from, std::size_t bytes) override {
-    return named(memory_->copy({to, Place::kHost}, {const_cast<void*>(from), Place::kDevice}, bytes));
+    return named(memory_->copy({to, Side::kHost}, {const_cast<void*>(from), Side::kDevice}, bytes));
   }
   Status copy_on_device(void* to, const void* from, std::size_t bytes) override {
-    return named(memory_->copy({to, Place::kDevice}, {const_cast<void*>(from), Place::kDevice}, bytes));
+    return named(memory_->copy({to, Side::kDevice}, {const_cast<void*>(from), Side::kDevice}, bytes));
   }
 
   Status register_host(void* host, std::size_t bytes) override { return memory_->register_host(host, bytes); }

@@ -16,10 +16,10 @@ import ray
 from ais_bench.tuning import FETCH_S, RAY_OUT_OF_BAND_BYTES, STORED_BYTES
 from ais_bench.wire import travel
 
-__all__ = ["Packed", "Parcel", "pack", "pack_item", "unpack", "unpack_items"]
+__all__ = ["Bundle", "BundleOrRef", "pack", "pack_item", "unpack", "unpack_items"]
 
 
-class Packed(NamedTuple):
+class Bundle(NamedTuple):
     """A pickle, and its out-of-band buffers."""
 
     data: bytes
@@ -30,10 +30,10 @@ class Packed(NamedTuple):
         return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
 
-Parcel = Any  # Packed, or the reference to one in Ray's store
+BundleOrRef = Any  # Bundle, or the reference to one in Ray's store
 
 
-def pack(value: Any) -> Packed:
+def pack(value: Any) -> Bundle:
     """Return the value as bytes. Large arrays are not copied. Raises errors of pickling."""
     buffers: list[pickle.PickleBuffer] = []
 
@@ -48,36 +48,36 @@ def pack(value: Any) -> Packed:
 
         return keep
 
-    return Packed(travel.dump(value, begin), list(buffers))
+    return Bundle(travel.dump(value, begin), list(buffers))
 
 
-def pack_item(item: Any) -> tuple[Parcel, int]:
+def pack_item(item: Any) -> tuple[BundleOrRef, int]:
     """Return a copy of an item, so that its source may reuse its buffers, and its size in bytes. Raises errors of pickling."""
-    packed = pack(item)
-    size = packed.size()
+    bundle = pack(item)
+    size = bundle.size()
     if size > STORED_BYTES and ray.is_initialized():  # if the program has left the cluster, the driver reports it
-        return ray.put(packed), size
-    return Packed(packed.data, [bytes(memoryview(buffer)) for buffer in packed.buffers]), size
+        return ray.put(bundle), size
+    return Bundle(bundle.data, [bytes(memoryview(buffer)) for buffer in bundle.buffers]), size
 
 
-def unpack(packed: Packed, *, writable: bool = False) -> Any:
-    """Return the unpickled value. Its large arrays are in the parcel's memory, unless they must be `writable`."""
-    buffers: list[Any] = [bytearray(buffer) for buffer in packed.buffers] if writable else packed.buffers
-    return travel.loads(packed.data, buffers)
+def unpack(bundle: Bundle, *, writable: bool = False) -> Any:
+    """Return the unpickled value. Its large arrays are in the bundle's memory, unless they must be `writable`."""
+    buffers: list[Any] = [bytearray(buffer) for buffer in bundle.buffers] if writable else bundle.buffers
+    return travel.loads(bundle.data, buffers)
 
 
-def unpack_items(parcels: Sequence[Parcel]) -> list[tuple[Any, Exception | None]]:
+def unpack_items(bundles: Sequence[BundleOrRef]) -> list[tuple[Any, Exception | None]]:
     """Return (item, None) of each item, on a node; (None, exception) for an item that cannot be unpickled.
 
     Raises Ray's errors for lost objects, and for objects that do not arrive in time.
     """
-    stored = [parcel for parcel in parcels if isinstance(parcel, ray.ObjectRef)]
+    stored = [bundle for bundle in bundles if isinstance(bundle, ray.ObjectRef)]
     fetched = iter(ray.get(stored, timeout=FETCH_S) if stored else [])
     items: list[tuple[Any, Exception | None]] = []
-    for parcel in parcels:
-        packed = next(fetched) if isinstance(parcel, ray.ObjectRef) else parcel
+    for given in bundles:
+        bundle = next(fetched) if isinstance(given, ray.ObjectRef) else given
         try:
-            items.append((unpack(packed), None))
+            items.append((unpack(bundle), None))
         except Exception as error:
             items.append((None, error))
     return items

@@ -1,7 +1,7 @@
 """Exchange, supervisor and resolver of one pool, from the first worker to the last descriptor.
 
-Callers hold a DevicePool; the Engine has the running parts. They are two objects, because the threads here must not keep the
-caller's object alive: if it is dropped without `close`, the engine finishes the accepted tasks and ends by itself.
+Callers hold a DevicePool; the PoolCore has the running parts. They are two objects, because the threads here must not keep the
+caller's object alive: if it is dropped without `close`, the core finishes the accepted tasks and ends by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ais_bench._native import Exchange
 from ais_bench.errors import PoolClosed, PoolError, SessionClosed, WorkerStartError
 from ais_bench.pool.cores import CoreShare, allowed_cpus, split_cores, usable_cpu_count
-from ais_bench.pool.interpreter import Place
+from ais_bench.pool.interpreter import ImportEnvironment
 from ais_bench.pool.seats import Seat
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.supervisor import Supervisor
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from ais_bench.pool.resolver import PoolFuture, Resolver
 
 
-_live: weakref.WeakSet[Engine] = weakref.WeakSet()
+_live: weakref.WeakSet[PoolCore] = weakref.WeakSet()
 
 
-class Engine:
+class PoolCore:
     """The parts that outlive DevicePool: exchange, supervisor and the thread of futures. Any thread may call its methods."""
 
     def __init__(self, settings: PoolSettings, factory: Parcel, planned_workers: int, called: str) -> None:
@@ -46,9 +46,9 @@ class Engine:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             self.exchange = make_exchange(settings, bell, self._wake_fd, self._usable)
-            place = Place.here()
-            travel.give_path(place.path)
-            self.supervisor = Supervisor(settings, factory, place, self.exchange, bell, self._wake_fd, called)
+            environment = ImportEnvironment.here()
+            travel.give_path(environment.path)
+            self.supervisor = Supervisor(settings, factory, environment, self.exchange, bell, self._wake_fd, called)
         except BaseException:  # for example no more descriptors; later the supervisor closes them
             os.close(self._wake_fd)
             raise
@@ -68,7 +68,7 @@ class Engine:
     # ---- devices ----
 
     def add(self, device_id: int) -> None:
-        """Start the workers of a device. `wait_until_settled` waits for the result."""
+        """Start the workers of a device. `wait_until_started` waits for the result."""
         self.supervisor.add(device_id, [self._share(device_id) for _ in range(self.settings.workers_per_device)])
 
     def _share(self, device_id: int) -> CoreShare:
@@ -83,7 +83,7 @@ class Engine:
         chosen = tuple(affinity.get(device_id, ()))
         return CoreShare(chosen, self.settings.threads or len(chosen) or share.threads)
 
-    def wait_until_settled(self, device_ids: Sequence[int], needed: int) -> None:
+    def wait_until_started(self, device_ids: Sequence[int], needed: int) -> None:
         """Wait until every device has all of its workers ready or has failed. Raises WorkerStartError as soon as fewer than
         `needed` devices can become ready."""
         changed = self.supervisor.changed
@@ -91,7 +91,7 @@ class Engine:
             while True:
                 seats = [seat for seat in self.supervisor.seats if seat.device.id in device_ids]
                 self._check_enough(seats, device_ids, needed)
-                if all(seat.settled for seat in seats):
+                if all(seat.start_ended for seat in seats):
                     return
                 changed.wait()
 
@@ -152,7 +152,7 @@ class Engine:
     # ---- the end ----
 
     def abandon(self) -> None:
-        """End the engine after its owner was dropped. It takes no lock, so it is safe in a destructor."""
+        """End the core after its owner was dropped. It takes no lock, so it is safe in a destructor."""
         if self.foreign or self.closed:
             return
         self.exchange.wake_when_idle = True
@@ -165,7 +165,7 @@ class Engine:
         it may return earlier; the process then ends only after everything has ended."""
         if self.foreign:
             return
-        self.exchange.close_door(closed_error)
+        self.exchange.stop_accepting(closed_error)
         accepted, self.closed = not self.closed, True
         try:
             if not force and accepted:
@@ -195,15 +195,15 @@ class Engine:
             self._resolver.stop()
         _live.discard(self)
 
-    def forget(self) -> None:
-        """Give up the engine in a forked child: end nothing, but close the descriptors, so that workers see end of file when
+    def give_up_in_child(self) -> None:
+        """Give up the core in a forked child: end nothing, but close the descriptors, so that workers see end of file when
         the parent exits."""
         self.foreign = True
         for seat in self.supervisor.seats:
             if seat.worker is not None:
                 with contextlib.suppress(OSError):
                     seat.worker.process.close()
-        self.supervisor.forget()
+        self.supervisor.give_up_in_child()
 
 
 def make_exchange(settings: PoolSettings, bell: Doorbell, wake_fd: int, cores: int) -> Exchange:
@@ -251,24 +251,24 @@ _hooked = False
 
 
 def _hook_once() -> None:
-    """Register the hooks at fork and exit. The first engine does this, and not the import of this package."""
+    """Register the hooks at fork and exit. The first core does this, and not the import of this package."""
     global _hooked
     if not _hooked:
         _hooked = True
         atexit.register(_close_all)
-        os.register_at_fork(after_in_child=_forget_all)
+        os.register_at_fork(after_in_child=_give_up_all)
 
 
 def _close_all() -> None:
     """Finish all futures and close all pools at the end of the script, as `concurrent.futures` does."""
-    for engine in list(_live):
+    for core in list(_live):
         try:
-            engine.finish_futures()
+            core.finish_futures()
         finally:
-            engine.close(force=True)
+            core.close(force=True)
 
 
-def _forget_all() -> None:
-    for engine in list(_live):
-        engine.forget()
+def _give_up_all() -> None:
+    for core in list(_live):
+        core.give_up_in_child()
     _live.clear()
