@@ -31,7 +31,7 @@ SIDES = ("none", "auto", "split")
 
 
 def model(folder: str) -> str:
-    """Some matrix products: about 10 ms of one processor."""
+    """Return a model of some matrix products, which take about 10 ms of one processor."""
     size = 512
     weights = numpy_helper.from_array(np.eye(size, dtype=np.float32), "w")
     nodes = [helper.make_node("MatMul", [f"x{i}" if i else "x", "w"], [f"x{i + 1}"]) for i in range(8)]
@@ -55,7 +55,7 @@ def busy_loops(count: int) -> Iterator[None]:
 
 
 def one_call(session: MultiDeviceSession, feeds: list[np.ndarray], seconds: float) -> float:
-    """Median seconds of one infer."""
+    """Return the median seconds of one infer."""
     times = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -66,7 +66,7 @@ def one_call(session: MultiDeviceSession, feeds: list[np.ndarray], seconds: floa
 
 
 def rate(session: MultiDeviceSession, feeds: list[np.ndarray], seconds: float) -> float:
-    """Items a second of a stream."""
+    """Return the items a second of a stream."""
     began, count = time.perf_counter(), 0
     for _ in session.map(itertools.repeat(feeds)):
         count += 1

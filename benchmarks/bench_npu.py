@@ -34,7 +34,7 @@ STAGE_MS = 2.0  # copy in, execution and copy out, each
 
 
 def add_one_model(folder: str, shape: tuple[int, ...]) -> str:
-    """y = x + 1, packed for the emulator."""
+    """Return the model y = x + 1, packed for the emulator."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy")
     one = helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])
     node = helper.make_node("Add", ["x", "one"], ["y"])
@@ -42,7 +42,7 @@ def add_one_model(folder: str, shape: tuple[int, ...]) -> str:
 
 
 def lookup_model(folder: str, parameters: int) -> str:
-    """y = table[x]: a model of any size with almost no computation."""
+    """Return the model y = table[x], packed: it has any size, and computes almost nothing."""
     table = numpy_helper.from_array(np.zeros((parameters // 16, 16), np.float32), "table")
     x = helper.make_tensor_value_info("x", TensorProto.INT64, (1,))
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 16))
@@ -124,7 +124,7 @@ def process_per_feeds(model: str, by_device: dict[int, list[Any]]) -> dict[int, 
 
 
 def original(what: str, model: str, feeds: Any, exec_ms: float, devices: int, rounds: int) -> None:
-    """Repeated calls in the guide's form, one set of feeds a device."""
+    """Measure repeated calls in the form of the API guide, with one set of feeds for each device."""
     by_device = {device: [[feeds]] for device in range(devices)}
     with npus(devices, exec_ms=exec_ms), MultiDeviceSession(model, devices=range(devices)) as session:
         expected = session.infer(by_device)

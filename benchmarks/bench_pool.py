@@ -70,7 +70,7 @@ def _run(feeds: list[Any]) -> Any:
 
 
 def small_tasks(folder: str, devices: int, rounds: int) -> None:
-    """Add of 1x3x32x32: one in flight, and many in a stream."""
+    """Measure an Add of 1x3x32x32: one in flight, and many in a stream."""
     path = add_model(folder)
     feeds = [np.random.default_rng(0).random((1, 3, 32, 32), np.float32)] * 2
     alone = InferSession(0, path, threads=1)
@@ -110,7 +110,7 @@ def small_tasks(folder: str, devices: int, rounds: int) -> None:
 
 
 def models(devices: int, seconds: float) -> None:
-    """Data-parallel models against bare processes that only compute."""
+    """Compare data-parallel models with bare processes that only compute."""
     for name, target in (("light_resnet50", ">= 0.99"), ("light_squeezenet", ">= 0.98")):
         path = os.path.join(LIGHT, f"{name}.onnx")
         shape = InferSession(0, path).get_inputs()[0].shape
@@ -131,7 +131,7 @@ def models(devices: int, seconds: float) -> None:
 
 
 def cold_start(path: str, devices: int) -> None:
-    """The first result of a new process with all devices, against one bare onnxruntime process."""
+    """Compare the first result of a new process with all devices with that of one bare onnxruntime process."""
     run = "[np.zeros((1, 3, 224, 224), np.float32)]"
     ours = (
         "import numpy as np\nfrom ais_bench.session import MultiDeviceSession\n"
@@ -153,7 +153,7 @@ def cold_start(path: str, devices: int) -> None:
 
 
 def death(folder: str, devices: int) -> None:
-    """From the death of a worker to the answer of its task by another one."""
+    """Measure the time from the death of a worker until another one has answered its task."""
     if devices < 2:
         return
     with MultiDeviceSession(add_model(folder), devices=range(devices), preprocess=_slow, restart_backoff=0) as session:

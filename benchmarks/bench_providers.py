@@ -1,13 +1,13 @@
-"""A provider's devices against what one would write by hand: for machines with GPUs, and for OpenVINO on any x86 processor.
+"""Compare a provider's devices with a hand-written program: for machines with GPUs, and for OpenVINO on any x86 processor.
 
     python benchmarks/bench_providers.py MODEL --provider cuda [--seconds 5] [--batch 8] [--workers 1 2]
 
-Prints, for each number of workers a device, the items a second of `map` on all devices, and its ratio to
+For each number of workers on a device it prints the items per second of `map` on all devices, and the ratio to
 
-  bare      onnxruntime.InferenceSession in a loop, with bound buffers (IOBinding), one process a device
-  by hand   the same processes, fed by a multiprocessing queue each, answers through another
+  bare      onnxruntime.InferenceSession in a loop, with bound buffers (IOBinding), one process for each device
+  by hand   the same processes; each gets its feeds from a multiprocessing queue, and answers through another one
 
-The sides take turns; a ratio is of medians. The first lines say what it ran on.
+The sides take turns; a ratio is that of the medians. The first lines say on what it ran.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROUNDS = 3
 
 
 def feeds_of(model: str, batch: int) -> dict[str, Any]:
-    """Random feeds by name; open dimensions are `batch` in front and 32 elsewhere."""
+    """Return random feeds by name. The first dimension, if open, is `batch`; other open dimensions are 32."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -52,7 +52,7 @@ def open_session(model: str, provider: str, device: int) -> Any:
 
 
 def bare_loop(model: str, provider: str, device: int, feeds: dict[str, Any], seconds: float, rates: Any, ready: Any) -> None:
-    """One process of the bare side: its rate goes to `rates`."""
+    """Run one process of the bare side, and put its rate into `rates`."""
     session = open_session(model, provider, device)
     binding = session.io_binding()
     for name, array in feeds.items():
@@ -70,7 +70,7 @@ def bare_loop(model: str, provider: str, device: int, feeds: dict[str, Any], sec
 
 
 def server(model: str, provider: str, device: int, work: Any, answers: Any) -> None:
-    """One process of the side by hand: feeds in, outputs out, pickled."""
+    """Run one hand-written process: unpickle feeds, run, pickle outputs."""
     session = open_session(model, provider, device)
     answers.put("ready")
     for feeds in iter(work.get, None):

@@ -49,7 +49,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def sleep_ms(item: Any) -> Any:
-    """A preprocess that takes the milliseconds that its item says."""
+    """Wait for the milliseconds that the item says. Used as a preprocess."""
     time.sleep(float(item) / 1e3)
     return FEEDS
 
@@ -247,7 +247,7 @@ def sleep_ms_of_one(item: Any) -> Any:
 
 
 def chain_model(folder: str) -> str:
-    """Eight products with a matrix of 512 by 512: work that grows with the batch."""
+    """Return a model of eight products with a matrix of 512 by 512: its work grows with the batch."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", 512)) for name in "xy")
     weights = np.random.default_rng(0).random((512, 512), np.float32) / 512
     names = ["x", *(f"h{step}" for step in range(7)), "y"]

@@ -18,7 +18,7 @@ feeds = [np.full((2, 3), 2, np.float32), np.full((2, 3), 3, np.float32)]
 
 
 def total(outputs: Any) -> float:
-    """A callable that travels by value: this is __main__."""
+    """Return the sum. This function travels by value, because it is in `__main__`."""
     return float(outputs[0].sum())
 
 

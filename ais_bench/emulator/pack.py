@@ -109,7 +109,7 @@ def pack(
 def _with_shapes(
     model: str, given: Mapping[str, Sequence[str]]
 ) -> tuple[bytes, list[_Input], list[int], Mapping[str, int | None]]:
-    """The graph with the shapes that were given, its inputs, their order in `given`, and the ranks that the model declares."""
+    """Return the graph with the given shapes, its inputs, their order in `given`, and the ranks that the model declares."""
     try:
         graph = Path(model).read_bytes()
     except OSError as error:

@@ -442,7 +442,7 @@ class Supervisor(Thread):
         self._notify()
 
     def _close_if_abandoned(self) -> None:
-        """If the pool was abandoned, finish the accepted tasks, then end everything."""
+        """Finish the accepted tasks and then end everything, if the pool was abandoned."""
         if self.abandoned is None or self._stopping:
             return
         if self._exchange.unfinished == 0:
