@@ -91,7 +91,7 @@ def test_a_library_that_does_not_count_is_left_to_who_was_first(packed: Callable
         assert other.is_well()
         other.call("aclrtFree", other.memory)
         other.call("aclFinalize")
-        with InferSession(0, om) as session:  # nobody else is left, so this one ends it
+        with InferSession(0, om) as session:  # no other user is left, so this session ends it
             session.infer(feeds)
         InferSession.finalize()
         assert other.cdll.aclrtSetDevice(0) == 100001

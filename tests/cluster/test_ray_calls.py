@@ -24,7 +24,7 @@ def test_what_is_wrong_is_told_before_anything_starts(model_on_npus: str) -> Non
 import socket, sys, time
 from ais_bench.errors import AisBenchError
 from ais_bench.ray import ClusterSession
-free = socket.socket(); free.bind(("127.0.0.1", 0))  # nobody listens there
+free = socket.socket(); free.bind(("127.0.0.1", 0))  # no program listens there
 nobody = "127.0.0.1:%d" % free.getsockname()[1]
 wrong = [dict(chunk=0), dict(nodes=[]), dict(nodes="a"), dict(max_node_failures=-1), dict(reserve="x"), dict(devices=[0, 0]),
          dict(address=5), dict(max_node_failure=3), dict(preprocess=3), dict(task_timeout=-1), dict(on_error="x"),

@@ -138,7 +138,7 @@ from ais_bench.worker import log
 class Connection:
     def send(self, line):
         print(line.name, line.level, line.text)
-log.begin()  # this is no worker
+log.begin()  # this process is not a worker
 log.carry(Connection(), 20, now=False)
 assert "logging" not in sys.modules
 log.begin()

@@ -33,7 +33,7 @@ def handler(_number, _frame):
     print("closed in time" if time.monotonic() - began < close_timeout else "close took long")
 
 def signal_with(outstanding):
-    # Sends the signal when so many tasks are on their way. The main thread sleeps by then; if not, it gets the signal sooner.
+    # Sends the signal when this many tasks are in progress. The main thread sleeps by then; if not, it gets the signal sooner.
     while pool.counts()["outstanding"] < outstanding:
         time.sleep(0.001)
     time.sleep(0.2)

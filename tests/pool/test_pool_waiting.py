@@ -32,7 +32,7 @@ def streams_out_of_order(milliseconds):
 
 def lead():
     run(600)
-    # Nobody else may run until the answer of the one that has been woken is there.
+    # No other thread may run until the woken thread has its answer.
     until = time.monotonic() + 0.6
     while time.monotonic() < until:
         pass
@@ -66,6 +66,6 @@ WAYS = ["run", "run_all", "stream", "streams_out_of_order"]
 @pytest.mark.parametrize("last", ["run", pytest.param("stream", marks=pytest.mark.long)])
 def test_one_that_is_woken_to_collect_and_finds_its_own_answer_passes_that_on(last: str, next_one: str) -> None:
     done: Any = run_python("-c", SCRIPT, last, next_one)
-    # Nobody waits forever. On a busy machine the leader may also collect the next one's answer, which then goes on first.
+    # No thread waits forever. On a busy machine the leader may also collect the next one's answer, which then goes on first.
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(done.stdout.split()) == ["last", "leader", "next"]

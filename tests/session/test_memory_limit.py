@@ -114,7 +114,7 @@ def refused(call):
 
 with MultiDeviceSession(sys.argv[2], devices=[0]) as session:
     small = np.arange(1 << 20, dtype=np.uint8)
-    large = np.zeros(300_000_000, np.uint8)  # nobody has touched it
+    large = np.zeros(300_000_000, np.uint8)  # no page of it was touched
     assert np.array_equal(session.infer([small])[0], small)
     {body}
     assert np.array_equal(session.infer([small])[0], small)

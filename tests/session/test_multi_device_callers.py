@@ -131,7 +131,7 @@ def test_the_counts_of_details_agree_with_the_report(session: MultiDeviceSession
     session.infer({device: [pair(0)] for device in DEVICES})
     session.reset_summaryinfo()
     items: list[Any] = []
-    bad = [np.zeros((2, 2), np.float32)] * 2  # found by the worker; what is no set of arrays at all is not accepted
+    bad = [np.zeros((2, 2), np.float32)] * 2  # found by the worker; other objects than arrays are refused before
     for _ in range(2):
         items += [item for _, item in session.map([pair(n) for n in range(40)] + [bad], on_error="return", details=True)]
     report = session.report()

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import onnx
-import onnxruntime  # noqa: F401  # which starts a thread and opens files of its own: here, in no test
+import onnxruntime  # noqa: F401  # it starts a thread and opens files; here, so that no test does
 import pytest
 
 from ais_bench.emulator import pack

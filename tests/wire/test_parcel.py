@@ -63,7 +63,7 @@ def test_a_packed_object_in_another_one() -> None:
     try:
         again = opened(parcel)
         assert again["inner"].load()() == table.sum()
-        assert len(parcel.sizes) == 3  # the pickles and, as nobody looks into a pickle, the table twice
+        assert len(parcel.sizes) == 3  # the pickles, and the table twice, because pickles are not searched
     finally:
         parcel.close()
 
