@@ -65,7 +65,7 @@ test: emulator $(VENV)/.test ## run the tests (set ARGS for pytest)
 	$(BIN)/python -m compileall -q ais_bench aclruntime tests
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup $(ARGS)
 
-RANDOM_TESTS := $(addprefix tests/pool/test_pool_,interrupts.py life.py parts.py results.py scarcity.py signals.py)
+RANDOM_TESTS := $(addprefix tests/pool/test_pool_,interrupts.py life.py results.py scarcity.py signals.py)
 random: emulator $(VENV)/.test ## run the pool's tests while the scheduler decides at random (set SEED, and ARGS for pytest)
 	AIS_BENCH_POOL_RANDOM=$(or $(SEED),1) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(RANDOM_TESTS) $(ARGS)
 
