@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ais_bench.tuning import MOST_OUT_OF_BAND, OUT_OF_BAND_BYTES
+from ais_bench.tuning import APART_BYTES, MOST_OUT_OF_BAND
 from ais_bench.wire import travel
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def encode(obj: object) -> list[npt.NDArray[np.uint8]]:
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
         raw = buffer.raw()
-        if raw.nbytes < OUT_OF_BAND_BYTES or len(buffers) == MOST_OUT_OF_BAND:
+        if raw.nbytes < APART_BYTES or len(buffers) == MOST_OUT_OF_BAND:
             return True
         buffers.append(np.frombuffer(raw, np.uint8))
         return False
