@@ -9,7 +9,9 @@ import pytest
 import ais_bench.shm
 import ais_bench.wire
 from ais_bench import _native
+from ais_bench.emulator.pack import _DTYPES
 from ais_bench.errors import ConfigError
+from ais_bench.one_device.descriptors import dtype
 from ais_bench.providers import ProviderInfo, provider_options_of
 from ais_bench.session import InferSession
 
@@ -51,3 +53,12 @@ def test_the_two_paths_of_the_handlers_names_have_the_same() -> None:
     assert ais_bench.shm.__all__ == ais_bench.wire.__all__
     for name in ais_bench.wire.__all__:
         assert getattr(ais_bench.shm, name) is getattr(ais_bench.wire, name)
+
+
+def test_packed_models_have_the_numbers_of_the_descriptors() -> None:
+    """The emulator's package imports neither session, so it has a table of its own, by ONNX Runtime's names of the types."""
+    other_names = {"float": "float32", "double": "float64", "float8e5m2": "float8_e5m2", "float8e4m3fn": "float8_e4m3fn"}
+    assert len(_DTYPES) > 15
+    assert {other_names.get(name, name): number for name, number in _DTYPES.items()}.items() <= {
+        (one.name, one.value) for one in dtype
+    }
