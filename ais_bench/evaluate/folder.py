@@ -158,11 +158,6 @@ class RunFolder:
         if outputs_end or os.path.exists(os.path.join(self.path, OUTPUTS)):
             self._outputs = _Log(os.path.join(self.path, OUTPUTS), outputs_end)
 
-    @property
-    def records_path(self) -> str:
-        """The path of the file of records."""
-        return os.path.join(self.path, RECORDS)
-
     def save(self) -> None:
         """Write run.json. Raises OSError."""
         write_json(os.path.join(self.path, RUN), self.run)
