@@ -242,7 +242,7 @@ class DevicePool:
     def map(self, items: Iterable[Sequence[Any]], *, ordered: bool = True, **unknown: NoReturn) -> Iterator[Any]:
         """Run feeds from any iterable, which may be endless, and yield the outputs: in order, or as they are finished.
 
-        Memory is bounded: see `window` in ais_bench.pool.settings. Raises WorkerStartError, PoolBroken, PoolClosed; the
+        Memory is bounded: see `window` in PoolSettings. Raises WorkerStartError, PoolBroken, PoolClosed; the
         iteration raises an item's error when its turn comes, and ends.
         """
         if unknown:

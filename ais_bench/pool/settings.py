@@ -1,31 +1,4 @@
-"""The settings of a device pool: one frozen object, checked before anything is started.
-
-name                default   unit     meaning
-workers_per_device  1                  worker processes for each device id
-tasks_in_flight     None      tasks    most tasks that one worker holds; None: fewest_in_flight, and more if they are very short
-fewest_in_flight    2         tasks    least tasks that one worker holds: as many as it runs at once, and one or two more
-task_timeout        None      seconds  if one task takes longer, its worker is killed; None: no limit
-start_timeout       120       seconds  a worker that is not ready after this time is killed
-close_timeout       30        seconds  `close()` lets accepted tasks finish for this time, then it kills the workers
-max_restarts        3                  deaths of a worker in a row, without a finished task, before its device is quarantined;
-                                       deaths caused by a failing task do not count, for up to 30 such tasks in a row
-restart_backoff     0.05      seconds  pause before the second restart in a row; doubles each time, at most 5 s
-retry_device_after  30        seconds  time after which a quarantined device is tried again
-max_attempts        2                  worker deaths or device failures after which a task fails
-min_devices         None      devices  least number of devices that must become ready at the start; None: all
-threads             None      threads  threads of each worker; None: its share of the processors
-affinity            "none"             "split": each worker is pinned to its share of the processors; "auto": the same, while
-                                       no other program uses them; "none"; or {device id: [processors]}
-window              None      bytes    most bytes that a stream holds: feeds in progress and results not fetched; at least one
-                                       item is allowed; None: an eighth of the memory that this process may use
-window_items        4096      items    most items of a stream in progress, behind the one that delays the order
-hedge               None      times    if the task that delays an ordered stream has taken this many times as long as an idle
-                                       device would take, it runs a second time on that device; the first answer counts. So
-                                       handlers and callables may be called twice for an item. None: never
-weights             None               {device id: weight above 0}: a device of weight 0.5 is expected to take twice as long
-spin                "auto"             microseconds that a waiting process spins before it sleeps; "auto": 50 while a processor
-                                       is free for it; 0: never
-"""
+"""The settings of a device pool: one frozen object, checked before anything is started."""
 
 from __future__ import annotations
 
@@ -66,9 +39,35 @@ class PoolOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
-    """The settings in the table at the top of this file.
+    """The settings of a pool.
 
     Raises ConfigError if a value is invalid, and ConfigTypeError if it has a wrong type or the name is unknown.
+
+    name               default unit    meaning
+    workers_per_device 1               worker processes for each device id
+    tasks_in_flight    None    tasks   most tasks that one worker holds; None: fewest_in_flight, and more if they are very short
+    fewest_in_flight   2       tasks   least tasks that one worker holds: as many as it runs at once, and one or two more
+    task_timeout       None    seconds if one task takes longer, its worker is killed; None: no limit
+    start_timeout      120     seconds a worker that is not ready after this time is killed
+    close_timeout      30      seconds `close()` lets accepted tasks finish for this time, then it kills the workers
+    max_restarts       3               deaths of a worker in a row, without a finished task, before its device is quarantined;
+                                       deaths caused by a failing task do not count, for up to 30 such tasks in a row
+    restart_backoff    0.05    seconds pause before the second restart in a row; doubles each time, at most 5 s
+    retry_device_after 30      seconds time after which a quarantined device is tried again
+    max_attempts       2               worker deaths or device failures after which a task fails
+    min_devices        None    devices least number of devices that must become ready at the start; None: all
+    threads            None    threads threads of each worker; None: its share of the processors
+    affinity           "none"          "split": each worker is pinned to its share of the processors; "auto": the same, while
+                                       no other program uses them; "none"; or {device id: [processors]}
+    window             None    bytes   most bytes that a stream holds: feeds in progress and results not fetched; at least one
+                                       item is allowed; None: an eighth of the memory that this process may use
+    window_items       4096    items   most items of a stream in progress, behind the one that delays the order
+    hedge              None    times   if the task that delays an ordered stream has taken this many times as long as an idle
+                                       device would take, it runs a second time on that device; the first answer counts. So
+                                       handlers and callables may be called twice for an item. None: never
+    weights            None            {device id: weight above 0}: a device of weight 0.5 is expected to take twice as long
+    spin               "auto"          microseconds that a waiting process spins before it sleeps; "auto": 50 while a processor
+                                       is free for it; 0: never
     """
 
     workers_per_device: int = 1

@@ -186,10 +186,10 @@ class MultiDeviceSession:
             temporary files and are removed with the session.
         weights_cache: a folder that keeps the prepared weights for the next pool with the same model, options, ONNX Runtime and
             kind of processor. With it "auto" always shares.
-        settings: further keywords with their defaults and units in the table of ais_bench.pool.settings: workers_per_device,
-            tasks_in_flight, task_timeout, start_timeout, close_timeout, max_restarts, restart_backoff, retry_device_after,
-            max_attempts, min_devices, threads, spin, window, window_items, hedge, weights. With `hedge` the callables may run
-            twice for an item.
+        settings: further keywords: workers_per_device, tasks_in_flight, fewest_in_flight, task_timeout, start_timeout,
+            close_timeout, max_restarts, restart_backoff, retry_device_after, max_attempts, min_devices, threads, spin, window,
+            window_items, hedge, weights. The table of ais_bench.pool.PoolSettings has their defaults and units. With `hedge`
+            the callables may run twice for an item.
 
     Raises ConfigError before anything is started. Calls raise FeedError, InferenceError and similar errors for one task;
     WorkerStartError if the model does not load; WorkerDied and TaskTimeout for a task whose workers died, with `device_id` and

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import re
 import threading
 
 import pytest
@@ -38,6 +41,14 @@ def test_a_setting_that_makes_no_sense_is_named_with_its_value(name: str, value:
     with pytest.raises(ConfigError, match=name) as caught:
         PoolSettings(**{name: value})
     assert repr(value) in str(caught.value)
+
+
+def test_the_table_has_every_setting_with_its_default() -> None:
+    assert PoolSettings.__doc__ is not None
+    rows = re.findall(r'^    (\w+) +(None|[\d.]+|"\w+") ', PoolSettings.__doc__, re.MULTILINE)
+    assert {name: ast.literal_eval(default) for name, default in rows} == {
+        field.name: field.default for field in dataclasses.fields(PoolSettings)
+    }
 
 
 def test_settings_are_frozen_and_equal() -> None:
