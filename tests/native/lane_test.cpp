@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "base/process.hpp"
+#include "base/tuning.hpp"
 #include "check.hpp"
 #include "shm/copy.hpp"
 #include "shm/port.hpp"
@@ -324,14 +325,18 @@ TEST(a_result_that_just_fits_gets_its_slot) {
 
 TEST(both_kinds_of_stores_copy_the_same) {
   const bool before = plain_copies();
-  const auto bytes = pattern(70'000, 3);
+  const std::size_t large = tuning::kPastCacheBytes;  // from here on several pages are copied at the same time
+  const auto bytes = pattern(large + 70'000, 3);
+  std::vector<std::uint8_t> memory(large + 70'144 + 64);
+  auto* const room = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
   for (const bool plain : {false, true}) {
     set_plain_copies(plain);
     CHECK(plain_copies() == plain);
-    for (const std::size_t size : {0, 1, 63, 64, 255, 256, 257, 4096, 12'345, 69'000}) {
+    for (const std::size_t size :
+         {std::size_t{0}, std::size_t{1}, std::size_t{63}, std::size_t{64}, std::size_t{255}, std::size_t{256},
+          std::size_t{257}, std::size_t{4096}, std::size_t{12'345}, std::size_t{69'000}, large - 1, large, large + 69'001}) {
       for (const std::size_t shift : {0, 1, 16}) {
-        alignas(64) static std::uint8_t room[70'144];
-        std::memset(room, 0xEE, sizeof room);
+        std::memset(room, 0xEE, size + shift + 1);
         copy_across(room + shift, bytes.data() + 3, size);
         CHECK(std::memcmp(room + shift, bytes.data() + 3, size) == 0 && room[shift + size] == 0xEE);
         CHECK(shift == 0 || room[shift - 1] == 0xEE);
