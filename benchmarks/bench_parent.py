@@ -3,8 +3,9 @@
     python benchmarks/bench_parent.py [--workers 8 64] [--tasks N]
 
 The workers return their feeds. `stream`: the workers are faster than the parent. `busy stream`: the workers wait for each task,
-so the parent has time and gets each answer alone. `infer`: one call after the other. A figure is the difference between a run
-with many tasks and one with few, so the start is not included.
+so the parent has time and gets each answer alone. Both count the instructions of the stream's `next`, which does the whole work
+of a task; other threads and the start do other work in each run. `infer`: one call after the other, all threads counted. A figure
+is the difference between a run with many tasks and one with few.
 """
 
 from __future__ import annotations
@@ -71,10 +72,12 @@ def load(what: str, workers: int, tasks: int) -> None:
 
 
 def instructions(what: str, workers: int, tasks: int) -> int:
-    """Return the instructions of the whole program, without its workers."""
+    """Return the instructions of the stream, or of the whole program, without its workers."""
     with tempfile.TemporaryDirectory() as folder:
         log = os.path.join(folder, "log")
         valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={os.devnull}", f"--log-file={log}"]
+        if what != "infer":
+            valgrind.append("--toggle-collect=ais::bind::Stream::next()")
         program = [sys.executable, __file__, "--load", what, "--workers", str(workers), "--tasks", str(tasks)]
         # numpy's idle threads spin, and valgrind counts that.
         subprocess.run([*valgrind, *program], check=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
