@@ -29,6 +29,11 @@ def main() -> None:
         items = [SimulatedSource([1.0] * count * TASKS_A_DEVICE)]
         uneven = [SimulatedDevice(10 * MS, spread=0.5)] * count
         row(f"{count} devices of 10 ms, uneven", uneven, 10 * TASKS_A_DEVICE, items)
+    for streams, count in ((8, 8), (24, 8), (40, 8), (40, 64)):  # each stream has its own kinds of tasks
+        items = [SimulatedSource([1.0] * 60)] * streams
+        row(
+            f"{count} devices of 10 ms, {streams} streams", [SimulatedDevice(10 * MS)] * count, 10 * 60 * streams / count, items
+        )
     for slow in (100, 200, 500, 1000):
         devices = [SimulatedDevice(slow * MS, depth=4), *[SimulatedDevice(10 * MS, depth=4)] * 7]
         row(f"8 devices, one at {slow} ms, 400 items; of seven", devices, 4000 / 7, [SimulatedSource([1.0] * 400)], fewest=6)
