@@ -4,8 +4,8 @@
 
 The workers return their feeds. `stream`: the workers are faster than the parent. `busy stream`: the workers wait for each task,
 so the parent has time and gets each answer alone. Both count the instructions of the stream's `next`, which does the whole work
-of a task; other threads and the start do other work in each run. `infer`: one call after the other, all threads counted. A figure
-is the difference between a run with many tasks and one with few.
+of a task; other threads and the start do other work in each run. `infer`: one call after the other, all threads counted. A
+figure is the difference between a run with many tasks and one with few.
 """
 
 from __future__ import annotations

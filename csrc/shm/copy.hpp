@@ -4,7 +4,8 @@
 // cores without a common cache, this makes a copy of 24 KiB more than ten times slower. Non-temporal stores write whole lines
 // without fetching them. They are weakly ordered even on x86, so the copy ends with a fence: a later publication is ordered
 // after the copy. But they write to memory, and the reader waits for it. So if the processors share a cache, ordinary stores
-// are faster on both sides, except for data that a core's own cache cannot hold: non-temporal stores then halve the copy's time.
+// are faster on both sides, except for data that a core's own cache cannot hold: non-temporal stores then halve the copy's
+// time.
 #pragma once
 
 #include <cstddef>
