@@ -26,6 +26,7 @@ from ais_bench.cli.main import main
 from support.command_line import left_in, make_folder
 from support.scripts import run_script
 from support.session import DEVICES
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 TABLE = json.loads((Path(__file__).parent / "command_line.json").read_text())
@@ -431,8 +432,15 @@ def test_ctrl_c_ends_it_and_every_process(place: Path) -> None:
         deadline.cancel()
         process.kill()
     assert process.returncode == 130, err
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    wait_until(lambda: not alive(process.pid), what="the end of every process")
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_device_that_fails_after_another_prints_nothing() -> None:

@@ -113,7 +113,7 @@ def hangs_at_times(item: int) -> list[np.ndarray]:
 
 
 def test_task_timeout_holds_while_other_threads_of_the_worker_answer(onnx_model: Callable[[str], str]) -> None:
-    settings = {"callable_threads": 2, "task_timeout": 1.0, "max_attempts": 1}
+    settings = {"callable_threads": 2, "task_timeout": 3.0, "max_attempts": 1}
     with MultiDeviceSession(onnx_model("loop"), devices=[0], preprocess=hangs_at_times, **settings) as session:
         assert session.infer(3)[0][0] == 3
         before = pids(session)

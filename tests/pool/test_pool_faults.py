@@ -156,9 +156,9 @@ def test_a_task_past_its_deadline_has_its_worker_killed(caplog: pytest.LogCaptur
 
 
 def test_waiting_behind_slow_tasks_does_not_count_against_the_deadline() -> None:
-    with DevicePool(Obedient, [0], PoolSettings(task_timeout=2.0, tasks_in_flight=8)) as pool:
+    with DevicePool(Obedient, [0], PoolSettings(task_timeout=4.0, tasks_in_flight=8)) as pool:
         pool.start()
-        futures = [submit(pool, Obedient.SLEEP_MS, 300) for _ in range(8)]  # 2.4 s for the last of them
+        futures = [submit(pool, Obedient.SLEEP_MS, 550) for _ in range(8)]  # 4.4 s for the last of them
         assert all(future.result(20) for future in futures)
         assert restarts(pool) == 0
 
