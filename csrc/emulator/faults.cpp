@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -16,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/process.hpp"
 #include "emulator/error.hpp"
 
 namespace ais::emulator {
@@ -41,6 +43,7 @@ static_assert(Counter::is_always_lock_free && sizeof(Counter) == 8, "the counter
 
 // A set of rules with counters. It is replaced as a whole, so a call in progress keeps its set.
 struct RuleSet {
+  std::uint64_t number = 0;
   std::vector<Rule> rules;
   Counter* counters = nullptr;
   std::unique_ptr<Counter[]> own;
@@ -61,6 +64,7 @@ std::shared_ptr<RuleSet>& current_rules() {
 }
 std::atomic<bool> g_any_rules{false};
 std::atomic<std::uint64_t> g_fired{0};
+std::atomic<std::uint64_t> g_newest{0};  // the number of the current rules
 
 Status bad(const std::string& rule, const std::string& why) {
   return Status(Code::kInvalidArgument,
@@ -159,13 +163,22 @@ aclError hang(const Rule& rule) {
   return fail(ACL_ERROR_RT_DEVICE_TASK_ABORT, "the hang of the fault rule '" + rule.text + "' was ended");
 }
 
-aclError carry_out(const Rule& rule, std::uint64_t call) {
+// Ends before its time when the rules are replaced, so that a test decides when the work continues.
+void delay(double ms, std::uint64_t rules) {
+  constexpr std::int64_t kSliceNs = 5'000'000;
+  const std::int64_t end = monotonic_ns() + static_cast<std::int64_t>(ms * 1e6);
+  for (std::int64_t now = monotonic_ns(); now < end && g_newest == rules && !work_is_stopped(); now = monotonic_ns()) {
+    std::this_thread::sleep_for(std::chrono::nanoseconds(std::min(end - now, kSliceNs)));
+  }
+}
+
+aclError carry_out(const Rule& rule, std::uint64_t call, std::uint64_t rules) {
   g_fired.fetch_add(1, std::memory_order_relaxed);
   switch (rule.action) {
     case Action::kCode:
       return fail(rule.code, "injected by the fault rule '" + rule.text + "' at call " + std::to_string(call));
     case Action::kDelay:
-      std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(rule.delay_ms));
+      delay(rule.delay_ms, rules);
       return ACL_SUCCESS;
     case Action::kHang:
       return hang(rule);
@@ -200,6 +213,7 @@ Status set_faults(const std::string& rules, const std::string& state) {
   const std::lock_guard<std::mutex> lock(rules_mutex());
   g_any_rules = !set->rules.empty();
   g_fired = 0;
+  set->number = ++g_newest;
   current_rules() = std::move(set);
   return Status();
 }
@@ -217,7 +231,7 @@ aclError fault_at(const char* function, int device) {
     if (rule.function != "*" && rule.function != function) continue;
     const std::uint64_t call = set->counters[i].fetch_add(1, std::memory_order_relaxed) + 1;
     if (call < rule.first || call > rule.last) continue;
-    const aclError code = carry_out(rule, call);
+    const aclError code = carry_out(rule, call, set->number);
     if (code != ACL_SUCCESS) return code;
   }
   return ACL_SUCCESS;

@@ -163,6 +163,7 @@ def test_a_pool_overlaps_runs_of_unknown_size(packed: Callable[[str], Packed], t
         for one, outputs in zip(feeds, session.map(feeds, mode="dymshape"), strict=True):
             equal(outputs, [one[0] @ WEIGHTS])
     calls = record.read_text().splitlines()
-    assert sum('"aclmdlExecuteAsync"' in call for call in calls) > 100
-    assert sum('"aclmdlExecute"' in call for call in calls) < 20
+    # How often a larger result comes than a worker has met depends on which worker gets which items.
+    assert sum('"aclmdlExecuteAsync"' in call for call in calls) > 80
+    assert sum('"aclmdlExecute"' in call for call in calls) < 40
     assert not (tmp_path / "report").exists() or (tmp_path / "report").read_text() == ""

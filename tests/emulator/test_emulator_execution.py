@@ -149,7 +149,7 @@ class TestStaticExecution:
         acl.emulator.clear_report()
 
     def test_one_model_runs_once_at_a_time(self, make_acl, static_om):
-        acl = make_acl(exec_ms="800")
+        acl = make_acl(faults="device.execute:1=delay(60000)")
         acl.ok("aclrtSetDevice", 0)
         context = acl.fill(ctypes.c_void_p, "aclrtGetCurrentContext")
         model = acl.load(static_om)
@@ -166,6 +166,7 @@ class TestStaticExecution:
         thread.start()
         thread.join()
         assert codes == [500002]
+        acl.emulator.set_faults()
         acl.ok("aclrtSynchronizeStream", stream)
         assert "another execution of it is in flight" in acl.emulator.report()[0]
         assert model.run(*sets[1]) == 0

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ais_bench.emulator.binary import OPTIONAL
 from ais_bench.emulator.machine import LIBRARY_VARIABLE
 from support import TESTS
 from support.emulator_abi import H2D, Acl, AclError, Dataset
+from support.waiting import wait_until
 
 
 def _script(body: str, opened: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -86,6 +88,17 @@ class TestRules:
         acl.emulator.set_faults("aclrtFree:1=delay(1)")
         acl.ok("aclrtFree", acl.malloc(64))
         assert acl.emulator.faults_fired() == 1
+
+    def test_a_delay_ends_when_the_rules_are_replaced(self, acl):
+        acl.emulator.set_faults("aclrtGetDeviceCount=delay(600000)")
+        counts = []
+        thread = threading.Thread(target=lambda: counts.append(acl.fill(ctypes.c_uint32, "aclrtGetDeviceCount")))
+        thread.start()
+        wait_until(lambda: acl.emulator.faults_fired() == 1)
+        assert counts == []
+        acl.emulator.set_faults()
+        thread.join(30)
+        assert counts == [8]
 
     def test_a_lost_device(self, acl):
         device = acl.malloc(64)

@@ -47,8 +47,8 @@ def work(acl: Acl, stream: int) -> Callable[[], bool]:
 
 @pytest.fixture
 def machine(make_acl: Callable[..., Acl]) -> Acl:
-    """Make a machine with copies of 400 ms, and set device 0."""
-    acl = make_acl(faults="device.copy=delay(400)")
+    """Make a machine with copies of 100 ms, and set device 0."""
+    acl = make_acl(faults="device.copy=delay(100)")
     acl.ok("aclrtSetDevice", 0)
     return acl
 
@@ -101,11 +101,13 @@ def test_an_event_with_the_flag_stays_recorded_until_its_reset(machine: Acl) -> 
     first, second, event = acl.stream(), acl.stream(), flagged(acl, SYNC)
     acl.ok("aclrtRecordEvent", event, first)
     acl.ok("aclrtSynchronizeEvent", event)
+    acl.emulator.set_faults("device.copy=delay(60000)")  # until the rules are replaced
     ended = work(acl, first)
     acl.ok("aclrtRecordEvent", event, first)
     acl.ok("aclrtStreamWaitEvent", second, event)
     acl.ok("aclrtSynchronizeStream", second)
     assert not ended()
+    acl.emulator.set_faults()
     (line,) = acl.emulator.report()
     assert "recorded again without aclrtResetEvent" in line
     acl.emulator.clear_report()
@@ -205,10 +207,12 @@ def test_events_are_few(make_acl: Callable[..., Acl], product: str) -> None:
 def test_time_outs_are_counted_and_reported(machine: Acl) -> None:
     acl = machine
     stream, event = acl.stream(), acl.event()
+    acl.emulator.set_faults("device.copy=delay(60000)")  # until the rules are replaced
     work(acl, stream)
     acl.ok("aclrtRecordEvent", event, stream)
     assert acl.aclrtSynchronizeStreamWithTimeout(stream, 1) == 507046
     assert acl.aclrtSynchronizeEventWithTimeout(event, 1) == 507047
+    acl.emulator.set_faults()
     assert acl.emulator.timeouts() == 2
     assert [line.partition(":")[0] for line in acl.emulator.report()] == ["time-out"] * 2
     acl.ok("aclrtSynchronizeStreamWithTimeout", stream, 10_000)

@@ -13,7 +13,7 @@ from ais_bench.emulator import pack
 from support import emulator_models as models
 from support.emulator_abi import D2H, H2D, H2H, Dataset
 
-SLOW = "device.copy=delay(600)"  # a copy that is still running at the next line of a test
+HELD = "device.copy=delay(60000)"  # until the rules are replaced
 
 
 def _done(acl, stream) -> bool:
@@ -74,16 +74,19 @@ def test_a_stream_belongs_to_its_context(acl):
 def test_pinned_copies_run_behind_and_pageable_ones_do_not(acl):
     stream, device, pinned = acl.stream(), acl.malloc(64), acl.malloc_host(64)
     host = np.zeros(64, np.uint8)
-    acl.emulator.set_faults(SLOW)
+    acl.emulator.set_faults(HELD)
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
     assert not _done(acl, stream)
+    acl.emulator.set_faults("device.copy=delay(100)")
     acl.ok("aclrtMemcpyAsync", device, 64, host.ctypes.data, 64, H2D, stream)
     assert _done(acl, stream)  # and the work before it
     with mmap.mmap(-1, 4096) as area:
         pages = (ctypes.c_char * 4096).from_buffer(area)
         acl.ok("aclrtHostRegisterV2", ctypes.addressof(pages), 4096, 0x10000000)
+        acl.emulator.set_faults(HELD)
         acl.ok("aclrtMemcpyAsync", device, 64, ctypes.addressof(pages), 64, H2D, stream)
         assert not _done(acl, stream)
+        acl.emulator.set_faults()
         acl.ok("aclrtSynchronizeStream", stream)
         acl.ok("aclrtHostUnregister", ctypes.addressof(pages))
         del pages
@@ -121,7 +124,7 @@ def test_events(acl):
     assert not _reached(acl, event)
     assert acl.aclrtSynchronizeEvent(event) == 107000  # the wait would not end
     assert acl.aclrtStreamWaitEvent(other, event) == 107000
-    acl.emulator.set_faults(SLOW)
+    acl.emulator.set_faults(HELD)
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
     acl.ok("aclrtRecordEvent", event, stream)
     acl.ok("aclrtStreamWaitEvent", other, event)
@@ -129,10 +132,10 @@ def test_events(acl):
     assert not _reached(acl, event)
     assert not _done(acl, other)
     assert acl.aclrtSynchronizeEventWithTimeout(event, 1) == 507047
+    acl.emulator.set_faults()
     acl.ok("aclrtSynchronizeEvent", event)
     assert _reached(acl, event)
     acl.ok("aclrtSynchronizeStream", other)
-    acl.emulator.set_faults()
     assert set(acl.to_host(device, (64,), np.uint8)) == {9}
     acl.ok("aclrtDestroyEvent", event)
     assert acl.aclrtDestroyEvent(event) == 107017
@@ -261,10 +264,11 @@ def test_a_device_exception_on_a_stream_tells_its_cause_first(acl, static_om):
 
 def test_memory_freed_under_a_task(acl):
     stream, device, pinned = acl.stream(), acl.malloc(64), acl.malloc_host(64)
-    acl.emulator.set_faults("device.copy:1=delay(600)")
+    acl.emulator.set_faults(HELD)
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
     acl.ok("aclrtMemcpyAsync", device, 64, pinned, 64, H2D, stream)
     acl.ok("aclrtFree", device)  # at once, like the real library
+    acl.emulator.set_faults()
     assert acl.aclrtSynchronizeStream(stream) == 507053
     assert any("freed while a stream's work still uses it" in line for line in acl.emulator.report())
     acl.emulator.clear_report()
@@ -273,7 +277,8 @@ def test_memory_freed_under_a_task(acl):
 
 @pytest.mark.parametrize("change", ["destroy dataset", "destroy buffer", "update buffer", "unload", "destroy stream"])
 def test_changes_under_an_execution_are_noted(make_acl, static_om, change):
-    acl = make_acl(exec_ms="600")
+    # Only the destruction of the stream waits for the execution, so it cannot be held until then.
+    acl = make_acl(faults=f"device.execute=delay({600 if change == 'destroy stream' else 60000})")
     acl.ok("aclrtSetDevice", 0)
     model, stream = acl.load(static_om), acl.stream()
     inputs, outputs = Dataset(acl, [np.ones(4, np.float32)] * 2), Dataset(acl, [16])
@@ -289,6 +294,7 @@ def test_changes_under_an_execution_are_noted(make_acl, static_om, change):
     else:
         acl.ok("aclrtDestroyStream", stream)
     assert acl.emulator.violations() == 1
+    acl.emulator.set_faults()
     if change != "destroy stream":
         acl.ok("aclrtSynchronizeStream", stream)
     assert acl.to_host(outputs.addresses[0], (4,)).tolist() == [2] * 4
