@@ -401,7 +401,8 @@ class InferSession:
         return outputs if get_outputs else None
 
     def cancel(self) -> None:
-        """Cancel the runs that are in progress in other threads. Each of them raises InferenceCancelled.
+        """Cancel the calls that are in progress in other threads, also between two of their runs. Each of them raises
+        InferenceCancelled.
 
         Some NPUs cannot stop a run. In this case a warning is logged, and the run raises after it has ended by itself.
         """

@@ -140,7 +140,8 @@ py::list infer(Session& self, const py::object& given, const py::object& mode, b
 class Many {
  public:
   // With `returns`, the error of a set replaces its outputs.
-  Many(const SessionPtr& self, ShapeRule rule, bool returns) : self_(self), rule_(rule), returns_(returns) {
+  Many(const SessionPtr& self, ShapeRule rule, bool returns)
+      : self_(self), rule_(rule), returns_(returns), cancels_(self->cancels()) {
     pipeline_ = value_or_raise(without_gil([&] { return session::SessionPipeline::open(self_); }));
   }
 
@@ -174,6 +175,9 @@ class Many {
   void submit(const py::handle& given) {
     const Feeds feeds = to_feeds(given, &self_->info());
     while (pipeline_->under_way() == pipeline_->depth()) finish();
+    // A cancel that no set in progress has reported came between two sets, so this set reports it.
+    while (self_->cancels() != cancels_ && !under_way_.empty()) finish();
+    raise_if_error(answered(self_->cancelled_since(cancels_)));
     auto sink = std::make_unique<NumpySink>(self_->info());
     const Status status = without_gil([&] { return pipeline_->submit(feeds.feeds, rule_, sink.get()); });
     if (status.ok()) under_way_.push_back({results_.size() - 1, std::move(sink)});
@@ -184,10 +188,16 @@ class Many {
     const Submitted oldest = std::move(under_way_.front());
     under_way_.pop_front();
     run_step(oldest.index, [&] {
-      raise_if_error(without_gil([&] { return pipeline_->finish(nullptr); }));
+      raise_if_error(answered(without_gil([&] { return pipeline_->finish(nullptr); })));
       if (results_[oldest.index].is_none())
         results_[oldest.index] = oldest.sink->take();  // no warning was turned into an error
     });
+  }
+
+  // Notes that a set has reported the cancels until now.
+  Status answered(Status status) {
+    if (status.code() == Code::kCancelled) cancels_ = self_->cancels();
+    return status;
   }
 
   // Runs one step of set `index`. An error names the set. It is the set's result, or ends the call.
@@ -212,6 +222,7 @@ class Many {
   const SessionPtr self_;
   const ShapeRule rule_;
   const bool returns_;
+  std::uint64_t cancels_;  // calls of Session::cancel that no set has to report
   py::list results_;
   std::deque<Submitted> under_way_;  // oldest first
   std::unique_ptr<session::SessionPipeline>
@@ -233,6 +244,7 @@ py::list iterate(const SessionPtr& self, const py::object& given, const py::obje
   const ShapeRule rule = rule_for(mode);
   const Feeds feeds = to_feeds(given, &self->info());
   NumpySink sink(self->info());
+  const std::uint64_t cancels = self->cancels();
   Status status = without_gil([&]() -> Status {
     const auto iteration = Iteration::open(self);
     AIS_TRY(iteration->first(feeds.feeds, rule));
@@ -243,6 +255,7 @@ py::list iterate(const SessionPtr& self, const py::object& given, const py::obje
         const Gil gil;
         if (PyErr_CheckSignals() != 0) return Status(Code::kCancelled, "interrupted");
       }
+      AIS_TRY(self->cancelled_since(cancels));  // between two steps
       AIS_TRY(iteration->step(chain));
     }
     return iteration->deliver(&sink);

@@ -45,6 +45,7 @@ Status Iteration::first(const std::vector<Feed>& feeds, ShapeRule rule) {
 
 Result<std::unique_ptr<Iteration::State>> Iteration::start(const std::vector<Feed>& feeds, ShapeRule rule) {
   auto state = std::make_unique<State>();
+  const std::uint64_t cancels = session_->cancels();
   AIS_ASSIGN(state->model, session_->model());
   state->mode = rule.mode;
   if (rule.use_setting) {
@@ -74,12 +75,13 @@ Result<std::unique_ptr<Iteration::State>> Iteration::start(const std::vector<Fee
   }
   state->chain.assign(inputs.views.size(), -1);
   state->lost.assign(inputs.views.size(), false);
-  AIS_ASSIGN(state->last, run_turn(state.get(), inputs.views));
+  AIS_ASSIGN(state->last, run_turn(state.get(), inputs.views, cancels));
   state->turn ^= 1;
   return state;
 }
 
-Result<std::vector<device::Output>> Iteration::run_turn(State* state, const std::vector<TensorView>& inputs) const {
+Result<std::vector<device::Output>> Iteration::run_turn(State* state, const std::vector<TensorView>& inputs,
+                                                        std::uint64_t cancels) const {
   Turn& turn = state->turns[state->turn];
   bool all_known = true;
   std::vector<device::Output> outputs(turn.memory.size());
@@ -99,6 +101,7 @@ Result<std::vector<device::Output>> Iteration::run_turn(State* state, const std:
   std::int64_t looked_ns = monotonic_ns();
   for (int i = session_->loop_; i > 0; --i) {
     AIS_TRY(Session::check_interrupt(&looked_ns));
+    AIS_TRY(session_->cancelled_since(cancels));
     if (all_known) {
       AIS_TRY(session_->timed([&] { return turn.binding->run(); }));
       results = turn.binding->outputs();
@@ -107,6 +110,7 @@ Result<std::vector<device::Output>> Iteration::run_turn(State* state, const std:
       AIS_TRY(session_->timed([&] { return state->model->execute(inputs, &results); }));
     }
   }
+  AIS_TRY(session_->cancelled_since(cancels));
   return results;
 }
 
@@ -163,6 +167,7 @@ Result<Iteration::StepInputs> Iteration::next_inputs(const State& state, const s
 
 Status Iteration::step(const std::vector<int>& chain) {
   AIS_TRY(check_not_in_handler());
+  const std::uint64_t cancels = session_->cancels();
   const auto held = state_.lock();
   if (!held) return forked_child();
   AIS_TRY(session_->check_open());  // the session may have been closed, which releases the iteration
@@ -170,7 +175,7 @@ Status Iteration::step(const std::vector<int>& chain) {
   State& state = **held;
   AIS_ASSIGN(StepInputs inputs, next_inputs(state, chain));
   std::vector<int> chained = chain;
-  Result<std::vector<device::Output>> results = run_turn(&state, inputs.views);
+  Result<std::vector<device::Output>> results = run_turn(&state, inputs.views, cancels);
   if (!results.ok()) {
     for (const device::Buffer& written : state.turns[state.turn].memory) {
       for (std::size_t i = 0; i < state.lost.size(); ++i) {

@@ -71,8 +71,9 @@ class Iteration {
   Result<std::unique_ptr<State>> start(const std::vector<Feed>& feeds, ShapeRule rule);
   Status check_chain(const State* state, const std::vector<int>& chain) const;
   Result<StepInputs> next_inputs(const State& state, const std::vector<int>& chain) const;
-  // Runs with `inputs`, and writes to the memory of the state's turn.
-  Result<std::vector<device::Output>> run_turn(State* state, const std::vector<TensorView>& inputs) const;
+  // Runs with `inputs`, and writes to the memory of the state's turn. `cancels`: as for Session::execute.
+  Result<std::vector<device::Output>> run_turn(State* state, const std::vector<TensorView>& inputs,
+                                               std::uint64_t cancels) const;
 
   const std::shared_ptr<Session> session_;
   Guarded<std::unique_ptr<State>> state_;  // null before the first successful run, and after release()

@@ -142,7 +142,12 @@ Status Session::append_times(const Session& other, std::uint64_t since) {
 
 Result<std::string> Session::cancel() {
   AIS_ASSIGN(const std::shared_ptr<device::Model> running, model());
+  cancels_.fetch_add(1);  // first: a run that the model does not know yet looks at it afterwards
   return running->cancel();
+}
+
+Status Session::cancelled_since(std::uint64_t cancels) const {
+  return cancels == cancels_.load() ? Status() : Status(Code::kCancelled, "the run was asked to stop");
 }
 
 Status Session::expect_outputs(const std::vector<std::size_t>& bytes) {
@@ -305,12 +310,13 @@ Status Session::place_outputs(OutputSink* sink, std::vector<device::Output>* out
   return Status();
 }
 
-Status Session::execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs,
-                        std::int64_t* executed_ns) {
+Status Session::execute(device::Model* model, const std::vector<TensorView>& inputs, std::uint64_t cancels,
+                        std::vector<device::Output>* outputs, std::int64_t* executed_ns) {
   const int loop = loop_;                                           // another thread may set it meanwhile
   const bool checks = checks_outputs() && device_->host_visible();  // on other devices each check costs two copies
   const std::vector<device::Output> placed = loop > 1 || checks ? *outputs : std::vector<device::Output>();
   std::int64_t looked_ns = monotonic_ns();
+  AIS_TRY(cancelled_since(cancels));  // while the feeds were copied
   for (int i = 0; i < loop; ++i) {
     if (i != 0) {
       AIS_TRY(check_interrupt(&looked_ns));
@@ -318,6 +324,7 @@ Status Session::execute(device::Model* model, const std::vector<TensorView>& inp
     }
     if (checks) AIS_TRY(fill_unwritten(placed));
     AIS_TRY(timed([&] { return model->execute(inputs, outputs); }, executed_ns));
+    AIS_TRY(cancelled_since(cancels));  // the model knows nothing of a cancel between two executions
     if (checks) AIS_TRY(check_written(placed, *outputs));
   }
   return Status();
@@ -370,6 +377,7 @@ Status Session::deliver(const std::vector<device::Output>& outputs, OutputSink* 
 
 Status Session::run(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* sink, RunTimes* times) {
   AIS_ASSIGN(const std::shared_ptr<device::Model> loaded, model());
+  const std::uint64_t cancels = this->cancels();
   RunTimes ignored;
   if (times == nullptr) times = &ignored;
   times->start_ns = monotonic_ns();
@@ -379,12 +387,13 @@ Status Session::run(const std::vector<Feed>& feeds, ShapeRule rule, OutputSink* 
   std::vector<device::Output> outputs;
   std::vector<void*> host;
   AIS_TRY(place_outputs(sink, &outputs, &held, &host));
-  AIS_TRY(execute(loaded.get(), inputs, &outputs, &times->executed_ns));
+  AIS_TRY(execute(loaded.get(), inputs, cancels, &outputs, &times->executed_ns));
   return deliver(outputs, sink, host, times->executed_ns, &times->delivered_ns);
 }
 
 Result<std::vector<Tensor>> Session::run_on_device(const std::vector<Feed>& feeds, ShapeRule rule) {
   AIS_ASSIGN(const std::shared_ptr<device::Model> loaded, model());
+  const std::uint64_t cancels = this->cancels();
   std::vector<TensorView> inputs;
   std::vector<device::Buffer> held;
   AIS_TRY(stage(feeds, rule, &inputs, &held));
@@ -392,7 +401,7 @@ Result<std::vector<Tensor>> Session::run_on_device(const std::vector<Feed>& feed
   std::vector<device::Buffer> kept;
   std::vector<void*> host;
   AIS_TRY(place_outputs(nullptr, &outputs, &kept, &host));
-  AIS_TRY(execute(loaded.get(), inputs, &outputs));
+  AIS_TRY(execute(loaded.get(), inputs, cancels, &outputs));
   std::vector<Tensor> tensors;
   std::size_t next = 0;
   for (std::size_t i = 0; i < outputs.size(); ++i) {

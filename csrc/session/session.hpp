@@ -83,8 +83,13 @@ class Session : public std::enable_shared_from_this<Session> {
   // The same, with the outputs left on the device.
   Result<std::vector<Tensor>> run_on_device(const std::vector<Feed>& feeds, ShapeRule rule);
 
-  // Cancels every run in progress; each of them returns Cancelled. Returns the result of Model::cancel.
+  // Cancels every run in progress; each of them returns Cancelled, also if it is between two executions. Returns the result of
+  // Model::cancel.
   Result<std::string> cancel();
+  // Returns the number of calls of cancel(). A call of several runs takes it at its start, and asks before each run.
+  std::uint64_t cancels() const { return cancels_.load(); }
+  // Returns Cancelled if cancel() was called since the number was `cancels`.
+  Status cancelled_since(std::uint64_t cancels) const;
 
   // Sets the expected bytes of outputs of unknown size: a hint, which limits nothing.
   Status expect_outputs(const std::vector<std::size_t>& bytes);
@@ -144,9 +149,9 @@ class Session : public std::enable_shared_from_this<Session> {
   // `from_ns`: when the outputs were ready. `delivered_ns`: when they were delivered.
   Status deliver(const std::vector<device::Output>& outputs, OutputSink* sink, const std::vector<void*>& host,
                  std::int64_t from_ns, std::int64_t* delivered_ns = nullptr);
-  // `executed_ns`: when the last execution ended.
-  Status execute(device::Model* model, const std::vector<TensorView>& inputs, std::vector<device::Output>* outputs,
-                 std::int64_t* executed_ns = nullptr);
+  // `cancels`: the number of calls of cancel() when the run began. `executed_ns`: when the last execution ended.
+  Status execute(device::Model* model, const std::vector<TensorView>& inputs, std::uint64_t cancels,
+                 std::vector<device::Output>* outputs, std::int64_t* executed_ns = nullptr);
   static Status check_interrupt(std::int64_t* looked_ns);
   Status fill_unwritten(const std::vector<device::Output>& placed);
   Status check_written(const std::vector<device::Output>& placed, const std::vector<device::Output>& outputs);
@@ -170,6 +175,7 @@ class Session : public std::enable_shared_from_this<Session> {
   const std::uint64_t generation_;
   const std::int64_t born_ns_;
   std::atomic<int> loop_;
+  std::atomic<std::uint64_t> cancels_{0};
   TimeLog<Execution> exec_times_;
 
   struct State {

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +214,38 @@ def test_the_gil_is_released_while_the_device_works_and_cancel_ends_it(model: Mo
             time.sleep(0.001)
         assert isinstance(run.exception(), InferenceCancelled)
         assert session.infer([np.int64(3), START])[0].tolist() == [3]
+
+
+@pytest.mark.parametrize("call", ["infer", "tensors", "infer_iteration", "infer_pipeline"])
+def test_one_cancel_ends_a_call_of_many_short_runs(model: ModelPath, call: str) -> None:
+    """Often the cancel comes between two runs."""
+    feeds, ended = [X], threading.Event()
+
+    def cancelled_once(run: Future[Any]) -> None:
+        wait_until(lambda: session.summary() or run.done(), 30, "a run has ended")
+        session.cancel()
+        try:
+            with pytest.raises(InferenceCancelled):
+                run.result(20)
+        finally:  # if it fails, the thread must end
+            ended.set()
+            while not run.done():
+                session.cancel()
+            ended.clear()
+
+    with InferSession(0, model("batch"), loop=1 if call.startswith("infer_") else 2**31 - 1) as session:
+        calls: dict[str, Callable[[], Any]] = {
+            "infer": lambda: session.infer(feeds),
+            "tensors": lambda: session.infer(feeds, out_array=False),
+            "infer_iteration": lambda: session.infer_iteration(feeds, [0], 2**31 - 1),
+            "infer_pipeline": lambda: session.infer_pipeline(feeds for _ in iter(ended.is_set, True)),
+        }
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(10):
+                session.reset_summaryinfo()
+                cancelled_once(pool.submit(calls[call]))
+        session.set_loop_count(1)
+        assert session.infer_pipeline([feeds] * 3)[2][0].tolist() == (-X).tolist()  # later runs are not affected
 
 
 def test_free_during_a_run_lets_the_run_end(model: ModelPath) -> None:
