@@ -585,11 +585,20 @@ class PoolTask:
         index: int | None = None,
         key: object = None,
         kept: object = None,
+        failed_before: tuple[int, int] = (0, 0),
     ) -> None:
-        """`device`: the only device that may run it; None: any. `kept`: an object that lives until the task is done."""
+        """`device`: the only device that may run it; None: any. `kept`: an object that lives until the task is done.
+        `failed_before`: attempts in another pool: how often a callable raised an error of `retry_on`, which counts as a fault
+        of this task, and how often a worker died."""
 
     @staticmethod
-    def failed(error: BaseException, index: int | None = None, device: int | None = None, key: object = None) -> PoolTask:
+    def failed(
+        error: BaseException,
+        index: int | None = None,
+        device: int | None = None,
+        key: object = None,
+        failed_before: tuple[int, int] = (0, 0),
+    ) -> PoolTask:
         """Return a task that failed before it began, in its place in the order."""
 
     @property
@@ -614,6 +623,8 @@ class PoolTask:
     def crashes(self) -> int: ...
     @property
     def faults(self) -> int: ...
+    @property
+    def lost_before(self) -> int: ...
     @property
     def moved(self) -> int: ...
     @property

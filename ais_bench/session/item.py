@@ -34,8 +34,8 @@ class Item(NamedTuple):
         end_to_end_ms: time from the first copy of the feeds until the caller has the outputs.
         preprocess_ms: time of the session's `preprocess`.
         postprocess_ms: time of the session's `postprocess`.
-        attempts: how often a device began the item; more than 1 after a worker died, a device failed, or a callable raised one
-            of `retry_on`.
+        attempts: how often workers began the item; more than 1 after a worker died, a device failed, or a callable raised one
+            of `retry_on`. Attempts of the `preprocess_workers` that failed count, too.
         done_ns: `time.monotonic_ns()` when the worker published the outputs.
     """
 
@@ -57,7 +57,7 @@ class Item(NamedTuple):
 def item_of(task: Task) -> Item:
     """Return the details of a task that is done. The task must have an `index`."""
     assert task.index is not None
-    failed = task.crashes + task.faults
+    failed = task.crashes + task.faults + task.lost_before
     if not task.started:
         device = task.ran_on if task.ran_on is not None else getattr(task.error, "device_id", None)
         return Item(task.index, task.key, device, attempts=failed)

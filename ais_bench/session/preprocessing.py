@@ -37,16 +37,17 @@ class PreparedItem(NamedTuple):
     key: Any = None
     error: Exception | None = None
     named: Named | None = None  # in place of the arrays, if only names identify the feeds
+    failed: tuple[int, int] = (0, 0)  # attempts of CPU workers: how often preprocess raised, and how often a worker died
 
     def task(self, index: int | None, mode: int, device: int | None) -> Task:
         """Return the task for a device. If preprocess has failed, the task has failed, too."""
         if self.error is not None:
-            return Task.failed(self.error, index, device, self.key)
+            return Task.failed(self.error, index, device, self.key, self.failed)
         if self.named is not None:
-            return Task(encode(self.named), mode, OBJECT, 0, device, index, self.key)
+            return Task(encode(self.named), mode, OBJECT, 0, device, index, self.key, failed_before=self.failed)
         option = (self.feeds + 1 if self.carries else 0) | (LENT if self.lent is not None else 0)
         arrays = self.arrays if self.lent is None else self.lent
-        return Task(arrays, mode, TENSORS, option, device, index, self.key, kept=self.arrays)
+        return Task(arrays, mode, TENSORS, option, device, index, self.key, self.arrays, self.failed)
 
 
 class Preprocessing:
@@ -101,6 +102,7 @@ class Preprocessing:
         return both
 
     def _prepared(self, task: Task, inputs: list[tensor_desc]) -> PreparedItem:
+        failed = task.faults, task.crashes
         try:
             header, *arrays = task.result()
             made = read_header(header)
@@ -113,16 +115,17 @@ class Preprocessing:
             named = by_name(given, inputs, self.overridable)
             if named is not None:
                 carried = (decode(extra),) if extra else ()
-                return PreparedItem([], 0, False, None, task.key, named=Named(named, carried))
+                return PreparedItem([], 0, False, None, task.key, named=Named(named, carried), failed=failed)
             feeds = list(as_feeds(given, inputs))
             for desc, one in zip(inputs, feeds, strict=False):
                 if one is None:
                     to_array(one, f"input {desc.name!r}")  # raises
             arrays = [*feeds, *extra]
             lent = lend(arrays, self._pool.place_of) if self.lends else None
-            return PreparedItem(arrays, len(feeds), bool(extra), lent, task.key)
+            return PreparedItem(arrays, len(feeds), bool(extra), lent, task.key, failed=failed)
         except Exception as error:
-            return PreparedItem([], 0, False, None, task.key, _naming_input(error, inputs))
+            failed = failed[0] + task.started, failed[1]
+            return PreparedItem([], 0, False, None, task.key, _naming_input(error, inputs), failed=failed)
 
 
 def _naming_input(error: Exception, inputs: list[tensor_desc]) -> Exception:

@@ -109,6 +109,7 @@ struct PoolTask : pool::Task, std::enable_shared_from_this<PoolTask> {
   int moved = 0;                   // how often it was taken back
   std::int64_t begun_seen_ns = 0;  // when the parent first saw that its worker had begun it; set only if needed
   int stops = 0;                   // how often it ended because another task was stopped
+  int lost_before = 0;             // how often a worker of another pool died with it
   std::shared_ptr<Waiter> waiter;
   std::shared_ptr<PoolTask> self;  // while a queue or a worker has it
   // A second run of a task is a separate task without a waiter, and no count includes it. Its answer becomes that of the first.

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "base/process.hpp"
@@ -35,7 +36,8 @@ py::tuple details(const PoolTask& task) {
 }
 
 std::shared_ptr<PoolTask> make_task(py::object feeds, int mode, int kind, std::uint64_t option, std::optional<int> device,
-                                    std::optional<std::int64_t> index, py::object key, py::object kept) {
+                                    std::optional<std::int64_t> index, py::object key, py::object kept,
+                                    std::pair<int, int> failed_before) {
   auto task = std::make_shared<PoolTask>();
   task->feeds = std::move(feeds);
   task->mode = mode;
@@ -45,6 +47,7 @@ std::shared_ptr<PoolTask> make_task(py::object feeds, int mode, int kind, std::u
   task->index = index;
   if (!key.is_none()) task->key = std::move(key);
   if (!kept.is_none()) task->kept = std::move(kept);
+  std::tie(task->faults, task->lost_before) = failed_before;
   return task;
 }
 
@@ -88,17 +91,19 @@ void register_task(py::module_& module) {
   py::class_<PoolTask, std::shared_ptr<PoolTask>>(module, "PoolTask", py::custom_type_setup(&collect_garbage))
       .def(py::init(&make_task), py::arg("feeds"), py::arg("mode") = 0, py::arg("kind") = 0, py::arg("option") = 0,
            py::arg("device") = py::none(), py::arg("index") = py::none(), py::arg("key") = py::none(),
-           py::arg("kept") = py::none())
+           py::arg("kept") = py::none(), py::arg("failed_before") = std::pair(0, 0))
       .def_static(
           "failed",
-          [](py::object error, std::optional<std::int64_t> index, std::optional<int> device, py::object key) {
-            auto task = make_task(py::tuple(), 0, 0, 0, device, index, std::move(key), py::none());
+          [](py::object error, std::optional<std::int64_t> index, std::optional<int> device, py::object key,
+             std::pair<int, int> failed_before) {
+            auto task = make_task(py::tuple(), 0, 0, 0, device, index, std::move(key), py::none(), failed_before);
             task->error = std::move(error);
             task->done = true;
             task->outcome = Outcome::kFailed;
             return task;
           },
-          py::arg("error"), py::arg("index") = py::none(), py::arg("device") = py::none(), py::arg("key") = py::none())
+          py::arg("error"), py::arg("index") = py::none(), py::arg("device") = py::none(), py::arg("key") = py::none(),
+          py::arg("failed_before") = std::pair(0, 0))
       .def_property_readonly("index", [](const PoolTask& task) { return task.index; })
       .def_property_readonly("key", [](const PoolTask& task) { return or_none(task.key); })
       .def_property_readonly("device",
@@ -120,6 +125,7 @@ void register_task(py::module_& module) {
                              })
       .def_property_readonly("crashes", [](const PoolTask& task) { return task.crashes; })
       .def_property_readonly("faults", [](const PoolTask& task) { return task.faults; })
+      .def_property_readonly("lost_before", [](const PoolTask& task) { return task.lost_before; })
       .def_property_readonly("moved", [](const PoolTask& task) { return task.moved; })
       .def_property_readonly("started", [](const PoolTask& task) { return task.picked_ns > 0; })
       .def_property_readonly("end_to_end_ns", [](const PoolTask& task) { return task.times.end_to_end; })

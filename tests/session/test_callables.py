@@ -429,12 +429,40 @@ def test_what_a_callable_raises_of_retry_on_is_tried_again(
         results = list(session.map(range(30), details=True))
         report, ends = session.report(), session.progress()
     assert [outputs for outputs, _ in results] == list(range(30))
-    if side != "preprocess_workers":  # attempts of these workers are not attempts of the devices
-        assert [item.attempts for _, item in results] == [2 if index % 3 == 1 else 1 for index in range(30)]
+    assert [item.attempts for _, item in results] == [2 if index % 3 == 1 else 1 for index in range(30)]
+    if side != "preprocess_workers":  # the retries of these workers are not retries of the devices
         assert report.total.retries == 10
     assert all((tmp_path / f"tries-{item}").stat().st_size == 2 for item in range(1, 30, 3))
     assert (report.total.tasks, report.total.failures) == (30, 0)
     assert ends["done"] == ends["accepted"] == 30
+
+
+def test_the_attempts_of_cpu_workers_and_of_devices_count_together(models: dict[str, str], tmp_path: Path) -> None:
+    def before(item: int) -> Feeds:
+        if item == 3:
+            raise Transient("always")
+        if item == 4 and not (tmp_path / "ended").exists():
+            (tmp_path / "ended").touch()
+            os._exit(3)
+        if item:
+            fails_once(tmp_path, item, Transient)
+        return feeds_of(item)
+
+    def after(outputs: Feeds) -> int:
+        item = number_of(outputs)
+        if item == 2:
+            raise Transient("in postprocess")
+        return item
+
+    def calls(item: int) -> int:
+        return (tmp_path / f"tries-{item}").stat().st_size
+
+    how: dict[str, Any] = {"retry_on": Transient, "preprocess_workers": 1, "max_attempts": 3, "on_error": "return"}
+    with MultiDeviceSession(models["open"], devices=DEVICES, preprocess=before, postprocess=after, **how) as session:
+        results = list(session.map(range(5), details=True))
+    assert [type(result).__name__ for result, _ in results] == ["int", "int", "Transient", "Transient", "int"]
+    assert [item.attempts for _, item in results] == [1, 2, 3, 3, 3]
+    assert [calls(item) for item in (1, 2, 4)] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("devices", [[0], DEVICES])
