@@ -23,8 +23,8 @@ from ais_bench.options import nearest
 __all__ = ["is_by_name", "is_one_array", "sets_of", "to_array", "to_sequence"]
 
 _ACCEPTED = (
-    "an input is a numpy array or scalar, a torch CPU tensor, an aclruntime.Tensor or BaseTensor, an object with __dlpack__, "
-    "or raw memory: a bytearray, a memoryview, or numpy.frombuffer(data, numpy.uint8) for bytes"
+    "accepted are numpy arrays and scalars, torch CPU tensors, aclruntime.Tensor and BaseTensor, objects with __dlpack__, "
+    "and raw memory: a bytearray, a memoryview, or numpy.frombuffer(data, numpy.uint8) for bytes"
 )
 _DLPACK_HOST = {1, 3, 11, 13}  # kDLCPU, and the host memory kinds of CUDA, ROCm and managed memory
 
@@ -135,7 +135,7 @@ def _remedy(value: Any, wanted: str) -> str:
         return ""
     try:
         made = np.asarray(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # its `__array__` may raise anything
         return ""
     return f"pass np.asarray(x, {wanted}); " if made.dtype == np.float64 else ""
 
@@ -166,10 +166,14 @@ def _from_torch(tensor: Any, label: str) -> NDArray[Any]:
 
 def _from_dlpack(value: Any, label: str) -> NDArray[Any]:
     device = value.__dlpack_device__() if hasattr(value, "__dlpack_device__") else (1, 0)
-    if int(device[0]) not in _DLPACK_HOST:
+    try:
+        kind, number = map(int, device)
+    except (TypeError, ValueError) as error:
         raise FeedTypeError(
-            f"{label} is {_type_name(value)} on DLPack device {tuple(map(int, device))}; copy it to the host first"
-        )
+            f"{label}, {_type_name(value)}, must have a pair of ints as DLPack device, got {device!r}"
+        ) from error
+    if kind not in _DLPACK_HOST:
+        raise FeedTypeError(f"{label} is {_type_name(value)} on DLPack device {(kind, number)}; copy it to the host first")
     try:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:

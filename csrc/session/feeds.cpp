@@ -106,6 +106,26 @@ Result<Fit> fit_fixed(const TensorDesc& desc, const TensorView& view) {
   return mismatch(desc, view, bytes_text(desc, desc.shape), same_count(desc.shape, view.shape));
 }
 
+std::string dimensions_text(std::size_t count) { return std::to_string(count) + (count == 1 ? " dimension" : " dimensions"); }
+
+// The error if neither the array's dimensions nor its number of bytes give the open dimensions.
+Status wrong_size(const TensorDesc& desc, const TensorView& view) {
+  const std::string rank = dimensions_text(desc.shape.size());
+  const auto open = std::count_if(desc.shape.begin(), desc.shape.end(), [](auto dim) { return dim < 0; });
+  Shape one = desc.shape;
+  std::replace_if(one.begin(), one.end(), [](auto dim) { return dim < 0; }, 1);
+  std::size_t unit = 0;
+  std::string wanted = rank;
+  if (open > 1) {
+    wanted += ", because " + std::to_string(open) + " of them are open (-1), which a number of bytes does not decide";
+  } else if (count_elements(one, &unit) && unit != 0) {
+    wanted += ", or a multiple of " + bytes_text(desc, one);
+  }
+  const std::string advice =
+      same_width(desc, view) && !is_raw(view) ? "reshape it to " : "pass x.view(" + numpy_type(desc.dtype) + ") with ";
+  return Status(Code::kFeedMismatch, mismatch(desc, view, wanted, false).message() + "; " + advice + rank);
+}
+
 // Returns the shape with open dimensions from the same axes of the array. `skip`: dimensions of the model before the array's.
 Shape own_dimensions(const TensorDesc& desc, const TensorView& view, std::size_t skip) {
   Shape shape = desc.shape;
@@ -125,7 +145,7 @@ Result<Fit> fit_other_width(const TensorDesc& desc, const TensorView& view) {
     return mismatch(desc, view, bytes_text(desc, view.shape) + " with the given dimensions", true);
   }
   if (is_flat(view) && desc.shape.size() != 1 && solve_one(desc, view, &shape)) return Fit{std::move(shape), true};
-  if (is_raw(view)) return mismatch(desc, view, "as many bytes as some dimensions in place of -1 need", false);
+  if (is_raw(view)) return wrong_size(desc, view);
   return mismatch(desc, view, "in elements of this type, because dimensions are open (-1)", true);
 }
 
@@ -140,10 +160,11 @@ Result<Fit> fit_open(const TensorDesc& desc, const TensorView& view) {
   if (rank == desc.shape.size() || (rank + 1 == desc.shape.size() && rank > 1)) {
     shape = own_dimensions(desc, view, desc.shape.size() - rank);  // in another order, as HWC for CHW
     if (bytes_match(desc, shape, view)) return Fit{std::move(shape), false};
-    return mismatch(desc, view, bytes_text(desc, shape) + " with the given dimensions in place of -1", false);
+    return mismatch(desc, view, shape_text(shape) + " with the given dimensions in place of -1, " + bytes_text(desc, shape),
+                    false);
   }
   if (solve_one(desc, view, &shape)) return Fit{std::move(shape), true};
-  return mismatch(desc, view, "as many bytes as some dimensions in place of -1 need", false);
+  return wrong_size(desc, view);
 }
 
 // F7

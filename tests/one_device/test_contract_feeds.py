@@ -264,6 +264,21 @@ def test_what_is_no_array_is_named(model: Path_, value: Any) -> None:
         assert np.array_equal(session.infer([X], "dymbatch")[0], -X)
 
 
+class Raising:
+    """An object whose conversion to an array raises an error of its own."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("in __array__")
+
+
+def test_what_cannot_be_converted_is_named_although_its_conversion_raises(model: Path_) -> None:
+    with InferSession(0, model("batch")) as session:
+        with pytest.raises(FeedTypeError, match="input 'x' is a .*Raising; accepted are"):
+            session.infer([Raising()], "dymbatch")
+        with pytest.raises(FeedTypeError, match=r"must have a pair of ints as DLPack device, got \('cpu', None\)"):
+            session.infer([OnlyDLPack(X, device=("cpu", None))], "dymbatch")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("feeds", [None, 3, "text", b"bytes"])
 def test_feeds_that_are_no_iterable_are_named(model: Path_, feeds: Any) -> None:
     with InferSession(0, model("batch")) as session, pytest.raises(FeedError, match=type(feeds).__name__):

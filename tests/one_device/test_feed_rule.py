@@ -178,6 +178,30 @@ def test_flat_data_is_measured_with_a_warning(model: Path_, raw: Callable[[Any],
             session.infer([raw(x)[:-1] if hasattr(raw(x), "__getitem__") else raw(x[:, :, :, :7].copy())], "dymshape")
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "text"),
+    [
+        ("batch", np.zeros(3, np.float32), "2 dimensions, or a multiple of 16 bytes; .* 12 bytes; reshape it to 2 dimensions"),
+        ("batch", np.zeros((), np.float32), "2 dimensions, or a multiple of 16 bytes; .* 4 bytes; reshape it to 2 dimensions"),
+        ("batch", np.zeros(7, np.uint8), r"a multiple of 16 bytes; .* 7 bytes; pass x.view\(np.float32\) with 2 dimensions"),
+        (
+            "image",
+            np.zeros(64, np.float32),
+            r"4 dimensions, because 2 of them are open \(-1\), which a number of bytes does not",
+        ),
+        ("image", np.zeros((1, 1, 3, 8, 8), np.float32), r"given shape \(1, 1, 3, 8, 8\).*; reshape it to 4 dimensions"),
+        (
+            "image",
+            np.zeros((1, 3, 8), np.float32),
+            r"takes .*, \(1, 3, 3, 8\) with the given dimensions in place of -1, 288 bytes",
+        ),
+    ],
+)
+def test_the_wrong_number_of_dimensions_is_told_with_the_right_one(model: Path_, name: str, given: Any, text: str) -> None:
+    with InferSession(0, model(name)) as session, pytest.raises(FeedError, match=text):
+        session.infer([given], "dymshape")
+
+
 def test_raw_bytes_of_a_fixed_shape_are_taken_without_a_word(model: Path_) -> None:
     x = np.random.default_rng(0).random((1, 3, 32, 32), np.float32)
     with InferSession(0, model("add")) as session, feed_warnings() as texts:
