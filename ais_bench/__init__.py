@@ -29,7 +29,10 @@ def __getattr__(name: str) -> Any:
         except PackageNotFoundError:  # imported from source files that are not installed
             value = "unknown"
     else:
-        import ais_bench.session
+        try:
+            import ais_bench.session
+        except AttributeError as error:  # a file of the program replaces a module; Python would hide an AttributeError
+            raise ImportError(f"cannot import {name!r} from {__name__!r}: {error}", name=__name__) from error
 
         value = getattr(ais_bench.session, name)
     globals()[name] = value

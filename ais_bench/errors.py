@@ -35,6 +35,7 @@ type looks like a mistake. TimesWarning: a device did not report how long a run 
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from typing import TypeVar
 
@@ -198,6 +199,22 @@ def file_error(error: OSError, doing: str) -> FileError:
     return made
 
 
+def refused(what: str, error: OSError) -> TransportError:
+    """Return the error for something that the system has refused. `what`: what failed, as a sentence without its end."""
+    return TransportError(f"{what}: {error}{advice_on_limit(error)}")
+
+
+def advice_on_limit(error: BaseException) -> str:
+    """Return what to do about an error, to append to its text, if the limit of open files is its reason; otherwise ""."""
+    number = getattr(error, "errno", None)
+    if number != errno.EMFILE and f"(errno {errno.EMFILE})" not in str(error):  # native code has its number in the text
+        return ""
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return f"; this process may have {most} open files (ulimit -n): close some, or raise the limit"
+
+
 def no_copies(name: str, instead: str) -> ConfigTypeError:
     """Return the error for an attempt to pickle or copy an object that does not allow it."""
     return ConfigTypeError(f"{name} cannot be pickled or copied: it belongs to one device and one process; {instead}")
@@ -211,7 +228,7 @@ def name_task(error: E, index: int | None = None, device_id: int | None = None) 
     text or, if the class is not of this module, a note. Attributes that are already set do not change."""
     said = []
     for name, value, words in (("index", index, f"feeds with index {index}"), ("device_id", device_id, f"device {device_id}")):
-        if value is None or getattr(error, name, None) is not None:
+        if value is None or _told(error, name) is not None:
             continue
         with suppress(Exception):  # a user's class may not allow attributes
             setattr(error, name, value)
@@ -224,9 +241,16 @@ def name_task(error: E, index: int | None = None, device_id: int | None = None) 
     return error
 
 
+def _told(error: BaseException, name: str) -> int | None:
+    told: int | None = None
+    with suppress(Exception):  # a user's class may have a `__getattr__` that raises
+        told = getattr(error, name, None)
+    return told
+
+
 def rename_task(error: E, index: int) -> E:
     """Change an error's index from the position in a part of the call to the position in the whole call, and return it."""
-    told = getattr(error, "index", None)
+    told = _told(error, "index")
     if told is None:
         return name_task(error, index)
     with suppress(Exception):

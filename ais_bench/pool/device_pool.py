@@ -23,7 +23,7 @@ import numpy as np
 
 from ais_bench import _native
 from ais_bench._native import FeedRule, Results, Stream
-from ais_bench.errors import ConfigError, PoolClosed, no_copies
+from ais_bench.errors import ConfigError, PoolClosed, no_copies, refused
 from ais_bench.options import as_device_id, as_device_ids, unknown_argument
 from ais_bench.pool.interpreter import check_kernel, command
 from ais_bench.pool.pool_core import PoolCore, closed_error, foreign_error
@@ -97,8 +97,16 @@ class DevicePool:
         needed = self._settings.min_devices
         if needed is not None and needed > len(self._devices):
             raise ConfigError(f"min_devices must be at most {len(self._devices)}, the number of devices, got {needed}")
-        parcel = factory.share() if isinstance(factory, Parcel) else Parcel.of(factory)
-        self._core = PoolCore(self._settings, parcel, len(self._devices) * self._settings.workers_per_device, called)
+        planned = len(self._devices) * self._settings.workers_per_device
+        try:
+            parcel = factory.share() if isinstance(factory, Parcel) else Parcel.of(factory)
+            try:
+                self._core = PoolCore(self._settings, parcel, planned, called)
+            except BaseException:
+                parcel.close()
+                raise
+        except OSError as error:
+            raise refused("the system refuses what a pool needs", error) from error
         self._begun = False
         self._settled = False
         for device, weight in (self._settings.weights or {}).items():

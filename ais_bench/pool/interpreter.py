@@ -8,6 +8,7 @@ Python is embedded, the interpreter of the same installation is used. Without on
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -208,26 +209,25 @@ def run(role: str, *arguments: str) -> tuple[int | None, str, str]:
     """Run a fresh interpreter in this role to its end. Return its exit code (None if it is not known) and its output. Raises
     TimeoutError."""
     words = [os.fsencode(word) for word in command(role, *arguments)]
-    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    pipes = [os.pipe(), os.pipe()]
-    try:
-        child = _native.Child(words, nothing, pipes[0][1], pipes[1][1], [])
-    except BaseException:
-        for read, _ in pipes:
-            os.close(read)
-        raise
-    finally:
-        for fd in (nothing, *(write for _, write in pipes)):
-            os.close(fd)
-    try:
-        said = _read_all([read for read, _ in pipes], child)
-        return child.reap()[1], *said
-    finally:
-        child.kill(9)
-        child.reap()
-        child.close()
-        for read, _ in pipes:
-            os.close(read)
+    with contextlib.ExitStack() as ours:
+        reads, writes = [], []
+        with contextlib.ExitStack() as theirs:
+            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            theirs.callback(os.close, nothing)
+            for _stream in ("stdout", "stderr"):
+                read, write = os.pipe()
+                ours.callback(os.close, read)
+                theirs.callback(os.close, write)
+                reads.append(read)
+                writes.append(write)
+            child = _native.Child(words, nothing, writes[0], writes[1], [])
+        try:
+            said = _read_all(reads, child)
+            return child.reap()[1], *said
+        finally:
+            child.kill(9)
+            child.reap()
+            child.close()
 
 
 def _read_all(fds: list[int], child: _native.Child) -> tuple[str, str]:
@@ -253,12 +253,15 @@ def _read_all(fds: list[int], child: _native.Child) -> tuple[str, str]:
 
 
 def found_in_worker(name: str) -> str | None:
-    """Return the file of a module as a worker would find it, "" for a module without a file, None if it would find none."""
+    """Return the file of a module as a worker would find it, "" for a module without a file, None if it would find none.
+
+    Raises OSError and TransportError if the system refuses the process that is asked: another call may get an answer.
+    """
     import json
 
     try:
         _code, out, _err = run("find", json.dumps(ImportEnvironment.here().path), name)
-    except Exception:  # then no worker can be started either, and the pool reports that
+    except ConfigError:  # then no worker can be started either, and the pool reports that
         return None
     found = [line[6:] for line in out.splitlines() if line.startswith("found ")]
     return str(json.loads(found[-1])) if found else None

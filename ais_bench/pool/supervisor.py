@@ -19,14 +19,14 @@ from collections.abc import Callable, Sequence
 
 from ais_bench import _native
 from ais_bench._native import Exchange, PoolWorker
-from ais_bench.errors import AisBenchError, PoolBroken, PoolError, TaskTimeout
+from ais_bench.errors import AisBenchError, PoolBroken, PoolError, TaskTimeout, advice_on_limit
 from ais_bench.pool.cores import CoreShare
 from ais_bench.pool.interpreter import ImportEnvironment
 from ais_bench.pool.process import WorkerProcess
 from ais_bench.pool.seats import DeviceRecord, RunningWorker, Seat, SeatState, StartingWorker, broken, died, start_error
 from ais_bench.pool.settings import PoolSettings
 from ais_bench.pool.task import Task, too_late
-from ais_bench.pool.threads import Condition, RLock, Thread
+from ais_bench.pool.threads import Condition, RLock, Thread, limits_text
 from ais_bench.pool.watch import READ, WRITE, Watch
 from ais_bench.tuning import IDLE_S, KEPT_BYTES, LOOK_AGAIN_S, STOP_GRACE_S
 from ais_bench.wire import Doorbell, Lane
@@ -257,7 +257,7 @@ class Supervisor(Thread):
         try:
             worker = self._launch(seat)
         except (OSError, MemoryError, AisBenchError) as error:  # for example no more descriptors or processes
-            failure = start_error(seat.device, error, f"the worker cannot be started: {error}")
+            failure = start_error(seat.device, error, f"the worker cannot be started: {error}{advice_on_limit(error)}")
             error.__traceback__ = None  # its frames hold shared memory, and loggers keep errors for long
             self._after_death(seat, failure, answered=0, final=False, blamed_on_task=False)
             return
@@ -468,7 +468,8 @@ def _task_error(make: Callable[[Task], BaseException], kill_reason: BaseExceptio
 def _why(process: WorkerProcess, reason: BaseException | None) -> str:
     if reason is not None:
         said = str(reason) if isinstance(reason, AisBenchError) else f"{type(reason).__name__}: {reason}"
-        return f"the worker did not start: {said}"
+        limits = f"; {limits_text()}" if "can't start new thread" in said else ""
+        return f"the worker did not start: {said}{limits}"
     said = "; the last it wrote:" + "".join(f"\n    {line}" for line in process.tail) if process.tail else ""
     return f"the worker {process.exit} while it started{said}"
 

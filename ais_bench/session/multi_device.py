@@ -401,8 +401,9 @@ class MultiDeviceSession:
     def progress(self) -> dict[str, int]:
         """Return how many tasks were accepted since the start or the last reset, and how they ended.
 
-        "accepted" is the sum of "done", "failed", "cancelled", "timed_out", "refused" and "outstanding". The call is cheap
-        enough for progress bars. Raises SessionClosed in a forked child.
+        "accepted" is the sum of "done", "failed", "cancelled", "timed_out", "refused" and "outstanding". With
+        `preprocess_workers` an item is accepted when its feeds are ready; `report().preprocess` counts the items before. The
+        call is cheap enough for progress bars. Raises SessionClosed in a forked child.
         """
         names = ("accepted", "done", "failed", "cancelled", "timed_out", "refused", "outstanding")
         counts = dict.fromkeys(names, 0) if self._pool is None else self._pool.counts()

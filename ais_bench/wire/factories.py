@@ -34,6 +34,10 @@ class SessionFactory(NamedTuple):
     borrows: bool  # whether feeds may be in the memory of CPU workers
     prepared: str = ""  # folder of the weights that a helper prepares, if it exists (ais_bench.wire.prepared)
 
+    def __repr__(self) -> str:
+        """Return the text for errors: its fields mean nothing to a user."""
+        return f"the session of {self.model!r}" if isinstance(self.model, str) else "the session of a model in memory"
+
     @property
     def begins_logging(self) -> bool:
         """See ais_bench.wire.protocol.Factory."""
@@ -48,6 +52,10 @@ class PreprocessFactory(NamedTuple):
     """Makes the handler in a worker. `callables`: {"preprocess", "init", "retry_on"}, packed in the parent."""
 
     callables: Packed
+
+    def __repr__(self) -> str:
+        """Return the text for errors."""
+        return "the preprocess of the session"
 
     @property
     def begins_logging(self) -> bool:

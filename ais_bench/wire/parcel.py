@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, DeviceMemoryError
+from ais_bench.errors import DeviceMemoryError, refused
 from ais_bench.tuning import APART_BYTES, CARRIED_BYTES
 from ais_bench.wire import travel
 
@@ -39,7 +39,7 @@ class Packed(NamedTuple):
 def pack(obj: Any) -> Packed:
     """Return the Packed of an object. The buffers are the object's own memory.
 
-    Raises ConfigError if the object, or a value of a dict, cannot be sent.
+    Raises ConfigError if the object, or a value of a dict, cannot be sent; TransportError if the system refuses a descriptor.
     """
     buffers: list[Any] = []
 
@@ -58,7 +58,7 @@ def pack(obj: Any) -> Packed:
     except Exception as error:
         for part in obj.values() if type(obj) is dict else ():
             pack(part)  # raises an error that names the part
-        raise ConfigError(f"{obj!r} cannot be sent to a worker: {error}") from error
+        raise travel.not_sent(obj, error) from error
 
 
 class Parcel:
@@ -72,13 +72,20 @@ class Parcel:
 
     @classmethod
     def of(cls, obj: Any) -> Parcel:
-        """Make a parcel. Raises ConfigError if the object cannot be pickled, DeviceMemoryError if memory runs out."""
+        """Make a parcel.
+
+        Raises ConfigError if the object cannot be pickled, DeviceMemoryError if memory runs out, and TransportError if the
+        system refuses memory or a descriptor.
+        """
         packed, begins = pack(obj), getattr(obj, "begins_logging", False) is True
         parts = [memoryview(packed.data).cast("B"), *(pickle.PickleBuffer(buffer).raw() for buffer in packed.buffers)]
         sizes = tuple(part.nbytes for part in parts)
         if sum(sizes) <= CARRIED_BYTES:
             return cls(pickle.loads(pickle.dumps(packed, protocol=5)), sizes, -1, begins)
-        return cls(None, sizes, _in_memory(parts), begins)
+        try:
+            return cls(None, sizes, _in_memory(parts), begins)
+        except OSError as error:
+            raise refused("the system refuses shared memory for the model and the callables", error) from error
 
     def share(self) -> Parcel:
         """Return another parcel of the same memory, which must be closed separately."""

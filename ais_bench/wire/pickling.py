@@ -6,7 +6,7 @@ import contextlib
 import pickle
 from typing import Any
 
-from ais_bench.errors import AisBenchError, ConfigError
+from ais_bench.errors import AisBenchError
 from ais_bench.wire import travel
 
 
@@ -22,7 +22,7 @@ def dumps_by_value(obj: Any) -> bytes:
     try:
         return travel.dumps(obj)
     except Exception as error:
-        raise ConfigError(f"{obj!r} cannot be sent to a worker: {error}") from error
+        raise travel.not_sent(obj, error) from error
 
 
 def loads(data: bytes) -> Any:

@@ -30,7 +30,9 @@ from collections.abc import Callable, Iterable, Sequence
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-__all__ = ["Keep", "dump", "dumps", "error_again", "give_path", "loads", "returning", "texts"]
+from ais_bench.errors import AisBenchError, ConfigError, TransportError, advice_on_limit
+
+__all__ = ["Keep", "dump", "dumps", "error_again", "give_path", "loads", "not_sent", "returning", "texts"]
 
 Keep = Callable[[pickle.PickleBuffer], bool]
 
@@ -103,6 +105,21 @@ def dump(obj: Any, begin: Callable[[], Keep | None]) -> bytes:
 def loads(data: Any, buffers: Sequence[Any] = ()) -> Any:
     """Return the object of `dumps` or `dump`."""
     return pickle.loads(data, buffers=buffers)
+
+
+def not_sent(obj: Any, error: Exception) -> AisBenchError:
+    """Return the error of an object that cannot be sent: a shortage of descriptors, or the object itself, is the reason."""
+    what = f"{_text_of(obj)} cannot be sent to a worker"
+    if isinstance(error, TransportError) or advice_on_limit(error):
+        return TransportError(f"{what}: {error}{advice_on_limit(error)}")
+    return ConfigError(f"{what}: {error}")
+
+
+def _text_of(obj: Any) -> str:
+    try:
+        return repr(obj)
+    except Exception:  # code of the user
+        return f"an object of {type(obj).__module__}.{type(obj).__qualname__}"
 
 
 # ---- the rule ----

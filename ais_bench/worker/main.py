@@ -20,11 +20,11 @@ import functools
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ais_bench import _native
-from ais_bench.errors import ConfigError, DeviceLost, PoolError
-from ais_bench.wire import RAISED, RETRY, Channel, encode, travel
+from ais_bench.errors import ConfigError, DeviceLost, FeedError, PoolError
+from ais_bench.wire import OBJECT, RAISED, RETRY, TENSORS, Channel, encode, travel
 from ais_bench.wire.connection import WorkerEnd
 from ais_bench.wire.parcel import receive
 from ais_bench.wire.pickling import dumps_error
@@ -134,25 +134,49 @@ def answer(channel: Channel, handler: Handler, task: Task) -> None:
         result = handler.run(task)
         if os.getpid() != here:
             raise PoolError("a process that was forked by a callable has returned from it: it ends here, its parent goes on")
-        if not isinstance(result, Answer):
-            raise TypeError(f"run of the handler {type(handler).__name__} must return an Answer, got {type(result).__name__}")
-        execute_ns = result.execute_ns or _native.monotonic_ns() - began_ns
-        channel.reply(
-            task,
-            result.outputs,
-            kind=result.kind,
-            execute_ns=execute_ns,
-            copy_in_ns=result.copy_in_ns,
-            copy_out_ns=result.copy_out_ns,
-            preprocess_ns=result.preprocess_ns,
-            postprocess_ns=result.postprocess_ns,
-        )
+        outputs, kind, copy_in_ns, execute_ns, copy_out_ns, preprocess_ns, postprocess_ns = _checked(handler, result)
+        try:
+            channel.reply(
+                task,
+                outputs,
+                kind=kind,
+                execute_ns=execute_ns or _native.monotonic_ns() - began_ns,
+                copy_in_ns=copy_in_ns,
+                copy_out_ns=copy_out_ns,
+                preprocess_ns=preprocess_ns,
+                postprocess_ns=postprocess_ns,
+            )
+        except FeedError as error:  # arrays of tasks and of answers are read by the same code
+            text = str(error)
+            text = f"output {text[6:]}" if text.startswith("input ") else text
+            raise _wrong_answer(handler, f" whose outputs are arrays: {text}") from error
     except DeviceLost:
         raise  # this process is unusable; the pool runs the task elsewhere
     except Exception as error:
         if os.getpid() != here:
             raise
         _fail(channel, handler, task, error, began_ns)
+
+
+def _checked(handler: Handler, result: object) -> Answer:
+    """Return the result of a handler's `run`. Raises TypeError if it is no Answer that can be sent."""
+    if not isinstance(result, Answer):
+        raise _wrong_answer(handler, f", got {type(result).__name__}")
+    outputs: Any = result.outputs
+    if not isinstance(outputs, (list, tuple)):
+        if isinstance(outputs, (str, bytes, dict)) or not hasattr(outputs, "__iter__"):
+            raise _wrong_answer(handler, f" whose outputs are a list of arrays, got {type(outputs).__name__}")
+        result = result._replace(outputs=list(outputs))
+    if result.kind not in (TENSORS, OBJECT):
+        raise _wrong_answer(handler, f" whose kind is TENSORS ({TENSORS}) or OBJECT ({OBJECT}), got {result.kind!r}")
+    for name, value in zip(Answer._fields[2:], result[2:], strict=True):
+        if not hasattr(value, "__index__") or not 0 <= value < 1 << 53:
+            raise _wrong_answer(handler, f" whose {name} is an int of nanoseconds, at least 0, got {value!r}")
+    return result
+
+
+def _wrong_answer(handler: Handler, text: str) -> TypeError:
+    return TypeError(f"run of the handler {type(handler).__name__} must return an Answer{text}")
 
 
 def _fail(channel: Channel, handler: Handler, task: Task, error: BaseException, began_ns: int) -> None:

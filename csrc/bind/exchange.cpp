@@ -60,10 +60,13 @@ std::uint32_t logarithm(std::uint64_t bytes) {
 }
 
 // Returns the error of a task for which no slot can be made.
-py::object does_not_fit(int device) {
-  return to_exception(Status(Code::kOutOfMemory, "device " + std::to_string(device) +
-                                                     ": the feeds do not fit the shared memory of its worker, although it is "
-                                                     "idle; outputs that are kept may hold all of it"));
+py::object does_not_fit(const PoolWorker& worker, const PoolTask& task) {
+  const std::string text =
+      "device " + std::to_string(worker.device) + ": feeds of " + std::to_string(task.bytes) +
+      " bytes do not fit the shared memory of its worker, " + std::to_string(worker.lane->lane().region()->size()) +
+      " bytes for feeds and outputs, although it is idle; use smaller feeds, drop outputs that are kept, or "
+      "raise the limits of the process that made it small (ulimit -v, ulimit -f)";
+  return to_exception(Status(Code::kOutOfMemory, text));
 }
 
 py::object pool_error(const char* name, const char* text) { return py::module_::import("ais_bench.errors").attr(name)(text); }
@@ -504,7 +507,7 @@ bool Exchange::send(PoolTask* task, std::int64_t* now) {
   }
   const bool crowded = worker->lane->lane().crowded();
   if (!error && !lost && !crowded && !task->unwanted && worker->hand.size() == 1 && worker->lane->lane().in_flight() == 0) {
-    error = does_not_fit(worker->device);
+    error = does_not_fit(*worker, *task);
   }
   if (error) scheduler_.drop(task);
   scheduler_.not_sent(task);

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from ais_bench.errors import ConfigError, ConfigTypeError, FeedError, PoolClosed, TaskTimeout
-from ais_bench.pool import DevicePool, PoolSettings, Task
+from ais_bench.pool import Answer, DevicePool, PoolSettings, Task
 from ais_bench.wire.pickling import RemoteTraceback
 from support.handlers import Echo, Marking, Obedient, order
 from support.pool import by_policy, one, submit
@@ -434,6 +434,42 @@ def test_a_handler_that_returns_no_answer_is_told_so() -> None:
         pytest.raises(TypeError, match="run of the handler Listing must return an Answer, got list"),
     ):
         one(pool, Obedient.WHO)
+
+
+class Answering(Obedient):
+    """Returns an Answer that cannot be sent; the task chooses which."""
+
+    WRONG: ClassVar[list[Any]] = [
+        Answer("text"),
+        Answer({"y": np.zeros(1)}),
+        Answer(["text"]),
+        Answer([np.array([object()])]),
+        Answer([np.zeros(1)], kind=4),
+        Answer([np.zeros(1)], kind=70000),
+        Answer([np.zeros(1)], execute_ns=1.5),  # type: ignore[arg-type]
+        Answer([np.zeros(1)], copy_in_ns=-1),
+    ]
+
+    def run(self, task: Any) -> Answer:
+        return self.WRONG[int(task.feeds[0][0])]
+
+
+def test_an_answer_that_cannot_be_sent_is_the_handlers_error() -> None:
+    wanted = [
+        "whose outputs are a list of arrays, got str",
+        "whose outputs are a list of arrays, got dict",
+        "whose outputs are arrays: output 0 is a str; accepted are numpy arrays",
+        "whose outputs are arrays: output 0 is an array of object",
+        r"whose kind is TENSORS \(0\) or OBJECT \(1\), got 4",
+        r"whose kind is TENSORS \(0\) or OBJECT \(1\), got 70000",
+        "whose execute_ns is an int of nanoseconds, at least 0, got 1.5",
+        "whose copy_in_ns is an int of nanoseconds, at least 0, got -1",
+    ]
+    with DevicePool(Answering, [0]) as pool:
+        for number, text in enumerate(wanted):
+            with pytest.raises(TypeError, match="run of the handler Answering must return an Answer " + text):
+                pool.submit([np.array([number])]).result(20)
+        assert [worker.restarts for worker in pool.workers()] == [0]
 
 
 def test_removing_a_device_lets_it_finish(pool: DevicePool) -> None:

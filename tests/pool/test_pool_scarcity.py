@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from ais_bench.errors import TransportError, WorkerStartError
-from ais_bench.pool import DevicePool, PoolSettings, Task
+from ais_bench.pool import DevicePool, PoolSettings, Task, WorkerContext
 from ais_bench.pool.supervisor import Supervisor
 from support.handlers import Obedient, order
+from support.scripts import run_script
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -81,6 +83,62 @@ def test_a_pool_that_finds_too_few_descriptors_keeps_none() -> None:
     assert refused
 
 
+def test_a_session_that_finds_too_few_descriptors_says_so_and_the_next_one_works(onnx_model: Callable[[str], str]) -> None:
+    """In a fresh process, because the first session imports most, and decides what goes by name."""
+    code = """
+        import os, resource, sys
+        import numpy as np
+        from ais_bench.errors import AisBenchError
+        from ais_bench.session import MultiDeviceSession
+
+        HERE = 3.0
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        how = {"preprocess": lambda item: [np.full((2, 4), item + HERE, np.float32)]} if sys.argv[3] == "callable" else {}
+        MultiDeviceSession  # it imports its module
+        before = set(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, before)) + int(sys.argv[2]), hard))
+        try:
+            MultiDeviceSession(sys.argv[1], devices=[0], **how).start()
+            print("started")
+        except AisBenchError as error:
+            print(error)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with MultiDeviceSession(sys.argv[1], devices=[0], **how) as session:
+            (y,) = session.infer(1) if how else session.infer([np.full((2, 4), 4, np.float32)])
+            assert (y == -4).all()
+        print(set(os.listdir("/proc/self/fd")) - before)
+    """
+    for kind in ("arrays", "callable"):
+        for room in range(2, 10, 2):
+            said, left = run_script(code, onnx_model("batch"), str(room), kind).splitlines()
+            assert left == "set()"
+            assert re.search(r"Too many open files.*this process may have \d+ open files \(ulimit -n\): close some", said), said
+            assert "SessionFactory" not in said
+
+
+def test_feeds_for_which_a_limit_left_too_little_shared_memory_are_refused_with_both_sizes() -> None:
+    said = run_script("""
+        import resource
+        import numpy as np
+        from ais_bench.errors import DeviceMemoryError
+        from ais_bench.pool import DevicePool
+        from support.handlers import Echo
+
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 20, hard))
+        with DevicePool(Echo, [0]) as pool:
+            try:
+                pool.submit([np.zeros(64 << 20, np.uint8)]).result(30)
+            except DeviceMemoryError as error:
+                print(error)
+            print(len(pool.submit([np.zeros(1 << 20, np.uint8)]).result(30)))
+    """)
+    assert re.search(
+        r"feeds of 67108864 bytes do not fit .* of its worker, \d+ bytes for feeds and outputs.*ulimit -f", said
+    ), said
+    assert said.splitlines()[-1] == "1"
+
+
 def test_a_start_without_descriptors_says_so() -> None:
     with DevicePool(Obedient, [0], PoolSettings(restart_backoff=0)) as pool, no_descriptors():
         with pytest.raises(WorkerStartError, match="device 0: the worker cannot be started.*Too many open files") as caught:
@@ -99,6 +157,22 @@ def test_without_a_thread_for_the_supervisor_nothing_stays(monkeypatch: pytest.M
             DevicePool(Obedient, [0])
     with DevicePool(Obedient, [0]) as pool:
         assert one(pool, 7) == 7
+
+
+class WithoutThreads(Obedient):
+    """A handler for whose threads the system has no room."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        raise RuntimeError("can't start new thread")
+
+
+def test_a_worker_that_gets_no_thread_says_which_limits_there_are() -> None:
+    with (
+        DevicePool(WithoutThreads, [0]) as pool,
+        pytest.raises(WorkerStartError, match="RuntimeError: can't start new thread; ulimit -u: .*threads of this process"),
+    ):
+        pool.start()
 
 
 def test_a_defect_of_the_supervisor_is_an_error_of_the_start(

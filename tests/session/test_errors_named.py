@@ -128,6 +128,32 @@ def test_the_error_of_a_callable_keeps_its_type_and_names_its_task(models: dict[
         assert single.value.device_id in DEVICES  # type: ignore[attr-defined]
 
 
+def test_an_exception_whose_attributes_raise_is_still_the_error_of_its_task(models: dict[str, str]) -> None:
+    """In another process, because pytest reads attributes of exceptions, too."""
+    printed = run_script(
+        """
+        import sys
+        from ais_bench.session import MultiDeviceSession
+
+        class Closed(Exception):
+            def __getattr__(self, name):
+                raise ZeroDivisionError(name)
+
+        def preprocess(n):
+            raise Closed(f"n is {n}")
+
+        with MultiDeviceSession(sys.argv[1], devices=[0], preprocess=preprocess) as session:
+            try:
+                session.infer(1)
+            except Closed as error:
+                print(error)
+            print(*(type(result).__name__ for result in session.map([1, 2], on_error="return")))
+        """,
+        models["open"],
+    )
+    assert printed.splitlines() == ["n is 1", "Closed Closed"]
+
+
 def test_naming_adds_what_is_not_said_yet() -> None:
     error = errors.name_task(errors.FeedError("wrong"), 3)
     assert str(error) == "wrong (feeds with index 3)"
