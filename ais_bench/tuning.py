@@ -49,6 +49,12 @@ LONGEST_BACKOFF_S = 5.0
 # Consecutive deaths that are blamed on tasks. Further deaths without a finished task count against the device. A guess.
 TASK_DEATHS_IN_A_ROW = 30
 
+# ---- workers (ais_bench/worker) ----
+
+# What a worker adds to its oom_score_adj, in thousandths of the memory: workers go before a parent that holds up to this much
+# more than they do, against workers that go before other programs. A guess: half of the memory.
+WORKER_OOM_SCORE = 500
+
 # ---- sessions (ais_bench/session) ----
 
 # Tasks that a worker has in hand at least: overlap against tasks that have to be taken back. An NPU has four in a session's

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ais_bench import _native
 from ais_bench.errors import ConfigError, DeviceLost, FeedError, PoolError
+from ais_bench.tuning import WORKER_OOM_SCORE
 from ais_bench.wire import OBJECT, RAISED, RETRY, TENSORS, Channel, encode, travel
 from ais_bench.wire.connection import WorkerEnd
 from ais_bench.wire.parcel import receive
@@ -72,9 +73,18 @@ def _prepare(start: Start, connection: WorkerEnd) -> None:
     if not _native.die_with_parent(start.parent_pid):
         os._exit(PARENT_GONE)
     _native.ignore_interrupts()  # the parent handles Ctrl-C
+    _go_before_the_parent()
     faulthandler.enable()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     log.carry(connection, start.log_level, now=start.logs)
+
+
+def _go_before_the_parent() -> None:
+    """Let the kernel choose a worker, which is restarted, and not the parent if memory runs out and it must kill a process."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        wanted = min(1000, int(file.read()) + WORKER_OOM_SCORE)
+        file.seek(0)
+        file.write(str(wanted))
 
 
 def _serve(start: Start, connection: WorkerEnd) -> int:

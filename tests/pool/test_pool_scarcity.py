@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -173,6 +174,18 @@ def test_a_worker_that_gets_no_thread_says_which_limits_there_are() -> None:
         pytest.raises(WorkerStartError, match="RuntimeError: can't start new thread; ulimit -u: .*threads of this process"),
     ):
         pool.start()
+
+
+def test_the_kernel_kills_a_worker_before_the_parent() -> None:
+    """What a worker's handler allocates is not checked, and a kernel that chose the parent would end everything."""
+
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    with DevicePool(Obedient, [0, 1]) as pool:
+        pool.start()
+        pids = [worker.pid for worker in pool.workers() if worker.pid is not None]
+        assert [score(pid) for pid in pids] == [min(1000, score(os.getpid()) + 500)] * 2
 
 
 def test_a_defect_of_the_supervisor_is_an_error_of_the_start(

@@ -29,7 +29,7 @@ PYTHON = {
     "wire": {"_native", "errors", "tuning"},
     "shm": {"wire"},
     "one_device": {"_native", "errors", "options", "providers", "tuning"},
-    "worker": {"_native", "errors", "one_device", "options", "providers", "wire"},
+    "worker": {"_native", "errors", "one_device", "options", "providers", "tuning", "wire"},
     "pool": {"_native", "errors", "options", "tuning", "wire"},
     "session": {"_native", "errors", "one_device", "options", "pool", "providers", "tuning", "wire"},
     "_pyinstaller": set(),
