@@ -1,8 +1,9 @@
-"""Measure 19 MiB in and out through the pool, and small tasks, against other libraries for processes. Prints ratios.
+"""Measure 19 MiB in and out through the pool, and small tasks, against other libraries for processes, and against threads.
 
     python benchmarks/bench_large.py [--rounds N]
 
-Every side returns its input; ours runs an ONNX Identity. The answers are kept, like a caller would do.
+Prints ratios. Every side returns its input; ours and the threads run an ONNX Identity. The last answers are kept, like a caller
+would do. Threads in one process copy nothing; a second row of them copies each array once, as a pool must.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import faster_fifo
 import loky
 import numpy as np
 import onnx
-from handwritten import HandwrittenPool
+from handwritten import HandwrittenPool, open_session
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ais_bench.session import MultiDeviceSession
@@ -30,6 +32,7 @@ from ais_bench.session import MultiDeviceSession
 LARGE = (1, 3, 1280, 1280)  # 19.7 MB of float32
 SMALL = (1, 3, 32, 32)
 STREAM = 20_000
+ITEMS = 100
 
 
 def identity_model(folder: str, shape: tuple[int, ...]) -> str:
@@ -66,7 +69,50 @@ def compare(title: str, sides: dict[str, Callable[[], object]], rounds: int) -> 
     print(f"{title}: {statistics.median(seconds[ours]) * 1e3:.2f} ms")
     for name in others:
         ratio = statistics.median(other / mine for other, mine in zip(seconds[name], seconds[ours], strict=True))
-        print(f"    {name:<46} {ratio:8.1f} times as long", flush=True)
+        print(f"    {name:<46} {ratio:8.2f} times as long", flush=True)
+
+
+def through_threads(path: str, items: list[NDArray[np.float32]], copies: bool) -> Callable[[], None]:
+    """Return a call that runs the items in two threads with a session each, and keeps the last answers."""
+    sessions = [open_session(path) for _ in range(2)]
+    buffers = [np.empty(LARGE, np.float32) for _ in range(8)]
+
+    def run() -> None:
+        kept: deque[object] = deque(maxlen=8)
+        running: deque[concurrent.futures.Future[object]] = deque()
+        with concurrent.futures.ThreadPoolExecutor(2) as executor:
+            for number, item in enumerate(items):
+                if copies:
+                    np.copyto(buffers[number % 8], item)
+                feed = {"x": buffers[number % 8] if copies else item}
+                running.append(executor.submit(sessions[number % 2].run, None, feed))
+                if len(running) > 4:
+                    kept.append(running.popleft().result())
+            kept.extend(one.result() for one in running)
+
+    return run
+
+
+def streams(path: str, rounds: int) -> None:
+    """Compare a stream of two workers with two threads in one process."""
+    arrays = [np.random.default_rng(seed).random(LARGE, np.float32) for seed in range(4)]
+    items = [arrays[number % 4] for number in range(ITEMS)]
+    with MultiDeviceSession(path, devices=range(2)) as session:
+        sets = [session.new_feeds() for _ in arrays]
+        for made, array in zip(sets, arrays, strict=True):
+            np.copyto(made[0], array)
+
+        def ours(source: list[Any]) -> None:
+            kept: deque[object] = deque(maxlen=8)
+            kept.extend(session.map(source))
+
+        sides: dict[str, Callable[[], object]] = {
+            "ours": lambda: ours([[item] for item in items]),
+            "ours, with feeds in new_feeds()": lambda: ours([sets[number % 4] for number in range(ITEMS)]),
+            "two threads in one process": through_threads(path, items, copies=False),
+            "two threads that copy each array once": through_threads(path, items, copies=True),
+        }
+        compare(f"a stream of {ITEMS} items of 19 MiB in and out", sides, max(2, rounds // 3))
 
 
 def main() -> None:
@@ -103,6 +149,7 @@ def main() -> None:
             }
             compare("19 MiB in and 19 MiB out, kept", sides, rounds)
         hand.close()
+        streams(path, rounds)
         with MultiDeviceSession(identity_model(folder, SMALL)) as session:
             # Different arrays, because pickle would send a repeated array only once for each chunk.
             distinct = [small.copy() for _ in range(STREAM)]

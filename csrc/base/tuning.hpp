@@ -77,6 +77,10 @@ constexpr int kTopUp = 16;
 // If this number plus twice the number of workers of finished results wait, nothing is drawn: memory against the workers'
 // supply. Measured: no effect from 2 to 32; without a limit the number grew up to the window.
 constexpr std::size_t kReadyForTheCaller = 8;
+// Bytes that a stream holds from which on one finished result for each worker is enough: more slots in use are more pages that
+// are new, or were given back meanwhile. Measured with 19 MiB in and out on two workers: at most 8 items in progress instead of
+// 15, no page fault instead of 120 on each side of an item, and 4.1 ms an item instead of 4.5.
+constexpr std::uint64_t kReadyBytes = std::uint64_t{128} << 20;
 // A pause before a slow draw takes at most the draw's time divided by this. A guess: the worst loss is a sixth of the rate.
 constexpr std::int64_t kPartOfADraw = 6;
 // Failed pauses after which no more are made, and items until the next attempt. Guesses.

@@ -71,7 +71,9 @@ std::shared_ptr<PoolTask> Stream::take() {
 // returns, and the number of waiting results would grow up to the window.
 bool Stream::enough_ready() const {
   const std::uint64_t unfetched = waiter_->finished - fetched_;
-  return unfetched >= tuning::kReadyForTheCaller + 2 * exchange_->scheduler().workers().size();
+  const std::size_t workers = exchange_->scheduler().workers().size();
+  if (waiter_->bytes > tuning::kReadyBytes) return unfetched >= workers;
+  return unfetched >= tuning::kReadyForTheCaller + 2 * workers;
 }
 
 bool Stream::may_draw() {
