@@ -13,21 +13,22 @@
 namespace ais {
 
 // X(name, when to choose it)
-#define AIS_STATUS_CODES(X)                                                                   \
-  X(Ok, "it worked")                                                                          \
-  X(InvalidArgument, "an option or argument is wrong; nothing was done")                      \
-  X(FeedMismatch, "the inputs given do not fit the model")                                    \
-  X(Unavailable, "no such library, driver or device here; installing something may help")     \
-  X(ModelLoad, "this file does not load on this device")                                      \
-  X(Unsupported, "this device, library or model cannot do it, now or later")                  \
-  X(OutOfMemory, "memory ran out, on the host or the device; less of it may work")            \
-  X(Execution, "this run failed; the session may still be good")                              \
-  X(Cancelled, "the run was asked to stop")                                                   \
-  X(DeviceLost, "the device or its context is gone; only a new process helps")                \
-  X(Closed, "the caller has closed or freed it")                                              \
-  X(ForkedChild, "the object belongs to the parent process; open a new one here")             \
-  X(Timeout, "the deadline passed first")                                                     \
-  X(Corrupt, "shared memory has an impossible value; another process may have written to it") \
+#define AIS_STATUS_CODES(X)                                                                     \
+  X(Ok, "it worked")                                                                            \
+  X(InvalidArgument, "an option or argument is wrong; nothing was done")                        \
+  X(FeedMismatch, "the inputs given do not fit the model")                                      \
+  X(Unavailable, "no such library, driver or device here; installing something may help")       \
+  X(ModelLoad, "this file does not load on this device")                                        \
+  X(Unsupported, "this device, library or model cannot do it, now or later")                    \
+  X(OutOfMemory, "memory ran out, on the host or the device; less of it may work")              \
+  X(NoRoom, "shared memory would exceed a limit of this process; other tasks may release some") \
+  X(Execution, "this run failed; the session may still be good")                                \
+  X(Cancelled, "the run was asked to stop")                                                     \
+  X(DeviceLost, "the device or its context is gone; only a new process helps")                  \
+  X(Closed, "the caller has closed or freed it")                                                \
+  X(ForkedChild, "the object belongs to the parent process; open a new one here")               \
+  X(Timeout, "the deadline passed first")                                                       \
+  X(Corrupt, "shared memory has an impossible value; another process may have written to it")   \
   X(System, "the operating system refused; the message has its error number")
 
 enum class Code : std::int32_t {

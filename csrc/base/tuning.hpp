@@ -51,7 +51,8 @@ constexpr std::int64_t kTellAgainNs = 100'000'000;
 // If a task past its time limit, for example in a callable, runs for this long after the message, its worker is killed. Not
 // measured: docs/pool.md promises half a second.
 constexpr std::int64_t kToldLongAgoNs = 500'000'000;
-// How often a wanted task runs again after it was ended together with another one: a limit for a faulty driver. A guess.
+// How often a wanted task runs again after it was ended together with another one, or after memory was released for its
+// outputs: a limit for a faulty driver, and for workers that take the memory from each other. A guess.
 constexpr int kMostStops = 8;
 // Time between two checks of a worker that makes no progress while its ring is full. A guess.
 constexpr std::int64_t kCrowdedNs = 10'000'000;

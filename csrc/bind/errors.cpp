@@ -17,6 +17,7 @@ const char* class_name(Code code) {
     case Code::kUnsupported:
       return "UnsupportedError";
     case Code::kOutOfMemory:
+    case Code::kNoRoom:
       return "DeviceMemoryError";
     case Code::kExecution:
       return "InferenceError";

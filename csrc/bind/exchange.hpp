@@ -108,7 +108,7 @@ struct PoolTask : pool::Task, std::enable_shared_from_this<PoolTask> {
   std::uint64_t held = 0;          // its part of the waiter's bytes
   int moved = 0;                   // how often it was taken back
   std::int64_t begun_seen_ns = 0;  // when the parent first saw that its worker had begun it; set only if needed
-  int stops = 0;                   // how often it ended because another task was stopped
+  int stops = 0;                   // how often it ended because another task was stopped, or had no room for its outputs
   int lost_before = 0;             // how often a worker of another pool died with it
   std::shared_ptr<Waiter> waiter;
   std::shared_ptr<PoolTask> self;  // while a queue or a worker has it

@@ -192,7 +192,7 @@ class PyLane {
     py::object error = py::none();
     bool lost = false;     // the device is lost
     bool retry = false;    // a callable raised an error that another run may avoid
-    bool stopped = false;  // its run was stopped, because of this task or another one
+    bool stopped = false;  // its run was stopped, because of this task or another one, or memory was released for its outputs
     py::object feeds;      // set if the task may run again: its device failed, or `retry`
     shm::Kind kind = shm::Kind::kTensors;
     shm::TaskTimes times;
@@ -253,7 +253,9 @@ class PyLane {
     const Status status = reply->kind == shm::Kind::kTooLarge ? reply->error : reported_error(reply->tensors);
     answer->error = to_exception(status);
     answer->lost = status.code() == Code::kDeviceLost;
-    answer->stopped = status.code() == Code::kCancelled;
+    // Outputs had no room. Free slots of all workers may have held the memory, and only this process can release it.
+    const bool made_room = status.code() == Code::kNoRoom && shm::SlotPool::trim_all() != 0;
+    answer->stopped = status.code() == Code::kCancelled || made_room;
     if ((answer->stopped || device::is_fault(status)) && reply->feeds_lease) {
       answer->feeds = arrays_over(reply->feeds, std::move(reply->feeds_lease), std::move(kept));
     }

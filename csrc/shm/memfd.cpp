@@ -155,9 +155,9 @@ Status room_for(const std::uint8_t* data, std::size_t bytes) {
   if (room.limit == 0 || bytes + spare <= room.available) return Status();
   const std::size_t missing = missing_bytes(data, bytes);
   if (missing == 0 || missing + spare <= room.available) return Status();
-  return Status(Code::kOutOfMemory, "shared memory of " + std::to_string(missing) + " bytes more is needed, but only " +
-                                        std::to_string(room.available) + " bytes are left of " + room.of + ", " +
-                                        std::to_string(room.limit) + " bytes");
+  return Status(Code::kNoRoom, "shared memory of " + std::to_string(missing) + " bytes more is needed, but only " +
+                                   std::to_string(room.available) + " bytes are left of " + room.of + ", " +
+                                   std::to_string(room.limit) + " bytes");
 }
 
 void Fd::reset(int fd) {

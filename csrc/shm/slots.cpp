@@ -65,16 +65,18 @@ std::shared_ptr<SlotPool> SlotPool::create(std::shared_ptr<Region> region, std::
   return made;
 }
 
-void SlotPool::trim_all() {
+std::uint64_t SlotPool::trim_all() {
   std::vector<std::weak_ptr<SlotPool>> all;
   {
     Pools& known = pools();
     const std::lock_guard<std::mutex> guard(known.lock);
     all = known.all;
   }
+  std::uint64_t released = 0;
   for (const auto& known : all) {
-    if (const auto pool = known.lock()) pool->trim();
+    if (const auto pool = known.lock()) released += pool->shrink(0);
   }
+  return released;
 }
 
 SlotPool::SlotPool(std::shared_ptr<Region> region, std::uint64_t first, std::uint64_t large)
@@ -218,14 +220,17 @@ void SlotPool::release(Slot slot) {
 }
 
 // A slot that is being punched is on no list, so no other thread can get it meanwhile.
-void SlotPool::shrink(std::uint64_t limit) {
+std::uint64_t SlotPool::shrink(std::uint64_t limit) {
+  std::uint64_t released = 0;
   while (std::optional<Slot> slot = take_coldest(limit)) {
     punch(slot->offset, aligned(slot->touched, tuning::kSmallSlot));
+    released += slot->touched;
     slot->touched = 0;
     const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<Slot>& free = list_of(slot->capacity).slots;
     free.insert(free.begin(), *slot);
   }
+  return released;
 }
 
 void SlotPool::punch(std::uint64_t offset, std::uint64_t bytes) {

@@ -78,8 +78,8 @@ class SlotPool : public std::enable_shared_from_this<SlotPool> {
 
   // Releases memory of free slots, of the largest ones first, until they have at most `keep` bytes.
   void trim(std::uint64_t keep = 0) { shrink(keep); }
-  // The same for every slot pool of this process.
-  static void trim_all();
+  // Releases the memory of all free slots of this process. Returns how many bytes.
+  static std::uint64_t trim_all();
 
   const std::shared_ptr<Region>& region() const { return region_; }
   std::uint64_t large() const { return large_; }
@@ -104,7 +104,7 @@ class SlotPool : public std::enable_shared_from_this<SlotPool> {
   FreeList& list_of(std::uint64_t capacity);
   void count_one(std::uint64_t capacity);
   void release(Slot slot);
-  void shrink(std::uint64_t limit);
+  std::uint64_t shrink(std::uint64_t limit);
   // Releases the memory of a part of a slot that belongs to the parent, and counts this.
   void punch(std::uint64_t offset, std::uint64_t bytes);
   std::optional<Slot> take_coldest(std::uint64_t limit);

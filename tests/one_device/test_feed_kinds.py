@@ -63,8 +63,8 @@ KINDS: dict[str, Kind] = {
     "records": Kind(np.zeros(3, [("a", "f4")]), ("input 'x' is an array of [('a', '<f4')]; a device",), FeedTypeError),
     "range": Kind(range(12), ("input 'x' is a range", REMEDY), FeedTypeError),
     "float": Kind(1.5, ("input 'x' is a float", REMEDY), FeedTypeError),
-    "text": Kind("1.5", ("input 'x' is a str; an input is",), FeedTypeError),
-    "none": Kind(None, ("input 'x' is a NoneType; an input is",), FeedTypeError),
+    "text": Kind("1.5", ("input 'x' is a str; accepted are numpy arrays",), FeedTypeError),
+    "none": Kind(None, ("input 'x' is a NoneType; accepted are numpy arrays",), FeedTypeError),
     "no dimensions": Kind(np.float32(1), ("input 'x'", "shape () of float32")),
     "other rows": Kind(np.ones((3, 5), np.float32), ("input 'x'", "shape (3, 5) of float32")),
 }
