@@ -297,6 +297,7 @@ CLASSES = {
     "ModelLoad": errors.ModelLoadError,
     "Unsupported": errors.UnsupportedError,
     "OutOfMemory": errors.DeviceMemoryError,
+    "NoRoom": errors.DeviceMemoryError,
     "Execution": errors.InferenceError,
     "Cancelled": errors.InferenceCancelled,
     "DeviceLost": errors.DeviceLost,
