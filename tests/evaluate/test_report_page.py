@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,21 @@ def test_the_trace_has_a_lane_for_each_stage(finished: Result) -> None:
         spans.sort()
         if lane[0] != 0:  # viewers cannot show events of a lane that overlap
             assert all(start >= end - 0.2 for (_, end), (start, _) in itertools.pairwise(spans)), lane
+
+
+def test_a_trace_begins_with_the_run_that_was_handed_over_first(tmp_path: Path) -> None:
+    """A later run may be started before it."""
+    same = {"attempts": 1, "error": None, "execute_ms": 1.0}
+    records = [
+        {**same, "id": 0, "index": 0, "device": 0, "started_s": 100.5, "queued_ms": 500.0},
+        {**same, "id": 1, "index": 1, "device": 1, "started_s": 100.2, "queued_ms": 100.0},
+    ]
+    path = tmp_path / "trace.json.gz"
+    assert write_trace(SimpleNamespace(records=records), str(path)) == 2
+    with gzip.open(path, "rt") as file:
+        events = json.load(file)["traceEvents"]
+    handed_over = {event["name"]: event["ts"] for event in events if event.get("cat") == "caller"}
+    assert handed_over == {"#0": 0.0, "#1": pytest.approx(100_000, abs=0.2)}
 
 
 def test_clocks_of_caller_and_workers_agree(finished: Result) -> None:

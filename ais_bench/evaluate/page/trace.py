@@ -7,12 +7,13 @@ handed a run over, to the run's execution.
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 from typing import Any
 
 from ais_bench.evaluate.page.timeline import STAGES, StageTimeline, by_start
-from ais_bench.tuning import MOST_TRACED
+from ais_bench.tuning import MOST_TRACED, REORDER_RUNS
 
 __all__ = ["write_trace"]
 
@@ -29,14 +30,13 @@ def write_trace(result: Any, path: str) -> int:
         file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
         file.write(json.dumps({"name": "process_name", "ph": "M", "pid": CALLER, "args": {"name": "caller"}}))
         devices: dict[Any, _Device] = {}
-        origin: float | None = None
-        for record in by_start(result.records):
-            if record.get("started_s") is None or not record.get("first", True):
-                continue
-            if origin is None:
-                origin = record["started_s"] - record.get("queued_ms", 0.0) / 1e3
-            if shown == MOST_TRACED:
-                break
+        runs = (
+            record for record in by_start(result.records) if record.get("started_s") is not None and record.get("first", True)
+        )
+        # The run that was handed over first is not always the one that was started first.
+        first = list(itertools.islice(runs, REORDER_RUNS))
+        origin = min((_given(record) for record in first), default=0.0)
+        for record in itertools.islice(itertools.chain(first, runs), MOST_TRACED):
             shown += 1
             device = record.get("device")
             if device not in devices:
@@ -45,6 +45,12 @@ def write_trace(result: Any, path: str) -> int:
         file.write("\n]}\n")
     os.replace(temporary, path)
     return shown
+
+
+def _given(record: dict[str, Any]) -> float:
+    """Return when the caller handed the run over, in seconds since 1970."""
+    given: float = record["started_s"] - record.get("queued_ms", 0.0) / 1e3
+    return given
 
 
 def _write(file: Any, events: list[dict[str, Any]]) -> None:
@@ -86,17 +92,16 @@ def _events(record: dict[str, Any], device: _Device, origin: float, flow: int) -
     def us(seconds: float) -> float:
         return round((seconds - origin) * 1e6, 1)
 
-    started, queued = record["started_s"], record.get("queued_ms", 0.0) / 1e3
     about = {"sample": record["id"], "index": record["index"], "attempts": record.get("attempts")}
     if record["error"] is not None:
         about["error"] = f"{record['error']['type']}: {record['error']['message']}"[:500]
-    name, given = f"#{record['index']}", us(started - queued)
+    name, given = f"#{record['index']}", us(_given(record))
     waits = {"name": name, "cat": "queued", "id": flow, "pid": device.pid, "tid": 0}
     events = [
         {"name": name, "cat": "caller", "ph": "X", "pid": CALLER, "tid": 0, "ts": given, "dur": MARK_US},
         {"name": name, "cat": "flow", "ph": "s", "id": flow, "pid": CALLER, "tid": 0, "ts": given},
         {**waits, "ph": "b", "ts": given},
-        {**waits, "ph": "e", "ts": us(started)},
+        {**waits, "ph": "e", "ts": us(record["started_s"])},
     ]
     for stage, start, end in device.stages.of(record):
         where = {"name": name, "pid": device.pid, "tid": device.lane(stage, start, end), "ts": us(start)}
