@@ -79,9 +79,11 @@ def test_parts_of_the_wall_time_sum_up(finished: Result) -> None:
         assert sum(wall["seconds"].values()) == pytest.approx(finished.report["wall_s"])
         assert sum(wall["share"].values()) == pytest.approx(100)
         assert all(seconds >= 0 for seconds in wall["seconds"].values())
-        # Each device has one worker, which executes one run at a time, so no execution overlaps another one.
+        # A device has one worker, which executes one run at a time. But records have the lengths of the stages and not their
+        # beginnings: if a worker stands still between two stages, executions may be placed over each other. The tests below
+        # have times without such gaps.
         executed = [r["execute_ms"] / 1e3 for r in finished.records if str(r["device"]) == device and r.get("execute_ms")]
-        assert wall["seconds"]["execute"] == pytest.approx(sum(executed), rel=0.01)
+        assert max(executed) * 0.99 <= wall["seconds"]["execute"] <= sum(executed) * 1.01
 
 
 def attributed(records: list[dict[str, Any]], wall_s: float) -> dict[str, float]:
@@ -108,6 +110,15 @@ def test_of_stages_that_overlap_one_counts() -> None:
 def test_a_run_that_started_early_and_comes_late_is_not_counted_twice() -> None:
     # The worker was interrupted after the second run's execution, so its end leaves room. The third run comes before it.
     records = [{"started_s": at, "execute_ms": 2000, "worker_ms": worker} for at, worker in ((0, 2000), (5, 3000), (2, 5000))]
+    assert attributed(records, 10) == {"execute": 6, "preprocess": 0, "postprocess": 0, "copy_in": 0, "copy_out": 0, "idle": 4}
+
+
+def test_a_copy_of_the_caller_does_not_delay_the_execution() -> None:
+    # The caller stood still for 5 s in its copy of the first run's feeds; the worker took the run after that.
+    records = [
+        {"started_s": at, "copy_in_ms": copied, "execute_ms": 2000, "worker_ms": 2000}
+        for at, copied in ((0, 5000), (2, 0), (4, 0))
+    ]
     assert attributed(records, 10) == {"execute": 6, "preprocess": 0, "postprocess": 0, "copy_in": 0, "copy_out": 0, "idle": 4}
 
 

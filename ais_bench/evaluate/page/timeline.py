@@ -52,7 +52,12 @@ class StageTimeline:
         if at is None:
             return []
         took = {stage: record.get(f"{stage}_ms", 0.0) / 1e3 for stage in STAGES}
-        done = at + record["worker_ms"] / 1e3 if "worker_ms" in record else float("inf")
+        done = float("inf")
+        if "worker_ms" in record:
+            done = at + record["worker_ms"] / 1e3
+            # The length includes the caller's copy into shared memory, which was before the worker took the task.
+            others = sum(took.values()) - took["copy_in"]
+            took["copy_in"] = min(took["copy_in"], max(0.0, done - at - others))
         found: list[Stage] = []
         for stage in STAGES:
             if took[stage] <= 0:
