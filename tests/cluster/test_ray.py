@@ -76,6 +76,7 @@ for wrong in ({"task_timout": 1}, {"nodes": ["nowhere"]}, {"chunk": 0}):
     assert [line.split()[0] for line in told] == ["unknown", "nodes", "chunk"]
 
 
+@pytest.mark.long
 def test_an_item_that_costs_its_nodes_fails_alone_by_name(host: Host, model_on_npus: str, tmp_path: Path) -> None:
     program = """
 from ais_bench.errors import WorkerDied

@@ -23,7 +23,7 @@ def saved(model: onnx.ModelProto, folder: Path) -> str:
     return path
 
 
-@pytest.mark.parametrize("size", [1, 64, 512 << 20])
+@pytest.mark.parametrize("size", [1, 64, pytest.param(512 << 20, marks=pytest.mark.long)])
 def test_feeds_from_one_byte_to_half_a_gigabyte(tmp_path: Path, size: int) -> None:
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, ["n"]) for name in "xy"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "identity", values[:1], values[1:])
